@@ -193,6 +193,8 @@ class Inspection:
     parameter_schema: Mapping[str, Json]  # as Prefect stores it: parameter_openapi_schema
     prefect_version: str
     file: str | None  # the file the flow came from, for the cache
+    sha256: str | None = None  # of that file, taken before it was imported
+    version: str | None = None  # the flow's own; a deployment without one registers this
 
 
 # --- Prefect's side -------------------------------------------------------------------------------------------

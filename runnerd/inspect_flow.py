@@ -1,0 +1,332 @@
+"""Tell flow names and parameter schemas: a standalone program for a deployment's own interpreter (Python 3.9+).
+
+Nothing of runnerd is imported here and the daemon never imports this file: it passes the text as `python -c TEXT`, so
+that no file permission matters. The work list is JSON in RUNNERD_INSPECT, `{"entrypoints": [...], "time_limit_s": 60}`;
+the answers are one JSON line per entrypoint on descriptor 3 (see runnerd/inspection.py, which reads them).
+
+Invariants: user code runs in a forked child only, so that a crash, sys.exit, os._exit or hang of one file costs one
+answer; a child never holds descriptor 3, so that nothing a file prints or writes can damage the answers.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from typing import Any
+
+ANSWERS = 3
+TRACEBACK_LINES = 12
+
+
+class Refusal(Exception):
+    """One entrypoint cannot be inspected; `kind` is the word the daemon decides by."""
+
+    def __init__(self, kind: str, message: str, traceback_tail: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.traceback_tail = traceback_tail
+
+    def answer(self, entrypoint: str | None) -> dict[str, Any]:
+        message = " ".join(str(self).split())
+        error = {"kind": self.kind, "message": message, "traceback_tail": self.traceback_tail}
+        return {"entrypoint": entrypoint, "error": error}
+
+
+def main() -> int:
+    work = json.loads(os.environ.pop("RUNNERD_INSPECT"))
+    os.set_inheritable(ANSWERS, False)
+    # Blocked before prefect is imported: threads it may start inherit the mask, and sigtimedwait sees every death.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    try:
+        import_prefect()
+    except Refusal as refusal:
+        send(refusal.answer(None))
+        return 1
+    flush()  # or every child would write again what prefect's import left in the buffers
+    for entrypoint in work["entrypoints"]:
+        send(inspect_apart(entrypoint, float(work["time_limit_s"])))
+    return 0
+
+
+def send(answer: dict[str, Any]) -> None:
+    rest = json.dumps(answer).encode() + b"\n"
+    while rest:
+        rest = rest[os.write(ANSWERS, rest) :]
+
+
+def import_prefect() -> None:
+    try:
+        importlib.import_module("prefect.flows")
+    except Exception as exc:
+        message = f"cannot import prefect: {words_of(exc)}"
+        if isinstance(exc, ModuleNotFoundError) and exc.name == "prefect":
+            message = "prefect is not installed for this interpreter; install it there, or set run.python"
+        raise Refusal("no-prefect", f"{sys.executable}: {message}", tail_of(exc)) from exc
+
+
+# --- one entrypoint, in a child of its own ------------------------------------------------------------------
+
+
+def inspect_apart(entrypoint: str, time_limit_s: float) -> dict[str, Any]:
+    """Fork, inspect in the child, and answer for it when it cannot."""
+    # A memory file, not a pipe: a grandchild that keeps its end open cannot make us wait for it.
+    result = os.memfd_create("inspection")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # 3.12 warns about threads; a thread of prefect's holds no lock we need
+            pid = os.fork()
+        if pid == 0:
+            inspect_in_child(entrypoint, result)
+        status = wait(pid, time_limit_s)
+        with os.fdopen(os.dup(result), "rb") as file:
+            file.seek(0)
+            return judge(entrypoint, status, file.read(), time_limit_s)
+    finally:
+        os.close(result)
+
+
+def wait(pid: int, time_limit_s: float) -> int | None:
+    """Wait status of the child, None when it had to be killed; its whole group is gone afterwards."""
+    deadline = time.monotonic() + time_limit_s
+    late = False
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            late = True
+            break
+        signal.sigtimedwait([signal.SIGCHLD], left)
+    kill_group(pid)  # before the pid is reaped: until then the number cannot belong to somebody else
+    _, status = os.waitpid(pid, 0)
+    return None if late else status
+
+
+def kill_group(pid: int) -> None:
+    for kill in (os.killpg, os.kill):  # the child may be killed before its setpgid
+        try:
+            kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def judge(entrypoint: str, status: int | None, result: bytes, time_limit_s: float) -> dict[str, Any]:
+    place = place_of(entrypoint)
+    if status is None:
+        limit = f"{place}: importing it took longer than {time_limit_s:g} s; does it run something at import?"
+        return Refusal("timeout", limit).answer(entrypoint)
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    if code == 0 and result.endswith(b"\n"):
+        answer: dict[str, Any] = json.loads(result)
+        return answer
+    how = f"exited {code}" if code is not None else f"was killed by {signal_name(os.WTERMSIG(status))}"
+    return Refusal("crashed", f"{place}: the interpreter {how} while it imported this file").answer(entrypoint)
+
+
+def inspect_in_child(entrypoint: str, result: int) -> None:
+    """Never returns. Exit status 0 means the answer is whole."""
+    os.setpgid(0, 0)
+    os.close(ANSWERS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    try:
+        try:
+            answer = {"entrypoint": entrypoint, "ok": describe(entrypoint)}
+        except Refusal as refusal:
+            answer = refusal.answer(entrypoint)
+        with os.fdopen(result, "wb") as file:
+            file.write(json.dumps(answer).encode() + b"\n")
+        flush()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        flush()
+        os._exit(70)
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+
+
+# --- what Prefect's own client would register ---------------------------------------------------------------
+
+
+def describe(entrypoint: str) -> dict[str, Any]:
+    sys.path.insert(0, os.getcwd())
+    file = file_of(entrypoint)
+    digest = sha256(file)  # before the import: a file replaced meanwhile must not be cached under its new content
+    flow = load(entrypoint)
+    return {
+        "flow_name": flow.name,
+        "description": flow.description,
+        "version": flow.version,
+        "parameter_schema": parameter_schema(flow),
+        "prefect_version": prefect_version(),
+        "file": os.path.abspath(file) if file else None,
+        "sha256": digest,
+    }
+
+
+def prefect_version() -> str:
+    return str(importlib.import_module("prefect").__version__)
+
+
+def parameter_schema(flow: Any) -> Any:
+    """As `flow.serve()` of the same Prefect registers it: 2.x leaves out what is None, 3.x what was not set."""
+    schema = importlib.import_module("prefect.utilities.callables").parameter_schema(flow)
+    if prefect_version().startswith("2."):
+        return json.loads(schema.json(exclude_none=True))
+    return schema.model_dump(mode="json", exclude_unset=True)
+
+
+def load(entrypoint: str) -> Any:
+    flows = importlib.import_module("prefect.flows")
+    errors = importlib.import_module("prefect.exceptions")
+    # Without this Prefect answers for a file that does not import with a guess from its syntax tree.
+    no_guess = "use_placeholder_flow" in inspect.signature(flows.load_flow_from_entrypoint).parameters
+    options = {"use_placeholder_flow": False} if no_guess else {}
+    try:
+        return flows.load_flow_from_entrypoint(entrypoint, **options)
+    except errors.ScriptError as exc:
+        raise import_failed(entrypoint, getattr(exc, "user_exc", None) or exc) from exc
+    except errors.MissingFlowError as exc:
+        raise missing_flow(entrypoint, exc) from exc
+    except SystemExit as exc:
+        raise Refusal(
+            "crashed", f"{place_of(entrypoint)}: it calls sys.exit({exc.code!r}) when imported", tail_of(exc)
+        ) from exc
+    except Exception as exc:
+        raise import_failed(entrypoint, exc) from exc
+
+
+def missing_flow(entrypoint: str, exc: Exception) -> Refusal:
+    place, name = place_of(entrypoint), function_of(entrypoint)
+    cause = exc.__cause__
+    if not isinstance(cause, AttributeError):
+        return Refusal("not-a-flow", f'{place}: "{name}" is not a flow; decorate it with @flow')
+    # Prefect reads an AttributeError raised by a module's own code as a missing function.
+    frames = traceback.extract_tb(cause.__traceback__)
+    if not frames or os.path.basename(frames[-1].filename) != "importtools.py":
+        return import_failed(entrypoint, cause)
+    near = difflib.get_close_matches(name, functions_in(script_of(entrypoint) or module_file(entrypoint)), 1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    return Refusal("no-such-function", f'{place}: there is no function "{name}"{hint}')
+
+
+def import_failed(entrypoint: str, exc: BaseException) -> Refusal:
+    place = place_of(entrypoint)
+    absent = exc.name if isinstance(exc, ModuleNotFoundError) and script_of(entrypoint) is None else None
+    if absent and f"{place}.".startswith(f"{absent}."):
+        where = f"neither in {os.getcwd()} nor among the packages of {sys.executable}"
+        return Refusal("missing-file", f"{place}: no such module, {where}")
+    line = line_of(exc, script_of(entrypoint) or module_file(entrypoint))
+    return Refusal("import-failed", f"{place}: {words_of(exc)}{line}", tail_of(exc))
+
+
+# --- where the code is --------------------------------------------------------------------------------------
+
+
+def script_of(entrypoint: str) -> str | None:
+    """The path in `path/to/file.py:function`, None for a module entrypoint."""
+    return entrypoint.rsplit(":", 1)[0] if ".py:" in entrypoint else None
+
+
+def place_of(entrypoint: str) -> str:
+    return entrypoint.rsplit(":" if ":" in entrypoint else ".", 1)[0]
+
+
+def function_of(entrypoint: str) -> str:
+    return entrypoint.rsplit(":" if ":" in entrypoint else ".", 1)[-1]
+
+
+def file_of(entrypoint: str) -> str | None:
+    """The file the entrypoint names; None for a module that has none or that cannot be found."""
+    script = script_of(entrypoint)
+    if script is None:
+        if ":" not in entrypoint and "." not in entrypoint:
+            raise Refusal(
+                "import-failed", f"{entrypoint}: not an entrypoint; write path/to/file.py:function or module:function"
+            )
+        return module_file(entrypoint)
+    try:
+        os.stat(script)
+    except OSError as exc:
+        where = "" if os.path.isabs(script) else f" in {os.getcwd()}"
+        raise Refusal("missing-file", f"{script}: {(exc.strerror or str(exc)).lower()}{where}") from exc
+    return script
+
+
+def module_file(entrypoint: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(place_of(entrypoint))
+    except Exception:  # finding a.b imports a, which is user code and may raise anything; the load reports it
+        return None
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+# --- words --------------------------------------------------------------------------------------------------
+
+
+def functions_in(file: str | None) -> list[str]:
+    try:
+        tree = ast.parse(read(file))
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def read(file: str | None) -> bytes:
+    with open(file or "", "rb") as opened:
+        return opened.read()
+
+
+def sha256(file: str | None) -> str | None:
+    try:
+        return hashlib.sha256(read(file)).hexdigest()
+    except OSError:
+        return None
+
+
+def words_of(exc: BaseException) -> str:
+    text = exc.msg if isinstance(exc, SyntaxError) else str(exc)
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def signal_name(number: int) -> str:
+    return next((known.name for known in signal.Signals if known == number), f"signal {number}")
+
+
+def line_of(exc: BaseException, file: str | None) -> str:
+    """Where in the entrypoint's own file it went wrong, and the place below it when that is another file."""
+    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(exc.__traceback__) if f.filename[0] != "<"]
+    if isinstance(exc, SyntaxError) and exc.filename:
+        frames.append((exc.filename, exc.lineno))
+    own = [line for name, line in frames if file and os.path.realpath(name) == os.path.realpath(file)]
+    last = frames[-1] if frames else None
+    if not own:
+        return f" ({os.path.relpath(last[0])}, line {last[1]})" if last and file else ""
+    here = os.getcwd() + os.sep
+    if last and os.path.realpath(last[0]) != os.path.realpath(file or "") and last[0].startswith(here):
+        return f" (line {own[-1]}, from {os.path.relpath(last[0])} line {last[1]})"
+    return f" (line {own[-1]})"
+
+
+def tail_of(exc: BaseException) -> str:
+    text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__, chain=False))
+    return "\n".join(text.splitlines()[-TRACEBACK_LINES:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
