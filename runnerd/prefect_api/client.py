@@ -1,0 +1,298 @@
+"""The calls runnerd makes to Prefect's API, as coroutines that speak our nouns.
+
+Every call may raise ApiAway, ApiDenied or ApiRejected; each asks once, and waiting is the caller's (see retry).
+All of them are safe to repeat: states carry a transition id, deployments are upserted, runs take an idempotency key.
+An id that is no UUID names nothing, and is answered without a request.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from runnerd.errors import ApiAway
+from runnerd.model import ApiHealth, ApiState, DeploymentInfo, FlowRun, Json, StateType, Verdict
+from runnerd.prefect_api.answers import (
+    Answer,
+    Claim,
+    ClaimOutcome,
+    DeploymentBody,
+    Refused,
+    ServerInfo,
+    Skipped,
+)
+from runnerd.prefect_api.credentials import Credentials
+from runnerd.prefect_api.dialect import claim_body, server_info, state_body
+from runnerd.prefect_api.parse import (
+    Unreadable,
+    parse_deployment,
+    parse_each,
+    parse_flow_run,
+    parse_id,
+    parse_state,
+)
+from runnerd.prefect_api.pool import open_client
+from runnerd.prefect_api.transport import Reply, Transport
+from runnerd.prefect_api.words import server_words
+
+PAGE = 200  # the servers' own limit of what one answer may hold
+__all__ = [
+    "PAGE",
+    "Answer",
+    "Claim",
+    "ClaimOutcome",
+    "DeploymentBody",
+    "PrefectApi",
+    "Refused",
+    "ServerInfo",
+    "Skipped",
+]
+
+_ABSENT = frozenset({404})
+_REFUSED = frozenset({404, 409, 422})
+
+T = TypeVar("T")
+
+
+class PrefectApi:
+    """Prefect's API at one URL."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        credentials: Callable[[], Credentials],
+        headers: Mapping[str, str],
+        timeout_s: float,
+        now: Callable[[], datetime],
+        client: httpx.AsyncClient | None = None,
+        on_health: Callable[[ApiHealth], None] | None = None,
+    ) -> None:
+        """`credentials` is called again whenever the API denies us; `client` is for tests, and closed by `close`."""
+        self._cloud = httpx.URL(url).host in ("api.prefect.cloud", "api.stg.prefect.dev")
+        self._transport = Transport(
+            url=url,
+            credentials=credentials,
+            headers=headers,
+            timeout_s=timeout_s,
+            now=now,
+            open_client=lambda at: client or open_client(at, timeout_s=timeout_s),
+            on_health=on_health,
+        )
+        self._server: tuple[int, ServerInfo] | None = None
+        self.skipped = Skipped()
+
+    @property
+    def health(self) -> ApiHealth:
+        """How things stand, by the latest request."""
+        return self._transport.health
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    async def server(self) -> ServerInfo:
+        """Which Prefect answers; asked once, and again after each trouble, which may have been an upgrade."""
+        if self._server is None or self._server[0] != self._transport.epoch:
+            info = await self._read_server()
+            self._server = (self._transport.epoch, info)
+        return self._server[1]
+
+    async def _read_server(self) -> ServerInfo:
+        if self._cloud:
+            return ServerInfo(version="cloud", major=3)
+        reply = await self._transport.request("GET", "/admin/version")
+        if not isinstance(reply.data, str):
+            raise self._unreadable("the server's version", "it is no text")
+        return server_info(reply.data)
+
+    # --- flow runs ------------------------------------------------------------------------------------------
+
+    async def scheduled_runs(
+        self, *, deployment_ids: Sequence[str], before: datetime, limit: int | None = None
+    ) -> list[FlowRun]:
+        """Runs of these deployments that fall due before then, the earliest first, at most 200 at once."""
+        if not deployment_ids or limit == 0:
+            return []
+        body: dict[str, Json] = {"deployment_ids": list(deployment_ids), "scheduled_before": before.isoformat()}
+        if limit is not None:
+            body["limit"] = min(limit, PAGE)
+        reply = await self._transport.request("POST", "/deployments/get_scheduled_flow_runs", body=body)
+        return self._runs(reply)
+
+    async def claim(self, run_id: str, *, transition_id: str) -> Claim:
+        """Propose PENDING; won iff the state that comes back is ours, whatever the status word says."""
+        answer = await self._propose(run_id, claim_body(run_id, transition_id), transition_id)
+        if answer.gone:
+            return Claim(outcome=ClaimOutcome.GONE, reason=answer.reason)
+        state = answer.state
+        ours = state is not None and state.type is StateType.PENDING and state.transition_id == transition_id
+        outcome = ClaimOutcome.WON if ours else ClaimOutcome.LOST
+        return Claim(outcome=outcome, state=state, reason=answer.reason)
+
+    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
+        """Propose a state, without force. The caller has read the state before: the server guards little."""
+        return await self._propose(run_id, state_body(run_id, verdict, transition_id), transition_id)
+
+    async def _propose(self, run_id: str, body: Json, transition_id: str) -> Answer:
+        if not _is_uuid(run_id):
+            return Answer(accepted=False, gone=True, reason=f"{run_id!r} is no id of a flow run")
+        reply = await self._transport.request("POST", f"/flow_runs/{run_id}/set_state", body=body, values=_ABSENT)
+        if reply.status == 404:
+            return Answer(accepted=False, gone=True, reason=server_words(reply.data))
+        return self._read("an answer to a proposed state", reply.data, lambda d: _answer(d, transition_id))
+
+    async def read_run(self, run_id: str) -> FlowRun | None:
+        """One flow run, None when it does not exist (any more)."""
+        if not _is_uuid(run_id):
+            return None
+        reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=_ABSENT)
+        return None if reply.status == 404 else self._read("a flow run", reply.data, parse_flow_run)
+
+    async def runs_of(self, run_ids: Sequence[str], *, states: Iterable[StateType]) -> list[FlowRun]:
+        """Those of these runs that are in one of these states now."""
+        types = [state.value for state in states]
+        found: list[FlowRun] = []
+        for ids in _pages(run_ids):
+            chosen = {"id": {"any_": ids}, "state": {"type": {"any_": types}}}
+            body = {"flow_runs": chosen, "limit": PAGE}
+            found += self._runs(await self._transport.request("POST", "/flow_runs/filter", body=body))
+        return found
+
+    async def create_run(
+        self,
+        deployment_id: str,
+        *,
+        parameters: Mapping[str, Json],
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        idempotency_key: str | None = None,
+    ) -> FlowRun | Refused:
+        """Create a run that is due now; with the same idempotency key it is the same run."""
+        if not _is_uuid(deployment_id):
+            return Refused(reason=f"{deployment_id!r} is no id of a deployment")
+        body: dict[str, Json] = {"parameters": dict(parameters), "tags": list(tags)}
+        if name is not None:
+            body["name"] = name
+        if idempotency_key is not None:
+            body["idempotency_key"] = idempotency_key
+        path = f"/deployments/{deployment_id}/create_flow_run"
+        reply = await self._transport.request("POST", path, body=body, values=_REFUSED)
+        if reply.status >= 400:
+            return Refused(reason=server_words(reply.data) or f"HTTP {reply.status}")
+        return self._read("a new flow run", reply.data, parse_flow_run)
+
+    # --- flows and deployments ------------------------------------------------------------------------------
+
+    async def ensure_flow(self, name: str, tags: Sequence[str] = ()) -> str:
+        """The id of the flow of this name, which is created if missing."""
+        reply = await self._transport.request("POST", "/flows/", body={"name": name, "tags": list(tags)})
+        return self._read("a flow", reply.data, parse_id)
+
+    async def read_flow(self, flow_id: str) -> str | None:
+        """The flow's name, None when there is no such flow."""
+        if not _is_uuid(flow_id):
+            return None
+        reply = await self._transport.request("GET", f"/flows/{flow_id}", values=_ABSENT)
+        if reply.status == 404:
+            return None
+        return self._read("a flow", reply.data, lambda data: str(data["name"]))
+
+    async def apply_deployment(self, wanted: DeploymentBody) -> DeploymentInfo:
+        """Create or update; it replaces all schedules, and the server deletes the runs it had scheduled ahead."""
+        body = dict(wanted.json)
+        schedules = body["schedules"]
+        # Both majors drop max_scheduled_runs from the schedules of an upsert, but keep it from schedules sent apart.
+        apart = any(schedule["max_scheduled_runs"] is not None for schedule in schedules)
+        if apart:
+            body["schedules"] = []
+        reply = await self._transport.request("POST", "/deployments/", body=body)
+        info = self._read("a deployment", reply.data, parse_deployment)
+        if apart:
+            await self._transport.request("POST", f"/deployments/{info.id}/schedules", body=schedules)
+        return info
+
+    async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]:
+        """Those of these deployments that exist."""
+        found: list[DeploymentInfo] = []
+        for page in _pages(ids):
+            body = {"deployments": {"id": {"any_": page}}, "limit": PAGE}
+            reply = await self._transport.request("POST", "/deployments/filter", body=body)
+            found += self._read("deployments", reply.data, lambda data: parse_each(data, parse_deployment)[0])
+        return found
+
+    async def find_deployment(self, flow_name: str, name: str) -> DeploymentInfo | None:
+        """The deployment `flow_name/name`, None when there is none."""
+        path = f"/deployments/name/{quote(flow_name, safe='')}/{quote(name, safe='')}"
+        reply = await self._transport.request("GET", path, values=_ABSENT)
+        return None if reply.status == 404 else self._read("a deployment", reply.data, parse_deployment)
+
+    async def pause_deployment(self, deployment_id: str) -> bool:
+        """Stop its schedules, which deletes the runs scheduled ahead; False when it does not exist."""
+        return await self._on_deployment("POST", deployment_id, "/pause_deployment")
+
+    async def resume_deployment(self, deployment_id: str) -> bool:
+        """Let its schedules go on; False when it does not exist."""
+        return await self._on_deployment("POST", deployment_id, "/resume_deployment")
+
+    async def delete_deployment(self, deployment_id: str) -> bool:
+        """Delete it with its scheduled runs; False when it did not exist."""
+        return await self._on_deployment("DELETE", deployment_id, "")
+
+    async def _on_deployment(self, method: str, deployment_id: str, action: str) -> bool:
+        if not _is_uuid(deployment_id):
+            return False
+        reply = await self._transport.request(method, f"/deployments/{deployment_id}{action}", values=_ABSENT)
+        return reply.status != 404
+
+    # --- reading answers ------------------------------------------------------------------------------------
+
+    def _runs(self, reply: Reply) -> list[FlowRun]:
+        runs, bad = self._read("flow runs", reply.data, lambda data: parse_each(data, parse_flow_run))
+        if bad:
+            self.skipped = Skipped(count=self.skipped.count + len(bad), why=bad[-1])
+        return runs
+
+    def _read(self, what: str, data: Json, parse: Callable[[Json], T]) -> T:
+        try:
+            return parse(data)
+        except (Unreadable, KeyError, TypeError) as error:
+            raise self._unreadable(what, str(error)) from None
+
+    def _unreadable(self, what: str, why: str) -> ApiAway:
+        return ApiAway(f"cannot read {what} as Prefect sent it: {why}", answered=True)
+
+
+def _answer(data: Json, transition_id: str) -> Answer:
+    if not isinstance(data, dict) or not isinstance(data.get("status"), str):
+        raise Unreadable("no status")
+    state: ApiState | None = parse_state(data["state"]) if data.get("state") is not None else None
+    details = data.get("details")
+    details = details if isinstance(details, dict) else {}
+    reason, delay = details.get("reason"), details.get("delay_seconds")
+    # An answer that was lost on its way makes us ask again, and be rejected for having asked: that is a yes.
+    repeated = state is not None and state.transition_id == transition_id
+    return Answer(
+        accepted=data["status"] == "ACCEPT" or repeated,
+        state=state,
+        reason=reason if isinstance(reason, str) else None,
+        wait_s=float(delay) if data["status"] == "WAIT" and isinstance(delay, int | float) else None,
+    )
+
+
+def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
+    known = [each for each in ids if _is_uuid(each)]
+    for start in range(0, len(known), PAGE):
+        yield known[start : start + PAGE]
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,63 @@
+"""The CSRF tokens that some self-hosted servers want with every change.
+
+Most servers have this switched off and say so once (422, or 404 from older ones); then nothing more is asked.
+A 403 that speaks of CSRF switches it on again: the server was reconfigured, or restarted with another database.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+
+from runnerd.model import Json
+from runnerd.prefect_api.parse import parse_time
+from runnerd.prefect_api.words import server_words
+
+CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Csrf:
+    """One client id and its current token."""
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._client = str(uuid.uuid4())
+        self._token: str | None = None
+        self._expires: datetime | None = None
+        self._off = False
+
+    @property
+    def path(self) -> str:
+        """Where a token is to be had."""
+        return f"/csrf-token?client={self._client}"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a token has to be fetched before the next change."""
+        if self._off:
+            return False
+        return self._token is None or (self._expires is not None and self._expires <= self._now())
+
+    def learn(self, status: int, data: Json) -> None:
+        """Take in the answer to `path`; anything unexpected leaves it to the change itself to fail."""
+        if status in (404, 422):
+            self._off = True
+        elif status == 200 and isinstance(data, dict) and isinstance(data.get("token"), str):
+            self._token = data["token"]
+            self._expires = parse_time(data.get("expiration"))
+
+    def headers(self) -> dict[str, str]:
+        """What to send with a change."""
+        if self._off or self._token is None:
+            return {}
+        return {"Prefect-Csrf-Token": self._token, "Prefect-Csrf-Client": self._client}
+
+    def refused(self, status: int, data: Json, *, sent: dict[str, str]) -> bool:
+        """Whether this answer refuses the token that was `sent`; if so it is dropped, unless it is a newer one."""
+        words = server_words(data).lower()
+        if status != 403 or not ("csrf" in words or "client identifier" in words):
+            return False
+        if sent == self.headers():
+            self._token, self._off = None, False
+        return True

@@ -1,0 +1,141 @@
+"""What 2.20 and 3.x want to be told, key by key.
+
+3.x refuses a body with a key it does not know (422) and 2.20 refuses keys that came later, so every body is exact.
+Optional keys are sent as null rather than left out: what an administrator removes from the file has to be removed
+on the server as well. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from runnerd.model import Deployment, Inspection, Json, Problem, Schedule, StateType, Verdict
+from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
+
+OLDEST_2 = (2, 14, 21)  # older servers may lack the transition_id rule, without which a claim cannot be repeated
+_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+def server_info(version: str) -> ServerInfo:
+    """What to make of a version as `/admin/version` tells it."""
+    found = _VERSION.match(version)
+    if found is None:
+        return ServerInfo(version=version, major=3, supported=False, why=f"{version!r} is no version of Prefect")
+    numbers = tuple(int(part or 0) for part in found.groups())
+    if numbers < OLDEST_2:
+        why = f"Prefect {version} is too old: a claim cannot be told apart from a rival's before 2.14.21"
+        return ServerInfo(version=version, major=2, supported=False, why=why)
+    if numbers[0] > 3:
+        why = f"Prefect {version} is newer than this runnerd, which speaks to 2.20 and 3.x"
+        return ServerInfo(version=version, major=3, supported=False, why=why)
+    return ServerInfo(version=version, major=numbers[0])
+
+
+def claim_body(run_id: str, transition_id: str) -> Json:
+    """Propose PENDING. The sub-state "Submitting" is never used: 2.20 aborts on it."""
+    return state_body(run_id, Verdict(type=StateType.PENDING), transition_id)
+
+
+def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
+    """Propose a state. `force` stays false: the server's own rules are the last guard against a late verdict."""
+    details = {"flow_run_id": run_id, "transition_id": transition_id}
+    if verdict.type is StateType.SCHEDULED and verdict.scheduled_time is not None:
+        details["scheduled_time"] = verdict.scheduled_time.isoformat()
+    name = verdict.name or verdict.type.value.capitalize()
+    state = {"type": verdict.type.value, "name": name, "message": verdict.message, "state_details": details}
+    return {"state": state, "force": False}
+
+
+def deployment_body(
+    deployment: Deployment,
+    inspection: Inspection,
+    *,
+    flow_id: str,
+    major: int,
+    paused: bool | None = None,
+) -> DeploymentBody | Problem:
+    """The deployment for a server of this major, or what that server cannot do of it.
+
+    `paused` overrides what the file says, to keep a pause that somebody made in the UI: an upsert writes the key.
+    """
+    schedules: list[Json] = []
+    for schedule in deployment.schedules:
+        if major < 3 and (schedule.slug is not None or schedule.parameters is not None):
+            words = "a schedule with its own slug or parameters needs a Prefect 3 server; remove these keys"
+            return Problem(message=words, place=deployment.place, deployment=deployment.name)
+        schedules.append(_schedule_body(schedule, major))
+    directory = deployment.run.working_directory
+    body: dict[str, Json] = {
+        "name": deployment.name,
+        "flow_id": flow_id,
+        "entrypoint": deployment.entrypoint,
+        "path": directory,
+        # We start flows with PREFECT__FLOW_ENTRYPOINT in their directory and never run this step. It is for everybody
+        # else: without it `prefect flow-run execute` would copy the whole directory to wherever it was called.
+        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}],
+        "version": deployment.version,
+        "description": deployment.description or inspection.description,
+        "tags": list(deployment.tags),
+        "parameters": dict(deployment.parameters),
+        "parameter_openapi_schema": dict(inspection.parameter_schema),
+        "enforce_parameter_schema": deployment.enforce_parameter_schema,
+        "paused": deployment.paused if paused is None else paused,
+        "schedules": schedules,
+        "work_pool_name": None,
+        "work_queue_name": None,
+        "job_variables": {},
+    }
+    if major >= 3:
+        limited = deployment.concurrency_limit is not None
+        body["concurrency_limit"] = deployment.concurrency_limit
+        body["concurrency_options"] = {"collision_strategy": deployment.collision_strategy} if limited else None
+    return DeploymentBody(json=body)
+
+
+def deployment_fingerprint(body: DeploymentBody, url: str) -> str:
+    """The same for the same deployment at the same server, whatever the order of keys."""
+    text = json.dumps([url, body.json], sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _schedule_body(schedule: Schedule, major: int) -> Json:
+    body: dict[str, Json] = {
+        "schedule": _rule_body(schedule),
+        "active": schedule.active,
+        "max_scheduled_runs": schedule.max_scheduled_runs,
+    }
+    if major >= 3:
+        if schedule.slug is not None:
+            body["slug"] = schedule.slug
+        if schedule.parameters is not None:
+            body["parameters"] = dict(schedule.parameters)
+    return body
+
+
+def _rule_body(schedule: Schedule) -> Json:
+    if schedule.cron is not None:
+        rule: dict[str, Json] = {"cron": schedule.cron, "day_or": schedule.day_or}
+    elif schedule.rrule is not None:
+        rule = {"rrule": schedule.rrule}
+    else:
+        rule = {"interval": schedule.interval_s, "anchor_date": schedule.anchor_date or _anchor(schedule)}
+    if schedule.timezone is not None:
+        rule["timezone"] = schedule.timezone
+    return rule
+
+
+def _anchor(schedule: Schedule) -> str:
+    """Where an interval counts from when the file does not say: midnight of a fixed day in the schedule's timezone.
+
+    Left to the server it would be the moment of each upsert, and every change of the file would shift the schedule.
+    """
+    try:
+        zone = ZoneInfo(schedule.timezone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # no tzdata here; the server will judge the name
+        zone = None
+    moment = datetime(2020, 1, 1, tzinfo=zone) if zone else None
+    return moment.isoformat() if moment else "2020-01-01T00:00:00+00:00"

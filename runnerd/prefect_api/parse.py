@@ -1,0 +1,117 @@
+"""Prefect's JSON to our nouns.
+
+Nothing is guessed: what cannot be understood raises Unreadable, and of a list the rest is still read.
+Times come as `Z` (3.x) or `+00:00` (2.20) with any number of fractional digits, and leave as UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from runnerd.model import ApiState, DeploymentInfo, FlowRun, Json, StateType
+
+T = TypeVar("T")
+
+
+class Unreadable(ValueError):
+    """The JSON is not what Prefect documents; the message says which part."""
+
+
+def parse_time(text: Json) -> datetime | None:
+    """An ISO 8601 time in UTC; None when it is absent or is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def parse_state(data: Json) -> ApiState:
+    """A state; raises Unreadable for a type we do not know, since every decision hangs on it."""
+    if not isinstance(data, dict):
+        raise Unreadable("a state is missing")
+    kind = data.get("type")
+    if kind not in StateType.__members__:
+        raise Unreadable(f"unknown state type {kind!r}")
+    details = data.get("state_details")
+    details = details if isinstance(details, dict) else {}
+    return ApiState(
+        type=StateType(kind),
+        name=_text(data.get("name")) or str(kind).capitalize(),
+        message=_text(data.get("message")),
+        transition_id=_text(details.get("transition_id")),
+        scheduled_time=parse_time(details.get("scheduled_time")),
+    )
+
+
+def parse_flow_run(data: Json) -> FlowRun:
+    """A flow run; raises Unreadable."""
+    if not isinstance(data, dict):
+        raise Unreadable("a flow run is not an object")
+    parameters = data.get("parameters")
+    run_count = data.get("run_count")
+    return FlowRun(
+        id=_needed(data, "id"),
+        name=_text(data.get("name")) or "",
+        flow_id=_needed(data, "flow_id"),
+        deployment_id=_text(data.get("deployment_id")),
+        state=parse_state(data.get("state")),
+        next_scheduled_start_time=parse_time(data.get("next_scheduled_start_time")),
+        expected_start_time=parse_time(data.get("expected_start_time")),
+        parameters=parameters if isinstance(parameters, dict) else {},
+        tags=_texts(data.get("tags")),
+        auto_scheduled=data.get("auto_scheduled") is True,
+        run_count=run_count if isinstance(run_count, int) else 0,
+    )
+
+
+def parse_deployment(data: Json) -> DeploymentInfo:
+    """A deployment; raises Unreadable."""
+    if not isinstance(data, dict):
+        raise Unreadable("a deployment is not an object")
+    return DeploymentInfo(
+        id=_needed(data, "id"),
+        name=_needed(data, "name"),
+        flow_id=_needed(data, "flow_id"),
+        paused=data.get("paused") is True,
+    )
+
+
+def parse_each(data: Json, parse: Callable[[Json], T]) -> tuple[list[T], list[str]]:
+    """Every readable item of a list, and why the others were left out; raises Unreadable if it is no list."""
+    if not isinstance(data, list):
+        raise Unreadable("a list is missing")
+    good: list[T] = []
+    bad: list[str] = []
+    for item in data:
+        try:
+            good.append(parse(item))
+        except Unreadable as error:
+            bad.append(str(error))
+    return good, bad
+
+
+def parse_id(data: Json) -> str:
+    """The id of whatever object this is; raises Unreadable."""
+    if not isinstance(data, dict):
+        raise Unreadable("an object is missing")
+    return _needed(data, "id")
+
+
+def _needed(data: dict[str, Json], key: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str) or not value:
+        raise Unreadable(f"{key} is missing")
+    return value
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _texts(value: Json) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()

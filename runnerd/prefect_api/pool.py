@@ -1,0 +1,81 @@
+"""httpx clients: one per scheme, replaced when their connections have gone bad.
+
+A client that is retired is closed by the last request that uses it, so nobody's answer is cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+
+from runnerd import __version__
+
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+OpenClient = Callable[[httpx.URL], httpx.AsyncClient]
+
+
+def open_client(url: httpx.URL, *, timeout_s: float) -> httpx.AsyncClient:
+    """A client for one scheme and host, HTTP/1.1 only: HTTP/2 has frozen pollers of this API before."""
+    proxied = any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES)
+    # For http no certificates are loaded (1 MiB and 30 ms). For https the system's store is used, not certifi's:
+    # that is where an administrator puts the organisation's own authority.
+    verify: ssl.SSLContext | bool = ssl.create_default_context() if url.scheme == "https" else False
+    return httpx.AsyncClient(
+        http2=False,
+        verify=verify,
+        # Without proxies there is nothing in the environment we want: netrc would add credentials of its own.
+        trust_env=proxied and url.host not in _LOOPBACK,
+        timeout=httpx.Timeout(timeout_s),
+        limits=httpx.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=25),
+        headers={"User-Agent": f"runnerd/{__version__}", "Accept": "application/json"},
+    )
+
+
+class _Lease:
+    """One httpx client and how many requests are using it."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.users = 0
+        self.retired = False
+
+    async def close_if_unused(self) -> None:
+        if self.retired and self.users == 0:
+            # It is retired because its connections are broken: that closing them fails as well is no news.
+            with suppress(httpx.HTTPError, OSError):
+                await self.client.aclose()
+
+
+class ClientPool:
+    """Hands out the client for a URL; `renew` makes the next request open fresh connections."""
+
+    def __init__(self, *, open_client: OpenClient) -> None:
+        self._open = open_client
+        self._leases: dict[str, _Lease] = {}
+
+    @asynccontextmanager
+    async def client(self, url: httpx.URL) -> AsyncIterator[httpx.AsyncClient]:
+        """The client for this URL's scheme, kept open while in use."""
+        lease = self._leases.get(url.scheme)
+        if lease is None:
+            lease = self._leases[url.scheme] = _Lease(self._open(url))
+        lease.users += 1
+        try:
+            yield lease.client
+        finally:
+            lease.users -= 1
+            await lease.close_if_unused()
+
+    async def renew(self) -> None:
+        """Retire every client."""
+        leases = list(self._leases.values())
+        self._leases.clear()
+        for lease in leases:
+            lease.retired = True
+            await lease.close_if_unused()

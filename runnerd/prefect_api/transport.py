@@ -1,0 +1,239 @@
+"""One request to Prefect's API: credentials, CSRF, redirects, bounds, and every failure as one of our errors.
+
+Whatever happens comes out as a Reply, ApiAway (retry), ApiDenied (credentials) or ApiRejected (this request is wrong),
+and is noted in the health. A 404 is only believed where it is Prefect's own: a proxy in front of a server that is
+being replaced also says 404, and that must not make us forget a run. No secret gets into a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import httpx
+
+from runnerd.errors import ApiAway, ApiDenied, ApiError, ApiRejected
+from runnerd.model import ApiHealth, Json
+from runnerd.prefect_api.credentials import Credentials
+from runnerd.prefect_api.csrf import CHANGES, Csrf
+from runnerd.prefect_api.health import HealthBook
+from runnerd.prefect_api.pool import ClientPool, OpenClient
+from runnerd.prefect_api.words import broken_words, retry_after_s, server_words
+
+MAX_ANSWER_BYTES = 64 * 2**20
+RENEW_AFTER_FAILURES = 3
+_MAX_HOPS = 5
+_REDIRECTS = (301, 302, 307, 308)
+_LATER = frozenset({408, 425, 429})
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_IS_URL_RIGHT = "is api.url right? It ends in /api on a server of one's own"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that is no failure: its status and its JSON, None for an empty body."""
+
+    status: int
+    data: Json
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """An answer as it came; `readable` is False when the body is not JSON or too long."""
+
+    status: int
+    headers: httpx.Headers
+    data: Json
+    readable: bool
+
+
+class Transport:
+    """Requests below one base URL. `timeout_s` bounds each read and write, and twice as much the whole request."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        credentials: Callable[[], Credentials],
+        headers: Mapping[str, str],
+        timeout_s: float,
+        now: Callable[[], datetime],
+        open_client: OpenClient,
+        on_health: Callable[[ApiHealth], None] | None = None,
+    ) -> None:
+        self._base = httpx.URL(url.rstrip("/"))
+        self._shown = f"{self._base.scheme}://{self._base.netloc.decode()}{self._base.path}"
+        self._read_credentials = credentials
+        self._credentials: Credentials | None = None
+        self._headers = dict(headers)
+        self._timeout_s = timeout_s
+        self._now = now
+        self._book = HealthBook(now=now, on_health=on_health)
+        self._pool = ClientPool(open_client=open_client)
+        self._csrf = Csrf(now=now)
+        self._csrf_fetch = asyncio.Lock()
+        self._failures = 0
+
+    @property
+    def health(self) -> ApiHealth:
+        """How things stand, by the latest request."""
+        return self._book.health
+
+    @property
+    def epoch(self) -> int:
+        """Grows with every trouble; what was learnt about the server in an older epoch may be out of date."""
+        return self._book.epoch
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.renew()
+
+    async def request(
+        self, method: str, path: str, *, body: Json = None, values: frozenset[int] = frozenset()
+    ) -> Reply:
+        """Ask once. A status among `values` is an answer as good as a 2xx; any other failure raises ApiError."""
+        asked = f"{method} {path.partition('?')[0]}"
+        content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        try:
+            async with asyncio.timeout(2 * self._timeout_s):
+                raw = await self._changed(method, path, content)
+        except ApiDenied as error:  # the credentials cannot be read
+            self._book.degraded(str(error))
+            raise
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+            # `from None`: the chain of an httpx exception may quote a header.
+            raise await self._broken(error) from None
+        self._failures = 0
+        return self._judged(asked, raw, values)
+
+    # --- asking: CSRF around credentials around redirects around one exchange ------------------------------
+
+    async def _changed(self, method: str, path: str, content: bytes | None) -> _Raw:
+        if method not in CHANGES:
+            return await self._authorized(method, path, content, {})
+        token = await self._csrf_headers()
+        raw = await self._authorized(method, path, content, token)
+        if self._csrf.refused(raw.status, raw.data, sent=token):
+            raw = await self._authorized(method, path, content, await self._csrf_headers())
+        return raw
+
+    async def _csrf_headers(self) -> dict[str, str]:
+        # Two fetches at once would invalidate each other's token.
+        async with self._csrf_fetch:
+            if self._csrf.wanted:
+                raw = await self._authorized("GET", self._csrf.path, None, {})
+                self._csrf.learn(raw.status, raw.data)
+            return self._csrf.headers()
+
+    async def _authorized(self, method: str, path: str, content: bytes | None, extra: dict[str, str]) -> _Raw:
+        used = self._credentials = self._credentials or self._read_credentials()
+        raw = await self._redirected(method, path, content, extra, used)
+        if raw.status in (401, 403):
+            fresh = self._credentials = self._read_credentials()
+            if fresh != used:
+                raw = await self._redirected(method, path, content, extra, fresh)
+        return raw
+
+    async def _redirected(
+        self, method: str, path: str, content: bytes | None, extra: dict[str, str], credentials: Credentials
+    ) -> _Raw:
+        """Follow redirects with the same method: httpx would turn the POST of an http-to-https redirect into a GET."""
+        url = httpx.URL(f"{self._base}{path}")
+        private = {**self._headers, **credentials.header(), **extra}
+        plain = {"Content-Type": "application/json"} if content is not None else {}
+        for _ in range(_MAX_HOPS):
+            headers = {**plain, **private} if self._trusts(url) else plain
+            raw = await self._exchange(method, url, headers, content)
+            location = raw.headers.get("Location")
+            if raw.status not in _REDIRECTS or not location:
+                return raw
+            url = url.join(location)
+        raise httpx.TooManyRedirects("", request=None)
+
+    def _trusts(self, url: httpx.URL) -> bool:
+        """Whether our credentials may be sent there: the same host, and never from https down to http."""
+        return url.host == self._base.host and url.scheme in (self._base.scheme, "https")
+
+    async def _exchange(self, method: str, url: httpx.URL, headers: dict[str, str], content: bytes | None) -> _Raw:
+        body = bytearray()
+        async with (
+            self._pool.client(url) as client,
+            client.stream(method, url, headers=headers, content=content, follow_redirects=False) as response,
+        ):
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    return _Raw(response.status_code, response.headers, None, False)
+        try:
+            data = json.loads(body) if body.strip() else None
+        except ValueError:
+            return _Raw(response.status_code, response.headers, None, False)
+        return _Raw(response.status_code, response.headers, data, True)
+
+    # --- judging what came of it --------------------------------------------------------------------------
+
+    async def _broken(self, error: Exception) -> ApiAway:
+        self._failures += 1
+        if self._failures % RENEW_AFTER_FAILURES == 0:
+            # A connection that a firewall dropped, or a name that moved, must not be tried for ever.
+            await self._pool.renew()
+        words = broken_words(error)
+        self._book.unreachable(words)
+        return ApiAway(f"cannot reach Prefect at {self._shown}: {words}")
+
+    def _judged(self, asked: str, raw: _Raw, values: frozenset[int]) -> Reply:
+        error = self._failure(asked, raw, values)
+        if error is None:
+            self._book.ok()
+            return Reply(raw.status, raw.data)
+        if isinstance(error, ApiRejected):
+            self._book.ok()  # the API is well; it is this request that is not
+        raise error
+
+    def _failure(self, asked: str, raw: _Raw, values: frozenset[int]) -> ApiError | None:
+        status = raw.status
+        if status in (401, 403):
+            return self._denied(asked, raw)
+        if status >= 500 or status in _LATER:
+            return self._away(asked, raw, f"HTTP {status} from {asked}", server_words(raw.data))
+        if not raw.readable:
+            return self._away(asked, raw, f"HTTP {status} from {asked} is not JSON", _IS_URL_RIGHT)
+        if status < 300 or (status in values and not _no_such_route(raw)):
+            return None
+        if status in (404, 405) and _no_such_route(raw):
+            return self._away(asked, raw, f"HTTP {status} from {asked}", _IS_URL_RIGHT)
+        if status < 400:
+            return self._away(asked, raw, f"HTTP {status} from {asked}", "a redirect that leads nowhere")
+        return ApiRejected(
+            f"cannot {asked}: HTTP {status}: {server_words(raw.data) or 'no reason given'}", status=status
+        )
+
+    def _away(self, asked: str, raw: _Raw, what: str, why: str) -> ApiAway:
+        words = f"{what}: {why}" if why else what
+        self._book.degraded(_UUID.sub("{id}", words))
+        return ApiAway(
+            f"cannot use Prefect at {self._shown}: {words}",
+            answered=True,
+            retry_after_s=retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
+        )
+
+    def _denied(self, asked: str, raw: _Raw) -> ApiDenied:
+        who = (self._credentials or Credentials()).kind
+        if raw.status == 401:
+            detail = f"401: {who} is not accepted"
+        else:
+            why = server_words(raw.data)
+            detail = f"403: {who} may not {_UUID.sub('{id}', asked)}" + (f" ({why})" if why else "")
+        self._book.degraded(detail)
+        return ApiDenied(f"cannot use Prefect at {self._shown}: {detail}")
+
+
+def _no_such_route(raw: _Raw) -> bool:
+    """A 404 or 405 of the web framework, not of Prefect: the path does not exist, which says nothing about a run."""
+    detail = raw.data.get("detail") if isinstance(raw.data, dict) else None
+    words = server_words(raw.data)
+    return raw.status == 405 or (raw.status == 404 and (detail == "Not Found" or not words))
