@@ -1,0 +1,216 @@
+"""What a forked child does before it becomes the run: from our copy to a clean process, then exec.
+
+Runs between fork and exec only, in a process with one thread. Everything is set anew, nothing is inherited by chance.
+Each step that can fail says so as `SetupFailed`: its stage and one sentence an administrator can act on.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import resource
+import signal
+import stat
+
+from runnerd.spawner.request import Launch
+from runnerd.spawner.why import why_no_directory, why_no_exec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_RESULT_FD = 3
+_LOWEST_PIPE_FD = 10
+_CREATE = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_WRONLY
+
+
+class SetupFailed(Exception):
+    def __init__(self, stage: str, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.errno = number
+
+
+class Host:
+    """What of the spawner itself matters to a child: whether it is root, and who shall own output files."""
+
+    __slots__ = ("owner", "root")
+
+    def __init__(self, owner: int | None) -> None:
+        self.root = os.geteuid() == 0
+        self.owner = owner
+
+
+def run_child(launch: Launch, host: Host, go_fd: int, status_fd: int) -> NoReturn:
+    """The child's whole life up to exec. Never returns and never raises: past it is the parent's own loop."""
+    try:
+        signal.set_wakeup_fd(-1)  # or a signal to us would wake, and end, the parent
+        go_fd, status_fd = _close_all_but(go_fd, status_fd)
+        _set_up(launch, host)
+        if not os.read(go_fd, 1):
+            os._exit(0)  # the parent is gone, and our identity may not be on disk: nothing may run
+        _execute(launch)
+    except SetupFailed as failure:
+        _tell(status_fd, failure)
+    except BaseException as error:
+        _tell(status_fd, SetupFailed("setup", f"cannot start: {type(error).__name__}: {error}"))
+    finally:
+        os._exit(127)
+
+
+def _tell(status_fd: int, failure: SetupFailed) -> None:
+    line = f"{failure.stage}\n{failure.errno or ''}\n{failure}"
+    os.write(status_fd, line.encode("utf-8", "backslashreplace")[:4096])
+
+
+def _close_all_but(*pipes: int) -> list[int]:
+    """Moves the pipes out of the way of 0 to 3 and closes everything else we got from the parent."""
+    kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_PIPE_FD) for fd in pipes]
+    low = _RESULT_FD
+    for fd in sorted(kept):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+    return kept
+
+
+def _set_up(launch: Launch, host: Host) -> None:
+    os.setsid()
+    _reset_signals()
+    account = _find_account(launch, host)
+    os.umask(0o027)
+    _open_files(launch, host)
+    _reset_oom_score()
+    _set_bounds(launch)
+    os.umask(0o022 if launch.umask is None else launch.umask)
+    if account is not None and host.root:
+        _become(account)
+    try:
+        os.chdir(launch.working_directory)
+    except OSError as error:
+        raise SetupFailed("working-directory", why_no_directory(launch, error), error.errno) from None
+
+
+def _reset_signals() -> None:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _open_files(launch: Launch, host: Host) -> None:
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)
+    output = _create("output", launch.output, os.O_APPEND, host)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    if launch.result is not None:
+        result = _create("result", launch.result, os.O_TRUNC, host)
+        if result != _RESULT_FD:
+            os.dup2(result, _RESULT_FD)
+            os.close(result)
+        os.set_inheritable(_RESULT_FD, True)
+
+
+def _create(what: str, path: str, flags: int, host: Host) -> int:
+    try:
+        fd = os.open(path, _CREATE | flags, 0o640)
+        facts = os.fstat(fd)
+        # Root would hand over whatever the name leads to: a hard link to another's file must not change hands.
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
+            raise SetupFailed(what, f"cannot open {what} file {path}: it is not a regular file of its own")
+        if host.root and host.owner is not None:
+            os.fchown(fd, host.owner, -1)
+    except OSError as error:
+        raise SetupFailed(what, f"cannot open {what} file {path}: {error.strerror}", error.errno) from None
+    return fd
+
+
+def _reset_oom_score() -> None:
+    """The spawner may be shielded from the kernel's memory killer; a run must not be."""
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, b"0")
+        os.close(fd)
+    except OSError:
+        return  # best effort: not root, and somebody shielded us on purpose
+
+
+def _set_bounds(launch: Launch) -> None:
+    for name, number, soft, hard in launch.rlimits:
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (ValueError, OSError) as error:
+            raise SetupFailed("rlimits", f"cannot set limit {name} to {soft}:{hard}: {error}") from None
+    if launch.nice is not None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, launch.nice)
+        except OSError as error:
+            message = f"cannot set nice to {launch.nice}: {error.strerror}"
+            raise SetupFailed("nice", message, error.errno) from None
+
+
+class Account:
+    __slots__ = ("gid", "groups", "name", "uid")
+
+    def __init__(self, *, name: str, uid: int, gid: int) -> None:
+        self.name = name
+        self.uid = uid
+        self.gid = gid
+        # Looked up now: later the limits on open files may be too low for the name service.
+        self.groups = os.getgrouplist(name, gid)
+
+
+def _find_account(launch: Launch, host: Host) -> Account | None:
+    if launch.user is None and launch.group is None:
+        return None
+    own = os.geteuid()
+    try:
+        entry = pwd.getpwuid(own) if launch.user is None else pwd.getpwnam(launch.user)
+    except KeyError:
+        raise SetupFailed("user", f"cannot start: no such user {launch.user or own}") from None
+    try:
+        gid = entry.pw_gid if launch.group is None else grp.getgrnam(launch.group).gr_gid
+    except KeyError:
+        raise SetupFailed("group", f"cannot start: no such group {launch.group}") from None
+    if not host.root and entry.pw_uid != own:
+        message = f"cannot become user {launch.user}: the spawner does not run as root"
+        raise SetupFailed("user", message)
+    if not host.root and gid != os.getegid():
+        raise SetupFailed("group", f"cannot become group {launch.group}: the spawner does not run as root")
+    return Account(name=entry.pw_name, uid=entry.pw_uid, gid=gid)
+
+
+def _become(account: Account) -> None:
+    try:
+        os.setgroups(account.groups)
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+    except OSError as error:
+        message = f"cannot become user {account.name}: {error.strerror}"
+        raise SetupFailed("user", message, error.errno) from None
+
+
+def _execute(launch: Launch) -> NoReturn:
+    """Exec argv as it is; the program is a path, or is looked for on the run's own PATH."""
+    program = launch.argv[0]
+    tried, failed = program, OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for path in _candidates(program, launch.environment):
+        try:
+            os.execve(path, launch.argv, launch.environment)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(path):
+                continue  # keep an earlier, more telling failure
+            tried, failed = path, error
+    raise SetupFailed("exec", why_no_exec(launch, tried, failed), failed.errno)
+
+
+def _candidates(program: str, environment: dict[str, str]) -> list[str]:
+    if "/" in program:
+        return [program]
+    path = environment.get("PATH", os.defpath)
+    return [os.path.join(directory, program) for directory in path.split(":") if directory]

@@ -1,0 +1,202 @@
+"""Puts the spawner together and runs it; see `__main__` for what it promises."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from runnerd.spawner.child_setup import Host
+from runnerd.spawner.identity import Boot
+from runnerd.spawner.launch_process import Launcher
+from runnerd.spawner.log import log
+from runnerd.spawner.loop import Loop
+from runnerd.spawner.records import RecordStore, Run
+from runnerd.spawner.requests import Requests
+from runnerd.spawner.runs import Runs
+from runnerd.spawner.server import Server, bind
+
+FIRST_CLIENT_S = 30.0
+
+EX_USAGE = 64
+EX_OSERR = 71
+EX_TEMPFAIL = 75
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+USAGE = """\
+usage: runnerd-spawner --socket PATH --runtime-dir DIR [--owner UID] [--exit-when-idle] [--background --log FILE]
+
+  --socket PATH       the Unix socket to serve
+  --runtime-dir DIR   where the records of runs are kept
+  --owner UID         who besides root may speak to it, and owns the runs' output files
+  --exit-when-idle    exit when no run lives and nobody is connected
+  --background        return when the socket is served; what it says from then on goes to --log FILE
+"""
+
+
+class Failed(Exception):
+    """The spawner cannot serve; `status` is its exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Options:
+    """The command line, by hand: argparse would be a tenth of the program's memory."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        values: dict[str, str] = {}
+        switches: set[str] = set()
+        left = iter(arguments)
+        for argument in left:
+            name, has_value, value = argument.partition("=")
+            if name in ("--exit-when-idle", "--background") and not has_value:
+                switches.add(name)
+            elif name in ("--socket", "--runtime-dir", "--owner", "--log"):
+                values[name] = value if has_value else next(left, "")
+            else:
+                raise Failed(f"there is no option {argument}\n{USAGE}", EX_USAGE)
+        self.socket = _path(values, "--socket")
+        self.runtime_dir = _path(values, "--runtime-dir")
+        self.background = "--background" in switches
+        self.log = _path(values, "--log") if self.background else None
+        self.exit_when_idle = "--exit-when-idle" in switches
+        owner = values.get("--owner")
+        if owner is not None and not owner.isdecimal():
+            raise Failed(f"--owner must be a numeric user id, not {owner!r}", EX_USAGE)
+        self.owner = None if owner is None else int(owner)
+
+
+def _path(values: dict[str, str], name: str) -> str:
+    if not values.get(name):
+        raise Failed(f"{name} is missing\n{USAGE}", EX_USAGE)
+    return os.path.abspath(values[name])
+
+
+def main(arguments: Sequence[str], *, store: Callable[[str], RecordStore] = RecordStore) -> int:
+    if "--help" in arguments:
+        os.write(1, USAGE.encode())
+        return 0
+    try:
+        _keep_standard_fds()
+        options = Options(arguments)
+        ready = _fork_to_background(options.log) if options.log is not None else _nobody_waits
+        serve(options, store=store, ready=ready)
+    except Failed as failure:
+        log(str(failure))
+        return failure.status
+    return 0
+
+
+def _nobody_waits() -> None:
+    return None
+
+
+def _keep_standard_fds() -> None:
+    """Were one of 0, 1, 2 closed, the next file opened would become some child's output."""
+    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+
+
+def _fork_to_background(log_file: str) -> Callable[[], None]:
+    """Go on in a child, in its own session. The parent exits 0 once the result is called, else as the child does."""
+    served_r, served_w = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(served_w)
+        if os.read(served_r, 1):
+            os._exit(0)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+    os.close(served_r)
+    os.setsid()
+    os.chdir("/")
+
+    def ready() -> None:
+        # Until now stderr was the caller's, to be told why we cannot serve.
+        log_fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        os.dup2(log_fd, 1)
+        os.dup2(log_fd, 2)
+        os.close(log_fd)
+        os.write(served_w, b"1")
+        os.close(served_w)
+
+    return ready
+
+
+def serve(
+    options: Options,
+    *,
+    store: Callable[[str], RecordStore] = RecordStore,
+    ready: Callable[[], None] = _nobody_waits,
+    first_client_s: float = FIRST_CLIENT_S,
+) -> None:
+    """Serve until SIGTERM, SIGINT or, if so asked, idle. Raises Failed."""
+    lock = _take_directory(options)
+    _become_subreaper()
+    loop = Loop()
+    server = Server(loop=loop, allowed=frozenset({0, os.geteuid()} | {options.owner or 0}))
+
+    def publish(event: str, run: Run) -> None:
+        server.broadcast({"event": event, "record": run.seen()})
+
+    try:
+        records = store(os.path.join(options.runtime_dir, "records"))
+        records.prepare()
+        launcher = Launcher(Host(options.owner))
+        runs = Runs(loop=loop, store=records, launcher=launcher, boot=Boot.here(), publish=publish)
+        stopping = _listen_to_signals(loop, runs)
+        runs.restore()
+        listener = bind(options.socket, options.owner)
+        ready()
+    except OSError as error:
+        raise Failed(f"cannot serve {options.socket}: {error.strerror or error}", EX_OSERR) from None
+    requests = Requests(runs)
+    server.listen(listener, answer=requests.do, hello=requests.hello)
+    log(f"serving {options.socket} with {runs.live} live runs")
+    if options.exit_when_idle:
+        loop.timer("first client", time.monotonic() + first_client_s, server.expect_no_more)
+    while not stopping and not (options.exit_when_idle and server.deserted and not runs.live):
+        loop.turn()
+    log("told to go; runs go on" if stopping else "idle; going")
+    os.unlink(options.socket)
+    listener.close()
+    os.close(lock)
+
+
+def _take_directory(options: Options) -> int:
+    """The lock that makes us the directory's only spawner; it goes with us, however we go."""
+    try:
+        os.makedirs(options.runtime_dir, mode=0o755, exist_ok=True)
+        path = os.path.join(options.runtime_dir, "lock")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        message = f"cannot serve {options.runtime_dir}: another spawner does"
+        raise Failed(message, EX_TEMPFAIL) from None
+    except OSError as error:
+        raise Failed(f"cannot use {options.runtime_dir}: {error.strerror}", EX_OSERR) from None
+    return lock
+
+
+def _become_subreaper() -> None:
+    """What a run leaves behind comes to us, not to init."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise Failed(f"cannot become a subreaper: {errno.errorcode.get(ctypes.get_errno())}", EX_OSERR)
+
+
+def _listen_to_signals(loop: Loop, runs: Runs) -> list[int]:
+    """The result is no longer empty once we were told to go."""
+    stopping: list[int] = []
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    loop.on_signal(signal.SIGCHLD, runs.reap_orphans)
+    loop.on_signal(signal.SIGTERM, lambda: stopping.append(signal.SIGTERM))
+    loop.on_signal(signal.SIGINT, lambda: stopping.append(signal.SIGINT))
+    return stopping

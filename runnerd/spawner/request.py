@@ -1,0 +1,204 @@
+"""Reads what a client sends: one JSON object a line, every field checked before anything acts on it.
+
+Whatever the bytes are, the only exception that leaves this module is `Refused`. Keys nobody knows are ignored, so
+that an older spawner serves a newer daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+
+MAX_LINE_BYTES = 4 * 2**20
+
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+class Refused(Exception):
+    """A request that is not done; `kind` is a word for programs, the message a sentence for people."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def bad(message: str) -> Refused:
+    return Refused("bad-request", message)
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_object(line: bytes) -> Fields:
+    """One line as an object's fields."""
+    try:
+        value: object = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise bad(f"cannot read the request: {error}") from None
+    return Fields(value, "the request")
+
+
+class Fields:
+    """One JSON object, read one checked field at a time; a field that is absent or null reads as None."""
+
+    def __init__(self, value: object, what: str) -> None:
+        if not isinstance(value, dict):
+            raise bad(f"{what} must be a JSON object")
+        self._value: dict[str, object] = value
+
+    def raw(self, name: str) -> object:
+        return self._value.get(name)
+
+    def inner(self, name: str) -> Fields:
+        return Fields(self._value.get(name), name)
+
+    def text(self, name: str) -> str | None:
+        value = self._value.get(name)
+        return None if value is None else _text(value, name)
+
+    def need_text(self, name: str) -> str:
+        return _text(self._value.get(name), name)
+
+    def whole(self, name: str, low: int, high: int) -> int | None:
+        value = self._value.get(name)
+        return None if value is None else _whole(value, name, low, high)
+
+    def need_whole(self, name: str, low: int, high: int) -> int:
+        return _whole(self._value.get(name), name, low, high)
+
+    def seconds(self, name: str, high: float = 1e9) -> float | None:
+        value = self._value.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
+            raise bad(f"{name} must be a number of seconds from 0 to {high:.0f}")
+        return float(value)
+
+    def path(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is not None and not value.startswith("/"):
+            raise bad(f"{name} must be an absolute path")
+        return value
+
+    def need_path(self, name: str) -> str:
+        value = self.path(name)
+        if value is None:
+            raise bad(f"{name} must be an absolute path")
+        return value
+
+    def signal(self, name: str) -> int | None:
+        value = self.whole(name, 1, 64)
+        if value is not None and value not in signal.valid_signals():
+            raise bad(f"{name}: there is no signal {value}")
+        return value
+
+    def key(self) -> str:
+        value = self.need_text("key")
+        if not _KEY.fullmatch(value):
+            raise bad("key must be 1 to 128 of A-Z a-z 0-9 . _ - and not start with a dot")
+        return value
+
+    def attempt(self) -> int:
+        return self.need_whole("attempt", 0, 10**9)
+
+
+def _text(value: object, name: str) -> str:
+    """Text that a path, an argument or an environment value can carry."""
+    if not isinstance(value, str):
+        raise bad(f"{name} must be text")
+    try:
+        encoded = os.fsencode(value)
+    except UnicodeEncodeError:
+        raise bad(f"{name} has characters that no file name or argument can have") from None
+    if b"\0" in encoded:
+        raise bad(f"{name} must not contain a NUL character")
+    return value
+
+
+def _whole(value: object, name: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise bad(f"{name} must be a whole number from {low} to {high}")
+    return value
+
+
+class Launch:
+    """All there is to know to start one process group; `protocol.spec_to_json` writes what this reads."""
+
+    __slots__ = (
+        "argv",
+        "attempt",
+        "environment",
+        "group",
+        "key",
+        "nice",
+        "output",
+        "output_max_bytes",
+        "result",
+        "rlimits",
+        "runtime_max_s",
+        "stop_signal",
+        "stop_timeout_s",
+        "umask",
+        "user",
+        "working_directory",
+    )
+
+    def __init__(self, spec: Fields) -> None:
+        self.key = spec.key()
+        self.attempt = spec.attempt()
+        self.argv = _argv(spec.raw("argv"))
+        self.environment = _environment(spec.raw("environment"))
+        self.working_directory = spec.need_path("working_directory")
+        self.output = spec.need_path("output")
+        self.result = spec.path("result")
+        self.user = spec.text("user")
+        self.group = spec.text("group")
+        self.umask = spec.whole("umask", 0, 0o777)
+        self.nice = spec.whole("nice", -20, 19)
+        self.rlimits = _rlimits(spec.raw("rlimits"))
+        self.output_max_bytes = spec.whole("output_max_bytes", 0, 2**62)
+        self.runtime_max_s = spec.seconds("runtime_max_s")
+        self.stop_signal = spec.signal("stop_signal") or signal.SIGTERM.value
+        timeout_s = spec.seconds("stop_timeout_s")
+        self.stop_timeout_s = 30.0 if timeout_s is None else timeout_s
+
+
+def _argv(value: object) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise bad("argv must be a list with at least the program")
+    argv = [_text(item, "argv") for item in value]
+    if not argv[0]:
+        raise bad("argv must name a program")
+    return argv
+
+
+def _environment(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise bad("environment must be an object of texts")
+    for name, item in value.items():
+        _text(item, f"environment {name}")
+        if not _text(name, "environment name") or "=" in name:
+            raise bad(f"environment: {name!r} cannot be a variable's name")
+    return value
+
+
+def _rlimits(value: object) -> list[tuple[str, int, int, int]]:
+    """As (name, resource number, soft, hard)."""
+    if value is None:
+        return []
+    if not isinstance(value, dict):
+        raise bad('rlimits must be an object such as {"nofile": [1024, 4096]}')
+    limits = []
+    for name, pair in value.items():
+        number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        if not isinstance(number, int):
+            raise bad(f"rlimits: there is no limit {name!r}")
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise bad(f"rlimits: {name} must be [soft, hard]")
+        soft, hard = (_whole(item, f"rlimits {name}", -1, 2**63 - 1) for item in pair)
+        limits.append((name, number, soft, hard))
+    return limits

@@ -1,0 +1,114 @@
+"""What the spawner holds of a live run: its pidfd, and what it may do to its processes.
+
+A leader that is our child is pinned: only we can reap it, so its number is its own until `reap()`. One that was taken
+over from an earlier spawner is somebody else's child: it is signalled only after its start ticks matched, and nobody
+can tell how it ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from runnerd.spawner.identity import Boot, open_process, start_ticks
+from runnerd.spawner.launch_process import Child, Failure
+from runnerd.spawner.log import log
+from runnerd.spawner.records import Run, utc_now
+from runnerd.spawner.sweep import kill_session
+
+
+class Watch:
+    __slots__ = ("_told", "child", "pid", "pidfd", "run", "status_fd", "sweep_until", "ticks", "waiting")
+
+    def __init__(self, run: Run, *, pid: int, ticks: int, pidfd: int, status_fd: int | None) -> None:
+        self.run = run
+        self.pid = pid
+        self.ticks = ticks
+        self.pidfd = pidfd
+        self.child = status_fd is not None
+        self.status_fd = status_fd  # None once all that the child's set-up had to say was read
+        self._told = b""
+        self.waiting: list[Callable[[Run], None]] = []  # who asked to start it
+        self.sweep_until: float | None = None  # set once the leader has exited
+
+    @classmethod
+    def of(cls, run: Run, child: Child, ticks: int) -> Watch:
+        return cls(run, pid=child.pid, ticks=ticks, pidfd=child.pidfd, status_fd=child.status_fd)
+
+    @classmethod
+    def find(cls, run: Run, boot: Boot) -> Watch | None:
+        """The run of a record, if it lives; what it left behind is swept if not."""
+        if run.boot != boot or run.pid is None or run.start_ticks is None:
+            return None
+        pidfd = open_process(run.pid, run.start_ticks)
+        if pidfd is None:
+            kill_session(run.pid, run.start_ticks, pinned=False)
+            return None
+        return cls(run, pid=run.pid, ticks=run.start_ticks, pidfd=pidfd, status_fd=None)
+
+    def read_status(self) -> bool:
+        """Read what the set-up says of itself; whether that was all, then the caller closes the descriptor.
+
+        A failure is put into the run's error.
+        """
+        if self.status_fd is None:
+            return True
+        told = os.read(self.status_fd, 4096)
+        if told:
+            self._told += told
+            return False
+        self.status_fd = None
+        if self._told:
+            failure = Failure(self._told)
+            self.run.error = {"stage": failure.stage, "errno": failure.errno, "message": failure.message}
+        return True
+
+    def signal(self, number: int) -> None:
+        """Signal the group."""
+        if not self.child and start_ticks(self.pid) != self.ticks:
+            return
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            self._signal_leader(number)
+        except PermissionError as error:
+            log(f"key={self.run.key} attempt={self.run.attempt} cannot signal its group: {error.strerror}")
+
+    def _signal_leader(self, number: int) -> None:
+        """Where there is no group yet: the child is still on its way to its setsid."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def sweep(self) -> int:
+        """SIGKILL all of its session; how many it found."""
+        return kill_session(self.pid, self.ticks, pinned=self.child)
+
+    def reap(self) -> dict[str, object]:
+        """How it ended, for the record. From here on its pid is anybody's."""
+        os.close(self.pidfd)
+        if not self.child:
+            return exit_facts()
+        try:
+            _, status, usage = os.wait4(self.pid, 0)
+        except ChildProcessError:
+            return exit_facts()
+        facts = exit_facts(status)
+        facts["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 3)
+        facts["max_rss_bytes"] = usage.ru_maxrss * 1024
+        return facts
+
+
+def exit_facts(status: int | None = None) -> dict[str, object]:
+    """Without a status: nobody could wait for it."""
+    code = None if status is None else os.waitstatus_to_exitcode(status)
+    return {
+        "code": code if code is not None and code >= 0 else None,
+        "signal": -code if code is not None and code < 0 else None,
+        "oom": False,
+        "cpu_s": None,
+        "max_rss_bytes": None,
+        "at": utc_now(),
+    }
