@@ -1,0 +1,76 @@
+"""Checks values against schema.json and says what is wrong in our own words, each with its place.
+
+Invariants: one SchemaCheck compiles its validators once; jsonschema is imported only when one is made, because it
+costs several MiB. What the schema cannot say (exactly one of cron, interval and rrule; overflow; this host) is
+checked elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from runnerd.config.words import Flaw, describe
+from runnerd.config.yamlfile import Map
+from runnerd.model import Json
+
+_FILE = os.path.join(os.path.dirname(__file__), "schema.json")
+
+
+def schema_text() -> str:
+    """The JSON Schema of runnerd.yaml and of drop-ins, for editors and `runnerctl config schema`."""
+    with open(_FILE, encoding="utf-8") as file:
+        return file.read()
+
+
+class SchemaCheck:
+    """The compiled schema."""
+
+    def __init__(self) -> None:
+        from jsonschema import Draft7Validator
+        from jsonschema.validators import extend
+
+        schema = json.loads(schema_text())
+        definitions = schema.pop("definitions")
+        top = _inlined(schema, definitions)
+        # Deployments are checked one by one, so that a broken one concerns only itself.
+        top["properties"]["deployments"].pop("items")
+        types = Draft7Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
+        validator = extend(Draft7Validator, type_checker=types)
+        self._top = validator(top)
+        self._deployment = validator(_inlined(definitions["deployment"], definitions))
+
+    def file(self, node: Map) -> list[Flaw]:
+        """Everything wrong with a file apart from the insides of its deployments."""
+        return _flaws(self._top.iter_errors, node)
+
+    def deployment(self, node: Json) -> list[Flaw]:
+        return _flaws(self._deployment.iter_errors, node)
+
+
+def _flaws(errors: Callable[[Json], Iterator[Any]], node: Json) -> list[Flaw]:
+    return [flaw for error in errors(node) for flaw in describe(error, node)]
+
+
+def _inlined(schema: Json, definitions: Json) -> Json:
+    """The schema without $ref (following one is most of a check's time) and without what only editors use."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+    for_editors = ("if", "then") if "if" in schema else ()
+    return {key: _inlined(value, definitions) for key, value in schema.items() if key not in for_editors}
+
+
+def _is_integer(_checker: object, value: object) -> bool:
+    """JSON Schema calls 1.0 an integer; a count written so is more likely a mistake."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_checker: object, value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
