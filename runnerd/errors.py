@@ -17,8 +17,10 @@ A message reads: cannot <verb> <object>: <cause>.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from runnerd.model import Problem
+if TYPE_CHECKING:  # this module is imported by runnerctl, which must not pay for the model
+    from runnerd.model import Problem
 
 
 class RunnerdError(Exception):

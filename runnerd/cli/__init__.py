@@ -1,0 +1,1 @@
+"""runnerctl: asks a running runnerd over its control socket; a file a verb."""

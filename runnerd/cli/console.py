@@ -1,0 +1,124 @@
+"""Where runnerctl writes: documents and tables to standard output, remarks to standard error.
+
+Invariants: colour and truncation only on a terminal (and no colour with NO_COLOR or TERM=dumb); what is piped is
+whole, aligned with spaces, with its times in RFC 3339; with --json standard output carries one document and nothing
+else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from runnerd.cli.text import clean, local, relative
+
+Json = Any
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_NARROWEST = 6
+
+
+class Cell(NamedTuple):
+    text: str
+    style: str | None = None
+
+
+class Column(NamedTuple):
+    """`flexible`: may be cut to fit a narrow terminal."""
+
+    title: str
+    flexible: bool = False
+    right: bool = False
+
+
+class Console:
+    """`width` is None when standard output is no terminal."""
+
+    def __init__(self, *, json: bool, width: int | None, colour: bool) -> None:
+        self.json = json
+        self.width = width
+        self.colour = colour
+        self.now = time.time()
+
+    @classmethod
+    def of_process(cls, environ: Mapping[str, str], *, json: bool) -> Console:
+        width = None
+        if sys.stdout.isatty():
+            try:
+                width = int(environ.get("COLUMNS") or os.get_terminal_size(1).columns) or 80
+            except (OSError, ValueError):
+                width = 80
+        plain = environ.get("NO_COLOR") or environ.get("TERM") == "dumb"
+        return cls(json=json, width=width, colour=width is not None and not plain)
+
+    def document(self, document: Json) -> None:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+
+    def line(self, text: str = "") -> None:
+        print(text)
+
+    def remark(self, text: str) -> None:
+        print(clean(text), file=sys.stderr, flush=True)
+
+    def paint(self, text: str, style: str | None) -> str:
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.colour and style and text else text
+
+    def when(self, stamp: str | None) -> str:
+        """A time for a table."""
+        if not stamp:
+            return "-"
+        return clean(stamp) if self.width is None else relative(stamp, self.now)
+
+    def when_in_full(self, stamp: str | None) -> str:
+        """A time that stands for itself."""
+        if not stamp:
+            return "-"
+        return clean(stamp) if self.width is None else f"{local(stamp)} ({relative(stamp, self.now)})"
+
+    def fields(self, pairs: Sequence[tuple[str, str | Cell | None]]) -> None:
+        """key: value lines, aligned; those without a value are left out."""
+        shown = [(key, _cell(value)) for key, value in pairs if value not in (None, "")]
+        indent = max((len(key) for key, _ in shown), default=0) + 2
+        for key, cell in shown:
+            self.line(f"{key + ':':<{indent}}{self.paint(cell.text, cell.style)}")
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str | Cell]]) -> None:
+        cells = [[Cell(column.title, "bold") for column in columns]]
+        cells += [[_cell(value) for value in row] for row in rows]
+        widths = [max(len(row[i].text) for row in cells) for i in range(len(columns))]
+        if self.width is not None:
+            widths = _fit(widths, columns, self.width)
+        for row in cells:
+            self.line(self._row(row, columns, widths))
+
+    def _row(self, row: Sequence[Cell], columns: Sequence[Column], widths: Sequence[int]) -> str:
+        room = self.width
+        parts = []
+        for cell, column, width in zip(row, columns, widths, strict=True):
+            text = cell.text if len(cell.text) <= width else cell.text[: width - 1] + "~"
+            last = column is columns[-1]
+            text = text.rjust(width) if column.right else text if last else text.ljust(width)
+            if room is not None:
+                text = text[: max(room, 0)]
+                room -= len(text) + 2
+            parts.append(self.paint(text, cell.style))
+        return "  ".join(parts).rstrip()
+
+
+def _cell(value: str | Cell | None) -> Cell:
+    return value if isinstance(value, Cell) else Cell(clean(value))
+
+
+def _fit(widths: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
+    """Take from the widest flexible column, one character at a time, until the row fits or nothing is left to take."""
+    fitted = list(widths)
+    flexible = [i for i, column in enumerate(columns) if column.flexible]
+    while sum(fitted) + 2 * (len(fitted) - 1) > room:
+        widest = max(flexible, key=lambda i: fitted[i], default=None)
+        if widest is None or fitted[widest] <= _NARROWEST:
+            break
+        fitted[widest] -= 1
+    return fitted

@@ -1,0 +1,162 @@
+"""A client of the control API: HTTP/1.1 over a Unix socket, for runnerctl and for scripts in Python.
+
+Standard library only and little of it, because runnerctl must answer at once (http.client alone would double its
+time). It speaks what our own server speaks: one request a connection, answers with a length or in chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from runnerd.errors import ControlError
+
+Json = Any
+TIMEOUT_S = 30.0
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+class Interrupted(ControlError):
+    """A stream broke off before its end: runnerd stopped or was restarted. The runs go on, so ask again."""
+
+
+class ControlClient:
+    """`timeout_s` is how long an answer may take; streams wait for ever once they have begun."""
+
+    def __init__(self, socket_path: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.socket_path = socket_path
+        self._timeout_s = timeout_s
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
+        """The document at `path`. Raises ControlError."""
+        return self._ask("GET", target(path, query), None, self._timeout_s)
+
+    def post(self, path: str, body: Json = None, *, timeout_s: float | None = None) -> Json:
+        """The document that comes back. Raises ControlError."""
+        return self._ask("POST", path, json.dumps(body or {}).encode(), timeout_s or self._timeout_s)
+
+    def stream(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[bytes]:
+        """The blocks of an endless answer as they come. Raises ControlError, Interrupted when it broke off."""
+        with self._connect(self._timeout_s) as connection, connection.makefile("rb") as answer:
+            headers = self._exchange(connection, answer, "GET", target(path, query), None)
+            connection.settimeout(None)
+            try:
+                yield from _chunks(answer, headers)
+            except (OSError, ValueError):
+                raise Interrupted("runnerd went away in the middle of its answer") from None
+
+    def lines(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Json]:
+        """The documents of an NDJSON stream as they come. Raises as `stream` does."""
+        rest = b""
+        for block in self.stream(path, query):
+            *whole, rest = (rest + block).split(b"\n")
+            yield from (json.loads(line) for line in whole if line)
+
+    # --- inside ---
+
+    def _ask(self, method: str, where: str, body: bytes | None, timeout_s: float) -> Json:
+        with self._connect(timeout_s) as connection, connection.makefile("rb") as answer:
+            headers = self._exchange(connection, answer, method, where, body)
+            try:
+                return json.loads(b"".join(_chunks(answer, headers)))
+            except (OSError, ValueError):
+                raise ControlError("runnerd broke off in the middle of its answer", status=502) from None
+
+    def _connect(self, timeout_s: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout_s)
+        try:
+            connection.connect(self.socket_path)
+        except OSError as error:
+            connection.close()
+            raise _unreachable(self.socket_path, error) from None
+        return connection
+
+    def _exchange(
+        self, connection: socket.socket, answer: BinaryIO, method: str, where: str, body: bytes | None
+    ) -> dict[str, str]:
+        """Send the request and read the head of the answer; its headers, names in lower case."""
+        head = f"{method} {where} HTTP/1.1\r\nHost: runnerd\r\n"
+        if body is not None:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        try:
+            _send(connection, head.encode("ascii") + b"\r\n" + (body or b""))
+            status, headers = _read_head(answer)
+        except TimeoutError:
+            detail = f"runnerd at {self.socket_path} does not answer; see journalctl -u runnerd"
+            raise ControlError(detail, status=504) from None
+        except (OSError, ValueError):
+            detail = f"runnerd at {self.socket_path} closed the connection without an answer; is it stopping?"
+            raise ControlError(detail, status=502) from None
+        if status >= 400 and headers.get("content-type") != "application/json":
+            raise ControlError(_detail(answer, headers, status), status=status)
+        return headers
+
+
+def target(path: str, query: Mapping[str, str] | None) -> str:
+    """A request target; `path` is quoted already."""
+    pairs = "&".join(f"{quote(name)}={quote(value)}" for name, value in (query or {}).items())
+    return f"{path}?{pairs}" if pairs else path
+
+
+def quote(text: str) -> str:
+    """Percent encoding of one path segment or query value (urllib's costs more to import than the rest of us)."""
+    raw = text.encode(errors="surrogateescape")
+    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in raw)
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    """A server that refuses a request early closes before all is sent: then its answer is there to be read."""
+    try:
+        view = memoryview(data)
+        while view:  # not sendall: runnerctl lets SIGPIPE end it, and that is for its output only
+            view = view[connection.send(view, socket.MSG_NOSIGNAL) :]
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
+def _read_head(answer: BinaryIO) -> tuple[int, dict[str, str]]:
+    protocol, status, *_ = answer.readline(65536).decode("ascii").split(" ", 2)
+    if not protocol.startswith("HTTP/1."):
+        raise ValueError("not HTTP")
+    headers: dict[str, str] = {}
+    while line := answer.readline(65536).strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        headers[name.lower()] = value.strip()
+    return int(status), headers
+
+
+def _chunks(answer: BinaryIO, headers: Mapping[str, str]) -> Iterator[bytes]:
+    """The body, in the pieces it came in. Raises ValueError when it is cut short."""
+    if headers.get("transfer-encoding") != "chunked":
+        length = int(headers["content-length"])
+        body = answer.read(length)
+        if len(body) != length:
+            raise ValueError("cut short")
+        yield body
+        return
+    while size := int(answer.readline(64), 16):
+        block = answer.read(size + 2)
+        if len(block) != size + 2:
+            raise ValueError("cut short")
+        yield block[:-2]
+
+
+def _detail(answer: BinaryIO, headers: Mapping[str, str], status: int) -> str:
+    try:
+        return str(json.loads(b"".join(_chunks(answer, headers)))["detail"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return f"runnerd answered with status {status}"
+
+
+def _unreachable(path: str, error: OSError) -> ControlError:
+    why = (error.strerror or str(error)).lower()
+    if isinstance(error, FileNotFoundError):
+        why = "no such file"
+    if isinstance(error, PermissionError):
+        advice = "you need to be root or in group runnerd"
+        return ControlError(f"cannot reach runnerd at {path}: {why}; {advice}", status=403)
+    advice = "is it running? systemctl start runnerd"
+    return ControlError(f"cannot reach runnerd at {path}: {why}; {advice}")

@@ -1,0 +1,123 @@
+"""What the control API needs from the daemon, and the shape of the documents that go through it.
+
+Invariants: every method that is not `async` answers at once from memory; every document is a fresh dict that nobody
+changes afterwards; "the host will not" is a `Refused`, never an exception. An id passed in was taken from a document
+of `find_runs` or `find_deployments` a moment ago, but the thing may be gone by then: answer `Refused(status=404)`.
+
+Documents (keys may be added, these stay; times are RFC 3339 in UTC, sizes bytes, durations seconds):
+  status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until.
+              `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
+  run         RUN_FIELDS. `phase` null until it is claimed here, "done" once it is over and told. `intent` null, or why
+              we end it. `api_state` is Prefect's state type (COMPLETED), `api_state_name` the state's name (TimedOut).
+              `exit` null, or code, signal, oom, words.
+  deployment  DEPLOYMENT_FIELDS
+  health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
+  reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "problems": [..]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from runnerd.model import Json
+
+STATUS_FIELDS: Final = frozenset(
+    "name version pid started_at api draining drain limits runs deployments problems".split()
+)
+RUN_FIELDS: Final = frozenset(
+    "id name deployment flow phase intent pid pgid user start created_at started_at ended_at"
+    " api_state api_state_name exit memory_bytes cpu_seconds".split()
+)
+DEPLOYMENT_FIELDS: Final = frozenset("id name flow file line state problem next_run_at running limit".split())
+PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The process that asked, as the kernel says (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The host will not or cannot: `detail` says why and what to do.
+
+    `status` is 403 not permitted, 404 gone, 409 not now, 422 the request is wrong, 503 the API does not answer.
+    """
+
+    status: Literal[403, 404, 409, 422, 503]
+    detail: str
+
+
+class Host(Protocol):
+    """A running daemon, as the control API sees it."""
+
+    def status(self) -> Json: ...
+
+    def health(self) -> tuple[bool, Json]:
+        """Whether all is well, and the health document."""
+
+    def config(self) -> Json:
+        """The merged configuration in force, without secrets."""
+
+    async def metrics(self) -> str:
+        """Prometheus text."""
+
+    # --- runs ---
+
+    def runs(self, *, history: bool) -> list[Json]:
+        """The runs here now, oldest first; with `history` those that are done as well."""
+
+    def run_document(self, run_id: str) -> Json | None:
+        """The run with this very id, live or done; None when the host never had it or has forgotten it."""
+
+    def find_runs(self, ref: str) -> list[Json]:
+        """Every run, live or done, that `ref` may mean: the one with this id, else those with this name, else those
+        whose id starts with it."""
+
+    def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
+        """Call `changed` in the loop with a run's document after each change, the last one with phase "done".
+
+        Returns what ends it. `changed` neither blocks nor raises.
+        """
+
+    def output(self, run_id: str) -> str | None:
+        """The output file of the run's last attempt; None while it has none."""
+
+    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
+        """Ask for each to be cancelled (`now`: by SIGKILL at once) and return their documents without waiting for
+        their end. A run that is done is left alone."""
+
+    async def create_run(
+        self, deployment_id: str, *, parameters: Json, name: str | None, tags: Sequence[str], peer: Peer
+    ) -> Json | Refused:
+        """Create a flow run in the API, due now; its document, with phase null until it is claimed here."""
+
+    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
+        """Claim and start this one flow run here, whatever its deployment; its document."""
+
+    # --- deployments ---
+
+    def deployments(self) -> list[Json]: ...
+
+    def find_deployments(self, ref: str) -> list[Json]:
+        """Every deployment that `ref` may mean: the one with this id, else "flow/name", else those with this name."""
+
+    async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
+        """Stop or resume its schedules; its document afterwards."""
+
+    # --- the host itself ---
+
+    async def reload(self, *, peer: Peer) -> Json:
+        """Read the configuration again; the reload document once it is in force (or was refused)."""
+
+    def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
+        """Stop claiming; after `timeout_s` (None: never) end what still runs. The status document afterwards."""
+
+    def undrain(self, *, peer: Peer) -> Json:
+        """Claim again; the status document afterwards."""

@@ -1,0 +1,126 @@
+"""The control API on its Unix socket: whose socket file it is, who may connect, and the routes behind it.
+
+Invariants: who may open the socket file may do everything (its mode is the gate); the file never has a wider mode
+than asked for, not even for a moment; only a socket nobody listens on is replaced, and only our own is removed; a
+socket that systemd passed is used as it is, and its file is left alone.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+import stat
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+
+from runnerd.control.changes import Changes
+from runnerd.control.host import Host
+from runnerd.control.listener import Listener, Log
+from runnerd.control.reads import Reads
+from runnerd.control.router import Router
+from runnerd.errors import ControlError
+
+LIVE_CHECK_S = 5.0
+BACKLOG = 64
+
+
+class ControlServer:
+    """Serves `host` on `sockets` when systemd passed some, else on `socket_path`, with `mode` and `group`.
+
+    A `group` that does not exist, or that we may not give, leaves the file with our own.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        log: Log,
+        socket_path: str,
+        sockets: Sequence[socket.socket] = (),
+        mode: int = 0o660,
+        group: str | None = None,
+    ) -> None:
+        router = Router([*Reads(host=host).routes(), *Changes(host=host, log=log).routes()])
+        self._listener = Listener(router=router, log=log)
+        self._path = socket_path
+        self._sockets = tuple(sockets)
+        self._mode = mode
+        self._group = group
+        self._file: tuple[int, int] | None = None  # device and inode of the socket file that is ours
+
+    async def start(self) -> None:
+        """Listen. Raises ControlError when another runnerd does, or the socket cannot be made."""
+        if self._sockets:
+            await self._listener.start(self._sockets)
+            return
+        try:
+            listening = self._bind()
+        except OSError as error:
+            raise ControlError(f"cannot listen on {self._path}: {error.strerror or error}") from None
+        await self._listener.start([listening])
+
+    async def close(self) -> None:
+        """End every connection and stop listening; the socket file goes first, so that nobody new comes."""
+        if self._file is not None:
+            with suppress(OSError):
+                about = os.lstat(self._path)
+                if (about.st_dev, about.st_ino) == self._file:
+                    os.unlink(self._path)
+            self._file = None
+        await self._listener.close()
+
+    def _bind(self) -> socket.socket:
+        remove_stale(self._path)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            # The file is made with the mode of the socket itself: nobody gets in before the group is set.
+            os.fchmod(listening.fileno(), 0o600 & self._mode)
+            listening.bind(self._path)
+            about = os.lstat(self._path)
+            self._file = (about.st_dev, about.st_ino)
+            self._give_to_group()
+            os.chmod(self._path, self._mode)
+            listening.listen(BACKLOG)
+        except BaseException:
+            listening.close()
+            raise
+        return listening
+
+    def _give_to_group(self) -> None:
+        if self._group is None:
+            return
+        with suppress(KeyError, PermissionError):
+            os.chown(self._path, -1, grp.getgrnam(self._group).gr_gid)
+
+
+def read_only_listener(*, host: Host, log: Log) -> Listener:
+    """Health and metrics for a TCP socket; `start` takes the listening sockets."""
+    return Listener(router=Router(Reads(host=host).public_routes()), log=log)
+
+
+def remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on.
+
+    Raises ControlError when somebody does or the file is no socket, OSError when it cannot be removed.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ControlError(f"cannot listen on {path}: a file that is no socket is in the way; move it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(LIVE_CHECK_S)  # only a full queue of connections makes us wait
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except TimeoutError:
+            raise ControlError(f"another runnerd is running on {path} (and does not answer)") from None
+        size = struct.calcsize("iII")
+        pid, _, _ = struct.unpack("iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    raise ControlError(f"another runnerd is running (pid {pid}) on {path}; stop it first")

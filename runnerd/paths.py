@@ -1,0 +1,88 @@
+"""Where runnerd keeps its things: one rule for the daemon and for runnerctl.
+
+A flag wins over systemd's own variable, that over the fixed place of the host (root) or of the user (XDG).
+Pure: the environment and the user come in as arguments, nothing is looked up, nothing is created. runnerctl
+imports this at every call, so it is a NamedTuple: the dataclass machinery would cost more than the rest of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+SYSTEM_RUNTIME = "/run/runnerd"
+
+
+class Paths(NamedTuple):
+    """The directories of one runnerd. `credentials` is None when systemd passed none."""
+
+    config: str
+    runtime: str
+    state: str
+    log: str
+    credentials: str | None
+
+    @property
+    def control_socket(self) -> str:
+        return control_socket(self.runtime)
+
+    @property
+    def spawner_dir(self) -> str:
+        """A directory of its own: it outlives the daemon's, which systemd removes when the daemon stops."""
+        return f"{self.runtime}-spawner"
+
+    @property
+    def spawner_socket(self) -> str:
+        return f"{self.spawner_dir}/spawner.sock"
+
+
+def resolve_paths(
+    *,
+    environ: Mapping[str, str],
+    root: bool,
+    config: str | None = None,
+    runtime: str | None = None,
+    state: str | None = None,
+    log: str | None = None,
+) -> Paths:
+    """The directories: each from its flag, else from systemd's variable, else from the default of root or user."""
+
+    def pick(flag: str | None, variable: str, default: str) -> str:
+        return _tidy(flag or _first(environ, variable) or default)
+
+    base = _system_defaults() if root else _user_defaults(environ)
+    return Paths(
+        config=pick(config, "CONFIGURATION_DIRECTORY", base.config),
+        runtime=pick(runtime, "RUNTIME_DIRECTORY", base.runtime),
+        state=pick(state, "STATE_DIRECTORY", base.state),
+        log=pick(log, "LOGS_DIRECTORY", base.log),
+        credentials=_first(environ, "CREDENTIALS_DIRECTORY"),
+    )
+
+
+def control_socket(runtime: str) -> str:
+    """The control socket of the daemon whose runtime directory is `runtime`."""
+    return f"{runtime}/control.sock"
+
+
+def _first(environ: Mapping[str, str], variable: str) -> str | None:
+    """systemd joins several directories of one kind with colons; the first is ours."""
+    return environ.get(variable, "").split(":")[0] or None
+
+
+def _tidy(path: str) -> str:
+    """Without a trailing slash, so that `runtime + "-spawner"` is a sibling and not a child."""
+    return path.rstrip("/") or "/"
+
+
+def _system_defaults() -> Paths:
+    return Paths("/etc/runnerd", SYSTEM_RUNTIME, "/var/lib/runnerd", "/var/log/runnerd", None)
+
+
+def _user_defaults(environ: Mapping[str, str]) -> Paths:
+    home = environ.get("HOME") or "/"
+    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    state = (environ.get("XDG_STATE_HOME") or f"{home}/.local/state") + "/runnerd"
+    xdg_runtime = environ.get("XDG_RUNTIME_DIR")
+    runtime = f"{xdg_runtime}/runnerd" if xdg_runtime else f"{state}/run"
+    return Paths(f"{config}/runnerd", runtime, state, f"{state}/log", None)
