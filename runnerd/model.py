@@ -109,10 +109,21 @@ class Deployment:
     enforce_parameter_schema: bool = True
     concurrency_limit: int | None = None
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
+    collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its place
     paused: bool = False
     on_remove: OnRemove = "pause"
     run: RunSettings
     place: Place
+    problem: str | None = None  # why this is the last good version: what its file says now is wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidDeployment:
+    """A deployment that its file asks for and that cannot be: there is no good version of it to fall back on."""
+
+    name: str | None  # None when not even that can be read
+    place: Place
+    problem: str
 
 
 StopThen = Literal["cancel", "crash", "reschedule"]
@@ -169,6 +180,7 @@ class Settings:
     stop: StopSettings = StopSettings()
     late: LateSettings = LateSettings()
     journal: JournalSettings = JournalSettings()
+    http_listen: tuple[str, int] | None = None  # loopback address and port of health and metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +191,8 @@ class Config:
     deployments: tuple[Deployment, ...] = ()
     problems: tuple[Problem, ...] = ()
     files: tuple[str, ...] = ()  # every file read, in order
+    invalid: tuple[InvalidDeployment, ...] = ()
+    said: Mapping[str, Json] = field(default_factory=dict)  # per file, for the next load to fall back on
 
 
 # --- what a flow's own interpreter says about it ------------------------------------------------------------

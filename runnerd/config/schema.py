@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from runnerd.config.nodes import Map
 from runnerd.config.words import Flaw, describe
-from runnerd.config.yamlfile import Map
 from runnerd.model import Json
 
 _FILE = os.path.join(os.path.dirname(__file__), "schema.json")

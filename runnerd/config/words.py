@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from runnerd.config.nodes import List, Map
 from runnerd.config.units import near
-from runnerd.config.yamlfile import List, Map
 from runnerd.model import Json, Place, Problem
 
 Path = Sequence[str | int]

@@ -9,13 +9,14 @@ nesting nor an alias bomb costs more than the file itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 import yaml
 from yaml.constructor import SafeConstructor
 
+from runnerd.config.nodes import List, Map, Mark
 from runnerd.config.yamlerrors import characters_refused, in_our_words
 from runnerd.errors import ConfigError
 from runnerd.model import Json, Place, Problem
@@ -26,63 +27,10 @@ _LONGEST_NUMBER = 200  # digits; longer ones cost quadratic time and no setting 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-Mark = tuple[int, int]  # line and column, from 1
-
 _YAML = "tag:yaml.org,2002:"
 _MERGE = _YAML + "merge"
 _TEXT = frozenset(_YAML + name for name in ("str", "timestamp", "value", "merge"))
 _SCALARS = _TEXT | {_YAML + "null", _YAML + "bool", _YAML + "int", _YAML + "float"}
-
-
-class Map(dict[str, Json]):
-    """A map that knows where it, its keys and its values stand, and how a value that is not text was spelt."""
-
-    __slots__ = ("at", "file", "keys_at", "spelling", "values_at")
-
-    def __init__(self, file: str, at: Mark) -> None:
-        super().__init__()
-        self.file = file
-        self.at = at
-        self.keys_at: dict[str, Mark] = {}
-        self.values_at: dict[str, Mark] = {}
-        self.spelling: dict[str, str] = {}
-
-    def place(self) -> Place:
-        return Place(self.file, *self.at)
-
-    def key_place(self, key: str) -> Place:
-        """Where the key stands; the map itself when there is no such key."""
-        return Place(self.file, *self.keys_at.get(key, self.at))
-
-    def value_place(self, key: str) -> Place:
-        return Place(self.file, *self.values_at.get(key, self.at))
-
-
-class List(list[Json]):
-    """A list that knows where it and its items stand."""
-
-    __slots__ = ("at", "file", "items_at")
-
-    def __init__(self, file: str, at: Mark) -> None:
-        super().__init__()
-        self.file = file
-        self.at = at
-        self.items_at: list[Mark] = []
-
-    def place(self) -> Place:
-        return Place(self.file, *self.at)
-
-    def item_place(self, index: int) -> Place:
-        return Place(self.file, *self.items_at[index])
-
-
-def plain(node: Json) -> Json:
-    """The same value as ordinary dicts and lists, to keep once the positions are no longer needed."""
-    if isinstance(node, dict):
-        return {key: plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [plain(item) for item in node]
-    return node
 
 
 def parse(text: str, *, file: str, pure: bool = False) -> Json:
@@ -319,15 +267,3 @@ def _kind(value: Json) -> str:
     if isinstance(value, bool):
         return "true or false"
     return "nothing" if value is None else "a number"
-
-
-def walk(node: Json) -> Iterator[Json]:
-    """Every value in `node`, itself included, without the keys."""
-    stack = [node]
-    while stack:
-        value = stack.pop()
-        yield value
-        if isinstance(value, dict):
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)

@@ -1,0 +1,251 @@
+"""Reads a configuration directory into one Config: every file, every problem, in one go.
+
+Invariants: only runnerd.yaml can make a load fail; a drop-in that is broken costs nothing but itself, and what it last
+said stays in force. The last good Config is read, never changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runnerd.config.checks import HostChecks
+from runnerd.config.deployments import DeploymentReader
+from runnerd.config.files import DROP_INS, MAIN, Listing, list_drop_ins, read_text
+from runnerd.config.lastgood import FileItems, settle, without_doubles
+from runnerd.config.nodes import List, Map
+from runnerd.config.prefectyaml import pull_run
+from runnerd.config.schedules import ScheduleReader
+from runnerd.config.schema import SchemaCheck
+from runnerd.config.settings import NO_POOLS, Sections, SettingsReader, api_url, host_settings, overlay
+from runnerd.config.values import Flaws, Values
+from runnerd.config.words import show
+from runnerd.config.yamlfile import parse
+from runnerd.errors import ConfigError
+from runnerd.model import EMBEDDED, Config, Json, Place, Problem
+
+_UNSAID = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDefaults:
+    """What holds where the files say nothing.
+
+    `flow_user` is who runs a flow without run.user (the spawner's user); None is the user of this process.
+    """
+
+    hostname: str
+    python: str
+    api_url: str | None = None
+    flow_user: str | None = None
+
+
+@dataclass(slots=True)
+class _File:
+    """One file as read: its map, None when there is none to read, and what was found wrong with it."""
+
+    path: str
+    is_main: bool
+    node: Map | None
+    flaws: Flaws
+    sections: Sections
+    is_absent: bool = False
+
+    def problems(self) -> list[Problem]:
+        return [flaw.problem() for flaw in self.flaws.all]
+
+    def broken_settings(self) -> bool:
+        ignorable = [flaw for flaw in self.flaws.all if flaw.path[:1] == ("deployments",) or flaw.message == NO_POOLS]
+        return len(ignorable) < len(self.flaws.all)
+
+
+def load(directory: str, *, defaults: HostDefaults, last_good: Config | None = None) -> Config:
+    """The configuration in `directory`. Raises ConfigError when there can be none: runnerd.yaml is unusable, or
+    nothing says where Prefect's API is."""
+    try:
+        os.listdir(directory)
+    except OSError as error:
+        message = f"cannot read the configuration directory {directory}: {error.strerror}; mend it or name another"
+        raise ConfigError([Problem(message=message)]) from None
+    return _Load(directory, defaults, last_good).all(list_drop_ins(directory))
+
+
+def check(path: str, *, defaults: HostDefaults) -> tuple[Config | None, list[Problem]]:
+    """What `load` would say of a directory, or of one file by itself: a drop-in gets the defaults of the runnerd.yaml
+    above its conf.d, and needs no api.url. The Config is None when there can be none."""
+    try:
+        config = load(path, defaults=defaults) if not os.path.isfile(path) else _check_file(path, defaults)
+    except ConfigError as error:
+        return None, _once(error.problems)
+    return config, _once(config.problems)
+
+
+def _check_file(path: str, defaults: HostDefaults) -> Config:
+    folder, name = os.path.split(os.path.abspath(path))
+    if name == MAIN:
+        return _Load(folder, defaults, None).all(Listing())
+    directory = os.path.dirname(folder) if os.path.basename(folder) == DROP_INS else folder
+    return _Load(directory, defaults, None).one(path)
+
+
+def _once(problems: Sequence[Problem]) -> list[Problem]:
+    """One mistake in the host's run: section is a problem of every deployment; a reader needs it once."""
+    return list({str(problem): problem for problem in problems}.values())
+
+
+class _Load:
+    """One load."""
+
+    def __init__(self, directory: str, defaults: HostDefaults, last_good: Config | None) -> None:
+        self._directory = directory
+        self._base = os.path.abspath(directory)
+        self._defaults = defaults
+        self._last_good = last_good
+        self._schema = SchemaCheck()
+        self._settings = SettingsReader(self._base)
+        self._schedules = ScheduleReader()
+        self._checks = HostChecks(flow_user=defaults.flow_user)
+
+    def all(self, listing: Listing) -> Config:
+        """runnerd.yaml and the drop-ins of `listing`."""
+        main = self._file(os.path.join(self._directory, MAIN), is_main=True)
+        drop_ins = [self._file(path, is_main=False) for path in listing.paths]
+        sections = self._overlaid(main, drop_ins)
+        fatal = main.problems() if main.broken_settings() else []
+        url, nowhere = self._api_url(main, sections)
+        config = self._config([main, *drop_ins], sections, url, listing)
+        if fatal or nowhere:
+            raise ConfigError([*nowhere, *config.problems])
+        return config
+
+    def one(self, path: str) -> Config:
+        """The drop-in at `path` by itself; runnerd.yaml gives its defaults where there is one."""
+        main = self._file(os.path.join(self._directory, MAIN), is_main=True)
+        drop_in = self._file(path, is_main=False)
+        sections = self._overlaid(main, [drop_in])
+        url, _ = self._api_url(main, sections)
+        return self._config([drop_in], sections, url, Listing())
+
+    def _config(self, files: Sequence[_File], sections: Sections, url: str, listing: Listing) -> Config:
+        items = without_doubles([self._items(file, sections) for file in files])
+        problems = list(listing.problems)
+        for file, found in zip(files, items, strict=True):
+            here = [*file.problems(), *(problem for item in found.items for problem in item.problems)]
+            problems += sorted(here, key=_by_place)
+        unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
+        deployments, invalid = settle(items, self._last_good, unseen)
+        return Config(
+            settings=host_settings(sections, hostname=self._defaults.hostname, api_url=url),
+            deployments=deployments,
+            problems=tuple(problems),
+            files=tuple(file.path for file in files if not file.is_absent),
+            invalid=invalid,
+            said={file.path: file.sections for file in files if not file.is_main},
+        )
+
+    # --- files and their settings ---
+
+    def _file(self, path: str, *, is_main: bool) -> _File:
+        try:
+            node = self._node(path, is_main)
+        except ConfigError as error:
+            flaws = Flaws([])
+            for problem in error.problems:
+                flaws.add((), problem.message, problem.place)
+            return _File(path, is_main, None, flaws, self._said_before(path))
+        if node is None:
+            return _File(path, is_main, None, Flaws([]), {}, is_absent=True)
+        flaws = Flaws(self._schema.file(node))
+        sections = self._settings.sections(node, flaws, is_main=is_main)
+        file = _File(path, is_main, node, flaws, sections)
+        if file.broken_settings():
+            file.sections = self._said_before(path) or sections
+        return file
+
+    def _said_before(self, path: str) -> Sections:
+        """A broken drop-in may be where run.user stands: flows must not fall back to the spawner's user."""
+        said: Sections = self._last_good.said.get(path, {}) if self._last_good else {}
+        return said
+
+    def _node(self, path: str, is_main: bool) -> Map | None:
+        """The file's map; None for a runnerd.yaml that is not there. Raises ConfigError."""
+        try:
+            text = read_text(path)
+        except FileNotFoundError:
+            if is_main:
+                return None
+            raise ConfigError([Problem(message="is gone since the directory was listed", place=Place(path))]) from None
+        node = parse(text, file=path)
+        if isinstance(node, Map):
+            return node
+        if node is None and is_main:
+            return Map(path, (1, 1))
+        raise ConfigError([Problem(message=_not_a_map(node), place=Place(path))])
+
+    def _overlaid(self, main: _File, drop_ins: Sequence[_File]) -> Sections:
+        sections: Sections = overlay({}, main.sections, main.flaws)
+        for file in drop_ins:
+            sections = overlay(sections, file.sections, file.flaws)
+        return sections
+
+    def _api_url(self, main: _File, sections: Sections) -> tuple[str, list[Problem]]:
+        """What the files say, else PREFECT_API_URL; with the problem when neither says one."""
+        said = sections.get("api", Values()).said.get("url")
+        if said is not None:
+            return str(said), []
+        given = self._defaults.api_url
+        if given is None:
+            message = f"nothing says where Prefect's API is; {_UNSAID}, or set PREFECT_API_URL"
+            is_told = main.flaws.at("api") or (main.node is None and not main.is_absent)
+            return EMBEDDED, [] if is_told else [Problem(message=message, place=Place(main.path))]
+        try:
+            return api_url(given), []
+        except ValueError as error:
+            return EMBEDDED, [Problem(message=f"the environment's PREFECT_API_URL: {error}")]
+
+    # --- deployments ---
+
+    def _items(self, file: _File, sections: Sections) -> FileItems:
+        node = file.node
+        if node is None or file.flaws.exactly_at("deployments"):
+            refused = [flaw.problem() for flaw in file.flaws.all if flaw.path in ((), ("deployments",))]
+            return FileItems(file.path, problem=next(iter(refused), None))
+        reader = self._reader(sections)
+        pull_flaws = Flaws([])
+        file_pull = pull_run(node, self._settings.run_table, pull_flaws) if not file.flaws.at("pull") else Values()
+        nodes = node.get("deployments") or ()
+        return FileItems(
+            file.path,
+            [
+                reader.read(item, _place(nodes, index, item), file_pull, tuple(pull_flaws.all))
+                for index, item in enumerate(nodes)
+            ],
+        )
+
+    def _reader(self, sections: Sections) -> DeploymentReader:
+        return DeploymentReader(
+            schema=self._schema,
+            checks=self._checks,
+            schedules=self._schedules,
+            run_table=self._settings.run_table,
+            host_run=sections.get("run", Values()),
+            python=self._defaults.python,
+            base=self._base,
+        )
+
+
+def _not_a_map(node: Json) -> str:
+    if node is None:
+        return "is empty; write deployments: into it, or remove it"
+    hint = "; put it under 'deployments:'" if isinstance(node, List) else "; write deployments: into it"
+    return f"must hold a map, not {show(node)}{hint}"
+
+
+def _place(nodes: Json, index: int, item: Json) -> Place:
+    place: Place = item.place() if isinstance(item, Map) else nodes.item_place(index)
+    return place
+
+
+def _by_place(problem: Problem) -> tuple[int, int]:
+    return (problem.place.line, problem.place.column) if problem.place else (0, 0)

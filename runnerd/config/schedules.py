@@ -1,0 +1,129 @@
+"""Reads schedules: the shape is checked here, what a cron or rrule expression means is for the server to judge."""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from collections.abc import Collection
+from datetime import UTC, datetime, tzinfo
+
+from runnerd.config.nodes import Map, plain
+from runnerd.config.units import near
+from runnerd.config.values import Flaws, Table, Values, as_is, positive_duration, read_section
+from runnerd.config.words import dotted, value_place
+from runnerd.model import Json, Schedule
+
+_KINDS = ("cron", "interval", "rrule")
+_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,\-#?]+")
+_CRON_ALIASES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+Path = tuple[str | int, ...]
+
+
+class ScheduleReader:
+    """Reads schedules; remembers the time zones it has looked up."""
+
+    def __init__(self) -> None:
+        self._zones: dict[str, tzinfo] = {}
+        self._table: Table = {
+            "cron": ("cron", _cron),
+            "day_or": ("day_or", as_is),
+            "interval": ("interval_s", positive_duration),
+            "anchor_date": ("anchor_date", _date),
+            "rrule": ("rrule", as_is),
+            "timezone": ("timezone", self._timezone),
+            "active": ("active", as_is),
+            "slug": ("slug", as_is),
+            "parameters": ("parameters", plain),
+            "max_scheduled_runs": ("max_scheduled_runs", as_is),
+        }
+
+    def read(self, deployment: Map, flaws: Flaws) -> tuple[Schedule, ...]:
+        """`schedules`, and the older `schedule`, of a deployment."""
+        found: list[Schedule | None] = []
+        if deployment.get("schedule"):
+            found.append(self._one(deployment["schedule"], ("schedule",), flaws))
+        nodes = deployment.get("schedules")
+        if nodes and not flaws.exactly_at("schedules"):
+            for index, node in enumerate(nodes):
+                path: Path = ("schedules", index)
+                if node is None:
+                    flaws.add(path, f"{dotted(path)} is empty; remove it", value_place(deployment, path))
+                found.append(self._one(node, path, flaws))
+        _check_slugs(nodes, flaws)
+        return tuple(schedule for schedule in found if schedule is not None)
+
+    def _one(self, node: Json, path: Path, flaws: Flaws) -> Schedule | None:
+        if not isinstance(node, Map):
+            return None
+        values = read_section(node, self._table, path, flaws)
+        kinds = [kind for kind in _KINDS if node.get(kind) is not None]
+        if len(kinds) != 1:
+            what = " and ".join(kinds) or "none of them"
+            flaws.add(path, f"a schedule needs exactly one of cron, interval and rrule, not {what}", node.place())
+        for key in ("anchor_date", "day_or"):
+            goes_with = "interval" if key == "anchor_date" else "cron"
+            if node.get(key) is not None and goes_with not in kinds:
+                flaws.add((*path, key), f"{dotted((*path, key))} goes with {goes_with} only", node.key_place(key))
+        return Schedule(**self._anchored(values))
+
+    def _anchored(self, values: Values) -> dict[str, Json]:
+        """An anchor without an offset is in the schedule's own zone, as Prefect takes it."""
+        arguments = values.arguments()
+        anchor = arguments.get("anchor_date")
+        if anchor is not None:
+            if anchor.tzinfo is None:
+                anchor = anchor.replace(tzinfo=self._zones.get(arguments.get("timezone", ""), UTC))
+            arguments["anchor_date"] = anchor.isoformat()
+        return arguments
+
+    def _timezone(self, value: Json) -> str:
+        name = str(value)
+        if name not in self._zones:
+            try:
+                self._zones[name] = zoneinfo.ZoneInfo(name)
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError(_unknown_zone(name)) from None
+        return name
+
+
+def _unknown_zone(name: str) -> str:
+    known: Collection[str] = zoneinfo.available_timezones()
+    if not known:
+        return f"cannot look up {name!r}: this host has no time zone data; install tzdata"
+    spelt_otherwise = [zone for zone in known if zone.lower() == name.lower()]
+    return f"there is no time zone {name!r}{near(name, spelt_otherwise or known)}"
+
+
+def _check_slugs(nodes: Json, flaws: Flaws) -> None:
+    seen: set[str] = set()
+    for index, node in enumerate(nodes or ()):
+        slug = node.get("slug") if isinstance(node, Map) else None
+        if isinstance(slug, str) and slug in seen:
+            path = ("schedules", index, "slug")
+            flaws.add(path, f"{dotted(path)}: {slug!r} is the slug of an earlier schedule", node.value_place("slug"))
+        elif isinstance(slug, str):
+            seen.add(slug)
+
+
+def _cron(value: Json) -> str:
+    text = str(value).strip()
+    if text.startswith("@"):
+        if text not in _CRON_ALIASES:
+            raise ValueError(f"there is no {text!r}{near(text, _CRON_ALIASES)}")
+        return text
+    fields = text.split()
+    if len(fields) not in (5, 6):  # the sixth, seconds, is an extension that Prefect's parser reads
+        raise ValueError(
+            f"{text!r} has {len(fields)} field{'s' * (len(fields) != 1)}; write five: minute hour day month weekday"
+        )
+    for part in fields:
+        if not _CRON_FIELD.fullmatch(part):
+            raise ValueError(f"{part!r} in {text!r} is not a cron field")
+    return text
+
+
+def _date(value: Json) -> datetime:
+    try:
+        return datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        raise ValueError(f"{value!r} is not a date; write it like 2026-01-01T00:00:00+00:00") from None

@@ -1,0 +1,165 @@
+"""Reads what a file says of the host itself, and makes Settings of what all files say together.
+
+Invariant: a file's sections are read with their own places, then overlaid in the order of the files; a drop-in whose
+section would make the whole impossible (two ways to log in) loses that section, not the host.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from runnerd.config.nodes import Map
+from runnerd.config.runsettings import path_in, read_run, run_table
+from runnerd.config.units import parse_rate
+from runnerd.config.values import (
+    Flaws,
+    Table,
+    Values,
+    as_is,
+    duration,
+    line,
+    positive_duration,
+    read_section,
+    text_map,
+    whole,
+)
+from runnerd.model import (
+    EMBEDDED,
+    ApiSettings,
+    JournalSettings,
+    Json,
+    LateSettings,
+    LimitSettings,
+    Settings,
+    StopSettings,
+)
+
+Sections = Mapping[str, Values]
+
+_CLOUD = re.compile(r"/api/accounts/[^/]+/workspaces/[^/]+")
+_LOOPBACK = re.compile(r"(?:(127(?:\.[0-9]{1,3}){3}|localhost)|\[(::1)\]):([0-9]{1,5})")
+NO_POOLS = "work pools are not served yet by this version; remove them, or serve them with Prefect's own worker"
+
+
+class SettingsReader:
+    """Reads the sections of any file of one configuration directory."""
+
+    def __init__(self, base: str) -> None:
+        path = path_in(base)
+        self.run_table = run_table(base)
+        self._tables: dict[str, Table] = {
+            "api": {
+                "url": ("url", api_url),
+                "key_file": ("key_file", path),
+                "auth_string_file": ("auth_string_file", path),
+                "headers": ("headers", text_map),
+                "poll_interval": ("poll_interval_s", positive_duration),
+                "prefetch": ("prefetch_s", duration),
+                "request_timeout": ("request_timeout_s", positive_duration),
+            },
+            "limits": {
+                "runs": ("runs", whole),
+                "start_rate": ("start_rate_per_s", _rate),
+                "tags": ("tags", dict),
+            },
+            "stop": {"drain_timeout": ("drain_timeout_s", duration), "then": ("then", as_is)},
+            "late": {"after": ("after_s", duration), "policy": ("policy", as_is)},
+            "journal": {"keep": ("keep_s", duration), "max_runs": ("max_runs", whole)},
+            "http": {"listen": ("http_listen", _listen)},
+        }
+
+    def sections(self, node: Map, flaws: Flaws, *, is_main: bool) -> dict[str, Values]:
+        """What the file says; `name` counts in runnerd.yaml only, because in prefect.yaml it is the project's."""
+        found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self._tables.items()}
+        found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
+        if is_main:
+            found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
+        if node.get("pools") and not flaws.at("pools"):
+            flaws.add(("pools",), NO_POOLS, node.value_place("pools"))
+        return {name: values for name, values in found.items() if values.said}
+
+
+def overlay(base: Sections, over: Sections, flaws: Flaws) -> dict[str, Values]:
+    """`over` on `base`; an api section that would leave two ways to log in is refused."""
+    merged = {name: over.get(name, Values()).over(base.get(name, Values())) for name in {**base, **over}}
+    api = merged.get("api", Values())
+    if api.said.get("key_file") and api.said.get("auth_string_file"):
+        key = next(key for key in ("auth_string_file", "key_file") if key in over["api"].said)
+        other = "key_file" if key == "auth_string_file" else "auth_string_file"
+        message = f"api.{key} and api.{other} ({api.places[other]}) cannot both be; remove one"
+        flaws.add(("api", key), message, api.places[key])
+        merged["api"] = base.get("api", Values())
+    return merged
+
+
+def host_settings(sections: Sections, *, hostname: str, api_url: str) -> Settings:
+    """The Settings of all sections; `hostname` and `api_url` where they say none."""
+
+    def said(name: str) -> dict[str, Json]:
+        return sections.get(name, Values()).arguments()
+
+    return Settings(
+        name=said("host").get("name", hostname),
+        api=ApiSettings(**{"url": api_url, **said("api")}),
+        limits=LimitSettings(**said("limits")),
+        stop=StopSettings(**said("stop")),
+        late=LateSettings(**said("late")),
+        journal=JournalSettings(**said("journal")),
+        **said("http"),
+    )
+
+
+def api_url(value: Json) -> str:
+    """The URL without a trailing slash. Raises ValueError for one that is not Prefect's API."""
+    text = line(value).strip().rstrip("/")
+    if text == EMBEDDED:
+        return text
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a URL ({error}); write http://HOST:4200/api, or embedded") from None
+    if parts.scheme not in ("http", "https") or not host or " " in text:
+        raise ValueError(f"{text!r} is not a URL; write http://HOST:4200/api, or embedded")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "credentials do not belong into the URL; put user:password into a file and name it in auth_string_file"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(f"{text!r} has a query or fragment; write {_bare(text)}")
+    if not (parts.path.endswith("/api") or _CLOUD.fullmatch(parts.path)):
+        raise ValueError(f"{text!r} is not Prefect's API; {_right_url(host, parts.path, _bare(text))}")
+    return text
+
+
+def _bare(text: str) -> str:
+    return text.split("?")[0].split("#")[0]
+
+
+def _right_url(host: str, path: str, text: str) -> str:
+    if host.endswith("prefect.cloud"):
+        return "write https://api.prefect.cloud/api/accounts/ACCOUNT/workspaces/WORKSPACE (see: prefect config view)"
+    return f"it ends in /api: {text}/api" if not path else "it ends in /api, as in http://HOST:4200/api"
+
+
+def _host_name(value: Json) -> str:
+    name = line(value)
+    if "/" in name or "%" in name:
+        raise ValueError(f"{name!r} must not have '/' or '%' in it")
+    return name
+
+
+def _rate(value: Json) -> float:
+    rate = parse_rate(value)
+    if rate <= 0:
+        raise ValueError("must be more than 0")
+    return rate
+
+
+def _listen(value: Json) -> tuple[str, int]:
+    match = _LOOPBACK.fullmatch(str(value))
+    if match is None or not 0 < int(match[3]) < 65536:
+        raise ValueError(f"{value!r} is not a loopback address and port; write 127.0.0.1:9464")
+    return match[1] or match[2], int(match[3])

@@ -1,0 +1,140 @@
+"""Writes a Config as the plain JSON of `runnerctl config show`: the files' own keys, every default spelt out.
+
+Invariant: no secret is in it. Files with keys are named, values of headers and of variables whose names sound secret
+are not shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from runnerd.config.units import (
+    RLIMITS,
+    UNLIMITED,
+    format_duration,
+    format_percent,
+    format_signal,
+    format_size,
+)
+from runnerd.model import Config, Deployment, Json, RunSettings, Schedule, Settings
+
+HIDDEN = "***"
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+
+
+def document(config: Config) -> Json:
+    """The effective configuration; durations, sizes and percentages are written as a file would write them."""
+    return {
+        **_settings(config.settings),
+        "deployments": [_deployment(deployment) for deployment in config.deployments],
+        "invalid": [
+            {"name": bad.name, "file": bad.place.file, "line": bad.place.line, "problem": bad.problem}
+            for bad in config.invalid
+        ],
+        "files": list(config.files),
+        "problems": [str(problem) for problem in config.problems],
+    }
+
+
+def _settings(settings: Settings) -> dict[str, Json]:
+    api, limits = settings.api, settings.limits
+    listen = settings.http_listen
+    return {
+        "name": settings.name,
+        "api": {
+            "url": api.url,
+            "key_file": api.key_file,
+            "auth_string_file": api.auth_string_file,
+            "headers": dict.fromkeys(api.headers, HIDDEN),
+            "poll_interval": format_duration(api.poll_interval_s),
+            "prefetch": format_duration(api.prefetch_s),
+            "request_timeout": format_duration(api.request_timeout_s),
+        },
+        "limits": {"runs": limits.runs, "start_rate": f"{limits.start_rate_per_s:g}/s", "tags": dict(limits.tags)},
+        "stop": {"drain_timeout": format_duration(settings.stop.drain_timeout_s), "then": settings.stop.then},
+        "late": {"after": format_duration(settings.late.after_s), "policy": settings.late.policy},
+        "journal": {"keep": format_duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
+        "http": {"listen": _address(*listen) if listen else None},
+    }
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _deployment(deployment: Deployment) -> dict[str, Json]:
+    return {
+        "name": deployment.name,
+        "entrypoint": deployment.entrypoint,
+        "flow_name": deployment.flow_name,
+        "schedules": [_schedule(schedule) for schedule in deployment.schedules],
+        "parameters": dict(deployment.parameters),
+        "tags": list(deployment.tags),
+        "description": deployment.description,
+        "version": deployment.version,
+        "enforce_parameter_schema": deployment.enforce_parameter_schema,
+        "concurrency_limit": _concurrency(deployment),
+        "paused": deployment.paused,
+        "on_remove": deployment.on_remove,
+        "run": _run(deployment.run),
+        "file": deployment.place.file,
+        "line": deployment.place.line,
+        "problem": deployment.problem,
+    }
+
+
+def _concurrency(deployment: Deployment) -> Json:
+    if deployment.concurrency_limit is None:
+        return None
+    return {
+        "limit": deployment.concurrency_limit,
+        "collision_strategy": deployment.collision_strategy,
+        "grace_period_seconds": deployment.collision_grace_s,
+    }
+
+
+def _schedule(schedule: Schedule) -> dict[str, Json]:
+    timing: dict[str, Json] = {"cron": schedule.cron, "interval": schedule.interval_s, "rrule": schedule.rrule}
+    details: dict[str, Json] = {
+        "anchor_date": schedule.anchor_date,
+        "timezone": schedule.timezone,
+        "slug": schedule.slug,
+        "parameters": dict(schedule.parameters) if schedule.parameters is not None else None,
+        "max_scheduled_runs": schedule.max_scheduled_runs,
+        "day_or": None if schedule.day_or else False,
+    }
+    said = {key: value for key, value in {**timing, **details}.items() if value is not None}
+    return {**said, "active": schedule.active}
+
+
+def _run(run: RunSettings) -> dict[str, Json]:
+    return {
+        "python": run.python,
+        "user": run.user,
+        "group": run.group,
+        "working_directory": run.working_directory,
+        "environment": _masked(run.environment),
+        "environment_file": run.environment_file,
+        "limit": run.limit,
+        "runtime_max": format_duration(math.inf if run.runtime_max_s is None else run.runtime_max_s),
+        "memory_max": format_size(run.memory_max_bytes),
+        "cpu_quota": None if run.cpu_quota_percent is None else format_percent(run.cpu_quota_percent),
+        "tasks_max": run.tasks_max,
+        "nice": run.nice,
+        "umask": None if run.umask is None else f"{run.umask:04o}",
+        "stop_signal": format_signal(run.stop_signal),
+        "stop_timeout": format_duration(run.stop_timeout_s),
+        "output_max": format_size(run.output_max_bytes),
+        "start": run.start,
+        **{f"limit_{name}": _rlimit(*run.rlimits[name]) for name in RLIMITS if name in run.rlimits},
+    }
+
+
+def _masked(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: HIDDEN if _SECRET.search(name) else value for name, value in environment.items()}
+
+
+def _rlimit(soft: int, hard: int) -> str:
+    return ":".join("infinity" if limit == UNLIMITED else str(limit) for limit in (soft, hard))
