@@ -58,17 +58,19 @@ class Listener:
             await asyncio.wait(self._tasks)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer), name="control connection")
+        # Counted as they come: many accepted at once must not all find the house full.
+        room = len(self._tasks) < CONNECTIONS
+        task = asyncio.create_task(self._serve(reader, writer, room=room), name="control connection")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, room: bool) -> None:
         try:
             exchange = Exchange(reader=reader, writer=writer, peer=peer_of(writer))
-            if len(self._tasks) > CONNECTIONS:
-                await exchange.send(problem_reply(Problem(503, f"there are {CONNECTIONS} connections already")))
-            else:
+            if room:
                 await self._exchange(exchange)
+            else:
+                await exchange.send(problem_reply(Problem(503, f"there are {CONNECTIONS} connections already")))
             await exchange.finish()
         except (ConnectionError, TimeoutError):
             pass  # the peer left, or does not read: it is its own answer

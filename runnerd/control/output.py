@@ -2,7 +2,7 @@
 
 Invariants: the file is only read off the loop, a block at a time, and never held open between two blocks, so a
 reader that leaves or a file that is replaced costs nothing; a front that was punched out to keep the file capped is
-skipped; a file that was truncated or replaced (a new attempt) is read from its beginning.
+skipped; a file that was truncated, and the file of a new attempt, is read from its beginning.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import errno
 import os
 import stat
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 
 from runnerd.control.events import DONE
 from runnerd.control.host import Host
@@ -21,34 +20,23 @@ BLOCK = 256 * 2**10
 LOOK_S = 0.2  # while somebody follows: nothing tells us that a file of somebody else's process grew
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """How far a reader is, and in which file: the inode is 0 before the first look."""
-
-    offset: int
-    inode: int = 0
-
-
-def read_block(path: str, at: Position) -> tuple[bytes, Position]:
-    """The next block of the file, b"" at its end or when there is no file, and the position after it.
+def read_block(path: str, offset: int) -> tuple[bytes, int]:
+    """The next block of the file, b"" at its end or when there is no file, and the offset behind it.
 
     Raises OSError when there is a file and it cannot be read.
     """
     try:
         descriptor = _open(path)
     except FileNotFoundError:
-        return b"", at
+        return b"", offset
     try:
-        about = os.fstat(descriptor)
-        offset = at.offset
-        if about.st_size < offset or at.inode not in (0, about.st_ino):
-            offset = 0
-        offset = _skip_hole(descriptor, offset, about.st_size)
+        size = os.fstat(descriptor).st_size
+        offset = _skip_hole(descriptor, offset if offset <= size else 0, size)
         block = os.pread(descriptor, BLOCK, offset)
     finally:
         os.close(descriptor)
     # The edge of a hole is page-aligned at best, and one may be punched between the two calls above.
-    return block.lstrip(b"\0"), Position(offset=offset + len(block), inode=about.st_ino)
+    return block.lstrip(b"\0"), offset + len(block)
 
 
 def is_readable(path: str) -> bool:
@@ -62,17 +50,17 @@ def is_readable(path: str) -> bool:
 
 async def follow_output(host: Host, run_id: str, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
     """The output from `offset` on; with `follow` until the run's process is over and all of it was sent."""
-    at, path = Position(offset=offset), host.output(run_id)
+    path = host.output(run_id)
     while True:
         over = process_over(host, run_id)  # before reading: what it wrote until now is then read
         if (now := host.output(run_id)) != path:
-            at, path = Position(offset=0), now
+            offset, path = 0 if path else offset, now
         while path is not None:
-            before = at
-            block, at = await asyncio.to_thread(read_block, path, at)
+            before = offset
+            block, offset = await asyncio.to_thread(read_block, path, offset)
             if block:
                 yield block
-            elif at == before:
+            elif offset == before:
                 break
         if over or not follow:
             return
