@@ -63,8 +63,9 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentBody:
-    """A deployment in one server's exact JSON; made by dialect.deployment_body."""
+    """A deployment in one server's exact JSON, but for the flow's id; made by dialect.deployment_body."""
 
+    flow_name: str
     json: Mapping[str, Json]
 
 

@@ -1,6 +1,6 @@
 """The calls runnerd makes to Prefect's API, as coroutines that speak our nouns.
 
-Every call may raise ApiAway, ApiDenied or ApiRejected; each asks once, and waiting is the caller's (see retry).
+Every call may raise ApiAway, ApiDenied or ApiRejected; each asks once, and waiting is the caller's.
 All of them are safe to repeat: states carry a transition id, deployments are upserted, runs take an idempotency key.
 An id that is no UUID names nothing, and is answered without a request.
 """
@@ -27,7 +27,7 @@ from runnerd.prefect_api.answers import (
     Skipped,
 )
 from runnerd.prefect_api.credentials import Credentials
-from runnerd.prefect_api.dialect import claim_body, server_info, state_body
+from runnerd.prefect_api.dialect import server_info, state_body
 from runnerd.prefect_api.parse import (
     Unreadable,
     parse_deployment,
@@ -53,6 +53,7 @@ __all__ = [
     "Skipped",
 ]
 
+_NOT_IN_NAMES = frozenset("/%&><")  # the servers refuse them; a slash would also name another route
 _ABSENT = frozenset({404})
 _REFUSED = frozenset({404, 409, 422})
 
@@ -127,25 +128,26 @@ class PrefectApi:
 
     async def claim(self, run_id: str, *, transition_id: str) -> Claim:
         """Propose PENDING; won iff the state that comes back is ours, whatever the status word says."""
-        answer = await self._propose(run_id, claim_body(run_id, transition_id), transition_id)
+        answer = await self.propose(run_id, Verdict(type=StateType.PENDING), transition_id=transition_id)
         if answer.gone:
             return Claim(outcome=ClaimOutcome.GONE, reason=answer.reason)
         state = answer.state
+        # The transition id alone decides: it is also what tells our repeated claim from a rival's.
         ours = state is not None and state.type is StateType.PENDING and state.transition_id == transition_id
         outcome = ClaimOutcome.WON if ours else ClaimOutcome.LOST
         return Claim(outcome=outcome, state=state, reason=answer.reason)
 
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
         """Propose a state, without force. The caller has read the state before: the server guards little."""
-        return await self._propose(run_id, state_body(run_id, verdict, transition_id), transition_id)
-
-    async def _propose(self, run_id: str, body: Json, transition_id: str) -> Answer:
         if not _is_uuid(run_id):
             return Answer(accepted=False, gone=True, reason=f"{run_id!r} is no id of a flow run")
+        body = state_body(run_id, verdict, transition_id)
         reply = await self._transport.request("POST", f"/flow_runs/{run_id}/set_state", body=body, values=_ABSENT)
         if reply.status == 404:
             return Answer(accepted=False, gone=True, reason=server_words(reply.data))
-        return self._read("an answer to a proposed state", reply.data, lambda d: _answer(d, transition_id))
+        return self._read(
+            "an answer to a proposed state", reply.data, lambda data: _answer(data, verdict.type, transition_id)
+        )
 
     async def read_run(self, run_id: str) -> FlowRun | None:
         """One flow run, None when it does not exist (any more)."""
@@ -203,9 +205,16 @@ class PrefectApi:
             return None
         return self._read("a flow", reply.data, lambda data: str(data["name"]))
 
-    async def apply_deployment(self, wanted: DeploymentBody) -> DeploymentInfo:
-        """Create or update; it replaces all schedules, and the server deletes the runs it had scheduled ahead."""
-        body = dict(wanted.json)
+    async def apply_deployment(
+        self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
+    ) -> DeploymentInfo:
+        """Create or update; it replaces all schedules, and the server deletes the runs it had scheduled ahead.
+
+        `paused` overrides what the file says: an upsert writes it, and a pause made in the UI is to be kept.
+        """
+        body: dict[str, Json] = {**wanted.json, "flow_id": flow_id}
+        if paused is not None:
+            body["paused"] = paused
         schedules = body["schedules"]
         # Both majors drop max_scheduled_runs from the schedules of an upsert, but keep it from schedules sent apart.
         apart = any(schedule["max_scheduled_runs"] is not None for schedule in schedules)
@@ -228,6 +237,8 @@ class PrefectApi:
 
     async def find_deployment(self, flow_name: str, name: str) -> DeploymentInfo | None:
         """The deployment `flow_name/name`, None when there is none."""
+        if set(flow_name + name) & _NOT_IN_NAMES:
+            return None
         path = f"/deployments/name/{quote(flow_name, safe='')}/{quote(name, safe='')}"
         reply = await self._transport.request("GET", path, values=_ABSENT)
         return None if reply.status == 404 else self._read("a deployment", reply.data, parse_deployment)
@@ -268,7 +279,7 @@ class PrefectApi:
         return ApiAway(f"cannot read {what} as Prefect sent it: {why}", answered=True)
 
 
-def _answer(data: Json, transition_id: str) -> Answer:
+def _answer(data: Json, proposed: StateType, transition_id: str) -> Answer:
     if not isinstance(data, dict) or not isinstance(data.get("status"), str):
         raise Unreadable("no status")
     state: ApiState | None = parse_state(data["state"]) if data.get("state") is not None else None
@@ -276,7 +287,7 @@ def _answer(data: Json, transition_id: str) -> Answer:
     details = details if isinstance(details, dict) else {}
     reason, delay = details.get("reason"), details.get("delay_seconds")
     # An answer that was lost on its way makes us ask again, and be rejected for having asked: that is a yes.
-    repeated = state is not None and state.transition_id == transition_id
+    repeated = state is not None and state.type is proposed and state.transition_id == transition_id
     return Answer(
         accepted=data["status"] == "ACCEPT" or repeated,
         state=state,

@@ -35,13 +35,11 @@ def server_info(version: str) -> ServerInfo:
     return ServerInfo(version=version, major=numbers[0])
 
 
-def claim_body(run_id: str, transition_id: str) -> Json:
-    """Propose PENDING. The sub-state "Submitting" is never used: 2.20 aborts on it."""
-    return state_body(run_id, Verdict(type=StateType.PENDING), transition_id)
-
-
 def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
-    """Propose a state. `force` stays false: the server's own rules are the last guard against a late verdict."""
+    """Propose a state. `force` stays false: the server's own rules are the last guard against a late verdict.
+
+    A claim is PENDING by its plain name: 2.20 aborts on 3.x's sub-state "Submitting".
+    """
     details = {"flow_run_id": run_id, "transition_id": transition_id}
     if verdict.type is StateType.SCHEDULED and verdict.scheduled_time is not None:
         details["scheduled_time"] = verdict.scheduled_time.isoformat()
@@ -50,18 +48,8 @@ def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
     return {"state": state, "force": False}
 
 
-def deployment_body(
-    deployment: Deployment,
-    inspection: Inspection,
-    *,
-    flow_id: str,
-    major: int,
-    paused: bool | None = None,
-) -> DeploymentBody | Problem:
-    """The deployment for a server of this major, or what that server cannot do of it.
-
-    `paused` overrides what the file says, to keep a pause that somebody made in the UI: an upsert writes the key.
-    """
+def deployment_body(deployment: Deployment, inspection: Inspection, *, major: int) -> DeploymentBody | Problem:
+    """The deployment for a server of this major, or what that server cannot do of it."""
     schedules: list[Json] = []
     for schedule in deployment.schedules:
         if major < 3 and (schedule.slug is not None or schedule.parameters is not None):
@@ -71,7 +59,6 @@ def deployment_body(
     directory = deployment.run.working_directory
     body: dict[str, Json] = {
         "name": deployment.name,
-        "flow_id": flow_id,
         "entrypoint": deployment.entrypoint,
         "path": directory,
         # We start flows with PREFECT__FLOW_ENTRYPOINT in their directory and never run this step. It is for everybody
@@ -83,7 +70,7 @@ def deployment_body(
         "parameters": dict(deployment.parameters),
         "parameter_openapi_schema": dict(inspection.parameter_schema),
         "enforce_parameter_schema": deployment.enforce_parameter_schema,
-        "paused": deployment.paused if paused is None else paused,
+        "paused": deployment.paused,
         "schedules": schedules,
         "work_pool_name": None,
         "work_queue_name": None,
@@ -93,12 +80,12 @@ def deployment_body(
         limited = deployment.concurrency_limit is not None
         body["concurrency_limit"] = deployment.concurrency_limit
         body["concurrency_options"] = {"collision_strategy": deployment.collision_strategy} if limited else None
-    return DeploymentBody(json=body)
+    return DeploymentBody(flow_name=inspection.flow_name, json=body)
 
 
 def deployment_fingerprint(body: DeploymentBody, url: str) -> str:
     """The same for the same deployment at the same server, whatever the order of keys."""
-    text = json.dumps([url, body.json], sort_keys=True, separators=(",", ":"), default=str)
+    text = json.dumps([url, body.flow_name, body.json], sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -35,13 +35,13 @@ def parse_state(data: Json) -> ApiState:
     if not isinstance(data, dict):
         raise Unreadable("a state is missing")
     kind = data.get("type")
-    if kind not in StateType.__members__:
+    if not isinstance(kind, str) or kind not in StateType.__members__:
         raise Unreadable(f"unknown state type {kind!r}")
     details = data.get("state_details")
     details = details if isinstance(details, dict) else {}
     return ApiState(
         type=StateType(kind),
-        name=_text(data.get("name")) or str(kind).capitalize(),
+        name=_text(data.get("name")) or kind.capitalize(),
         message=_text(data.get("message")),
         transition_id=_text(details.get("transition_id")),
         scheduled_time=parse_time(details.get("scheduled_time")),

@@ -1,0 +1,142 @@
+"""The rules of FakePrefect: which keys a body may have, and which transitions the servers allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+Json = Any
+TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+_BOTH = {"name", "flow_id", "entrypoint", "path", "version", "description", "tags", "parameters", "pull_steps"}
+_BOTH |= {"parameter_openapi_schema", "enforce_parameter_schema", "paused", "schedules", "job_variables"}
+_BOTH |= {"work_pool_name", "work_queue_name", "storage_document_id", "infrastructure_document_id"}
+_RUN = {"state", "name", "parameters", "enforce_parameter_schema", "context", "infrastructure_document_id"}
+_RUN |= {"empirical_policy", "tags", "idempotency_key", "parent_task_run_id", "work_queue_name", "job_variables"}
+_STATE = {"type", "name", "message", "data", "state_details"}
+
+ALLOWED_KEYS: dict[str, dict[int, set[str]]] = {
+    "flow": {2: {"name", "tags"}, 3: {"name", "tags", "labels"}},
+    "deployment": {
+        2: _BOTH | {"schedule", "is_schedule_active", "infra_overrides", "manifest_path"},
+        3: _BOTH
+        | {"concurrency_limit", "concurrency_options", "global_concurrency_limit_id", "labels", "version_info"},
+    },
+    "create_run": {2: _RUN, 3: _RUN | {"labels"}},
+    "set_state": {2: {"state", "force"}, 3: {"state", "force"}},
+    "state": {2: _STATE | {"timestamp", "id"}, 3: _STATE},
+}
+SCHEDULE_KEYS = {
+    2: {"schedule", "active", "max_scheduled_runs", "max_active_runs", "catchup"},
+    3: {"schedule", "active", "max_scheduled_runs", "parameters", "slug", "replaces"},
+}
+_RULE_KEYS = {
+    "cron": {"cron", "timezone", "day_or"},
+    "interval": {"interval", "anchor_date", "timezone"},
+    "rrule": {"rrule", "timezone"},
+}
+
+
+class Refusal(Exception):
+    """A 4xx and its body."""
+
+    def __init__(self, status: int, body: Json) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+    @classmethod
+    def invalid(cls, loc: list[Json], msg: str) -> Refusal:
+        detail = [{"loc": loc, "msg": msg, "type": "value_error"}]
+        return cls(422, {"exception_message": "Invalid request received.", "exception_detail": detail})
+
+    @classmethod
+    def extra(cls, loc: list[Json]) -> Refusal:
+        return cls.invalid(loc, "Extra inputs are not permitted")
+
+
+MISSING = Refusal(404, {"detail": "Not Found"})
+
+
+def rule_of(body: Json) -> Json:
+    """A schedule as it is stored."""
+    for kind, keys in _RULE_KEYS.items():
+        if kind not in body:
+            continue
+        if set(body) - keys:
+            raise Refusal.extra(["body", "schedules", 0, "schedule"])
+        if kind == "interval" and body["interval"] <= 0:
+            raise Refusal.invalid(["body", "schedules", 0, "schedule", "interval"], "interval must be positive")
+        return {"timezone": None, **body}
+    raise Refusal.invalid(["body", "schedules", 0, "schedule"], "Field required")
+
+
+@dataclass
+class Ruling:
+    """What becomes of a proposal; `enter` is the state that is recorded, None when the old one stays."""
+
+    status: str
+    details: Json = field(default_factory=dict)
+    enter: Json = None
+
+
+def _ruling(status: str, reason: str | None = None, *, enter: Json = None, **more: Json) -> Ruling:
+    return Ruling(status, {"type": f"{status.lower()}_details", "reason": reason, **more}, enter)
+
+
+def transition(run: Json, proposed: Json, *, force: bool, major: int, now: datetime) -> Ruling:
+    """Apply the servers' rules, in their order."""
+    current = run["state"]
+    transition_id = (proposed.get("state_details") or {}).get("transition_id")
+    if force:
+        return _ruling("ACCEPT", enter=proposed)
+    if transition_id is not None and transition_id == current["state_details"]["transition_id"]:
+        return _ruling("REJECT", "This run has already made this state transition.")
+    special = _SPECIAL.get((current["type"], proposed["type"]))
+    if special is not None:
+        return special(proposed, major)
+    if proposed["type"] == "PENDING" and current["type"] in ("PENDING", "RUNNING"):
+        return _pending(current, proposed, major)
+    if proposed["type"] == "CRASHED" and current["type"] in TERMINAL:
+        return _ruling("ABORT", f"This run is already in a terminal {current['type']} state.")
+    if current["type"] == "CANCELLING" and proposed["type"] != "CANCELLED":
+        return _ruling("REJECT", "Cannot transition flows that are cancelling to a non-cancelled state.")
+    if proposed["type"] == "RUNNING" and (left_s := _early_s(current, run, now)) > 0:
+        return _ruling("WAIT", "Scheduled time is in the future", delay_seconds=left_s)
+    return _ruling("ACCEPT", enter=proposed)
+
+
+def _pending(current: Json, proposed: Json, major: int) -> Ruling:
+    submitting = proposed.get("name") not in (None, "Pending", current["name"])
+    if major == 3 and current["type"] == "PENDING" and submitting:
+        return _ruling("ACCEPT", enter=proposed)
+    words = f"This run is in a {current['type']} state and cannot transition to a PENDING state."
+    return _ruling("ABORT", words)
+
+
+def _early_s(current: Json, run: Json, now: datetime) -> int:
+    due = run["expected_start_time"] if current["type"] == "PENDING" else current["state_details"]["scheduled_time"]
+    if due is None:
+        return 0
+    left = datetime.fromisoformat(due).astimezone(UTC) - now
+    return int(left / timedelta(seconds=1) + 0.999)
+
+
+def _cancel_scheduled(proposed: Json, major: int) -> Ruling:
+    cancelled = {"type": "CANCELLED", "name": "Cancelled"}
+    return _ruling("REJECT", "Scheduled flow run has no infrastructure to terminate.", enter=cancelled)
+
+
+def _cancelled_to_pending(proposed: Json, major: int) -> Ruling:
+    return _ruling("REJECT" if major == 2 else "ABORT", "This run was cancelled.")
+
+
+def _too_late(proposed: Json, major: int) -> Ruling:
+    return _ruling("ABORT", "This run is already in a terminal state.")
+
+
+_SPECIAL = {
+    ("SCHEDULED", "CANCELLING"): _cancel_scheduled,
+    ("CANCELLED", "PENDING"): _cancelled_to_pending,
+    ("CRASHED", "CANCELLING"): _too_late,
+}

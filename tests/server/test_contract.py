@@ -1,0 +1,747 @@
+"""One contract, four servers: FakePrefect as 2.20 and as 3.x, and the real ones that it stands for.
+
+What a real server does is asserted here once; the fake is trusted elsewhere because it passes the same tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from fakes.fake_prefect import FakePrefect
+
+from runnerd.errors import ApiAway, ApiRejected
+from runnerd.model import (
+    ApiCondition,
+    Deployment,
+    DeploymentInfo,
+    FlowRun,
+    Inspection,
+    Place,
+    Problem,
+    RunSettings,
+    Schedule,
+    StateType,
+    Verdict,
+)
+from runnerd.prefect_api.answers import Answer, ClaimOutcome, DeploymentBody, Refused
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.prefect_api.credentials import Credentials
+from runnerd.prefect_api.dialect import deployment_body
+
+T = TypeVar("T")
+Json = Any
+NOBODY = str(uuid.UUID(int=7))
+SCHEMA = {
+    "title": "Parameters",
+    "type": "object",
+    "properties": {"x": {"title": "x", "type": "integer", "default": 1, "position": 0}},
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server, real or fake. `visit` runs a coroutine function with an API client at it."""
+
+    url: str
+    major: int
+    fake: FakePrefect | None = None
+
+    def visit(self, body: Callable[[Visit], Awaitable[None]]) -> None:
+        asyncio.run(self._visit(body))
+
+    async def _visit(self, body: Callable[[Visit], Awaitable[None]]) -> None:
+        client = None if self.fake is None else httpx.AsyncClient(transport=self.fake.transport())
+        raw = httpx.AsyncClient(base_url=self.url, timeout=60, transport=None if client is None else client._transport)
+        api = PrefectApi(
+            url=self.url,
+            credentials=Credentials,
+            headers={},
+            timeout_s=60,
+            now=lambda: datetime.now(UTC),
+            client=client,
+        )
+        async with raw:
+            try:
+                await body(Visit(api, raw, self.major))
+            finally:
+                await api.close()
+
+
+class Visit:
+    """One test's dealings with a server; `api` asks again when a server on SQLite says 503, as they do."""
+
+    def __init__(self, api: PrefectApi, raw: httpx.AsyncClient, major: int) -> None:
+        self.api = api
+        self.major = major
+        self._raw = raw
+
+    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        for _ in range(100):
+            try:
+                return await call()
+            except ApiAway:
+                await asyncio.sleep(0.1)
+        return await call()
+
+    async def raw(self, method: str, path: str, body: Json = None) -> httpx.Response:
+        """A request past our client, for what the UI or a flow process would do."""
+        for _ in range(100):
+            response = await self._raw.request(method, path, json=body)
+            if response.status_code < 500:
+                return response
+            await asyncio.sleep(0.1)
+        return response
+
+    async def deploy(self, wanted: Deployment | None = None, **changes: Any) -> DeploymentInfo:
+        body = self.body(wanted or deployment(**changes))
+        flow_id = await self.insist(lambda: self.api.ensure_flow("contract", []))
+        return await self.insist(lambda: self.api.apply_deployment(body, flow_id=flow_id))
+
+    def body(self, wanted: Deployment) -> DeploymentBody:
+        made = deployment_body(wanted, INSPECTION, major=self.major)
+        assert isinstance(made, DeploymentBody), made
+        return made
+
+    async def stored(self, deployment_id: str) -> Json:
+        return (await self.raw("GET", f"/deployments/{deployment_id}")).json()
+
+    async def new_run(self, deployment_id: str | None = None) -> FlowRun:
+        where = deployment_id or (await self.deploy()).id
+        made = await self.insist(lambda: self.api.create_run(where, parameters={}, idempotency_key=new_id()))
+        assert isinstance(made, FlowRun), made
+        return made
+
+    async def in_state(self, *path: str) -> FlowRun:
+        """A new run that was taken through these states, as its flow process or a user would."""
+        run = await self.new_run()
+        for kind in path:
+            state: Json = {"type": kind}
+            if kind == "PAUSED":
+                state["state_details"] = {"pause_timeout": text(1), "pause_reschedule": True}
+            if kind == "SCHEDULED":
+                state |= {"name": "AwaitingRetry", "state_details": {"scheduled_time": text(1)}}
+            answer = (await self.raw("POST", f"/flow_runs/{run.id}/set_state", {"state": state})).json()
+            assert answer["status"] == "ACCEPT", answer
+        return run
+
+    async def propose(self, run_id: str, verdict: Verdict, transition_id: str | None = None) -> Answer:
+        chosen = transition_id or new_id()
+        return await self.insist(lambda: self.api.propose(run_id, verdict, transition_id=chosen))
+
+    async def state_of(self, run_id: str) -> StateType:
+        run = await self.insist(lambda: self.api.read_run(run_id))
+        assert run is not None
+        return run.state.type
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def text(minutes: float) -> str:
+    return (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+
+
+INSPECTION = Inspection(
+    flow_name="contract",
+    description="What the code says.",
+    parameter_schema=SCHEMA,
+    prefect_version="3.8.8",
+    file=None,
+)
+
+
+def deployment(**changes: Any) -> Deployment:
+    plain = Deployment(
+        name=f"d-{uuid.uuid4().hex[:8]}",
+        entrypoint="flows/etl.py:nightly",
+        run=RunSettings(python="/usr/bin/python3", working_directory="/opt/etl"),
+        place=Place("20-etl.yaml", 2, 3),
+    )
+    return replace(plain, **changes)
+
+
+@pytest.fixture(
+    params=[
+        "fake2",
+        "fake3",
+        pytest.param("prefect2", marks=pytest.mark.server),
+        pytest.param("prefect3", marks=pytest.mark.server),
+    ]
+)
+def server(request: pytest.FixtureRequest) -> Server:
+    if request.param.startswith("fake"):
+        major = int(request.param[-1])
+        return Server(url="http://fake.test/api", major=major, fake=FakePrefect(major=major))
+    real = request.getfixturevalue(request.param)
+    return Server(url=real.url, major=real.major)
+
+
+# --- the server itself ----------------------------------------------------------------------------------------
+
+
+def test_the_server_tells_its_version(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.insist(visit.api.server)
+        assert (info.major, info.supported, info.why) == (visit.major, True, None)
+        assert info.version == {2: "2.20.25", 3: "3.8.8"}[visit.major]
+        assert visit.api.health.condition is ApiCondition.OK
+
+    server.visit(body)
+
+
+# --- claiming -------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_won(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        run, mine = await visit.new_run(), new_id()
+        claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=mine))
+        assert claim.outcome is ClaimOutcome.WON
+        assert claim.state is not None and claim.state.transition_id == mine
+        assert await visit.state_of(run.id) is StateType.PENDING
+
+    server.visit(body)
+
+
+def test_a_claim_whose_answer_was_lost_is_won_again(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        run, mine = await visit.new_run(), new_id()
+        for _ in range(3):
+            claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=mine))
+            assert claim.outcome is ClaimOutcome.WON
+
+    server.visit(body)
+
+
+def test_a_claim_is_lost_to_a_rival(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        run, rival = await visit.new_run(), new_id()
+        await visit.insist(lambda: visit.api.claim(run.id, transition_id=rival))
+        claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=new_id()))
+        assert claim.outcome is ClaimOutcome.LOST
+        assert claim.state is not None and claim.state.transition_id == rival
+        assert claim.reason
+
+    server.visit(body)
+
+
+def test_exactly_one_of_many_claims_is_won(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        run = await visit.new_run()
+        ids = [new_id() for _ in range(4)]
+
+        async def claim(mine: str) -> ClaimOutcome:
+            return (await visit.insist(lambda: visit.api.claim(run.id, transition_id=mine))).outcome
+
+        outcomes = await asyncio.gather(*(claim(mine) for mine in ids))
+        assert sorted(outcomes) == [ClaimOutcome.LOST] * 3 + [ClaimOutcome.WON]
+
+    server.visit(body)
+
+
+@pytest.mark.parametrize("path", [("PENDING", "RUNNING"), ("PENDING", "CANCELLING"), ("CANCELLED",)])
+def test_a_claim_of_a_run_that_moved_on_is_lost(server: Server, path: tuple[str, ...]) -> None:
+    async def body(visit: Visit) -> None:
+        run = await visit.in_state(*path)
+        claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=new_id()))
+        assert claim.outcome is ClaimOutcome.LOST
+        assert await visit.state_of(run.id) is StateType(path[-1])
+
+    server.visit(body)
+
+
+def test_a_claim_of_a_deleted_run_is_gone(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        claim = await visit.insist(lambda: visit.api.claim(NOBODY, transition_id=new_id()))
+        assert claim.outcome is ClaimOutcome.GONE
+
+    server.visit(body)
+
+
+# --- reporting ------------------------------------------------------------------------------------------------
+
+CANCELLED = Verdict(type=StateType.CANCELLED, message="cancelled here")
+CRASHED = Verdict(type=StateType.CRASHED, message="killed by SIGSEGV")
+TIMED_OUT = Verdict(type=StateType.FAILED, name="TimedOut", message="runtime_max 2h")
+AGAIN = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", scheduled_time=datetime.now(UTC))
+PENDING, RUNNING, CANCELLING = ("PENDING",), ("PENDING", "RUNNING"), ("PENDING", "RUNNING", "CANCELLING")
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict"),
+    [
+        (PENDING, CANCELLED),
+        (RUNNING, CANCELLED),
+        (CANCELLING, CANCELLED),
+        ((*RUNNING, "CRASHED"), CANCELLED),
+        ((*RUNNING, "PAUSED"), CANCELLED),
+        ((*RUNNING, "SCHEDULED"), CANCELLED),
+        ((*RUNNING, "COMPLETED"), CANCELLED),  # the server does not guard a success: hence read, decide, tell
+        (PENDING, CRASHED),
+        (RUNNING, CRASHED),
+        ((*RUNNING, "SCHEDULED"), CRASHED),  # nor a retry
+        (RUNNING, TIMED_OUT),
+        ((*RUNNING, "CRASHED"), TIMED_OUT),
+        (PENDING, AGAIN),
+        (RUNNING, AGAIN),
+        ((*RUNNING, "CRASHED"), AGAIN),
+        ((*RUNNING, "COMPLETED"), AGAIN),
+    ],
+    ids=lambda value: value.type.value if isinstance(value, Verdict) else value[-1],
+)
+def test_a_verdict_is_accepted(server: Server, path: tuple[str, ...], verdict: Verdict) -> None:
+    async def body(visit: Visit) -> None:
+        run = await visit.in_state(*path)
+        answer = await visit.propose(run.id, verdict)
+        assert answer.accepted and not answer.gone
+        after = await visit.insist(lambda: visit.api.read_run(run.id))
+        assert after is not None
+        told = (after.state.type, after.state.name, after.state.message)
+        assert told == (verdict.type, verdict.name or verdict.type.value.capitalize(), verdict.message)
+
+    server.visit(body)
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict"),
+    [
+        (CANCELLING, CRASHED),
+        (CANCELLING, AGAIN),
+        ((*RUNNING, "COMPLETED"), CRASHED),
+        ((*RUNNING, "FAILED"), CRASHED),
+        ((*RUNNING, "CANCELLED"), CRASHED),
+        ((*RUNNING, "CRASHED"), CRASHED),
+    ],
+    ids=lambda value: value.type.value if isinstance(value, Verdict) else value[-1],
+)
+def test_a_verdict_is_refused(server: Server, path: tuple[str, ...], verdict: Verdict) -> None:
+    async def body(visit: Visit) -> None:
+        run = await visit.in_state(*path)
+        answer = await visit.propose(run.id, verdict)
+        assert not answer.accepted and not answer.gone and answer.reason
+        assert answer.state is not None and answer.state.type is StateType(path[-1])
+        assert await visit.state_of(run.id) is StateType(path[-1])
+
+    server.visit(body)
+
+
+def test_a_verdict_told_twice_is_accepted_twice_and_recorded_once(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        run, mine = await visit.in_state(*RUNNING), new_id()
+        first = await visit.propose(run.id, CRASHED, mine)
+        before = (await visit.raw("GET", f"/flow_runs/{run.id}")).json()["state"]["id"]
+        second = await visit.propose(run.id, CRASHED, mine)
+        assert first.accepted and second.accepted
+        assert (await visit.raw("GET", f"/flow_runs/{run.id}")).json()["state"]["id"] == before
+
+    server.visit(body)
+
+
+def test_a_verdict_on_a_deleted_run_is_gone(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        answer = await visit.propose(NOBODY, CRASHED)
+        assert answer.gone and not answer.accepted
+
+    server.visit(body)
+
+
+def test_cancelling_a_scheduled_run_that_nobody_runs_cancels_it_at_once(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        run = await visit.new_run()
+        answer = await visit.propose(run.id, Verdict(type=StateType.CANCELLING))
+        assert not answer.accepted
+        assert await visit.state_of(run.id) is StateType.CANCELLED
+
+    server.visit(body)
+
+
+def test_a_rescheduled_run_is_offered_again(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy()
+        run = await visit.new_run(info.id)
+        await visit.insist(lambda: visit.api.claim(run.id, transition_id=new_id()))
+        assert (await visit.propose(run.id, AGAIN)).accepted
+        offered = await due(visit, info.id)
+        assert [(each.id, each.state.name) for each in offered] == [(run.id, "AwaitingRetry")]
+
+    server.visit(body)
+
+
+def test_running_before_its_time_has_to_wait(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy()
+        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": text(5)}}
+        run = (await visit.raw("POST", f"/deployments/{info.id}/create_flow_run", {"state": state})).json()
+        await visit.insist(lambda: visit.api.claim(run["id"], transition_id=new_id()))
+        if server.fake is not None:
+            server.fake.runs[run["id"]]["expected_start_time"] = text(5)
+        answer = await visit.propose(run["id"], Verdict(type=StateType.RUNNING))
+        assert not answer.accepted and answer.wait_s is not None and 200 < answer.wait_s <= 300
+
+    server.visit(body)
+
+
+# --- what is due ----------------------------------------------------------------------------------------------
+
+
+async def due(visit: Visit, *deployment_ids: str, limit: int | None = None, minutes: float = 1) -> list[FlowRun]:
+    before = datetime.now(UTC) + timedelta(minutes=minutes)
+    return await visit.insist(
+        lambda: visit.api.scheduled_runs(deployment_ids=deployment_ids, before=before, limit=limit)
+    )
+
+
+def test_due_runs_come_earliest_first_and_up_to_a_limit(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy(tags=("etl",))
+        made = [await visit.new_run(info.id) for _ in range(3)]
+        assert [run.id for run in await due(visit, info.id)] == [run.id for run in made]
+        assert [run.id for run in await due(visit, info.id, limit=2)] == [run.id for run in made[:2]]
+        assert [run.id for run in await due(visit, NOBODY, info.id, limit=1000)] == [run.id for run in made]
+        first = (await due(visit, info.id))[0]
+        assert first.state.type is StateType.SCHEDULED
+        assert first.deployment_id == info.id and first.flow_id == info.flow_id and first.tags == ("etl",)
+        assert first.next_scheduled_start_time is not None and first.expected_start_time is not None
+        assert not first.auto_scheduled
+
+    server.visit(body)
+
+
+def test_only_scheduled_runs_of_the_asked_deployments_are_due(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info, other = await visit.deploy(), await visit.deploy()
+        run, claimed = await visit.new_run(info.id), await visit.new_run(info.id)
+        await visit.new_run(other.id)
+        await visit.insist(lambda: visit.api.claim(claimed.id, transition_id=new_id()))
+        assert [each.id for each in await due(visit, info.id)] == [run.id]
+        assert await due(visit, info.id, minutes=-5) == []
+        assert await due(visit, NOBODY) == []
+        assert await due(visit) == []
+
+    server.visit(body)
+
+
+# --- flow runs ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_created_with_parameters_name_and_tags(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy(parameters={"x": 1}, tags=("etl",))
+        made = await visit.insist(
+            lambda: visit.api.create_run(info.id, parameters={"x": 5}, name="by-hand", tags=["now"])
+        )
+        assert isinstance(made, FlowRun)
+        assert (made.name, made.parameters, set(made.tags)) == ("by-hand", {"x": 5}, {"etl", "now"})
+        read = await visit.insist(lambda: visit.api.read_run(made.id))
+        assert read is not None and read.parameters == {"x": 5} and read.state.type is StateType.SCHEDULED
+
+    server.visit(body)
+
+
+def test_the_same_idempotency_key_is_the_same_run(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info, key = await visit.deploy(), new_id()
+        made = [
+            await visit.insist(lambda: visit.api.create_run(info.id, parameters={}, idempotency_key=key))
+            for _ in range(2)
+        ]
+        assert isinstance(made[0], FlowRun) and isinstance(made[1], FlowRun)
+        assert made[0].id == made[1].id
+
+    server.visit(body)
+
+
+def test_parameters_that_break_an_enforced_schema_are_refused_in_words(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        strict = await visit.deploy(enforce_parameter_schema=True)
+        refused = await visit.insist(lambda: visit.api.create_run(strict.id, parameters={"x": "seven"}))
+        assert isinstance(refused, Refused) and "seven" in refused.reason
+        lax = await visit.deploy(enforce_parameter_schema=False)
+        made = await visit.insist(lambda: visit.api.create_run(lax.id, parameters={"x": "seven"}))
+        assert isinstance(made, FlowRun)
+
+    server.visit(body)
+
+
+def test_an_unknown_parameter_passes_even_an_enforced_schema(server: Server) -> None:
+    """So whoever wants a misspelt parameter refused has to look at the schema himself."""
+
+    async def body(visit: Visit) -> None:
+        strict = await visit.deploy(enforce_parameter_schema=True)
+        made = await visit.insist(lambda: visit.api.create_run(strict.id, parameters={"y": 1}))
+        assert isinstance(made, FlowRun) and made.parameters["y"] == 1
+
+    server.visit(body)
+
+
+def test_a_run_of_no_deployment_is_refused(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        refused = await visit.insist(lambda: visit.api.create_run(NOBODY, parameters={}))
+        assert isinstance(refused, Refused) and "not found" in refused.reason.lower()
+
+    server.visit(body)
+
+
+def test_runs_are_found_by_state(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        cancelling, running = await visit.in_state(*CANCELLING), await visit.in_state(*RUNNING)
+        ours = [cancelling.id, running.id, NOBODY]
+
+        async def found(*states: StateType) -> set[str]:
+            return {run.id for run in await visit.insist(lambda: visit.api.runs_of(ours, states=states))}
+
+        assert await found(StateType.CANCELLING) == {cancelling.id}
+        assert await found(StateType.CANCELLING, StateType.RUNNING) == {cancelling.id, running.id}
+        assert await found(StateType.COMPLETED) == set()
+
+    server.visit(body)
+
+
+def test_runs_are_found_among_more_than_one_page(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        run = await visit.in_state(*CANCELLING)
+        many = [new_id() for _ in range(450)] + [run.id]
+        found = await visit.insist(lambda: visit.api.runs_of(many, states=[StateType.CANCELLING]))
+        assert [each.id for each in found] == [run.id]
+
+    server.visit(body)
+
+
+# --- flows and deployments ------------------------------------------------------------------------------------
+
+
+def test_a_flow_is_made_once(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        name = f"flow-{new_id()}"
+        first = await visit.insist(lambda: visit.api.ensure_flow(name, ["a"]))
+        assert await visit.insist(lambda: visit.api.ensure_flow(name, ["a"])) == first
+        assert await visit.insist(lambda: visit.api.read_flow(first)) == name
+        with pytest.raises(ApiRejected) as caught:
+            await visit.insist(lambda: visit.api.ensure_flow("no/slashes"))
+        assert caught.value.status == 422 and "body.name" in str(caught.value)
+
+    server.visit(body)
+
+
+def test_applying_the_same_deployment_twice_is_one_deployment(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        wanted = deployment(schedules=(Schedule(cron="0 2 * * *"), Schedule(interval_s=3600)))
+        first, second = await visit.deploy(wanted), await visit.deploy(wanted)
+        assert first == second
+        assert len((await visit.stored(first.id))["schedules"]) == 2
+        assert await visit.insist(lambda: visit.api.find_deployment("contract", wanted.name)) == first
+
+    server.visit(body)
+
+
+def test_everything_of_a_deployment_arrives_and_leaves_again(server: Server) -> None:
+    full = deployment(
+        parameters={"x": 3},
+        tags=("etl", "nightly"),
+        description="Loads yesterday.",
+        version="2.1",
+        enforce_parameter_schema=False,
+        concurrency_limit=2,
+        collision_strategy="CANCEL_NEW",
+        paused=True,
+        schedules=(Schedule(cron="0 2 * * *"),),
+    )
+    empty = replace(deployment(), name=full.name)
+
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy(full)
+        assert info.paused
+        stored = await visit.stored(info.id)
+        assert (stored["entrypoint"], stored["path"]) == ("flows/etl.py:nightly", "/opt/etl")
+        assert stored["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "/opt/etl"}}]
+        assert (stored["parameters"], sorted(stored["tags"])) == ({"x": 3}, ["etl", "nightly"])
+        assert (stored["description"], stored["version"]) == ("Loads yesterday.", "2.1")
+        assert (stored["enforce_parameter_schema"], stored["parameter_openapi_schema"]) == (False, SCHEMA)
+        assert limit_of(stored, visit.major) == ((2, "CANCEL_NEW") if visit.major == 3 else None)
+
+        info = await visit.deploy(empty)
+        assert not info.paused
+        stored = await visit.stored(info.id)
+        assert (stored["parameters"], stored["tags"], stored["schedules"]) == ({}, [], [])
+        assert (stored["description"], stored["version"]) == ("What the code says.", None)
+        assert stored["enforce_parameter_schema"] is True
+        assert limit_of(stored, visit.major) is None
+
+    server.visit(body)
+
+
+def limit_of(stored: Json, major: int) -> tuple[int, str] | None:
+    limit = stored.get("concurrency_limit") or (stored.get("global_concurrency_limit") or {}).get("limit")
+    return (limit, stored["concurrency_options"]["collision_strategy"]) if limit else None
+
+
+def test_a_pause_made_by_others_can_be_kept(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        wanted = deployment()
+        info = await visit.deploy(wanted)
+        assert await visit.insist(lambda: visit.api.pause_deployment(info.id))
+        again = await visit.insist(
+            lambda: visit.api.apply_deployment(visit.body(wanted), flow_id=info.flow_id, paused=True)
+        )
+        assert again.id == info.id and again.paused
+
+    server.visit(body)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "stored_rule"),
+    [
+        (
+            Schedule(cron="0 2 * * *", timezone="Europe/Berlin"),
+            {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "day_or": True},
+        ),
+        (
+            Schedule(cron="0 2 1 * mon", timezone="UTC", day_or=False),
+            {"cron": "0 2 1 * mon", "timezone": "UTC", "day_or": False},
+        ),
+        (
+            Schedule(interval_s=90.5, anchor_date="2024-03-01T06:00:00+00:00", timezone="Europe/Berlin"),
+            {"interval": 90.5, "anchor_date": datetime(2024, 3, 1, 6, tzinfo=UTC), "timezone": "Europe/Berlin"},
+        ),
+        (
+            Schedule(interval_s=3600, timezone="UTC"),
+            {"interval": 3600, "anchor_date": datetime(2020, 1, 1, tzinfo=UTC), "timezone": "UTC"},
+        ),
+        (
+            Schedule(rrule="FREQ=DAILY;BYHOUR=9", timezone="America/New_York"),
+            {"rrule": "FREQ=DAILY;BYHOUR=9", "timezone": "America/New_York"},
+        ),
+    ],
+    ids=["cron", "cron day_and", "interval anchor", "interval", "rrule"],
+)
+def test_a_schedule_arrives(server: Server, schedule: Schedule, stored_rule: Json) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy(schedules=(schedule, replace(schedule, active=False)))
+        stored = (await visit.stored(info.id))["schedules"]
+        assert sorted(each["active"] for each in stored) == [False, True]
+        for each in stored:
+            rule = each["schedule"]
+            if "anchor_date" in rule:
+                rule["anchor_date"] = datetime.fromisoformat(rule["anchor_date"])
+            if "rrule" in rule:  # 3.x puts a line with a DTSTART before it
+                rule["rrule"] = rule["rrule"].splitlines()[-1]
+            assert rule == stored_rule
+
+    server.visit(body)
+
+
+def test_schedules_without_a_timezone_are_taken(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        several = (Schedule(cron="0 2 * * *"), Schedule(interval_s=60), Schedule(rrule="FREQ=DAILY"))
+        info = await visit.deploy(schedules=several)
+        assert len((await visit.stored(info.id))["schedules"]) == 3
+
+    server.visit(body)
+
+
+def test_max_scheduled_runs_of_a_schedule_is_kept(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        wanted = deployment(schedules=(Schedule(cron="0 2 * * *", max_scheduled_runs=2), Schedule(cron="0 3 * * *")))
+        for _ in range(2):
+            info = await visit.deploy(wanted)
+            stored = (await visit.stored(info.id))["schedules"]
+            found = {each["schedule"]["cron"]: each["max_scheduled_runs"] for each in stored}
+            assert found == {"0 2 * * *": 2, "0 3 * * *": None}
+
+    server.visit(body)
+
+
+def test_a_schedule_with_its_own_parameters_needs_3(server: Server) -> None:
+    wanted = deployment(schedules=(Schedule(cron="0 2 * * *", slug="night", parameters={"x": 9}),))
+
+    async def body(visit: Visit) -> None:
+        if visit.major == 2:
+            problem = deployment_body(wanted, INSPECTION, major=2)
+            assert isinstance(problem, Problem) and problem.place == wanted.place
+            return
+        info = await visit.deploy(wanted)
+        (stored,) = (await visit.stored(info.id))["schedules"]
+        assert (stored["slug"], stored["parameters"]) == ("night", {"x": 9})
+
+    server.visit(body)
+
+
+def test_the_other_majors_body_is_rejected_in_words(server: Server) -> None:
+    """The reason why bodies are exact."""
+
+    async def body(visit: Visit) -> None:
+        flow_id = await visit.insist(lambda: visit.api.ensure_flow("contract", []))
+        odd = {"concurrency_limit": 1} if visit.major == 2 else {"is_schedule_active": True}
+        wanted = visit.body(deployment())
+        with pytest.raises(ApiRejected) as caught:
+            await visit.insist(
+                lambda: visit.api.apply_deployment(replace(wanted, json={**wanted.json, **odd}), flow_id=flow_id)
+            )
+        assert caught.value.status == 422 and next(iter(odd)) in str(caught.value)
+        assert visit.api.health.condition is ApiCondition.OK
+
+    server.visit(body)
+
+
+def test_a_deployment_is_paused_resumed_read_and_deleted(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info, other = await visit.deploy(), await visit.deploy()
+        api = visit.api
+
+        async def read() -> dict[str, bool]:
+            found = await visit.insist(lambda: api.read_deployments([info.id, NOBODY, other.id]))
+            return {each.id: each.paused for each in found}
+
+        assert await visit.insist(lambda: api.pause_deployment(info.id)) is True
+        assert await read() == {info.id: True, other.id: False}
+        assert await visit.insist(lambda: api.resume_deployment(info.id)) is True
+        assert await read() == {info.id: False, other.id: False}
+        assert await visit.insist(lambda: api.delete_deployment(info.id)) is True
+        assert await read() == {other.id: False}
+
+    server.visit(body)
+
+
+def test_a_run_made_by_hand_survives_a_pause(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy()
+        run = await visit.new_run(info.id)
+        await visit.insist(lambda: visit.api.pause_deployment(info.id))
+        assert [each.id for each in await due(visit, info.id)] == [run.id]
+
+    server.visit(body)
+
+
+def test_the_scheduled_runs_of_a_deleted_deployment_are_gone(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy()
+        run = await visit.new_run(info.id)
+        await visit.insist(lambda: visit.api.delete_deployment(info.id))
+        claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=new_id()))
+        assert claim.outcome is ClaimOutcome.GONE
+
+    server.visit(body)
+
+
+def test_what_does_not_exist_is_a_value(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        api = visit.api
+        for nobody in (NOBODY, "no-uuid", "../deployments", ""):
+            assert await visit.insist(lambda nobody=nobody: api.read_run(nobody)) is None
+            assert await visit.insist(lambda nobody=nobody: api.read_flow(nobody)) is None
+            assert await visit.insist(lambda nobody=nobody: api.pause_deployment(nobody)) is False
+            assert await visit.insist(lambda nobody=nobody: api.resume_deployment(nobody)) is False
+            assert await visit.insist(lambda nobody=nobody: api.delete_deployment(nobody)) is False
+            assert await visit.insist(lambda nobody=nobody: api.read_deployments([nobody])) == []
+        assert await visit.insist(lambda: api.find_deployment("no such flow", "d/e?f")) is None
+        assert api.health.condition is ApiCondition.OK
+
+    server.visit(body)
