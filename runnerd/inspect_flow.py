@@ -11,6 +11,7 @@ answer; a child never holds descriptor 3, so that nothing a file prints or write
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -113,10 +114,8 @@ def wait(pid: int, time_limit_s: float) -> int | None:
 
 def kill_group(pid: int) -> None:
     for kill in (os.killpg, os.kill):  # the child may be killed before its setpgid
-        try:
+        with contextlib.suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def judge(entrypoint: str, status: int | None, result: bytes, time_limit_s: float) -> dict[str, Any]:
@@ -154,10 +153,8 @@ def inspect_in_child(entrypoint: str, result: int) -> None:
 
 def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             stream.flush()
-        except (OSError, ValueError):
-            continue
 
 
 # --- what Prefect's own client would register ---------------------------------------------------------------
@@ -212,7 +209,8 @@ def load(entrypoint: str) -> Any:
 
 
 def missing_flow(entrypoint: str, exc: Exception) -> Refusal:
-    place, name = place_of(entrypoint), function_of(entrypoint)
+    place = place_of(entrypoint)
+    name = entrypoint[len(place) + 1 :]
     cause = exc.__cause__
     if not isinstance(cause, AttributeError):
         return Refusal("not-a-flow", f'{place}: "{name}" is not a flow; decorate it with @flow')
@@ -245,10 +243,6 @@ def script_of(entrypoint: str) -> str | None:
 
 def place_of(entrypoint: str) -> str:
     return entrypoint.rsplit(":" if ":" in entrypoint else ".", 1)[0]
-
-
-def function_of(entrypoint: str) -> str:
-    return entrypoint.rsplit(":" if ":" in entrypoint else ".", 1)[-1]
 
 
 def file_of(entrypoint: str) -> str | None:
