@@ -69,7 +69,8 @@ _TABLE: dict[tuple[Phase, Event], Phase] = {
 class RunRecord:
     """All we know of one run on this host; what the journal keeps.
 
-    `attempt` counts process starts here, from 1. `intent` is set once and never changes: the first reason wins.
+    `attempt` counts process starts here, from 1, over retries and resumptions too.
+    `intent` is set once and never changes: the first reason wins.
     """
 
     id: str
@@ -83,11 +84,13 @@ class RunRecord:
     phase: Phase = Phase.CLAIMING
     intent: Intent | None = None
     attempt: int = 1
+    respawned: bool = False  # the one second chance of a run whose code never ran is used up
     identity: Identity | None = None
     pgid: int | None = None
     user: str | None = None
     start: str = "cold"
     output: str | None = None
+    runtime_max_s: float | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit: Exit | None = None
@@ -192,7 +195,7 @@ def _settle_unasked(record: RunRecord, state: ApiState, words: str) -> Decision:
 def _nothing_ran(record: RunRecord) -> bool:
     """Still PENDING and no exit known: no flow code ran, so it may be started again, once."""
     unknown = record.exit is None or (record.exit.code is None and record.exit.signal is None)
-    return unknown and record.failure is None and record.attempt == 1
+    return unknown and record.failure is None and not record.respawned
 
 
 def table() -> str:

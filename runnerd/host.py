@@ -1,0 +1,315 @@
+"""The daemon as the control API sees it: documents from memory, and the changes people may ask for.
+
+Invariant: everything that only reads answers without waiting for the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from runnerd import __version__
+from runnerd.backoff import Backoff
+from runnerd.config import document
+from runnerd.control.host import Peer, Refused
+from runnerd.drain import Drain
+from runnerd.errors import ApiAway, ApiDenied, ApiRejected
+from runnerd.journal import Journal
+from runnerd.link import SpawnerLink
+from runnerd.machine import RunRecord
+from runnerd.model import ApiCondition, Config, FlowRun, Json, Problem
+from runnerd.poller import Poller
+from runnerd.prefect_api.answers import Refused as ApiRefused
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.pulse import Pulse
+from runnerd.refresher import Refresher
+from runnerd.registry import Entry, EntryState, Registry
+from runnerd.supervisor import Supervisor
+from runnerd.usage import usage_of
+from runnerd.views import (
+    api_document,
+    deployment_document,
+    limits_document,
+    offered_document,
+    problem_document,
+    run_document,
+    time_text,
+)
+
+T = TypeVar("T")
+_TRIES = 4
+_PATIENCE_S = 2.0
+_UNREGISTERED = Refused(status=409, detail="the API does not have this deployment yet; `runnerctl status` says why")
+HISTORY = 1000  # runs that `runnerctl runs --all` shows at most
+
+
+@dataclass(slots=True)
+class Feed:
+    """Who wants to hear of changed runs."""
+
+    listeners: list[Callable[[Json], None]] = field(default_factory=list)
+
+    def tell(self, record: RunRecord) -> None:
+        document = run_document(record)
+        for listener in list(self.listeners):
+            listener(document)
+
+
+class DaemonHost:
+    """Implements runnerd.control.host.Host over the running parts."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        api: PrefectApi,
+        supervisor: Supervisor,
+        poller: Poller,
+        registry: Registry,
+        refresher: Refresher,
+        journal: Journal,
+        link: SpawnerLink,
+        drain: Drain,
+        pulse: Pulse,
+        feed: Feed,
+        config: Callable[[], Config],
+        reload: Callable[[], Coroutine[Any, Any, Json]],
+        problems: Callable[[], list[Problem]],
+        backoff: Callable[[], Backoff],
+        started_at: datetime,
+    ) -> None:
+        self._url = url
+        self._api = api
+        self._supervisor = supervisor
+        self._poller = poller
+        self._registry = registry
+        self._refresher = refresher
+        self._journal = journal
+        self._link = link
+        self._drain = drain
+        self._pulse = pulse
+        self._feed = feed
+        self._config = config
+        self._reload = reload
+        self._problems = problems
+        self._backoff = backoff
+        self._started_at = started_at
+
+    # --- the host -------------------------------------------------------------------------------------------------
+
+    def status(self) -> Json:
+        settings = self._config().settings
+        records = self._supervisor.records()
+        limits = limits_document(records, runs=settings.limits.runs, tags=dict(settings.limits.tags))
+        return {
+            "name": settings.name,
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": time_text(self._started_at),
+            "api": api_document(self._url, self._api.health),
+            "draining": self._drain.draining is not None,
+            "drain": self._drain_document(),
+            "limits": limits,
+            "runs": self.runs(history=False),
+            "deployments": self.deployments(),
+            "problems": [problem_document(problem) for problem in self._problems()],
+        }
+
+    def _drain_document(self) -> Json:
+        draining = self._drain.draining
+        if draining is None:
+            return None
+        return {"since": time_text(draining.since), "reason": draining.reason, "until": time_text(draining.until)}
+
+    def health(self) -> tuple[bool, Json]:
+        api, stuck = self._api.health, self._pulse.stuck()
+        journal = self._supervisor.journal_problem
+        checks = [
+            _check("loops", not stuck, f"stuck: {', '.join(stuck)}" if stuck else "every loop makes progress"),
+            _check("spawner", self._link.connected, self._link.problem or "connected"),
+            _check("journal", journal is None, journal or "records"),
+            _check("api", api.condition is ApiCondition.OK, api.detail),
+        ]
+        ok = all(check["ok"] for check in checks)
+        return ok, {"ok": ok, "checks": checks}
+
+    def config(self) -> Json:
+        return document(self._config())
+
+    async def metrics(self) -> str:
+        records = self._supervisor.records()
+        phases = {phase: sum(record.phase == phase for record in records) for phase in {r.phase for r in records}}
+        states = {s: sum(e.state is s for e in self._registry.entries()) for s in EntryState}
+        polled = self._poller.polled_at
+        lines = [
+            *_gauge("runnerd_runs", "Flow runs under way on this host.", "phase", phases),
+            *_gauge("runnerd_deployments", "Deployments of this host.", "state", states),
+            *_gauge("runnerd_runs_max", "limits.runs", None, {"": self._config().settings.limits.runs}),
+            *_gauge("runnerd_api_up", "1 while the API is ok.", None, {"": int(self._api_is_ok())}),
+            *_gauge("runnerd_contained_errors", "Unexpected errors of single runs.", None, {"": self._contained()}),
+        ]
+        if polled is not None:
+            help_text = "When the API was last polled with success, seconds since the epoch."
+            lines += _gauge("runnerd_last_poll_seconds", help_text, None, {"": polled.timestamp()})
+        return "\n".join(lines) + "\n"
+
+    def _api_is_ok(self) -> bool:
+        return self._api.health.condition is ApiCondition.OK
+
+    def _contained(self) -> int:
+        return self._supervisor.contained
+
+    async def reload(self, *, peer: Peer) -> Json:
+        return await self._reload()
+
+    def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
+        self._drain.begin(reason=reason or "asked by an operator", timeout_s=timeout_s)
+        return self.status()
+
+    def undrain(self, *, peer: Peer) -> Json:
+        self._drain.end()
+        self._poller.kick()
+        return self.status()
+
+    # --- runs -----------------------------------------------------------------------------------------------------
+
+    def runs(self, *, history: bool) -> list[Json]:
+        live = [self._live_document(record) for record in self._supervisor.records()]
+        if not history:
+            return live
+        known = {document["id"] for document in live}
+        past = [run_document(record) for record in self._journal.history(HISTORY) if record.id not in known]
+        return [*reversed(past), *live]
+
+    def _live_document(self, record: RunRecord) -> Json:
+        usage = usage_of(record.identity) if record.identity and record.ended_at is None else None
+        return run_document(record, usage)
+
+    def run_document(self, run_id: str) -> Json | None:
+        run = self._supervisor.run(run_id)
+        if run is not None:
+            return self._live_document(run.record)
+        offered = self._poller.on_offer.runs.get(run_id)
+        if offered is not None:
+            return self._offered(offered)
+        record = self._journal.run(run_id)
+        return run_document(record) if record is not None else None
+
+    def _offered(self, run: FlowRun) -> Json:
+        waiting = self._poller.on_offer.waiting.get(run.id)
+        return offered_document(run, self._registry.by_id(run.deployment_id), waiting=waiting)
+
+    def find_runs(self, ref: str) -> list[Json]:
+        records = {record.id: record for record in self._journal.find(ref)}
+        offers = {run.id: run for run in self._poller.on_offer.runs.values() if run.id not in records}
+        exact = [i for i in (*records, *offers) if i == ref]
+        named = [r.id for r in records.values() if r.name == ref] + [r.id for r in offers.values() if r.name == ref]
+        prefixed = [i for i in (*records, *offers) if i.startswith(ref)]
+        chosen = exact or named or prefixed
+        return [found for found in (self.run_document(run_id) for run_id in chosen) if found is not None]
+
+    def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
+        self._feed.listeners.append(changed)
+        return lambda: self._feed.listeners.remove(changed)
+
+    def output(self, run_id: str) -> str | None:
+        run = self._supervisor.run(run_id)
+        record = run.record if run is not None else self._journal.run(run_id)
+        return record.output if record is not None else None
+
+    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
+        self._supervisor.cancel(run_ids, now=now)
+        documents = (self.run_document(run_id) for run_id in run_ids)
+        return [found for found in documents if found is not None]
+
+    async def create_run(
+        self, deployment_id: str, *, parameters: Json, name: str | None, tags: Sequence[str], peer: Peer
+    ) -> Json | Refused:
+        if not deployment_id:
+            return _UNREGISTERED
+        key = str(uuid.uuid4())  # a repeat after a lost answer must not be a second run
+        made = await self._ask(
+            lambda: self._api.create_run(
+                deployment_id, parameters=parameters, name=name, tags=tags, idempotency_key=key
+            )
+        )
+        if isinstance(made, Refused):
+            return made
+        if isinstance(made, ApiRefused):
+            return Refused(status=422, detail=made.reason)
+        self._poller.put_on_offer(made)
+        return self._offered(made)
+
+    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
+        found = await self._ask(lambda: self._api.read_run(flow_run_id))
+        if isinstance(found, Refused):
+            return found
+        if found is None:
+            return Refused(status=404, detail=f"the API has no flow run {flow_run_id}")
+        if self._registry.by_id(found.deployment_id) is None:
+            return Refused(status=409, detail="its deployment is not configured on this host; add it to conf.d")
+        if not self._supervisor.claim_now(found):
+            why = self._supervisor.journal_problem or "it is under way here already"
+            return Refused(status=409, detail=why)
+        return self.run_document(flow_run_id)
+
+    # --- deployments ------------------------------------------------------------------------------------------------
+
+    def deployments(self) -> list[Json]:
+        return self._documents(self._registry.entries())
+
+    def find_deployments(self, ref: str) -> list[Json]:
+        return self._documents(self._registry.find(ref))
+
+    def _documents(self, entries: Sequence[Entry]) -> list[Json]:
+        ids = [record.deployment_id for record in self._supervisor.records()]
+        return [deployment_document(e, running=ids.count(e.deployment_id) if e.deployment_id else 0) for e in entries]
+
+    async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
+        if not deployment_id:
+            return _UNREGISTERED
+        ask = self._api.pause_deployment if paused else self._api.resume_deployment
+        done = await self._ask(lambda: ask(deployment_id))
+        if isinstance(done, Refused):
+            return done
+        entry = self._registry.by_id(deployment_id)
+        if not done or entry is None:
+            return Refused(status=404, detail="the API does not have this deployment")
+        self._registry.put(replace(entry, paused=paused))
+        self._refresher.wake()
+        return self._documents([replace(entry, paused=paused)])[0]
+
+    async def _ask(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
+        """Ask the API on behalf of somebody who waits: a busy server is asked again, an absent one is not."""
+        backoff = self._backoff()
+        for last in (False,) * _TRIES + (True,):
+            try:
+                return await request()
+            except ApiAway as error:
+                if last or not error.answered:
+                    detail = f"{error}; try again when `runnerctl status` shows the API as ok"
+                    return Refused(status=503, detail=detail)
+                await asyncio.sleep(min(_PATIENCE_S, backoff.next_s(error)))
+            except ApiDenied as error:
+                return Refused(status=503, detail=str(error))
+            except ApiRejected as error:
+                return Refused(status=422, detail=str(error))
+        raise AssertionError("the last try returns")
+
+
+def _check(name: str, ok: bool, detail: str) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "detail": detail}
+
+
+def _gauge(name: str, help_text: str, label: str | None, values: Mapping[Any, float]) -> list[str]:
+    """One metric in Prometheus' text format."""
+    lines = [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
+    for key, value in values.items():
+        labels = f'{{{label}="{key}"}}' if label else ""
+        lines.append(f"{name}{labels} {value}")
+    return lines

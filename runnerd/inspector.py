@@ -1,0 +1,165 @@
+"""Runs inspections through the spawner: one short process per interpreter, user and directory.
+
+Invariants: a flow's code runs only as the flow's user; an inspection that fails concerns only its own deployments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from runnerd.errors import SpawnerError
+from runnerd.inspection import InspectionFailure, cache_key, inspection_batches, inspection_spec, parse_results
+from runnerd.journal import Journal
+from runnerd.launcher import FlowLauncher
+from runnerd.link import SpawnerLink
+from runnerd.logs import Log
+from runnerd.model import Deployment, Inspection, LaunchSpec
+from runnerd.registry import Key, key_of
+from runnerd.spawner.protocol import Record
+from runnerd.words import exit_words
+
+KEY_PREFIX = "inspect-"
+Finding = Inspection | InspectionFailure
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a process must share with a deployment to be able to inspect it."""
+
+    python: str
+    user: str | None
+    group: str | None
+    working_directory: str
+    environment: tuple[tuple[str, str], ...]
+    environment_file: str | None
+
+
+class Inspector:
+    """`work_dir` holds the answers for as long as they are read."""
+
+    def __init__(self, *, link: SpawnerLink, journal: Journal, launcher: FlowLauncher, work_dir: str, log: Log) -> None:
+        self._link = link
+        self._journal = journal
+        self._launcher = launcher
+        self._work_dir = work_dir
+        self._log = log
+
+    def remembered(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+        """What is known without asking: flows whose files are as they were when their interpreter was asked."""
+        known = self._journal.inspections()
+        keys = {key_of(deployment): _cache_key(deployment) for deployment in deployments}
+        return {one: known[key] for one, key in keys.items() if key is not None and key in known}
+
+    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, Finding]:
+        """What is known of each deployment's flow: remembered where its file is unchanged, else asked."""
+        found: dict[Key, Finding] = dict(self.remembered(deployments))
+        groups: dict[_Place, list[Deployment]] = {}
+        for deployment in deployments:
+            if key_of(deployment) not in found:
+                groups.setdefault(_place(deployment), []).append(deployment)
+        for members in groups.values():
+            for findings in await self._inspect_group(members):
+                found.update(findings)
+        return found
+
+    async def _inspect_group(self, members: list[Deployment]) -> list[dict[Key, Finding]]:
+        by_entrypoint: dict[str, list[Deployment]] = {}
+        for deployment in members:
+            by_entrypoint.setdefault(deployment.entrypoint, []).append(deployment)
+        results: list[dict[Key, Finding]] = []
+        for batch in inspection_batches(by_entrypoint):
+            answers = await self._ask(members[0], batch)
+            results.append({key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]})
+            fresh = {ep: answer for ep, answer in answers.items() if isinstance(answer, Inspection)}
+            self._remember([(by_entrypoint[ep][0], answer) for ep, answer in fresh.items()])
+        return results
+
+    def _remember(self, fresh: Iterable[tuple[Deployment, Inspection]]) -> None:
+        keyed = {_cache_key(deployment, answer.sha256): answer for deployment, answer in fresh}
+        self._journal.save_inspections({key: answer for key, answer in keyed.items() if key is not None})
+
+    async def _ask(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, Finding]:
+        run = member.run
+        environment = self._launcher.environment(run)
+        if isinstance(environment, str):
+            failure = InspectionFailure(kind="no-answer", message=environment)
+            return dict.fromkeys(entrypoints, failure)
+        base, from_file = environment
+        key = f"{KEY_PREFIX}{uuid.uuid4()}"
+        output, result = (os.path.join(self._work_dir, f"{key}.{kind}") for kind in ("log", "result"))
+        spec = inspection_spec(
+            python=run.python,
+            user=run.user,
+            group=run.group,
+            working_directory=run.working_directory,
+            environment={**base, **from_file, **run.environment},
+            entrypoints=entrypoints,
+            key=key,
+            output=output,
+            result=result,
+        )
+        try:
+            words = await self._run(spec)
+            return parse_results(_read(result), entrypoints, words=words)
+        finally:
+            for path in (output, result):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    async def _run(self, spec: LaunchSpec) -> str:
+        """Start it and wait for its end; how it ended, in words."""
+        changed = asyncio.Event()
+        self._link.listen(spec.key, changed.set)
+        try:
+            try:
+                seen: Record | None = await self._link.spawn(spec)
+            except SpawnerError as error:
+                return str(error)
+            while seen is not None and seen.phase != "exited":
+                await changed.wait()
+                changed.clear()
+                if self._link.connected:
+                    seen = self._link.record(spec.key, spec.attempt)
+            await self._link.forget(spec.key, spec.attempt)
+            if seen is None:
+                return "the spawner was lost"
+            return seen.error.message if seen.error else exit_words(seen.exit)
+        finally:
+            self._link.unlisten(spec.key)
+
+
+def _place(deployment: Deployment) -> _Place:
+    run = deployment.run
+    return _Place(
+        run.python,
+        run.user,
+        run.group,
+        run.working_directory,
+        tuple(sorted(run.environment.items())),
+        run.environment_file,
+    )
+
+
+def _cache_key(deployment: Deployment, sha256: str | None = None) -> str | None:
+    run = deployment.run
+    return cache_key(
+        python=run.python,
+        entrypoint=deployment.entrypoint,
+        working_directory=run.working_directory,
+        user=run.user,
+        environment=run.environment,
+        sha256=sha256,
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""

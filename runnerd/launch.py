@@ -1,0 +1,107 @@
+"""From a claimed flow run to what the spawner is asked to start. Pure.
+
+Invariants: the environment is built from nothing, so no variable of ours or of systemd's reaches a flow; secrets
+go by environment only, never on a command line.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runnerd.machine import RunRecord
+from runnerd.model import Deployment, LaunchSpec, RunSettings
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who a run is: what passwd says of its user."""
+
+    name: str
+    home: str
+    shell: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiAccess:
+    """How a flow reaches the same API as we do; secrets stay out of every repr."""
+
+    url: str
+    environment: Mapping[str, str]  # PREFECT_API_KEY and its kin
+
+    def __repr__(self) -> str:
+        return f"ApiAccess(url={self.url!r}, environment=<{len(self.environment)} variables>)"
+
+
+def base_environment(account: Account, run: RunSettings, *, host: Mapping[str, str]) -> dict[str, str]:
+    """The environment every process of a deployment starts from; `host` gives LANG, LC_* and TZ."""
+    interpreter = os.path.dirname(run.python)
+    path = f"{interpreter}:{_PATH}" if interpreter and interpreter not in _PATH.split(":") else _PATH
+    kept = {key: value for key, value in host.items() if key in ("LANG", "TZ") or key.startswith("LC_")}
+    return {
+        "LANG": "C.UTF-8",
+        **kept,
+        "PATH": path,
+        "HOME": account.home,
+        "USER": account.name,
+        "LOGNAME": account.name,
+        "SHELL": account.shell or "/bin/sh",
+        "PYTHONUNBUFFERED": "1",  # the output file is what `runnerctl logs -f` follows
+    }
+
+
+def absolute_entrypoint(entrypoint: str, working_directory: str) -> str:
+    """A file's entrypoint with its whole path; a module's as it is."""
+    path, _, function = entrypoint.rpartition(":")
+    if not path.endswith(".py"):
+        return entrypoint
+    return f"{os.path.join(working_directory, path)}:{function}"
+
+
+def launch_spec(
+    record: RunRecord,
+    deployment: Deployment,
+    *,
+    access: ApiAccess,
+    base: Mapping[str, str],
+    file_environment: Mapping[str, str],
+    output: str,
+) -> LaunchSpec:
+    """What the spawner needs to start this attempt of a run.
+
+    The order of the environment, later wins: the base, environment_file, environment, then what makes the process
+    this flow run, which nothing may change.
+    """
+    run = deployment.run
+    environment = {
+        **base,
+        **access.environment,
+        **file_environment,
+        **run.environment,
+        "PREFECT_API_URL": access.url,
+        "PREFECT__FLOW_RUN_ID": record.id,
+        # The engine then neither reads the deployment nor copies or pulls code: it is here already.
+        "PREFECT__FLOW_ENTRYPOINT": absolute_entrypoint(deployment.entrypoint, run.working_directory),
+        "RUNNERD_RUN_ID": record.id,
+        "RUNNERD_DEPLOYMENT": deployment.name,
+    }
+    return LaunchSpec(
+        key=record.id,
+        attempt=record.attempt,
+        argv=(run.python, "-m", "prefect.engine"),
+        environment=environment,
+        working_directory=run.working_directory,
+        output=output,
+        user=run.user,
+        group=run.group,
+        umask=run.umask,
+        nice=run.nice,
+        rlimits=run.rlimits,
+        output_max_bytes=run.output_max_bytes,
+        runtime_max_s=run.runtime_max_s,
+        stop_signal=run.stop_signal,
+        stop_timeout_s=run.stop_timeout_s,
+    )

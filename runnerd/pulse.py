@@ -1,0 +1,28 @@
+"""Proof that every loop still moves, for the watchdog. Pure.
+
+Invariant: a loop that waits on the API is alive; only one that missed its own bound is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Pulse:
+    """Each loop stamps its progress; `stuck` names those that missed their bound."""
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def beat(self, loop: str, *, within_s: float) -> None:
+        """`loop` made progress and promises to again within `within_s` seconds."""
+        self._seen[loop] = (self._clock(), within_s)
+
+    def leave(self, loop: str) -> None:
+        """`loop` has ended and promises nothing more."""
+        self._seen.pop(loop, None)
+
+    def stuck(self) -> tuple[str, ...]:
+        now = self._clock()
+        return tuple(loop for loop, (at, within_s) in self._seen.items() if now - at > within_s)

@@ -1,0 +1,306 @@
+"""Makes the API's deployments ours: what the files ask for is inspected, registered, and kept registered.
+
+Invariants: a deployment that did not change costs no request; one that fails concerns only itself; one that was
+dropped from the files is paused, never deleted unless on_remove says so; a file that is broken now drops nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from runnerd.backoff import Backoff
+from runnerd.errors import ApiAway, ApiDenied, ApiRejected
+from runnerd.inspection import InspectionFailure
+from runnerd.inspector import Inspector
+from runnerd.journal import Journal, Registration
+from runnerd.logs import Log
+from runnerd.model import Config, Deployment, DeploymentInfo, Inspection, Problem
+from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
+from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
+from runnerd.pulse import Pulse
+from runnerd.registry import Entry, Key, Registry, key_of
+
+_LOOP = "register"
+_REGISTER_BOUND_S = 3600.0  # inspecting a thousand flows takes its time
+
+
+class DeploymentApi(Protocol):
+    """What the registrar asks of Prefect."""
+
+    async def server(self) -> ServerInfo: ...
+    async def ensure_flow(self, name: str, tags: Sequence[str]) -> str: ...
+    async def apply_deployment(
+        self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
+    ) -> DeploymentInfo: ...
+    async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]: ...
+    async def pause_deployment(self, deployment_id: str) -> bool: ...
+    async def delete_deployment(self, deployment_id: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a reading of the configuration changed, by the deployments' names."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: int = 0
+
+
+class Registrar:
+    """`registered` is called whenever deployments have become known to the API, so that they are polled for."""
+
+    def __init__(
+        self,
+        *,
+        api: DeploymentApi,
+        inspector: Inspector,
+        journal: Journal,
+        registry: Registry,
+        url: str,
+        log: Log,
+        pulse: Pulse,
+        backoff: Callable[[], Backoff],
+        registered: Callable[[], None],
+    ) -> None:
+        self._api = api
+        self._inspector = inspector
+        self._journal = journal
+        self._registry = registry
+        self._url = url
+        self._log = log
+        self._pulse = pulse
+        self._backoff = backoff
+        self._registered = registered
+        self._todo: dict[Key, Deployment] = {}
+        self._to_drop: list[Registration] = []
+        self._work = asyncio.Event()
+        self.settled = asyncio.Event()  # set while everything wanted has been dealt with
+
+    # --- what the files want --------------------------------------------------------------------------------------
+
+    def want(self, config: Config) -> Changes:
+        """Take a reading of the configuration: the registry shows it at once, the API is told by `keep`."""
+        wanted = {key_of(deployment): deployment for deployment in config.deployments}
+        added, changed, same = [], [], 0
+        for key, deployment in wanted.items():
+            old = self._registry.get(key)
+            if old is None:
+                added.append(deployment.name)
+                self._put_new(deployment)
+            elif _differs(old.deployment, deployment):
+                changed.append(old.full_name)
+                self._put_again(old, deployment)
+            else:
+                same += 1
+                self._put_again(old, deployment)
+        removed = self._drop_unwanted(set(wanted))
+        self._plan_drops(config, wanted)
+        self.settled.clear()
+        self._work.set()
+        return Changes(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=same)
+
+    def _put_new(self, deployment: Deployment) -> None:
+        self._registry.put(Entry(deployment=deployment, problem=deployment.problem, invalid=bool(deployment.problem)))
+        self._todo[key_of(deployment)] = deployment
+
+    def _put_again(self, old: Entry, deployment: Deployment) -> None:
+        """The files were read again: a flow whose code failed last time is tried again as well."""
+        invalid = deployment.problem is not None
+        self._registry.put(replace(old, deployment=deployment, problem=deployment.problem, invalid=invalid))
+        self._todo[key_of(deployment)] = deployment
+
+    def _drop_unwanted(self, wanted: set[Key]) -> list[str]:
+        gone = [entry for entry in self._registry.entries() if key_of(entry.deployment) not in wanted]
+        for entry in gone:
+            self._registry.remove(key_of(entry.deployment))
+            self._todo.pop(key_of(entry.deployment), None)
+        return [entry.full_name for entry in gone]
+
+    def _plan_drops(self, config: Config, wanted: dict[Key, Deployment]) -> None:
+        """What the API has from us and no file asks for; a file with a problem may still want what it had."""
+        broken = {problem.place.file for problem in config.problems if problem.place is not None}
+        self._to_drop = [
+            one
+            for one in self._journal.registrations(self._url)
+            if key_of(one.deployment) not in wanted and one.deployment.place.file not in broken
+        ]
+
+    # --- telling the API --------------------------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Work off what is wanted, for ever; again and again while the API is away."""
+        backoff = self._backoff()
+        while True:
+            self._pulse.beat(_LOOP, within_s=float("inf"))
+            await self._work.wait()
+            self._work.clear()
+            self._pulse.beat(_LOOP, within_s=_REGISTER_BOUND_S)
+            try:
+                await self._work_off()
+            except (ApiAway, ApiDenied) as error:
+                self._work.set()
+                await asyncio.sleep(backoff.next_s(error))
+                continue
+            backoff = self._backoff()
+            if not self._work.is_set():
+                self.settled.set()
+
+    async def _work_off(self) -> None:
+        self._settle_unchanged(list(self._todo.values()))
+        self._registered()
+        if self._todo:
+            major = (await self._api.server()).major
+            await self._register_all(list(self._todo.values()), major)
+            self._registered()
+        await self._drop_all()
+
+    def _settle_unchanged(self, todo: list[Deployment]) -> None:
+        """What needs no request: deployments that the API has exactly as they are wanted."""
+        known = {key_of(one.deployment): one for one in self._journal.registrations(self._url)}
+        remembered = self._inspector.remembered(todo)
+        for deployment in todo:
+            key = key_of(deployment)
+            before, inspection = known.get(key), remembered.get(key)
+            if before is None or inspection is None or before.paused:
+                continue
+            body = deployment_body(deployment, inspection, major=before.major)
+            if not isinstance(body, Problem) and deployment_fingerprint(body, self._url) == before.fingerprint:
+                self._settle(deployment, before, inspection.flow_name)
+
+    async def _register_all(self, todo: list[Deployment], major: int) -> None:
+        known = {key_of(one.deployment): one for one in self._journal.registrations(self._url)}
+        findings = await self._inspector.inspect(todo)
+        for deployment in todo:
+            key = key_of(deployment)
+            if self._todo.get(key) is not deployment:
+                continue  # read again meanwhile
+            finding = findings[key]
+            if isinstance(finding, InspectionFailure):
+                self._fail(deployment, finding.message)
+                continue
+            try:
+                await self._register(deployment, finding, major, known.get(key))
+            except ApiRejected as error:
+                self._fail(deployment, f"the API rejects it: {error}")
+
+    async def _register(
+        self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
+    ) -> None:
+        rival = self._rival(deployment, inspection.flow_name)
+        if rival is not None:
+            self._fail(deployment, f"the deployment {inspection.flow_name}/{deployment.name} is already at {rival}")
+            return
+        if deployment.flow_name not in (None, inspection.flow_name):
+            self._fail(deployment, f"flow_name is {deployment.flow_name}, but the code says {inspection.flow_name}")
+            return
+        body = deployment_body(deployment, inspection, major=major)
+        if isinstance(body, Problem):
+            self._fail(deployment, body.message)
+            return
+        fingerprint = deployment_fingerprint(body, self._url)
+        if before is not None and not before.paused and before.fingerprint == fingerprint:
+            self._settle(deployment, before, inspection.flow_name)
+            return
+        paused = deployment.paused or await self._paused_by_somebody(before)
+        flow_id = await self._api.ensure_flow(inspection.flow_name, ())
+        info = await self._api.apply_deployment(body, flow_id=flow_id, paused=paused)
+        registration = Registration(
+            url=self._url,
+            flow=inspection.flow_name,
+            name=deployment.name,
+            deployment_id=info.id,
+            fingerprint=fingerprint,
+            major=major,
+            deployment=deployment,
+        )
+        self._journal.save_registration(registration)
+        self._log.info("registered", deployment=f"{inspection.flow_name}/{deployment.name}", id=info.id)
+        self._settle(deployment, registration, inspection.flow_name, paused=info.paused)
+
+    async def _paused_by_somebody(self, before: Registration | None) -> bool:
+        """A deployment that an operator paused in Prefect stays paused when its file changes."""
+        if before is None or before.paused:
+            return False
+        found = await self._api.read_deployments([before.deployment_id])
+        return bool(found) and found[0].paused
+
+    def _rival(self, deployment: Deployment, flow: str) -> str | None:
+        """Where another entrypoint claims the same flow and name: the API would take them for one."""
+        for entry in self._registry.entries():
+            same = entry.flow == flow and entry.deployment.name == deployment.name
+            if same and key_of(entry.deployment) != key_of(deployment) and entry.deployment_id is not None:
+                return str(entry.deployment.place)
+        return None
+
+    def _settle(self, deployment: Deployment, known: Registration, flow: str, *, paused: bool | None = None) -> None:
+        """The API has it as it is wanted."""
+        key = key_of(deployment)
+        entry = self._registry.get(key)
+        if entry is None:
+            return
+        self._todo.pop(key, None)
+        paused = entry.paused if paused is None else paused
+        self._registry.put(replace(entry, flow=flow, deployment_id=known.deployment_id, paused=paused))
+        if _differs(known.deployment, deployment) or known.deployment.place != deployment.place:
+            self._journal.save_registration(replace(known, deployment=deployment))
+
+    def _fail(self, deployment: Deployment, why: str) -> None:
+        """It cannot be registered as it is wanted; what the API has of it from before goes on."""
+        key = key_of(deployment)
+        entry = self._registry.get(key)
+        if entry is None:
+            return
+        self._todo.pop(key, None)
+        self._log.warning("cannot register a deployment", deployment=deployment.name, at=deployment.place, why=why)
+        self._registry.put(replace(entry, problem=why))
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What kept deployments from being registered; what is wrong with their files is told elsewhere."""
+        return tuple(
+            Problem(message=entry.problem, place=entry.deployment.place, deployment=entry.deployment.name)
+            for entry in self._registry.entries()
+            if entry.problem is not None and not entry.invalid
+        )
+
+    async def _drop_all(self) -> None:
+        for one in list(self._to_drop):
+            await self._drop(one)
+            self._to_drop.remove(one)
+
+    async def _drop(self, one: Registration) -> None:
+        delete = one.deployment.on_remove == "delete"
+        if one.paused and not delete:
+            return
+        if delete:
+            await self._api.delete_deployment(one.deployment_id)
+            self._journal.drop_registration(one)
+        elif await self._api.pause_deployment(one.deployment_id):
+            self._journal.save_registration(replace(one, paused=True))
+        else:
+            self._journal.drop_registration(one)  # somebody deleted it
+        self._log.info("dropped", deployment=f"{one.flow}/{one.name}", then=one.deployment.on_remove)
+
+    # --- what others did to them ------------------------------------------------------------------------------------
+
+    def note_gone(self, deployment_ids: set[str]) -> None:
+        """Somebody deleted these in the API: they are registered again, because the files want them."""
+        for one in self._journal.registrations(self._url):
+            if one.deployment_id in deployment_ids:
+                self._journal.drop_registration(one)
+        for deployment_id in deployment_ids:
+            entry = self._registry.by_id(deployment_id)
+            if entry is not None:
+                self._log.warning("a deployment was deleted in the API; registering it again", name=entry.full_name)
+                self._registry.put(replace(entry, deployment_id=None))
+                self._todo[key_of(entry.deployment)] = entry.deployment
+        self.settled.clear()
+        self._work.set()
+
+
+def _differs(one: Deployment, other: Deployment) -> bool:
+    """Whether they ask for different things, wherever they stand."""
+    return replace(one, place=other.place, problem=None) != replace(other, problem=None)

@@ -1,0 +1,260 @@
+"""The table of runs: who may start, who is under way, and what becomes of one that goes wrong.
+
+Invariants: slots are counted from the table, never from a counter; whatever goes wrong in one run is contained
+here, in one place, and the others never notice; leaving the supervisor detaches every run and ends none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from runnerd.errors import JournalError
+from runnerd.limits import Bucket, Caps, Claimant, admit
+from runnerd.machine import Intent, Phase, RunRecord
+from runnerd.model import FlowRun
+from runnerd.registry import Registry
+from runnerd.run import Run, Tools
+from runnerd.spawner.protocol import Record
+
+_REVIVE_FIRST_S = 5.0
+_REVIVE_CAP_S = 300.0
+_REFUSED_FIRST_S = 20.0
+_REFUSED_CAP_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What became of a batch of offers: those claimed, those left and why, and when a start_rate token is next due."""
+
+    claimed: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A run the API would not give us: left alone until `until` (monotonic), longer each time."""
+
+    count: int
+    until: float
+    why: str
+
+
+class Supervisor:
+    """Owns every run of this host. `freed` is called when a slot has become free."""
+
+    def __init__(
+        self,
+        *,
+        tools: Tools,
+        registry: Registry,
+        caps: Callable[[], Caps],
+        start_rate: Callable[[], float],
+        clock: Callable[[], float],
+        freed: Callable[[], None],
+    ) -> None:
+        self._tools = tools
+        self._registry = registry
+        self._caps = caps
+        self._start_rate = start_rate
+        self._clock = clock
+        self._freed = freed
+        self._bucket = Bucket(rate=start_rate(), tokens=max(1.0, start_rate()), at=clock())
+        self._runs: dict[str, Run] = {}
+        self._refused: dict[str, Refusal] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._shepherds: set[asyncio.Task[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self.contained = 0  # exceptions of single runs, for status and metrics
+        self.draining: str | None = None  # why nothing new is claimed, while somebody wants it so
+        self.journal_problem: str | None = None  # why nothing new can be claimed; tried again at each offer
+
+    # --- the table ----------------------------------------------------------------------------------------------
+
+    def records(self) -> list[RunRecord]:
+        """Every run that is not done."""
+        return [run.record for run in self._runs.values()]
+
+    def run(self, run_id: str) -> Run | None:
+        return self._runs.get(run_id)
+
+    @property
+    def emptied(self) -> asyncio.Event:
+        """Set while no run is under way."""
+        return self._emptied
+
+    async def wait_change(self) -> None:
+        """Wait until some run's record is another one."""
+        changed = asyncio.get_running_loop().create_future()
+        self._waiters.append(changed)
+        await changed
+
+    def note_change(self) -> None:
+        """A record has changed; called after it is on disk."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def attach(self, tasks: asyncio.TaskGroup) -> None:
+        """From now on runs live in these tasks."""
+        self._tasks = tasks
+
+    def detach(self) -> None:
+        """Leave every run as it is: detaching is cancelling, and cancelling ends no process."""
+        for task in self._shepherds:
+            task.cancel()
+
+    # --- taking on runs -----------------------------------------------------------------------------------------
+
+    def adopt(self, records: Iterable[RunRecord]) -> None:
+        """Go on with what the journal says was under way."""
+        for record in records:
+            self._tools.log.info("adopted", run=record.id, deployment=record.deployment, phase=record.phase)
+            self._begin(Run(record=record, tools=self._tools))
+
+    def adopt_unknown(self, seen: Record) -> None:
+        """A flow run the spawner has and the journal has not: settle it all the same."""
+        record = RunRecord(
+            id=seen.key, name=seen.key, deployment_id=None, deployment="?", flow="?", phase=Phase.RUNNING,
+            transition_id=str(uuid.uuid4()), created_at=seen.started_at or datetime.now(UTC), attempt=seen.attempt,
+            identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at,
+        )  # fmt: skip
+        self._tools.log.warning("adopted a run the journal does not know", run=seen.key)
+        self._begin(Run(record=record, tools=self._tools))
+
+    def offer(self, offers: Sequence[FlowRun]) -> Offered:
+        """Claim as many of these as the limits allow, in this order."""
+        if self.draining is not None:
+            return Offered(skipped=dict.fromkeys((run.id for run in offers), self.draining))
+        now = self._clock()
+        fresh = [run for run in offers if run.id not in self._runs and not self._left_alone(run.id, now)]
+        live = [_claimant_of(record) for record in self.records()]
+        admission = admit([_claimant(run) for run in fresh], live, self._caps())
+        by_id = {run.id: run for run in fresh}
+        claimed: list[str] = []
+        for run_id in admission.admitted:
+            bucket = self._bucket_now(now).take(now)
+            if bucket is None:
+                left = dict.fromkeys(admission.admitted[len(claimed) :], "limits.start_rate is reached")
+                wait_s = self._bucket.wait_s(now)
+                return Offered(claimed=tuple(claimed), skipped={**admission.skipped, **left}, wait_s=wait_s)
+            if not self._claim(by_id[run_id]):
+                left = dict.fromkeys((run.id for run in fresh), self.journal_problem or "")
+                return Offered(claimed=tuple(claimed), skipped=left)
+            self._bucket = bucket
+            claimed.append(run_id)
+        return Offered(claimed=tuple(claimed), skipped=admission.skipped)
+
+    def _bucket_now(self, now: float) -> Bucket:
+        rate = self._start_rate()
+        if rate != self._bucket.rate:
+            self._bucket = Bucket(rate=rate, tokens=min(self._bucket.tokens, max(1.0, rate)), at=now)
+        return self._bucket
+
+    def _left_alone(self, run_id: str, now: float) -> bool:
+        refusal = self._refused.get(run_id)
+        return refusal is not None and now < refusal.until
+
+    def claim_now(self, offer: FlowRun) -> bool:
+        """Claim this one whatever the limits say: somebody asked for it here and now."""
+        return offer.id not in self._runs and self._claim(offer)
+
+    def _claim(self, offer: FlowRun) -> bool:
+        """Journal the intention to claim and begin. False when it cannot be recorded: then it is not claimed."""
+        entry = self._registry.by_id(offer.deployment_id)
+        before = self._tools.journal.run(offer.id)
+        record = RunRecord(
+            id=offer.id,
+            name=offer.name,
+            deployment_id=offer.deployment_id,
+            deployment=entry.deployment.name if entry else "?",
+            flow=(entry.flow if entry else None) or "?",
+            transition_id=str(uuid.uuid4()),
+            created_at=self._tools.now(),
+            tags=offer.tags,
+            attempt=before.attempt + 1 if before else 1,
+            user=entry.deployment.run.user if entry else None,
+        )
+        try:
+            self._tools.journal.save(record, "claiming")
+        except JournalError as error:
+            if self.journal_problem is None:
+                self._tools.log.error("nothing new is claimed", why=str(error))
+            self.journal_problem = str(error)
+            return False
+        self.journal_problem = None
+        self._begin(Run(record=record, tools=self._tools, before=before))
+        self._tools.changed(record)
+        return True
+
+    # --- shepherding --------------------------------------------------------------------------------------------
+
+    def _begin(self, run: Run) -> None:
+        assert self._tasks is not None, "a run is begun after attach"
+        self._runs[run.record.id] = run
+        self._emptied.clear()
+        task = self._tasks.create_task(self._shepherd(run), name=f"run {run.record.id}")
+        self._shepherds.add(task)
+        task.add_done_callback(self._shepherds.discard)
+
+    async def _shepherd(self, run: Run) -> None:
+        """Take one run to its end; the only place where a run's unexpected exception is caught."""
+        delay_s = _REVIVE_FIRST_S
+        while True:
+            try:
+                await run.live()
+                break
+            except Exception:
+                # A TaskGroup would otherwise cancel every other run. It is taken up again in the phase it is in.
+                self.contained += 1
+                self._tools.log.exception("a run went wrong; it is taken up again", run=run.record.id, in_s=delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(_REVIVE_CAP_S, delay_s * 2)
+        self._let_go(run)
+
+    def _let_go(self, run: Run) -> None:
+        del self._runs[run.record.id]
+        if run.refused is not None:
+            self._note_refusal(run.record.id, run.refused)
+        else:
+            self._refused.pop(run.record.id, None)
+        if not self._runs:
+            self._emptied.set()
+        self._freed()
+
+    def _note_refusal(self, run_id: str, why: str) -> None:
+        """A run that is offered and refused over and over must not be asked for at every poll."""
+        now = self._clock()
+        for stale in [key for key, refusal in self._refused.items() if refusal.until + _REFUSED_CAP_S < now]:
+            del self._refused[stale]
+        count = self._refused[run_id].count + 1 if run_id in self._refused else 1
+        until = now + min(_REFUSED_CAP_S, _REFUSED_FIRST_S * 2 ** min(count - 1, 10))
+        self._refused[run_id] = Refusal(count=count, until=until, why=why)
+
+    # --- ending runs --------------------------------------------------------------------------------------------
+
+    def cancel(self, run_ids: Iterable[str], *, now: bool = False) -> None:
+        for run_id in run_ids:
+            run = self._runs.get(run_id)
+            if run is not None:
+                run.stop(Intent.CANCEL, now=now)
+
+    def evict_all(self, *, now: bool = False) -> None:
+        """End everything because the host stops."""
+        for run in list(self._runs.values()):
+            run.stop(Intent.EVICT, now=now)
+
+
+def _claimant(run: FlowRun) -> Claimant:
+    return Claimant(run_id=run.id, deployment_id=run.deployment_id, tags=run.tags)
+
+
+def _claimant_of(record: RunRecord) -> Claimant:
+    return Claimant(run_id=record.id, deployment_id=record.deployment_id, tags=record.tags)

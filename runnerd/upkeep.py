@@ -1,0 +1,96 @@
+"""What the daemon does on the side: adopting at start, the watchdog, the status line, and forgetting old runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from runnerd.inspector import KEY_PREFIX
+from runnerd.journal import Journal
+from runnerd.link import SpawnerLink
+from runnerd.logs import Log
+from runnerd.machine import Phase
+from runnerd.model import JournalSettings
+from runnerd.pulse import Pulse
+from runnerd.spawner.protocol import Record
+from runnerd.supervisor import Supervisor
+from runnerd.systemd import Systemd
+
+_STATUS_S = 5.0
+_INSPECTIONS_KEPT = timedelta(days=90)
+
+
+async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, log: Log) -> None:
+    """Take over what the last daemon left: its runs by the journal, and what only the spawner knows of."""
+    unfinished = journal.unfinished()
+    supervisor.adopt(unfinished)
+    ours = {record.id for record in unfinished}
+    for seen in link.records():
+        if seen.key in ours:
+            continue
+        if seen.key.startswith(KEY_PREFIX):
+            await _clear(seen, link)
+        elif _is_flow_run(seen.key):
+            await _adopt_stranger(seen, journal, link, supervisor)
+    if unfinished:
+        log.info("adopted all", runs=len(unfinished))
+
+
+async def _clear(seen: Record, link: SpawnerLink) -> None:
+    """An inspection whose daemon died: nobody waits for it."""
+    if seen.phase == "exited":
+        await link.forget(seen.key, seen.attempt)
+    else:
+        await link.stop(seen.key, seen.attempt, reason="evict", timeout_s=0.0)
+
+
+async def _adopt_stranger(seen: Record, journal: Journal, link: SpawnerLink, supervisor: Supervisor) -> None:
+    known = journal.run(seen.key)
+    if known is not None and known.phase is Phase.DONE and known.attempt >= seen.attempt:
+        await link.forget(seen.key, seen.attempt)  # told, and the last daemon died before it could forget
+    else:
+        supervisor.adopt_unknown(seen)
+
+
+def _is_flow_run(key: str) -> bool:
+    try:
+        return str(uuid.UUID(key)) == key
+    except ValueError:
+        return False
+
+
+async def keep_watchdog(*, systemd: Systemd, pulse: Pulse, log: Log) -> None:
+    """Feed the watchdog while every loop makes progress; the API's health has no say in it."""
+    interval_s = systemd.watchdog_s()
+    if interval_s is None:
+        return
+    while True:
+        stuck = pulse.stuck()
+        if stuck:
+            log.error("not feeding the watchdog", stuck=", ".join(stuck))
+        else:
+            systemd.feed_watchdog()
+        await asyncio.sleep(interval_s / 2)
+
+
+async def keep_status(*, systemd: Systemd, text: Callable[[], str]) -> None:
+    """Keep the line that `systemctl status` shows true."""
+    while systemd.present:
+        systemd.status(text())
+        await asyncio.sleep(_STATUS_S)
+
+
+def prune(*, journal: Journal, settings: JournalSettings, now: datetime) -> None:
+    """Forget finished runs beyond journal.keep and journal.max_runs, and remove their output."""
+    for record in journal.prune(before=now - timedelta(seconds=settings.keep_s), max_runs=settings.max_runs):
+        if record.output is None:
+            continue
+        stem = record.output.removesuffix(f".{record.attempt}.log")
+        for attempt in range(1, record.attempt + 1):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{stem}.{attempt}.log")
+    journal.prune_inspections(before=now - _INSPECTIONS_KEPT)

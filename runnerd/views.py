@@ -1,0 +1,120 @@
+"""The documents that `runnerctl` and the control API show; the field names are a contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from runnerd.machine import RunRecord
+from runnerd.model import ApiHealth, FlowRun, Json, Problem
+from runnerd.registry import Entry
+from runnerd.usage import Usage
+
+
+def time_text(at: datetime | None) -> str | None:
+    """RFC 3339 in UTC, to the millisecond."""
+    if at is None:
+        return None
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
+    """One run, as the contract has it."""
+    ended = record.exit
+    exit_document = None
+    if record.ended_at is not None:
+        exit_document = {
+            "code": ended.code if ended else None,
+            "signal": ended.signal if ended else None,
+            "oom": ended.oom if ended else False,
+            "words": record.words,
+        }
+    cpu_s = usage.cpu_s if usage else (ended.cpu_s if ended else None)
+    return {
+        "id": record.id,
+        "name": record.name,
+        "deployment": record.deployment,
+        "flow": record.flow,
+        "phase": record.phase.value,
+        "intent": record.intent.value if record.intent else None,
+        "pid": record.identity.pid if record.identity else None,
+        "pgid": record.pgid,
+        "user": record.user,
+        "start": record.start,
+        "attempt": record.attempt,
+        "tags": list(record.tags),
+        "created_at": time_text(record.created_at),
+        "started_at": time_text(record.started_at),
+        "ended_at": time_text(record.ended_at),
+        "api_state": record.api_state.value if record.api_state else None,
+        "api_state_name": record.api_state_name,
+        "exit": exit_document,
+        "memory_bytes": usage.memory_bytes if usage else (ended.max_rss_bytes if ended else None),
+        "cpu_seconds": cpu_s,
+    }
+
+
+def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None = None) -> Json:
+    """A flow run that is not claimed here (yet); `waiting` says which limit holds it up."""
+    document = {
+        "id": run.id,
+        "name": run.name,
+        "deployment": entry.deployment.name if entry else None,
+        "flow": entry.flow if entry else None,
+        "tags": list(run.tags),
+        "created_at": time_text(run.expected_start_time),
+        "api_state": run.state.type.value,
+        "api_state_name": run.state.name,
+        "waiting": waiting,
+    }
+    absent = "phase intent pid pgid user start started_at ended_at exit memory_bytes cpu_seconds".split()
+    return {**dict.fromkeys(absent), **document}
+
+
+def deployment_document(entry: Entry, *, running: int) -> Json:
+    """One deployment, as the contract has it."""
+    deployment = entry.deployment
+    return {
+        "id": entry.deployment_id,
+        "name": deployment.name,
+        "flow": entry.flow,
+        "file": deployment.place.file,
+        "line": deployment.place.line,
+        "state": entry.state.value,
+        "problem": entry.problem,
+        "next_run_at": None if entry.paused else time_text(entry.next_run_at),
+        "running": running,
+        "limit": entry.limit,
+        "entrypoint": deployment.entrypoint,
+        "tags": list(deployment.tags),
+    }
+
+
+def problem_document(problem: Problem) -> Json:
+    """One thing to mend, with its place."""
+    place = problem.place
+    return {
+        "message": problem.message,
+        "file": place.file if place else None,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "deployment": problem.deployment,
+    }
+
+
+def api_document(url: str, health: ApiHealth) -> Json:
+    return {
+        "url": url,
+        "state": health.condition.value,
+        "since": time_text(health.since),
+        "detail": health.detail,
+    }
+
+
+def limits_document(records: Iterable[RunRecord], *, runs: int, tags: dict[str, int]) -> Json:
+    """Each limit with what is used of it, counted from the live runs."""
+    live = [record for record in records if record.live]
+    by_tag = {
+        tag: {"used": sum(tag in record.tags for record in live), "max": most} for tag, most in sorted(tags.items())
+    }
+    return {"runs": {"used": len(live), "max": runs}, "tags": by_tag}
