@@ -118,9 +118,12 @@ class SpawnerClient:
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+            await asyncio.wait({reading})
+        writer = self._writer
         self._drop("the connection was closed")
+        if writer is not None:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _ask_about_run(self, op: str, **fields: Json) -> Record | None:
         try:
@@ -148,7 +151,7 @@ class SpawnerClient:
         try:
             while (line := await reader.readline()).endswith(b"\n"):
                 self._take(json.loads(line))
-        except (*_READ_ERRORS, SpawnerError) as error:
+        except (*_READ_ERRORS, KeyError, TypeError, AttributeError, SpawnerError) as error:
             cause = _words(error)
         finally:
             if self._writer is writer:

@@ -75,7 +75,7 @@ def record_from_json(value: Json) -> Record:
     """Raises SpawnerError when it is no record."""
     try:
         return _record(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's record: {type(error).__name__}: {error}"
         raise SpawnerError(message) from error
 

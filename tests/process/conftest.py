@@ -1,0 +1,31 @@
+"""Fixtures of the tests that run real processes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from spawner_harness import SpawnerUnderTest
+
+
+@pytest.fixture
+def idle_spawner() -> Iterator[SpawnerUnderTest]:
+    """A directory for a spawner that is not started. Not under pytest's own, which other users cannot enter."""
+    home = Path(tempfile.mkdtemp(prefix="spawner-test-"))
+    home.chmod(0o755)
+    shutil.copy(Path(__file__).with_name("child.py"), home)
+    spawner = SpawnerUnderTest(home)
+    try:
+        yield spawner
+    finally:
+        spawner.clear()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def spawner(idle_spawner: SpawnerUnderTest) -> SpawnerUnderTest:
+    idle_spawner.start()
+    return idle_spawner

@@ -1,0 +1,411 @@
+"""The spawner's socket: who may speak, what nonsense does, when the spawner goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from spawner_harness import (
+    LIMIT_S,
+    SYSTEM_PYTHON,
+    SpawnerUnderTest,
+    needs_root,
+    needs_system_python,
+    wait_until,
+)
+
+from runnerd.errors import SpawnerError
+from runnerd.spawner.client import SpawnerClient, start_spawner
+from runnerd.spawner.identity import start_ticks
+from runnerd.spawner.request import MAX_LINE_BYTES
+
+NOBODY = pwd.getpwnam("nobody").pw_uid
+
+SAY_HELLO = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[1])
+print(sock.makefile().readline(), end="")
+"""
+
+
+class RawClient:
+    """Speaks whatever bytes it is told to."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(LIMIT_S)
+        self.socket.connect(path)
+        self._lines = self.socket.makefile("rb")
+
+    def read(self) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(self._lines.readline())
+        return answer
+
+    def ask(self, line: bytes) -> dict[str, object]:
+        self.socket.sendall(line + b"\n")
+        return self.read()
+
+    def close(self) -> None:
+        self._lines.close()
+        self.socket.close()
+
+
+@contextlib.contextmanager
+def raw(spawner: SpawnerUnderTest) -> Iterator[RawClient]:
+    client = RawClient(spawner.socket)
+    try:
+        assert client.read()["event"] == "hello"
+        yield client
+    finally:
+        client.close()
+
+
+def kind(answer: dict[str, object]) -> tuple[object, object]:
+    error = answer["error"]
+    assert isinstance(error, dict)
+    assert error["message"]
+    return answer["reply"], error["kind"]
+
+
+# --- nonsense -------------------------------------------------------------------------------------------------
+
+SPEC = {
+    "key": "run",
+    "attempt": 0,
+    "argv": ["true"],
+    "environment": {},
+    "working_directory": "/",
+    "output": "/dev/null",
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"id": 1}',
+        b'{"id": 1, "op": "explode"}',
+        b'{"id": 1, "op": ["spawn"]}',
+        b'{"id": 1, "op": "spawn"}',
+        b'{"id": 1, "op": "stop", "key": "run", "attempt": 0}',
+        b'{"id": 1, "op": "stop", "key": "../run", "attempt": 0, "reason": "cancel"}',
+        b'{"id": 1, "op": "stop", "key": "run", "attempt": 0, "reason": "cancel", "timeout_s": NaN}',
+        b'{"id": 1, "op": "signal", "key": "run", "attempt": 0, "signal": 0}',
+        *(
+            json.dumps({"id": 1, "op": "spawn", "spec": {**SPEC, **wrong}}).encode()
+            for wrong in (
+                {"key": ".hidden"},
+                {"key": "a/b"},
+                {"key": "k" * 129},
+                {"attempt": -1},
+                {"attempt": True},
+                {"argv": []},
+                {"argv": [""]},
+                {"argv": ["a\0b"]},
+                {"argv": "true"},
+                {"environment": None},
+                {"environment": {"A=B": "c"}},
+                {"environment": {"A": 1}},
+                {"environment": {"A": "\ud800"}},
+                {"working_directory": "relative"},
+                {"output": None},
+                {"umask": 0o1000},
+                {"nice": 20},
+                {"rlimits": {"no_such": [1, 1]}},
+                {"rlimits": {"nofile": [1]}},
+                {"stop_signal": 65},
+                {"runtime_max_s": -1},
+            )
+        ),
+    ],
+)
+def test_nonsense_is_answered_and_ends_nothing(spawner: SpawnerUnderTest, line: bytes) -> None:
+    with raw(spawner) as client:
+        assert kind(client.ask(line))[1] == "bad-request"
+        assert client.ask(b'{"id": 2, "op": "list"}') == {"reply": 2, "ok": []}
+    assert "Traceback" not in spawner.said()
+
+
+def test_oversized_line_is_answered_once_and_skipped(spawner: SpawnerUnderTest) -> None:
+    with raw(spawner) as client:
+        answer = client.ask(b'{"id": 1, "op": "' + b"x" * (MAX_LINE_BYTES + 100_000) + b'"}')
+        assert kind(answer) == (None, "bad-request")
+        assert client.ask(b'{"id": 2, "op": "list"}') == {"reply": 2, "ok": []}
+
+
+def test_many_requests_in_one_piece_and_one_in_many(spawner: SpawnerUnderTest) -> None:
+    with raw(spawner) as client:
+        client.socket.sendall(b"".join(b'{"id": %d, "op": "list"}\n' % number for number in range(100)))
+        assert [client.read()["reply"] for _ in range(100)] == list(range(100))
+        for byte in b'{"id": "a", "op": "list"}\n':
+            client.socket.sendall(bytes([byte]))
+        assert client.read()["reply"] == "a"
+
+
+def test_client_that_does_not_read_is_dropped(spawner: SpawnerUnderTest) -> None:
+    with raw(spawner) as deaf, raw(spawner) as other:
+        # An answer carries the request's id back, so this is 30 MiB that nobody reads.
+        request = json.dumps({"op": "list", "id": "x" * 2**20}).encode() + b"\n"
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            for _ in range(30):
+                deaf.socket.sendall(request)
+            while deaf.socket.recv(2**20):
+                pass
+            raise BrokenPipeError
+        assert other.ask(b'{"id": 2, "op": "list"}') == {"reply": 2, "ok": []}
+    wait_until(lambda: "dropped a client that does not read" in spawner.said(), "the log line")
+
+
+def test_client_that_vanishes_ends_nothing(spawner: SpawnerUnderTest) -> None:
+    for _ in range(20):
+        with raw(spawner) as client:
+            client.socket.sendall(b'{"id": 1, "op": "list"}\n{"id": 2, "op"')
+    with raw(spawner) as client:
+        assert client.ask(b'{"id": 3, "op": "list"}') == {"reply": 3, "ok": []}
+
+
+def test_keys_of_a_newer_client_are_ignored(spawner: SpawnerUnderTest) -> None:
+    spec = {**SPEC, "output": str(spawner.home / "out"), "colour": "blue"}
+    with raw(spawner) as client:
+        client.socket.sendall(json.dumps({"id": 1, "op": "spawn", "spec": spec, "haste": 9}).encode() + b"\n")
+        assert client.read()["event"] == "started"
+
+
+# --- who may speak ----------------------------------------------------------------------------------------------
+
+
+def hello_as_nobody(spawner: SpawnerUnderTest) -> subprocess.CompletedProcess[str]:
+    command = [SYSTEM_PYTHON, "-I", "-c", SAY_HELLO, spawner.socket]
+    return subprocess.run(
+        command, user="nobody", extra_groups=[], text=True, capture_output=True, timeout=LIMIT_S, cwd="/"
+    )
+
+
+@needs_root
+@needs_system_python
+def test_socket_is_closed_to_others(spawner: SpawnerUnderTest) -> None:
+    assert os.stat(spawner.socket).st_mode & 0o777 == 0o600
+    assert "PermissionError" in hello_as_nobody(spawner).stderr
+
+
+@needs_root
+@needs_system_python
+def test_others_are_turned_away_even_if_the_socket_is_open(spawner: SpawnerUnderTest) -> None:
+    os.chmod(spawner.socket, 0o666)
+    answer = json.loads(hello_as_nobody(spawner).stdout)
+    assert kind(answer) == (None, "not-permitted")
+    assert str(NOBODY) in answer["error"]["message"]
+
+
+@needs_root
+@needs_system_python
+def test_owner_may_speak(idle_spawner: SpawnerUnderTest) -> None:
+    idle_spawner.start("--owner", str(NOBODY))
+    assert os.stat(idle_spawner.socket).st_uid == NOBODY
+    assert json.loads(hello_as_nobody(idle_spawner).stdout)["event"] == "hello"
+
+
+def test_client_says_why_it_was_turned_away(idle_spawner: SpawnerUnderTest) -> None:
+    """A server of our own, because the test's own user is never turned away."""
+
+    async def go() -> None:
+        async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'{"reply": null, "error": {"kind": "not-permitted", "message": "uid 5 may not"}}\n')
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_unix_server(turn_away, idle_spawner.socket):
+            with pytest.raises(SpawnerError, match="cannot use the spawner: uid 5 may not") as refusal:
+                async with idle_spawner.link():
+                    pass
+            assert refusal.value.refused
+
+    asyncio.run(go())
+
+
+def test_client_says_what_is_missing(idle_spawner: SpawnerUnderTest) -> None:
+    async def go() -> None:
+        with pytest.raises(SpawnerError, match=r"cannot reach the spawner at .*: No such file or directory"):
+            async with idle_spawner.link():
+                pass
+        client = SpawnerClient(socket_path="/none", on_record=lambda _: None, on_lost=lambda: None)
+        with pytest.raises(SpawnerError, match="cannot ask the spawner to ping: not connected"):
+            await client.ping()
+
+    asyncio.run(go())
+
+
+def test_client_waits_no_longer_than_its_limit(idle_spawner: SpawnerUnderTest) -> None:
+    async def go() -> None:
+        done = asyncio.Event()
+
+        async def say_hello_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'{"event": "hello", "version": "9", "pid": 1, "records": [], "more": {}}\n')
+            await done.wait()
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_unix_server(say_hello_only, idle_spawner.socket):
+            client = SpawnerClient(
+                socket_path=idle_spawner.socket,
+                on_record=lambda _: None,
+                on_lost=lambda: None,
+                timeout_s=0.05,
+            )
+            assert await client.connect() == []
+            assert client.spawner_version == "9"
+            with pytest.raises(SpawnerError, match=r"did not answer within 0.05 s"):
+                await client.ping()
+            done.set()
+            await client.close()
+
+    asyncio.run(go())
+
+
+# --- one spawner ------------------------------------------------------------------------------------------------
+
+
+def test_second_spawner_of_a_directory_is_refused(spawner: SpawnerUnderTest) -> None:
+    first = spawner.process
+    second = spawner.start_only()
+    try:
+        with second:
+            assert second.wait(LIMIT_S) == 75
+    finally:
+        spawner.process = first
+    assert f"cannot serve {spawner.runtime_dir}: another spawner does" in spawner.said()
+    with raw(spawner) as client:
+        assert client.ask(b'{"id": 1, "op": "list"}') == {"reply": 1, "ok": []}
+
+
+def test_socket_of_a_killed_spawner_is_replaced(spawner: SpawnerUnderTest) -> None:
+    spawner.end(signal.SIGKILL)
+    assert os.path.exists(spawner.socket)
+    spawner.start()
+    with raw(spawner):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--runtime-dir", "/tmp/x"], 64, "--socket is missing"),
+        (["--socket", "/tmp/x/s"], 64, "--runtime-dir is missing"),
+        (["--socket"], 64, "--socket is missing"),
+        (["--explode"], 64, "there is no option --explode"),
+        (["--socket=/a", "--runtime-dir=/b", "--owner=me"], 64, "--owner must be a numeric user id, not 'me'"),
+        (["--socket=/a", "--runtime-dir=/b", "--background"], 64, "--log is missing"),
+        (["--socket=/a", "--runtime-dir=/dev/null/x"], 71, "cannot use /dev/null/x: Not a directory"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], status: int, words: str) -> None:
+    command = [sys.executable, "-m", "runnerd.spawner", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert result.returncode == status
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_socket_path_that_cannot_be(idle_spawner: SpawnerUnderTest) -> None:
+    idle_spawner.arguments = ["--socket", "/nowhere/s", "--runtime-dir", str(idle_spawner.runtime_dir)]
+    idle_spawner.start_only()
+    assert idle_spawner.wait() == 71
+    assert "cannot serve /nowhere/s: No such file or directory" in idle_spawner.said()
+
+
+# --- when it goes -----------------------------------------------------------------------------------------------
+
+
+def test_idle_spawner_goes_when_the_last_client_has_gone(idle_spawner: SpawnerUnderTest) -> None:
+    idle_spawner.start("--exit-when-idle")
+
+    async def go() -> None:
+        async with idle_spawner.link() as link:
+            await link.client.spawn(idle_spawner.spec("run", "true"))
+            await link.until("run", "exited")
+
+    asyncio.run(go())
+    assert idle_spawner.wait() == 0
+    assert [path.name for path in idle_spawner.records.iterdir()] == ["run.0.json"]
+
+
+def test_spawner_with_a_live_run_is_not_idle(idle_spawner: SpawnerUnderTest) -> None:
+    idle_spawner.start("--exit-when-idle")
+
+    async def start() -> int:
+        async with idle_spawner.link() as link:
+            record = await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
+            assert record.identity is not None
+            return record.identity.pid
+
+    pid = asyncio.run(start())
+
+    async def look_again() -> None:
+        async with idle_spawner.link() as link:
+            assert link.replayed["run", 0].phase == "running"
+
+    asyncio.run(look_again())
+    os.kill(pid, signal.SIGKILL)
+    assert idle_spawner.wait() == 0
+    (path,) = idle_spawner.records.iterdir()
+    assert json.loads(path.read_text())["exit"]["signal"] == signal.SIGKILL
+
+
+def test_spawner_nobody_comes_to_goes(idle_spawner: SpawnerUnderTest) -> None:
+    idle_spawner.start_only("--exit-when-idle", program=("spawner-impatient",))
+    assert idle_spawner.wait() == 0
+    assert "idle; going" in idle_spawner.said()
+
+
+def test_start_spawner_in_the_background(idle_spawner: SpawnerUnderTest) -> None:
+    spawner = idle_spawner
+
+    async def start() -> None:
+        await start_spawner(
+            socket_path=spawner.socket,
+            runtime_dir=str(spawner.runtime_dir),
+            owner=None,
+            log_file=str(spawner.log),
+        )
+
+    async def go() -> int:
+        await start()
+        async with spawner.link() as link:
+            pid = int((await link.client.ping())["pid"])
+            assert os.getsid(pid) != os.getsid(0)
+            assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
+            with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*another spawner does"):
+                await start()
+            return pid
+
+    pid = asyncio.run(go())
+    ticks = start_ticks(pid)
+    wait_until(lambda: start_ticks(pid) is None or start_ticks(pid) != ticks, "it to go, as it is idle")
+    assert spawner.said().startswith("runnerd-spawner: serving ")
+
+
+def test_start_spawner_tells_why_it_cannot(idle_spawner: SpawnerUnderTest) -> None:
+    async def go() -> None:
+        with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*cannot use /dev/null/x"):
+            await start_spawner(
+                socket_path=idle_spawner.socket,
+                runtime_dir="/dev/null/x",
+                owner=None,
+                log_file=str(idle_spawner.log),
+            )
+
+    asyncio.run(go())
