@@ -70,14 +70,14 @@ def refuse_unsupported(deployment: Map, flaws: Flaws) -> None:
     """Triggers, SLAs, unresolved templates, and numbers that JSON has not."""
     for key in ("triggers", "sla"):
         if deployment.get(key):
-            flaws.add((key,), f"{key} are not supported; remove them, or make an automation", deployment.key_place(key))
+            flaws.add((key,), f"{key}: not supported; remove it, or make an automation", deployment.key_place(key))
     for key in ("parameters", "tags", "entrypoint", "version", "schedules", "schedule", "work_pool"):
         for path, value in _leaves((key,), deployment.get(key)):
             if isinstance(value, str) and _TEMPLATE.search(value):
                 message = f"{dotted(path)}: runnerd fills in no templates; write the value itself"
                 flaws.add(path, message, value_place(deployment, path))
             elif isinstance(value, float) and not math.isfinite(value) and not flaws.at(*path):
-                message = f"{dotted(path)}: {value} is not a number JSON can carry; quote it if text is meant"
+                message = f"{dotted(path)}: {show(value)} is not a number JSON can carry; quote it if text is meant"
                 flaws.add(path, message, value_place(deployment, path))
 
 

@@ -72,14 +72,14 @@ def run_settings(values: Values, *, python: str, working_directory: str) -> RunS
 def _python(value: Json) -> str:
     text = line(value)
     if "/" in text and not os.path.isabs(text):
-        raise ValueError(f"{text!r} must be an absolute path, or a name without '/' to look up in PATH")
+        raise ValueError(f"must be an absolute path, or a name without '/' to look up in PATH, not {text!r}")
     return text
 
 
 def _positive_size(value: Json) -> int | None:
     size = parse_size(value)
     if size == 0:
-        raise ValueError("must be more than 0")
+        raise ValueError(f"must be more than 0, not {value!r}")
     return size
 
 
@@ -88,7 +88,7 @@ def _quota(value: Json) -> float | None:
         return None
     percent = parse_percent(str(value))
     if percent <= 0:
-        raise ValueError("must be more than 0%")
+        raise ValueError(f"must be more than 0%, not {value!r}")
     return percent
 
 

@@ -49,7 +49,7 @@ class ScheduleReader:
                 if node is None:
                     flaws.add(path, f"{dotted(path)} is empty; remove it", value_place(deployment, path))
                 found.append(self._one(node, path, flaws))
-        _check_slugs(nodes, flaws)
+            _check_slugs(nodes, flaws)
         return tuple(schedule for schedule in found if schedule is not None)
 
     def _one(self, node: Json, path: Path, flaws: Flaws) -> Schedule | None:
@@ -90,13 +90,12 @@ def _unknown_zone(name: str) -> str:
     known: Collection[str] = zoneinfo.available_timezones()
     if not known:
         return f"cannot look up {name!r}: this host has no time zone data; install tzdata"
-    spelt_otherwise = [zone for zone in known if zone.lower() == name.lower()]
-    return f"there is no time zone {name!r}{near(name, spelt_otherwise or known)}"
+    return f"there is no time zone {name!r}{near(name, known)}"
 
 
 def _check_slugs(nodes: Json, flaws: Flaws) -> None:
     seen: set[str] = set()
-    for index, node in enumerate(nodes or ()):
+    for index, node in enumerate(nodes):
         slug = node.get("slug") if isinstance(node, Map) else None
         if isinstance(slug, str) and slug in seen:
             path = ("schedules", index, "slug")

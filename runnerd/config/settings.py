@@ -147,14 +147,14 @@ def _right_url(host: str, path: str, text: str) -> str:
 def _host_name(value: Json) -> str:
     name = line(value)
     if "/" in name or "%" in name:
-        raise ValueError(f"{name!r} must not have '/' or '%' in it")
+        raise ValueError(f"must not have '/' or '%' in it, as in {name!r}")
     return name
 
 
 def _rate(value: Json) -> float:
     rate = parse_rate(value)
     if rate <= 0:
-        raise ValueError("must be more than 0")
+        raise ValueError(f"must be more than 0, not {value!r}")
     return rate
 
 

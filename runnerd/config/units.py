@@ -185,7 +185,7 @@ def parse_signal(value: str | int) -> int:
         names = {s.name: int(s) for s in signal.Signals}
         full = text if text.startswith("SIG") else f"SIG{text}"
         if full not in names:
-            raise ValueError(f"there is no signal {text!r}{near(full.upper(), names)}")
+            raise ValueError(f"there is no signal {text!r}{near(full, names)}")
         number = names[full]
     if number == signal.SIGSTOP:
         raise ValueError("SIGSTOP does not end a process; use SIGTERM, SIGINT or another one that does")
@@ -201,5 +201,7 @@ def format_signal(number: int) -> str:
 
 def near(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for a misspelt word, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    words = list(known)
+    in_other_case = [found for found in words if found.lower() == word.lower()]
+    found = in_other_case or difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""

@@ -80,8 +80,12 @@ def read_section(node: Json, table: Table, path: tuple[str | int, ...], flaws: F
             said[name] = None if value is None else reader(value)
             places[name] = node.value_place(key)
         except ValueError as error:
-            flaws.add((*path, key), f"{dotted((*path, key))}: {error}", node.value_place(key))
+            flaws.add((*path, key), _sentence(dotted((*path, key)), str(error)), node.value_place(key))
     return Values(said, places)
+
+
+def _sentence(subject: str, wrong: str) -> str:
+    return f"{subject} {wrong}" if wrong.startswith("must ") else f"{subject}: {wrong}"
 
 
 def as_written(node: Map, key: str) -> Json:
@@ -118,7 +122,7 @@ def duration(value: Json) -> float:
 def positive_duration(value: Json) -> float:
     seconds = parse_duration(value)
     if seconds <= 0:
-        raise ValueError(f"{value!r} must be more than 0")
+        raise ValueError(f"must be more than 0, not {value!r}")
     return seconds
 
 

@@ -6,6 +6,7 @@ schema: `x-expect` where a type or pattern needs words, else its own keywords; a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ def describe(error: Any, node: Json) -> list[Flaw]:
     if "propertyNames" in error.schema_path:
         message = f"{dotted(path)} has the key {show(error.instance)}; a key is {error.schema['x-expect']}"
         return [Flaw((*path, error.instance), message, key_place(node, path, error.instance))]
-    words = _SENTENCES.get(error.validator, _other)(error)
+    words = _SENTENCES.get(error.validator, _other)(error, _spelt(node, path) or show(error.instance))
     subject = dotted(path) or error.schema.get("title", "this")
     return [Flaw(tuple(path), f"{subject} {words}", value_place(node, path))]
 
@@ -76,7 +77,13 @@ def _missing_keys(error: Any, path: Path, node: Json) -> list[Flaw]:
     return [Flaw(tuple(path), f"{where} needs {key!r}", value_place(node, path))]
 
 
-def _wrong_type(error: Any) -> str:
+def _spelt(node: Json, path: Path) -> str | None:
+    """A number or boolean as it was written: 0027 would else be shown as the 23 that YAML makes of it."""
+    parent = _parent(node, path) if path else None
+    return parent.spelling.get(str(path[-1])) if isinstance(parent, Map) else None
+
+
+def _wrong_type(error: Any, shown: str) -> str:
     value = error.instance
     expected = error.schema.get("x-expect")
     if expected is None:
@@ -84,37 +91,37 @@ def _wrong_type(error: Any) -> str:
         expected = " or ".join(_TYPES[kind] for kind in kinds if kind != "null")
     is_bare = isinstance(value, (bool, int, float))
     hint = "; quote it" if is_bare and "text" in expected else ""
-    return f"must be {expected}, not {show(value)}{hint}"
+    return f"must be {expected}, not {shown}{hint}"
 
 
-def _out_of_range(error: Any) -> str:
-    schema, value = error.schema, show(error.instance)
+def _out_of_range(error: Any, shown: str) -> str:
+    schema = error.schema
     if "minimum" in schema and "maximum" in schema:
-        return f"must be between {schema['minimum']} and {schema['maximum']}, not {value}"
+        return f"must be between {schema['minimum']} and {schema['maximum']}, not {shown}"
     if "exclusiveMinimum" in schema:
-        return f"must be more than {schema['exclusiveMinimum']}, not {value}"
-    return f"must be at least {schema['minimum']}, not {value}"
+        return f"must be more than {schema['exclusiveMinimum']}, not {shown}"
+    return f"must be at least {schema['minimum']}, not {shown}"
 
 
-def _not_listed(error: Any) -> str:
+def _not_listed(error: Any, shown: str) -> str:
     choices = [choice for choice in error.validator_value if choice is not None]
     hint = near(error.instance, choices) if isinstance(error.instance, str) else ""
-    return f"must be one of {', '.join(choices)}, not {show(error.instance)}{hint}"
+    return f"must be one of {', '.join(choices)}, not {shown}{hint}"
 
 
-def _mismatch(error: Any) -> str:
-    return f"must be {error.schema['x-expect']}, not {show(error.instance)}"
+def _mismatch(error: Any, shown: str) -> str:
+    return f"must be {error.schema['x-expect']}, not {shown}"
 
 
-def _empty(error: Any) -> str:
+def _empty(_error: Any, _shown: str) -> str:
     return "must not be empty"
 
 
-def _other(error: Any) -> str:
+def _other(error: Any, _shown: str) -> str:
     return f"is not right: {error.message[:200]}"
 
 
-_SENTENCES: dict[str, Callable[[Any], str]] = {
+_SENTENCES: dict[str, Callable[[Any, str], str]] = {
     "type": _wrong_type,
     "minimum": _out_of_range,
     "maximum": _out_of_range,
@@ -135,6 +142,8 @@ def show(value: Json) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f".{value}"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 

@@ -191,8 +191,10 @@ class _Builder:
             return
         parent = self._open[-1]
         parent.size += value.size
-        parent.depth = max(parent.depth, value.depth + 1)
-        self._check_depth(value.depth, at)
+        if value.depth >= parent.depth:
+            parent.depth = value.depth + 1
+        if value.depth:
+            self._check_depth(value.depth, at)
         if parent.size > MAX_VALUES:
             self._refuse(f"more than {MAX_VALUES} values, aliases included; use fewer aliases or split the file", at)
         if isinstance(parent.node, List):
