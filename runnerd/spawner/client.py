@@ -116,10 +116,10 @@ class SpawnerClient:
     async def close(self) -> None:
         """Disconnect. Runs go on. `on_lost` is not called."""
         reading, self._reading = self._reading, None
+        writer = self._writer
         if reading is not None:
             reading.cancel()
             await asyncio.wait({reading})
-        writer = self._writer
         self._drop("the connection was closed")
         if writer is not None:
             with contextlib.suppress(OSError):
@@ -157,7 +157,7 @@ class SpawnerClient:
             if self._writer is writer:
                 self._drop(cause)
         self._reading = None
-        self._on_lost()
+        asyncio.get_running_loop().call_soon(self._on_lost)  # after the records that came before
 
     def _take(self, message: Json) -> None:
         if "event" in message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-_STATE, _START_TICKS = 0, 19  # fields of /proc/PID/stat, counted after the command's closing bracket
+_STATE, _THREADS, _START_TICKS = 0, 17, 19  # fields of /proc/PID/stat, counted after the command's closing bracket
 
 
 class Boot:
@@ -46,7 +46,8 @@ def start_ticks(pid: int) -> int | None:
 def is_alive(pid: int) -> bool:
     """Whether there is such a process and it is more than a zombie."""
     fields = _stat(pid)
-    return fields is not None and fields[_STATE] not in (b"Z", b"X")
+    # A process whose first thread has ended reads as a zombie for as long as its other threads work on.
+    return fields is not None and (fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1)
 
 
 def open_process(pid: int, ticks: int) -> int | None:

@@ -59,9 +59,9 @@ class Run:
         self.start_ticks: int | None = None
         self.user: str | None = None
         self.started_at = utc_now()
-        self.stop: object = None
-        self.error: object = None
-        self.exit: object = None
+        self.stop: dict[str, object] | None = None
+        self.error: dict[str, object] | None = None
+        self.exit: dict[str, object] | None = None
         self.stop_signal = 15
         self.stop_timeout_s = stop_timeout_s
         self.output = output
@@ -108,7 +108,7 @@ class Run:
         run.start_ticks = record.whole("start_ticks", 0, 2**62)
         run.user = record.text("user")
         run.started_at = record.need_text("started_at")
-        run.stop, run.error, run.exit = record.raw("stop"), record.raw("error"), record.raw("exit")
+        run.stop, run.error, run.exit = (record.object_or_none(name) for name in ("stop", "error", "exit"))
         run.stop_signal = kept.signal("stop_signal") or 15
         run.output_max_bytes = kept.whole("output_max_bytes", 0, 2**62)
         run.runtime_at = kept.seconds("runtime_at", _LAST)

@@ -53,6 +53,9 @@ class Fields:
     def raw(self, name: str) -> object:
         return self._value.get(name)
 
+    def object_or_none(self, name: str) -> dict[str, object] | None:
+        return None if self._value.get(name) is None else self.inner(name)._value
+
     def inner(self, name: str) -> Fields:
         return Fields(self._value.get(name), name)
 

@@ -226,7 +226,7 @@ class Runs:
 
     def _sweep(self, watch: Watch) -> None:
         """Until nothing is left of its session. Killed processes need a moment to go, so this comes back."""
-        left = watch.sweep()
+        left = self._sweep_once(watch)
         if left and time.monotonic() < (watch.sweep_until or 0.0):
             again = time.monotonic() + SWEEP_AGAIN_S
             self._loop.timer((watch.run.id, "sweep"), again, partial(self._sweep, watch))
@@ -234,6 +234,14 @@ class Runs:
         if left:
             log(f"key={watch.run.key} attempt={watch.run.attempt} {left} processes of it do not die")
         self._conclude(watch)
+
+    def _sweep_once(self, watch: Watch) -> int:
+        try:
+            return watch.sweep()
+        except OSError as error:
+            # Out of descriptors, most likely: not to be taken for "nothing left", and no reason never to conclude.
+            log(f"key={watch.run.key} attempt={watch.run.attempt} cannot sweep: {error.strerror}")
+            return 1
 
     def _conclude(self, watch: Watch) -> None:
         run = watch.run
@@ -279,10 +287,10 @@ class Runs:
 
 def _story(run: Run) -> str:
     words = f"key={run.key} attempt={run.attempt} phase={run.phase} pid={run.pid}"
-    if isinstance(run.stop, dict):
+    if run.stop is not None:
         words += f" reason={run.stop.get('reason')}"
-    if isinstance(run.error, dict):
+    if run.error is not None:
         words += f" error={run.error.get('message')!r}"
-    if isinstance(run.exit, dict):
+    if run.exit is not None:
         words += f" code={run.exit.get('code')} signal={run.exit.get('signal')}"
     return words

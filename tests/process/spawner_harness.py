@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import pwd
 import shutil
@@ -20,7 +19,6 @@ import pytest
 from runnerd import __file__ as package_file
 from runnerd.model import LaunchSpec
 from runnerd.spawner.client import SpawnerClient
-from runnerd.spawner.identity import start_ticks
 from runnerd.spawner.protocol import Record
 
 LIMIT_S = 60.0
@@ -39,6 +37,18 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited {LIMIT_S} s for {what}"
         time.sleep(0.005)
+
+
+def all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def command_of(pid: int) -> str:
+    """Empty for a zombie and for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 class Link:
@@ -179,12 +189,10 @@ class SpawnerUnderTest:
         return self.output(key)
 
     def clear(self) -> None:
-        """Whatever the test left: its spawner by its handle, its runs by their recorded identity."""
+        """End whatever the test left: its spawner, and every process whose command names the test's own directory."""
         if self.process is not None:
             self.end(signal.SIGKILL)
-        for path in self.records.glob("*.json"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                record = json.loads(path.read_bytes())
-                if record["pid"] and start_ticks(record["pid"]) == record["start_ticks"]:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(record["pid"], signal.SIGKILL)
+        while mine := [pid for pid in all_pids() if str(self.home) in command_of(pid)]:
+            for pid in mine:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

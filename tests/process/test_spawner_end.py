@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import time
 
@@ -119,6 +120,33 @@ def test_no_zombies_after_many_runs(spawner: SpawnerUnderTest) -> None:
         assert file.read().split() == []
     descriptors = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
     assert not any("pidfd" in name for name in descriptors)
+
+
+def test_out_of_descriptors_it_refuses_and_still_concludes(spawner: SpawnerUnderTest) -> None:
+    assert spawner.process is not None
+    pid = spawner.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+
+    async def go() -> None:
+        async with spawner.link() as link:
+            run = await running(link, spawner, spawner.spec("run", mode=("straggler", "and stay")))
+            assert run.identity is not None
+            used = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(used) + 1, before[1]))
+            refused = await link.client.spawn(spawner.spec("more", "true"))
+            assert refused.error is not None
+            assert refused.error.message == "cannot start: cannot fork: Too many open files"
+            os.kill(run.identity.pid, signal.SIGKILL)
+            cannot_sweep = lambda: "key=run attempt=0 cannot sweep" in spawner.said()  # noqa: E731
+            await asyncio.to_thread(wait_until, cannot_sweep, "the sweep to fail")
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            record = await link.until("run", "exited")
+            assert record.exit is not None
+            assert record.exit.signal == signal.SIGKILL
+
+    asyncio.run(go())
+    stragglers = [int(line) for line in spawner.output("run").split() if line.isdigit()]
+    assert not any(is_alive(pid) for pid in stragglers)
 
 
 # --- stop -----------------------------------------------------------------------------------------------------
