@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.typing import FilteringBoundLogger
+
+from runnerd.model import ApiCondition, ApiHealth
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -69,3 +71,36 @@ def _quote(value: object) -> str:
     text = str(value)
     plain = text and not any(c.isspace() or c in "\"'=" or not c.isprintable() for c in text)
     return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+class ApiNews:
+    """Tells the log how things stand with the API: once a change, and not the hiccups.
+
+    A busy SQLite server answers 503 now and then; what heals within HICCUP_S is nobody's news. `later` calls a
+    function after so many seconds.
+    """
+
+    HICCUP_S = 5.0
+
+    def __init__(self, *, url: str, log: Log, later: Callable[[float, Callable[[], None]], None]) -> None:
+        self._url = url
+        self._log = log
+        self._later = later
+        self._told: ApiCondition | None = None
+        self._latest: ApiHealth | None = None
+
+    def note(self, health: ApiHealth) -> None:
+        """Things stand so now."""
+        self._latest = health
+        if health.condition is ApiCondition.DEGRADED:
+            self._later(self.HICCUP_S, self._tell)
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
+        health = self._latest
+        if health is None or health.condition is self._told:
+            return
+        self._told = health.condition
+        say = self._log.info if health.condition is ApiCondition.OK else self._log.warning
+        say("api", state=health.condition, detail=health.detail, url=self._url)

@@ -19,6 +19,7 @@ from runnerd.registrar import Registrar
 from runnerd.registry import Registry
 
 INTERVAL_S = 60.0
+APART_S = 10.0  # however often it is woken
 _AHEAD = timedelta(days=30)
 _ROUNDS = 5  # each shows the next start of at least one more deployment, most often of all
 _LOOP = "refresh"
@@ -55,8 +56,9 @@ class Refresher:
                 await self.refresh()
             except (ApiAway, ApiDenied, ApiRejected):
                 pass  # the transport has said so; what is shown is merely a minute older
+            await asyncio.sleep(APART_S)
             try:
-                async with asyncio.timeout(INTERVAL_S):
+                async with asyncio.timeout(INTERVAL_S - APART_S):
                     await self._woken.wait()
             except TimeoutError:
                 continue

@@ -1,0 +1,183 @@
+"""The life of the daemon: begin, adopt, say ready, serve, and stop as it was asked to.
+
+Invariants: no claim before every run of the last daemon was looked at; the API being away neither delays readiness
+nor ends anything; a loop that ends by an exception ends the daemon, because a successor adopts everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from runnerd.backoff import Backoff, persist
+from runnerd.control.server import ControlServer
+from runnerd.drain import Drain
+from runnerd.embedded import EmbeddedServer
+from runnerd.errors import SpawnerError
+from runnerd.journal import Journal
+from runnerd.link import SpawnerLink
+from runnerd.logs import Log
+from runnerd.poller import Poller
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.pulse import Pulse
+from runnerd.refresher import Refresher
+from runnerd.registrar import Registrar
+from runnerd.reloading import ConfigInForce
+from runnerd.supervisor import Supervisor
+from runnerd.systemd import Job, Systemd
+from runnerd.upkeep import adopt, keep_status, keep_watchdog, prune
+
+_SPAWNER_START_S = 60.0
+_STOP_SLICE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a daemon consists of. `ready` is what its log says when it is."""
+
+    api: PrefectApi
+    config: ConfigInForce
+    control: ControlServer
+    drain: Drain
+    embedded: EmbeddedServer | None
+    journal: Journal
+    link: SpawnerLink
+    log: Log
+    poller: Poller
+    pulse: Pulse
+    refresher: Refresher
+    registrar: Registrar
+    supervisor: Supervisor
+    systemd: Systemd
+    status_text: Callable[[], str]
+    ready: Mapping[str, str]
+
+
+class Service:
+    """One life. `run` returns the daemon's exit status."""
+
+    def __init__(self, *, parts: Parts, once: bool) -> None:
+        self._parts = parts
+        self._once_only = once
+        self._hurry: asyncio.Queue[None] = asyncio.Queue()
+        self._stop_asked = asyncio.Event()
+        self._reload_asked = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        """Serve until somebody asks to stop. Raises ControlError or SpawnerError when it cannot begin."""
+        parts = self._parts
+        self._on_signals()
+        await parts.control.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._serve(tasks)
+        finally:
+            await parts.control.close()
+            await parts.link.close()
+            await parts.api.close()
+            parts.journal.close()
+        return 0
+
+    async def _serve(self, tasks: asyncio.TaskGroup) -> None:
+        parts = self._parts
+        parts.supervisor.attach(tasks)
+        self._go(tasks, "spawner link", parts.link.keep())
+        await self._wait_for_spawner()
+        if parts.embedded is not None:
+            self._go(tasks, "embedded server", parts.embedded.keep())
+        parts.config.begin()
+        await adopt(journal=parts.journal, link=parts.link, supervisor=parts.supervisor, log=parts.log)
+        prune(journal=parts.journal, settings=parts.config.settings().journal, now=_now())
+        parts.systemd.ready()
+        parts.log.info("ready", **parts.ready)
+        self._go(tasks, "register", parts.registrar.keep())
+        self._go(tasks, "cancelling", parts.poller.watch_cancelling())
+        self._go(tasks, "refresh", parts.refresher.keep())
+        self._go(tasks, "drain", parts.drain.keep())
+        self._go(tasks, "reload", self._keep_reloading())
+        self._go(tasks, "status", keep_status(systemd=parts.systemd, text=parts.status_text))
+        self._go(tasks, "watchdog", keep_watchdog(systemd=parts.systemd, pulse=parts.pulse, log=parts.log))
+        self._go(tasks, "prune", self._keep_pruning())
+        if self._once_only:
+            self._go(tasks, "once", self._once())
+        else:
+            self._go(tasks, "poll", parts.poller.poll())
+        await self._stop_asked.wait()
+        await self._stop()
+        parts.supervisor.detach()
+        for task in self._background:
+            task.cancel()
+
+    def _go(self, tasks: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._background.append(tasks.create_task(work, name=name))
+
+    async def _wait_for_spawner(self) -> None:
+        """Raises SpawnerError when there is none; somebody who asks us to stop meanwhile need not wait for that."""
+        up = asyncio.create_task(self._parts.link.wait_up(), name="spawner is up")
+        stop = asyncio.create_task(self._stop_asked.wait(), name="stop asked")
+        try:
+            await asyncio.wait({up, stop}, timeout=_SPAWNER_START_S, return_when=asyncio.FIRST_COMPLETED)
+            if not up.done():
+                raise SpawnerError(self._parts.link.problem or "cannot reach the spawner: it does not answer")
+        finally:
+            up.cancel()
+            stop.cancel()
+
+    async def _stop(self) -> None:
+        """Hand over to the next daemon, or drain: `systemctl stop` is not `systemctl restart`."""
+        parts = self._parts
+        hand_over = parts.systemd.present and await parts.systemd.job() is not Job.STOP
+        if hand_over:
+            parts.log.info("handing over: flows run on for the next daemon", runs=len(parts.supervisor.records()))
+            parts.systemd.stopping()
+            return
+        stop = parts.config.settings().stop
+        parts.drain.begin(reason="the host is stopping", timeout_s=stop.drain_timeout_s)
+        runs = len(parts.supervisor.records())
+        parts.log.info("draining", runs=runs, drain_timeout_s=stop.drain_timeout_s, then=stop.then)
+        await parts.drain.finish(hurry=self._hurry, extend=lambda: parts.systemd.extend_timeout(_STOP_SLICE_S))
+        if parts.embedded is not None:
+            await parts.embedded.stop()
+        parts.systemd.stopping()
+        left = [record.id for record in parts.supervisor.records()]
+        parts.log.info("stopped", untold=", ".join(left) or None)
+
+    async def _once(self) -> None:
+        """--once: one poll, wait for its runs, stop."""
+        await self._parts.registrar.settled.wait()
+        await persist(self._parts.poller.poll_once, backoff=Backoff())
+        await self._parts.supervisor.emptied.wait()
+        self._stop_asked.set()
+
+    # --- signals ----------------------------------------------------------------------------------------------------
+
+    def _on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ask_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
+
+    def _ask_stop(self) -> None:
+        if self._stop_asked.is_set():
+            self._hurry.put_nowait(None)
+        self._stop_asked.set()
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            await self._parts.config.reload()
+
+    async def _keep_pruning(self) -> None:
+        while True:
+            await asyncio.sleep(3600.0)
+            prune(journal=self._parts.journal, settings=self._parts.config.settings().journal, now=_now())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
