@@ -1,0 +1,74 @@
+# Everything happens inside this checkout. `make help` lists what there is.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo check lint covered server oldest test bench clean venv
+
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+endif
+export PYTHON
+
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest -q
+GATED := runnerd/machine.py,runnerd/limits.py
+
+# $(call step,what,command): say what is done, and when it fails, what it was
+define step
+@echo "==> $(1)"; $(2) || { echo "==> failed: $(1)" >&2; exit 1; }
+endef
+
+help:
+	@echo 'make demo    five minutes with a Prefect server, a few deployments and runnerd, in this directory only'
+	@echo 'make check   what to run before a commit: format, lint, types, unit and process tests (two minutes)'
+	@echo 'make test    all of it: check, coverage gate, real Prefect 2.20 and 3 servers, oldest libraries (20 minutes)'
+	@echo 'make bench   memory, start-up, load and status measured against their budgets'
+	@echo 'make clean   remove what these made'
+	@echo 'PYTHON=...   another Python than $(or $(PYTHON),the one that was looked for in vain)'
+
+venv:
+	@[ -n "$$PYTHON" ] || { echo 'cannot find Python 3.11 or newer; say make PYTHON=/path/to/python3' >&2; exit 1; }
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "cannot use $$PYTHON: runnerd needs Python 3.11 or newer; say make PYTHON=/path/to/python3" >&2; exit 1; }
+
+demo: venv
+	@tests/envs/venv.sh demo
+	@.venv-demo/bin/runnerd demo
+
+lint: venv
+	@tests/envs/venv.sh dev
+	$(call step,format (mended by .venv/bin/ruff format),$(PY) -m ruff format --check -q .)
+	$(call step,lint,$(PY) -m ruff check -q .)
+	$(call step,types,$(PY) -m mypy --no-error-summary)
+
+check: lint
+	$(call step,unit and process tests,$(PYTEST) tests/unit tests/process)
+
+covered: lint
+	$(call step,unit and process tests,$(PY) -m coverage run --rcfile=/dev/null --branch --include=$(GATED) -m pytest -q tests/unit tests/process)
+	$(call step,branch coverage of $(GATED),$(PY) -m coverage report --rcfile=/dev/null --show-missing --fail-under=100)
+
+server: venv
+	@tests/envs/venv.sh dev
+	$(call step,Prefect environments,tests/envs/make.sh)
+	$(call step,tests against real Prefect servers,$(PYTEST) tests/server)
+
+oldest: venv
+	@tests/envs/venv.sh oldest
+	$(call step,unit and process tests with the oldest libraries,.venv-oldest/bin/python -m pytest -q tests/unit tests/process)
+
+test: covered oldest server
+	@echo '==> all of it passed'
+
+bench: venv
+	@tests/envs/venv.sh dev
+	@tests/envs/venv.sh lean
+	@over=0; for script in tests/bench/bench_*.py; do \
+		$(PY) $$script || { over=1; echo "==> over budget: $$script" >&2; }; done; exit $$over
+
+clean:
+	rm -rf .venv .venv-* .envs .demo build dist *.egg-info .coverage
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
