@@ -15,7 +15,7 @@ PACKAGE = ROOT / "runnerd"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Import:
-    """`module` imports `target` (dotted, as written); `lazy` inside a function."""
+    """`module` imports `target` (dotted, as written); `lazy` inside a function, or for type checkers only."""
 
     module: str
     target: str
@@ -72,7 +72,9 @@ def _imports_of(name: str, tree: ast.AST, *, lazy: bool) -> Iterator[Import]:
             for alias in node.names:
                 dotted = f"{node.module}.{alias.name}"
                 yield Import(name, dotted if dotted in modules() else str(node.module), node.lineno, lazy)
-        inner = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inner = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+            isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        )
         yield from _imports_of(name, node, lazy=lazy or inner)
 
 
