@@ -1,0 +1,320 @@
+"""What tests of the engine are built from: small nouns with defaults, and an Engine of real parts around two fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fakes.fake_prefect import FakePrefect
+from fakes.fake_spawner import BOOT, FakeSpawner
+
+from runnerd.backoff import Backoff
+from runnerd.drain import Drain
+from runnerd.journal import Journal
+from runnerd.link import SpawnerLink
+from runnerd.logs import Log, make_log
+from runnerd.machine import RunRecord
+from runnerd.model import (
+    ApiSettings,
+    Deployment,
+    FlowRun,
+    LateSettings,
+    LaunchSpec,
+    LimitSettings,
+    Place,
+    RunSettings,
+    Settings,
+    StopSettings,
+)
+from runnerd.poller import Poller
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.prefect_api.credentials import Credentials
+from runnerd.prefect_api.parse import parse_flow_run
+from runnerd.pulse import Pulse
+from runnerd.registry import Entry, Registry
+from runnerd.run import FlowRunApi, Launcher, Tools
+from runnerd.supervisor import Supervisor
+
+Json = Any
+URL = "http://prefect.test/api"
+NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
+
+
+def a_deployment(name: str = "nightly", *, run: Mapping[str, Json] | None = None, **changes: Json) -> Deployment:
+    """`run` are keys of its run: section."""
+    settings = RunSettings(**{"python": sys.executable, "working_directory": "/srv/flows", **(run or {})})
+    defaults: dict[str, Json] = {
+        "entrypoint": f"{name}.py:flow",
+        "run": settings,
+        "place": Place("/etc/runnerd/conf.d/10.yaml", 3, 5),
+    }
+    return Deployment(name=name, **{**defaults, **changes})
+
+
+def a_record(run_id: str = "", **changes: Json) -> RunRecord:
+    run_id = run_id or str(uuid.uuid4())
+    defaults: dict[str, Json] = {
+        "name": f"run-{run_id[:4]}",
+        "deployment_id": "d-1",
+        "deployment": "nightly",
+        "flow": "etl",
+        "transition_id": "t-1",
+        "created_at": NOON,
+    }
+    return RunRecord(id=run_id, **{**defaults, **changes})
+
+
+def settings(
+    *,
+    runs: int = 10,
+    start_rate: float = 1000.0,
+    tags: Mapping[str, int] | None = None,
+    poll_interval_s: float = 10.0,
+    prefetch_s: float = 10.0,
+    late: LateSettings = LateSettings(),  # noqa: B008 - frozen
+    then: Json = "cancel",
+) -> Settings:
+    return Settings(
+        name="host-1",
+        api=ApiSettings(url=URL, poll_interval_s=poll_interval_s, prefetch_s=prefetch_s),
+        limits=LimitSettings(runs=runs, start_rate_per_s=start_rate, tags=tags or {}),
+        late=late,
+        stop=StopSettings(then=then),
+    )
+
+
+def fake_api(prefect: FakePrefect, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> PrefectApi:
+    """The real client in front of a FakePrefect, without a socket."""
+    client = httpx.AsyncClient(transport=prefect.transport())
+    return PrefectApi(url=URL, credentials=Credentials, headers={}, timeout_s=60, now=now, client=client)
+
+
+def flow_run(prefect: FakePrefect, run_id: str) -> FlowRun:
+    """A run of FakePrefect's as our client would have read it."""
+    return parse_flow_run(prefect.runs[run_id])
+
+
+class LogLines(io.StringIO):
+    """What was logged, as documents."""
+
+    def all(self) -> list[dict[str, Json]]:
+        return [json.loads(line) for line in self.getvalue().splitlines()]
+
+    def events(self, *levels: str) -> list[str]:
+        return [line["event"] for line in self.all() if not levels or line["level"] in levels]
+
+
+def log_to(lines: LogLines) -> Log:
+    return make_log(log_format="json", journald=False, stream=lines)
+
+
+@dataclass
+class SpecLauncher:
+    """Launch specs with the deployment's own settings; `failure` is said instead where it is set."""
+
+    registry: Registry
+    failure: str | None = None
+    asked: list[tuple[str, int]] = field(default_factory=list)
+
+    def spec(self, record: RunRecord) -> LaunchSpec | str:
+        self.asked.append((record.id, record.attempt))
+        entry = self.registry.by_id(record.deployment_id)
+        if self.failure is not None or entry is None:
+            return self.failure or "its deployment is not configured on this host any more"
+        run = entry.deployment.run
+        return LaunchSpec(
+            key=record.id,
+            attempt=record.attempt,
+            argv=("true",),
+            environment={},
+            working_directory="/",
+            output=f"/var/log/{record.id}.{record.attempt}.log",
+            user=run.user,
+            runtime_max_s=run.runtime_max_s,
+            stop_timeout_s=run.stop_timeout_s,
+        )
+
+
+class Engine:
+    """Supervisor, poller and drain with their real parts. `settings` may be replaced while it runs."""
+
+    def __init__(
+        self,
+        *,
+        prefect: FakePrefect,
+        journal: Journal,
+        link: SpawnerLink,
+        api: PrefectApi,
+        launcher: Callable[[Registry], Launcher],
+        settings: Settings,
+        lines: LogLines,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+        boot_id: str,
+        run_api: FlowRunApi | None = None,
+    ) -> None:
+        self.prefect, self.journal, self.link, self.api = prefect, journal, link, api
+        self.settings, self.lines, self.now, self.clock = settings, lines, now, clock
+        self.registry = Registry()
+        self.launcher = launcher(self.registry)
+        self.changes: list[RunRecord] = []
+        self.tools = Tools(
+            api=run_api or api,
+            link=link,
+            journal=journal,
+            launcher=self.launcher,
+            log=log_to(lines),
+            now=now,
+            backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
+            boot_id=boot_id,
+            then=lambda: self.settings.stop.then,
+            changed=self._changed,
+        )
+        self.pulse = Pulse(clock=clock)
+        self.supervisor = Supervisor(
+            tools=self.tools,
+            registry=self.registry,
+            caps=lambda: self.registry.caps(self.settings.limits),
+            start_rate=lambda: self.settings.limits.start_rate_per_s,
+            clock=clock,
+            freed=lambda: self.poller.freed(),
+        )
+        self.poller = Poller(
+            api=api,
+            supervisor=self.supervisor,
+            registry=self.registry,
+            settings=lambda: self.settings,
+            log=log_to(lines),
+            pulse=self.pulse,
+            now=now,
+            backoff=self.tools.backoff,
+            new_id=lambda: str(uuid.uuid4()),
+            jitter=lambda: 0.5,
+        )
+        self.drain = Drain(supervisor=self.supervisor, now=now)
+        self.tasks: asyncio.TaskGroup | None = None
+
+    def _changed(self, record: RunRecord) -> None:
+        self.changes.append(record)
+        self.supervisor.note_change()
+
+    # --- for tests ----------------------------------------------------------------------------------------------
+
+    def deploy(self, name: str = "nightly", *, run: Mapping[str, Json] | None = None, **changes: Json) -> str:
+        """A deployment that the API and the registry have; its id."""
+        return deploy(self.prefect, self.registry, a_deployment(name, run=run, **changes))
+
+    def add_run(self, deployment_id: str, *, in_s: float = 0.0, **more: Json) -> str:
+        """A run that falls due so many seconds from now; its id."""
+        return self.prefect.add_run(deployment_id, due=self.now() + timedelta(seconds=in_s), **more)
+
+    def offer(self, *run_ids: str) -> tuple[str, ...]:
+        """Offer these runs to the supervisor; those claimed."""
+        return self.supervisor.offer([flow_run(self.prefect, run_id) for run_id in run_ids]).claimed
+
+    def phase(self, run_id: str) -> str | None:
+        run = self.supervisor.run(run_id)
+        return run.record.phase.value if run is not None else None
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until it holds; looked at after every change of a run, and now and then."""
+        while not condition():
+            try:
+                async with asyncio.timeout(0.02):
+                    await self.supervisor.wait_change()
+            except TimeoutError:
+                continue
+
+    async def until_done(self, run_id: str) -> RunRecord:
+        """Its record in the journal once it is done."""
+        await self.until(lambda: self.supervisor.run(run_id) is None)
+        record = self.journal.run(run_id)
+        assert record is not None, "it was not done but withdrawn"
+        return record
+
+
+def deploy(prefect: FakePrefect, registry: Registry, deployment: Deployment) -> str:
+    flow_id, deployment_id = str(uuid.uuid4()), str(uuid.uuid4())
+    prefect.flows[flow_id] = {"id": flow_id, "name": "etl", "tags": []}
+    prefect.deployments[deployment_id] = {
+        "id": deployment_id,
+        "name": deployment.name,
+        "flow_id": flow_id,
+        "tags": list(deployment.tags),
+        "paused": False,
+        "schedules": [],
+    }
+    registry.put(Entry(deployment=deployment, flow="etl", deployment_id=deployment_id))
+    return deployment_id
+
+
+@asynccontextmanager
+async def serving(engine: Engine) -> AsyncIterator[Engine]:
+    """The engine with its spawner link up; runs are detached at the end, as a daemon that hands over does."""
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as tasks:
+        engine.tasks = tasks
+        engine.supervisor.attach(tasks)
+        keeping = tasks.create_task(engine.link.keep())
+        try:
+            await engine.link.wait_up()
+            yield engine
+        except Exception as error:  # a failed assertion reads better outside of a group
+            failure = error
+        finally:
+            engine.supervisor.detach()
+            keeping.cancel()
+    await engine.link.close()
+    await engine.api.close()
+    engine.journal.close()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def fake_engine(
+    directory: Path,
+    *,
+    prefect: FakePrefect | None = None,
+    spawner: FakeSpawner | None = None,
+    run_api: FlowRunApi | None = None,
+    journal: Journal | None = None,
+    **changes: Json,
+) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
+    """Around a FakePrefect and a FakeSpawner, by the clock of the running loop. `changes` are of the settings."""
+    loop: Json = asyncio.get_running_loop()
+    prefect = prefect or FakePrefect(major=3)
+    spawner = spawner or FakeSpawner()
+    lines = LogLines()
+    engine = Engine(
+        prefect=prefect,
+        journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow),
+        link=SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(lines)),
+        api=fake_api(prefect, now=loop.utcnow),
+        launcher=lambda registry: SpecLauncher(registry),
+        settings=settings(**changes),
+        lines=lines,
+        now=loop.utcnow,
+        clock=loop.time,
+        boot_id=BOOT,
+        run_api=run_api,
+    )
+    async with serving(engine):
+        yield engine, spawner
+
+
+def copied(prefect: FakePrefect) -> list[str]:
+    """What was asked so far, and from here on anew."""
+    asked, prefect.asked[:] = list(prefect.asked), []
+    return asked
