@@ -93,18 +93,35 @@ def find_socket(environ: Mapping[str, str], *, root: bool) -> str:
 
 
 def _parser(argv: Sequence[str]) -> Parser:
-    """Every verb with its one line of help, and the arguments of those that `argv` mentions."""
+    """The parser for the verb in `argv`, or for all of them when help or a correction is what is needed.
+
+    Each parser costs a millisecond of looking for translations, so those of the other verbs are not made.
+    """
     common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="print one JSON document")
     common.add_argument("--socket", metavar="PATH", help="the control socket (or RUNNERD_SOCKET)")
     parser = Parser(prog="runnerctl", parents=[common], description="Ask a running runnerd.")
     parser.add_argument("--version", action="version", version=f"runnerctl {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, (module, help_text) in VERBS.items():
-        its = verbs.add_parser(verb, help=help_text, description=help_text, parents=[common])
-        if verb in argv:
+    # prog: else argparse formats a usage line to learn it, which loads shutil and every compression there is.
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
+    chosen = _verb(argv)
+    for verb in (chosen,) if chosen else VERBS:
+        module, words = VERBS[verb]
+        its = verbs.add_parser(verb, help=words, description=words, parents=[common])
+        if chosen:
             importlib.import_module(f"runnerd.cli.{module}").arguments(its)
     return parser
+
+
+def _verb(argv: Sequence[str]) -> str | None:
+    """The verb, when nothing but what every verb takes comes before it."""
+    words = iter(argv)
+    for word in words:
+        if word == "--socket":
+            next(words, None)
+        elif word != "--json" and not word.startswith("--socket="):
+            return word if word in VERBS else None
+    return None
 
 
 def _exit_status(error: RunnerdError) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
 
@@ -36,9 +38,12 @@ def find_config(environ: Mapping[str, str], *, root: bool) -> str:
 
 
 def _check(call: Call, path: str) -> int:
-    from runnerd.config import check
+    from runnerd.config import HostDefaults, check
 
-    config, problems = check(path)
+    # As the daemon has it, whose package and interpreter are ours.
+    api_url = os.environ.get("PREFECT_API_URL")
+    defaults = HostDefaults(hostname=socket.gethostname(), python=sys.executable, api_url=api_url)
+    config, problems = check(path, defaults=defaults)
     if call.console.json:
         found = [
             {

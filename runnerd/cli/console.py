@@ -18,7 +18,7 @@ from runnerd.cli.text import clean, local, relative
 
 Json = Any
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
-_NARROWEST = 6
+_NARROWEST = 12
 
 
 class Cell(NamedTuple):
@@ -27,11 +27,12 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """`flexible`: may be cut to fit a narrow terminal."""
+    """On a terminal that is too narrow, `flexible` ones are cut first, then `spare` ones left out from the right."""
 
     title: str
     flexible: bool = False
     right: bool = False
+    spare: bool = False
 
 
 class Console:
@@ -70,7 +71,7 @@ class Console:
         """A time for a table."""
         if not stamp:
             return "-"
-        return clean(stamp) if self.width is None else relative(stamp, self.now)
+        return clean(stamp) if self.width is None else relative(stamp, self.now, units=1)
 
     def when_in_full(self, stamp: str | None) -> str:
         """A time that stands for itself."""
@@ -91,8 +92,9 @@ class Console:
         widths = [max(len(row[i].text) for row in cells) for i in range(len(columns))]
         if self.width is not None:
             widths = _fit(widths, columns, self.width)
+        shown = [i for i, width in enumerate(widths) if width]
         for row in cells:
-            self.line(self._row(row, columns, widths))
+            self.line(self._row([row[i] for i in shown], [columns[i] for i in shown], [widths[i] for i in shown]))
 
     def _row(self, row: Sequence[Cell], columns: Sequence[Column], widths: Sequence[int]) -> str:
         room = self.width
@@ -113,12 +115,20 @@ def _cell(value: str | Cell | None) -> Cell:
 
 
 def _fit(widths: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
-    """Take from the widest flexible column, one character at a time, until the row fits or nothing is left to take."""
+    """Widths that fit into `room` if they can: 0 for a column that is left out."""
     fitted = list(widths)
-    flexible = [i for i, column in enumerate(columns) if column.flexible]
-    while sum(fitted) + 2 * (len(fitted) - 1) > room:
-        widest = max(flexible, key=lambda i: fitted[i], default=None)
-        if widest is None or fitted[widest] <= _NARROWEST:
+    least = [min(w, _NARROWEST) if c.flexible else w for w, c in zip(widths, columns, strict=True)]
+    for i in reversed(range(len(columns))):
+        if columns[i].spare and _total(least) > room:
+            fitted[i] = least[i] = 0
+    while _total(fitted) > room:
+        widest = max(range(len(columns)), key=lambda i: fitted[i] - least[i])
+        if fitted[widest] == least[widest]:
             break
         fitted[widest] -= 1
     return fitted
+
+
+def _total(widths: Sequence[int]) -> int:
+    shown = [width for width in widths if width]
+    return sum(shown) + 2 * (len(shown) - 1)

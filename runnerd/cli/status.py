@@ -93,6 +93,7 @@ def show_run(console: Console, run: Json) -> None:
             ("Name", clean(run["name"])),
             ("Deployment", _of_flow(run["flow"], run["deployment"])),
             ("Phase", styled(phase(run))),
+            ("Waits for", clean(run.get("waiting") or "")),
             ("State", styled(api_state(run) or "-")),
             ("Verdict", verdict(run, console.now) if run["phase"] == "done" else None),
             ("Created", console.when_in_full(run["created_at"])),
@@ -100,6 +101,7 @@ def show_run(console: Console, run: Json) -> None:
             ("Ended", console.when_in_full(run["ended_at"])),
             ("Took" if run["ended_at"] else "Running for", None if seconds is None else duration(seconds)),
             ("Start", clean(run["start"] or "-")),
+            ("Tags", clean(", ".join(run.get("tags") or ()))),
             ("Process", _process(run)),
             ("User", clean(run["user"] or "-")),
             ("Memory", None if run["memory_bytes"] is None else size(run["memory_bytes"])),
@@ -120,6 +122,8 @@ def show_deployment(console: Console, its: Json) -> None:
             ("Next run", console.when_in_full(its["next_run_at"])),
             ("Running", f"{its['running']}" + (f" of {its['limit']}" if its["limit"] is not None else "")),
             ("File", clean(place) if place else None),
+            ("Entrypoint", clean(its.get("entrypoint") or "")),
+            ("Tags", clean(", ".join(its.get("tags") or ()))),
         ]
     )
 

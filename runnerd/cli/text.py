@@ -22,8 +22,8 @@ def clean(value: object) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
-def duration(seconds: float) -> str:
-    """In at most two units: 0.4 s, 12 s, 3 min 5 s, 2 h 7 min, 4 d 1 h."""
+def duration(seconds: float, *, units: int = 2) -> str:
+    """In at most so many units: 0.4 s, 12 s, 3 min 5 s, 2 h 7 min, 4 d 1 h."""
     if seconds < 9.95:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
     left = round(seconds)
@@ -32,15 +32,15 @@ def duration(seconds: float) -> str:
         count, left = divmod(left, size)
         if count or parts:
             parts.append((count, unit))
-    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[:units] if count)
 
 
-def relative(stamp: str, now: float) -> str:
+def relative(stamp: str, now: float, *, units: int = 2) -> str:
     """An RFC 3339 time, as seen from `now` (seconds since the epoch): 3 min ago, in 2 h."""
     away = datetime.fromisoformat(stamp).timestamp() - now
     if abs(away) < 1:
         return "now"
-    words = duration(float(round(abs(away))))
+    words = duration(float(round(abs(away))), units=units)
     return f"in {words}" if away > 0 else f"{words} ago"
 
 

@@ -9,7 +9,7 @@ Documents (keys may be added, these stay; times are RFC 3339 in UTC, sizes bytes
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
   run         RUN_FIELDS. `phase` null until it is claimed here, "done" once it is over and told. `intent` null, or why
               we end it. `api_state` is Prefect's state type (COMPLETED), `api_state_name` the state's name (TimedOut).
-              `exit` null, or code, signal, oom, words.
+              `exit` null, or code, signal, oom, words. May have `waiting`: what keeps it from being claimed.
   deployment  DEPLOYMENT_FIELDS
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "problems": [..]}

@@ -191,7 +191,8 @@ class FakeHost:
         about = {"deployment": deployment_id, "parameters": parameters, "name": name, "tags": list(tags)}
         self._note("run", about, peer)
         its = self._deployments[deployment_id]
-        run_id = f"00000000-0000-4000-8000-{len(self.asked):012}"
+        created = sum(verb == "run" for verb, _ in self.asked)
+        run_id = f"00000000-0000-4000-8000-{created:012}"
         return self.refusal or self._waiting(run_id, name or "lucky-crab", its["name"])
 
     async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:

@@ -1,0 +1,156 @@
+"""runnerctl when something is wrong: one line on standard error, the right exit status, and never a traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.fake_host import Serving, serving
+from fakes.runnerctl import environment, finish, runnerctl, started
+
+from runnerd.cli.__main__ import find_socket, main
+from runnerd.control.host import Refused
+
+RUN = "aaaa1111-0000-4000-8000-000000000001"
+MAY_LOAD = ("runnerd.cli", "runnerd.control.client", "runnerd.errors", "runnerd.paths")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Serving]:
+    with serving(tmp_path) as it:
+        it.call(it.host.put_run, RUN)
+        it.call(it.host.put_deployment, "d-1", "nightly")
+        yield it
+
+
+def test_no_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    advice = "is it running? systemctl start runnerd"
+    missing = runnerctl(None, "status", "--socket", str(path))
+    assert missing.status == 3
+    assert missing.err == f"runnerctl: cannot reach runnerd at {path}: no such file; {advice}\n"
+    path.write_text("")
+    refused = runnerctl(None, f"--socket={path}", "cancel", "--all")
+    assert refused.status == 3
+    assert refused.err == f"runnerctl: cannot reach runnerd at {path}: connection refused; {advice}\n"
+
+
+def test_a_socket_we_may_not_open(tmp_path: Path) -> None:
+    """In a forked child that gives up root: its interpreter is loaded, wherever that is installed."""
+    tmp_path.chmod(0o700 if os.getuid() == 0 else 0)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.dup2(write, 2)
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setresuid(65534, 65534, 65534)
+        sys.stderr = open(2, "w", closefd=False)
+        ours = main(["status", "--socket", str(tmp_path / "control.sock")])
+        sys.stderr.flush()
+        os._exit(ours)
+    os.close(write)
+    _, status = os.waitpid(child, 0)
+    tmp_path.chmod(0o700)
+    with open(read) as said:
+        assert said.read().endswith("permission denied; you need to be root or in group runnerd\n")
+    assert os.waitstatus_to_exitcode(status) == 5
+
+
+@pytest.mark.parametrize(("refused", "status"), [(403, 5), (404, 4), (409, 1), (422, 1), (503, 1)])
+def test_what_the_host_refuses(served: Serving, refused: int, status: int) -> None:
+    served.host.refusal = Refused(status=refused, detail="because of\nthe test")  # type: ignore[arg-type]
+    for arguments in (("run", "nightly"), ("pause", "nightly"), ("execute", RUN)):
+        result = runnerctl(served, *arguments)
+        assert (result.status, result.err, result.out) == (status, "runnerctl: because of the test\n", "")
+
+
+def test_what_is_not_there(served: Serving) -> None:
+    for arguments in (("logs", "zz"), ("run", "zz"), ("pause", "zz"), ("resume", "zz"), ("cancel", "zz")):
+        result = runnerctl(served, *arguments)
+        assert result.status == 4
+        assert result.err.count("\n") == 1
+        assert "'zz'; see runnerctl " in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("stauts",),
+        ("status", "--jsno"),
+        ("runs", "--sta", "x"),
+        ("cancel",),
+        ("drain", "--timeout", "soon"),
+        ("undrain", "--timeout", "5"),
+        ("logs",),
+        ("top",),
+        ("--socket",),
+        ("run", "nightly", "-p", "a=1", "-p", "a=2"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_2(served: Serving, arguments: tuple[str, ...]) -> None:
+    result = runnerctl(served, *arguments)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("runnerctl: ")
+    assert result.err.count("\n") == 1
+    assert served.host.asked == []
+
+
+def test_help_is_no_error() -> None:
+    top, verb = runnerctl(None, "--help"), runnerctl(None, "cancel", "--help")
+    assert (top.status, verb.status) == (0, 0)
+    assert "undrain" in top.out
+    assert "--deployment" in verb.out
+
+
+def test_an_error_of_the_daemon(served: Serving) -> None:
+    served.host.problems = [{"message": object()}]  # cannot be JSON
+    result = runnerctl(served, "status")
+    assert result.status == 1
+    assert result.err == "runnerctl: runnerd erred; its log has the traceback\n"
+
+
+def test_where_the_socket_is_looked_for(tmp_path: Path) -> None:
+    assert find_socket({"RUNNERD_SOCKET": "/x"}, root=True) == "/x"
+    assert find_socket({}, root=True) == "/run/runnerd/control.sock"
+    assert find_socket({"RUNTIME_DIRECTORY": "/run/other"}, root=True) == "/run/runnerd/control.sock"
+    (tmp_path / "runnerd").mkdir()
+    own = tmp_path / "runnerd" / "control.sock"
+    own.touch()
+    assert find_socket({"XDG_RUNTIME_DIR": str(tmp_path)}, root=False) == str(own)
+
+
+def test_the_flag_wins_before_and_after_the_verb(served: Serving) -> None:
+    for arguments in (("--socket", served.socket, "status"), ("status", "--socket", served.socket)):
+        assert runnerctl(None, *arguments, RUNNERD_SOCKET="/nowhere").status == 0
+    for arguments in (("--json", "version"), ("version", "--json")):
+        assert json.loads(runnerctl(served, *arguments).out)["runnerd"] == "9.9.9"
+
+
+def test_status_loads_nothing_that_is_slow(served: Serving) -> None:
+    code = (
+        "import sys; from runnerd.cli.__main__ import main; status = main(['status', '--json']);"
+        "print(*sorted(sys.modules), file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=environment(RUNNERD_SOCKET=served.socket), check=True
+    )
+    loaded = set(done.stderr.decode().split())
+    assert "runnerd.control.client" in loaded
+    slow = {"httpx", "h11", "prefect", "yaml", "jsonschema", "psutil", "structlog", "asyncio", "http", "email", "ssl"}
+    assert not loaded & slow
+    ours = {name for name in loaded if name.startswith("runnerd.")} - {"runnerd.control"}
+    assert {name for name in ours if not name.startswith(MAY_LOAD)} == set()
+
+
+def test_a_reader_that_leaves_ends_it_without_a_word(served: Serving) -> None:
+    (served.outputs / f"{RUN}.log").write_bytes(b"x" * 2**22)
+    with started(served, "logs", RUN) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(10) == b"x" * 10
+        process.stdout.close()
+        process.stdout = None
+        assert finish(process).err == ""

@@ -1,0 +1,250 @@
+"""Every verb of the real runnerctl against the real control server: what it prints, asks for, and exits with."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.fake_host import LATER, Serving, ended, serving
+from fakes.runnerctl import runnerctl
+
+from runnerd import __version__
+from runnerd.control.host import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
+
+RUN_A = "aaaa1111-0000-4000-8000-000000000001"
+RUN_B = "aaaa2222-0000-4000-8000-000000000002"
+OVER = "cccc3333-0000-4000-8000-000000000003"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Serving]:
+    with serving(tmp_path) as it:
+        it.call(it.host.put_run, RUN_A, name="wonderful-crab")
+        it.call(it.host.put_run, RUN_B, deployment="hourly")
+        it.call(it.host.put_run, OVER, name="finished", **ended())
+        it.call(it.host.put_deployment, "d-1", "nightly")
+        it.call(it.host.put_deployment, "d-2", "hourly", state="invalid", problem="no such file", limit=None)
+        yield it
+
+
+def document(served: Serving, *arguments: str, status: int = 0) -> object:
+    """What --json prints: one document and nothing else, on either stream."""
+    result = runnerctl(served, *arguments, "--json")
+    assert (result.status, result.err) == (status, "")
+    return json.loads(result.out)
+
+
+# --- looking -------------------------------------------------------------------------------------------------
+
+
+def test_status_at_a_glance(served: Serving) -> None:
+    served.host.api_state = "unreachable"
+    place = {"file": "/etc/runnerd/conf.d/30-x.yaml", "line": 4, "column": 5, "deployment": None}
+    served.host.problems = [{"message": "unknown key", **place}]
+    served.call(served.host.drain, timeout_s=None, reason="new kernel", peer=None)
+    result = runnerctl(served, "status")
+    assert (result.status, result.err) == (0, "")
+    for words in (
+        "build-07",
+        "9.9.9",
+        "unreachable http://127.0.0.1:4200/api since 2026-08-20T10:00:00+00:00: connection refused",
+        "new kernel; runnerctl undrain ends it",
+        "2 of 10",
+        "gpu 0 of 1",
+        RUN_A,
+        "wonderful-crab",
+        "no such file",
+        "/etc/runnerd/conf.d/30-x.yaml:4:5: unknown key",
+    ):
+        assert words in result.out
+    assert "\x1b" not in result.out
+    assert "\t" not in result.out
+
+
+def test_status_of_an_idle_host(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        result = runnerctl(served, "status")
+    assert result.status == 0
+    assert "No runs." in result.out
+    assert "No deployments." in result.out
+
+
+def test_status_as_a_document(served: Serving) -> None:
+    status = document(served, "status")
+    assert isinstance(status, dict)
+    assert set(status) == STATUS_FIELDS
+    assert status == served.call(served.host.status)
+    run, deployment = document(served, "status", "aaaa1"), document(served, "status", "nightly")
+    assert isinstance(run, dict)
+    assert isinstance(deployment, dict)
+    assert set(run) == RUN_FIELDS
+    assert set(deployment) == DEPLOYMENT_FIELDS
+
+
+def test_status_of_one_run_and_one_deployment(served: Serving) -> None:
+    run = runnerctl(served, "status", "finished")
+    assert run.status == 0
+    assert f"Run:        {OVER}\n" in run.out
+    assert "Verdict:    Completed after 12 s\n" in run.out
+    deployment = runnerctl(served, "status", "etl/hourly")
+    assert deployment.status == 0
+    assert "Problem:    no such file\n" in deployment.out
+    assert f"Next run:   {LATER}\n" in deployment.out
+    neither = runnerctl(served, "status", "neither")
+    assert neither.status == 4
+    assert neither.err.startswith("runnerctl: there is no run or deployment 'neither'; see ")
+
+
+def test_runs(served: Serving) -> None:
+    lines = runnerctl(served, "runs").out.splitlines()
+    assert lines[0].split() == ["RUN", "NAME", "DEPLOYMENT", "PHASE", "PID", "STARTED", "MEMORY", "CPU"]
+    assert [line.split()[0] for line in lines[1:]] == [RUN_A, RUN_B]
+    lines = runnerctl(served, "runs", "--all").out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [RUN_A, RUN_B, OVER]
+    assert "Completed" in lines[3]
+    found = document(served, "runs", "--all", "--state", "completed", "--deployment", "nightly")
+    assert isinstance(found, list)
+    assert [run["id"] for run in found] == [OVER]
+    assert runnerctl(served, "runs", "--deployment", "nihgtly").status == 4
+    nothing = runnerctl(served, "runs", "--state", "killing")
+    assert (nothing.status, nothing.out) == (0, "")
+
+
+def test_deployments(served: Serving) -> None:
+    lines = runnerctl(served, "deployments").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["DEPLOYMENT", "nightly", "hourly"]
+    found = document(served, "deployments")
+    assert isinstance(found, list)
+    assert [set(its) for its in found] == [set(DEPLOYMENT_FIELDS)] * 2
+
+
+def test_health(served: Serving) -> None:
+    assert runnerctl(served, "health").status == 0
+    served.host.well = False
+    result = runnerctl(served, "health")
+    assert result.status == 1
+    assert "disk full" in result.out
+    assert document(served, "health", status=1) == {
+        "ok": False,
+        "checks": [{"name": "journal", "ok": False, "detail": "disk full"}],
+    }
+
+
+def test_version(served: Serving) -> None:
+    assert runnerctl(served, "version").out == f"runnerctl {__version__}\nrunnerd   9.9.9\n"
+    assert document(served, "version") == {"runnerctl": __version__, "runnerd": "9.9.9"}
+    assert runnerctl(None, "--version").out == f"runnerctl {__version__}\n"
+
+
+def test_logs(served: Serving) -> None:
+    (served.outputs / f"{OVER}.log").write_bytes(b"hello\n\xff\n")
+    assert document(served, "logs", "finished") == {"id": OVER, "name": "finished", "output": "hello\n\ufffd\n"}
+    assert runnerctl(served, "logs", "nobody").status == 4
+    assert runnerctl(served, "logs", "aaaa").status == 1  # ambiguous
+
+
+# --- changing ------------------------------------------------------------------------------------------------
+
+
+def test_cancel(served: Serving) -> None:
+    result = runnerctl(served, "cancel", "wonderful-crab", "finished")
+    assert result.status == 0
+    assert result.out == f"wonderful-crab ({RUN_A}): cancelling\nfinished ({OVER}): already Completed\n"
+    assert served.host.asked == [("cancel", {"runs": [RUN_A, OVER], "now": False})]
+
+
+def test_cancel_of_a_deployment_now_and_of_all(served: Serving) -> None:
+    answer = document(served, "cancel", "--deployment", "etl/nightly", "--now")
+    assert isinstance(answer, dict)
+    assert [run["phase"] for run in answer["runs"]] == ["killing"]
+    assert runnerctl(served, "cancel", "--all").status == 0
+    asked = [about for _, about in served.host.asked]
+    assert asked == [{"runs": [RUN_A], "now": True}, {"runs": [RUN_A, RUN_B], "now": False}]
+
+
+def test_cancel_when_there_is_nothing_to_cancel(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        result = runnerctl(served, "cancel", "--all")
+    assert (result.status, result.out) == (0, "nothing is running\n")
+
+
+def test_cancel_needs_to_know_what(served: Serving) -> None:
+    for arguments in ((), ("--all", "aaaa1"), ("--all", "--deployment", "nightly")):
+        result = runnerctl(served, "cancel", *arguments)
+        assert result.status == 2
+        assert result.err == "runnerctl: name what to cancel: RUN..., --deployment D or --all\n"
+    ambiguous = runnerctl(served, "cancel", "aaaa")
+    assert ambiguous.status == 1
+    assert RUN_A in ambiguous.err
+    assert RUN_B in ambiguous.err
+    assert runnerctl(served, "cancel", "aaaa1", "nobody").status == 4
+    assert served.host.asked == []
+
+
+def test_run(served: Serving) -> None:
+    arguments = ("-p", "n=5", "-p", "where=eu", "-p", 'deep={"a": [1]}', "-p", "text=5x", "-p", "empty=")
+    result = runnerctl(served, "run", "nightly", *arguments, "--name", "now", "--tag", "a", "--tag", "b")
+    assert result.status == 0
+    assert result.out.startswith("created run now (")
+    parameters = {"n": 5, "where": "eu", "deep": {"a": [1]}, "text": "5x", "empty": ""}
+    asked = {"deployment": "d-1", "parameters": parameters, "name": "now", "tags": ["a", "b"]}
+    assert served.host.asked == [("run", asked)]
+    created = document(served, "run", "etl/nightly")
+    assert isinstance(created, dict)
+    assert created["phase"] is None
+
+
+@pytest.mark.parametrize("pair", ['deep={"a": 1', "deep=[1,", 'deep="open', "deep", "=5"])
+def test_a_parameter_that_is_no_json_is_named(served: Serving, pair: str) -> None:
+    result = runnerctl(served, "run", "nightly", "-p", pair)
+    assert result.status == 2
+    assert ("deep" in result.err) == ("deep" in pair)
+    assert served.host.asked == []
+
+
+def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
+    assert runnerctl(served, "execute", RUN_A).out == f"executing run given-run ({RUN_A})\n"
+    assert runnerctl(served, "pause", "nightly").out == "nightly is paused\n"
+    assert runnerctl(served, "resume", "etl/nightly").out == f"nightly is resumed; next run {LATER}\n"
+    assert "2 runs still here" in runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
+    assert runnerctl(served, "undrain").out == "claiming again\n"
+    assert runnerctl(served, "reload").out == "added    fresh\nchanged  nightly\n3 unchanged\n"
+    assert served.host.asked == [
+        ("execute", RUN_A),
+        ("pause", "d-1"),
+        ("resume", "d-1"),
+        ("drain", {"timeout_s": 5400.0, "reason": "x"}),
+        ("undrain", None),
+        ("reload", None),
+    ]
+
+
+def test_a_reload_with_problems_fails_and_shows_them(served: Serving) -> None:
+    problem = {"message": "unknown key", "file": "a.yaml", "line": 1, "column": 2, "deployment": None}
+    served.host.reloaded = {**served.host.reloaded, "ok": False, "problems": [problem]}
+    result = runnerctl(served, "reload")
+    assert result.status == 1
+    assert "a.yaml:1:2: unknown key\n" in result.err
+    assert document(served, "reload", status=1) == served.host.reloaded
+
+
+# --- configuration -------------------------------------------------------------------------------------------
+
+
+def test_config_show_asks_the_daemon(served: Serving) -> None:
+    assert json.loads(runnerctl(served, "config", "show").out) == {"name": "build-07", "limits": {"runs": 10}}
+
+
+def test_config_schema_and_check_need_no_daemon(tmp_path: Path) -> None:
+    assert "$schema" in json.loads(runnerctl(None, "config", "schema").out)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "runnerd.yaml").write_text("api: {url: 'http://127.0.0.1:4200/api'}\n")
+    good = runnerctl(None, "config", "check", str(tmp_path))
+    assert (good.status, good.out) == (0, f"{tmp_path} is good: 0 deployments\n")
+    (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\n")
+    bad = runnerctl(None, "config", "check", str(tmp_path))
+    assert bad.status == 1
+    assert f"{tmp_path}/conf.d/10-x.yaml:1:1: " in bad.out
+    found = json.loads(runnerctl(None, "config", "check", str(tmp_path), "--json").out)
+    assert found["ok"] is False
+    assert (found["problems"][0]["line"], found["problems"][0]["column"]) == (1, 1)
