@@ -48,7 +48,7 @@ class DeploymentReader:
             if node.get("pull") is None:
                 flaws.all.extend(pull_flaws)
             deployment = self._build(node, place, file_pull, flaws)
-        problems = tuple(flaw.problem(name) for flaw in flaws.all)
+        problems = tuple(flaw.problem(name) for flaw in sorted(flaws.all, key=_by_place))
         return Item(name, place, deployment if not problems else None, problems)
 
     def _build(self, node: Map, place: Place, file_pull: Values, flaws: Flaws) -> Deployment | None:
@@ -73,6 +73,10 @@ class DeploymentReader:
         pull = pull_run(node, self.run_table, flaws) if node.get("pull") is not None else file_pull
         variables = job_variables_run(node, self.run_table, flaws)
         return own.over(pull.over(variables.over(self.host_run)))
+
+
+def _by_place(flaw: Flaw) -> tuple[int, int]:
+    return (flaw.place.line, flaw.place.column) if flaw.place else (0, 0)
 
 
 def _name(node: Json) -> str | None:

@@ -82,16 +82,19 @@ def read_text(path: str) -> str:
 def _read(path: str) -> bytes:
     # O_NONBLOCK: opening a FIFO that nobody writes to would otherwise wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise _error(path, f"is {kind}; a configuration file is a regular file")
-        data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            size = max(status.st_size, len(data)) / 1e6
-            raise _error(path, f"{size:.1f} MB is over the limit of 2 MiB; split it")
-        return data
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > MAX_BYTES:
+        size = max(status.st_size, len(data)) / 1e6
+        raise _error(path, f"{size:.1f} MB is over the limit of 2 MiB; split it")
+    return data
 
 
 def _error(path: str, message: str) -> ConfigError:

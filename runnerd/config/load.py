@@ -59,6 +59,11 @@ class _File:
         ignorable = [flaw for flaw in self.flaws.all if flaw.path[:1] == ("deployments",) or flaw.message == NO_POOLS]
         return len(ignorable) < len(self.flaws.all)
 
+    def hides_api_url(self) -> bool:
+        """Whether it may well say a URL, in a part that is refused already."""
+        is_unread = self.node is None and not self.is_absent
+        return is_unread or any(flaw.path in (("api",), ("api", "url")) for flaw in self.flaws.all)
+
 
 def load(directory: str, *, defaults: HostDefaults, last_good: Config | None = None) -> Config:
     """The configuration in `directory`. Raises ConfigError when there can be none: runnerd.yaml is unusable, or
@@ -111,6 +116,8 @@ class _Load:
         """runnerd.yaml and the drop-ins of `listing`."""
         main = self._file(os.path.join(self._directory, MAIN), is_main=True)
         drop_ins = [self._file(path, is_main=False) for path in listing.paths]
+        if not listing.known and self._last_good is not None:
+            drop_ins = [self._unseen(path) for path in self._last_good.said]
         sections = self._overlaid(main, drop_ins)
         fatal = main.problems() if main.broken_settings() else []
         url, nowhere = self._api_url(main, sections)
@@ -163,6 +170,10 @@ class _Load:
             file.sections = self._said_before(path) or sections
         return file
 
+    def _unseen(self, path: str) -> _File:
+        """A drop-in of a directory that cannot be listed now."""
+        return _File(path, False, None, Flaws([]), self._said_before(path), is_absent=True)
+
     def _said_before(self, path: str) -> Sections:
         """A broken drop-in may be where run.user stands: flows must not fall back to the spawner's user."""
         said: Sections = self._last_good.said.get(path, {}) if self._last_good else {}
@@ -197,8 +208,7 @@ class _Load:
         given = self._defaults.api_url
         if given is None:
             message = f"nothing says where Prefect's API is; {_UNSAID}, or set PREFECT_API_URL"
-            is_told = main.flaws.at("api") or (main.node is None and not main.is_absent)
-            return EMBEDDED, [] if is_told else [Problem(message=message, place=Place(main.path))]
+            return EMBEDDED, [] if main.hides_api_url() else [Problem(message=message, place=Place(main.path))]
         try:
             return api_url(given), []
         except ValueError as error:

@@ -54,7 +54,7 @@ RATE = "a rate such as 10/s or 30/m"
 def parse_duration(value: str | float) -> float:
     """Seconds; math.inf for `infinity`. A bare number is seconds."""
     if not isinstance(value, str):
-        if not math.isfinite(value) or not 0 <= value * 1e6 <= _LONGEST_US:
+        if not 0 <= value <= _LONGEST_US / 1e6:
             raise ValueError(f"{value} is not {DURATION}")
         return float(value)
     text = value.strip()
@@ -183,7 +183,7 @@ def parse_signal(value: str | int) -> int:
             raise ValueError(f"there is no signal {text}")
     else:
         names = {s.name: int(s) for s in signal.Signals}
-        full = text if text.startswith("SIG") else f"SIG{text}"
+        full = text if text.upper().startswith("SIG") else f"SIG{text}"
         if full not in names:
             raise ValueError(f"there is no signal {text!r}{near(full, names)}")
         number = names[full]

@@ -23,7 +23,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
         "expected alphabetic or numeric",
         "an anchor (&) or alias (*) without a name; quote a value that starts with & or *",
     ),
-    ("expected the node content", "a value is missing here"),
+    ("node content", "a value is missing here; or a [ or { above is never closed"),
 )
 _CLOSING = {"}": "{", "]": "["}
 

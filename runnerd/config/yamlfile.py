@@ -30,6 +30,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _YAML = "tag:yaml.org,2002:"
 _MERGE = _YAML + "merge"
 _TEXT = frozenset(_YAML + name for name in ("str", "timestamp", "value", "merge"))
+_COMPOUND_KEY = "a key must be text, not a {kind}; quote a value that starts with {{ or ["
 _SCALARS = _TEXT | {_YAML + "null", _YAML + "bool", _YAML + "int", _YAML + "float"}
 
 
@@ -167,8 +168,7 @@ class _Builder:
             self._refuse_tag(event.tag, at)
         parent = self._open[-1] if self._open else None
         if parent is not None and isinstance(parent.node, Map) and parent.key is None and not parent.merging:
-            kind = "map" if is_map else "list"
-            self._refuse(f"a key must be text, not a {kind}; quote a value that starts with {{ or [", at)
+            self._refuse(_COMPOUND_KEY.format(kind="map" if is_map else "list"), at)
         self._check_depth(1, at)
         if event.anchor is not None:
             self._name(event.anchor, at)
@@ -218,6 +218,8 @@ class _Builder:
         if value.is_merge:
             parent.merging = True
             return
+        if isinstance(key, (Map, List)):
+            self._refuse(_COMPOUND_KEY.format(kind="map" if isinstance(key, Map) else "list"), at)
         if not isinstance(key, str):
             spelt = f"{value.spelling or 'null'!r}"
             reads = "empty" if value.spelling == "" else f"{spelt} without quotes, which YAML reads as {_kind(key)}"
