@@ -1,0 +1,38 @@
+"""Memory of the daemon and the spawner together when there is nothing to do: PSS after 20 idle seconds."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from kit import Budget, scratch
+
+IDLE_S = 20.0
+PSS_MIB = 40.0
+
+
+def memory_mib(process: psutil.Process, what: str) -> float:
+    text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    return sum(int(kib) for kib in re.findall(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)) / 1024
+
+
+def main() -> int:
+    budget = Budget()
+    with scratch() as host:
+        host.configure(5)
+        with host.daemon() as daemon:
+            host.wait("5 deployments are registered", lambda: host.ready() == 5)
+            time.sleep(IDLE_S)
+            both = (daemon.process, daemon.spawner)
+            parts = [memory_mib(process, "Pss") for process in both]
+            private = sum(memory_mib(process, "Private_(?:Clean|Dirty)") for process in both)
+            note = f"daemon {parts[0]:.1f}, spawner {parts[1]:.1f}; private to them {private:.1f}"
+            budget.measure("idle memory, PSS of daemon and spawner", sum(parts), "MiB", PSS_MIB, note)
+    return budget.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
