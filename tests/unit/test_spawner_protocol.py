@@ -8,7 +8,7 @@ import string
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runnerd.errors import SpawnerError
@@ -17,6 +17,8 @@ from runnerd.spawner.identity import Boot
 from runnerd.spawner.protocol import Record, StartError, record_from_json, spec_to_json
 from runnerd.spawner.records import Run
 from runnerd.spawner.request import Fields, Launch, Refused, parse_object
+
+SOME = settings(deadline=None, max_examples=60)  # a busy machine is slow now and then
 
 HERE = Boot(id="b" * 36, pid_namespace=4026531836)
 
@@ -57,6 +59,7 @@ def over_the_wire(value: object) -> object:
     return json.loads(json.dumps(value))
 
 
+@SOME
 @given(SPECS)
 def test_spec_arrives_as_it_was_sent(spec: LaunchSpec) -> None:
     launch = Launch(Fields(over_the_wire(spec_to_json(spec)), "spec"))
@@ -67,12 +70,14 @@ def test_spec_arrives_as_it_was_sent(spec: LaunchSpec) -> None:
         assert got == (list(sent) if isinstance(sent, tuple) else sent), name
 
 
+@SOME
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_no_line_raises_anything_but_refused(line: bytes) -> None:
     with contextlib.suppress(Refused):
         parse_object(line)
 
 
+@SOME
 @given(SPECS, st.dictionaries(st.sampled_from(LaunchSpec.__slots__), JSON, min_size=1))
 def test_no_spec_raises_anything_but_refused(spec: LaunchSpec, wrong: dict[str, object]) -> None:
     with contextlib.suppress(Refused):
@@ -94,6 +99,7 @@ def a_run(spec: LaunchSpec) -> Run:
     return run
 
 
+@SOME
 @given(SPECS)
 def test_record_file_reads_back_whole(spec: LaunchSpec) -> None:
     run = a_run(spec)
@@ -102,6 +108,7 @@ def test_record_file_reads_back_whole(spec: LaunchSpec) -> None:
         assert getattr(again, name) == getattr(run, name), name
 
 
+@SOME
 @given(SPECS, JSON, st.data())
 def test_no_record_file_raises_anything_but_refused(spec: LaunchSpec, wrong: object, data: st.DataObject) -> None:
     run = a_run(spec)
@@ -164,6 +171,7 @@ def test_record_of_a_run_that_could_not_be_forked() -> None:
     assert record.error == StartError(stage="fork", errno=11, message="cannot start: cannot fork")
 
 
+@SOME
 @given(SPECS)
 def test_the_daemon_understands_every_record(spec: LaunchSpec) -> None:
     run = a_run(spec)
@@ -172,12 +180,14 @@ def test_the_daemon_understands_every_record(spec: LaunchSpec) -> None:
     assert record.identity == Identity(boot_id=HERE.id, pid=4711, start_ticks=123456)
 
 
+@SOME
 @given(JSON)
 def test_no_record_raises_anything_but_spawner_error(value: object) -> None:
     with pytest.raises(SpawnerError):
         record_from_json(value)
 
 
+@SOME
 @given(st.sampled_from(sorted(seen())), JSON)
 def test_no_wrong_field_raises_anything_but_spawner_error(name: str, value: object) -> None:
     with contextlib.suppress(SpawnerError):
