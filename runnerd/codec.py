@@ -55,7 +55,7 @@ class Decoder:
             return self._tuple(get_args(kind), document)
         if origin is not None and origin is not Literal and issubclass(origin, Mapping):
             item = get_args(kind)[1]
-            return {key: self._value(item, entry) for key, entry in document.items()}
+            return {key: self._value(item, entry) for key, entry in _object(document).items()}
         if isinstance(kind, type):
             return self._plain(kind, document)
         return document
@@ -70,9 +70,16 @@ class Decoder:
             hints = self._hints.get(kind)
             if hints is None:
                 hints = self._hints[kind] = get_type_hints(kind)
-            return kind(**{key: self._value(hints[key], item) for key, item in document.items() if key in hints})
+            known = {key: item for key, item in _object(document).items() if key in hints}
+            return kind(**{key: self._value(hints[key], item) for key, item in known.items()})
         if issubclass(kind, Enum):
             return kind(document)
         if kind is datetime:
             return datetime.fromisoformat(document)
         return document
+
+
+def _object(document: Json) -> dict[str, Json]:
+    if not isinstance(document, dict):
+        raise TypeError(f"an object is wanted, not {type(document).__name__}")
+    return document

@@ -126,6 +126,8 @@ def test_keys_an_older_version_did_not_have_take_their_default() -> None:
         {"created_at": 5},
         {"identity": {"boot_id": "b"}},
         {"tags": 5},
+        {"identity": 5},
+        {"exit": [1]},
     ],
 )
 def test_what_is_no_record_is_refused(change: dict[str, Any]) -> None:
