@@ -133,23 +133,27 @@ class Journal:
     def save(self, record: RunRecord, event: str) -> None:
         """Record where a run stands now and what brought it there."""
         with self._writing() as db:
-            db.execute(
-                "INSERT INTO runs (id, name, phase, created_at, record) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET name=excluded.name, phase=excluded.phase,"
-                " created_at=excluded.created_at, record=excluded.record",
-                (record.id, record.name, record.phase, record.created_at.isoformat(), json.dumps(to_json(record))),
-            )
-            db.execute(
-                "INSERT INTO transitions (run_id, at, phase, event) VALUES (?, ?, ?, ?)",
-                (record.id, self._now().isoformat(), record.phase, event),
-            )
+            self._put(db, record, event)
+
+    def _put(self, db: sqlite3.Connection, record: RunRecord, event: str) -> None:
+        db.execute(
+            "INSERT INTO runs (id, name, phase, created_at, record) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name=excluded.name, phase=excluded.phase,"
+            " created_at=excluded.created_at, record=excluded.record",
+            (record.id, record.name, record.phase, record.created_at.isoformat(), json.dumps(to_json(record))),
+        )
+        db.execute(
+            "INSERT INTO transitions (run_id, at, phase, event) VALUES (?, ?, ?, ?)",
+            (record.id, self._now().isoformat(), record.phase, event),
+        )
 
     def withdraw(self, run_id: str, before: RunRecord | None) -> None:
         """Undo a claim that was lost: the run's earlier record here comes back, or nothing of it stays."""
         with self._writing() as db:
-            db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
-        if before is not None:
-            self.save(before, "claimed elsewhere")
+            if before is None:
+                db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+            else:
+                self._put(db, before, "claimed elsewhere")  # over the claim's record; the history stays
 
     def unfinished(self) -> list[RunRecord]:
         """Every run that is not done, oldest first."""
