@@ -100,7 +100,9 @@ class Transport:
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
             async with asyncio.timeout(2 * self._timeout_s):
-                raw = await self._changed(method, path, content)
+                # In a task of its own: anyio before 4 (Debian 12) cancels the task it connects in and never takes that
+                # back, after which neither this timeout nor a TaskGroup of the caller's could tell who was cancelled.
+                raw = await asyncio.create_task(self._changed(method, path, content), name=asked)
         except ApiDenied as error:  # the credentials cannot be read
             self._book.degraded(str(error))
             raise
@@ -115,19 +117,24 @@ class Transport:
     async def _changed(self, method: str, path: str, content: bytes | None) -> _Raw:
         if method not in CHANGES:
             return await self._authorized(method, path, content, {})
-        token = await self._csrf_headers()
-        raw = await self._authorized(method, path, content, token)
+        denial = await self._fetch_token()
+        token = self._csrf.headers()
+        raw = denial or await self._authorized(method, path, content, token)
         if self._csrf.refused(raw.status, raw.data, sent=token):
-            raw = await self._authorized(method, path, content, await self._csrf_headers())
+            denial = await self._fetch_token()
+            raw = denial or await self._authorized(method, path, content, self._csrf.headers())
         return raw
 
-    async def _csrf_headers(self) -> dict[str, str]:
+    async def _fetch_token(self) -> _Raw | None:
+        """Get a CSRF token if one is wanted; the answer is only returned when it denies us."""
         # Two fetches at once would invalidate each other's token.
         async with self._csrf_fetch:
-            if self._csrf.wanted:
-                raw = await self._authorized("GET", self._csrf.path, None, {})
-                self._csrf.learn(raw.status, raw.data)
-            return self._csrf.headers()
+            if not self._csrf.wanted:
+                return None
+            raw = await self._authorized("GET", self._csrf.path, None, {})
+            self._csrf.learn(raw.status, raw.data)
+            # Sent all the same, the change would be told that its token is missing, which hides the true reason.
+            return raw if raw.status == 401 else None
 
     async def _authorized(self, method: str, path: str, content: bytes | None, extra: dict[str, str]) -> _Raw:
         used = self._credentials = self._credentials or self._read_credentials()

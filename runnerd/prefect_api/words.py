@@ -91,7 +91,7 @@ def _validation_words(item: Json) -> str:
     """`loc: msg` of one validation error; never its input, which may be anything."""
     loc = item.get("loc")
     place = ".".join(str(part) for part in loc) if isinstance(loc, list) else ""
-    return f"{place}: {item.get('msg', 'invalid')}"
+    return f"{place}: {' '.join(str(item.get('msg', 'invalid')).split())}"
 
 
 def shorten(text: str, longest: int) -> str:

@@ -18,7 +18,17 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import httpx
-from fakes.fake_prefect_rules import ALLOWED_KEYS, MISSING, SCHEDULE_KEYS, Refusal, rule_of, transition
+from fakes.fake_prefect_rules import (
+    ALLOWED_KEYS,
+    MISSING,
+    OCCUPYING,
+    SCHEDULE_KEYS,
+    Refusal,
+    Ruling,
+    no_slot,
+    rule_of,
+    transition,
+)
 
 Json = Any
 VERSIONS = {2: "2.20.25", 3: "3.8.8"}
@@ -320,12 +330,25 @@ class FakePrefect:
         if run_id not in self.runs:
             raise Refusal(404, {"exception_message": f"Flow run with id {run_id} not found"})
         run = self.runs[run_id]
-        verdict = transition(run, body["state"], force=body.get("force", False), major=self.major, now=self._now())
+        verdict = self._no_slot(run, body) or transition(
+            run, body["state"], force=body.get("force", False), major=self.major, now=self._now()
+        )
         if verdict.enter is not None:
             self._enter(run, verdict.enter)
         created = verdict.enter is not None
         told = run["state"] if verdict.status != "WAIT" else None
         return (201 if created else 200), {"state": told, "status": verdict.status, "details": verdict.details}
+
+    def _no_slot(self, run: Json, body: Json) -> Ruling | None:
+        """3.x counts the runs of a deployment when one becomes pending."""
+        deployment = self.deployments.get(run["deployment_id"], {})
+        limit = deployment.get("concurrency_limit")
+        if limit is None or body["state"]["type"] != "PENDING" or run["state"]["type"] in OCCUPYING:
+            return None
+        same = [each for each in self.runs.values() if each["deployment_id"] == run["deployment_id"]]
+        if sum(each["state"]["type"] in OCCUPYING for each in same) < limit:
+            return None
+        return no_slot(deployment["concurrency_options"]["collision_strategy"], now=self._now())
 
     def _enter(self, run: Json, state: Json) -> None:
         details = {"transition_id": None, "scheduled_time": None, **(state.get("state_details") or {})}

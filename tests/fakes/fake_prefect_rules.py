@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Json = Any
+OCCUPYING = {"PENDING", "RUNNING", "CANCELLING"}
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 _BOTH = {"name", "flow_id", "entrypoint", "path", "version", "description", "tags", "parameters", "pull_steps"}
 _BOTH |= {"parameter_openapi_schema", "enforce_parameter_schema", "paused", "schedules", "job_variables"}
@@ -104,6 +105,15 @@ def transition(run: Json, proposed: Json, *, force: bool, major: int, now: datet
     if proposed["type"] == "RUNNING" and (left_s := _early_s(current, run, now)) > 0:
         return _ruling("WAIT", "Scheduled time is in the future", delay_seconds=left_s)
     return _ruling("ACCEPT", enter=proposed)
+
+
+def no_slot(strategy: str, *, now: datetime) -> Ruling:
+    """What a deployment's concurrency limit does with one run too many."""
+    if strategy == "CANCEL_NEW":
+        return _ruling("REJECT", "Deployment concurrency limit reached.", enter={"type": "CANCELLED"})
+    at = {"scheduled_time": (now + timedelta(seconds=30)).isoformat()}
+    later = {"type": "SCHEDULED", "name": "AwaitingConcurrencySlot", "state_details": at}
+    return _ruling("REJECT", "Deployment concurrency limit reached.", enter=later)
 
 
 def _pending(current: Json, proposed: Json, major: int) -> Ruling:

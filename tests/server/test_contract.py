@@ -266,6 +266,32 @@ def test_a_claim_of_a_deleted_run_is_gone(server: Server) -> None:
     server.visit(body)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "then"),
+    [("ENQUEUE", (StateType.SCHEDULED, "AwaitingConcurrencySlot")), ("CANCEL_NEW", (StateType.CANCELLED, "Cancelled"))],
+)
+def test_a_claim_over_the_deployments_limit_is_lost_where_the_server_counts(
+    server: Server, strategy: Any, then: tuple[StateType, str]
+) -> None:
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy(concurrency_limit=1, collision_strategy=strategy)
+        first, second = await visit.new_run(info.id), await visit.new_run(info.id)
+        claim = await visit.insist(lambda: visit.api.claim(first.id, transition_id=new_id()))
+        assert claim.outcome is ClaimOutcome.WON
+        claim = await visit.insist(lambda: visit.api.claim(second.id, transition_id=new_id()))
+        if visit.major == 2:
+            assert claim.outcome is ClaimOutcome.WON  # here the limit is runnerd's own affair
+            return
+        assert claim.outcome is ClaimOutcome.LOST and claim.state is not None
+        assert (claim.state.type, claim.state.name) == then
+        await visit.propose(first.id, CANCELLED)
+        if strategy == "ENQUEUE":
+            claim = await visit.insist(lambda: visit.api.claim(second.id, transition_id=new_id()))
+            assert claim.outcome is ClaimOutcome.WON
+
+    server.visit(body)
+
+
 # --- reporting ------------------------------------------------------------------------------------------------
 
 CANCELLED = Verdict(type=StateType.CANCELLED, message="cancelled here")
@@ -411,6 +437,25 @@ def test_due_runs_come_earliest_first_and_up_to_a_limit(server: Server) -> None:
         assert first.deployment_id == info.id and first.flow_id == info.flow_id and first.tags == ("etl",)
         assert first.next_scheduled_start_time is not None and first.expected_start_time is not None
         assert not first.auto_scheduled
+
+    server.visit(body)
+
+
+def test_a_schedule_makes_runs_and_a_pause_takes_them_back(server: Server) -> None:
+    """The server's own scheduler at work: without it nothing ever falls due by itself."""
+
+    async def body(visit: Visit) -> None:
+        info = await visit.deploy(schedules=(Schedule(interval_s=3600),))
+        if server.fake is not None:
+            server.fake.add_run(info.id, due=datetime.now(UTC) + timedelta(minutes=30))
+        offered: list[FlowRun] = []
+        deadline = asyncio.get_running_loop().time() + 100
+        while not offered and asyncio.get_running_loop().time() < deadline:
+            offered = await due(visit, info.id, minutes=61)
+            await asyncio.sleep(0.1)
+        assert offered and offered[0].auto_scheduled
+        await visit.insist(lambda: visit.api.pause_deployment(info.id))
+        assert await due(visit, info.id, minutes=61) == []
 
     server.visit(body)
 
