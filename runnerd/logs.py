@@ -25,7 +25,7 @@ _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 def make_log(*, log_format: LogFormat, journald: bool, stream: TextIO = sys.stderr, debug: bool = False) -> Log:
     """The logger that the whole daemon is given. `journald`: lines go to systemd, which adds the time itself."""
     if log_format == "json":
-        render: Any = structlog.processors.JSONRenderer()
+        render: Any = structlog.processors.JSONRenderer(default=str)
     else:
         render = _Line(journald=journald and log_format == "auto", colour=stream.isatty())
     log: Log = structlog.wrap_logger(
@@ -41,7 +41,8 @@ Log = FilteringBoundLogger
 
 def _stamp(_: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     event["level"] = {"exception": "error", "warn": "warning"}.get(method, method)
-    event["at"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    # Not "at": that is what callers call the place of a problem.
+    event["time"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
     return event
 
 
@@ -53,13 +54,13 @@ class _Line:
         self._colour = colour
 
     def __call__(self, _: object, __: str, event: MutableMapping[str, Any]) -> str:
-        level, at, text = event.pop("level"), event.pop("at"), event.pop("event")
+        level, time, text = event.pop("level"), event.pop("time"), event.pop("event")
         trace = event.pop("exception", None)
         pairs = "".join(f" {key}={_quote(value)}" for key, value in event.items() if value is not None)
         if self._journald:
             return _prefixed(_PRIORITY.get(level, 6), f"{text}{pairs}" + (f"\n{trace}" if trace else ""))
         mark = {"warning": "\x1b[33m", "error": "\x1b[31m"}.get(level, "") if self._colour else ""
-        line = f"{at} {mark}{level:<7}{chr(27) + '[0m' if mark else ''} {text}{pairs}"
+        line = f"{time} {mark}{level:<7}{chr(27) + '[0m' if mark else ''} {text}{pairs}"
         return f"{line}\n{trace}" if trace else line
 
 
@@ -70,7 +71,14 @@ def _prefixed(priority: int, text: str) -> str:
 def _quote(value: object) -> str:
     text = str(value)
     plain = text and not any(c.isspace() or c in "\"'=" or not c.isprintable() for c in text)
-    return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return text if plain else '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(character: str) -> str:
+    """Names come from the network: one that could break its line would let somebody write lines of ours."""
+    if character in '\\"':
+        return "\\" + character
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
 class ApiNews:

@@ -1,0 +1,185 @@
+"""logs.py: one line an event, whatever is in it, for people, for journald and for machines."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from runnerd.logs import ApiNews, LogFormat, make_log
+from runnerd.model import ApiCondition, ApiHealth, Place
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def said(
+    level: str = "info",
+    event: str = "run",
+    *,
+    log_format: LogFormat = "auto",
+    journald: bool = False,
+    debug: bool = False,
+    stream: io.StringIO | None = None,
+    **fields: object,
+) -> str:
+    stream = stream or io.StringIO()
+    log = make_log(log_format=log_format, journald=journald, stream=stream, debug=debug)
+    getattr(log, level)(event, **fields)
+    return stream.getvalue()
+
+
+def test_a_line_for_people() -> None:
+    line = said(run="r-1", phase="running", pid=7)
+    assert re.fullmatch(rf"{TIME} info    run run=r-1 phase=running pid=7\n", line), line
+
+
+def test_colour_on_a_terminal_only() -> None:
+    assert "\x1b[31merror  \x1b[0m" in said("error", stream=Terminal())
+    assert "\x1b[33mwarning\x1b[0m" in said("warning", stream=Terminal())
+    assert "\x1b" not in said("info", stream=Terminal())
+    assert "\x1b" not in said("error")
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3), ("critical", 2)]
+)
+def test_journald_gets_the_priority_and_no_time(level: str, priority: int) -> None:
+    assert said(level, "said", journald=True, debug=True, run="r") == f"<{priority}>said run=r\n"
+
+
+def test_console_is_for_people_also_under_systemd() -> None:
+    assert re.match(TIME, said(log_format="console", journald=True))
+
+
+def test_json_is_a_document_a_line() -> None:
+    document = json.loads(said("warning", "api", log_format="json", journald=True, detail="d\n", count=3, none=None))
+    assert re.fullmatch(TIME, document.pop("time"))
+    assert document == {"level": "warning", "event": "api", "detail": "d\n", "count": 3, "none": None}
+
+
+@pytest.mark.parametrize("log_format", ["auto", "json"])
+def test_the_place_of_a_problem_is_not_lost(log_format: LogFormat) -> None:
+    """Callers say it as `at`, which was the name of the time once."""
+    assert "conf.d/10.yaml:3:5" in said(log_format=log_format, at=Place("conf.d/10.yaml", 3, 5))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "plain"),
+        ("a/b:c,d", "a/b:c,d"),
+        ("", '""'),
+        ("two words", '"two words"'),
+        ("a=b", '"a=b"'),
+        ('say "hi"', r'"say \"hi\""'),
+        ("it's", '"it\'s"'),
+        ("back\\slash it", r'"back\\slash it"'),
+        ("one\ntwo", r'"one\ntwo"'),
+        ("\x1b[2J", r'"\x1b[2J"'),
+        ("ümläut", "ümläut"),
+        (True, "True"),
+        (1.5, "1.5"),
+    ],
+)
+def test_values(value: object, shown: str) -> None:
+    assert said(journald=True, key=value) == f"<6>run key={shown}\n"
+
+
+def test_nothing_said_of_none() -> None:
+    assert said(journald=True, a=None, b=0) == "<6>run b=0\n"
+
+
+BREAKS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1e", "\x85", "\u2028", "\u2029", "\0"]
+
+
+@pytest.mark.parametrize("line_break", BREAKS)
+@pytest.mark.parametrize("journald", [True, False])
+def test_a_name_from_the_network_cannot_write_a_line_of_ours(journald: bool, line_break: str) -> None:
+    line = said(journald=journald, name=f"x{line_break}<2>forged")
+    assert len(line.rstrip("\n").splitlines()) == 1, line
+
+
+def failing() -> str:
+    raise ValueError("this is the fault")
+
+
+@pytest.mark.parametrize("journald", [True, False])
+def test_tracebacks(journald: bool) -> None:
+    stream = io.StringIO()
+    log = make_log(log_format="auto", journald=journald, stream=stream)
+    try:
+        failing()
+    except ValueError:
+        log.exception("a run went wrong", run="r-1")
+    lines = stream.getvalue().splitlines()
+    assert "a run went wrong run=r-1" in lines[0]
+    assert lines[-1].endswith("ValueError: this is the fault")
+    if journald:
+        assert all(line.startswith("<3>") for line in lines)
+
+
+def test_debug_is_silent_unless_asked_for() -> None:
+    assert said("debug") == ""
+    assert said("debug", debug=True) != ""
+
+
+# --- ApiNews ----------------------------------------------------------------------------------------------------
+
+
+class News:
+    """ApiNews, its log, and its clock, which is moved by hand."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        self.waiting: list[Callable[[], None]] = []
+        log = make_log(log_format="json", journald=False, stream=self.stream)
+        self.news = ApiNews(url="u", log=log, later=lambda seconds, call: self.waiting.append(call))
+
+    def note(self, condition: ApiCondition, detail: str = "d") -> None:
+        since = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.waiting))
+        self.news.note(ApiHealth(condition=condition, since=since, detail=detail))
+
+    def time_passes(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            call()
+
+    def told(self) -> list[tuple[str, str]]:
+        lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        return [(line["level"], line["state"]) for line in lines]
+
+
+OK, DEGRADED, UNREACHABLE = ApiCondition.OK, ApiCondition.DEGRADED, ApiCondition.UNREACHABLE
+
+
+def test_an_outage_is_told_at_once_and_once() -> None:
+    news = News()
+    for condition in (OK, UNREACHABLE, UNREACHABLE, OK, OK):
+        news.note(condition)
+    assert news.told() == [("info", "ok"), ("warning", "unreachable"), ("info", "ok")]
+
+
+def test_a_hiccup_is_no_news() -> None:
+    news = News()
+    for condition in (OK, DEGRADED, OK, DEGRADED, OK):
+        news.note(condition)
+    news.time_passes()
+    assert news.told() == [("info", "ok")]
+
+
+def test_a_trouble_that_stays_is_news() -> None:
+    news = News()
+    news.note(OK)
+    news.note(DEGRADED, "401")
+    news.note(DEGRADED, "403")
+    news.time_passes()
+    assert news.told() == [("info", "ok"), ("warning", "degraded")]
