@@ -251,6 +251,19 @@ def test_second_stop_can_bring_the_end_nearer(spawner: SpawnerUnderTest) -> None
     asyncio.run(go())
 
 
+def test_second_stop_cannot_put_the_end_off(spawner: SpawnerUnderTest) -> None:
+    async def go() -> None:
+        async with spawner.link() as link:
+            await running(link, spawner, spawner.spec("run", mode=("ignore-term",), stop_timeout_s=0.3))
+            await link.client.stop(key="run", attempt=0, reason="cancel")
+            await link.client.stop(key="run", attempt=0, reason="evict", timeout_s=600)
+            record = await link.until("run", "exited")
+            assert record.exit is not None
+            assert record.exit.signal == signal.SIGKILL
+
+    asyncio.run(go())
+
+
 def test_stopped_process_is_woken_for_its_end(spawner: SpawnerUnderTest) -> None:
     async def go() -> None:
         async with spawner.link() as link:
