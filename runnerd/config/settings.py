@@ -78,6 +78,8 @@ class SettingsReader:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
         if node.get("pools") and not flaws.at("pools"):
             flaws.add(("pools",), NO_POOLS, node.value_place("pools"))
+        if found["api"].said.get("url", "") is None:
+            found["api"] = found["api"].without("url")  # there is no host without one, so it cannot be taken away
         return {name: values for name, values in found.items() if values.said}
 
 

@@ -35,6 +35,10 @@ class Values:
             said[name] = {**below, **value} if is_map else value
         return Values(said, {**base.places, **self.places})
 
+    def without(self, name: str) -> Values:
+        """The same, not saying `name`."""
+        return Values({key: value for key, value in self.said.items() if key != name}, self.places)
+
     def arguments(self) -> dict[str, Json]:
         """What is said and not taken away, for a dataclass that knows the defaults."""
         return {name: _kept(value) for name, value in self.said.items() if value is not None}

@@ -265,6 +265,12 @@ def test_name_counts_in_runnerd_yaml_only(etc: ConfigDir) -> None:
     assert etc.fatal() == ["runnerd.yaml:2:7: name must not have '/' or '%' in it, as in 'a/b'"]
 
 
+def test_null_in_a_drop_in_cannot_take_away_the_url(etc: ConfigDir) -> None:
+    etc.write("conf.d/a.yaml", "api: {url: null, poll_interval: 5s}\n")
+    api = etc.load().settings.api
+    assert (api.url, api.poll_interval_s) == ("http://127.0.0.1:4200/api", 5)
+
+
 def test_two_ways_to_log_in_cost_the_drop_in_that_brings_the_second(etc: ConfigDir) -> None:
     etc.write("runnerd.yaml", "api: {url: embedded, key_file: /k}\n")
     etc.write("conf.d/a.yaml", "api: {auth_string_file: /s, poll_interval: 1s}\n")
