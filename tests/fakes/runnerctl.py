@@ -1,6 +1,7 @@
 """The real runnerctl, as the process that people start."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,16 +43,28 @@ def runnerctl(served: Serving | None, *arguments: str, **env: str) -> Result:
 
 
 @contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """What is started in this block heeds SIGINT, though we may be a background job, which a shell makes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def started(served: Serving, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """In the background until the block is left, in a process group of its own: a Ctrl-C is meant for it alone."""
-    with subprocess.Popen(
-        [*COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(RUNNERD_SOCKET=served.socket),
-        process_group=0,
-    ) as process:
+    with heeding_ctrl_c():
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(RUNNERD_SOCKET=served.socket),
+            process_group=0,
+        )
+    with process:
         try:
             yield process
         finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from fakes.fake_host import Serving, ended, serving
-from fakes.runnerctl import COMMAND, environment, finish, runnerctl, started, until_said
+from fakes.runnerctl import COMMAND, environment, finish, heeding_ctrl_c, runnerctl, started, until_said
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
 CREATED = "00000000-0000-4000-8000-000000000001"
@@ -207,14 +207,15 @@ def on_terminal(
 ) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        env=environment(RUNNERD_SOCKET=served.socket, **env),
-        start_new_session=True,
-    )
+    with heeding_ctrl_c():
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            env=environment(RUNNERD_SOCKET=served.socket, **env),
+            start_new_session=True,
+        )
     os.close(side)
     try:
         yield Terminal(main), process
