@@ -80,7 +80,8 @@ class ConfigInForce:
         changes = self._put_in_force(config)
         self._log.info("reloaded", added=len(changes.added), changed=len(changes.changed), removed=len(changes.removed))
         pending = await self._wait_until_registered()
-        return _document(changes, (*self.problems(), *pending), ok=not self.problems())
+        failed = self._registrar_problems()
+        return _document(changes, (*self.problems(), *failed, *pending), ok=not self.problems() and not failed)
 
     def _fixed_at_start(self, config: Config) -> tuple[Problem, ...]:
         old, new = self.current.settings.api, config.settings.api
@@ -93,13 +94,17 @@ class ConfigInForce:
         return replace(new, url=old.url, headers=old.headers, request_timeout_s=old.request_timeout_s)
 
     async def _wait_until_registered(self) -> tuple[Problem, ...]:
-        """Deployments whose registration failed or is still to come; bounded, because the API may be away."""
+        """Wait for the API, but not for ever: it may be away. What is to be said of that."""
         assert self._registrar is not None
         try:
             async with asyncio.timeout(_REGISTER_S):
                 await self._registrar.settled.wait()
         except TimeoutError:
             return (Problem(message="the API has not been told yet; it will be when it answers"),)
+        return ()
+
+    def _registrar_problems(self) -> tuple[Problem, ...]:
+        assert self._registrar is not None
         return self._registrar.problems()
 
 

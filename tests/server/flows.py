@@ -1,0 +1,59 @@
+"""Flows for tests; they run under Prefect 2.20 and 3."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from prefect import flow
+
+
+@flow(log_prints=True)
+def greet(name: str = "world", times: int = 1) -> str:
+    print(f"hello {name}" * times)
+    return name
+
+
+@flow
+def fail() -> None:
+    raise ValueError("on purpose")
+
+
+@flow
+def leave(code: int = 7) -> None:
+    os._exit(code)
+
+
+@flow
+def sleep(seconds: float = 600, mark: str = "") -> None:
+    if mark:
+        with open(mark, "a") as file:
+            file.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+
+
+@flow
+def family(mark: str) -> None:
+    """Has a child and a grandchild that would outlive it."""
+    child = subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '600'])"])
+    time.sleep(1)
+    Path(mark).write_text(f"{os.getpid()} {child.pid}")
+    time.sleep(600)
+
+
+@flow
+def stubborn(mark: str) -> None:
+    """Ignores SIGTERM, as code in a C library does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(mark).write_text(str(os.getpid()))
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        time.sleep(1)
+
+
+@flow(log_prints=True)
+def who() -> None:
+    print(f"uid={os.getuid()} umask={os.umask(0):o} nice={os.nice(0)} cwd={os.getcwd()}")
+    print("env=" + ",".join(sorted(os.environ)))
