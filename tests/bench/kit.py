@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,8 +117,8 @@ class Scratch:
             )
 
     def runnerctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        socket = str(self.root / "run" / "control.sock")
-        command = [str(BIN / "runnerctl"), "--socket", socket, *arguments]
+        control = str(self.root / "run" / "control.sock")
+        command = [str(BIN / "runnerctl"), "--socket", control, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def status(self) -> Any:
@@ -146,34 +148,37 @@ class Scratch:
         spawner = None
         try:
             self.wait("the daemon answers", lambda: process.poll() is not None or self.status() is not None)
+            if process.poll() is not None:
+                raise SystemExit(f"the daemon ended: {process.returncode}; it said:\n{self.said()}")
+            self.wait("the spawner serves", self._spawner)  # the daemon answers before it has one
             spawner = self._spawner()
+            assert spawner is not None
             yield Daemon(psutil.Process(process.pid), spawner)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE_S)
-            left = spawner or self._spawner(strict=False)
+            left = spawner or self._spawner()
             if left is not None and left.is_running():
                 left.terminate()
                 left.wait(PATIENCE_S)
 
-    def _spawner(self, *, strict: bool = True) -> psutil.Process | None:
-        for process in psutil.process_iter():
-            try:
-                words = process.cmdline()
-                here = str(self.root) in " ".join(words) or process.cwd().startswith(str(self.root))
-                if here and any("spawner" in word for word in words):
-                    return process
-            except psutil.Error:
-                continue
-        if strict:
-            raise SystemExit(f"cannot find the spawner; the daemon said:\n{(self.root / 'daemon.log').read_text()}")
+    def said(self) -> str:
+        return (self.root / "daemon.log").read_text()
+
+    def _spawner(self) -> psutil.Process | None:
+        """Who listens on its socket: on the way there it forks, so a look for its command line finds the wrong one."""
+        for path in self.root.glob("run*/spawner.sock"):
+            with socket.socket(socket.AF_UNIX) as connection, suppress(OSError, psutil.Error):
+                connection.connect(str(path))
+                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+                return psutil.Process(struct.unpack("3i", credentials)[0])
         return None
 
     def wait(self, what: str, reached: Callable[[], object], *, every_s: float = 0.1) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not reached():
             if time.monotonic() > deadline:
-                raise SystemExit(f"waited in vain: {what}; the daemon said:\n{(self.root / 'daemon.log').read_text()}")
+                raise SystemExit(f"waited in vain: {what}; the daemon said:\n{self.said()}")
             time.sleep(every_s)
 
 
