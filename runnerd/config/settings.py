@@ -49,7 +49,7 @@ class SettingsReader:
     def __init__(self, base: str) -> None:
         path = path_in(base)
         self.run_table = run_table(base)
-        self._tables: dict[str, Table] = {
+        self.tables: dict[str, Table] = {
             "api": {
                 "url": ("url", api_url),
                 "key_file": ("key_file", path),
@@ -72,7 +72,7 @@ class SettingsReader:
 
     def sections(self, node: Map, flaws: Flaws, *, is_main: bool) -> dict[str, Values]:
         """What the file says; `name` counts in runnerd.yaml only, because in prefect.yaml it is the project's."""
-        found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self._tables.items()}
+        found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self.tables.items()}
         found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
         if is_main:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)

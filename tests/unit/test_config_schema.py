@@ -42,7 +42,7 @@ def test_every_key_says_what_it_is_for() -> None:
 
 def test_it_knows_exactly_the_keys_the_code_reads() -> None:
     assert set(RUN) == set(run_table("/"))
-    tables = SettingsReader("/")._tables
+    tables = SettingsReader("/").tables
     assert {name: set(TOP[name]["properties"]) for name in tables} == {
         name: set(table) for name, table in tables.items()
     }
