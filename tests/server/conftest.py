@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prefect_servers import PrefectServer, running_server
 
-TEST_LIMIT_S = 300.0  # the first test of a session pays for the start of its server
+TEST_LIMIT_S = 600.0  # the first test of a session pays for the start of its server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 ENVS = Path(__file__).parents[2] / ".envs"
-START_LIMIT_S = 150.0
-STOP_LIMIT_S = 20.0
+START_LIMIT_S = 300.0  # seconds on an idle machine, minutes on one that is being tested on
+STOP_LIMIT_S = 30.0
 NEEDED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "RUNNERD_TEST_RUN")
 
 

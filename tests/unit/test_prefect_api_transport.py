@@ -487,20 +487,25 @@ async def listening(serve: Serve) -> AsyncIterator[str]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def real_transport(url: str, *, timeout_s: float = 30) -> Transport:
+def real_transport(url: str, *, timeout_s: float = 30, client_timeout: httpx.Timeout | None = None) -> Transport:
+    def open_one(at: httpx.URL) -> httpx.AsyncClient:
+        client = open_client(at, timeout_s=timeout_s)
+        client.timeout = client_timeout or client.timeout
+        return client
+
     return Transport(
         url=url,
         credentials=lambda: Credentials(key=SECRET),
         headers={},
         timeout_s=timeout_s,
         now=lambda: NOW,
-        open_client=lambda at: open_client(at, timeout_s=timeout_s),
+        open_client=open_one,
     )
 
 
-async def broken(url: str, *, timeout_s: float = 30) -> tuple[ApiAway, ApiHealth]:
+async def broken(url: str, **more: Any) -> tuple[ApiAway, ApiHealth]:
     """Ask a real server over a real socket, and fail."""
-    transport = real_transport(url, timeout_s=timeout_s)
+    transport = real_transport(url, **more)
     try:
         with pytest.raises(ApiAway) as caught:
             await transport.request("GET", "/x")
@@ -541,7 +546,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
 
     async def ask() -> None:
         async with listening(serve) as url:
-            _, health = await broken(url, timeout_s=0.05)
+            _, health = await broken(url, client_timeout=httpx.Timeout(60, read=0.05))
             assert health.detail == "no answer in time"
 
     asyncio.run(ask())
@@ -557,7 +562,7 @@ def test_a_server_that_trickles_for_ever_is_given_up() -> None:
 
     async def ask() -> None:
         async with listening(serve) as url:
-            _, health = await broken(url, timeout_s=0.3)
+            _, health = await broken(url, timeout_s=0.15, client_timeout=httpx.Timeout(60))
             assert health.detail == "no answer in time"
 
     asyncio.run(ask())
