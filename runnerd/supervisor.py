@@ -168,21 +168,9 @@ class Supervisor:
 
     def _claim(self, offer: FlowRun) -> bool:
         """Journal the intention to claim and begin. False when it cannot be recorded: then it is not claimed."""
-        entry = self._registry.by_id(offer.deployment_id)
-        before = self._tools.journal.run(offer.id)
-        record = RunRecord(
-            id=offer.id,
-            name=offer.name,
-            deployment_id=offer.deployment_id,
-            deployment=entry.deployment.name if entry else "?",
-            flow=(entry.flow if entry else None) or "?",
-            transition_id=str(uuid.uuid4()),
-            created_at=self._tools.now(),
-            tags=offer.tags,
-            attempt=before.attempt + 1 if before else 1,
-            user=entry.deployment.run.user if entry else None,
-        )
         try:
+            before = self._tools.journal.run(offer.id)
+            record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
             self._tools.journal.save(record, "claiming")
         except JournalError as error:
             if self.journal_problem is None:
@@ -193,6 +181,21 @@ class Supervisor:
         self._begin(Run(record=record, tools=self._tools, before=before))
         self._tools.changed(record)
         return True
+
+    def _new_record(self, offer: FlowRun, *, attempt: int) -> RunRecord:
+        entry = self._registry.by_id(offer.deployment_id)
+        return RunRecord(
+            id=offer.id,
+            name=offer.name,
+            deployment_id=offer.deployment_id,
+            deployment=entry.deployment.name if entry else "?",
+            flow=(entry.flow if entry else None) or "?",
+            transition_id=str(uuid.uuid4()),
+            created_at=self._tools.now(),
+            tags=offer.tags,
+            attempt=attempt,
+            user=entry.deployment.run.user if entry else None,
+        )
 
     # --- shepherding --------------------------------------------------------------------------------------------
 
