@@ -67,7 +67,7 @@ class Run:
         self._tools = tools
         self._before = before  # its record from an earlier claim here, to be put back when this claim is lost
         self._wake = asyncio.Event()
-        self._kill = False  # SIGKILL at once was asked for
+        self._kill = record.phase is Phase.KILLING  # SIGKILL at once was asked for
         self._asked: Phase | None = None  # the strongest stop the spawner was asked for by this process
         self.done = asyncio.Event()
         self.refused: str | None = None  # why the claim was lost
@@ -122,17 +122,28 @@ class Run:
         self._tools.changed(self.record)
 
     async def _start(self) -> None:
-        if self.record.intent is not None:
-            return self._finish(None, failure=None, words=f"{_past(self.record.intent)} before it started")
-        spec = self._tools.launcher.spec(self.record)
-        if isinstance(spec, str):
-            return self._finish(None, failure=spec)
+        spec = self._tools.launcher.spec(self.record) if self.record.intent is None else None
+        if not isinstance(spec, LaunchSpec):
+            return await self._do_not_start(why=spec)
         planned = replace(self.record, output=spec.output, user=spec.user, runtime_max_s=spec.runtime_max_s)
         self._save(planned, "starting")
         try:
             seen = await self._tools.link.spawn(spec)
         except SpawnerError as error:
             return self._finish(None, failure=str(error))
+        return self._started(seen)
+
+    async def _do_not_start(self, *, why: str | None) -> None:
+        """It is to be ended, or cannot be started: unless a daemon that died before it heard the answer started it."""
+        await self._tools.link.wait_up()
+        seen = self._tools.link.record(self.record.id, self.record.attempt)
+        if seen is not None:
+            return self._started(seen)
+        intent = self.record.intent
+        words = f"{_past(intent)} before it started" if intent is not None else None
+        return self._finish(None, failure=why, words=words)
+
+    def _started(self, seen: Record) -> None:
         if seen.error is not None:
             return self._finish(None, failure=seen.error.message.removeprefix("cannot start: "))
         known = replace(self.record, identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at)
@@ -151,7 +162,7 @@ class Run:
                 return self._lost()
             if seen is not None:
                 self._note_runtime_max(seen)
-            if self.record.intent in (Intent.CANCEL, Intent.EVICT):
+            if self._kill or self.record.intent in (Intent.CANCEL, Intent.EVICT):
                 await self._ask_to_stop()
                 if self._wake.is_set():
                     continue
@@ -194,7 +205,7 @@ class Run:
             state = found.state if found is not None else None
             decision = settle(self.record, state, then=self._tools.then(), now=self._tools.now())
             if decision.settlement is Settlement.SPAWN_AGAIN:
-                return self._respawn()
+                return await self._respawn()
             if await self._told(decision, state):
                 return None
         self._tools.log.error("the API keeps refusing the verdict", run=self.record.id, words=self.record.words)
@@ -205,9 +216,10 @@ class Run:
         if verdict is None:
             self._end(state.type if state else None, state.name if state else None)
             return True
+        transition_id = str(uuid.uuid4())  # one for all repeats: an answer may be lost, and telling twice is two states
         try:
             answer = await self._insist(
-                lambda: self._tools.api.propose(self.record.id, verdict, transition_id=str(uuid.uuid4()))
+                lambda: self._tools.api.propose(self.record.id, verdict, transition_id=transition_id)
             )
         except ApiRejected as error:
             self._tools.log.error("the API rejects the verdict", run=self.record.id, why=str(error))
@@ -223,12 +235,14 @@ class Run:
     def _end(self, state: StateType | None, name: str | None) -> None:
         self._save(advance(replace(self.record, api_state=state, api_state_name=name), Event.TOLD), "told")
 
-    def _respawn(self) -> None:
+    async def _respawn(self) -> None:
+        ended = self.record.attempt
         again = replace(
             self.record, attempt=self.record.attempt + 1, respawned=True, identity=None, pgid=None,
             started_at=None, ended_at=None, exit=None, words=None,
         )  # fmt: skip
         self._save(advance(again, Event.RESPAWN), "no flow code ran; started again")
+        await self._tools.link.forget(self.record.id, ended)
 
     # --- helpers ------------------------------------------------------------------------------------------------
 

@@ -36,8 +36,10 @@ from runnerd.model import (
     RunSettings,
     Settings,
     StopSettings,
+    Verdict,
 )
 from runnerd.poller import Poller
+from runnerd.prefect_api.answers import Answer, Claim
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.parse import parse_flow_run
@@ -94,9 +96,16 @@ def settings(
     )
 
 
+class UnclosableClient(httpx.AsyncClient):
+    """After several failures the transport closes its client and opens another; here there is only this one."""
+
+    async def aclose(self) -> None:
+        return
+
+
 def fake_api(prefect: FakePrefect, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> PrefectApi:
     """The real client in front of a FakePrefect, without a socket."""
-    client = httpx.AsyncClient(transport=prefect.transport())
+    client = UnclosableClient(transport=prefect.transport(), verify=False)
     return PrefectApi(url=URL, credentials=Credentials, headers={}, timeout_s=60, now=now, client=client)
 
 
@@ -144,6 +153,27 @@ class SpecLauncher:
             runtime_max_s=run.runtime_max_s,
             stop_timeout_s=run.stop_timeout_s,
         )
+
+
+class Interfering:
+    """An api that is overtaken: after each read one of `moves` is made, a state that somebody else sets."""
+
+    def __init__(self, api: PrefectApi, prefect: FakePrefect, moves: list[tuple[str, str | None]]) -> None:
+        self._api = api
+        self._prefect = prefect
+        self._moves = moves
+
+    async def claim(self, run_id: str, *, transition_id: str) -> Claim:
+        return await self._api.claim(run_id, transition_id=transition_id)
+
+    async def read_run(self, run_id: str) -> FlowRun | None:
+        found = await self._api.read_run(run_id)
+        if self._moves:
+            self._prefect.set_state(run_id, *self._moves.pop(0))
+        return found
+
+    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
+        return await self._api.propose(run_id, verdict, transition_id=transition_id)
 
 
 class Engine:
@@ -242,6 +272,23 @@ class Engine:
         record = self.journal.run(run_id)
         assert record is not None, "it was not done but withdrawn"
         return record
+
+
+def running(engine: Engine, run_id: str) -> bool:
+    return engine.phase(run_id) == "running"
+
+
+async def start(engine: Engine, deployment_id: str | None = None, **more: Json) -> str:
+    """A run that runs; its id."""
+    run_id = engine.add_run(deployment_id or engine.deploy(), **more)
+    assert engine.offer(run_id) == (run_id,)
+    await engine.until(lambda: running(engine, run_id))
+    engine.prefect.set_state(run_id, "RUNNING")
+    return run_id
+
+
+def events(engine: Engine, run_id: str) -> list[str]:
+    return [step.event for step in engine.journal.transitions(run_id)]
 
 
 def deploy(prefect: FakePrefect, registry: Registry, deployment: Deployment) -> str:
