@@ -106,7 +106,7 @@ class Transport:
         except ApiDenied as error:  # the credentials cannot be read
             self._book.degraded(str(error))
             raise
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError) as error:
             # `from None`: the chain of an httpx exception may quote a header.
             raise await self._broken(error) from None
         self._failures = 0
@@ -177,7 +177,7 @@ class Transport:
                     return _Raw(response.status_code, response.headers, None, False)
         try:
             data = json.loads(body) if body.strip() else None
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or a hundred thousand brackets of it
             return _Raw(response.status_code, response.headers, None, False)
         return _Raw(response.status_code, response.headers, data, True)
 

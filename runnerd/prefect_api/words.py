@@ -23,7 +23,7 @@ _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.ConnectTimeout,), "no connection in time"),
     ((httpx.PoolTimeout,), "all connections stayed busy"),
     ((httpx.TimeoutException, TimeoutError), "no answer in time"),
-    ((httpx.LocalProtocolError,), "the request cannot be sent; is a header in api.headers malformed?"),
+    ((httpx.LocalProtocolError, UnicodeError), "the request cannot be sent; is a header in api.headers malformed?"),
     (
         (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError),
         "the connection broke in the middle of an answer",
