@@ -39,7 +39,7 @@ class Systemd:
         self._environ = environ
         self._pid = pid
         self.present = bool(environ.get("NOTIFY_SOCKET"))
-        self._notifier: Notifier = notifier or sdnotify.SystemdNotifier()
+        self._notifier: Notifier = notifier or _notifier()
         self._status = ""
 
     def ready(self) -> None:
@@ -101,6 +101,15 @@ class Systemd:
             await process.wait()
             return Job.UNKNOWN
         return parse_jobs(output.decode("utf-8", "replace"), unit)
+
+
+def _notifier() -> Notifier:
+    notifier = sdnotify.SystemdNotifier()
+    if notifier.socket is not None:
+        # A manager that is too busy to read must lose a message rather than stop the whole daemon in send().
+        notifier.socket.setblocking(False)
+    made: Notifier = notifier
+    return made
 
 
 def parse_jobs(text: str, unit: str) -> Job:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,22 +42,26 @@ def make() -> Iterator[Make]:
 
 
 class NotifySocket:
-    """systemd's side of NOTIFY_SOCKET."""
+    """systemd's side of NOTIFY_SOCKET: it reads all the time, as systemd does."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._socket.setblocking(False)
         self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while (message := self._socket.recv(65536)) != b"end":
+            self.said.append(message.decode())
 
     def heard(self, wanted: str) -> bool:
-        while True:
-            try:
-                self.said.append(self._socket.recv(65536).decode())
-            except BlockingIOError:
-                return any(wanted in message for message in self.said)
+        return any(wanted in message for message in list(self.said))
 
     def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as us:
+            us.sendto(b"end", self._socket.getsockname())
+        self._reader.join()
         self._socket.close()
 
 
@@ -133,7 +138,7 @@ def test_systemd_is_told_and_a_restart_hands_over(prefect3: PrefectServer, make:
         host.start()
         eventually(lambda: notify.heard("READY=1"), "READY=1")
         eventually(lambda: notify.heard("STATUS=0 running of 10, API ok"), "the status line")
-        eventually(lambda: sum(m == "WATCHDOG=1" for m in notify.said if notify.heard("")) >= 2, "the watchdog fed")
+        eventually(lambda: notify.said.count("WATCHDOG=1") >= 2, "the watchdog fed")
         notify.said.clear()
         host.signal(signal.SIGHUP)
         eventually(lambda: notify.heard("READY=1"), "READY=1 after the reload")
@@ -266,7 +271,7 @@ def test_a_broken_main_file_is_exit_status_78(make: Make) -> None:
     assert ended.returncode == 78
     lines = ended.stderr.splitlines()
     assert len(lines) == 2
-    assert "runnerd.yaml:1:36: " in lines[0] and "poll_interval" in lines[0]
+    assert "runnerd.yaml:1:38: " in lines[0] and "poll_interval" in lines[0]
     assert "runnerd.yaml:2:16: " in lines[1]
     assert not (host.root / "state").exists()
 
