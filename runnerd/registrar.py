@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from runnerd.backoff import Backoff
-from runnerd.errors import ApiAway, ApiDenied, ApiRejected
+from runnerd.errors import ApiError, ApiRejected
 from runnerd.inspection import InspectionFailure
 from runnerd.inspector import Inspector
 from runnerd.journal import Journal, Registration
@@ -85,12 +85,13 @@ class Registrar:
     def want(self, config: Config) -> Changes:
         """Take a reading of the configuration: the registry shows it at once, the API is told by `keep`."""
         wanted = {key_of(deployment): deployment for deployment in config.deployments}
+        had = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
         added, changed, same = [], [], 0
         for key, deployment in wanted.items():
             old = self._registry.get(key)
             if old is None:
                 added.append(deployment.name)
-                self._put_new(deployment)
+                self._put_new(deployment, had.get(key))
             elif _differs(old.deployment, deployment):
                 changed.append(old.full_name)
                 self._put_again(old, deployment)
@@ -103,8 +104,12 @@ class Registrar:
         self._work.set()
         return Changes(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=same)
 
-    def _put_new(self, deployment: Deployment) -> None:
-        self._registry.put(Entry(deployment=deployment, problem=deployment.problem, invalid=bool(deployment.problem)))
+    def _put_new(self, deployment: Deployment, had: Registration | None) -> None:
+        """What the API has of it from before counts from the start: runs of the last daemon need their deployments."""
+        entry = Entry(deployment=deployment, problem=deployment.problem, invalid=bool(deployment.problem))
+        if had is not None:
+            entry = replace(entry, flow=had.flow, deployment_id=had.deployment_id)
+        self._registry.put(entry)
         self._todo[key_of(deployment)] = deployment
 
     def _put_again(self, old: Entry, deployment: Deployment) -> None:
@@ -141,7 +146,7 @@ class Registrar:
             self._pulse.beat(_LOOP, within_s=_REGISTER_BOUND_S)
             try:
                 await self._work_off()
-            except (ApiAway, ApiDenied) as error:
+            except ApiError as error:
                 self._work.set()
                 await asyncio.sleep(backoff.next_s(error))
                 continue
@@ -158,13 +163,17 @@ class Registrar:
             self._registered()
         await self._drop_all()
 
+    def _known(self) -> dict[tuple[str, str], Registration]:
+        """What the API has from us, by what it tells deployments apart: flow and name, wherever their code is."""
+        return {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
+
     def _settle_unchanged(self, todo: list[Deployment]) -> None:
         """What needs no request: deployments that the API has exactly as they are wanted."""
-        known = {key_of(one.deployment): one for one in self._journal.registrations(self._url)}
+        known = self._known()
         remembered = self._inspector.remembered(todo)
         for deployment in todo:
-            key = key_of(deployment)
-            before, inspection = known.get(key), remembered.get(key)
+            inspection = remembered.get(key_of(deployment))
+            before = known.get((inspection.flow_name, deployment.name)) if inspection is not None else None
             if before is None or inspection is None or before.paused:
                 continue
             body = deployment_body(deployment, inspection, major=before.major)
@@ -172,7 +181,7 @@ class Registrar:
                 self._settle(deployment, before, inspection.flow_name)
 
     async def _register_all(self, todo: list[Deployment], major: int) -> None:
-        known = {key_of(one.deployment): one for one in self._journal.registrations(self._url)}
+        known = self._known()
         findings = await self._inspector.inspect(todo)
         for deployment in todo:
             key = key_of(deployment)
@@ -183,28 +192,26 @@ class Registrar:
                 self._fail(deployment, finding.message)
                 continue
             try:
-                await self._register(deployment, finding, major, known.get(key))
+                await self._register(deployment, finding, major, known.get((finding.flow_name, deployment.name)))
             except ApiRejected as error:
                 self._fail(deployment, f"the API rejects it: {error}")
 
     async def _register(
         self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
     ) -> None:
+        full_name = f"{inspection.flow_name}/{deployment.name}"
         rival = self._rival(deployment, inspection.flow_name)
         if rival is not None:
-            self._fail(deployment, f"the deployment {inspection.flow_name}/{deployment.name} is already at {rival}")
-            return
+            return self._fail(deployment, f"the deployment {full_name} is already at {rival}")
         if deployment.flow_name not in (None, inspection.flow_name):
-            self._fail(deployment, f"flow_name is {deployment.flow_name}, but the code says {inspection.flow_name}")
-            return
+            said = deployment.flow_name
+            return self._fail(deployment, f"flow_name is {said}, but the code says {inspection.flow_name}")
         body = deployment_body(deployment, inspection, major=major)
         if isinstance(body, Problem):
-            self._fail(deployment, body.message)
-            return
+            return self._fail(deployment, body.message)
         fingerprint = deployment_fingerprint(body, self._url)
         if before is not None and not before.paused and before.fingerprint == fingerprint:
-            self._settle(deployment, before, inspection.flow_name)
-            return
+            return self._settle(deployment, before, inspection.flow_name)
         paused = deployment.paused or await self._paused_by_somebody(before)
         flow_id = await self._api.ensure_flow(inspection.flow_name, ())
         info = await self._api.apply_deployment(body, flow_id=flow_id, paused=paused)
@@ -218,13 +225,20 @@ class Registrar:
             deployment=deployment,
         )
         self._journal.save_registration(registration)
-        self._log.info("registered", deployment=f"{inspection.flow_name}/{deployment.name}", id=info.id)
+        self._log.info("registered", deployment=full_name, id=info.id)
         self._settle(deployment, registration, inspection.flow_name, paused=info.paused)
+        self._drop_of_other_flows(registration)
+
+    def _drop_of_other_flows(self, registered: Registration) -> None:
+        """Its flow was renamed: what the API has under the old name would have its schedules make runs for nobody."""
+        for one in self._journal.registrations(self._url):
+            if key_of(one.deployment) == key_of(registered.deployment) and one.flow != registered.flow:
+                self._to_drop.append(one)
 
     async def _paused_by_somebody(self, before: Registration | None) -> bool:
         """A deployment that an operator paused in Prefect stays paused when its file changes."""
-        if before is None or before.paused:
-            return False
+        if before is None or before.paused or before.deployment.paused:
+            return False  # new, or paused by us, or by what its file said
         found = await self._api.read_deployments([before.deployment_id])
         return bool(found) and found[0].paused
 
@@ -268,8 +282,19 @@ class Registrar:
 
     async def _drop_all(self) -> None:
         for one in list(self._to_drop):
-            await self._drop(one)
-            self._to_drop.remove(one)
+            try:
+                if not self._wanted(one):
+                    await self._drop(one)
+            except ApiRejected as error:
+                self._log.error("cannot drop a deployment", deployment=f"{one.flow}/{one.name}", why=str(error))
+            if one in self._to_drop:  # the files may have been read again meanwhile
+                self._to_drop.remove(one)
+
+    def _wanted(self, one: Registration) -> bool:
+        """It is some entry's: its code has moved, or the files want it again."""
+        entry = self._registry.get(key_of(one.deployment))
+        back = entry is not None and entry.deployment_id is None
+        return back or self._registry.by_id(one.deployment_id) is not None
 
     async def _drop(self, one: Registration) -> None:
         delete = one.deployment.on_remove == "delete"
