@@ -169,8 +169,7 @@ class Registrar:
 
     def _settle_unchanged(self, todo: list[Deployment]) -> None:
         """What needs no request: deployments that the API has exactly as they are wanted."""
-        known = self._known()
-        remembered = self._inspector.remembered(todo)
+        known, remembered = self._known(), self._inspector.remembered(todo)
         for deployment in todo:
             inspection = remembered.get(key_of(deployment))
             before = known.get((inspection.flow_name, deployment.name)) if inspection is not None else None
