@@ -1,131 +1,42 @@
-"""What tests of the engine are built from: small nouns with defaults, and an Engine of real parts around two fakes."""
+"""An Engine of real parts, and what it takes to put it around a FakePrefect and a FakeSpawner."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import json
 import random
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import httpx
+import jumploop
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import BOOT, FakeSpawner
+from nouns_kit import Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
 
 from runnerd.backoff import Backoff
 from runnerd.drain import Drain
 from runnerd.journal import Journal
 from runnerd.link import SpawnerLink
-from runnerd.logs import Log, make_log
 from runnerd.machine import RunRecord
 from runnerd.model import (
-    ApiSettings,
     Deployment,
     FlowRun,
-    LateSettings,
     LaunchSpec,
-    LimitSettings,
-    Place,
-    RunSettings,
     Settings,
-    StopSettings,
     Verdict,
 )
 from runnerd.poller import Poller
 from runnerd.prefect_api.answers import Answer, Claim
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.credentials import Credentials
-from runnerd.prefect_api.parse import parse_flow_run
 from runnerd.pulse import Pulse
 from runnerd.registry import Entry, Registry
 from runnerd.run import FlowRunApi, Launcher, Tools
 from runnerd.supervisor import Supervisor
 
-Json = Any
-URL = "http://prefect.test/api"
-NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
-
-
-def a_deployment(name: str = "nightly", *, run: Mapping[str, Json] | None = None, **changes: Json) -> Deployment:
-    """`run` are keys of its run: section."""
-    settings = RunSettings(**{"python": sys.executable, "working_directory": "/srv/flows", **(run or {})})
-    defaults: dict[str, Json] = {
-        "entrypoint": f"{name}.py:flow",
-        "run": settings,
-        "place": Place("/etc/runnerd/conf.d/10.yaml", 3, 5),
-    }
-    return Deployment(name=name, **{**defaults, **changes})
-
-
-def a_record(run_id: str = "", **changes: Json) -> RunRecord:
-    run_id = run_id or str(uuid.uuid4())
-    defaults: dict[str, Json] = {
-        "name": f"run-{run_id[:4]}",
-        "deployment_id": "d-1",
-        "deployment": "nightly",
-        "flow": "etl",
-        "transition_id": "t-1",
-        "created_at": NOON,
-    }
-    return RunRecord(id=run_id, **{**defaults, **changes})
-
-
-def settings(
-    *,
-    runs: int = 10,
-    start_rate: float = 1000.0,
-    tags: Mapping[str, int] | None = None,
-    poll_interval_s: float = 10.0,
-    prefetch_s: float = 10.0,
-    late: LateSettings = LateSettings(),  # noqa: B008 - frozen
-    then: Json = "cancel",
-) -> Settings:
-    return Settings(
-        name="host-1",
-        api=ApiSettings(url=URL, poll_interval_s=poll_interval_s, prefetch_s=prefetch_s),
-        limits=LimitSettings(runs=runs, start_rate_per_s=start_rate, tags=tags or {}),
-        late=late,
-        stop=StopSettings(then=then),
-    )
-
-
-class UnclosableClient(httpx.AsyncClient):
-    """After several failures the transport closes its client and opens another; here there is only this one."""
-
-    async def aclose(self) -> None:
-        return
-
-
-def fake_api(prefect: FakePrefect, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> PrefectApi:
-    """The real client in front of a FakePrefect, without a socket."""
-    client = UnclosableClient(transport=prefect.transport(), verify=False)
-    return PrefectApi(url=URL, credentials=Credentials, headers={}, timeout_s=60, now=now, client=client)
-
-
-def flow_run(prefect: FakePrefect, run_id: str) -> FlowRun:
-    """A run of FakePrefect's as our client would have read it."""
-    return parse_flow_run(prefect.runs[run_id])
-
-
-class LogLines(io.StringIO):
-    """What was logged, as documents."""
-
-    def all(self) -> list[dict[str, Json]]:
-        return [json.loads(line) for line in self.getvalue().splitlines()]
-
-    def events(self, *levels: str) -> list[str]:
-        return [line["event"] for line in self.all() if not levels or line["level"] in levels]
-
-
-def log_to(lines: LogLines) -> Log:
-    return make_log(log_format="json", journald=False, stream=lines)
+POLL = "POST /deployments/get_scheduled_flow_runs"
 
 
 @dataclass
@@ -234,6 +145,7 @@ class Engine:
         )
         self.drain = Drain(supervisor=self.supervisor, now=now)
         self.tasks: asyncio.TaskGroup | None = None
+        self.look_s = 0.02
 
     def _changed(self, record: RunRecord) -> None:
         self.changes.append(record)
@@ -261,7 +173,7 @@ class Engine:
         """Wait until it holds; looked at after every change of a run, and now and then."""
         while not condition():
             try:
-                async with asyncio.timeout(0.02):
+                async with asyncio.timeout(self.look_s):
                     await self.supervisor.wait_change()
             except TimeoutError:
                 continue
@@ -357,11 +269,38 @@ async def fake_engine(
         boot_id=BOOT,
         run_api=run_api,
     )
+    engine.look_s = 0.1
     async with serving(engine):
         yield engine, spawner
 
 
-def copied(prefect: FakePrefect) -> list[str]:
-    """What was asked so far, and from here on anew."""
-    asked, prefect.asked[:] = list(prefect.asked), []
-    return asked
+@asynccontextmanager
+async def polling(
+    folder: Path, *, prefect: FakePrefect | None = None, watching: bool = False, **changes: Json
+) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
+    """An engine whose poller polls, ten seconds apart unless said otherwise."""
+    async with fake_engine(folder, prefect=prefect, **changes) as (engine, spawner):
+        loops = [asyncio.create_task(engine.poller.poll())]
+        if watching:
+            loops.append(asyncio.create_task(engine.poller.watch_cancelling()))
+        try:
+            yield engine, spawner
+            assert not [loop for loop in loops if loop.done()], "a loop has ended, and the daemon with it"
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.wait(loops)
+
+
+def polls(engine: Engine) -> int:
+    """Requests for due runs since the last look."""
+    return copied(engine.prefect).count(POLL)
+
+
+def at(engine: Engine) -> float:
+    return engine.clock() - jumploop.START_S
+
+
+async def started_at(engine: Engine, run_id: str) -> float:
+    await engine.until(lambda: running(engine, run_id))
+    return at(engine)

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine_kit import NOON, URL, LogLines, fake_api, log_to, settings
 from fakes.fake_prefect import FakePrefect
+from nouns_kit import NOON, URL, LogLines, fake_api, log_to, settings
 
 from runnerd.backoff import Backoff
 from runnerd.inspection import InspectionFailure

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 import pytest
-from engine_kit import a_deployment, a_record
 from hypothesis import given
 from hypothesis import strategies as st
+from nouns_kit import a_deployment, a_record
 
 from runnerd.codec import Decoder, to_json
 from runnerd.journal import Registration

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from engine_kit import NOON, a_deployment, a_record
+from nouns_kit import NOON, a_deployment, a_record
 
 from runnerd.errors import JournalError
 from runnerd.journal import Journal, Registration

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from engine_kit import a_deployment, a_record
+from nouns_kit import a_deployment, a_record
 
 from runnerd.launch import Account, ApiAccess, absolute_entrypoint, base_environment, launch_spec
 from runnerd.model import Deployment, LaunchSpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from engine_kit import NOON
 from hypothesis import given
 from hypothesis import strategies as st
+from nouns_kit import NOON
 
 from runnerd.limits import Admission, Bucket, Caps, Claimant, Lateness, admit, due, judge_late
 from runnerd.model import ApiState, FlowRun, LatePolicy, StateType

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from engine_kit import a_record
 from hypothesis import given
 from hypothesis import strategies as st
+from nouns_kit import a_record
 
 from runnerd.machine import (
     Decision,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jumploop
 import pytest
-from engine_kit import URL, a_deployment, copied
 from fakes.fake_prefect import FakePrefect
+from nouns_kit import URL, a_deployment, copied
 from registrar_kit import BROKEN, FakeInspector, a_host, flow
 
 from runnerd.model import Place, Problem

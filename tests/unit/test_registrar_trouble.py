@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jumploop
 import pytest
-from engine_kit import NOON, URL, a_deployment, copied, fake_api
 from fakes.fake_prefect import FakePrefect
+from nouns_kit import NOON, URL, a_deployment, copied, fake_api
 from registrar_kit import BROKEN, FakeInspector, a_host, flow
 
 from runnerd.model import Place, Problem, Schedule

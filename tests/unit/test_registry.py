@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from engine_kit import NOON, a_deployment, a_record
+from nouns_kit import NOON, a_deployment, a_record
 
 from runnerd.limits import Caps
 from runnerd.machine import Intent, Phase

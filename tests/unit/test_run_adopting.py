@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import jumploop
-from engine_kit import a_record, fake_engine, running, start
+from engine_kit import fake_engine, running, start
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import FakeSpawner
+from nouns_kit import a_record
 
 from runnerd.journal import Journal
 from runnerd.machine import RunRecord

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import jumploop
 import pytest
-from engine_kit import Interfering, events, fake_api, fake_engine, running, start
+from engine_kit import Interfering, events, fake_engine, running, start
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import FakeSpawner
+from nouns_kit import fake_api
 
 from runnerd.journal import Journal
 from runnerd.machine import Intent, Phase
@@ -31,7 +32,7 @@ def test_a_second_cancel_changes_nothing(tmp_path: Path) -> None:
             assert [stop.reason for stop in spawner.stops] == ["cancel"]
             began = engine.clock()
             await engine.until_done(run_id)
-            assert engine.clock() - began == pytest.approx(15.0, abs=0.1), "thirty seconds after the first"
+            assert engine.clock() - began == pytest.approx(15.0, abs=0.3), "thirty seconds after the first"
             assert engine.prefect.state_of(run_id) == "CANCELLED"
 
     jumploop.run(go())

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import jumploop
 import pytest
-from engine_kit import Engine, Interfering, events, fake_api, fake_engine, running, start
+from engine_kit import Engine, Interfering, events, fake_engine, running, start
 from fakes.fake_prefect import FakePrefect
+from nouns_kit import fake_api
 
 from runnerd.machine import Phase
 from runnerd.model import FlowRun, Settings, StateType

@@ -13,7 +13,7 @@ from pathlib import Path
 import jumploop
 import pytest
 import sdnotify
-from engine_kit import LogLines, log_to
+from nouns_kit import LogLines, log_to
 
 from runnerd.pulse import Pulse
 from runnerd.systemd import Job, Systemd, boot_id, listen_fds, own_unit, parse_jobs, unset
