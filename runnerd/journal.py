@@ -168,11 +168,12 @@ class Journal:
         return found[0] if found else None
 
     def find(self, ref: str) -> list[RunRecord]:
-        """Runs whose id is `ref` or starts with it, else those of that name, newest first."""
+        """Runs whose id is `ref` or starts with it, and those of that name; each sort newest first."""
         pattern = ref.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         by_id = "SELECT record FROM runs WHERE id LIKE ? ESCAPE '\\' ORDER BY created_at DESC LIMIT 20"
         by_name = "SELECT record FROM runs WHERE name = ? ORDER BY created_at DESC LIMIT 20"
-        return self._records(by_id, pattern) or self._records(by_name, ref)
+        found = [*self._records(by_id, pattern), *self._records(by_name, ref)]
+        return list({record.id: record for record in found}.values())
 
     def transitions(self, run_id: str) -> list[Transition]:
         rows = self._rows("SELECT at, phase, event FROM transitions WHERE run_id = ? ORDER BY rowid", run_id)

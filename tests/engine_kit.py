@@ -110,6 +110,7 @@ class Engine:
         self.registry = Registry()
         self.launcher = launcher(self.registry)
         self.changes: list[RunRecord] = []
+        self.heard: list[Callable[[RunRecord], None]] = []
         self.tools = Tools(
             api=run_api or api,
             link=link,
@@ -149,6 +150,8 @@ class Engine:
 
     def _changed(self, record: RunRecord) -> None:
         self.changes.append(record)
+        for hear in self.heard:
+            hear(record)
         self.supervisor.note_change()
 
     # --- for tests ----------------------------------------------------------------------------------------------

@@ -107,6 +107,8 @@ def test_find_by_id_prefix_and_name(journal: Journal) -> None:
     assert ids(journal.find("aaaa")) == [second, first]
     assert ids(journal.find("brave-fox")) == [second, first]
     assert journal.find("brave") == []
+    journal.save(a_record("bbbb", name="aaaa1"), "x")
+    assert ids(journal.find("aaaa1")) == [first, "bbbb"], "which of them is meant is for others to say"
 
 
 @pytest.mark.parametrize("name", ["50%", "a_b", "back\\slash", "o'brien", 'say "hi"', "; DROP TABLE runs", "ünï", "*"])
