@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -66,9 +67,22 @@ def _start(python: Path, home: Path, attempt: int, settings: dict[str, str]) -> 
     command = [str(python.with_name("prefect")), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with open(home / f"server-{attempt}.log", "wb") as log:
         process = subprocess.Popen(
-            command, env=environment, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command,
+            env=environment,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_end_with_the_tests,
         )
     return process, port
+
+
+def _end_with_the_tests() -> None:
+    """Have the kernel interrupt the server should pytest be killed, which runs no fixture's end."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
 
 
 def _came_up(process: subprocess.Popen[bytes], port: int) -> bool:
