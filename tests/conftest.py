@@ -19,6 +19,7 @@ from types import FrameType
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # `from fakes.x import ...`, `from jumploop import run`
 
@@ -34,6 +35,9 @@ LEFT = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A busy machine is slow now and then; Hypothesis would call that the test's fault.
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
     config.addinivalue_line("markers", f"time_limit(seconds): another limit than {TIME_LIMIT_S:g} s for this test")
     config.stash[STDERR] = os.dup(2)  # the real one: pytest captures descriptor 2 later
     os.environ[RUN_MARK] = uuid.uuid4().hex
