@@ -132,7 +132,7 @@ class PrefectApi:
         if answer.gone:
             return Claim(outcome=ClaimOutcome.GONE, reason=answer.reason)
         state = answer.state
-        # The transition id alone decides: it is also what tells our repeated claim from a rival's.
+        # The id tells our own repeated claim from a rival's; the type keeps a run from starting that was put off.
         ours = state is not None and state.type is StateType.PENDING and state.transition_id == transition_id
         outcome = ClaimOutcome.WON if ours else ClaimOutcome.LOST
         return Claim(outcome=outcome, state=state, reason=answer.reason)
