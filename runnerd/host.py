@@ -34,6 +34,7 @@ from runnerd.usage import usage_of
 from runnerd.views import (
     api_document,
     deployment_document,
+    invalid_document,
     limits_document,
     offered_document,
     problem_document,
@@ -261,10 +262,11 @@ class DaemonHost:
     # --- deployments ------------------------------------------------------------------------------------------------
 
     def deployments(self) -> list[Json]:
-        return self._documents(self._registry.entries())
+        return [*self._documents(self._registry.entries()), *map(invalid_document, self._config().invalid)]
 
     def find_deployments(self, ref: str) -> list[Json]:
-        return self._documents(self._registry.find(ref))
+        found = self._documents(self._registry.find(ref))
+        return found or [invalid_document(one) for one in self._config().invalid if one.name == ref]
 
     def _documents(self, entries: Sequence[Entry]) -> list[Json]:
         ids = [record.deployment_id for record in self._supervisor.records()]

@@ -45,6 +45,8 @@ class Problem:
         return f"{self.place}: {self.message}" if self.place else self.message
 
 
+FOREVER_S = 100 * 365 * 86400.0  # what `infinity` is for a duration that is added to a point in time
+
 # --- configuration, as checked and merged -----------------------------------------------------------------
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from runnerd.machine import RunRecord
-from runnerd.model import ApiHealth, FlowRun, Json, Problem
-from runnerd.registry import Entry
+from runnerd.model import ApiHealth, FlowRun, InvalidDeployment, Json, Problem
+from runnerd.registry import Entry, EntryState
 from runnerd.usage import Usage
 
 
@@ -87,6 +87,24 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
         "limit": entry.limit,
         "entrypoint": deployment.entrypoint,
         "tags": list(deployment.tags),
+    }
+
+
+def invalid_document(one: InvalidDeployment) -> Json:
+    """A deployment that its file asks for and that cannot be."""
+    return {
+        "id": None,
+        "name": one.name,
+        "flow": None,
+        "file": one.place.file,
+        "line": one.place.line,
+        "state": EntryState.INVALID.value,
+        "problem": one.problem,
+        "next_run_at": None,
+        "running": 0,
+        "limit": None,
+        "entrypoint": None,
+        "tags": [],
     }
 
 

@@ -18,7 +18,7 @@ from runnerd.config.units import (
     format_signal,
     format_size,
 )
-from runnerd.model import Config, Deployment, Json, RunSettings, Schedule, Settings
+from runnerd.model import FOREVER_S, Config, Deployment, Json, RunSettings, Schedule, Settings
 
 HIDDEN = "***"
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
@@ -53,9 +53,9 @@ def _settings(settings: Settings) -> dict[str, Json]:
             "request_timeout": format_duration(api.request_timeout_s),
         },
         "limits": {"runs": limits.runs, "start_rate": f"{limits.start_rate_per_s:g}/s", "tags": dict(limits.tags)},
-        "stop": {"drain_timeout": format_duration(settings.stop.drain_timeout_s), "then": settings.stop.then},
-        "late": {"after": format_duration(settings.late.after_s), "policy": settings.late.policy},
-        "journal": {"keep": format_duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
+        "stop": {"drain_timeout": _duration(settings.stop.drain_timeout_s), "then": settings.stop.then},
+        "late": {"after": _duration(settings.late.after_s), "policy": settings.late.policy},
+        "journal": {"keep": _duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
         "http": {"listen": _address(*listen) if listen else None},
     }
 
@@ -118,14 +118,14 @@ def _run(run: RunSettings) -> dict[str, Json]:
         "environment": _masked(run.environment),
         "environment_file": run.environment_file,
         "limit": run.limit,
-        "runtime_max": format_duration(math.inf if run.runtime_max_s is None else run.runtime_max_s),
+        "runtime_max": _duration(FOREVER_S if run.runtime_max_s is None else run.runtime_max_s),
         "memory_max": format_size(run.memory_max_bytes),
         "cpu_quota": None if run.cpu_quota_percent is None else format_percent(run.cpu_quota_percent),
         "tasks_max": run.tasks_max,
         "nice": run.nice,
         "umask": None if run.umask is None else f"{run.umask:04o}",
         "stop_signal": format_signal(run.stop_signal),
-        "stop_timeout": format_duration(run.stop_timeout_s),
+        "stop_timeout": _duration(run.stop_timeout_s),
         "output_max": format_size(run.output_max_bytes),
         "start": run.start,
         **{f"limit_{name}": _rlimit(*run.rlimits[name]) for name in RLIMITS if name in run.rlimits},
@@ -138,3 +138,7 @@ def _masked(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _rlimit(soft: int, hard: int) -> str:
     return ":".join("infinity" if limit == UNLIMITED else str(limit) for limit in (soft, hard))
+
+
+def _duration(seconds: float) -> str:
+    return format_duration(math.inf if seconds >= FOREVER_S else seconds)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from runnerd.config.nodes import Map
 from runnerd.config.units import parse_duration
 from runnerd.config.words import Flaw, Path, dotted
-from runnerd.model import Json, Place
+from runnerd.model import FOREVER_S, Json, Place
 
 Reader = Callable[[Json], Json]
 Table = Mapping[str, tuple[str, Reader]]
@@ -120,11 +120,11 @@ def line(value: Json) -> str:
 
 
 def duration(value: Json) -> float:
-    return parse_duration(value)
+    return min(parse_duration(value), FOREVER_S)
 
 
 def positive_duration(value: Json) -> float:
-    seconds = parse_duration(value)
+    seconds = duration(value)
     if seconds <= 0:
         raise ValueError(f"must be more than 0, not {value!r}")
     return seconds
@@ -133,7 +133,7 @@ def positive_duration(value: Json) -> float:
 def finite_or_none(value: Json) -> float | None:
     """A duration of which infinity means that there is no limit."""
     seconds = positive_duration(value)
-    return None if seconds == float("inf") else seconds
+    return None if seconds >= FOREVER_S else seconds
 
 
 def text_map(value: Json) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ import grp
 import json
 import os
 import pwd
+import signal
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def test_nothing_is_inherited_but_standard_files(spawner: SpawnerUnderTest) -> N
 def test_signals_are_all_at_their_default(spawner: SpawnerUnderTest) -> None:
     run(spawner, spawner.spec("signals", "cat", "/proc/self/status"))
     status = dict(line.split(":", 1) for line in spawner.output("signals").splitlines())
-    assert [int(status[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0]
+    # The C library keeps signals 32 and 33 to itself: what a caller of ours did with them cannot be undone.
+    ours = sum(1 << (number - 1) for number in signal.valid_signals())
+    assert [int(status[name], 16) & ours for name in ("SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0]
 
 
 def test_several_runs_at_once_do_not_see_each_others_files(spawner: SpawnerUnderTest) -> None:

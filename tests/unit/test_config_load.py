@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from config_kit import DEFAULTS, MAIN, ConfigDir
 
 from runnerd.config import check
 from runnerd.config.files import MAX_BYTES
-from runnerd.model import Config, Settings
+from runnerd.model import FOREVER_S, Config, Settings
 
 A = "deployments:\n  - {name: a, entrypoint: 'flows/etl.py:nightly', description: first}\n"
 B = "deployments:\n  - {name: b, entrypoint: 'flows/etl.py:nightly'}\n"
@@ -251,7 +250,7 @@ def test_every_setting_is_read(etc: ConfigDir) -> None:
     assert settings.api.auth_string_file == str(etc.etc / "auth")
     assert (settings.api.poll_interval_s, settings.api.prefetch_s, settings.api.request_timeout_s) == (0.5, 0, 60)
     assert (settings.limits.runs, settings.limits.start_rate_per_s) == (7, 0.5)
-    assert (settings.stop.drain_timeout_s, settings.stop.then) == (math.inf, "reschedule")
+    assert (settings.stop.drain_timeout_s, settings.stop.then) == (FOREVER_S, "reschedule")
     assert (settings.late.after_s, settings.late.policy) == (3600, "latest")
     assert (settings.journal.keep_s, settings.journal.max_runs) == (604800, 5)
     assert settings.http_listen == ("::1", 9464)
