@@ -62,10 +62,13 @@ class Tools:
 class Run:
     """A run under way. `live` takes it from the phase it is in to done."""
 
-    def __init__(self, *, record: RunRecord, tools: Tools, before: RunRecord | None = None) -> None:
+    def __init__(
+        self, *, record: RunRecord, tools: Tools, before: RunRecord | None = None, at_any_cost: bool = False
+    ) -> None:
         self.record = record
         self._tools = tools
         self._before = before  # its record from an earlier claim here, to be put back when this claim is lost
+        self._at_any_cost = at_any_cost  # claim it also where it has ended: somebody asked for this one by its id
         self._wake = asyncio.Event()
         self._kill = record.phase is Phase.KILLING  # SIGKILL at once was asked for
         self._asked: Phase | None = None  # the strongest stop the spawner was asked for by this process
@@ -104,14 +107,26 @@ class Run:
         self.done.set()
 
     async def _claim(self) -> None:
-        record = self.record
         try:
-            claim = await self._insist(lambda: self._tools.api.claim(record.id, transition_id=record.transition_id))
+            claim = await self._insist(self._claim_if_free)
         except ApiRejected as error:
             return self._lose(str(error))
         if claim.outcome is ClaimOutcome.WON:
             return self._step(Event.CLAIM_WON)
         return self._lose(claim.reason or f"the run is {claim.outcome}")
+
+    async def _claim_if_free(self) -> Claim:
+        """Propose PENDING, unless the run is not waiting to be claimed any more.
+
+        An offer grows old while it waits for a slot, a connection or a new daemon. Meanwhile another host may have run
+        it, and the server would let us have it again: it guards a claim against a rival's, not against an ended run.
+        """
+        run_id, transition_id = self.record.id, self.record.transition_id
+        found = None if self._at_any_cost else await self._tools.api.read_run(run_id)
+        state = found.state if found is not None else None
+        if state is None or state.type is StateType.SCHEDULED or state.transition_id == transition_id:
+            return await self._tools.api.claim(run_id, transition_id=transition_id)
+        return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
 
     def _lose(self, reason: str) -> None:
         """Not ours: nothing happened here, so nothing of it stays in the journal."""
@@ -125,7 +140,8 @@ class Run:
         spec = self._tools.launcher.spec(self.record) if self.record.intent is None else None
         if not isinstance(spec, LaunchSpec):
             return await self._do_not_start(why=spec)
-        planned = replace(self.record, output=spec.output, user=spec.user, runtime_max_s=spec.runtime_max_s)
+        user = spec.user or spec.environment.get("USER")  # without run.user, whoever runs the spawner
+        planned = replace(self.record, output=spec.output, user=user, runtime_max_s=spec.runtime_max_s)
         self._save(planned, "starting")
         try:
             seen = await self._tools.link.spawn(spec)
@@ -146,7 +162,8 @@ class Run:
     def _started(self, seen: Record) -> None:
         if seen.error is not None:
             return self._finish(None, failure=seen.error.message.removeprefix("cannot start: "))
-        known = replace(self.record, identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at)
+        user = seen.user or self.record.user
+        known = replace(self.record, identity=seen.identity, pgid=seen.pgid, user=user, started_at=seen.started_at)
         return self._save(advance(known, Event.STARTED), "started")
 
     async def _watch(self) -> None:
