@@ -164,9 +164,9 @@ class Supervisor:
 
     def claim_now(self, offer: FlowRun) -> bool:
         """Claim this one whatever the limits say: somebody asked for it here and now."""
-        return offer.id not in self._runs and self._claim(offer)
+        return offer.id not in self._runs and self._claim(offer, at_any_cost=True)
 
-    def _claim(self, offer: FlowRun) -> bool:
+    def _claim(self, offer: FlowRun, *, at_any_cost: bool = False) -> bool:
         """Journal the intention to claim and begin. False when it cannot be recorded: then it is not claimed."""
         try:
             before = self._tools.journal.run(offer.id)
@@ -178,7 +178,7 @@ class Supervisor:
             self.journal_problem = str(error)
             return False
         self.journal_problem = None
-        self._begin(Run(record=record, tools=self._tools, before=before))
+        self._begin(Run(record=record, tools=self._tools, before=before, at_any_cost=at_any_cost))
         self._tools.changed(record)
         return True
 

@@ -67,7 +67,7 @@ class SpecLauncher:
 
 
 class Interfering:
-    """An api that is overtaken: after each read one of `moves` is made, a state that somebody else sets."""
+    """An api that is overtaken: after each read of a run that was claimed one of `moves` is made, by somebody else."""
 
     def __init__(self, api: PrefectApi, prefect: FakePrefect, moves: list[tuple[str, str | None]]) -> None:
         self._api = api
@@ -79,9 +79,12 @@ class Interfering:
 
     async def read_run(self, run_id: str) -> FlowRun | None:
         found = await self._api.read_run(run_id)
-        if self._moves:
+        if self._moves and self._claimed(run_id):
             self._prefect.set_state(run_id, *self._moves.pop(0))
         return found
+
+    def _claimed(self, run_id: str) -> bool:
+        return self._prefect.state_of(run_id) != "SCHEDULED"
 
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
         return await self._api.propose(run_id, verdict, transition_id=transition_id)

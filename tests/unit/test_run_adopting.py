@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jumploop
+import pytest
 from engine_kit import fake_engine, running, start
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import FakeSpawner
@@ -135,5 +136,79 @@ def test_a_run_of_the_spawner_s_that_the_journal_does_not_know(tmp_path: Path) -
             assert (await engine.until_done(run_id)).words == "killed by SIGKILL"
             assert prefect.state_of(run_id) == "CRASHED"
             assert spawner.records == {}
+
+    jumploop.run(go())
+
+
+# --- offers that have grown old -----------------------------------------------------------------------------------
+
+
+def elsewhere(prefect: FakePrefect, run_id: str, state: str) -> None:
+    """Another host claims it and runs it to this end."""
+    for kind in ("PENDING", "RUNNING", state):
+        prefect.set_state(run_id, kind)
+
+
+ENDS = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
+
+
+@pytest.mark.parametrize("state", ENDS)
+def test_one_that_another_host_has_ended_meanwhile(tmp_path: Path, state: str) -> None:
+    """Real servers give it to a late claim all the same, and it would run twice."""
+
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, spawner):
+            run_id = engine.add_run(engine.deploy())
+            stale = await engine.api.scheduled_runs(deployment_ids=engine.registry.ids(), before=engine.now())
+            elsewhere(engine.prefect, run_id, state)
+            assert engine.supervisor.offer(stale).claimed == (run_id,)
+            await engine.until(lambda: engine.supervisor.run(run_id) is None)
+            assert (engine.prefect.state_of(run_id), spawner.started) == (state, [])
+            assert engine.journal.run(run_id) is None
+
+    jumploop.run(go())
+
+
+def test_one_that_was_ended_while_we_could_not_reach_the_api(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, spawner):
+            run_id = engine.add_run(engine.deploy())
+            engine.prefect.down = True
+            assert engine.offer(run_id)
+            await asyncio.sleep(600)
+            elsewhere(engine.prefect, run_id, "COMPLETED")
+            engine.prefect.down = False
+            await engine.until(lambda: engine.supervisor.run(run_id) is None)
+            assert (engine.prefect.state_of(run_id), spawner.started) == ("COMPLETED", [])
+
+    jumploop.run(go())
+
+
+def test_one_that_was_ended_while_no_daemon_was_there(tmp_path: Path) -> None:
+    async def go() -> None:
+        prefect = FakePrefect(major=3)
+        prefect.down = True
+        async with fake_engine(tmp_path, prefect=prefect) as (engine, _):
+            run_id = engine.add_run(engine.deploy())
+            assert engine.offer(run_id)
+        elsewhere(prefect, run_id, "FAILED")
+        prefect.down = False
+        async with fake_engine(tmp_path, prefect=prefect) as (engine, spawner):
+            engine.supervisor.adopt(engine.journal.unfinished())
+            await engine.until(lambda: engine.supervisor.run(run_id) is None)
+            assert (prefect.state_of(run_id), spawner.started) == ("FAILED", [])
+
+    jumploop.run(go())
+
+
+def test_one_that_somebody_asked_for_by_its_id_may_have_ended(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, _):
+            run_id = engine.add_run(engine.deploy())
+            elsewhere(engine.prefect, run_id, "CRASHED")
+            found = await engine.api.read_run(run_id)
+            assert found is not None
+            assert engine.supervisor.claim_now(found)
+            await engine.until(lambda: running(engine, run_id))
 
     jumploop.run(go())

@@ -246,7 +246,7 @@ class Faulty(Interfering):
     faults = 2
 
     async def read_run(self, run_id: str) -> FlowRun | None:
-        if self._prefect.runs[run_id]["name"] == "faulty" and self.faults:
+        if self._prefect.runs[run_id]["name"] == "faulty" and self.faults and self._claimed(run_id):
             self.faults -= 1
             raise RuntimeError("this is the fault under test")
         return await self._api.read_run(run_id)
