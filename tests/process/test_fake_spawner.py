@@ -1,0 +1,221 @@
+"""One contract, two spawners: what FakeSpawner does for tests by a clock that jumps, the real one does too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.fake_spawner import FakeSpawner
+from spawner_harness import LIMIT_S, SpawnerUnderTest
+
+from runnerd.errors import SpawnerError
+from runnerd.model import LaunchSpec
+from runnerd.spawner.client import SpawnerClient
+from runnerd.spawner.protocol import Record
+
+SLEEP = ("sleep", "1000")
+
+
+class Subject:
+    """A spawner, a client of it, and what the client heard."""
+
+    def __init__(self, real: SpawnerUnderTest | None, folder: Path) -> None:
+        self.real = real
+        self.fake = FakeSpawner()
+        self._folder = folder
+        self.heard: list[Record] = []
+        self.news = asyncio.Event()
+        self.lost = asyncio.Event()
+        self.client: Any = self.new_client()
+
+    def new_client(self) -> Any:
+        if self.real is None:
+            return self.fake.connect(self._hear, self.lost.set)
+        return SpawnerClient(socket_path=self.real.socket, on_record=self._hear, on_lost=self.lost.set)
+
+    def _hear(self, record: Record) -> None:
+        self.heard.append(record)
+        self.news.set()
+
+    async def until(self, phase: str, attempt: int = 1) -> Record:
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                for record in self.heard:
+                    if (record.phase, record.attempt) == (phase, attempt):
+                        return record
+                self.news.clear()
+                await self.news.wait()
+
+    def spec(self, **changes: Any) -> LaunchSpec:
+        given: dict[str, Any] = {
+            "key": "r-1",
+            "attempt": 1,
+            "argv": SLEEP,
+            "environment": {"PATH": "/usr/bin:/bin"},
+            "working_directory": "/",
+            "output": str(self._folder / "out"),
+            **changes,
+        }
+        return LaunchSpec(**given)
+
+    async def exit(self) -> None:
+        """The process of r-1 ends by itself, by SIGTERM."""
+        if self.real is None:
+            self.fake.exit("r-1", signal=15)
+        else:
+            await self.client.signal(key="r-1", attempt=1, signal=15)
+
+
+@pytest.fixture(params=["fake", "real"])
+def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Callable[[Subject], Awaitable[None]]], None]:
+    """Plays a test's body with a connected client of the fake and of the real spawner."""
+    real = request.getfixturevalue("spawner") if request.param == "real" else None
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Subject]:
+        subject = Subject(real, real.home if real is not None else tmp_path)
+        assert await subject.client.connect() == []
+        try:
+            yield subject
+        finally:
+            await subject.client.close()
+
+    def run(body: Callable[[Subject], Awaitable[None]]) -> None:
+        async def go() -> None:
+            async with connected() as subject:
+                await body(subject)
+
+        asyncio.run(go())
+
+    return run
+
+
+Play = Callable[[Callable[[Subject], Awaitable[None]]], None]
+
+
+def test_what_is_known_is_not_started_again(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        first = await at.client.spawn(at.spec())
+        assert (first.key, first.attempt, first.exit, first.error) == ("r-1", 1, None, None)
+        await at.until("running")
+        again = await at.client.spawn(at.spec(argv=("true",)))
+        assert again.identity == first.identity is not None
+        other = await at.client.spawn(at.spec(attempt=2))
+        assert other.identity != first.identity
+        assert len(await at.client.list()) == 2
+        for attempt in (1, 2):
+            await at.client.stop(key="r-1", attempt=attempt, reason="cancel", timeout_s=0.0)
+            await at.until("exited", attempt)
+
+    play(body)
+
+
+def test_a_stop_tells_its_reason_and_the_signal(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        await at.client.spawn(at.spec())
+        await at.client.stop(key="r-1", attempt=1, reason="cancel")
+        ended = await at.until("exited")
+        assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("cancel", 15)
+        assert [record.phase for record in at.heard if record.phase in ("stopping", "exited")] == ["stopping", "exited"]
+
+    play(body)
+
+
+def test_a_stop_with_no_grace_kills(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        await at.client.spawn(at.spec())
+        await at.client.stop(key="r-1", attempt=1, reason="evict", timeout_s=0.0)
+        ended = await at.until("exited")
+        assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("evict", 9)
+        assert "killing" in [record.phase for record in at.heard]
+
+    play(body)
+
+
+def test_a_later_stop_can_only_end_it_sooner(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        at.fake.stubborn = True
+        deaf = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done")
+        await at.client.spawn(at.spec(argv=deaf, stop_timeout_s=1000.0))
+        if at.real is not None:
+            while "ready" not in (at.real.home / "out").read_text():
+                await asyncio.sleep(0.01)
+        await at.client.stop(key="r-1", attempt=1, reason="cancel")
+        await at.until("stopping")
+        await at.client.stop(key="r-1", attempt=1, reason="evict", timeout_s=2000.0)
+        await at.client.stop(key="r-1", attempt=1, reason="evict", timeout_s=0.0)
+        ended = await at.until("exited")
+        assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("cancel", 9), "the first reason stays"
+
+    play(body)
+
+
+def test_runtime_max_stops_it_for_that_reason(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        await at.client.spawn(at.spec(runtime_max_s=0.2))
+        ended = await at.until("exited")
+        assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("timeout", 15)
+
+    play(body)
+
+
+def test_what_could_not_start_is_a_record_with_an_error(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        at.fake.start_error = "no such interpreter /opt/x/python"
+        record = await at.client.spawn(at.spec(argv=("/opt/x/python",)))
+        assert (record.phase, record.exit) == ("exited", None)
+        assert record.error is not None
+        assert record.error.message == "cannot start: no such interpreter /opt/x/python"
+        assert await at.client.forget(key="r-1", attempt=1)
+
+    play(body)
+
+
+def test_what_nobody_knows(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        assert await at.client.stop(key="r-1", attempt=1, reason="cancel") is None
+        assert not await at.client.forget(key="r-1", attempt=1)
+
+    play(body)
+
+
+def test_only_what_has_ended_can_be_forgotten(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        await at.client.spawn(at.spec())
+        with pytest.raises(SpawnerError) as refusal:
+            await at.client.forget(key="r-1", attempt=1)
+        assert refusal.value.refused
+        await at.exit()
+        await at.until("exited")
+        assert await at.client.forget(key="r-1", attempt=1)
+        assert await at.client.list() == []
+
+    play(body)
+
+
+def test_a_later_client_is_told_all_there_is(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        first = await at.client.spawn(at.spec())
+        await at.exit()
+        await at.until("exited")
+        other = at.new_client()
+        (record,) = await other.connect()
+        assert (record.phase, record.identity, record.exit and record.exit.signal) == ("exited", first.identity, 15)
+        await other.close()
+
+    play(body)
+
+
+def test_a_closed_client_asks_nothing(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        await at.client.close()
+        with pytest.raises(SpawnerError) as error:
+            await at.client.spawn(at.spec())
+        assert not error.value.refused
+        assert not at.lost.is_set()
+
+    play(body)
