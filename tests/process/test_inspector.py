@@ -1,0 +1,218 @@
+"""inspector.py on a real spawner: a stand-in for Python answers for flows, and what it said is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from life_kit import now
+from nouns_kit import LogLines, a_deployment, log_to
+from spawner_harness import SpawnerUnderTest
+
+from runnerd.inspection import InspectionFailure
+from runnerd.inspector import Inspector
+from runnerd.journal import Journal
+from runnerd.launch import ApiAccess
+from runnerd.launcher import FlowLauncher
+from runnerd.link import SpawnerLink
+from runnerd.model import Deployment, Inspection
+from runnerd.registry import Registry, key_of
+from runnerd.spawner.client import SpawnerClient
+
+# Answers for every entrypoint but `silent.py:f`; `mute` in its name answers nothing at all. Notes each start.
+PYTHON = f"""#!{sys.executable} -IS
+import hashlib, json, os, sys
+with open("asked.txt", "a") as file:
+    file.write(os.environ["RUNNERD_INSPECT"] + "\\n")
+if "mute" in sys.argv[0]:
+    sys.exit(7)
+for entrypoint in json.loads(os.environ["RUNNERD_INSPECT"])["entrypoints"]:
+    path = entrypoint.partition(":")[0]
+    if path == "silent.py":
+        continue
+    if path == "bad.py":
+        said = {{"error": {{"kind": "import-failed", "message": "cannot import bad.py"}}}}
+    else:
+        digest = hashlib.sha256(open(path, "rb").read()).hexdigest()
+        flow = {{"flow_name": path, "parameter_schema": {{}}, "prefect_version": "3.8.8", "sha256": digest}}
+        said = {{"ok": flow | {{"description": os.environ.get("MOOD")}}}}
+    os.write(3, (json.dumps({{"entrypoint": entrypoint, **said}}) + "\\n").encode())
+"""
+
+
+class Bench:
+    """An inspector, and the directory whose flows it inspects."""
+
+    def __init__(self, spawner: SpawnerUnderTest) -> None:
+        self.home = spawner.home
+        self.work = spawner.home / "work"
+        self.work.mkdir()
+        self.python = self.script("python")
+        self.journal = Journal(path=str(spawner.home / "journal.db"), now=now)
+        lines = LogLines()
+
+        def connect(on_record: Callable[..., None], on_lost: Callable[[], None]) -> SpawnerClient:
+            return SpawnerClient(socket_path=spawner.socket, on_record=on_record, on_lost=on_lost)
+
+        async def start() -> None: ...
+
+        self.link = SpawnerLink(connect=connect, start=start, log=log_to(lines))
+        launcher = FlowLauncher(
+            registry=Registry(),
+            access=lambda: ApiAccess(url="http://p/api", environment={}),
+            output_dir=str(self.home),
+            environ={},
+        )
+        self.inspector = Inspector(
+            link=self.link, journal=self.journal, launcher=launcher, work_dir=str(self.work), log=log_to(lines)
+        )
+
+    def script(self, name: str) -> str:
+        path = self.home / name
+        path.write_text(PYTHON)
+        path.chmod(0o755)
+        return str(path)
+
+    def deployment(self, name: str, file: str, **run: object) -> Deployment:
+        path = self.home / file
+        if not path.exists():
+            path.write_text("# a flow\n")
+        settings = {"python": self.python, "working_directory": str(self.home), **run}
+        return a_deployment(name, entrypoint=f"{file}:f", run=settings)
+
+    def asked(self) -> int:
+        """Processes started since the last look."""
+        path = self.home / "asked.txt"
+        count = len(path.read_text().splitlines()) if path.exists() else 0
+        path.unlink(missing_ok=True)
+        return count
+
+    def left_behind(self) -> list[Path]:
+        return list(self.work.iterdir())
+
+
+@pytest.fixture
+def play(spawner: SpawnerUnderTest) -> Callable[[Callable[[Bench], Awaitable[None]]], None]:
+    def run(body: Callable[[Bench], Awaitable[None]]) -> None:
+        async def go() -> None:
+            bench = Bench(spawner)
+            keeping = asyncio.create_task(bench.link.keep())
+            await bench.link.wait_up()
+            try:
+                await body(bench)
+                assert bench.left_behind() == []
+                assert bench.link.records() == []
+            finally:
+                keeping.cancel()
+                await asyncio.wait([keeping])
+                await bench.link.close()
+                bench.journal.close()
+
+        asyncio.run(go())
+
+    return run
+
+
+Play = Callable[[Callable[[Bench], Awaitable[None]]], None]
+
+
+def flow_names(found: dict[tuple[str, str], Inspection | InspectionFailure]) -> list[str]:
+    return [one.flow_name if isinstance(one, Inspection) else one.message for one in found.values()]
+
+
+def test_one_process_for_all_flows_of_one_place(play: Play) -> None:
+    async def body(bench: Bench) -> None:
+        wanted = [bench.deployment(name, f"{name}.py") for name in "abc"]
+        wanted.append(replace(wanted[0], name="a again"))
+        found = await bench.inspector.inspect(wanted)
+        assert set(found) == {key_of(one) for one in wanted}
+        assert sorted(flow_names(found)) == ["a.py", "a.py", "b.py", "c.py"]
+        assert bench.asked() == 1
+
+    play(body)
+
+
+def test_another_place_is_another_process(play: Play) -> None:
+    async def body(bench: Bench) -> None:
+        wanted = [
+            bench.deployment("a", "a.py"),
+            bench.deployment("b", "b.py", environment={"MOOD": "good"}),
+            bench.deployment("c", "c.py", python=bench.script("python2")),
+        ]
+        found = await bench.inspector.inspect(wanted)
+        assert bench.asked() == 3
+        moods = [one.description for one in found.values() if isinstance(one, Inspection)]
+        assert sorted(moods, key=str) == [None, None, "good"]
+
+    play(body)
+
+
+def test_what_was_said_is_remembered_until_the_file_changes(play: Play) -> None:
+    async def body(bench: Bench) -> None:
+        wanted = [bench.deployment(name, f"{name}.py") for name in "ab"]
+        assert bench.inspector.remembered(wanted) == {}
+        first = await bench.inspector.inspect(wanted)
+        assert bench.inspector.remembered(wanted) == first
+        assert await bench.inspector.inspect(wanted) == first
+        assert bench.asked() == 1
+        (bench.home / "a.py").write_text("# another flow\n")
+        assert set(bench.inspector.remembered(wanted)) == {key_of(wanted[1])}
+        await bench.inspector.inspect(wanted)
+        assert bench.asked() == 1
+        assert set(bench.inspector.remembered(wanted)) == {key_of(one) for one in wanted}
+
+    play(body)
+
+
+def test_failures_are_of_their_own_deployment_and_not_remembered(play: Play) -> None:
+    async def body(bench: Bench) -> None:
+        wanted = [bench.deployment(name, f"{name}.py") for name in ("good", "bad", "silent")]
+        for _ in range(2):
+            found = await bench.inspector.inspect(wanted)
+            assert flow_names({key_of(wanted[0]): found[key_of(wanted[0])]}) == ["good.py"]
+            bad, silent = (found[key_of(one)] for one in wanted[1:])
+            assert isinstance(bad, InspectionFailure)
+            assert isinstance(silent, InspectionFailure)
+            assert (bad.kind, silent.kind) == ("import-failed", "no-answer")
+            assert silent.message == "the inspection process ended before it answered: exited 0"
+        assert bench.asked() == 2
+
+    play(body)
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        ({"python": "/opt/x/bin/python"}, "no such interpreter /opt/x/bin/python"),
+        ({"python": "mute"}, "ended before it answered: exited 7"),
+        ({"user": "no-such-user"}, "no such user no-such-user"),
+        ({"environment_file": "/no/such/file"}, "environment_file /no/such/file: No such file or directory"),
+    ],
+)
+def test_why_nobody_answers(play: Play, run: dict[str, str], words: str) -> None:
+    async def body(bench: Bench) -> None:
+        settings = {**run, "python": bench.script("mute")} if run.get("python") == "mute" else run
+        (finding,) = (await bench.inspector.inspect([bench.deployment("a", "a.py", **settings)])).values()
+        assert isinstance(finding, InspectionFailure)
+        assert words in finding.message
+
+    play(body)
+
+
+def test_a_spawner_that_is_lost_in_the_middle(play: Play, spawner: SpawnerUnderTest) -> None:
+    """It comes back and still has the process, or tells how it ended."""
+
+    async def body(bench: Bench) -> None:
+        asking = asyncio.create_task(bench.inspector.inspect([bench.deployment("a", "a.py")]))
+        while not bench.link.records():
+            await asyncio.sleep(0.001)
+        spawner.end(9)
+        spawner.start()
+        (finding,) = (await asking).values()
+        assert isinstance(finding, Inspection | InspectionFailure)
+
+    play(body)

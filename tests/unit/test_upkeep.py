@@ -1,0 +1,233 @@
+"""upkeep.py and refresher.py: what a new daemon takes over, what is forgotten, and what people see of the API."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import jumploop
+import pytest
+from engine_kit import Engine, fake_engine, start
+from fakes.fake_prefect import FakePrefect
+from fakes.fake_spawner import FakeSpawner
+from nouns_kit import NOON, URL, a_record, copied
+from registrar_kit import FakeInspector
+
+from runnerd.backoff import Backoff
+from runnerd.inspector import KEY_PREFIX
+from runnerd.journal import Journal
+from runnerd.machine import Phase
+from runnerd.model import JournalSettings, LaunchSpec, StateType
+from runnerd.refresher import INTERVAL_S, Refresher
+from runnerd.registrar import Registrar
+from runnerd.registry import EntryState
+from runnerd.upkeep import adopt, prune
+
+
+async def adopted(engine: Engine) -> None:
+    await adopt(journal=engine.journal, link=engine.link, supervisor=engine.supervisor, log=engine.tools.log)
+
+
+def spec(key: str, attempt: int = 1) -> LaunchSpec:
+    return LaunchSpec(
+        key=key, attempt=attempt, argv=("true",), environment={}, working_directory="/", output=f"/o/{key}"
+    )
+
+
+# --- adopting -----------------------------------------------------------------------------------------------------
+
+
+def test_every_run_of_the_last_daemon_is_taken_up_in_its_phase(tmp_path: Path) -> None:
+    async def go() -> None:
+        spawner, prefect = FakeSpawner(), FakePrefect(major=3)
+        spawner.stubborn = True
+        async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+            runs = {name: await start(engine, engine.deploy(name)) for name in ("running", "stopping", "ended")}
+            engine.supervisor.cancel([runs["stopping"]])
+            await engine.until(lambda: engine.phase(runs["stopping"]) == "stopping")
+            prefect.down = True
+            spawner.exit(runs["ended"], code=1)
+            await engine.until(lambda: engine.phase(runs["ended"]) == "reporting")
+            claiming = engine.add_run(engine.deploy("claiming"))
+            engine.offer(claiming)
+        prefect.down = False
+        prefect.set_state(claiming, "PENDING")
+        async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+            await adopted(engine)
+            assert (await engine.until_done(runs["ended"])).words == "exited 1"
+            assert (await engine.until_done(runs["stopping"])).words == "cancelled; killed by SIGKILL"
+            await engine.until(lambda: engine.supervisor.run(claiming) is None)
+            assert engine.phase(runs["running"]) == "running"
+            assert engine.lines.events("info")[:4] == ["adopted"] * 4
+            assert [prefect.state_of(run_id) for run_id in runs.values()] == ["RUNNING", "CANCELLED", "CRASHED"]
+
+    jumploop.run(go())
+
+
+def test_a_run_only_the_spawner_knows_of(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, spawner):
+            run_id = engine.add_run(engine.deploy())
+            engine.prefect.set_state(run_id, "PENDING")
+            engine.prefect.set_state(run_id, "RUNNING")
+            await engine.link.spawn(spec(run_id, attempt=3))
+            await adopted(engine)
+            assert [record.id for record in engine.supervisor.records()] == [run_id]
+            engine.supervisor.cancel([run_id])
+            record = await engine.until_done(run_id)
+            assert (record.attempt, record.deployment, record.api_state) == (3, "?", StateType.CANCELLED)
+            assert spawner.records == {}
+
+    jumploop.run(go())
+
+
+def test_a_run_that_was_told_and_not_yet_forgotten(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, spawner):
+            run_id = str(uuid.uuid4())
+            await engine.link.spawn(spec(run_id))
+            spawner.exit(run_id)
+            engine.journal.save(a_record(run_id, phase=Phase.DONE), "told")
+            await adopted(engine)
+            assert (spawner.records, engine.supervisor.records()) == ({}, [])
+
+    jumploop.run(go())
+
+
+def test_inspections_that_nobody_waits_for_are_cleared(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, spawner):
+            for key in ("old", "new"):
+                await engine.link.spawn(spec(KEY_PREFIX + key))
+            spawner.exit(KEY_PREFIX + "old")
+            await asyncio.sleep(0)
+            await adopted(engine)
+            await asyncio.sleep(1)
+            assert spawner.live() == []
+            assert [(stop.key, stop.timeout_s) for stop in spawner.stops] == [(KEY_PREFIX + "new", 0.0)]
+            assert engine.supervisor.records() == []
+
+    jumploop.run(go())
+
+
+@pytest.mark.parametrize("key", ["server", "not-a-run"])
+def test_helpers_are_left_alone(tmp_path: Path, key: str) -> None:
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, spawner):
+            await engine.link.spawn(spec(key))
+            await adopted(engine)
+            assert (spawner.live(), engine.supervisor.records()) == ([key], [])
+
+    jumploop.run(go())
+
+
+# --- forgetting ---------------------------------------------------------------------------------------------------
+
+
+def test_old_runs_go_with_the_output_of_every_attempt(tmp_path: Path) -> None:
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+    outputs = [tmp_path / f"old.{attempt}.log" for attempt in (1, 2, 3)]
+    kept = tmp_path / "new.1.log"
+    for path in (outputs[0], outputs[2], kept):
+        path.touch()
+    old = a_record("old", phase=Phase.DONE, attempt=3, output=str(outputs[2]), created_at=NOON - timedelta(days=40))
+    journal.save(old, "told")
+    journal.save(replace(old, id="silent", output=None), "told")
+    journal.save(a_record("new", phase=Phase.DONE, output=str(kept)), "told")
+    prune(journal=journal, settings=JournalSettings(), now=NOON)
+    assert [record.id for record in journal.history()] == ["new"]
+    assert sorted(path.name for path in tmp_path.glob("*.log")) == ["new.1.log"]
+    journal.close()
+
+
+# --- what people see ----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def refreshed(folder: Path) -> AsyncIterator[tuple[Engine, Refresher]]:
+    async with fake_engine(folder) as (engine, _):
+        registrar = Registrar(
+            api=engine.api,
+            inspector=FakeInspector(),  # type: ignore[arg-type]
+            journal=engine.journal,
+            registry=engine.registry,
+            url=URL,
+            log=engine.tools.log,
+            pulse=engine.pulse,
+            backoff=Backoff,
+            registered=lambda: None,
+        )
+        yield (
+            engine,
+            Refresher(
+                api=engine.api, registry=engine.registry, registrar=registrar, pulse=engine.pulse, now=engine.now
+            ),
+        )
+
+
+def test_the_next_start_and_pauses_of_each(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with refreshed(tmp_path) as (engine, refresher):
+            busy, calm, idle = (engine.deploy(name) for name in ("busy", "calm", "idle"))
+            for number in range(250):
+                engine.add_run(busy, in_s=60.0 + number)
+            engine.add_run(calm, in_s=86400.0)
+            engine.prefect.deployments[idle]["paused"] = True
+            await refresher.refresh()
+            now = engine.now()
+            found = {one.deployment.name: one for one in engine.registry.entries()}
+            assert found["busy"].next_run_at == now + timedelta(seconds=60)
+            assert found["calm"].next_run_at == now + timedelta(days=1), "a busy one must not hide it"
+            assert (found["idle"].next_run_at, found["idle"].state) == (None, EntryState.PAUSED)
+
+    jumploop.run(go())
+
+
+def test_without_deployments_nothing_is_asked(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with refreshed(tmp_path) as (engine, refresher):
+            await refresher.refresh()
+            assert copied(engine.prefect) == []
+
+    jumploop.run(go())
+
+
+@pytest.mark.parametrize("woken_every_s", [None, 1])
+def test_it_costs_a_few_requests_a_minute_however_often_it_is_woken(tmp_path: Path, woken_every_s: int | None) -> None:
+    async def go() -> None:
+        async with refreshed(tmp_path) as (engine, refresher):
+            engine.deploy()
+            keeping = asyncio.create_task(refresher.keep())
+            for _ in range(600):
+                await asyncio.sleep(1)
+                if woken_every_s:
+                    refresher.wake()
+                assert engine.pulse.stuck() == ()
+            rounds = copied(engine.prefect).count("POST /deployments/filter")
+            assert rounds == pytest.approx(600 / (10 if woken_every_s else INTERVAL_S), abs=1)
+            keeping.cancel()
+            await asyncio.wait([keeping])
+
+    jumploop.run(go())
+
+
+@pytest.mark.parametrize("status", [503, 401, 422])
+def test_what_cannot_be_asked_is_asked_later(tmp_path: Path, status: int) -> None:
+    async def go() -> None:
+        async with refreshed(tmp_path) as (engine, refresher):
+            engine.add_run(engine.deploy(), in_s=3600.0)
+            engine.prefect.trouble("", status=status, times=20)
+            keeping = asyncio.create_task(refresher.keep())
+            await asyncio.sleep(100 * INTERVAL_S)
+            assert not keeping.done()
+            (entry,) = engine.registry.entries()
+            assert entry.next_run_at is not None
+            keeping.cancel()
+            await asyncio.wait([keeping])
+
+    jumploop.run(go())
