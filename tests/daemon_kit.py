@@ -97,7 +97,9 @@ class Host:
         self.environ.update(environ or {})
         self.process: subprocess.Popen[bytes] | None = None
         shutil.copy(FLOWS, self.config / "flows.py")
-        self.write_main(f"api: {{url: '{url}', poll_interval: 1s}}\nrun: {{python: '{python}'}}\n")
+        own_home = f"{{PREFECT_HOME: '{self.root}/prefect-home'}}"  # else flows make ~/.prefect of whoever tests
+        run = f"{{python: '{python}', environment: {own_home}}}"
+        self.write_main(f"api: {{url: '{url}', poll_interval: 1s}}\nrun: {run}\n")
 
     # --- configuration ------------------------------------------------------------------------------------------
 
