@@ -20,6 +20,7 @@ from typing import Any, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 START_S = 1000.0  # not 0, which reads as false
+LOOK_AGAIN_S = 0.02
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -48,11 +49,12 @@ class JumpSelector(selectors.BaseSelector):
         return []
 
     def _wait(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        # In slices: the last other thread may end without a word, and then this must not go on waiting for real.
+        slice_s = LOOK_AGAIN_S if timeout is None else min(timeout, LOOK_AGAIN_S)
         before = time.monotonic()
-        ready = self._inner.select(timeout)
-        passed = time.monotonic() - before
-        # A full wait ends exactly at its timer, whatever the real clock says.
-        self._pass(passed if ready or timeout is None else timeout)
+        ready = self._inner.select(slice_s)
+        # A wait that was full ends exactly at its timer, whatever the real clock says.
+        self._pass(slice_s if not ready and slice_s == timeout else time.monotonic() - before)
         return ready
 
     def _pass(self, seconds: float) -> None:

@@ -134,3 +134,12 @@ def test_real_io_jumps_again_when_nothing_real_is_left() -> None:
     before = time.monotonic()
     assert run(main(), real_io=True) == b"hi\n"
     assert time.monotonic() - before < REAL_LIMIT_S
+
+
+def test_real_io_jumps_once_the_last_thread_has_ended_without_a_word() -> None:
+    thread = threading.Timer(0.2, lambda: None)
+    thread.start()
+    before = time.monotonic()
+    run(asyncio.sleep(3600), real_io=True)
+    assert time.monotonic() - before < REAL_LIMIT_S
+    thread.join()
