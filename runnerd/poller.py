@@ -162,7 +162,11 @@ class Poller:
         for run in lateness.drop:
             why = f"skipped: it fell due at {due(run)} and late.policy is {late.policy}"
             verdict = Verdict(type=StateType.CANCELLED, name="Cancelled", message=why)
-            await self._api.propose(run.id, verdict, transition_id=self._new_id())
+            try:
+                await self._api.propose(run.id, verdict, transition_id=self._new_id())
+            except ApiRejected as error:  # of this run: the others must not wait for it
+                self._log.error("cannot let go of a late run", run=run.id, why=str(error))
+                continue
             self._log.info("late run skipped", run=run.id, due=due(run))
         return list(lateness.keep)
 

@@ -247,12 +247,19 @@ class Supervisor:
         for run_id in run_ids:
             run = self._runs.get(run_id)
             if run is not None:
-                run.stop(Intent.CANCEL, now=now)
+                self._stop(run, Intent.CANCEL, now=now)
 
     def evict_all(self, *, now: bool = False) -> None:
         """End everything because the host stops."""
         for run in list(self._runs.values()):
-            run.stop(Intent.EVICT, now=now)
+            self._stop(run, Intent.EVICT, now=now)
+
+    def _stop(self, run: Run, intent: Intent, *, now: bool) -> None:
+        try:
+            run.stop(intent, now=now)
+        except JournalError as error:
+            # A full disk must not end the loop that asked, and with it the daemon. What Prefect wants is asked again.
+            self._tools.log.error("cannot record that a run is to be ended", run=run.record.id, why=str(error))
 
 
 def _claimant(run: FlowRun) -> Claimant:

@@ -9,9 +9,12 @@ from pathlib import Path
 import jumploop
 import pytest
 from engine_kit import at, polling, polls, started_at
-from nouns_kit import copied
+from nouns_kit import NOON, copied
 
-from runnerd.errors import ApiAway
+from runnerd.errors import ApiAway, JournalError
+from runnerd.journal import Journal
+from runnerd.machine import RunRecord
+from runnerd.model import LateSettings
 
 # --- the API is away --------------------------------------------------------------------------------------------
 
@@ -152,3 +155,54 @@ def test_when_it_was_last_polled_with_success(tmp_path: Path) -> None:
             assert engine.now() - engine.poller.polled_at < timedelta(seconds=11)
 
     jumploop.run(go())
+
+
+# --- trouble with one run -------------------------------------------------------------------------------------------
+
+
+def test_a_late_run_that_cannot_be_let_go_holds_up_nobody(tmp_path: Path) -> None:
+    async def go() -> None:
+        late = LateSettings(after_s=600.0, policy="skip")
+        async with polling(tmp_path, late=late) as (engine, _):
+            deployment_id = engine.deploy()
+            stuck = engine.add_run(deployment_id, in_s=-9000.0)
+            engine.prefect.trouble(f"{stuck}/set_state", status=409, times=10**9)
+            other = engine.add_run(deployment_id)
+            await started_at(engine, other)
+            assert engine.prefect.state_of(stuck) == "SCHEDULED"
+            assert engine.phase(stuck) is None
+            engine.prefect.troubles.clear()
+            await engine.until(lambda: engine.prefect.state_of(stuck) == "CANCELLED")
+
+    jumploop.run(go())
+
+
+def test_a_cancel_that_cannot_be_recorded_is_asked_for_again(tmp_path: Path) -> None:
+    async def go() -> None:
+        journal = FullJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+        async with polling(tmp_path, watching=True, journal=journal) as (engine, spawner):
+            run_id = engine.add_run(engine.deploy())
+            await started_at(engine, run_id)
+            engine.prefect.set_state(run_id, "RUNNING")
+            journal.full = True
+            engine.prefect.set_state(run_id, "CANCELLING")
+            await asyncio.sleep(600)
+            engine.supervisor.evict_all(now=True)
+            assert (engine.phase(run_id), spawner.stops) == ("running", [])
+            assert "cannot record that a run is to be ended" in engine.lines.events("error")
+            journal.full = False
+            record = await engine.until_done(run_id)
+            assert (record.intent, engine.prefect.state_of(run_id)) == ("cancel", "CANCELLED")
+
+    jumploop.run(go())
+
+
+class FullJournal(Journal):
+    """A journal on a disk that is full for a while."""
+
+    full = False
+
+    def save(self, record: RunRecord, event: str) -> None:
+        if self.full:
+            raise JournalError("cannot write the journal: database or disk is full")
+        super().save(record, event)
