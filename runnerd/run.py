@@ -124,9 +124,12 @@ class Run:
         run_id, transition_id = self.record.id, self.record.transition_id
         found = None if self._at_any_cost else await self._tools.api.read_run(run_id)
         state = found.state if found is not None else None
-        if state is None or state.type is StateType.SCHEDULED or state.transition_id == transition_id:
-            return await self._tools.api.claim(run_id, transition_id=transition_id)
-        return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
+        if state is not None and state.transition_id != transition_id:  # else a claim of ours whose answer was lost
+            if state.type is not StateType.SCHEDULED:
+                return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
+            if self.record.intent is Intent.EVICT:  # stop.then is for runs that were ours
+                return Claim(outcome=ClaimOutcome.LOST, state=state, reason="the host was stopped before")
+        return await self._tools.api.claim(run_id, transition_id=transition_id)
 
     def _lose(self, reason: str) -> None:
         """Not ours: nothing happened here, so nothing of it stays in the journal."""

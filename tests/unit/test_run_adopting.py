@@ -212,3 +212,45 @@ def test_one_that_somebody_asked_for_by_its_id_may_have_ended(tmp_path: Path) ->
             await engine.until(lambda: running(engine, run_id))
 
     jumploop.run(go())
+
+
+def test_one_that_was_not_claimed_yet_when_the_host_stopped(tmp_path: Path) -> None:
+    """stop.then is for runs that were ours; this one is left for whoever comes next."""
+
+    async def go() -> None:
+        prefect = FakePrefect(major=3)
+        prefect.down = True
+        async with fake_engine(tmp_path, prefect=prefect) as (engine, _):
+            run_id = engine.add_run(engine.deploy())
+            assert engine.offer(run_id)
+            await asyncio.sleep(10)
+            engine.supervisor.evict_all()
+        prefect.down = False
+        async with fake_engine(tmp_path, prefect=prefect) as (engine, spawner):
+            engine.supervisor.adopt(engine.journal.unfinished())
+            await engine.until(lambda: engine.supervisor.run(run_id) is None)
+            assert prefect.history[run_id] == ["Scheduled"]
+            assert (engine.journal.run(run_id), spawner.started) == (None, [])
+
+    jumploop.run(go())
+
+
+def test_one_that_was_claimed_when_the_host_stopped_and_nobody_knew(tmp_path: Path) -> None:
+    async def go() -> None:
+        prefect = FakePrefect(major=3)
+        async with fake_engine(tmp_path, prefect=prefect) as (engine, _):
+            run_id = engine.add_run(engine.deploy())
+            prefect.trouble("set_state", after=True, times=1)
+            prefect.trouble("", times=1000)
+            assert engine.offer(run_id)
+            await engine.until(lambda: prefect.state_of(run_id) == "PENDING")
+            engine.supervisor.evict_all()
+            assert engine.phase(run_id) == "claiming"
+        prefect.troubles.clear()
+        async with fake_engine(tmp_path, prefect=prefect) as (engine, spawner):
+            engine.supervisor.adopt(engine.journal.unfinished())
+            record = await engine.until_done(run_id)
+            assert (record.words, spawner.started) == ("the host was stopped before it started", [])
+            assert prefect.history[run_id] == ["Scheduled", "Pending", "Cancelled"]
+
+    jumploop.run(go())
