@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import sqlite3
-import stat
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +11,6 @@ from pathlib import Path
 import pytest
 from nouns_kit import NOON, a_deployment, a_record
 
-from runnerd.errors import JournalError
 from runnerd.journal import Journal, Registration
 from runnerd.machine import Phase, RunRecord
 from runnerd.model import ApiSettings, Config, Inspection, Settings
@@ -168,133 +163,6 @@ def test_a_row_with_unknown_and_missing_keys_loads(tmp_path: Path, journal: Jour
 
     edit_record(tmp_path, "r-1", change)
     assert journal.unfinished() == [a_record("r-1", phase=Phase.RUNNING)]
-
-
-# --- the file ----------------------------------------------------------------------------------------------------
-
-
-def test_only_its_owner_may_read_it(tmp_path: Path, journal: Journal) -> None:
-    assert stat.S_IMODE((tmp_path / "journal.db").stat().st_mode) == 0o600
-
-
-@pytest.mark.parametrize("content", [b"this was never a database, but long enough to look at", b"\0" * 4096])
-def test_a_file_that_is_no_database_is_moved_aside(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "journal.db").write_bytes(content)
-    journal = open_at(tmp_path)
-    aside = tmp_path / f"journal.db.corrupt-{NOON:%Y%m%dT%H%M%S}"
-    assert journal.moved_aside == str(aside)
-    assert aside.read_bytes() == content
-    journal.save(a_record("r-1"), "x")
-    journal.close()
-    again = open_at(tmp_path)
-    assert again.moved_aside is None
-    assert ids(again.unfinished()) == ["r-1"]
-    again.close()
-
-
-def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
-    (tmp_path / "journal.db").touch()
-    journal = open_at(tmp_path)
-    assert (journal.moved_aside, journal.unfinished()) == (None, [])
-    journal.close()
-
-
-def test_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match=r"cannot open the journal .*missing/journal.db: unable to open"):
-        open_at(tmp_path / "missing")
-
-
-def test_a_closed_journal_says_so(tmp_path: Path) -> None:
-    journal = open_at(tmp_path)
-    journal.close()
-    with pytest.raises(JournalError, match="cannot read the journal"):
-        journal.unfinished()
-    with pytest.raises(JournalError, match="cannot write the journal"):
-        journal.save(a_record("r-1"), "x")
-
-
-def in_child(work: Callable[[], str]) -> str:
-    """What `work` returns in a forked child, which may bind itself to any limit."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        said = "it raised"
-        try:
-            said = work()
-        except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        finally:
-            os.write(writer, said.encode())
-            os._exit(0)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as answer:
-        said = answer.read()
-    os.waitpid(child, 0)
-    return said
-
-
-def test_a_directory_that_may_not_be_written(tmp_path: Path) -> None:
-    closed = Path("/proc/self") if os.geteuid() == 0 else tmp_path
-    if os.geteuid() != 0:
-        tmp_path.chmod(0o500)
-    with pytest.raises(JournalError, match="cannot open the journal"):
-        open_at(closed)
-    tmp_path.chmod(0o700)
-
-
-def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
-    """As a disk quota or a full disk would have it; what was there before stays readable."""
-
-    def work() -> str:
-        journal = open_at(tmp_path)
-        journal.save(a_record("first"), "x")
-        size = max(path.stat().st_size for path in tmp_path.iterdir())
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 6000, hard))
-        try:
-            for n in range(100):
-                journal.save(a_record(f"r-{n}", words="w" * 3000), "x")
-        except JournalError as error:
-            said = str(error)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-        journal.save(a_record("last"), "x")
-        found = ids(journal.unfinished())
-        assert (found[0], found[-1]) == ("first", "last"), found
-        return said
-
-    assert in_child(work).startswith(f"cannot write the journal {tmp_path}/journal.db: ")
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0 or mount("-t", "tmpfs", "-o", "size=256k", "none", str(disk)) != 0:
-        pytest.skip("mounting takes root")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def mount(*arguments: str) -> int:
-    return subprocess.run(["mount", *arguments], stderr=subprocess.DEVNULL, check=False).returncode
-
-
-def test_a_full_disk_and_room_again(tiny_disk: Path) -> None:
-    journal = open_at(tiny_disk)
-    saved = 0
-    with pytest.raises(JournalError, match="disk is full"):
-        for n in range(1000):
-            journal.save(a_record(f"r-{n}", words="w" * 3000), "x")
-            saved += 1
-    with pytest.raises(JournalError, match="disk is full"):
-        journal.withdraw("r-0", a_record("r-0", words="w" * 30000))
-    assert len(journal.unfinished()) == saved
-    assert mount("-o", "remount,size=8M", str(tiny_disk)) == 0
-    journal.save(a_record("after"), "x")
-    assert len(journal.unfinished()) == saved + 1
-    journal.close()
 
 
 # --- registrations, inspections, the last good configuration -----------------------------------------------------

@@ -1,0 +1,88 @@
+"""A DaemonHost over an engine between two fakes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine_kit import Engine, fake_engine, start
+from fakes.fake_spawner import FakeSpawner
+from nouns_kit import NOON, URL, Json
+from registrar_kit import FakeInspector
+
+from runnerd.backoff import Backoff
+from runnerd.control.host import Host, Peer
+from runnerd.host import DaemonHost, Feed
+from runnerd.model import Config, Place, Problem
+from runnerd.refresher import Refresher
+from runnerd.registrar import Registrar
+
+PEER = Peer(uid=0, gid=0, pid=1)
+_IS_A_HOST: type[Host] = DaemonHost
+
+
+@dataclass
+class Daemon:
+    """A DaemonHost over an engine; `reloads` counts, `problems` are shown."""
+
+    host: DaemonHost
+    engine: Engine
+    spawner: FakeSpawner
+    feed: Feed
+    reloads: int = 0
+
+    async def start(self, deployment: str = "nightly", **more: object) -> str:
+        return await start(self.engine, self.engine.deploy(deployment), **more)
+
+    def id_of(self, name: str) -> str:
+        (found,) = self.host.find_deployments(name)
+        return str(found["id"])
+
+
+@asynccontextmanager
+async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
+    async with fake_engine(folder, **changes) as (engine, spawner):
+        feed = Feed()
+        engine.heard.append(feed.tell)
+        backoff = lambda: Backoff(first_s=0.5, uniform=lambda: 1.0)  # noqa: E731
+        registrar = Registrar(
+            api=engine.api,
+            inspector=FakeInspector(),  # type: ignore[arg-type]
+            journal=engine.journal,
+            registry=engine.registry,
+            url=URL,
+            log=engine.tools.log,
+            pulse=engine.pulse,
+            backoff=backoff,
+            registered=lambda: None,
+        )
+        made: Daemon
+
+        async def reload() -> Json:
+            made.reloads += 1
+            return {"ok": True}
+
+        host = DaemonHost(
+            url=URL,
+            api=engine.api,
+            supervisor=engine.supervisor,
+            poller=engine.poller,
+            registry=engine.registry,
+            refresher=Refresher(
+                api=engine.api, registry=engine.registry, registrar=registrar, pulse=engine.pulse, now=engine.now
+            ),
+            journal=engine.journal,
+            link=engine.link,
+            drain=engine.drain,
+            pulse=engine.pulse,
+            feed=feed,
+            config=lambda: Config(settings=engine.settings),
+            reload=reload,
+            problems=lambda: [Problem(message="mend me", place=Place("f", 1, 2))],
+            backoff=backoff,
+            started_at=NOON,
+        )
+        made = Daemon(host, engine, spawner, feed)
+        yield made
