@@ -40,7 +40,7 @@ def main() -> int:
 
         before = time.perf_counter()
         with host.daemon() as daemon:
-            host.wait("all are registered", lambda: host.ready() == DEPLOYMENTS, every_s=2)
+            host.wait("all are registered", lambda: host.ready() == DEPLOYMENTS, every_s=5, patience_s=900)
             used = f"{daemon.processor_s():.1f} s of the daemon's processor time; {busy()}"
             budget.measure("registering them for the first time", time.perf_counter() - before, "s", note=used)
         budget.measure("requests for that", len(host.prefect.asked), "requests")

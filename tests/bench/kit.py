@@ -163,7 +163,7 @@ class Scratch:
                 left.wait(PATIENCE_S)
 
     def said(self) -> str:
-        return (self.root / "daemon.log").read_text()
+        return "".join((self.root / "daemon.log").read_text().splitlines(keepends=True)[-20:])
 
     def _spawner(self) -> psutil.Process | None:
         """Who listens on its socket: on the way there it forks, so a look for its command line finds the wrong one."""
@@ -174,8 +174,10 @@ class Scratch:
                 return psutil.Process(struct.unpack("3i", credentials)[0])
         return None
 
-    def wait(self, what: str, reached: Callable[[], object], *, every_s: float = 0.1) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+    def wait(
+        self, what: str, reached: Callable[[], object], *, every_s: float = 0.1, patience_s: float = PATIENCE_S
+    ) -> None:
+        deadline = time.monotonic() + patience_s
         while not reached():
             if time.monotonic() > deadline:
                 raise SystemExit(f"waited in vain: {what}; the daemon said:\n{self.said()}")
