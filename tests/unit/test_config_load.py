@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from checkout import HIDDEN, hidden_from_others
 from config_kit import DEFAULTS, MAIN, ConfigDir
 
 from runnerd.config import check
@@ -166,6 +167,7 @@ def open_etc() -> Iterator[ConfigDir]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read")
+@pytest.mark.skipif(hidden_from_others(), reason=HIDDEN)
 def test_what_may_not_be_read_is_told(open_etc: ConfigDir) -> None:
     """Another process: the permissions of root could not show it."""
     etc = open_etc
