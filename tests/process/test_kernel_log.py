@@ -1,0 +1,43 @@
+"""The kernel's own log and its own killing for memory."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from memory_kit import bounded_cgroup, eat_within
+
+from runnerd.spawner.oom import KernelLog
+
+
+@pytest.fixture
+def kernel_log() -> Iterator[KernelLog]:
+    log = KernelLog.open()
+    if log.position() is None:
+        pytest.skip("the kernel's log cannot be read here")
+    yield log
+    log.close()
+
+
+def test_it_names_what_it_killed(kernel_log: KernelLog) -> None:
+    since = kernel_log.position()
+    with bounded_cgroup() as directory:
+        eater = subprocess.Popen(eat_within(directory, sys.executable))
+        assert eater.wait(60) == -signal.SIGKILL
+    assert kernel_log.killed(eater.pid, since) is True
+    # A run that gets this pid from here on was not killed.
+    assert kernel_log.killed(eater.pid, kernel_log.position()) is False
+    late = KernelLog.open()
+    assert late.killed(eater.pid, since) is True
+    late.close()
+
+
+def test_it_does_not_name_what_we_killed(kernel_log: KernelLog) -> None:
+    since = kernel_log.position()
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"])
+    child.kill()
+    assert child.wait(60) == -signal.SIGKILL
+    assert kernel_log.killed(child.pid, since) is False
