@@ -49,6 +49,14 @@ class Options:
     once: bool = False
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _backoff() -> Backoff:
+    return Backoff(first_s=0.5, cap_s=30.0)
+
+
 class Daemon:
     """One runnerd. `run` returns its exit status."""
 
@@ -62,12 +70,17 @@ class Daemon:
         journal: Journal,
         environ: Mapping[str, str],
         log: Log,
+        now: Callable[[], datetime] = _now,
+        backoff: Callable[[], Backoff] = _backoff,
     ) -> None:
+        """`now` is the wall clock and `backoff` how each caller waits for the API; tests have others."""
         self._paths = paths
         self._options = options
         self._environ = environ
         self._log = log
         self._journal = journal
+        self._now = now
+        self._backoff = backoff
         self._pulse = Pulse(clock=time.monotonic)
         self._systemd = Systemd(environ=environ, pid=os.getpid())
         embedded = config.settings.api.url == EMBEDDED
@@ -87,7 +100,7 @@ class Daemon:
             credentials=credentials,
             headers=settings().api.headers,
             timeout_s=settings().api.request_timeout_s,
-            now=_now,
+            now=self._now,
             on_health=self._note_health,
         )
         self.registry = Registry()
@@ -105,8 +118,8 @@ class Daemon:
             journal=self._journal,
             launcher=launcher,
             log=self._log,
-            now=_now,
-            backoff=_backoff,
+            now=self._now,
+            backoff=self._backoff,
             boot_id=boot_id(),
             then=lambda: settings().stop.then,
             changed=self._note_run,
@@ -126,12 +139,12 @@ class Daemon:
             settings=settings,
             log=self._log,
             pulse=self._pulse,
-            now=_now,
-            backoff=_backoff,
+            now=self._now,
+            backoff=self._backoff,
             new_id=lambda: str(uuid.uuid4()),
         )
         self._build_registration(launcher)
-        self.drain = Drain(supervisor=self.supervisor, now=_now)
+        self.drain = Drain(supervisor=self.supervisor, now=self._now)
         self._build_control()
 
     def _build_registration(self, launcher: FlowLauncher) -> None:
@@ -146,7 +159,7 @@ class Daemon:
             url=self._url,
             log=self._log,
             pulse=self._pulse,
-            backoff=_backoff,
+            backoff=self._backoff,
             registered=self._note_registered,
         )
         self.refresher = Refresher(
@@ -170,8 +183,8 @@ class Daemon:
             config=lambda: self.config.current,
             reload=self.config.reload,
             problems=self._problems,
-            backoff=_backoff,
-            started_at=_now(),
+            backoff=self._backoff,
+            started_at=self._now(),
         )
         sockets = [socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())]
         self.control = ControlServer(
@@ -266,11 +279,3 @@ class Daemon:
             owner=os.geteuid(),
             log_file=os.path.join(self._paths.log, "spawner.log"),
         )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _backoff() -> Backoff:
-    return Backoff(first_s=0.5, cap_s=30.0)
