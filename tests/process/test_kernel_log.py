@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from memory_kit import bounded_cgroup, eat_within
+from cgroup_kit import bounded_cgroup, eater_in
 
 from runnerd.spawner.oom import KernelLog
 
@@ -25,7 +25,7 @@ def kernel_log() -> Iterator[KernelLog]:
 def test_it_names_what_it_killed(kernel_log: KernelLog) -> None:
     since = kernel_log.position()
     with bounded_cgroup() as directory:
-        eater = subprocess.Popen(eat_within(directory, sys.executable))
+        eater = subprocess.Popen(eater_in(directory))
         assert eater.wait(60) == -signal.SIGKILL
     assert kernel_log.killed(eater.pid, since) is True
     # A run that gets this pid from here on was not killed.

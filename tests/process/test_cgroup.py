@@ -1,0 +1,170 @@
+"""Cgroups of runs, real ones: who is in, killing them with all that is below, and removing them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cgroup_kit import delegated_cgroup, inside, kill_all, members
+from spawner_harness import PACKAGE, wait_until
+
+from runnerd.spawner.cgroup import Cgroup, Cgroups
+
+TAKE = """\
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from runnerd.spawner.cgroup import Cgroups
+cgroups = Cgroups.take()
+print(json.dumps([cgroups.root, cgroups.why, open("/proc/self/cgroup").read()]))
+"""
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with delegated_cgroup() as directory:
+        yield directory
+
+
+@pytest.fixture
+def cgroups(root: Path) -> Cgroups:
+    return Cgroups(root=str(root))
+
+
+def take_in(directory: Path) -> tuple[str | None, str | None, str]:
+    """What a program of ours in that cgroup takes for its own: the root, why not, and where it is afterwards."""
+    command = inside(directory, sys.executable, "-I", "-S", "-c", TAKE, str(PACKAGE.parent))
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
+    root, why, text = json.loads(done.stdout)
+    return root, why, next(line for line in text.splitlines() if line.startswith("0::"))
+
+
+# --- what is delegated --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attribute", ["user.delegate", "trusted.delegate"])
+def test_delegated(attribute: str) -> None:
+    with delegated_cgroup(attribute) as directory:
+        root, why, where = take_in(directory)
+        assert (root, why) == (str(directory), None)
+        assert where.endswith(f"/{directory.name}/spawner")
+
+
+def test_started_in_the_place_of_a_spawner(root: Path) -> None:
+    (root / "spawner").mkdir()
+    taken, why, where = take_in(root / "spawner")
+    assert (taken, why) == (str(root), None)
+    assert where.endswith(f"/{root.name}/spawner")
+
+
+def test_not_delegated() -> None:
+    with delegated_cgroup(attribute=None) as directory:
+        root, why, where = take_in(directory)
+        assert root is None
+        assert why is not None
+        assert "is not delegated" in why
+        assert where.endswith(f"/{directory.name}")
+        assert not (directory / "spawner").exists()
+
+
+def test_a_child_of_what_is_delegated_is_not(root: Path) -> None:
+    """Such as a run, which may start a spawner of its own."""
+    (root / "run-a.0").mkdir()
+    taken, why, _ = take_in(root / "run-a.0")
+    assert taken is None
+    assert why is not None
+
+
+# --- one run's ----------------------------------------------------------------------------------------------
+
+
+class Started:
+    """A process in a run's cgroup that has left a daemon behind: another session, and no parent."""
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        script = Path(__file__).with_name("child.py")
+        self.leader = subprocess.Popen(
+            inside(Path(cgroup.directory), sys.executable, str(script), "escape"), stdout=subprocess.PIPE
+        )
+        assert self.leader.stdout is not None
+        self.escaped = int(self.leader.stdout.readline())
+        assert self.leader.wait(60) == 0
+        self.leader.stdout.close()
+
+
+def test_it_knows_who_is_in(cgroups: Cgroups) -> None:
+    cgroup = cgroups.make("run", 0)
+    assert cgroup is not None
+    assert not cgroup.populated()
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"])
+    cgroup.place(child.pid)
+    assert cgroup.populated()
+    assert members(Path(cgroup.directory)) == {child.pid}
+    assert cgroup.remove() is False
+    child.kill()
+    child.wait(60)
+    wait_until(lambda: not cgroup.populated(), "the cgroup to be empty")
+    assert cgroup.remove() is True
+
+
+@pytest.mark.parametrize("kill_file", ["cgroup.kill", "not.in.this.kernel"])
+def test_it_kills_what_escaped(cgroups: Cgroups, kill_file: str) -> None:
+    made = cgroups.make("run", 0)
+    assert made is not None
+    cgroup = Cgroup(made.directory, kill_file=kill_file)
+    first, second = Started(cgroup), Started(cgroup)
+    nested = Path(cgroup.directory, "of-the-flow", "deeper")
+    nested.mkdir(parents=True)
+    (nested / "cgroup.procs").write_text(str(second.escaped))
+    assert members(Path(cgroup.directory)) == {first.escaped, second.escaped}
+    assert cgroup.populated()
+    cgroup.kill()
+    wait_until(lambda: not cgroup.populated(), "the cgroup to be empty")
+    assert cgroup.remove() is True
+    assert not Path(cgroup.directory).exists()
+
+
+def test_one_that_is_gone(cgroups: Cgroups) -> None:
+    cgroup = cgroups.make("run", 0)
+    assert cgroup is not None
+    assert cgroup.remove() is True
+    assert cgroup.remove() is True
+    assert not cgroup.populated()
+    assert cgroup.killed_for_memory() is None
+    cgroup.kill()
+
+
+# --- those of a spawner before ------------------------------------------------------------------------------
+
+
+def test_they_are_found_by_name(cgroups: Cgroups, root: Path) -> None:
+    made = cgroups.make("a.b-c", 3)
+    assert made is not None
+    assert made.directory == str(root / "run-a.b-c.3")
+    later = Cgroups(root=str(root))
+    found = later.find("a.b-c", 3)
+    assert found is not None
+    assert found.directory == made.directory
+    assert later.find("a.b-c", 2) is None
+    again = later.make("a.b-c", 3)
+    assert again is not None
+    assert again.directory == made.directory
+
+
+def test_the_empty_ones_are_removed(cgroups: Cgroups, root: Path) -> None:
+    empty, lived_in = cgroups.make("empty", 0), cgroups.make("lived-in", 0)
+    assert empty is not None
+    assert lived_in is not None
+    Path(empty.directory, "of-the-flow").mkdir()
+    (root / "spawner").mkdir()
+    (root / "another").mkdir()
+    escaped = Started(lived_in).escaped
+    cgroups.clean()
+    assert {path.name for path in root.iterdir() if path.is_dir()} == {"run-lived-in.0", "spawner", "another"}
+    assert members(Path(lived_in.directory)) == {escaped}
+    kill_all(Path(lived_in.directory))
+    cgroups.clean()
+    assert not Path(lived_in.directory).exists()
