@@ -339,5 +339,6 @@ class LaunchSpec:
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     output_max_bytes: int | None = None
     runtime_max_s: float | None = None
+    intents: bool = False  # it speaks Prefect 3's control channel: it can be told why it is ended
     stop_signal: int = 15
     stop_timeout_s: float = 30.0

@@ -15,6 +15,7 @@ import resource
 import signal
 import stat
 
+from runnerd.spawner.processes import become_subreaper
 from runnerd.spawner.request import Launch
 from runnerd.spawner.why import why_no_directory, why_no_exec
 
@@ -79,6 +80,7 @@ def _close_all_but(*pipes: int) -> list[int]:
 
 def _set_up(launch: Launch, host: Host) -> None:
     os.setsid()
+    become_subreaper()  # for its own descendants: as long as it lives, none of them gets out of its sight
     _reset_signals()
     account = _find_account(launch, host)
     os.umask(0o027)

@@ -86,11 +86,21 @@ class SpawnerClient:
         return record_from_json(await self._ask("spawn", spec=spec_to_json(spec)))
 
     async def stop(
-        self, *, key: str, attempt: int, reason: str, timeout_s: float | None = None, signal: int | None = None
+        self,
+        *,
+        key: str,
+        attempt: int,
+        reason: str,
+        timeout_s: float | None = None,
+        signal: int | None = None,
+        tell: str | None = None,
     ) -> Record | None:
-        """Ask it to end, SIGKILL after `timeout_s` (None: as its spec says; 0: at once). None: unknown run."""
+        """Ask it to end, SIGKILL after `timeout_s` (None: as its spec says; 0: at once). None: unknown run.
+
+        `tell` ("cancel", "reschedule" or "relinquish") goes to a child that listens, before it is signalled.
+        """
         return await self._ask_about_run(
-            "stop", key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, signal=signal
+            "stop", key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, signal=signal, tell=tell
         )
 
     async def signal(self, *, key: str, attempt: int, signal: int) -> Record | None:

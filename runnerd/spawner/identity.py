@@ -28,24 +28,30 @@ class Boot:
         return hash((self.id, self.pid_namespace))
 
 
-def _stat(pid: int) -> list[bytes] | None:
+def stat_fields(pid: int) -> list[bytes] | None:
+    """What the kernel says of a process, counted from its state on; None when there is none."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            # A command may hold spaces and brackets, so fields are counted from its last bracket on.
-            return file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
+    try:
+        # A command may hold spaces and brackets, so fields are counted from its last bracket on.
+        return os.read(fd, 2048).rpartition(b")")[2].split(None, _START_TICKS + 1)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def start_ticks(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None when there is no such process."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return int(fields[_START_TICKS]) if fields else None
 
 
 def is_alive(pid: int) -> bool:
     """Whether there is such a process and it is more than a zombie."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     # A process whose first thread has ended reads as a zombie for as long as its other threads work on.
     return fields is not None and (fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1)
 

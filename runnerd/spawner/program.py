@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import os
 import signal
@@ -12,9 +10,11 @@ from collections.abc import Callable, Sequence
 
 from runnerd.spawner.child_setup import Host
 from runnerd.spawner.identity import Boot
+from runnerd.spawner.intents import Intents
 from runnerd.spawner.launch_process import Launcher
 from runnerd.spawner.log import log
 from runnerd.spawner.loop import Loop
+from runnerd.spawner.processes import become_subreaper
 from runnerd.spawner.records import RecordStore, Run
 from runnerd.spawner.requests import Requests
 from runnerd.spawner.runs import Runs
@@ -25,8 +25,6 @@ FIRST_CLIENT_S = 30.0
 EX_USAGE = 64
 EX_OSERR = 71
 EX_TEMPFAIL = 75
-
-_PR_SET_CHILD_SUBREAPER = 36
 
 USAGE = """\
 usage: runnerd-spawner --socket PATH --runtime-dir DIR [--owner UID] [--exit-when-idle] [--background --log FILE]
@@ -150,7 +148,8 @@ def serve(
         records = store(os.path.join(options.runtime_dir, "records"))
         records.prepare()
         launcher = Launcher(Host(options.owner))
-        runs = Runs(loop=loop, store=records, launcher=launcher, boot=Boot.here(), publish=publish)
+        intents = Intents(loop=loop)
+        runs = Runs(loop=loop, store=records, launcher=launcher, boot=Boot.here(), intents=intents, publish=publish)
         stopping = _listen_to_signals(loop, runs)
         runs.restore()
         listener = bind(options.socket, options.owner)
@@ -186,9 +185,10 @@ def _take_directory(options: Options) -> int:
 
 
 def _become_subreaper() -> None:
-    """What a run leaves behind comes to us, not to init."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise Failed(f"cannot become a subreaper: {errno.errorcode.get(ctypes.get_errno())}", EX_OSERR)
+    try:
+        become_subreaper()
+    except OSError as error:
+        raise Failed(f"cannot become a subreaper: {error.strerror}", EX_OSERR) from None
 
 
 def _listen_to_signals(loop: Loop, runs: Runs) -> list[int]:
@@ -196,7 +196,7 @@ def _listen_to_signals(loop: Loop, runs: Runs) -> list[int]:
     stopping: list[int] = []
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    loop.on_signal(signal.SIGCHLD, runs.reap_orphans)
+    loop.on_signal(signal.SIGCHLD, runs.on_child)
     loop.on_signal(signal.SIGTERM, lambda: stopping.append(signal.SIGTERM))
     loop.on_signal(signal.SIGINT, lambda: stopping.append(signal.SIGINT))
     return stopping

@@ -34,7 +34,8 @@ class Record:
     """What the spawner knows of one run.
 
     `exit` is set once the phase is `exited`, except for a run that could not start: that has `error`.
-    `identity` is None only for a run that could not even be forked.
+    `identity` is None only for a run that could not even be forked. `told`: before it was signalled it has acknowledged
+    why it is to end.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Record:
     started_at: datetime
     stop_reason: str | None = None
     stop_at: datetime | None = None
+    told: bool = False
     error: StartError | None = None
     exit: Exit | None = None
 
@@ -66,6 +68,7 @@ def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
         "rlimits": {name: list(pair) for name, pair in spec.rlimits.items()},
         "output_max_bytes": spec.output_max_bytes,
         "runtime_max_s": spec.runtime_max_s,
+        "intents": spec.intents,
         "stop_signal": spec.stop_signal,
         "stop_timeout_s": spec.stop_timeout_s,
     }
@@ -96,6 +99,7 @@ def _record(value: Mapping[str, Json]) -> Record:
         started_at=datetime.fromisoformat(value["started_at"]),
         stop_reason=stop.get("reason"),
         stop_at=_time(stop.get("at")),
+        told=bool(stop.get("told")),
         error=_error(value.get("error")),
         exit=_exit(value.get("exit")),
     )

@@ -42,6 +42,7 @@ class Run:
         "phase",
         "pid",
         "runtime_at",
+        "signal_to_send",
         "start_ticks",
         "started_at",
         "stop",
@@ -68,10 +69,16 @@ class Run:
         self.output_max_bytes: int | None = None
         self.runtime_at: float | None = None
         self.kill_at: float | None = None
+        self.signal_to_send: int | None = None  # it was asked to stop, and is being told why first
 
     @property
     def id(self) -> tuple[str, int]:
         return (self.key, self.attempt)
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"key={self.key} attempt={self.attempt}"
 
     @classmethod
     def of(cls, launch: Launch, boot: Boot) -> Run:
@@ -113,6 +120,7 @@ class Run:
         run.output_max_bytes = kept.whole("output_max_bytes", 0, 2**62)
         run.runtime_at = kept.seconds("runtime_at", _LAST)
         run.kill_at = kept.seconds("kill_at", _LAST)
+        run.signal_to_send = kept.signal("signal_to_send")
         return run
 
     def seen(self) -> dict[str, object]:
@@ -141,6 +149,7 @@ class Run:
             "output_max_bytes": self.output_max_bytes,
             "runtime_at": self.runtime_at,
             "kill_at": self.kill_at,
+            "signal_to_send": self.signal_to_send,
         }
 
 

@@ -73,6 +73,12 @@ class Fields:
     def need_whole(self, name: str, low: int, high: int) -> int:
         return _whole(self._value.get(name), name, low, high)
 
+    def flag(self, name: str) -> bool:
+        value = self._value.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise bad(f"{name} must be true or false")
+        return bool(value)
+
     def seconds(self, name: str, high: float = 1e9) -> float | None:
         value = self._value.get(name)
         if value is None:
@@ -136,6 +142,7 @@ class Launch:
         "attempt",
         "environment",
         "group",
+        "intents",
         "key",
         "nice",
         "output",
@@ -165,6 +172,7 @@ class Launch:
         self.rlimits = _rlimits(spec.raw("rlimits"))
         self.output_max_bytes = spec.whole("output_max_bytes", 0, 2**62)
         self.runtime_max_s = spec.seconds("runtime_max_s")
+        self.intents = spec.flag("intents")
         self.stop_signal = spec.signal("stop_signal") or signal.SIGTERM.value
         timeout_s = spec.seconds("stop_timeout_s")
         self.stop_timeout_s = 30.0 if timeout_s is None else timeout_s

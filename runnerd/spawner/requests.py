@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from runnerd import __version__
+from runnerd.spawner.intents import INTENTS
 from runnerd.spawner.records import Run
 from runnerd.spawner.request import Fields, Launch, bad
 from runnerd.spawner.runs import Runs
@@ -52,9 +53,11 @@ class Requests:
 
     def _stop(self, request: Fields, reply: Reply) -> None:
         reason, number = request.need_text("reason"), request.signal("signal")
-        timeout_s = request.seconds("timeout_s")
+        timeout_s, tell = request.seconds("timeout_s"), request.text("tell")
+        if tell is not None and tell not in INTENTS:
+            raise bad(f"tell must be one of {', '.join(INTENTS)}")
         run = self._run(request)
-        self._runs.stop(run, reason=reason, number=number, timeout_s=timeout_s)
+        self._runs.stop(run, reason=reason, number=number, timeout_s=timeout_s, tell=tell)
         reply(run.seen())
 
     def _signal(self, request: Fields, reply: Reply) -> None:

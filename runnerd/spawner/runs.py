@@ -1,31 +1,34 @@
-"""The runs: what happens to them, and what is promised about them.
+"""The runs there are: how they come to be known, are started, watched and forgotten.
 
 * A run is known by (key, attempt); what is known is never started again.
-* Nothing runs before its identity is on disk; an asked-for stop is on disk before the first signal.
-* A leader that exits stays a zombie until its session is swept: until then its numbers are its own.
+* Nothing runs before its identity is on disk.
 * Every change is published, and a run ends in exactly one `exited`.
+How one is asked to end is in `stopping`, what happens once its leader has exited in `ending`.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
 
-from runnerd.spawner.identity import Boot
+from runnerd.spawner.ending import Ending
+from runnerd.spawner.identity import Boot, is_alive
+from runnerd.spawner.intents import Intents
 from runnerd.spawner.launch_process import Child, Launcher
 from runnerd.spawner.log import log
 from runnerd.spawner.loop import READ, Loop
 from runnerd.spawner.output import trim
-from runnerd.spawner.records import RecordStore, Run, utc_now
+from runnerd.spawner.records import RecordStore, Run
 from runnerd.spawner.request import Launch, Refused
+from runnerd.spawner.stopping import Stopping
+from runnerd.spawner.strays import Strays
+from runnerd.spawner.teller import Teller
 from runnerd.spawner.watch import Watch, exit_facts
 
 OUTPUT_LOOK_S = 5.0
-SWEEP_AGAIN_S = 0.01
-SWEEP_LIMIT_S = 5.0
+KIN_LOOK_S = 5.0
 
 
 class Runs:
@@ -36,16 +39,20 @@ class Runs:
         store: RecordStore,
         launcher: Launcher,
         boot: Boot,
+        intents: Intents,
         publish: Callable[[str, Run], None],
     ) -> None:
         self._loop = loop
         self._store = store
         self._launcher = launcher
         self._boot = boot
-        self._publish = publish
+        self._intents = intents
+        self._teller = Teller(store=store, publish=publish)
+        self._strays = Strays(leads=self._leads)
+        self._stopping = Stopping(loop=loop, teller=self._teller, intents=intents)
+        self._ending = Ending(loop=loop, strays=self._strays, intents=intents, done=self._ended)
         self._runs: dict[tuple[str, int], Run] = {}
         self._live: dict[tuple[str, int], Watch] = {}
-        self._leaders: set[int] = set()  # pids that only their own path may reap
 
     # --- what there is -----------------------------------------------------------------------------------
 
@@ -70,16 +77,31 @@ class Runs:
 
     def restore(self) -> None:
         """Take over what an earlier spawner left: watch what lives, conclude what does not."""
+        gone = []
         for run in self._store.load():
             self._runs[run.id] = run
             if run.phase == "exited":
                 continue
-            watch = Watch.find(run, self._boot)
+            watch = Watch.find(run, self._boot, self._leaders)
             if watch is None:
                 run.exit = exit_facts()
-                self._end(run)
+                self._teller.turn(run, "exited", "exited", save=True)
+                continue
+            self._live[run.id] = watch
+            if watch.pidfd is None:
+                gone.append(watch)
             else:
-                self._resume(watch)
+                self._resume(watch, watch.pidfd)
+        for watch in gone:  # once it is known who belongs to those that live
+            self._ending.begin(watch)
+
+    def _leaders(self) -> list[int]:
+        return [watch.pid for watch in self._live.values() if watch.sweep_until is None]
+
+    def _leads(self, key: str) -> bool:
+        return any(
+            watch.run.key == key and watch.sweep_until is None and is_alive(watch.pid) for watch in self._live.values()
+        )
 
     # --- start -------------------------------------------------------------------------------------------
 
@@ -95,19 +117,25 @@ class Runs:
 
     def _start(self, launch: Launch, reply: Callable[[Run], None]) -> None:
         run = Run.of(launch, self._boot)
+        if launch.intents:
+            launch.environment = {**launch.environment, **self._intents.offer(run.id)}
         try:
             child = self._launcher.fork(launch)
         except OSError as error:
+            self._intents.drop(run.id)
             message = f"cannot start: cannot fork: {error.strerror}"
             run.error = {"stage": "fork", "errno": error.errno, "message": message}
             self._runs[run.id] = run
-            self._end(run)
+            self._teller.turn(run, "exited", "exited", save=True)
             reply(run)
             return
         watch = self._hold(run, child)
         watch.waiting.append(reply)
-        self._leaders.add(child.pid)
-        self._resume(watch)
+        self._strays.add_leader(child.pid)
+        if not self._strays.sound:
+            watch.seek_kin(self._leaders)
+        self._live[run.id] = watch
+        self._resume(watch, child.pidfd)
         self._loop.watch(child.status_fd, READ, partial(self._on_status, watch, child.status_fd))
 
     def _hold(self, run: Run, child: Child) -> Watch:
@@ -119,6 +147,7 @@ class Runs:
             run.pid, run.start_ticks = child.pid, ticks
             self._store.write(run)
         except OSError as error:
+            self._intents.drop(run.id)
             child.abandon()
             message = f"cannot start run {run.key}: cannot record it: {error.strerror}"
             raise Refused("could-not-record", message) from None
@@ -135,7 +164,7 @@ class Runs:
             return  # it is exiting: the answer is given when it is gone
         if watch.run.phase == "starting":
             # Not written: a record that says `starting` is taken over just as one that says `running`.
-            self._turn(watch.run, "running", "started")
+            self._teller.turn(watch.run, "running", "started")
         self._answer(watch)
 
     def _answer(self, watch: Watch) -> None:
@@ -145,21 +174,39 @@ class Runs:
 
     # --- watch -------------------------------------------------------------------------------------------
 
-    def _resume(self, watch: Watch) -> None:
+    def _resume(self, watch: Watch, pidfd: int) -> None:
         run = watch.run
-        self._live[run.id] = watch
-        self._loop.watch(watch.pidfd, READ, partial(self._on_leader_exit, watch))
+        self._loop.watch(pidfd, READ, partial(self._on_leader_exit, watch, pidfd))
         if run.phase == "starting" and not watch.child:
             run.phase = "running"
-        if run.phase == "killing":
-            self._kill(watch)
-        elif run.phase == "stopping":
-            self._loop.timer((run.id, "kill"), run.kill_at or 0.0, partial(self._kill, watch))
-        elif run.runtime_at is not None:
-            expire = partial(self.stop, run, reason="timeout")
-            self._loop.timer((run.id, "runtime"), run.runtime_at, expire)
+        if watch.kin is not None:
+            self._remember_kin(watch)
+        self._stopping.resume(watch)
         if run.output_max_bytes is not None:
             self._look_at_output_later(watch)
+
+    def _remember_kin(self, watch: Watch) -> None:
+        """Again and again: what descends from the leader can only be seen as long as it lives."""
+        watch.remember()
+        self._loop.timer((watch.run.id, "kin"), time.monotonic() + KIN_LOOK_S, partial(self._remember_kin, watch))
+
+    def _on_leader_exit(self, watch: Watch, pidfd: int) -> None:
+        self._loop.unwatch(pidfd)
+        while watch.status_fd is not None:  # both can be ready at once, and what it told decides how this ends
+            self._on_status(watch, watch.status_fd)
+        self._ending.begin(watch)
+
+    def _ended(self, watch: Watch, facts: dict[str, object]) -> None:
+        run = watch.run
+        del self._live[run.id]
+        if run.error is None:
+            run.exit = facts
+        self._teller.turn(run, "exited", "exited", save=True)
+        self._answer(watch)
+
+    def on_child(self) -> None:
+        """SIGCHLD."""
+        self._ending.on_child()
 
     def _look_at_output_later(self, watch: Watch) -> None:
         when = time.monotonic() + OUTPUT_LOOK_S
@@ -169,128 +216,28 @@ class Runs:
         run = watch.run
         try:
             if trim(run.output, run.output_max_bytes or 0):
-                log(f"key={run.key} attempt={run.attempt} output trimmed to {run.output_max_bytes} bytes")
+                log(f"{run.name} output trimmed to {run.output_max_bytes} bytes")
         except OSError as error:
-            log(f"key={run.key} attempt={run.attempt} cannot trim {run.output}: {error.strerror}")
+            log(f"{run.name} cannot trim {run.output}: {error.strerror}")
             return  # gone, or not ours: looking again would say the same
         self._look_at_output_later(watch)
 
-    # --- stop --------------------------------------------------------------------------------------------
+    # --- ask -----------------------------------------------------------------------------------------------
 
-    def stop(self, run: Run, *, reason: str, number: int | None = None, timeout_s: float | None = None) -> None:
-        """Ask the group to end, and SIGKILL it after `timeout_s`; 0 is at once. Asked again, it can only get sooner."""
+    def stop(
+        self,
+        run: Run,
+        *,
+        reason: str,
+        number: int | None = None,
+        timeout_s: float | None = None,
+        tell: str | None = None,
+    ) -> None:
         watch = self._live.get(run.id)
-        if watch is None or watch.sweep_until is not None or run.phase == "killing":
-            return
-        kill_at = time.monotonic() + (run.stop_timeout_s if timeout_s is None else timeout_s)
-        first = run.phase != "stopping"
-        if first:
-            run.stop = {"reason": reason, "at": utc_now()}
-            self._loop.cancel((run.id, "runtime"))
-        elif run.kill_at is not None and run.kill_at <= kill_at:
-            return
-        run.kill_at = kill_at
-        if kill_at <= time.monotonic():
-            self._kill(watch)
-            return
-        self._loop.timer((run.id, "kill"), kill_at, partial(self._kill, watch))
-        if first:
-            self._turn(run, "stopping", "changed", save=True)
-            watch.signal(number or run.stop_signal)
-            watch.signal(signal.SIGCONT)  # a stopped process would sleep through the rest
-        else:
-            self._save(run)
+        if watch is not None:
+            self._stopping.stop(watch, reason=reason, number=number, timeout_s=timeout_s, tell=tell)
 
     def signal(self, run: Run, number: int) -> None:
         watch = self._live.get(run.id)
         if watch is not None:
             watch.signal(number)
-
-    def _kill(self, watch: Watch) -> None:
-        self._loop.cancel((watch.run.id, "kill"))
-        if watch.run.phase != "killing":
-            self._turn(watch.run, "killing", "changed", save=True)
-        watch.signal(signal.SIGKILL)
-        watch.sweep()
-
-    # --- end ---------------------------------------------------------------------------------------------
-
-    def _on_leader_exit(self, watch: Watch) -> None:
-        self._loop.unwatch(watch.pidfd)
-        while watch.status_fd is not None:  # both can be ready at once, and what it told decides how this ends
-            self._on_status(watch, watch.status_fd)
-        for timer in ("kill", "runtime", "output"):
-            self._loop.cancel((watch.run.id, timer))
-        watch.sweep_until = time.monotonic() + SWEEP_LIMIT_S
-        self._sweep(watch)
-
-    def _sweep(self, watch: Watch) -> None:
-        """Until nothing is left of its session. Killed processes need a moment to go, so this comes back."""
-        left = self._sweep_once(watch)
-        if left and time.monotonic() < (watch.sweep_until or 0.0):
-            again = time.monotonic() + SWEEP_AGAIN_S
-            self._loop.timer((watch.run.id, "sweep"), again, partial(self._sweep, watch))
-            return
-        if left:
-            log(f"key={watch.run.key} attempt={watch.run.attempt} {left} processes of it do not die")
-        self._conclude(watch)
-
-    def _sweep_once(self, watch: Watch) -> int:
-        try:
-            return watch.sweep()
-        except OSError as error:
-            # Out of descriptors, most likely: not to be taken for "nothing left", and no reason never to conclude.
-            log(f"key={watch.run.key} attempt={watch.run.attempt} cannot sweep: {error.strerror}")
-            return 1
-
-    def _conclude(self, watch: Watch) -> None:
-        run = watch.run
-        facts = watch.reap()
-        self._leaders.discard(watch.pid)
-        del self._live[run.id]
-        if run.error is None:
-            run.exit = facts
-        self._end(run)
-        self._answer(watch)
-        self.reap_orphans()  # a leader's zombie hid those that came after it
-
-    def _end(self, run: Run) -> None:
-        self._turn(run, "exited", "exited", save=True)
-
-    def reap_orphans(self) -> None:
-        """Reap what came to us as subreaper. Stops at a leader: it is swept first, and then we come back here."""
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None or found.si_pid in self._leaders:
-                return
-            os.waitpid(found.si_pid, 0)
-
-    # --- telling -----------------------------------------------------------------------------------------
-
-    def _turn(self, run: Run, phase: str, event: str, *, save: bool = False) -> None:
-        run.phase = phase
-        if save:
-            self._save(run)
-        log(_story(run))
-        self._publish(event, run)
-
-    def _save(self, run: Run) -> None:
-        """A full disk must not keep a run from ending; a later spawner then finds the older record."""
-        try:
-            self._store.write(run)
-        except OSError as error:
-            log(f"key={run.key} attempt={run.attempt} cannot write its record: {error.strerror}")
-
-
-def _story(run: Run) -> str:
-    words = f"key={run.key} attempt={run.attempt} phase={run.phase} pid={run.pid}"
-    if run.stop is not None:
-        words += f" reason={run.stop.get('reason')}"
-    if run.error is not None:
-        words += f" error={run.error.get('message')!r}"
-    if run.exit is not None:
-        words += f" code={run.exit.get('code')} signal={run.exit.get('signal')}"
-    return words

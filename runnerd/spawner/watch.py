@@ -2,31 +2,35 @@
 
 A leader that is our child is pinned: only we can reap it, so its number is its own until `reap()`. One that was taken
 over from an earlier spawner is somebody else's child: it is signalled only after its start ticks matched, and nobody
-can tell how it ended.
+can tell how it ended. `kin` is set where the orphans of the run do not come to us, or not only they.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from runnerd.spawner.identity import Boot, open_process, start_ticks
+from runnerd.spawner.kin import Kin
 from runnerd.spawner.launch_process import Child, Failure
 from runnerd.spawner.log import log
+from runnerd.spawner.processes import below, look
 from runnerd.spawner.records import Run, utc_now
-from runnerd.spawner.sweep import kill_session
+
+Leaders = Callable[[], Iterable[int]]
 
 
 class Watch:
-    __slots__ = ("_told", "child", "pid", "pidfd", "run", "status_fd", "sweep_until", "ticks", "waiting")
+    __slots__ = ("_told", "child", "kin", "pid", "pidfd", "run", "status_fd", "sweep_until", "ticks", "waiting")
 
-    def __init__(self, run: Run, *, pid: int, ticks: int, pidfd: int, status_fd: int | None) -> None:
+    def __init__(self, run: Run, *, pid: int, ticks: int, pidfd: int | None, status_fd: int | None) -> None:
         self.run = run
         self.pid = pid
         self.ticks = ticks
-        self.pidfd = pidfd
+        self.pidfd = pidfd  # None: the leader was gone when it was taken over
         self.child = status_fd is not None
+        self.kin: Kin | None = None
         self.status_fd = status_fd  # None once all that the child's set-up had to say was read
         self._told = b""
         self.waiting: list[Callable[[Run], None]] = []  # who asked to start it
@@ -37,15 +41,17 @@ class Watch:
         return cls(run, pid=child.pid, ticks=ticks, pidfd=child.pidfd, status_fd=child.status_fd)
 
     @classmethod
-    def find(cls, run: Run, boot: Boot) -> Watch | None:
-        """The run of a record, if it lives; what it left behind is swept if not."""
+    def find(cls, run: Run, boot: Boot, leaders: Leaders) -> Watch | None:
+        """The run of a record; None where its pid means nothing any more."""
         if run.boot != boot or run.pid is None or run.start_ticks is None:
             return None
         pidfd = open_process(run.pid, run.start_ticks)
-        if pidfd is None:
-            kill_session(run.pid, run.start_ticks, pinned=False)
-            return None
-        return cls(run, pid=run.pid, ticks=run.start_ticks, pidfd=pidfd, status_fd=None)
+        watch = cls(run, pid=run.pid, ticks=run.start_ticks, pidfd=pidfd, status_fd=None)
+        watch.seek_kin(leaders)
+        return watch
+
+    def seek_kin(self, leaders: Leaders) -> None:
+        self.kin = Kin(key=self.run.key, pid=self.pid, ticks=self.ticks, leaders=leaders)
 
     def read_status(self) -> bool:
         """Read what the set-up says of itself; whether that was all, then the caller closes the descriptor.
@@ -73,22 +79,45 @@ class Watch:
         except ProcessLookupError:
             self._signal_leader(number)
         except PermissionError as error:
-            log(f"key={self.run.key} attempt={self.run.attempt} cannot signal its group: {error.strerror}")
+            log(f"{self.run.name} cannot signal its group: {error.strerror}")
 
     def _signal_leader(self, number: int) -> None:
         """Where there is no group yet: the child is still on its way to its setsid."""
+        if self.pidfd is None:
+            return
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return
 
-    def sweep(self) -> int:
-        """SIGKILL all of its session; how many it found."""
-        return kill_session(self.pid, self.ticks, pinned=self.child)
+    def remember(self) -> None:
+        """See who belongs to the run, where that cannot be seen any more once its leader is gone."""
+        if self.kin is not None:
+            self._try(self.kin.remember)
+
+    def kill(self) -> None:
+        """SIGKILL all of it while the leader lives, whatever session it is in."""
+        if self.kin is not None:
+            self._try(self.kin.end)
+        self.signal(signal.SIGKILL)
+        if self.kin is None:
+            self._try(self._kill_tree)  # a leader that is stuck in the kernel must not shield the rest
+
+    def _kill_tree(self) -> None:
+        for process in below(look(), [self.pid]):
+            if process.pid != self.pid and process.alive:
+                process.send(signal.SIGKILL)
+
+    def _try(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except OSError as error:  # out of descriptors
+            log(f"{self.run.name} cannot look for its processes: {error.strerror}")
 
     def reap(self) -> dict[str, object]:
         """How it ended, for the record. From here on its pid is anybody's."""
-        os.close(self.pidfd)
+        if self.pidfd is not None:
+            os.close(self.pidfd)
         if not self.child:
             return exit_facts()
         try:

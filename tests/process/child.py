@@ -5,10 +5,12 @@ Modes that stay alive print `ready` first. The `spawner-...` modes are spawners 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 
@@ -97,14 +99,84 @@ def straggler() -> None:
 
 
 def escape() -> None:
-    """Leaves behind a daemon: a session of its own, and no parent."""
+    """`escape NAME [and stay]`: leaves behind one in a session of its own, and a daemon as it should be.
+
+    That is: of no parent, in a session that has lost its leader, with nothing open, nothing in its environment, and
+    in another directory. Both ignore SIGTERM, and have NAME on their command line.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready_r, ready_w = os.pipe()
+    os.set_inheritable(ready_w, True)
     if os.fork() == 0:
         os.setsid()
+        os.write(ready_w, b"r")
+        hide()
+    first = os.fork()
+    if first == 0:
+        os.setsid()
         if os.fork() == 0:
-            say(f"{os.getpid()}")
-            wait_for_ever()
+            os.chdir("/")
+            command = [sys.executable, "-I", "-S", __file__, "hide", sys.argv[2], str(ready_w)]
+            os.execve(sys.executable, command, {})
         os._exit(0)
-    os.wait()
+    os.waitpid(first, 0)
+    for _ in range(2):
+        os.read(ready_r, 1)
+    say("ready")
+    if len(sys.argv) > 3:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while True:
+            signal.pause()
+
+
+def hide() -> None:
+    if len(sys.argv) > 3 and sys.argv[1] == "hide":
+        os.write(int(sys.argv[3]), b"r")
+    os.closerange(0, 1024)
+    while True:
+        signal.pause()
+
+
+def run_away() -> None:
+    """`run-away NAME`: a process that is never the same for long: it forks, each time into a new session, and goes."""
+    if os.fork() == 0:
+        say("ready")
+        while True:
+            os.setsid()
+            if os.fork() > 0:
+                os._exit(0)
+    wait_for_ever()
+
+
+def sibling() -> None:
+    """`sibling NAME`: makes its parent's child of its child, as CLONE_PARENT does."""
+    clone, clone_parent = {"x86_64": 56, "aarch64": 220}[os.uname().machine], 0x8000
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(clone, clone_parent | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+        hide()
+    wait_for_ever()
+
+
+def speak() -> None:
+    """`speak HOW`: speaks the control channel. `acknowledge`, `deaf`, or `leave` when it is told something.
+
+    Says what it is told and what it is signalled.
+    """
+    control = socket.create_connection(("127.0.0.1", int(os.environ["PREFECT__CONTROL_PORT"])))
+    control.sendall(os.environ["PREFECT__CONTROL_TOKEN"].encode() + b"\n")
+    control.sendall(b"\x00PF\x02\x01")
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    say("ready")
+    told = control.recv(1)
+    say(f"told {told.decode()}{' after the signal' if signals else ''}")
+    if sys.argv[2] == "leave":
+        control.close()
+    elif sys.argv[2] == "acknowledge":
+        control.sendall(b"a")
+    while not signals:
+        time.sleep(0.005)
+    say("signalled")
 
 
 def spin() -> None:
@@ -172,6 +244,10 @@ MODES = {
     "stop-self": stop_self,
     "straggler": straggler,
     "escape": escape,
+    "hide": hide,
+    "run-away": run_away,
+    "sibling": sibling,
+    "speak": speak,
     "spin": spin,
     "write": write,
     "exit": exit_with,

@@ -93,14 +93,25 @@ class SpawnerUnderTest:
         self.process: subprocess.Popen[bytes] | None = None
         self._said_before = 0
 
-    def start(self, *extra: str, program: tuple[str, ...] | None = None, user: str | None = None) -> None:
+    def start(
+        self,
+        *extra: str,
+        program: tuple[str, ...] | None = None,
+        user: str | None = None,
+        through: tuple[str, ...] = (),
+    ) -> None:
         """Returns when the socket answers. `program` is a mode of child.py to run instead of the product's own."""
-        self.start_only(*extra, program=program, user=user)
+        self.start_only(*extra, program=program, user=user, through=through)
         wait_until(self._answers, "the spawner's socket")
 
     def start_only(
-        self, *extra: str, program: tuple[str, ...] | None = None, user: str | None = None
+        self,
+        *extra: str,
+        program: tuple[str, ...] | None = None,
+        user: str | None = None,
+        through: tuple[str, ...] = (),
     ) -> subprocess.Popen[bytes]:
+        """`through` is a command that execs the one that follows."""
         python, package = (sys.executable, PACKAGE) if user is None else (SYSTEM_PYTHON, self.public_package())
         command = [python, "-I", "-S", str(package / "spawner" / "__main__.py")]
         environment = {"LANG": "C.UTF-8", "LEAK": "must not reach a run"}
@@ -110,7 +121,7 @@ class SpawnerUnderTest:
         self._said_before = len(self.said())
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [*command, *self.arguments, *extra],
+                [*through, *command, *self.arguments, *extra],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if program else log,
                 stderr=log,
@@ -187,6 +198,11 @@ class SpawnerUnderTest:
     def wait_for_output(self, key: str, text: str = "ready") -> str:
         wait_until(lambda: text in self.output(key), f"{text!r} in the output of {key}")
         return self.output(key)
+
+    def processes_of(self, name: str) -> list[int]:
+        """Those of child.py that have this word on their command line."""
+        commands = {pid: command_of(pid).split("\0") for pid in all_pids()}
+        return [pid for pid, words in commands.items() if str(self.child_script) in words and name in words]
 
     def clear(self) -> None:
         """End whatever the test left: its spawner, and every process whose command names the test's own directory."""

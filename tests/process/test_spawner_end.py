@@ -13,7 +13,7 @@ from spawner_harness import Link, SpawnerUnderTest, wait_until
 
 from runnerd.errors import SpawnerError
 from runnerd.model import LaunchSpec
-from runnerd.spawner.identity import is_alive, start_ticks
+from runnerd.spawner.identity import is_alive
 from runnerd.spawner.output import trim
 from runnerd.spawner.protocol import Record
 
@@ -88,20 +88,6 @@ def test_stragglers_are_swept_before_the_exit_is_told(spawner: SpawnerUnderTest)
     assert not any(is_alive(pid) for pid in stragglers)
     assert record.exit is not None
     assert record.exit.code == 0
-
-
-def test_orphans_come_to_the_spawner_and_leave_no_zombie(spawner: SpawnerUnderTest) -> None:
-    end_of(spawner, spawner.spec("run", mode=("escape",)))
-    orphan = int(spawner.wait_for_output("run").split()[0])
-    assert spawner.process is not None
-    with open(f"/proc/{orphan}/stat", encoding="ascii") as file:
-        assert int(file.read().rpartition(")")[2].split()[1]) == spawner.process.pid
-    pidfd = os.pidfd_open(orphan)
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    finally:
-        os.close(pidfd)
-    wait_until(lambda: start_ticks(orphan) is None, "the orphan to be reaped")
 
 
 def test_no_zombies_after_many_runs(spawner: SpawnerUnderTest) -> None:

@@ -250,7 +250,7 @@ def test_pid_that_is_another_process_now_is_left_alone(spawner: SpawnerUnderTest
 def check_left_alone(spawner: SpawnerUnderTest, identity: Identity) -> None:
     async def go() -> None:
         async with spawner.link() as link:
-            assert link.replayed["run", 0].phase == "exited"
+            await link.until("run", "exited")
             await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0)
             await link.client.signal(key="run", attempt=0, signal=signal.SIGKILL)
 
