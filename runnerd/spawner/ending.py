@@ -50,7 +50,7 @@ class Ending:
         """A child of ours has exited. What it had is ours from this instant on, and may be forking."""
         self._strays.reap()
         waiting = [watch for watch in self._sweeping.values() if watch.kin is None]
-        if waiting and self._sweep_once(waiting[0], thorough=False) == 0:
+        if waiting and not self._sweep_once(waiting[0], thorough=False):
             for watch in waiting:
                 self._conclude(watch)
 
@@ -64,13 +64,19 @@ class Ending:
             again = time.monotonic() + pause
             self._loop.timer((watch.run.id, "sweep"), again, partial(self._sweep, watch))
             return
-        if left and watch.kin is None:
-            self._strays.give_up(watch.run.name)
-        elif left:
-            log(f"{watch.run.name} {left} processes of it do not die")
+        if left:
+            self._give_up(watch)
         self._conclude(watch)
 
-    def _sweep_once(self, watch: Watch, *, thorough: bool = True) -> int:
+    def _give_up(self, watch: Watch) -> None:
+        try:
+            stuck = self._strays.give_up() if watch.kin is None else watch.kin.give_up()
+        except OSError as error:
+            stuck = [f"cannot tell which: {error.strerror}"]
+        log(f"{watch.run.name} ends with processes left that do not die: {', '.join(stuck) or 'too many'}")
+
+    def _sweep_once(self, watch: Watch, *, thorough: bool = True) -> bool:
+        """Whether something is left."""
         try:
             if watch.kin is not None:
                 return watch.kin.sweep()
@@ -81,7 +87,7 @@ class Ending:
         except OSError as error:
             # Out of descriptors, most likely: not to be taken for "nothing left", and no reason never to conclude.
             log(f"{watch.run.name} cannot sweep: {error.strerror}")
-            return 1
+            return True
 
     def _conclude(self, watch: Watch) -> None:
         self._loop.cancel((watch.run.id, "sweep"))

@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 
-from runnerd.spawner.processes import Process, Table, below, look, run_named_by
+from runnerd.spawner.processes import Process, Table, below, describe, look, run_named_by
 
 _FREEZES = 20
 
@@ -53,8 +53,8 @@ class Kin:
         for process in members:
             process.send(signal.SIGKILL)
 
-    def sweep(self) -> int:
-        """SIGKILL what is left now that the leader is gone; 0 when nothing was found, twice running.
+    def sweep(self) -> bool:
+        """SIGKILL what is left now that the leader is gone; False when nothing was found, twice running.
 
         Once is not enough: one that forks and goes while we look is not seen, and nor is its child.
         """
@@ -64,7 +64,12 @@ class Kin:
         for process in left:
             process.send(signal.SIGKILL)
         nothing_before, self._nothing_before = self._nothing_before, not left
-        return len(left) or int(not nothing_before)
+        return bool(left) or not nothing_before
+
+    def give_up(self) -> list[str]:
+        """What does not die, for the log."""
+        table = look()
+        return [describe(pid) for pid, ticks in self._seen.items() if _is(table.get(pid), ticks) and table[pid].alive]
 
     def _remember(self, table: Table) -> list[Process]:
         members = self._note(table, self._known(table))
@@ -80,7 +85,7 @@ class Kin:
         return members
 
     def _known(self, table: Table) -> list[int]:
-        seen = [pid for pid, ticks in self._seen.items() if pid in table and table[pid].ticks == ticks]
+        seen = [pid for pid, ticks in self._seen.items() if _is(table.get(pid), ticks)]
         return seen + [process.pid for process in table.values() if self._in_session(table, process)]
 
     def _in_session(self, table: Table, process: Process) -> bool:
@@ -94,12 +99,17 @@ class Kin:
         others = {process.pid for process in below(table, self._leaders())}
         found = []
         for process in table.values():
-            if not process.alive or process.stuck or process.ticks < self._ticks or process.pid in others:
+            if not process.alive or process.ticks < self._ticks or process.pid in others:
                 continue
             if self._strangers.get(process.pid) == process.ticks:
                 continue
-            if run_named_by(process.pid) == self._key:
+            named = run_named_by(process.pid)
+            if named == self._key:
                 found.append(process.pid)
-            else:
+            elif named is not None:
                 self._strangers[process.pid] = process.ticks
         return found
+
+
+def _is(process: Process | None, ticks: int) -> bool:
+    return process is not None and process.ticks == ticks

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Iterable
@@ -20,14 +21,13 @@ _ENVIRONMENT_BYTES = 2**21  # a process can say that its environment is all of i
 
 
 class Process:
-    __slots__ = ("alive", "parent", "pid", "session", "stuck", "ticks")
+    __slots__ = ("alive", "parent", "pid", "session", "ticks")
 
     def __init__(self, pid: int, fields: list[bytes]) -> None:
         self.pid = pid
         self.parent = int(fields[_PARENT])
         self.session = int(fields[_SESSION])
         self.ticks = int(fields[_START_TICKS])
-        self.stuck = fields[_STATE] == b"D"
         # A process whose first thread has ended reads as a zombie for as long as its other threads work on.
         self.alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
 
@@ -87,19 +87,30 @@ def own_children() -> list[int]:
 
 
 def run_named_by(pid: int) -> str | None:
-    """The run that a process says it belongs to, by its environment; None where it says nothing or may not be read."""
+    """The run that a process says it belongs to, by its environment; empty: none; None where nobody can tell now."""
     fields = stat_fields(pid)
-    if not fields or Process(pid, fields).stuck:
+    if not fields or fields[_STATE] == b"D":
         return None  # whoever reads the memory of a process that is stuck in the kernel may get stuck behind it
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
             environment = file.read(_ENVIRONMENT_BYTES)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return None  # gone, or not ours to read
     for item in (environment or b"").split(b"\0"):
         if item.startswith(_RUN_ID):
             return item[len(_RUN_ID) :].decode("utf-8", "replace")
-    return None
+    return "" if environment else None  # in the midst of an exec it reads as empty
+
+
+def describe(pid: int) -> str:
+    """For the log."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
+            return f"{pid} ({(file.read(64) or b'').decode('utf-8', 'replace').strip()})"
+    except OSError:
+        return str(pid)
 
 
 def become_subreaper() -> None:

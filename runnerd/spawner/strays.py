@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
-from runnerd.spawner.log import log
-from runnerd.spawner.processes import below, look, own_children, run_named_by
+from runnerd.spawner.processes import below, describe, look, own_children, run_named_by
 
 _STRIKES = 50  # in one go, before others get their turn
+_DIES_WITHIN_S = 1.0
 
 
 class Strays:
@@ -29,7 +30,7 @@ class Strays:
     def __init__(self, *, leads: Callable[[str], bool]) -> None:
         self._leads = leads
         self._leaders: set[int] = set()  # pids that only their own path may reap
-        self._struck: set[int] = set()
+        self._struck: dict[int, float] = {}  # pid: when
         self._left_alone: set[int] = set()
         self.sound = os.getpid() != 1 and not own_children()
 
@@ -40,30 +41,30 @@ class Strays:
         """Once it was reaped."""
         self._leaders.discard(pid)
 
-    def strike(self) -> int:
-        """SIGKILL every stray there is by now, at once and cheaply; how many are left and may still die."""
+    def strike(self) -> bool:
+        """SIGKILL every stray there is by now, at once and cheaply; whether some are left that may still die."""
         if not self.sound:
-            return 0
+            return False
         for _ in range(_STRIKES):
             left, news = self._strike_once()
             if not news:
                 break
         return left
 
-    def _strike_once(self) -> tuple[int, bool]:
+    def _strike_once(self) -> tuple[bool, bool]:
         """Also tells whether there was news: then what came to us by it is only seen by looking again."""
-        left, news = 0, False
+        left = news = False
         for pid in own_children():
             if pid in self._leaders:
                 continue
             if self._reap(pid):
                 news = True
             elif pid in self._struck:
-                left += 1
+                left = True
             elif pid not in self._left_alone and not self._of_a_live_run(pid):
-                self._struck.add(pid)
+                self._struck[pid] = time.monotonic()
                 _kill(pid)
-                left, news = left + 1, True
+                left = news = True
         return left, news
 
     def _of_a_live_run(self, pid: int) -> bool:
@@ -81,13 +82,14 @@ class Strays:
                 if process.alive and process.pid not in self._struck:
                     process.send(signal.SIGKILL)
 
-    def give_up(self, who: str) -> None:
-        """Leave alone, from now on, what did not die."""
-        for pid in sorted(self._struck):
-            if not self._reap(pid):
-                self._struck.discard(pid)
-                self._left_alone.add(pid)
-                log(f"{who} cannot end process {pid} ({_command(pid)}), which it left behind: it does not die")
+    def give_up(self) -> list[str]:
+        """Leave alone, from now on, what did not die in good time; what that is, for the log."""
+        stuck = [pid for pid, when in self._struck.items() if when <= time.monotonic() - _DIES_WITHIN_S]
+        stuck = [pid for pid in stuck if not self._reap(pid)]
+        for pid in stuck:
+            del self._struck[pid]
+            self._left_alone.add(pid)
+        return [describe(pid) for pid in stuck]
 
     def reap(self) -> None:
         """Reap what has ended. Stops at a leader: its own path reaps it, and comes back here for what it hid."""
@@ -103,7 +105,7 @@ class Strays:
     def _reap(self, pid: int) -> bool:
         if os.waitpid(pid, os.WNOHANG)[0] == 0:
             return False
-        self._struck.discard(pid)
+        self._struck.pop(pid, None)
         self._left_alone.discard(pid)
         return True
 
@@ -113,11 +115,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except PermissionError:
         return  # another user's; what descends from it may be ours to kill, and it may go with that
-
-
-def _command(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
-            return file.read(64).decode("utf-8", "replace").strip()
-    except OSError:
-        return "?"

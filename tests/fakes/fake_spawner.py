@@ -30,12 +30,14 @@ class Stop:
     attempt: int
     reason: str
     timeout_s: float | None
+    tell: str | None = None
 
 
 class FakeSpawner:
     """Its methods are for tests; `connect` is for a SpawnerLink.
 
-    `stubborn` processes only go by SIGKILL. `down` lets nobody connect. `refuses` is said to every spawn.
+    `stubborn` processes only go by SIGKILL. Those with `intents` acknowledge what they are told if `hears`, and then
+    exit 0. `down` lets nobody connect. `refuses` is said to every spawn.
     `start_error` keeps every process from starting.
     """
 
@@ -43,6 +45,7 @@ class FakeSpawner:
         self.started: list[LaunchSpec] = []
         self.stops: list[Stop] = []
         self.stubborn = False
+        self.hears = False
         self.down = False
         self.refuses: str | None = None
         self.start_error: str | None = None
@@ -124,14 +127,25 @@ class FakeSpawner:
             record = replace(record, phase="exited", error=error)
         self._tell(record)
         if spec.runtime_max_s is not None:
-            self._later(key, spec.runtime_max_s, lambda: self.stop(*key, reason="timeout", timeout_s=None, asked=False))
+            self._later(
+                key,
+                spec.runtime_max_s,
+                lambda: self.stop(*key, reason="timeout", timeout_s=None, tell="relinquish", asked=False),
+            )
         return record
 
     def stop(
-        self, key: str, attempt: int, *, reason: str, timeout_s: float | None, asked: bool = True
+        self,
+        key: str,
+        attempt: int,
+        *,
+        reason: str,
+        timeout_s: float | None,
+        tell: str | None = None,
+        asked: bool = True,
     ) -> Record | None:
         if asked:
-            self.stops.append(Stop(key=key, attempt=attempt, reason=reason, timeout_s=timeout_s))
+            self.stops.append(Stop(key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, tell=tell))
         record = self.records.get((key, attempt))
         if record is None or record.phase in ("killing", "exited"):
             return record
@@ -140,8 +154,13 @@ class FakeSpawner:
             record = replace(record, phase="stopping", stop_reason=reason, stop_at=datetime.now(UTC))
             self._tell(record)
             self._later((key, attempt), grace_s, lambda: self._kill((key, attempt)))
+            told = tell is not None and grace_s > 0 and self.hears and self._specs[key, attempt].intents
+            if told:
+                self._tell(replace(record, told=True))
             if grace_s > 0 and not self.stubborn:
-                self._end((key, attempt), Exit(signal=15, at=datetime.now(UTC)))
+                self._end(
+                    (key, attempt), Exit(code=0 if told else None, signal=None if told else 15, at=datetime.now(UTC))
+                )
         elif asyncio.get_running_loop().time() + grace_s < self.kill_at[key, attempt].when():
             self._later((key, attempt), grace_s, lambda: self._kill((key, attempt)))
         return self.records[key, attempt]
@@ -193,9 +212,11 @@ class FakeClient:
         await self._travel("spawn")
         return self._spawner.spawn(spec)
 
-    async def stop(self, *, key: str, attempt: int, reason: str, timeout_s: float | None = None) -> Record | None:
+    async def stop(
+        self, *, key: str, attempt: int, reason: str, timeout_s: float | None = None, tell: str | None = None
+    ) -> Record | None:
         await self._travel("stop")
-        return self._spawner.stop(key, attempt, reason=reason, timeout_s=timeout_s)
+        return self._spawner.stop(key, attempt, reason=reason, timeout_s=timeout_s, tell=tell)
 
     async def forget(self, *, key: str, attempt: int) -> bool:
         await self._travel("forget")

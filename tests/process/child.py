@@ -102,9 +102,10 @@ def escape() -> None:
     """`escape NAME [and stay]`: leaves behind one in a session of its own, and a daemon as it should be.
 
     That is: of no parent, in a session that has lost its leader, with nothing open, nothing in its environment, and
-    in another directory. Both ignore SIGTERM, and have NAME on their command line.
+    in another directory. Both are deaf to SIGTERM, as their maker is until they are there, and have NAME on their
+    command line.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     ready_r, ready_w = os.pipe()
     os.set_inheritable(ready_w, True)
     if os.fork() == 0:
@@ -124,7 +125,7 @@ def escape() -> None:
         os.read(ready_r, 1)
     say("ready")
     if len(sys.argv) > 3:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         while True:
             signal.pause()
 

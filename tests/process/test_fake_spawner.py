@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -61,6 +62,12 @@ class Subject:
             **changes,
         }
         return LaunchSpec(**given)
+
+    async def wait_for_output(self, text: str) -> None:
+        if self.real is not None:
+            async with asyncio.timeout(LIMIT_S):
+                while text not in (self._folder / "out").read_text():
+                    await asyncio.sleep(0.01)
 
     async def exit(self) -> None:
         """The process of r-1 ends by itself, by SIGTERM."""
@@ -141,9 +148,7 @@ def test_a_later_stop_can_only_end_it_sooner(play: Play) -> None:
         at.fake.stubborn = True
         deaf = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done")
         await at.client.spawn(at.spec(argv=deaf, stop_timeout_s=1000.0))
-        if at.real is not None:
-            while "ready" not in (at.real.home / "out").read_text():
-                await asyncio.sleep(0.01)
+        await at.wait_for_output("ready")
         await at.client.stop(key="r-1", attempt=1, reason="cancel")
         await at.until("stopping")
         await at.client.stop(key="r-1", attempt=1, reason="evict", timeout_s=2000.0)
@@ -159,6 +164,46 @@ def test_runtime_max_stops_it_for_that_reason(play: Play) -> None:
         await at.client.spawn(at.spec(runtime_max_s=0.2))
         ended = await at.until("exited")
         assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("timeout", 15)
+
+    play(body)
+
+
+def test_one_that_listens_is_told_why_it_ends(play: Play) -> None:
+    child = str(Path(__file__).with_name("child.py"))
+    speak = (sys.executable, "-I", "-S", child, "speak", "acknowledge")
+
+    async def body(at: Subject) -> None:
+        at.fake.hears = True
+        await at.client.spawn(at.spec(argv=speak, intents=True))
+        await at.wait_for_output("ready")
+        await at.client.stop(key="r-1", attempt=1, reason="cancel", tell="cancel")
+        ended = await at.until("exited")
+        assert (ended.told, ended.exit and ended.exit.code) == (True, 0)
+        assert [record.told for record in at.heard if record.phase == "stopping"] == [False, True]
+
+    play(body)
+
+
+def test_one_that_does_not_listen_is_signalled(play: Play) -> None:
+    async def body(at: Subject) -> None:
+        await at.client.spawn(at.spec())
+        await at.client.stop(key="r-1", attempt=1, reason="cancel", tell="cancel")
+        ended = await at.until("exited")
+        assert (ended.told, ended.exit and ended.exit.signal) == (False, 15)
+        assert [record.told for record in at.heard if record.phase == "stopping"] == [False]
+
+    play(body)
+
+
+def test_runtime_max_tells_it_to_leave_its_state_alone(play: Play) -> None:
+    child = str(Path(__file__).with_name("child.py"))
+    speak = (sys.executable, "-I", "-S", child, "speak", "acknowledge")
+
+    async def body(at: Subject) -> None:
+        at.fake.hears = True
+        await at.client.spawn(at.spec(argv=speak, intents=True, runtime_max_s=3.0))
+        ended = await at.until("exited")
+        assert (ended.stop_reason, ended.told, ended.exit and ended.exit.code) == ("timeout", True, 0)
 
     play(body)
 

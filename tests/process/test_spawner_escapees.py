@@ -57,7 +57,7 @@ ENDS = [
     pytest.param(cancel, "stay", None, signal.SIGTERM, id="cancel"),
     pytest.param(kill, "stay", None, signal.SIGKILL, id="now"),
     pytest.param(die, "stay", None, signal.SIGKILL, id="killed-by-somebody"),
-    pytest.param(nothing, "stay", 0.5, signal.SIGTERM, id="timeout"),
+    pytest.param(nothing, "stay", 3.0, signal.SIGTERM, id="timeout"),
     pytest.param(nothing, None, None, None, id="by-itself"),
 ]
 
@@ -101,7 +101,6 @@ def test_one_that_runs_away_is_caught(spawner: SpawnerUnderTest, end: End) -> No
     asyncio.run(go())
     assert spawner.processes_of("run") == []
     assert "do not die" not in spawner.said()
-    assert "does not die" not in spawner.said()
 
 
 def test_escapees_of_other_runs_live_on(spawner: SpawnerUnderTest) -> None:
@@ -318,8 +317,8 @@ def test_what_cannot_be_killed_is_named_and_left(idle_spawner: SpawnerUnderTest)
 
     pid = asyncio.run(go())
     assert is_alive(pid)
-    said = [line for line in spawner.said().splitlines() if "does not die" in line]
+    said = [line for line in spawner.said().splitlines() if "do not die" in line]
     assert len(said) == 1
-    assert f"key=run attempt=0 cannot end process {pid} " in said[0]
+    assert f"key=run attempt=0 ends with processes left that do not die: {pid} (as-root)" in said[0]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(pid), "it to be dead")
