@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check lint covered server oldest test bench clean venv
+.PHONY: help demo check lint covered server oldest test chaos chaos-bounded bench clean venv
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -23,7 +23,8 @@ endef
 help:
 	@echo 'make demo    five minutes with a Prefect server, a few deployments and runnerd, in this directory only'
 	@echo 'make check   what to run before a commit: format, lint, types, unit and process tests (two minutes)'
-	@echo 'make test    all of it: check, coverage gate, real Prefect 2.20 and 3 servers, oldest libraries (20 minutes)'
+	@echo 'make test    all of it: check, coverage gate, oldest libraries, real Prefect servers, chaos (30 minutes)'
+	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
 	@echo 'make bench   memory, start-up, load and status measured against their budgets'
 	@echo 'make clean   remove what these made'
 	@echo 'PYTHON=...   another Python than $(or $(PYTHON),the one that was looked for in vain)'
@@ -59,7 +60,21 @@ oldest: venv
 	@tests/envs/venv.sh oldest
 	$(call step,unit and process tests with the oldest libraries,.venv-oldest/bin/python -m pytest -q tests/unit tests/process)
 
-test: covered oldest server
+ROUNDS ?= 20
+MAJOR ?= both
+CHAOS := $(PY) tests/chaos/chaos.py
+
+chaos: venv
+	@tests/envs/venv.sh dev
+	$(call step,Prefect environments,tests/envs/make.sh)
+	$(call step,chaos,$(CHAOS) --rounds $(ROUNDS) --major $(MAJOR) $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps))
+
+chaos-bounded: venv
+	@tests/envs/venv.sh dev
+	$(call step,Prefect environments,tests/envs/make.sh)
+	$(call step,chaos for eight minutes,$(CHAOS) --steps --rounds 1000 --seed 1 --seconds 450)
+
+test: covered oldest server chaos-bounded
 	@echo '==> all of it passed'
 
 bench: venv
