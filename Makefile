@@ -13,7 +13,7 @@ export PYTHON
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest -q
-GATED := runnerd/machine.py,runnerd/limits.py
+GATED := runnerd/machine.py,runnerd/limits.py,runnerd/journal.py,runnerd/journalfile.py
 
 # $(call step,what,command): say what is done, and when it fails, what it was
 define step

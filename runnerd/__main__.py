@@ -113,9 +113,7 @@ def _run(args: argparse.Namespace, log: Log) -> int:
     load(paths.config, defaults=defaults)
     prepare(paths)
     with lock(paths):
-        journal = Journal(path=journal_path(paths), now=lambda: datetime.now(UTC))
-        if journal.moved_aside:
-            log.error("the journal was no database; it was moved aside", to=journal.moved_aside)
+        journal = Journal(path=journal_path(paths), now=lambda: datetime.now(UTC), log=log)
         daemon = Daemon(
             paths=paths,
             options=Options(once=args.once),

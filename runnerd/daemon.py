@@ -252,7 +252,8 @@ class Daemon:
         found = [*self.config.problems(), *self.registrar.problems()]
         words = [
             self.link.problem,
-            self.supervisor.journal_problem,
+            self._journal.problem,
+            self._journal.notice,
             self.poller.unsupported,
             self._embedded.problem if self._embedded else None,
         ]

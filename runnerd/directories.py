@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from typing import IO
@@ -42,13 +43,18 @@ def prepare(paths: Paths) -> None:
                 f"cannot make the directory {path}: {error.strerror}; make it, or choose another with a --*-dir flag"
             ) from error
         if not os.access(path, os.W_OK | os.X_OK):
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                raise RunnerdError(f"cannot write in {path}: it is mounted read-only; see findmnt -T {path}")
             raise RunnerdError(f"cannot write in {path}: it belongs to somebody else; see ls -ld {path}")
 
 
 def lock(paths: Paths) -> IO[str]:
     """Hold the state directory for this process. Raises RunnerdError when another runnerd has it."""
     path = os.path.join(paths.state, "lock")
-    file = open(path, "a+", encoding="ascii")  # held until the process ends
+    try:
+        file = open(path, "a+", encoding="ascii")  # held until the process ends
+    except OSError as error:
+        raise RunnerdError(f"cannot write {path}: {error.strerror}; see df {paths.state} and ls -l {path}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -58,7 +64,7 @@ def lock(paths: Paths) -> IO[str]:
         raise RunnerdError(
             f"another runnerd (pid {holder or 'unknown'}) uses {paths.state}; stop it, or give this one a --state-dir"
         ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    with contextlib.suppress(OSError):  # a full disk: it is the lock that counts, the pid is for people
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return file

@@ -18,10 +18,10 @@ from runnerd.backoff import Backoff
 from runnerd.config import document
 from runnerd.control.host import Peer, Refused
 from runnerd.drain import Drain
-from runnerd.errors import ApiAway, ApiDenied, ApiRejected
+from runnerd.errors import ApiAway, ApiDenied, ApiRejected, JournalError
 from runnerd.journal import Journal
 from runnerd.link import SpawnerLink
-from runnerd.machine import RunRecord
+from runnerd.machine import Intent, RunRecord, intend
 from runnerd.model import ApiCondition, Config, FlowRun, Json, Problem
 from runnerd.poller import Poller
 from runnerd.prefect_api.answers import Refused as ApiRefused
@@ -129,7 +129,7 @@ class DaemonHost:
 
     def health(self) -> tuple[bool, Json]:
         api, stuck = self._api.health, self._pulse.stuck()
-        journal = self._supervisor.journal_problem
+        journal = self._journal.problem
         checks = [
             _check("loops", not stuck, f"stuck: {', '.join(stuck)}" if stuck else "every loop makes progress"),
             _check("spawner", self._link.connected, self._link.problem or "connected"),
@@ -206,13 +206,23 @@ class DaemonHost:
         return offered_document(run, self._registry.by_id(run.deployment_id), waiting=waiting)
 
     def find_runs(self, ref: str) -> list[Json]:
-        records = {record.id: record for record in self._journal.find(ref)}
+        records = {record.id: record for record in self._find(ref)}
         offers = {run.id: run for run in self._poller.on_offer.runs.values() if run.id not in records}
         exact = [i for i in (*records, *offers) if i == ref]
         named = [r.id for r in records.values() if r.name == ref] + [r.id for r in offers.values() if r.name == ref]
         prefixed = [i for i in (*records, *offers) if i.startswith(ref)]
         chosen = exact or named or prefixed
         return [found for found in (self.run_document(run_id) for run_id in chosen) if found is not None]
+
+    def _find(self, ref: str) -> list[RunRecord]:
+        """What the journal has, and what is under way and not in it: a run must be found to be cancelled."""
+        live = [run for run in self._supervisor.records() if run.id.startswith(ref) or run.name == ref]
+        try:
+            past = self._journal.find(ref)
+        except JournalError:  # noted in its problem
+            past = []
+        known = {record.id for record in past}
+        return [*past, *(run for run in live if run.id not in known)]
 
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
         self._feed.listeners.append(changed)
@@ -225,6 +235,9 @@ class DaemonHost:
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
         self._supervisor.cancel(run_ids, now=now)
+        asked = [run.record for run in map(self._supervisor.run, run_ids) if run is not None]
+        if any(intend(record, Intent.CANCEL) is not record for record in asked):
+            raise JournalError(f"cannot cancel it: {self._journal.problem}")  # it is to be on disk first
         documents = (self.run_document(run_id) for run_id in run_ids)
         return [found for found in documents if found is not None]
 

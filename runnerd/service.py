@@ -29,7 +29,7 @@ from runnerd.registrar import Registrar
 from runnerd.reloading import ConfigInForce
 from runnerd.supervisor import Supervisor
 from runnerd.systemd import Job, Systemd
-from runnerd.upkeep import adopt, keep_status, keep_watchdog, prune
+from runnerd.upkeep import adopt, keep_journal, keep_pruning, keep_status, keep_watchdog
 
 _SPAWNER_START_S = 60.0
 _STOP_SLICE_S = 30.0
@@ -92,7 +92,6 @@ class Service:
             self._go(tasks, "embedded server", parts.embedded.keep())
         parts.config.begin()
         await adopt(journal=parts.journal, link=parts.link, supervisor=parts.supervisor, log=parts.log)
-        prune(journal=parts.journal, settings=parts.config.settings().journal, now=_now())
         parts.systemd.ready()
         parts.log.info("ready", **parts.ready)
         self._go(tasks, "register", parts.registrar.keep())
@@ -102,6 +101,7 @@ class Service:
         self._go(tasks, "reload", self._keep_reloading())
         self._go(tasks, "status", keep_status(systemd=parts.systemd, text=parts.status_text))
         self._go(tasks, "watchdog", keep_watchdog(systemd=parts.systemd, pulse=parts.pulse, log=parts.log))
+        self._go(tasks, "journal", keep_journal(journal=parts.journal, healed=parts.poller.freed))
         self._go(tasks, "prune", self._keep_pruning())
         if self._once_only:
             self._go(tasks, "once", self._once())
@@ -174,9 +174,10 @@ class Service:
             await self._parts.config.reload()
 
     async def _keep_pruning(self) -> None:
-        while True:
-            await asyncio.sleep(3600.0)
-            prune(journal=self._parts.journal, settings=self._parts.config.settings().journal, now=_now())
+        parts = self._parts
+        await keep_pruning(
+            journal=parts.journal, settings=lambda: parts.config.settings().journal, now=_now, log=parts.log
+        )
 
 
 def _now() -> datetime:

@@ -18,6 +18,7 @@ from runnerd.control.host import Peer
 from runnerd.control.problem import Problem
 from runnerd.control.router import Router
 from runnerd.control.wire import Exchange, Reply, StreamReply, problem_reply
+from runnerd.errors import JournalError
 
 CONNECTIONS = 64
 STREAMS = 48
@@ -101,6 +102,8 @@ class Listener:
             return problem_reply(problem)
         except ConnectionError:
             return None
+        except JournalError as error:  # its trouble is in the log and in `status` already
+            return problem_reply(Problem(503, str(error)))
         except Exception:
             self._log.exception("control request failed")
             return problem_reply(Problem(500, "runnerd erred; its log has the traceback"))

@@ -70,7 +70,7 @@ def test_health_says_what_is_wrong(tmp_path: Path) -> None:
             one.spawner.lose()
             await asyncio.sleep(1)
             assert checks(one.host) == {"loops": True, "spawner": False, "journal": True, "api": True}
-            one.engine.supervisor.journal_problem = "disk full"
+            one.engine.journal.problem = "disk full"
             assert checks(one.host)["journal"] is False
 
     jumploop.run(go())

@@ -126,19 +126,23 @@ def test_a_reference_is_no_pattern(journal: Journal, ref: str) -> None:
 def test_prune_by_age(journal: Journal) -> None:
     for record in (aged("old", 31), aged("new", 29), aged("old-but-live", 99, phase=Phase.REPORTING)):
         journal.save(record, "x")
-    assert ids(journal.prune(before=NOON - timedelta(days=30), max_runs=100)) == ["old"]
+    journal.save(aged("older", 32), "x")
+    month = NOON - timedelta(days=30)
+    assert ids(journal.prunable(before=month, max_runs=100, limit=1)) == ["older"]
+    found = ids(journal.prunable(before=month, max_runs=100, limit=9))
+    assert found == ["older", "old"]
+    journal.forget(found)
     assert ids(journal.history()) == ["new", "old-but-live"]
     assert journal.transitions("old") == []
-    assert journal.prune(before=NOON - timedelta(days=30), max_runs=100) == []
+    assert journal.prunable(before=month, max_runs=100, limit=9) == []
 
 
 def test_prune_by_count_spares_the_newest_and_the_live(journal: Journal) -> None:
     for n in range(5):
         journal.save(aged(f"done-{n}", n), "x")
     journal.save(aged("live", 50, phase=Phase.RUNNING), "x")
-    gone = journal.prune(before=NOON - timedelta(days=999), max_runs=2)
-    assert sorted(ids(gone)) == ["done-2", "done-3", "done-4"]
-    assert ids(journal.history()) == ["done-0", "done-1", "live"]
+    gone = journal.prunable(before=NOON - timedelta(days=999), max_runs=2, limit=9)
+    assert ids(gone) == ["done-4", "done-3", "done-2"]
 
 
 # --- rows of other versions --------------------------------------------------------------------------------------
@@ -203,8 +207,9 @@ def test_inspections(tmp_path: Path) -> None:
     journal.save_inspections({"asked again": INSPECTION, "new": INSPECTION})
     journal.save_inspections({})
     assert journal.inspections() == dict.fromkeys(("old", "asked again", "new"), INSPECTION)
-    journal.prune_inspections(before=NOON - timedelta(days=90))
+    journal.prune_memories(before=NOON - timedelta(days=90))
     assert set(journal.inspections()) == {"asked again", "new"}
+    assert (journal.inspection("new"), journal.inspection("old")) == (INSPECTION, None)
     journal.close()
 
 

@@ -28,7 +28,7 @@ FUNCTION_LINES = 60
 
 # Each layer may import from those above it in this table, and from its own unless it is "edges".
 LAYERS = {
-    "pure": "backoff codec directories errors launch limits machine model paths pulse words",
+    "pure": "backoff codec directories errors journalfile launch limits machine model paths pulse words",
     "edges": "config inspection journal logs metrics prefect_api spawner systemd",
     "engine": "access drain embedded inspector launcher link poller refresher registrar registry reloading run"
     " supervisor upkeep usage views warm",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,10 +15,11 @@ import pytest
 from engine_kit import Engine, fake_engine, start
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import FakeSpawner
-from nouns_kit import NOON, URL, a_record, copied
+from nouns_kit import NOON, URL, LogLines, a_record, copied, log_to
 from registrar_kit import FakeInspector
 
 from runnerd.backoff import Backoff
+from runnerd.errors import JournalError
 from runnerd.inspector import KEY_PREFIX
 from runnerd.journal import Journal
 from runnerd.machine import Phase
@@ -26,7 +27,7 @@ from runnerd.model import JournalSettings, LaunchSpec, StateType
 from runnerd.refresher import INTERVAL_S, Refresher
 from runnerd.registrar import Registrar
 from runnerd.registry import EntryState
-from runnerd.upkeep import adopt, prune
+from runnerd.upkeep import adopt, keep_journal, prune
 
 
 async def adopted(engine: Engine) -> None:
@@ -139,10 +140,98 @@ def test_old_runs_go_with_the_output_of_every_attempt(tmp_path: Path) -> None:
     journal.save(old, "told")
     journal.save(replace(old, id="silent", output=None), "told")
     journal.save(a_record("new", phase=Phase.DONE, output=str(kept)), "told")
-    prune(journal=journal, settings=JournalSettings(), now=NOON)
+    asyncio.run(prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines())))
     assert [record.id for record in journal.history()] == ["new"]
     assert sorted(path.name for path in tmp_path.glob("*.log")) == ["new.1.log"]
     journal.close()
+
+
+def test_many_runs_are_forgotten_in_slices(tmp_path: Path) -> None:
+    """Forgetting ten thousand runs keeps nobody waiting: everybody has a turn in between."""
+
+    async def go() -> None:
+        journal = CountingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+        for number in range(450):
+            journal.save(a_record(str(number), phase=Phase.DONE, created_at=NOON - timedelta(days=40)), "told")
+        counting = asyncio.create_task(journal.count_turns())
+        await prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
+        counting.cancel()
+        assert journal.history() == []
+        assert len(set(journal.forgetting)) == 3
+        journal.close()
+
+    asyncio.run(go())
+
+
+class CountingJournal(Journal):
+    """Notes at which of the loop's turns it forgets."""
+
+    turns = 0
+    forgetting: tuple[int, ...] = ()
+
+    async def count_turns(self) -> None:
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
+
+    def forget(self, run_ids: Iterable[str]) -> None:
+        self.forgetting += (self.turns,)
+        super().forget(run_ids)
+
+
+def test_output_that_cannot_be_removed_keeps_its_run_and_no_other(tmp_path: Path) -> None:
+    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON), LogLines()
+    stuck = tmp_path / "stuck.1.log"
+    stuck.mkdir()
+    for name in ("stuck", "free", "liberty"):
+        output = tmp_path / f"{name}.1.log"
+        journal.save(a_record(name, phase=Phase.DONE, output=str(output), created_at=NOON - timedelta(days=40)), "told")
+    asyncio.run(prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines)))
+    assert [record.id for record in journal.history()] == ["stuck"]
+    (line,) = lines.all()
+    assert (line["event"], line["runs"]) == ("cannot remove the output of old runs", 1)
+    assert str(stuck) in line["why"]
+    stuck.rmdir()
+    asyncio.run(prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines)))
+    assert journal.history() == []
+    journal.close()
+
+
+def test_a_journal_that_cannot_forget_ends_no_loop(tmp_path: Path) -> None:
+    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON), LogLines()
+    journal.save(a_record("old", phase=Phase.DONE, created_at=NOON - timedelta(days=40)), "told")
+    journal.close()
+    asyncio.run(prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines)))
+    assert lines.events("warning") == ["cannot forget old runs"]
+
+
+def test_the_journal_heals_by_itself(tmp_path: Path) -> None:
+    async def go() -> None:
+        journal = HealingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+        healed: list[int] = []
+        keeping = asyncio.create_task(keep_journal(journal=journal, healed=lambda: healed.append(journal.tries)))
+        await asyncio.sleep(60)
+        assert journal.tries == 0, "nothing is written while nothing is wrong"
+        journal.problem = "the disk is full"
+        await asyncio.sleep(600)
+        assert (journal.tries, healed, journal.problem) == (3, [3], None)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        journal.close()
+
+    jumploop.run(go())
+
+
+class HealingJournal(Journal):
+    """On a disk that has room again at the third try."""
+
+    tries = 0
+
+    def try_again(self) -> None:
+        self.tries += 1
+        if self.tries < 3:
+            raise JournalError("the disk is full")
+        super().try_again()
 
 
 # --- what people see ----------------------------------------------------------------------------------------------
