@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -138,6 +139,7 @@ def main() -> int:
     )
     parser.add_argument("--only", metavar="STEP", help="with --steps: this one")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave as by Ctrl-C, with nothing left running
     majors = (2, 3) if args.major == "both" else (int(args.major),)
     with Chaos(seconds=args.seconds) as chaos:
         steps = Steps(chaos=chaos, majors=majors, only=args.only).play() if args.steps else iter(())

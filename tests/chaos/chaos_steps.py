@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from chaos import Chaos
 
 MOST = 40  # no series is that long
+# Which write of each life is its last, so that the next one comes a step further: a daemon that finds a run `starting`
+# says so once more, which is a write.
+EACH_WRITE = {"after": (1, 1, 1, 2, 1, 1, 1, 1), "before": (2, 2, 3, 2, 2, 2, 2, 2)}
 RUNS = {
     "quick": Wanted("quick"),
     "cancelled": Wanted("sleeps", Cancel(how="api", when="begun", delay_s=0.0)),
@@ -51,9 +54,8 @@ class Steps:
     def _steps(self) -> Iterator[tuple[str, str, tuple[Death, ...]]]:
         """The name of each step, of its series, and the lives of its daemons."""
         for run in RUNS:
-            # After the first write, or before the second: either way one step further a life.
-            for when, n in (("after", 1), ("before", 2)):
-                yield f"{run}:each-write:{when}", "", (Death("write", n=n, when=when),) * 12
+            for when, writes in EACH_WRITE.items():
+                yield f"{run}:each-write:{when}", "", tuple(Death("write", n=n, when=when) for n in writes)
         for run in RUNS:
             yield f"{run}:each-call:after", "", (Death("call", n=1, when="after", path=ABOUT_THE_RUN),) * 6
         for n in range(1, MOST):
