@@ -48,6 +48,10 @@ class Cgroup:
         """How many processes in it or below the kernel killed for want of memory; None without a memory controller."""
         return _counts(os.path.join(self.directory, "memory.events")).get("oom_kill")
 
+    def members(self) -> list[int]:
+        """The pids of what lives in it or below."""
+        return [pid for directory in _tree(self.directory) for pid in _members(directory)]
+
     def kill(self) -> None:
         """SIGKILL to all that live in it or below. They go in their own time: see `populated`."""
         try:
@@ -114,14 +118,15 @@ class Cgroups:
         directory = self._directory(key, attempt)
         return Cgroup(directory) if directory is not None and os.path.isdir(directory) else None
 
-    def clean(self) -> None:
+    def clean(self, *, keep: set[str]) -> None:
         """Remove those in which nobody is left; what lives is not ended for want of a record."""
         if self._root is None:
             return
         try:
             for name in os.listdir(self._root):
-                if name.startswith("run-") and not Cgroup(os.path.join(self._root, name)).remove():
-                    log(f"left cgroup {name} in {self._root} as it is: a process lives there, and no record is of it")
+                directory = os.path.join(self._root, name)
+                if name.startswith("run-") and directory not in keep and not Cgroup(directory).remove():
+                    log(f"left cgroup {directory} as it is: a process lives there, and no run is known that it is of")
         except OSError as error:
             log(f"cannot remove old cgroups in {self._root}: {error.strerror}")
 

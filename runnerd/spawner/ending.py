@@ -12,8 +12,10 @@ from collections.abc import Callable
 from functools import partial
 
 from runnerd.spawner.intents import Intents
+from runnerd.spawner.kernel import Kernel
 from runnerd.spawner.log import log
 from runnerd.spawner.loop import Loop
+from runnerd.spawner.processes import describe
 from runnerd.spawner.strays import Strays
 from runnerd.spawner.watch import Watch
 
@@ -26,9 +28,16 @@ class Ending:
     """`done` is called with each run that is at its end, and with how its leader exited."""
 
     def __init__(
-        self, *, loop: Loop, strays: Strays, intents: Intents, done: Callable[[Watch, dict[str, object]], None]
+        self,
+        *,
+        loop: Loop,
+        kernel: Kernel,
+        strays: Strays,
+        intents: Intents,
+        done: Callable[[Watch, dict[str, object]], None],
     ) -> None:
         self._loop = loop
+        self._kernel = kernel
         self._strays = strays
         self._intents = intents
         self._done = done
@@ -50,13 +59,15 @@ class Ending:
         """A child of ours has exited. What it had is ours from this instant on, and may be forking."""
         self._strays.reap()
         waiting = [watch for watch in self._sweeping.values() if watch.kin is None]
-        if waiting and not self._sweep_once(waiting[0], thorough=False):
+        if waiting and not self._try(waiting[0], self._strays.strike):
             for watch in waiting:
-                self._conclude(watch)
+                if not self._try(watch, watch.kill_cgroup):
+                    self._conclude(watch)
 
     def _sweep(self, watch: Watch) -> None:
         """Until nothing is left. Killed processes need a moment to go, so this comes back."""
-        left = self._sweep_once(watch)
+        left_in_cgroup = self._try(watch, watch.kill_cgroup)
+        left = self._try(watch, self._strike if watch.kin is None else watch.kin.sweep) or left_in_cgroup
         wait_s = (watch.sweep_until or 0.0) - time.monotonic()
         if left and wait_s > 0:
             # Soon at first, when it matters to whoever waits for the run's end.
@@ -71,19 +82,22 @@ class Ending:
     def _give_up(self, watch: Watch) -> None:
         try:
             stuck = self._strays.give_up() if watch.kin is None else watch.kin.give_up()
+            stuck += [describe(pid) for pid in (watch.cgroup.members() if watch.cgroup is not None else [])]
         except OSError as error:
             stuck = [f"cannot tell which: {error.strerror}"]
-        log(f"{watch.run.name} ends with processes left that do not die: {', '.join(stuck) or 'too many'}")
+        named = ", ".join(dict.fromkeys(stuck)) or "too many"
+        log(f"{watch.run.name} ends with processes left that do not die: {named}")
 
-    def _sweep_once(self, watch: Watch, *, thorough: bool = True) -> bool:
+    def _strike(self) -> bool:
+        left = self._strays.strike()
+        if left:
+            self._strays.strike_below()
+        return left
+
+    def _try(self, watch: Watch, end_what_is_left: Callable[[], bool]) -> bool:
         """Whether something is left."""
         try:
-            if watch.kin is not None:
-                return watch.kin.sweep()
-            left = self._strays.strike()
-            if left and thorough:
-                self._strays.strike_below()
-            return left
+            return end_what_is_left()
         except OSError as error:
             # Out of descriptors, most likely: not to be taken for "nothing left", and no reason never to conclude.
             log(f"{watch.run.name} cannot sweep: {error.strerror}")
@@ -93,6 +107,8 @@ class Ending:
         self._loop.cancel((watch.run.id, "sweep"))
         del self._sweeping[watch.run.id]
         facts = watch.reap()
+        self._kernel.judge(watch, facts)
+        self._kernel.release(watch)
         self._strays.drop_leader(watch.pid)
         self._done(watch, facts)
         self._strays.reap()  # a leader's zombie hid those that came after it

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from runnerd.spawner.child_setup import Host
 from runnerd.spawner.identity import Boot
 from runnerd.spawner.intents import Intents
+from runnerd.spawner.kernel import Kernel
 from runnerd.spawner.launch_process import Launcher
 from runnerd.spawner.log import log
 from runnerd.spawner.loop import Loop
@@ -149,7 +150,10 @@ def serve(
         records.prepare()
         launcher = Launcher(Host(options.owner))
         intents = Intents(loop=loop)
-        runs = Runs(loop=loop, store=records, launcher=launcher, boot=Boot.here(), intents=intents, publish=publish)
+        kernel, boot = Kernel.here(), Boot.here()
+        runs = Runs(
+            loop=loop, store=records, launcher=launcher, kernel=kernel, boot=boot, intents=intents, publish=publish
+        )
         stopping = _listen_to_signals(loop, runs)
         runs.restore()
         listener = bind(options.socket, options.owner)

@@ -35,6 +35,7 @@ class Run:
         "boot",
         "error",
         "exit",
+        "kernel_log_from",
         "key",
         "kill_at",
         "output",
@@ -69,6 +70,7 @@ class Run:
         self.output_max_bytes: int | None = None
         self.runtime_at: float | None = None
         self.kill_at: float | None = None
+        self.kernel_log_from: int | None = None  # the first line that can be about this run
         self.signal_to_send: int | None = None  # it was asked to stop, and is being told why first
 
     @property
@@ -121,6 +123,7 @@ class Run:
         run.runtime_at = kept.seconds("runtime_at", _LAST)
         run.kill_at = kept.seconds("kill_at", _LAST)
         run.signal_to_send = kept.signal("signal_to_send")
+        run.kernel_log_from = kept.whole("kernel_log_from", 0, 2**63)
         return run
 
     def seen(self) -> dict[str, object]:
@@ -150,6 +153,7 @@ class Run:
             "runtime_at": self.runtime_at,
             "kill_at": self.kill_at,
             "signal_to_send": self.signal_to_send,
+            "kernel_log_from": self.kernel_log_from,
         }
 
 

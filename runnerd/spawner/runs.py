@@ -16,6 +16,7 @@ from functools import partial
 from runnerd.spawner.ending import Ending
 from runnerd.spawner.identity import Boot, is_alive
 from runnerd.spawner.intents import Intents
+from runnerd.spawner.kernel import Kernel
 from runnerd.spawner.launch_process import Child, Launcher
 from runnerd.spawner.log import log
 from runnerd.spawner.loop import READ, Loop
@@ -38,6 +39,7 @@ class Runs:
         loop: Loop,
         store: RecordStore,
         launcher: Launcher,
+        kernel: Kernel,
         boot: Boot,
         intents: Intents,
         publish: Callable[[str, Run], None],
@@ -45,12 +47,13 @@ class Runs:
         self._loop = loop
         self._store = store
         self._launcher = launcher
+        self._kernel = kernel
         self._boot = boot
         self._intents = intents
         self._teller = Teller(store=store, publish=publish)
         self._strays = Strays(leads=self._leads)
         self._stopping = Stopping(loop=loop, teller=self._teller, intents=intents)
-        self._ending = Ending(loop=loop, strays=self._strays, intents=intents, done=self._ended)
+        self._ending = Ending(loop=loop, kernel=kernel, strays=self._strays, intents=intents, done=self._ended)
         self._runs: dict[tuple[str, int], Run] = {}
         self._live: dict[tuple[str, int], Watch] = {}
 
@@ -88,12 +91,14 @@ class Runs:
                 self._teller.turn(run, "exited", "exited", save=True)
                 continue
             self._live[run.id] = watch
+            self._kernel.find(watch)
             if watch.pidfd is None:
                 gone.append(watch)
             else:
                 self._resume(watch, watch.pidfd)
         for watch in gone:  # once it is known who belongs to those that live
             self._ending.begin(watch)
+        self._kernel.clean(self._live.values())
 
     def _leaders(self) -> list[int]:
         return [watch.pid for watch in self._live.values() if watch.sweep_until is None]
@@ -145,15 +150,18 @@ class Runs:
             if ticks is None:
                 raise OSError(None, "its start time cannot be read from /proc")
             run.pid, run.start_ticks = child.pid, ticks
+            self._kernel.note(run)
             self._store.write(run)
         except OSError as error:
             self._intents.drop(run.id)
             child.abandon()
             message = f"cannot start run {run.key}: cannot record it: {error.strerror}"
             raise Refused("could-not-record", message) from None
+        watch = Watch.of(run, child, ticks)
+        self._kernel.hold(watch)
         child.go()
         self._runs[run.id] = run
-        return Watch.of(run, child, ticks)
+        return watch
 
     def _on_status(self, watch: Watch, status_fd: int) -> None:
         if not watch.read_status():

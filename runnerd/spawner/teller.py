@@ -38,4 +38,5 @@ def _story(run: Run) -> str:
         words += f" error={run.error.get('message')!r}"
     if run.exit is not None:
         words += f" code={run.exit.get('code')} signal={run.exit.get('signal')}"
+        words += " out-of-memory" if run.exit.get("oom") else ""
     return words

@@ -2,7 +2,8 @@
 
 A leader that is our child is pinned: only we can reap it, so its number is its own until `reap()`. One that was taken
 over from an earlier spawner is somebody else's child: it is signalled only after its start ticks matched, and nobody
-can tell how it ended. `kin` is set where the orphans of the run do not come to us, or not only they.
+can tell how it ended but the kernel's log. `kin` is set where the orphans of the run do not come to us, or not only
+they.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 
+from runnerd.spawner.cgroup import Cgroup
 from runnerd.spawner.identity import Boot, open_process, start_ticks
 from runnerd.spawner.kin import Kin
 from runnerd.spawner.launch_process import Child, Failure
@@ -22,7 +24,20 @@ Leaders = Callable[[], Iterable[int]]
 
 
 class Watch:
-    __slots__ = ("_told", "child", "kin", "pid", "pidfd", "run", "status_fd", "sweep_until", "ticks", "waiting")
+    __slots__ = (
+        "_told",
+        "cgroup",
+        "child",
+        "kin",
+        "pid",
+        "pidfd",
+        "run",
+        "status_fd",
+        "struck",
+        "sweep_until",
+        "ticks",
+        "waiting",
+    )
 
     def __init__(self, run: Run, *, pid: int, ticks: int, pidfd: int | None, status_fd: int | None) -> None:
         self.run = run
@@ -31,6 +46,8 @@ class Watch:
         self.pidfd = pidfd  # None: the leader was gone when it was taken over
         self.child = status_fd is not None
         self.kin: Kin | None = None
+        self.cgroup: Cgroup | None = None  # of its own, where it has one
+        self.struck = False  # we sent the leader SIGKILL
         self.status_fd = status_fd  # None once all that the child's set-up had to say was read
         self._told = b""
         self.waiting: list[Callable[[Run], None]] = []  # who asked to start it
@@ -72,6 +89,8 @@ class Watch:
 
     def signal(self, number: int) -> None:
         """Signal the group."""
+        if number == signal.SIGKILL and self.sweep_until is None:
+            self.struck = True
         if not self.child and start_ticks(self.pid) != self.ticks:
             return
         try:
@@ -102,13 +121,21 @@ class Watch:
         self.signal(signal.SIGKILL)
         if self.kin is None:
             self._try(self._kill_tree)  # a leader that is stuck in the kernel must not shield the rest
+        self._try(self.kill_cgroup)
+
+    def kill_cgroup(self) -> bool:
+        """SIGKILL what lives in its cgroup; whether something does."""
+        if self.cgroup is None or not self.cgroup.populated():
+            return False
+        self.cgroup.kill()
+        return True
 
     def _kill_tree(self) -> None:
         for process in below(look(), [self.pid]):
             if process.pid != self.pid and process.alive:
                 process.send(signal.SIGKILL)
 
-    def _try(self, do: Callable[[], None]) -> None:
+    def _try(self, do: Callable[[], object]) -> None:
         try:
             do()
         except OSError as error:  # out of descriptors

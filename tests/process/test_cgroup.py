@@ -81,18 +81,24 @@ def test_a_child_of_what_is_delegated_is_not(root: Path) -> None:
 # --- one run's ----------------------------------------------------------------------------------------------
 
 
-class Started:
-    """A process in a run's cgroup that has left a daemon behind: another session, and no parent."""
+DAEMON = """\
+import os, signal
+os.setsid()
+if os.fork() > 0:
+    os._exit(0)
+print(os.getpid(), flush=True)
+signal.pause()
+"""
 
-    def __init__(self, cgroup: Cgroup) -> None:
-        script = Path(__file__).with_name("child.py")
-        self.leader = subprocess.Popen(
-            inside(Path(cgroup.directory), sys.executable, str(script), "escape"), stdout=subprocess.PIPE
-        )
-        assert self.leader.stdout is not None
-        self.escaped = int(self.leader.stdout.readline())
-        assert self.leader.wait(60) == 0
-        self.leader.stdout.close()
+
+def daemon_in(cgroup: Cgroup) -> int:
+    """The pid of a process there that has no parent, and a session that has lost its leader."""
+    command = inside(Path(cgroup.directory), sys.executable, "-I", "-S", "-c", DAEMON)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        pid = int(first.stdout.readline())
+        assert first.wait(60) == 0
+    return pid
 
 
 def test_it_knows_who_is_in(cgroups: Cgroups) -> None:
@@ -115,12 +121,13 @@ def test_it_kills_what_escaped(cgroups: Cgroups, kill_file: str) -> None:
     made = cgroups.make("run", 0)
     assert made is not None
     cgroup = Cgroup(made.directory, kill_file=kill_file)
-    first, second = Started(cgroup), Started(cgroup)
+    first, second = daemon_in(cgroup), daemon_in(cgroup)
     nested = Path(cgroup.directory, "of-the-flow", "deeper")
     nested.mkdir(parents=True)
-    (nested / "cgroup.procs").write_text(str(second.escaped))
-    assert members(Path(cgroup.directory)) == {first.escaped, second.escaped}
+    (nested / "cgroup.procs").write_text(str(second))
+    assert members(Path(cgroup.directory)) == {first, second}
     assert cgroup.populated()
+    assert set(cgroup.members()) == {first, second}
     cgroup.kill()
     wait_until(lambda: not cgroup.populated(), "the cgroup to be empty")
     assert cgroup.remove() is True
@@ -134,6 +141,7 @@ def test_one_that_is_gone(cgroups: Cgroups) -> None:
     assert cgroup.remove() is True
     assert not cgroup.populated()
     assert cgroup.killed_for_memory() is None
+    assert cgroup.members() == []
     cgroup.kill()
 
 
@@ -161,10 +169,17 @@ def test_the_empty_ones_are_removed(cgroups: Cgroups, root: Path) -> None:
     Path(empty.directory, "of-the-flow").mkdir()
     (root / "spawner").mkdir()
     (root / "another").mkdir()
-    escaped = Started(lived_in).escaped
-    cgroups.clean()
-    assert {path.name for path in root.iterdir() if path.is_dir()} == {"run-lived-in.0", "spawner", "another"}
-    assert members(Path(lived_in.directory)) == {escaped}
+    daemon = daemon_in(lived_in)
+    kept = cgroups.make("kept", 0)
+    assert kept is not None
+    cgroups.clean(keep={kept.directory})
+    assert {path.name for path in root.iterdir() if path.is_dir()} == {
+        "run-lived-in.0",
+        "run-kept.0",
+        "spawner",
+        "another",
+    }
+    assert members(Path(lived_in.directory)) == {daemon}
     kill_all(Path(lived_in.directory))
-    cgroups.clean()
+    cgroups.clean(keep=set())
     assert not Path(lived_in.directory).exists()
