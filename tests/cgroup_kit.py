@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.spawner.oom import KernelLog
+
 BOUND_BYTES = 64 * 2**20
 LIMIT_S = 60.0
 
@@ -73,6 +75,14 @@ def make_below(place: str | None, path: str | None, what: str) -> Path:
     except OSError as error:
         pytest.skip(f"cannot make a cgroup: {error}")
     return directory
+
+
+def skip_without_kernel_log() -> None:
+    log = KernelLog.open()
+    readable = log.position() is not None
+    log.close()
+    if not readable:
+        pytest.skip("the kernel's log cannot be read here")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cgroup_kit import bounded_cgroup, skip_without_kernel_log
 from spawner_harness import SpawnerUnderTest
 
 
@@ -29,3 +30,11 @@ def idle_spawner() -> Iterator[SpawnerUnderTest]:
 def spawner(idle_spawner: SpawnerUnderTest) -> SpawnerUnderTest:
     idle_spawner.start()
     return idle_spawner
+
+
+@pytest.fixture
+def bounded() -> Iterator[Path]:
+    """A cgroup in which the kernel kills for want of memory, and it can be read that it did."""
+    skip_without_kernel_log()
+    with bounded_cgroup() as directory:
+        yield directory

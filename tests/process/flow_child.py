@@ -101,6 +101,27 @@ def silent() -> None:
     wait_for_ever()
 
 
+def eat(*_: object) -> None:
+    """Without end, in the cgroup it is given."""
+    with open(f"{sys.argv[2]}/cgroup.procs", "w", encoding="ascii") as file:
+        file.write("0")
+    hold = []
+    while True:
+        hold.append(bytearray(2**20))
+
+
+def eat_at_once() -> None:
+    begin()
+    eat()
+
+
+def eat_when_asked() -> None:
+    """SIGTERM makes it."""
+    signal.signal(signal.SIGTERM, eat)
+    begin()
+    wait_for_ever()
+
+
 MODES = {
     "complete": complete,
     "hold": hold,
@@ -112,6 +133,8 @@ MODES = {
     "stubborn": stubborn,
     "cancelling": cancelling,
     "silent": silent,
+    "eat": eat_at_once,
+    "eat-when-asked": eat_when_asked,
 }
 
 if __name__ == "__main__":
