@@ -315,6 +315,9 @@ def _error(fault: Fault) -> bytes:
     if fault.retry_after is not None:
         headers["Retry-After"] = fault.retry_after
     words = {"exception_message": f"a fault of the test: {fault.status}"}
+    if fault.status == 404:
+        # A missing route, as of a server that is being replaced. Prefect's own 404 would be a true answer: it is gone.
+        words = {"detail": "Not Found"}
     return frame(fault.status, json.dumps(words).encode(), headers)
 
 

@@ -174,7 +174,7 @@ def _left(facts: RoundFacts) -> Iterator[str]:
         "a file is left": facts.files,
         "a problem in `runnerctl status`": facts.problems,
         "the daemon ended by itself": facts.exits,
-        "an exception in the daemon's log": facts.exceptions if not facts.plan.fills_disk else (),
+        "an exception in the daemon's log": tuple(_unexpected(facts)),
     }
     for words, found in groups.items():
         for one in found:
@@ -183,3 +183,11 @@ def _left(facts: RoundFacts) -> Iterator[str]:
         yield f"{facts.used} slots of this host are used"
     if facts.slots:
         yield f"{facts.slots} slots of the deployment's concurrency limit are used"
+
+
+def _unexpected(facts: RoundFacts) -> Iterator[str]:
+    for one in facts.exceptions:
+        full = facts.plan.fills_disk and "JournalError" in one
+        refused = facts.plan.refuses and "ApiRejected" in one
+        if not full and not refused:
+            yield one

@@ -12,6 +12,7 @@ from chaos_host import ChaosHost
 from chaos_round import Playing, Round
 
 GRACE_S = 5.0  # for what is on its way out when the last run is told
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WRONG = re.compile(r"Traceback \(most recent|keeps refusing|rejects the verdict|the daemon ends")
 
 
@@ -30,10 +31,10 @@ def gather(played: Round, unsettled: str | None, known: set[str]) -> RoundFacts:
         unfinished=tuple(f"{run['id']} {run['phase']}" for run in status["runs"]),
         rows=tuple(sorted(set(rows) - known)),
         records=_gone(host.records),
-        outputs=tuple(name for name in host.outputs() if name.split(".")[0] not in rows),
+        outputs=tuple(name for name in host.outputs() if not set(_UUID.findall(name)) & set(rows)),
         files=_gone(lambda: sorted(host.files() - host.furniture)),
         slots=int(next(iter(_gone(lambda: _slots(host))), "0")),
-        problems=tuple(problem["message"] for problem in status["problems"]),
+        problems=_gone(lambda: [problem["message"] for problem in (host.status() or status)["problems"]]),
         exits=tuple(played.exits),
         exceptions=tuple(_exceptions(host.page())),
     )

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,27 @@ deployments:
 LIMITED = '  - {name: limited, entrypoint: "chaos_flows.py:limited", concurrency_limit: 1}\n'
 
 
+class PatientApi(Api):
+    """Servers on SQLite that are kept busy answer all kinds of 5xx now and then."""
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        for _ in range(20):
+            try:
+                return super().call(method, path, body)
+            except (AssertionError, OSError) as error:
+                last = error
+                if isinstance(error, AssertionError) and ": 4" in str(error):
+                    raise
+            time.sleep(0.5)
+        raise last
+
+
 class ChaosHost(Host):
     """A host whose flows and daemon reach the server through the proxy; we ask the server itself."""
 
     def __init__(self, *, server: PrefectServer, proxy_url: str) -> None:
         super().__init__(url=proxy_url, python=server.python)
-        self.api = Api(server.url)
+        self.api = PatientApi(server.url)
         self.major = server.major
         for file in ("chaos_flows.py", "chaos_broken.py"):
             shutil.copy(HERE / file, self.config / file)

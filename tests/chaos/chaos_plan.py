@@ -114,6 +114,11 @@ class Plan:
     def fills_disk(self) -> bool:
         return any(window.what == "full" for window in self.windows)
 
+    @property
+    def refuses(self) -> bool:
+        """Whether the API says that a request itself is wrong."""
+        return any(window.fault is not None and window.fault.status in (409, 422) for window in self.windows)
+
     def faults(self) -> list[str]:
         """What is injected, a name a fault, for counting."""
         found = [f"daemon killed at a {'time' if life.what == 'time' else life.what}" for life in self.lives]

@@ -131,6 +131,8 @@ def test_a_rule_strikes_the_calls_it_is_for(proxy: FaultProxy, backend: Threadin
     refused = flow.ask("GET", "/api/x")
     assert (refused.status, refused.headers["Retry-After"]) == (503, None)
     assert "exception_message" in json.loads(refused.read())
+    with proxy.broken(answer(404), path="/api/gone"):
+        assert daemon.said("GET", "/api/gone") == (404, b'{"detail": "Not Found"}')
     assert daemon.said("GET", "/api/x")[0] == 200
     proxy.clear()
     assert flow.said("GET", "/api/x")[0] == 200

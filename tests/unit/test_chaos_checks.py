@@ -110,7 +110,8 @@ def test_a_flow_whose_own_calls_were_broken_may_crash_and_nothing_else() -> None
 
 def test_an_exception_is_to_be_expected_where_the_disk_was_full() -> None:
     full = replace(PLAN, windows=(Window("full", 0, 1),))
-    assert found(RIGHT[0], full, exceptions=("JournalError: x",)) == []
+    assert found(RIGHT[0], full, exceptions=("runnerd.errors.JournalError: x",)) == []
+    assert found(RIGHT[0], full, exceptions=("KeyError: x",)) != []
 
 
 def test_a_seed_makes_the_same_round_each_time_and_each_seed_another() -> None:
