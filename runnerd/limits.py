@@ -7,7 +7,7 @@ is live, never from a counter that could leak.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -105,22 +105,32 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lateness:
-    """The offers to keep, and those late.policy says to let go."""
+    """The offers to keep, those among them that are late as well, and those late.policy says to let go."""
 
     keep: tuple[FlowRun, ...]
     drop: tuple[FlowRun, ...]
+    spared: tuple[FlowRun, ...] = ()
 
 
-def judge_late(offers: Sequence[FlowRun], *, now: datetime, after_s: float, policy: LatePolicy) -> Lateness:
-    """Apply late.policy. Only what a schedule made can be late: what somebody asked for is always run.
+_NOT_BEGUN = ("Scheduled", "Late")  # retries, resumed and rescheduled runs have other names: those are wanted
 
-    `skip` lets go of every run that fell due more than `after_s` ago; `latest` keeps the newest of each
-    deployment's.
+
+def judge_late(
+    offers: Sequence[FlowRun], *, now: datetime, after_s: float, policy: LatePolicy, in_time: Collection[str] = ()
+) -> Lateness:
+    """Apply late.policy. Only what a schedule made and nobody has begun can be late; what was asked for is always run.
+
+    `skip` lets go of every run that fell due more than `after_s` ago, but for those that were on offer `in_time`;
+    `latest` keeps the newest of each deployment's.
     """
     if policy == "run":
         return Lateness(keep=tuple(offers), drop=())
     limit = now - timedelta(seconds=after_s)
-    late = [run for run in offers if run.auto_scheduled and (due(run) or now) < limit]
+    late = [
+        run
+        for run in offers
+        if run.auto_scheduled and run.state.name in _NOT_BEGUN and run.id not in in_time and (due(run) or now) < limit
+    ]
     spared: set[str] = set()
     if policy == "latest":
         newest: dict[str | None, FlowRun] = {}
@@ -133,6 +143,7 @@ def judge_late(offers: Sequence[FlowRun], *, now: datetime, after_s: float, poli
     return Lateness(
         keep=tuple(run for run in offers if run.id not in gone),
         drop=tuple(run for run in offers if run.id in gone),
+        spared=tuple(run for run in late if run.id in spared),
     )
 
 

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from runnerd.backoff import Backoff
 from runnerd.errors import ApiAway, ApiDenied, ApiError, ApiRejected
-from runnerd.limits import due, judge_late
+from runnerd.lateness import LateRuns
+from runnerd.limits import due
 from runnerd.logs import Log
 from runnerd.model import FlowRun, Settings, StateType, Verdict
 from runnerd.prefect_api.answers import Answer, ServerInfo
@@ -25,6 +26,7 @@ from runnerd.supervisor import Offered, Supervisor
 
 PAGE = 200  # the most the server gives in one answer
 LEAD_S = 3.0  # a cold start costs about this long, so a run is claimed this long before it is due
+_LATE_PAGES = 25  # looked through in one go when they are full of late runs
 _CANCEL_INTERVAL_S = 5.0
 _REQUEST_BOUND_S = 180.0  # a request, its connection and its time limit: for the watchdog
 
@@ -37,6 +39,7 @@ class OfferApi(Protocol):
         self, *, deployment_ids: Sequence[str], before: datetime, limit: int | None
     ) -> list[FlowRun]: ...
     async def runs_of(self, run_ids: Sequence[str], *, states: Sequence[StateType]) -> list[FlowRun]: ...
+    async def read_run(self, run_id: str) -> FlowRun | None: ...
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
 
 
@@ -74,7 +77,9 @@ class Poller:
         self._pulse = pulse
         self._now = now
         self._backoff = backoff
-        self._new_id = new_id
+        self._late = LateRuns(
+            api=api, settings=lambda: settings().late, log=log, now=now, new_id=new_id, between=self._between
+        )
         self._jitter = jitter
         self._kicked = asyncio.Event()  # ask the API now
         self._freed = asyncio.Event()  # look again at what is on offer
@@ -130,16 +135,37 @@ class Poller:
         self.unsupported = None if server.supported else server.why
         if not server.supported:
             return Offered()
-        settings = self._settings()
-        before = self._now() + timedelta(seconds=settings.api.prefetch_s)
-        found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
-        self.polled_at = self._now()
-        found = await self._let_go_of_late(found)
-        self.on_offer = OnOffer(runs={run.id: run for run in found}, full_page=len(found) >= PAGE)
-        offered = self._offer_again()
+        before = self._now() + timedelta(seconds=self._settings().api.prefetch_s)
+        self._late.begin()
+        for _ in range(_LATE_PAGES):
+            found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
+            self.polled_at = self._now()
+            self.on_offer = OnOffer(full_page=len(found) >= PAGE)
+            offered, more = await self._take_in(found)
+            if not more:
+                break
         if self.on_offer.full_page and offered.skipped and not offered.claimed:
             return await self._look_past(ids, before)
         return offered
+
+    async def _take_in(self, found: list[FlowRun]) -> tuple[Offered, bool]:
+        """Offer what was found, without what late.policy lets go of; whether that may have hidden more of it."""
+        # What is being claimed here is neither late nor on offer, however the API lists it.
+        lateness = self._late.judge([run for run in found if self._supervisor.run(run.id) is None])
+        spared = {run.id: run for run in lateness.spared}
+        self.on_offer.runs.update({run.id: run for run in lateness.keep if run.id not in spared})
+        offered = self._offer_again()
+        if not lateness.drop and not spared:
+            return offered, False
+        if await self._late.let_go(lateness.drop) and self.on_offer.full_page:
+            return offered, True  # a newer one than those spared may be behind this page
+        self.on_offer.runs.update(spared)
+        return self._offer_again(), False
+
+    def _between(self) -> None:
+        """While runs are let go of, what is on time goes on, and so does the watchdog."""
+        self._pulse.beat("poll", within_s=_REQUEST_BOUND_S)
+        self._offer_again()
 
     async def _look_past(self, ids: list[str], before: datetime) -> Offered:
         """A whole page of runs that may not start hides the ones behind it: ask for the other deployments alone."""
@@ -149,26 +175,10 @@ class Poller:
         others = [one for one in ids if one not in blocked]
         if not others:
             return Offered()
-        found = await self._let_go_of_late(
+        offered, _ = await self._take_in(
             await self._api.scheduled_runs(deployment_ids=others, before=before, limit=None)
         )
-        self.on_offer.runs.update({run.id: run for run in found})
-        return self._offer_again()
-
-    async def _let_go_of_late(self, found: list[FlowRun]) -> list[FlowRun]:
-        """Apply late.policy; the API is told of each run that is let go, so that nobody else starts it either."""
-        late = self._settings().late
-        lateness = judge_late(found, now=self._now(), after_s=late.after_s, policy=late.policy)
-        for run in lateness.drop:
-            why = f"skipped: it fell due at {due(run)} and late.policy is {late.policy}"
-            verdict = Verdict(type=StateType.CANCELLED, name="Cancelled", message=why)
-            try:
-                await self._api.propose(run.id, verdict, transition_id=self._new_id())
-            except ApiRejected as error:  # of this run: the others must not wait for it
-                self._log.error("cannot let go of a late run", run=run.id, why=str(error))
-                continue
-            self._log.info("late run skipped", run=run.id, due=due(run))
-        return list(lateness.keep)
+        return offered
 
     def _offer_again(self) -> Offered:
         """Offer what is due of what the API last offered."""

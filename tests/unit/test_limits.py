@@ -153,7 +153,13 @@ def test_waiting_as_long_as_told_is_enough() -> None:
 
 
 def run(
-    run_id: str, ago_s: float | None, deployment_id: str | None = "A", *, scheduled: bool = True, expected: bool = False
+    run_id: str,
+    ago_s: float | None,
+    deployment_id: str | None = "A",
+    *,
+    scheduled: bool = True,
+    expected: bool = False,
+    name: str = "Scheduled",
 ) -> FlowRun:
     at = None if ago_s is None else NOON - timedelta(seconds=ago_s)
     return FlowRun(
@@ -161,7 +167,7 @@ def run(
         name=run_id,
         flow_id="f",
         deployment_id=deployment_id,
-        state=ApiState(type=StateType.SCHEDULED, name="Scheduled"),
+        state=ApiState(type=StateType.SCHEDULED, name=name),
         next_scheduled_start_time=None if expected else at,
         expected_start_time=at if expected else None,
         auto_scheduled=scheduled,
@@ -193,6 +199,28 @@ def test_latest_keeps_the_newest_late_one_of_each_deployment() -> None:
         run("n2", 800, None),
     )
     assert judge("latest", *offers) == (["a3", "b1", "a4", "n2"], ["a1", "a2", "n1"])
+
+
+def test_those_spared_are_told_apart() -> None:
+    offers = (run("a1", 3000), run("a2", 2000), run("a3", 10))
+    got = judge_late(offers, now=NOON, after_s=600, policy="latest")
+    assert [one.id for one in got.spared] == ["a2"]
+    assert judge_late(offers, now=NOON, after_s=600, policy="skip").spared == ()
+
+
+@pytest.mark.parametrize("policy", ["skip", "latest"])
+@pytest.mark.parametrize("name", ["AwaitingRetry", "Resuming", "AwaitingConcurrencySlot"])
+def test_what_was_begun_before_is_never_late(policy: LatePolicy, name: str) -> None:
+    offers = (run("a", 99999, name=name), run("b", 99998, name="Late"), run("c", 99997))
+    assert "a" in judge(policy, *offers)[0]
+    assert "b" in judge(policy, *offers)[1]
+
+
+@pytest.mark.parametrize("policy", ["skip", "latest"])
+def test_what_was_on_offer_in_time_is_never_late(policy: LatePolicy) -> None:
+    offers = (run("a", 3000), run("b", 2000), run("c", 1000))
+    got = judge_late(offers, now=NOON, after_s=600, policy=policy, in_time={"a"})
+    assert [one.id for one in got.drop] == (["b", "c"] if policy == "skip" else ["b"])
 
 
 @pytest.mark.parametrize("policy", ["skip", "latest"])

@@ -30,7 +30,7 @@ FUNCTION_LINES = 60
 LAYERS = {
     "pure": "backoff codec directories errors journalfile launch limits machine model paths pulse words",
     "edges": "config inspection journal logs metrics prefect_api spawner systemd",
-    "engine": "access drain embedded inspector launcher link poller refresher registrar registry reloading run"
+    "engine": "access drain embedded inspector lateness launcher link poller refresher registrar registry reloading run"
     " supervisor upkeep usage views warm",
     "control": "control",
     "top": "__main__ daemon demo host service",
