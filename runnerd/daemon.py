@@ -24,7 +24,7 @@ from runnerd.journal import Journal
 from runnerd.launcher import FlowLauncher
 from runnerd.link import SpawnerLink
 from runnerd.logs import ApiNews, Log
-from runnerd.machine import Phase, RunRecord
+from runnerd.machine import Hook, Phase, RunRecord
 from runnerd.model import EMBEDDED, ApiCondition, ApiHealth, Config, Problem
 from runnerd.paths import Paths
 from runnerd.poller import Poller
@@ -34,12 +34,12 @@ from runnerd.refresher import Refresher
 from runnerd.registrar import Registrar
 from runnerd.registry import Registry
 from runnerd.reloading import ConfigInForce
-from runnerd.run import Tools
 from runnerd.service import Parts, Service
 from runnerd.spawner.client import SpawnerClient, start_spawner
 from runnerd.spawner.protocol import Record
 from runnerd.supervisor import Supervisor
 from runnerd.systemd import Systemd, boot_id, listen_fds
+from runnerd.tools import Tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,7 @@ class Daemon:
             backoff=self._backoff,
             boot_id=boot_id(),
             then=lambda: settings().stop.then,
+            hooked=self._hooked,
             changed=self._note_run,
         )
         self.supervisor = Supervisor(
@@ -148,12 +149,12 @@ class Daemon:
         self._build_control()
 
     def _build_registration(self, launcher: FlowLauncher) -> None:
-        inspector = Inspector(
+        self.inspector = Inspector(
             link=self.link, journal=self._journal, launcher=launcher, work_dir=work_dir(self._paths), log=self._log
         )
         self.registrar = Registrar(
             api=self.api,
-            inspector=inspector,
+            inspector=self.inspector,
             journal=self._journal,
             registry=self.registry,
             url=self._url,
@@ -242,6 +243,11 @@ class Daemon:
         self.feed.tell(record)
         if record.phase is Phase.STARTING:
             self.refresher.wake()  # its deployment's next start is another one now
+
+    def _hooked(self, record: RunRecord, hook: Hook) -> bool:
+        entry = self.registry.by_id(record.deployment_id)
+        known = self.inspector.hooks_of(entry.deployment) if entry is not None else None
+        return known is None or hook in known
 
     def _note_registered(self) -> None:
         self.poller.kick()

@@ -28,6 +28,7 @@ from typing import Any
 
 ANSWERS = 3
 TRACEBACK_LINES = 12
+HOOKS = ("on_cancellation", "on_crashed", "on_failure")
 
 
 class Refusal(Exception):
@@ -173,7 +174,14 @@ def describe(entrypoint: str) -> dict[str, Any]:
         "prefect_version": prefect_version(),
         "file": os.path.abspath(file) if file else None,
         "sha256": digest,
+        "hooks": hooks_of(flow),
     }
+
+
+def hooks_of(flow: Any) -> list[str]:
+    """The state change hooks it has; 3.x calls the lists `on_crashed_hooks`, where `on_crashed` is the decorator."""
+    found = {name: getattr(flow, f"{name}_hooks", getattr(flow, name, None)) for name in HOOKS}
+    return [name for name, hooks in found.items() if isinstance(hooks, list) and hooks]
 
 
 def prefect_version() -> str:

@@ -151,6 +151,7 @@ def _inspection(said: Json) -> Inspection:
         prefect_version=_text(said["prefect_version"]),
         file=_text_or_none(said.get("file")),
         sha256=_text_or_none(said.get("sha256")),
+        hooks=_texts_or_none(said.get("hooks")),
     )
 
 
@@ -168,6 +169,10 @@ def _text(value: Json) -> str:
     if not isinstance(value, str):
         raise TypeError("not a string")
     return value
+
+
+def _texts_or_none(value: Json) -> tuple[str, ...] | None:
+    return None if value is None else tuple(_text(item) for item in value)
 
 
 def _text_or_none(value: Json) -> str | None:

@@ -5,7 +5,6 @@ Invariants: a flow's code runs only as the flow's user; an inspection that fails
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import uuid
@@ -16,12 +15,10 @@ from runnerd.errors import SpawnerError
 from runnerd.inspection import InspectionFailure, cache_key, inspection_batches, inspection_spec, parse_results
 from runnerd.journal import Journal
 from runnerd.launcher import FlowLauncher
-from runnerd.link import SpawnerLink
+from runnerd.link import SpawnerLink, how_it_ended
 from runnerd.logs import Log
 from runnerd.model import Deployment, Inspection, LaunchSpec
 from runnerd.registry import Key, key_of
-from runnerd.spawner.protocol import Record
-from runnerd.words import exit_words
 
 KEY_PREFIX = "inspect-"
 Finding = Inspection | InspectionFailure
@@ -54,6 +51,12 @@ class Inspector:
         known = self._journal.inspections()
         keys = {key_of(deployment): _cache_key(deployment) for deployment in deployments}
         return {one: known[key] for one, key in keys.items() if key is not None and key in known}
+
+    def hooks_of(self, deployment: Deployment) -> tuple[str, ...] | None:
+        """The state change hooks of its flow; None when its code was not asked as it is now."""
+        key = _cache_key(deployment)
+        known = self._journal.inspection(key) if key is not None else None
+        return known.hooks if known is not None else None
 
     async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, Finding]:
         """What is known of each deployment's flow: remembered where its file is unchanged, else asked."""
@@ -113,24 +116,12 @@ class Inspector:
 
     async def _run(self, spec: LaunchSpec) -> str:
         """Start it and wait for its end; how it ended, in words."""
-        changed = asyncio.Event()
-        self._link.listen(spec.key, changed.set)
         try:
-            try:
-                seen: Record | None = await self._link.spawn(spec)
-            except SpawnerError as error:
-                return str(error)
-            while seen is not None and seen.phase != "exited":
-                await changed.wait()
-                changed.clear()
-                if self._link.connected:
-                    seen = self._link.record(spec.key, spec.attempt)
-            await self._link.forget(spec.key, spec.attempt)
-            if seen is None:
-                return "the spawner was lost"
-            return seen.error.message if seen.error else exit_words(seen.exit)
-        finally:
-            self._link.unlisten(spec.key)
+            seen = await self._link.complete(spec)
+        except SpawnerError as error:
+            return str(error)
+        await self._link.forget(spec.key, spec.attempt)
+        return how_it_ended(seen)
 
 
 def _place(deployment: Deployment) -> _Place:

@@ -6,9 +6,11 @@ go by environment only, never on a command line.
 
 from __future__ import annotations
 
+import json
 import os.path
+import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runnerd.machine import RunRecord
 from runnerd.model import Deployment, LaunchSpec, RunSettings
@@ -84,6 +86,8 @@ def launch_spec(
         "PREFECT_API_URL": access.url,
         "PREFECT__FLOW_RUN_ID": record.id,
         # The engine then neither reads the deployment nor copies or pulls code: it is here already.
+        # Its hooks on cancellation and crash are ours to run (runnerd/hooks.py): a killed process runs none.
+        "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
         "PREFECT__FLOW_ENTRYPOINT": absolute_entrypoint(deployment.entrypoint, run.working_directory),
         "RUNNERD_RUN_ID": record.id,
         "RUNNERD_DEPLOYMENT": deployment.name,
@@ -104,4 +108,28 @@ def launch_spec(
         runtime_max_s=run.runtime_max_s,
         stop_signal=run.stop_signal,
         stop_timeout_s=run.stop_timeout_s,
+        intents=True,
     )
+
+
+def hooks_spec(flow: LaunchSpec, record: RunRecord, *, program: str, timeout_s: float) -> LaunchSpec:
+    """What the spawner needs to start to run the hooks of an ended run: its flow's process, with another program."""
+    work = {"hook": record.hook, "of_child": record.hook_of_child}
+    return replace(
+        flow,
+        key=hooks_key(record.id),
+        argv=(flow.argv[0], "-c", program),
+        environment={**flow.environment, "RUNNERD_HOOKS": json.dumps(work)},
+        runtime_max_s=timeout_s,
+        stop_signal=signal.SIGTERM,
+        stop_timeout_s=5.0,
+        intents=False,
+    )
+
+
+HOOKS_PREFIX = "hooks-"
+
+
+def hooks_key(run_id: str) -> str:
+    """The spawner's key of the process that runs this run's hooks."""
+    return f"{HOOKS_PREFIX}{run_id}"

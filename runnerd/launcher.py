@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from runnerd.config import parse_environment_file
 from runnerd.errors import ConfigError
-from runnerd.launch import Account, ApiAccess, base_environment, launch_spec
+from runnerd.launch import Account, ApiAccess, base_environment, hooks_spec, launch_spec
 from runnerd.machine import RunRecord
 from runnerd.model import LaunchSpec, RunSettings
 from runnerd.registry import Registry
@@ -51,6 +52,14 @@ class FlowLauncher:
             file_environment=from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
         )
+
+    def hooks(self, record: RunRecord) -> LaunchSpec | str:
+        """What to start to run this record's hooks, or why they cannot be run."""
+        entry, flow = self._registry.by_id(record.deployment_id), self.spec(record)
+        if entry is None or isinstance(flow, str):
+            return str(flow)
+        program = Path(__file__).with_name("run_hooks.py").read_text(encoding="utf-8")
+        return hooks_spec(flow, record, program=program, timeout_s=entry.deployment.run.hook_timeout_s)
 
     def environment(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
         """The base environment of these settings and what environment_file adds; a sentence when there is none."""

@@ -16,9 +16,17 @@ from runnerd.logs import Log
 from runnerd.model import LaunchSpec
 from runnerd.spawner.client import SpawnerClient
 from runnerd.spawner.protocol import Record
+from runnerd.words import exit_words
 
 T = TypeVar("T")
 _RETRY_S = 1.0
+
+
+def how_it_ended(seen: Record | None) -> str:
+    """What `SpawnerLink.complete` came back with, in words."""
+    if seen is None:
+        return "the spawner was lost"
+    return seen.error.message if seen.error else exit_words(seen.exit)
 
 
 class Connect(Protocol):
@@ -132,8 +140,31 @@ class SpawnerLink:
             self._records[(record.key, record.attempt)] = record
         return self._records[(record.key, record.attempt)]
 
-    async def stop(self, key: str, attempt: int, *, reason: str, timeout_s: float | None = None) -> None:
-        await self._ask(lambda client: client.stop(key=key, attempt=attempt, reason=reason, timeout_s=timeout_s))
+    async def complete(self, spec: LaunchSpec) -> Record | None:
+        """Start it and wait until it has ended; its record is kept. None when the spawner has lost it.
+
+        Raises SpawnerError if it refused.
+        """
+        changed = asyncio.Event()
+        self.listen(spec.key, changed.set)
+        try:
+            seen: Record | None = await self.spawn(spec)
+            while seen is not None and seen.phase != "exited":
+                await changed.wait()
+                changed.clear()
+                if self.connected:
+                    seen = self.record(spec.key, spec.attempt)
+            return seen
+        finally:
+            self.unlisten(spec.key)
+
+    async def stop(
+        self, key: str, attempt: int, *, reason: str, timeout_s: float | None = None, tell: str | None = None
+    ) -> None:
+        """Have it ended; `tell` is what a child that listens hears of the reason first."""
+        await self._ask(
+            lambda client: client.stop(key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, tell=tell)
+        )
 
     async def forget(self, key: str, attempt: int) -> None:
         """Drop an ended attempt; one that is unknown is forgotten already."""

@@ -36,6 +36,14 @@ class Intent(StrEnum):
     EVICT = "evict"
 
 
+class Hook(StrEnum):
+    """Which of a flow's own state change hooks an ended run calls for; the names are Prefect's."""
+
+    ON_CANCELLATION = "on_cancellation"
+    ON_CRASHED = "on_crashed"
+    ON_FAILURE = "on_failure"
+
+
 class Event(StrEnum):
     """What can happen to a run."""
 
@@ -71,6 +79,8 @@ class RunRecord:
 
     `attempt` counts process starts here, from 1, over retries and resumptions too.
     `intent` is set once and never changes: the first reason wins.
+    `verdict_id` is the transition id of what we told the API last; on disk before it is told.
+    `hook` is set once the API has been told and hooks are to be run: a run is done when they have ended.
     """
 
     id: str
@@ -88,6 +98,7 @@ class RunRecord:
     identity: Identity | None = None
     pgid: int | None = None
     user: str | None = None
+    boot_id: str | None = None  # the boot it was last started in
     start: str = "cold"
     output: str | None = None
     runtime_max_s: float | None = None
@@ -96,8 +107,12 @@ class RunRecord:
     exit: Exit | None = None
     failure: str | None = None  # why no process could be started
     words: str | None = None  # how it ended, for people
+    verdict_id: str | None = None
     api_state: StateType | None = None
     api_state_name: str | None = None
+    hook: Hook | None = None
+    hook_of_child: bool = False  # the flow's process reported that state itself
+    hook_boot: str | None = None  # the boot in which the hooks were begun
 
     @property
     def live(self) -> bool:
@@ -196,6 +211,23 @@ def _nothing_ran(record: RunRecord) -> bool:
     """Still PENDING and no exit known: no flow code ran, so it may be started again, once."""
     unknown = record.exit is None or (record.exit.code is None and record.exit.signal is None)
     return unknown and record.failure is None and not record.respawned
+
+
+def hook_due(record: RunRecord, state: ApiState) -> tuple[Hook | None, bool]:
+    """The hooks that `state`, its last, calls for, and whether the flow's own process reported that state.
+
+    A process we start leaves its hooks on cancellation and crash to us. One that was killed cannot run any, and what
+    it reports of a cancel depends on how far it came; so who runs them must not depend on that.
+    """
+    ours = state.transition_id is not None and state.transition_id == record.verdict_id
+    match state.type:
+        case StateType.CANCELLED if ours or record.intent in (Intent.CANCEL, Intent.EVICT):
+            return Hook.ON_CANCELLATION, False
+        case StateType.CRASHED:
+            return Hook.ON_CRASHED, not ours
+        case StateType.FAILED if ours:
+            return Hook.ON_FAILURE, False
+    return None, False
 
 
 def table() -> str:

@@ -89,6 +89,7 @@ class RunSettings:
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # "nofile" -> (soft, hard); -1 is infinity
     stop_signal: int = 15
     stop_timeout_s: float = 30.0
+    hook_timeout_s: float = 60.0  # for all hooks of one ended run together
     output_max_bytes: int = 64 * 2**20
     start: StartKind = "cold"
 
@@ -211,6 +212,7 @@ class Inspection:
     file: str | None  # the file the flow came from, for the cache
     sha256: str | None = None  # of that file, taken before it was imported
     version: str | None = None  # the flow's own; a deployment without one registers this
+    hooks: tuple[str, ...] | None = None  # those we might have to run (see machine.Hook); None: not asked yet
 
 
 # --- Prefect's side -------------------------------------------------------------------------------------------

@@ -248,4 +248,4 @@ class Poller:
         # A child that was told the intent reports CANCELLED itself just before it exits: give it one interval.
         wished += sorted(cancelled & self._seen_cancelled)
         self._seen_cancelled = cancelled
-        self._supervisor.cancel(wished)
+        self._supervisor.cancel(wished, announce=False)

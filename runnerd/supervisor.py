@@ -17,8 +17,9 @@ from runnerd.limits import Bucket, Caps, Claimant, admit
 from runnerd.machine import Intent, Phase, RunRecord
 from runnerd.model import FlowRun
 from runnerd.registry import Registry
-from runnerd.run import Run, Tools
+from runnerd.run import Run
 from runnerd.spawner.protocol import Record
+from runnerd.tools import Tools
 
 _REVIVE_FIRST_S = 5.0
 _REVIVE_CAP_S = 300.0
@@ -243,20 +244,21 @@ class Supervisor:
 
     # --- ending runs --------------------------------------------------------------------------------------------
 
-    def cancel(self, run_ids: Iterable[str], *, now: bool = False) -> None:
+    def cancel(self, run_ids: Iterable[str], *, now: bool = False, announce: bool = True) -> None:
+        """End these because somebody wants it; `announce` where the API is not the one who told us."""
         for run_id in run_ids:
             run = self._runs.get(run_id)
             if run is not None:
-                self._stop(run, Intent.CANCEL, now=now)
+                self._stop(run, Intent.CANCEL, now=now, announce=announce)
 
     def evict_all(self, *, now: bool = False) -> None:
         """End everything because the host stops."""
         for run in list(self._runs.values()):
             self._stop(run, Intent.EVICT, now=now)
 
-    def _stop(self, run: Run, intent: Intent, *, now: bool) -> None:
+    def _stop(self, run: Run, intent: Intent, *, now: bool, announce: bool = False) -> None:
         try:
-            run.stop(intent, now=now)
+            run.stop(intent, now=now, announce=announce)
         except JournalError as error:
             # A full disk must not end the loop that asked, and with it the daemon. What Prefect wants is asked again.
             self._tools.log.error("cannot record that a run is to be ended", run=run.record.id, why=str(error))

@@ -19,9 +19,11 @@ from nouns_kit import Json, LogLines, a_deployment, copied, fake_api, flow_run, 
 from runnerd.backoff import Backoff
 from runnerd.drain import Drain
 from runnerd.journal import Journal
+from runnerd.launch import hooks_spec
 from runnerd.link import SpawnerLink
-from runnerd.machine import RunRecord
+from runnerd.machine import Hook, RunRecord
 from runnerd.model import (
+    ApiState,
     Deployment,
     FlowRun,
     LaunchSpec,
@@ -33,8 +35,8 @@ from runnerd.prefect_api.answers import Answer, Claim
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.pulse import Pulse
 from runnerd.registry import Entry, Registry
-from runnerd.run import FlowRunApi, Launcher, Tools
 from runnerd.supervisor import Supervisor
+from runnerd.tools import FlowRunApi, Launcher, Tools
 
 POLL = "POST /deployments/get_scheduled_flow_runs"
 
@@ -65,6 +67,10 @@ class SpecLauncher:
             stop_timeout_s=run.stop_timeout_s,
         )
 
+    def hooks(self, record: RunRecord) -> LaunchSpec | str:
+        flow = self.spec(record)
+        return flow if isinstance(flow, str) else hooks_spec(flow, record, program="pass", timeout_s=60.0)
+
 
 class Interfering:
     """An api that is overtaken: after each read of a run that was claimed one of `moves` is made, by somebody else."""
@@ -85,6 +91,9 @@ class Interfering:
 
     def _claimed(self, run_id: str) -> bool:
         return self._prefect.state_of(run_id) != "SCHEDULED"
+
+    async def history(self, run_id: str) -> list[ApiState]:
+        return await self._api.history(run_id)
 
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
         return await self._api.propose(run_id, verdict, transition_id=transition_id)
@@ -112,6 +121,7 @@ class Engine:
         self.settings, self.lines, self.now, self.clock = settings, lines, now, clock
         self.registry = Registry()
         self.launcher = launcher(self.registry)
+        self.hooks: set[Hook] = set()  # what flows have
         self.changes: list[RunRecord] = []
         self.heard: list[Callable[[RunRecord], None]] = []
         self.tools = Tools(
@@ -124,6 +134,7 @@ class Engine:
             backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
             boot_id=boot_id,
             then=lambda: self.settings.stop.then,
+            hooked=lambda _record, hook: hook in self.hooks,
             changed=self._changed,
         )
         self.pulse = Pulse(clock=clock)

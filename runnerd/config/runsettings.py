@@ -51,6 +51,7 @@ def run_table(base: str) -> Table:
         "umask": ("umask", _umask),
         "stop_signal": ("stop_signal", parse_signal),
         "stop_timeout": ("stop_timeout_s", positive_duration),
+        "hook_timeout": ("hook_timeout_s", positive_duration),
         "output_max": ("output_max_bytes", _positive_size),
         "start": ("start", as_is),
         **{f"limit_{name}": (_RLIMIT + name, _rlimit(name)) for name in RLIMITS},

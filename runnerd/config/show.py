@@ -126,6 +126,7 @@ def _run(run: RunSettings) -> dict[str, Json]:
         "umask": None if run.umask is None else f"{run.umask:04o}",
         "stop_signal": format_signal(run.stop_signal),
         "stop_timeout": _duration(run.stop_timeout_s),
+        "hook_timeout": _duration(run.hook_timeout_s),
         "output_max": format_size(run.output_max_bytes),
         "start": run.start,
         **{f"limit_{name}": _rlimit(*run.rlimits[name]) for name in RLIMITS if name in run.rlimits},

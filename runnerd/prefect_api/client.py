@@ -156,6 +156,15 @@ class PrefectApi:
         reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=_ABSENT)
         return None if reply.status == 404 else self._read("a flow run", reply.data, parse_flow_run)
 
+    async def history(self, run_id: str) -> list[ApiState]:
+        """Every state the run has had, the oldest first; none when it does not exist (any more)."""
+        if not _is_uuid(run_id):
+            return []
+        reply = await self._transport.request("GET", f"/flow_run_states/?flow_run_id={run_id}", values=_ABSENT)
+        if reply.status == 404:
+            return []
+        return self._read("a flow run's states", reply.data, lambda data: [parse_state(state) for state in data])
+
     async def runs_of(self, run_ids: Sequence[str], *, states: Iterable[StateType]) -> list[FlowRun]:
         """Those of these runs that are in one of these states now."""
         types = [state.value for state in states]

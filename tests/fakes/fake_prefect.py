@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 from fakes.fake_prefect_rules import (
@@ -63,7 +63,7 @@ class FakePrefect:
         self.flows: dict[str, dict[str, Json]] = {}
         self.deployments: dict[str, dict[str, Json]] = {}
         self.runs: dict[str, dict[str, Json]] = {}
-        self.history: dict[str, list[str]] = {}  # of each run, the state names it went through
+        self.states: dict[str, list[Json]] = {}  # of each run, the states it went through
         self.asked: list[str] = []  # "METHOD /path" of each request
         self.troubles: list[Trouble] = []
         self.down = False
@@ -114,6 +114,11 @@ class FakePrefect:
         """Propose a state as the UI or a flow process does."""
         return self._set_state(run_id, {"state": {"type": kind, "name": name}, "force": force})[1]
 
+    @property
+    def history(self) -> dict[str, list[str]]:
+        """Of each run, the names of the states it went through."""
+        return {run_id: [state["name"] for state in states] for run_id, states in self.states.items()}
+
     def state_of(self, run_id: str) -> str:
         """The type of the run's state."""
         return str(self.runs[run_id]["state"]["type"])
@@ -134,7 +139,8 @@ class FakePrefect:
             if self.key is not None and _header(headers, "authorization") != f"Bearer {self.key}":
                 return 401, {}, {"exception_message": "Unauthorized"}
             try:
-                status, data = self._route(method, path, json.loads(content) if content else None)
+                asked = json.loads(content) if content else dict(parse_qsl(urlsplit(url).query))
+                status, data = self._route(method, path, asked or None)
             except Refusal as refusal:
                 status, data = refusal.status, refusal.body
             data = json.loads(json.dumps(data))  # what is told is a copy
@@ -165,6 +171,8 @@ class FakePrefect:
                 return 200, self._filter_runs(body)
             case ("GET", "flow_runs", run_id):
                 return 200, self._get(self.runs, run_id, "Flow run not found")
+            case ("GET", "flow_run_states"):
+                return 200, self.states.get(body["flow_run_id"], [])
             case ("POST", "flow_runs", run_id, "set_state"):
                 return self._set_state(run_id, body)
             case (_, "deployments", *rest):
@@ -320,7 +328,7 @@ class FakePrefect:
             "next_scheduled_start_time": at,
         }
         self.runs[run["id"]] = run
-        self.history[run["id"]] = []
+        self.states[run["id"]] = []
         self._enter(run, {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": at}})
         return run
 
@@ -365,7 +373,7 @@ class FakePrefect:
         scheduled = details["scheduled_time"] or _text(self._now())
         run["next_scheduled_start_time"] = scheduled if kind == "SCHEDULED" else None
         run["run_count"] += kind == "RUNNING"
-        self.history[run["id"]].append(run["state"]["name"])
+        self.states[run["id"]].append(run["state"])
 
     # --- small things ---------------------------------------------------------------------------------------
 

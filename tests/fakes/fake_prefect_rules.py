@@ -98,7 +98,7 @@ def transition(run: Json, proposed: Json, *, force: bool, major: int, now: datet
         return special(proposed, major)
     if proposed["type"] == "PENDING" and current["type"] in ("PENDING", "RUNNING"):
         return _pending(current, proposed, major)
-    if proposed["type"] == "CRASHED" and current["type"] in TERMINAL:
+    if proposed["type"] in ("CRASHED", "CANCELLING") and current["type"] in TERMINAL:
         return _ruling("ABORT", f"This run is already in a terminal {current['type']} state.")
     if current["type"] == "CANCELLING" and proposed["type"] != "CANCELLED":
         return _ruling("REJECT", "Cannot transition flows that are cancelling to a non-cancelled state.")
@@ -141,12 +141,14 @@ def _cancelled_to_pending(proposed: Json, major: int) -> Ruling:
     return _ruling("REJECT" if major == 2 else "ABORT", "This run was cancelled.")
 
 
-def _too_late(proposed: Json, major: int) -> Ruling:
-    return _ruling("ABORT", "This run is already in a terminal state.")
+def _cancel_paused(proposed: Json, major: int) -> Ruling:
+    if major == 3:
+        return _ruling("ACCEPT", enter=proposed)
+    return _ruling("REJECT", "This run cannot transition to the CANCELLING state from the PAUSED state.")
 
 
 _SPECIAL = {
     ("SCHEDULED", "CANCELLING"): _cancel_scheduled,
     ("CANCELLED", "PENDING"): _cancelled_to_pending,
-    ("CRASHED", "CANCELLING"): _too_late,
+    ("PAUSED", "CANCELLING"): _cancel_paused,
 }

@@ -23,10 +23,10 @@ from runnerd.model import LaunchSpec
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.registry import Registry
-from runnerd.run import FlowRunApi, Launcher
 from runnerd.spawner.client import SpawnerClient
 from runnerd.spawner.protocol import Record
 from runnerd.systemd import boot_id
+from runnerd.tools import FlowRunApi, Launcher
 
 FLOW = Path(__file__).with_name("flow_child.py")
 

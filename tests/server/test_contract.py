@@ -295,6 +295,7 @@ def test_a_claim_over_the_deployments_limit_is_lost_where_the_server_counts(
 # --- reporting ------------------------------------------------------------------------------------------------
 
 CANCELLED = Verdict(type=StateType.CANCELLED, message="cancelled here")
+WISH = Verdict(type=StateType.CANCELLING)
 CRASHED = Verdict(type=StateType.CRASHED, message="killed by SIGSEGV")
 TIMED_OUT = Verdict(type=StateType.FAILED, name="TimedOut", message="runtime_max 2h")
 AGAIN = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", scheduled_time=datetime.now(UTC))
@@ -311,6 +312,8 @@ PENDING, RUNNING, CANCELLING = ("PENDING",), ("PENDING", "RUNNING"), ("PENDING",
         ((*RUNNING, "PAUSED"), CANCELLED),
         ((*RUNNING, "SCHEDULED"), CANCELLED),
         ((*RUNNING, "COMPLETED"), CANCELLED),  # the server does not guard a success: hence read, decide, tell
+        (PENDING, WISH),
+        (RUNNING, WISH),
         (PENDING, CRASHED),
         (RUNNING, CRASHED),
         ((*RUNNING, "SCHEDULED"), CRASHED),  # nor a retry
@@ -345,6 +348,10 @@ def test_a_verdict_is_accepted(server: Server, path: tuple[str, ...], verdict: V
         ((*RUNNING, "FAILED"), CRASHED),
         ((*RUNNING, "CANCELLED"), CRASHED),
         ((*RUNNING, "CRASHED"), CRASHED),
+        ((*RUNNING, "COMPLETED"), WISH),  # so a cancel may be announced without a look at what has become of the run
+        ((*RUNNING, "FAILED"), WISH),
+        ((*RUNNING, "CRASHED"), WISH),
+        ((*RUNNING, "CANCELLED"), WISH),
     ],
     ids=lambda value: value.type.value if isinstance(value, Verdict) else value[-1],
 )
@@ -531,6 +538,18 @@ def test_a_run_of_no_deployment_is_refused(server: Server) -> None:
     async def body(visit: Visit) -> None:
         refused = await visit.insist(lambda: visit.api.create_run(NOBODY, parameters={}))
         assert isinstance(refused, Refused) and "not found" in refused.reason.lower()
+
+    server.visit(body)
+
+
+def test_the_history_of_a_run_tells_who_claimed_it(server: Server) -> None:
+    async def body(visit: Visit) -> None:
+        run, mine = await visit.new_run(), new_id()
+        await visit.insist(lambda: visit.api.claim(run.id, transition_id=mine))
+        await visit.propose(run.id, WISH)
+        history = await visit.insist(lambda: visit.api.history(run.id))
+        assert [state.type for state in history] == [StateType.SCHEDULED, StateType.PENDING, StateType.CANCELLING]
+        assert history[1].transition_id == mine
 
     server.visit(body)
 
@@ -782,6 +801,7 @@ def test_what_does_not_exist_is_a_value(server: Server) -> None:
         for nobody in (NOBODY, "no-uuid", "../deployments", ""):
             assert await visit.insist(lambda nobody=nobody: api.read_run(nobody)) is None
             assert await visit.insist(lambda nobody=nobody: api.read_flow(nobody)) is None
+            assert await visit.insist(lambda nobody=nobody: api.history(nobody)) == []
             assert await visit.insist(lambda nobody=nobody: api.pause_deployment(nobody)) is False
             assert await visit.insist(lambda nobody=nobody: api.resume_deployment(nobody)) is False
             assert await visit.insist(lambda nobody=nobody: api.delete_deployment(nobody)) is False

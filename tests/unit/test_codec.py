@@ -14,7 +14,7 @@ from nouns_kit import a_deployment, a_record
 
 from runnerd.codec import Decoder, to_json
 from runnerd.journal import Registration
-from runnerd.machine import Intent, Phase, RunRecord
+from runnerd.machine import Hook, Intent, Phase, RunRecord
 from runnerd.model import (
     ApiSettings,
     Config,
@@ -49,6 +49,11 @@ FULL = a_record(
     words="killed: out of memory",
     api_state=StateType.CRASHED,
     api_state_name="Crashed",
+    boot_id="b",
+    verdict_id="v",
+    hook=Hook.ON_CRASHED,
+    hook_of_child=True,
+    hook_boot="b",
 )
 
 

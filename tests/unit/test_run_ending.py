@@ -49,7 +49,8 @@ def test_cancelled_for_good_after_a_polite_try(tmp_path: Path) -> None:
             record = await engine.until_done(run_id)
             assert [stop.timeout_s for stop in spawner.stops] == [None, 0.0]
             assert record.words == "cancelled; killed by SIGKILL"
-            wanted = ["claiming", "claim won", "starting", "started", "cancel asked", "stop", "kill", "exited", "told"]
+            wanted = ["claiming", "claim won", "starting", "started", "cancel asked", "stop", "kill", "exited"]
+            wanted += ["telling CANCELLED", "told"]
             assert events(engine, run_id) == wanted
 
     jumploop.run(go())
@@ -256,10 +257,10 @@ def test_a_lost_answer_to_a_report_is_not_told_twice(tmp_path: Path) -> None:
     async def go() -> None:
         async with fake_engine(tmp_path) as (engine, _):
             run_id = await start(engine)
-            engine.prefect.trouble("set_state", after=True, times=2)
+            engine.prefect.trouble("set_state", after=True, times=3)  # the first is of the cancel's announcement
             engine.supervisor.cancel([run_id])
             await engine.until_done(run_id)
-            assert engine.prefect.history[run_id] == ["Scheduled", "Pending", "Running", "Cancelled"]
+            assert engine.prefect.history[run_id] == ["Scheduled", "Pending", "Running", "Cancelling", "Cancelled"]
 
     jumploop.run(go())
 

@@ -1,0 +1,106 @@
+"""Run a flow's hooks for how its run ended: a standalone program for the flow's own interpreter (Python 3.9+).
+
+Nothing of runnerd is imported here and the daemon never imports this file: it passes the text as `python -c TEXT`, so
+that no file permission matters. What to do is JSON in RUNNERD_HOOKS, `{"hook": "on_crashed", "of_child": false}`; the
+rest is the flow run's own environment. The exit status is 0 when every hook ran, 1 when one of them failed or none
+could be found.
+
+A hook gets what Prefect gives it: the flow, the flow run and its state, all as they are now. One that raises is logged
+and the next one runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+
+def main() -> int:
+    work = json.loads(os.environ.pop("RUNNERD_HOOKS"))
+    name = str(work["hook"])
+    if name == "on_crashed" and work["of_child"] and engine_runs_crashed_hooks():
+        say("the flow's own process reported the crash, and ran its hooks")
+        return 0
+    flow = load(os.environ["PREFECT__FLOW_ENTRYPOINT"])
+    hooks = hooks_of(flow, name)
+    if not hooks:
+        say(f"the flow has no {name} hooks")
+        return 0
+    return asyncio.run(run_all(hooks, flow, name))
+
+
+def engine_runs_crashed_hooks() -> bool:
+    """Whether this Prefect's engine runs them for a crash it reports, though we asked it to leave them to us.
+
+    2.x and older 3.x do as they are asked; newer ones look at the switch for cancellation only.
+    """
+    try:
+        engine = importlib.import_module("prefect.flow_engine")
+    except ModuleNotFoundError:
+        return False
+    return "enable_cancellation_and_crashed_hooks" not in inspect.getsource(engine.FlowRunEngine.call_hooks)
+
+
+def load(entrypoint: str) -> Any:
+    sys.path.insert(0, os.getcwd())
+    load_flow = importlib.import_module("prefect.flows").load_flow_from_entrypoint
+    # Without this Prefect answers for a file that does not import with a guess from its syntax tree.
+    no_guess = "use_placeholder_flow" in inspect.signature(load_flow).parameters
+    return load_flow(entrypoint, **({"use_placeholder_flow": False} if no_guess else {}))
+
+
+def hooks_of(flow: Any, name: str) -> list[Any]:
+    """`on_crashed_hooks` in 3.x, where `on_crashed` is the decorator; `on_crashed` in 2.x."""
+    found = getattr(flow, f"{name}_hooks", None)
+    if found is None:
+        found = getattr(flow, name, None)
+    return found if isinstance(found, list) else []
+
+
+async def run_all(hooks: list[Any], flow: Any, name: str) -> int:
+    async with importlib.import_module("prefect.client.orchestration").get_client() as client:
+        flow_run = await client.read_flow_run(os.environ["PREFECT__FLOW_RUN_ID"])
+    logger = importlib.import_module("prefect.logging.loggers").flow_run_logger(flow_run, flow)
+    failed = 0
+    for hook in hooks:
+        called = getattr(hook, "__name__", None) or repr(hook)
+        logger.info("Running hook %r in response to entering state %r", called, flow_run.state.name)
+        try:
+            await run_one(hook, flow, flow_run)
+        except Exception:
+            failed += 1
+            logger.exception("An error was encountered while running hook %r", called)
+        else:
+            logger.info("Hook %r finished running successfully", called)
+    say(f"{name}: {len(hooks)} hooks were run, {failed} failed")
+    return 1 if failed else 0
+
+
+async def run_one(hook: Any, flow: Any, flow_run: Any) -> None:
+    if inspect.iscoroutinefunction(hook):
+        await hook(flow, flow_run, flow_run.state)
+        return
+    # In a thread, as Prefect's runners do: a hook may call what starts an event loop of its own.
+    result = await asyncio.get_running_loop().run_in_executor(None, hook, flow, flow_run, flow_run.state)
+    if inspect.isawaitable(result):
+        await result
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.exit(status)

@@ -1,0 +1,106 @@
+"""What every run is given, and the one place where its record changes.
+
+Invariant: a change is on disk before anything acts on it, so that a successor finds what we acted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from runnerd.backoff import Backoff, persist
+from runnerd.claiming import ClaimApi
+from runnerd.hooks import HookLauncher
+from runnerd.journal import Journal
+from runnerd.link import SpawnerLink
+from runnerd.logs import Log
+from runnerd.machine import Event, Hook, Phase, RunRecord, advance
+from runnerd.model import LaunchSpec, StopThen, Verdict
+from runnerd.prefect_api.answers import Answer
+
+T = TypeVar("T")
+
+
+class FlowRunApi(ClaimApi, Protocol):
+    """What one run asks of Prefect."""
+
+    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
+
+
+class Launcher(HookLauncher, Protocol):
+    """Makes the launch spec of a run; a sentence where it cannot be started."""
+
+    def spec(self, record: RunRecord) -> LaunchSpec | str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every run is given. `changed` hears of each new record, after it is on disk.
+
+    `hooked` says whether a run's flow has such hooks, as far as that is known without asking its code.
+    """
+
+    api: FlowRunApi
+    link: SpawnerLink
+    journal: Journal
+    launcher: Launcher
+    log: Log
+    now: Callable[[], datetime]
+    backoff: Callable[[], Backoff]
+    boot_id: str
+    then: Callable[[], StopThen]
+    hooked: Callable[[RunRecord, Hook], bool]
+    changed: Callable[[RunRecord], None]
+
+
+class Kept:
+    """The record of one run: read freely, changed by `save` and `step` only."""
+
+    def __init__(self, *, record: RunRecord, tools: Tools) -> None:
+        self.record = record
+        self._tools = tools
+
+    def step(self, event: Event) -> None:
+        """Take the step of the table that this event is."""
+        self.save(advance(self.record, event), event)
+
+    def save(self, record: RunRecord, event: str) -> None:
+        """On disk first, then in memory."""
+        before = self.record.phase
+        self._tools.journal.save(record, event)
+        self.record = record
+        if record.phase is not before or record.phase is Phase.CLAIMING:
+            story = {"run": record.id, "deployment": record.deployment, "phase": record.phase, **_detail(record)}
+            self._tools.log.info("run", **story)
+        self._tools.changed(record)
+
+    def learn(self, *, name: str, deployment_id: str | None) -> None:
+        """What the API calls it; on disk with the next step, for nothing hangs on it."""
+        self.record = replace(self.record, name=name, deployment_id=deployment_id)
+
+    def withdraw(self, before: RunRecord | None) -> None:
+        """Not ours: nothing happened here, so nothing of it stays in the journal but what was there `before`."""
+        self._tools.journal.withdraw(self.record.id, before)
+        self.record = advance(self.record, Event.CLAIM_LOST)
+        self._tools.changed(self.record)
+
+    async def insist(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer. Raises ApiRejected when the request itself is wrong."""
+        return await persist(request, backoff=self._tools.backoff())
+
+
+def _detail(record: RunRecord) -> dict[str, Any]:
+    """What a log line of this phase adds."""
+    match record.phase:
+        case Phase.RUNNING:
+            return {"pid": record.identity.pid if record.identity else None, "user": record.user}
+        case Phase.STOPPING | Phase.KILLING:
+            return {"reason": record.intent}
+        case Phase.REPORTING:
+            return {"exit": record.words}
+        case Phase.DONE:
+            return {"exit": record.words, "state": record.api_state_name}
+        case _:
+            return {}

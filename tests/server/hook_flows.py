@@ -1,0 +1,78 @@
+"""Flows whose hooks write down that they ran: one line each, with the hook, the run, the state and who ran it."""
+
+import os
+import signal
+import time
+
+from prefect import flow
+
+MARKS = os.environ.get("MARKS", "/dev/null")
+
+
+def mark(hook: str, flow_run: object, state: object) -> None:
+    line = f"{hook} {flow_run.id} {state.type.value} {os.getuid()} {os.environ.get('MINE')}\n"  # type: ignore[attr-defined]
+    with open(MARKS, "a") as file:
+        file.write(line)
+
+
+def cancelled(flow, flow_run, state):  # type: ignore[no-untyped-def]
+    mark("on_cancellation", flow_run, state)
+
+
+def crashed(flow, flow_run, state):  # type: ignore[no-untyped-def]
+    mark("on_crashed", flow_run, state)
+
+
+async def crashed_too(flow, flow_run, state):  # type: ignore[no-untyped-def]
+    mark("on_crashed_async", flow_run, state)
+
+
+def failed(flow, flow_run, state):  # type: ignore[no-untyped-def]
+    mark("on_failure", flow_run, state)
+
+
+def completed(flow, flow_run, state):  # type: ignore[no-untyped-def]
+    mark("on_completion", flow_run, state)
+
+
+def broken(flow, flow_run, state):  # type: ignore[no-untyped-def]
+    raise ValueError("a hook that is broken")
+
+
+def endless(flow, flow_run, state):  # type: ignore[no-untyped-def]
+    mark("endless", flow_run, state)
+    time.sleep(600)
+
+
+ALL = {
+    "on_cancellation": [cancelled],
+    "on_crashed": [broken, crashed, crashed_too],
+    "on_failure": [failed],
+    "on_completion": [completed],
+}
+
+
+@flow(**ALL)
+def hooked(stubborn: bool = False) -> None:
+    if stubborn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with open(MARKS, "a") as file:
+        file.write("began\n")
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        time.sleep(1)
+
+
+@flow(**ALL)
+def leaves() -> None:
+    raise SystemExit(3)
+
+
+@flow(**ALL)
+def finishes() -> None:
+    print("done")
+
+
+@flow(on_crashed=[endless])
+def kills_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
