@@ -31,8 +31,8 @@ FUNCTION_LINES = 60
 LAYERS = {
     "pure": "backoff codec directories errors journalfile launch limits machine model paths pulse words",
     "edges": "config inspection journal logs metrics prefect_api spawner systemd",
-    "engine": "access claiming drain embedded hooks inspector lateness launcher link poller refresher registrar registry"
-    " reloading reporting run supervisor tools upkeep usage views warm",
+    "engine": "access claiming drain embedded hooks inspector lateness launcher link poller refresher registrar"
+    " registry reloading reporting run supervisor tools upkeep usage views warm",
     "control": "control",
     "top": "__main__ daemon demo host service",
 }
