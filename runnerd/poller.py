@@ -50,6 +50,7 @@ class OnOffer:
     runs: dict[str, FlowRun] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     full_page: bool = False
+    unjudged: bool = False  # found while draining, so late.policy has not been applied
 
 
 class Poller:
@@ -136,7 +137,8 @@ class Poller:
         if not server.supported:
             return Offered()
         before = self._now() + timedelta(seconds=self._settings().api.prefetch_s)
-        self._late.begin()
+        if self._supervisor.draining is None:  # else nobody looks: nothing is late, and nothing is on offer in time
+            self._late.begin()
         for _ in range(_LATE_PAGES):
             found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
             self.polled_at = self._now()
@@ -150,6 +152,10 @@ class Poller:
 
     async def _take_in(self, found: list[FlowRun]) -> tuple[Offered, bool]:
         """Offer what was found, without what late.policy lets go of; whether that may have hidden more of it."""
+        if self._supervisor.draining is not None:
+            self.on_offer.runs.update({run.id: run for run in found})
+            self.on_offer.unjudged = True
+            return self._offer_again(), False
         # What is being claimed here is neither late nor on offer, however the API lists it.
         lateness = self._late.judge([run for run in found if self._supervisor.run(run.id) is None])
         spared = {run.id: run for run in lateness.spared}
@@ -182,6 +188,9 @@ class Poller:
 
     def _offer_again(self) -> Offered:
         """Offer what is due of what the API last offered."""
+        if self.on_offer.unjudged and self._supervisor.draining is None:
+            self._kicked.set()
+            return Offered()
         horizon = self._now() + timedelta(seconds=LEAD_S)
         ready = [run for run in self.on_offer.runs.values() if (due(run) or horizon) <= horizon]
         offered = self._supervisor.offer(ready)

@@ -57,6 +57,25 @@ def test_who_waited_here_is_late_after_a_long_outage(tmp_path: Path) -> None:
     jumploop.run(go())
 
 
+def test_a_host_that_drains_does_not_look(tmp_path: Path) -> None:
+    """It lets go of nothing, and what fell due meanwhile is late when it ends."""
+
+    async def go() -> None:
+        async with polling(tmp_path, late=SKIP) as (engine, _):
+            deployment_id = engine.deploy()
+            engine.drain.begin(reason="maintenance", timeout_s=None)
+            before, meanwhile = engine.add_run(deployment_id, in_s=-9000.0), engine.add_run(deployment_id)
+            await asyncio.sleep(3000)
+            assert states(engine, [before, meanwhile]) == ["SCHEDULED"] * 2
+            assert set(engine.poller.on_offer.waiting) == {before, meanwhile}
+            engine.drain.end()
+            recent = engine.add_run(deployment_id)
+            await started_at(engine, recent)
+            await engine.until(lambda: states(engine, [before, meanwhile]) == ["CANCELLED"] * 2)
+
+    jumploop.run(go())
+
+
 @pytest.mark.parametrize("late", [SKIP, LATEST])
 def test_more_late_runs_than_fit_in_an_answer(tmp_path: Path, late: LateSettings) -> None:
     """`latest` means the newest of all, not the newest of each page."""
