@@ -57,3 +57,21 @@ def stubborn(mark: str) -> None:
 def who() -> None:
     print(f"uid={os.getuid()} umask={os.umask(0):o} nice={os.nice(0)} cwd={os.getcwd()}")
     print("env=" + ",".join(sorted(os.environ)))
+
+
+@flow
+def escapes(mark: str, stay: bool = False) -> None:
+    """Leaves one behind that called setsid, and one that daemonized as the book has it."""
+    sleep = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()} '); time.sleep(600)"
+    subprocess.Popen([sys.executable, "-c", sleep, mark], start_new_session=True)
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.chdir("/")
+            os.closerange(0, 1024)
+            os.execve(sys.executable, [sys.executable, "-I", "-c", sleep, mark], {})
+        os._exit(0)
+    while not os.path.exists(mark) or len(Path(mark).read_text().split()) < 2:
+        time.sleep(0.05)
+    if stay:
+        time.sleep(600)
