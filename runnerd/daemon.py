@@ -18,6 +18,7 @@ from runnerd.control.server import ControlServer
 from runnerd.directories import runs_dir, work_dir
 from runnerd.drain import Drain
 from runnerd.embedded import EmbeddedServer, embedded_url
+from runnerd.errors import SpawnerError
 from runnerd.host import DaemonHost, Feed
 from runnerd.inspector import Inspector
 from runnerd.journal import Journal
@@ -280,6 +281,11 @@ class Daemon:
         return SpawnerClient(socket_path=self._paths.spawner_socket, on_record=on_record, on_lost=on_lost)
 
     async def _start_spawner(self) -> None:
+        if self._paths.managed_spawner is not None:
+            raise SpawnerError(
+                f"the spawner does not answer at {self._paths.managed_spawner}, which somebody else starts;"
+                " see systemctl status runnerd-spawner"
+            )
         await start_spawner(
             socket_path=self._paths.spawner_socket,
             runtime_dir=self._paths.spawner_dir,

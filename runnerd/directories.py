@@ -30,7 +30,7 @@ def prepare(paths: Paths) -> None:
     wanted = {
         paths.runtime: 0o755,
         work_dir(paths): 0o700,
-        paths.spawner_dir: 0o755,
+        **({} if paths.managed_spawner else {paths.spawner_dir: 0o755}),
         paths.state: 0o700,
         paths.log: 0o750,
         runs_dir(paths): 0o750,

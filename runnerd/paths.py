@@ -14,13 +14,17 @@ SYSTEM_RUNTIME = "/run/runnerd"
 
 
 class Paths(NamedTuple):
-    """The directories of one runnerd. `credentials` is None when systemd passed none."""
+    """The directories of one runnerd. `credentials` is None when systemd passed none.
+
+    `managed_spawner` is the socket of a spawner that somebody else starts (its own unit); None: we start ours.
+    """
 
     config: str
     runtime: str
     state: str
     log: str
     credentials: str | None
+    managed_spawner: str | None = None
 
     @property
     def control_socket(self) -> str:
@@ -33,7 +37,7 @@ class Paths(NamedTuple):
 
     @property
     def spawner_socket(self) -> str:
-        return f"{self.spawner_dir}/spawner.sock"
+        return self.managed_spawner or f"{self.spawner_dir}/spawner.sock"
 
 
 def resolve_paths(
@@ -57,6 +61,7 @@ def resolve_paths(
         state=pick(state, "STATE_DIRECTORY", base.state),
         log=pick(log, "LOGS_DIRECTORY", base.log),
         credentials=_first(environ, "CREDENTIALS_DIRECTORY"),
+        managed_spawner=environ.get("RUNNERD_SPAWNER_SOCKET") or None,
     )
 
 

@@ -7,6 +7,9 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +75,37 @@ def test_sigkill_of_the_spawner_touches_no_flow(host: Host, tmp_path: Path) -> N
     assert not alive(pids[stays])
     assert host.json("status")["limits"]["runs"]["used"] == 0
     assert (tmp_path / "ends").read_text().count("\n") == 1, "its code ran once"
+
+
+def test_a_spawner_that_has_a_unit_of_its_own_is_waited_for(prefect3: PrefectServer, tmp_path: Path) -> None:
+    """As under systemd, which starts it again: the daemon starts none, says what it waits for, and takes over."""
+    home = Path(tempfile.mkdtemp(prefix="runnerd-"))
+    socket = home / "spawner.sock"
+    own = [sys.executable, "-m", "runnerd.spawner", "--socket", str(socket), "--runtime-dir", str(home / "records")]
+    spawner = subprocess.Popen(own, stderr=subprocess.DEVNULL)
+    host = Host(url=prefect3.url, python=prefect3.python, environ={"RUNNERD_SPAWNER_SOCKET": str(socket)})
+    host.drop_in("10-test.yaml", DEPLOYMENTS)
+    try:
+        host.start()
+        host.registered("sleep")
+        run_id = begun(host, "sleep", tmp_path / "mark")
+        spawner.kill()
+        spawner.wait()
+
+        def problems() -> str:
+            return " ".join(one["message"] for one in host.json("status")["problems"])
+
+        eventually(lambda: "see systemctl status runnerd-spawner" in problems(), "the problem to be told")
+        assert alive(host.document(run_id)["pid"])
+        assert host.ctl("cancel", run_id).returncode == 0
+        spawner = subprocess.Popen(own, stderr=subprocess.DEVNULL)
+        assert host.ended(run_id)["api_state"] == "CANCELLED"
+        assert "problems" not in host.ctl("status").stdout
+    finally:
+        host.close()
+        spawner.terminate()
+        spawner.wait()
+        shutil.rmtree(home)
 
 
 # --- the daemon, in the middle of something -----------------------------------------------------------------------
