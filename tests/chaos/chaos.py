@@ -137,7 +137,7 @@ def main() -> int:
     parser.add_argument(
         "--steps", action="store_true", help="a kill at every step of a run; with --rounds in turn with these"
     )
-    parser.add_argument("--only", metavar="STEP", help="with --steps: this one")
+    parser.add_argument("--only", metavar="STEP", help="with --steps: those whose name begins so, as quick:write:3")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave as by Ctrl-C, with nothing left running
     majors = (2, 3) if args.major == "both" else (int(args.major),)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from chaos_plan import ENDLESS, Plan, Wanted
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+HOOKED = frozenset({"exits", "stubborn", "leads"})
 _RIGHT = {
     "quick": {"COMPLETED"},
     "leaves": {"COMPLETED"},
@@ -146,8 +147,8 @@ def _may_have_no_line(run: RunFacts, facts: RoundFacts) -> bool:
 
 
 def _hooks(run: RunFacts, facts: RoundFacts) -> Iterator[str]:
-    if run.wanted.kind == "broken":
-        return  # its hooks cannot be loaded
+    if run.wanted.kind not in HOOKED:
+        return
     last = run.states[-1].type if run.states else ""
     owed = {"CANCELLED": "on_cancellation", "CRASHED": "on_crashed"}.get(last)
     for name, count in Counter(run.hooks).items():

@@ -41,17 +41,17 @@ def crashed_hook(flow: Any, flow_run: Any, state: Any) -> None:
 hooked = flow(on_cancellation=[cancelled_hook], on_crashed=[crashed_hook])
 
 
-@hooked
+@flow
 def quick(mark: str) -> None:
     began(mark)
 
 
-@hooked
+@flow
 def limited(mark: str) -> None:
     began(mark)
 
 
-@hooked
+@flow
 def raises(mark: str) -> None:
     began(mark)
     raise ValueError("on purpose")
@@ -63,7 +63,7 @@ def exits(mark: str) -> None:
     os._exit(7)
 
 
-@hooked
+@flow
 def segv(mark: str) -> None:
     began(mark)
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)
@@ -71,13 +71,13 @@ def segv(mark: str) -> None:
     time.sleep(600)
 
 
-@hooked
+@flow
 def sleeps(mark: str) -> None:
     began(mark)
     time.sleep(600)
 
 
-@hooked
+@flow
 def overruns(mark: str) -> None:
     began(mark)
     time.sleep(600)
@@ -93,7 +93,7 @@ def stubborn(mark: str) -> None:
         time.sleep(1)
 
 
-@hooked
+@flow
 def leaves(mark: str) -> None:
     """Leaves processes behind, each in a session of its own."""
     began(mark)

@@ -20,7 +20,7 @@ from fault_proxy import DAEMON, FaultProxy, Rule
 
 TICK_S = 0.05
 LOOK_S = 0.4
-TROUBLED_S = 60.0  # in which all may be settled after the last fault was due, some of which last
+TROUBLED_S = 20.0  # in which all may be settled after the last fault was due, some of which last
 SETTLED_S = 120.0  # after all faults are gone
 AGAIN_S = 0.5  # before a daemon that ended by itself is started again
 

@@ -24,7 +24,7 @@ def states(*types: str) -> tuple[State, ...]:
 
 
 def ended(kind: str, *types: str, **more: Any) -> RunFacts:
-    cancel = CANCEL if kind == "sleeps" else None
+    cancel = CANCEL if kind == "leads" else None
     known: dict[str, Any] = {"lines": 1, "phase": "done", "asked": cancel is not None}
     owed = {"CANCELLED": ("on_cancellation",), "CRASHED": ("on_crashed",)}.get(types[-1], ())
     known["hooks"] = owed
@@ -39,8 +39,8 @@ RIGHT = [
     ended("quick", "RUNNING", "COMPLETED"),
     ended("raises", "RUNNING", "FAILED"),
     ended("segv", "RUNNING", "CRASHED"),
-    ended("sleeps", "RUNNING", "CANCELLING", "CANCELLED"),
-    ended("sleeps", "CANCELLED", lines=0, hooks=(), begun_before=False),
+    ended("leads", "RUNNING", "CANCELLING", "CANCELLED"),
+    ended("leads", "CANCELLED", lines=0, hooks=(), begun_before=False),
     ended("overruns", "FAILED", lines=0),
     ended("broken", "FAILED", lines=0),
 ]
@@ -48,15 +48,15 @@ WRONG = {
     "ended CRASHED instead of COMPLETED": ended("quick", "CRASHED"),
     "did not end: it is RUNNING": ended("quick", "RUNNING"),
     "ended more than once": ended("quick", "COMPLETED", "COMPLETED"),
-    "ended more than once: CRASHED, CANCELLED": ended("sleeps", "CRASHED", "CANCELLED"),
+    "ended more than once: CRASHED, CANCELLED": ended("leads", "CRASHED", "CANCELLED"),
     "went on after it had ended": ended("quick", "COMPLETED", "RUNNING", "COMPLETED"),
     "its body ran 2 times": ended("quick", "COMPLETED", lines=2),
     "its body did not run": ended("quick", "COMPLETED", lines=0),
     "the journal does not know of it": ended("quick", "COMPLETED", phase=None),
     "the journal has it in reporting": ended("quick", "COMPLETED", phase="reporting"),
-    "on_crashed hooks ran and it ended COMPLETED": ended("quick", "COMPLETED", hooks=("on_crashed",)),
-    "on_crashed hooks ran 2 times": ended("segv", "CRASHED", hooks=("on_crashed", "on_crashed")),
-    "on_cancellation hooks did not run": ended("sleeps", "CANCELLED", hooks=()),
+    "on_crashed hooks ran and it ended CANCELLED": ended("leads", "CANCELLED", hooks=("on_crashed", "on_cancellation")),
+    "on_crashed hooks ran 2 times": ended("exits", "CRASHED", hooks=("on_crashed", "on_crashed")),
+    "on_cancellation hooks did not run": ended("leads", "CANCELLED", hooks=()),
 }
 LEFT: dict[str, dict[str, Any]] = {
     "not settled: x": {"unsettled": "x"},
@@ -93,7 +93,7 @@ def test_what_is_left_is_found(words: str) -> None:
 
 
 def test_a_child_that_was_not_told_may_report_its_crash_first() -> None:
-    run = ended("sleeps", "RUNNING", "CRASHED", "CANCELLED", hooks=("on_crashed", "on_cancellation"))
+    run = ended("leads", "RUNNING", "CRASHED", "CANCELLED", hooks=("on_crashed", "on_cancellation"))
     assert found(run) != []
     assert found(run, replace(PLAN, major=2)) == []
     assert found(run, spawner_killed=True) == []
