@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -221,6 +222,18 @@ class Host:
             return document if document["phase"] == "done" else None
 
         return eventually(look, f"{run_id} to end; the log:\n{self.said()}")
+
+
+@contextlib.contextmanager
+def serving(host: Host, deployments: str, *names: str) -> Iterator[Host]:
+    """The host with this drop-in, once these deployments are registered; closed in the end."""
+    host.drop_in("10-test.yaml", deployments)
+    try:
+        host.start()
+        host.registered(*names)
+        yield host
+    finally:
+        host.close()
 
 
 def alive(pid: int) -> bool:

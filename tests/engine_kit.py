@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -214,6 +214,20 @@ async def start(engine: Engine, deployment_id: str | None = None, **more: Json) 
     await engine.until(lambda: running(engine, run_id))
     engine.prefect.set_state(run_id, "RUNNING")
     return run_id
+
+
+def resume(engine: Engine, known: Iterable[Entry]) -> None:
+    """Go on as the next daemon of a host that has these deployments."""
+    for entry in known:
+        engine.registry.put(entry)
+    engine.supervisor.adopt(engine.journal.unfinished())
+
+
+def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
+    """As if a daemon had died with this much of a run written down."""
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at)
+    journal.save(replace(record, **changes), "as it was left")
+    journal.close()
 
 
 def events(engine: Engine, run_id: str) -> list[str]:

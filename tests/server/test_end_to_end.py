@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_kit import Host, alive, eventually
+from daemon_kit import Host, alive, eventually, serving
 from prefect_servers import PrefectServer
 
 DEPLOYMENTS = """
@@ -39,13 +39,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A runnerd that serves DEPLOYMENTS, shared by this file's tests of one major."""
     server: PrefectServer = request.getfixturevalue(request.param)
     host = Host(url=server.url, python=server.python)
-    host.drop_in("10-test.yaml", DEPLOYMENTS)
-    try:
-        host.start()
-        host.registered(*NAMES)
+    with serving(host, DEPLOYMENTS, *NAMES) as host:
         yield host
-    finally:
-        host.close()
 
 
 def test_a_deployment_is_registered_as_the_file_has_it(host: Host) -> None:

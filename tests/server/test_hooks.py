@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_kit import Host, eventually
+from daemon_kit import Host, eventually, serving
 from prefect_servers import PrefectServer
 
 DEPLOYMENTS = """
@@ -33,13 +33,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     environment = f"{{PREFECT_HOME: '{host.root}/prefect-home', MARKS: '{marks}', MINE: 'yes'}}"
     run = f"{{python: '{server.python}', environment: {environment}}}"
     host.write_main(f"api: {{url: '{server.url}', poll_interval: 1s}}\nrun: {run}\n")
-    host.drop_in("10-hooks.yaml", DEPLOYMENTS)
-    try:
-        host.start()
-        host.registered(*NAMES)
+    with serving(host, DEPLOYMENTS, *NAMES) as host:
         yield host
-    finally:
-        host.close()
 
 
 def marks(host: Host, run_id: str) -> list[str]:

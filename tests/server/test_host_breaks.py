@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from daemon_kit import Host, alive, eventually
+from daemon_kit import Host, alive, eventually, serving
 from prefect_servers import PrefectServer
 
 DEPLOYMENTS = """
@@ -33,13 +33,8 @@ NAMES = ("greet", "sleep", "bounded", "stubborn", "escapes")
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     server: PrefectServer = request.getfixturevalue(request.param)
     host = Host(url=server.url, python=server.python)
-    host.drop_in("10-test.yaml", DEPLOYMENTS)
-    try:
-        host.start()
-        host.registered(*NAMES)
+    with serving(host, DEPLOYMENTS, *NAMES) as host:
         yield host
-    finally:
-        host.close()
 
 
 def spawner_of(host: Host) -> int:

@@ -8,27 +8,13 @@ from pathlib import Path
 
 import jumploop
 import pytest
-from engine_kit import Engine, fake_engine, running, start
+from engine_kit import fake_engine, left_behind, resume, running, start
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import FakeSpawner
 
-from runnerd.journal import Journal
 from runnerd.machine import Phase, RunRecord
-from runnerd.model import Json, StateType
+from runnerd.model import StateType
 from runnerd.registry import Entry
-
-
-def resume(engine: Engine, known: list[Entry]) -> None:
-    for entry in known:
-        engine.registry.put(entry)
-    engine.supervisor.adopt(engine.journal.unfinished())
-
-
-def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
-    """As if the daemon had died with this much of it written down."""
-    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at)
-    journal.save(replace(record, **changes), "as it was left")
-    journal.close()
 
 
 async def starting(folder: Path, prefect: FakePrefect, spawner: FakeSpawner) -> tuple[str, RunRecord, list[Entry]]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import jumploop
 import pytest
-from engine_kit import Engine, events, fake_engine, start
+from engine_kit import Engine, events, fake_engine, left_behind, resume, start
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import FakeSpawner
 from nouns_kit import a_record
 
 from runnerd.errors import SpawnerError
-from runnerd.journal import Journal
 from runnerd.launch import hooks_key
-from runnerd.machine import Hook, Intent, RunRecord, hook_due
+from runnerd.machine import Hook, Intent, hook_due
 from runnerd.model import ApiState, StateType
-from runnerd.registry import Entry
 
 ALL = {Hook.ON_CANCELLATION, Hook.ON_CRASHED, Hook.ON_FAILURE}
 
@@ -162,20 +159,6 @@ def test_a_successor_waits_for_hooks_that_were_begun(tmp_path: Path) -> None:
             assert prefect.history[run_id].count("Crashed") == 1
 
     jumploop.run(go())
-
-
-def resume(engine: Engine, known: list[Entry]) -> None:
-    """Go on as the next daemon of a host with these deployments."""
-    for entry in known:
-        engine.registry.put(entry)
-    engine.supervisor.adopt(engine.journal.unfinished())
-
-
-def left_behind(tmp_path: Path, record: RunRecord, **changes: str | None) -> None:
-    """As if the daemon had died with this much of it written down."""
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at)
-    journal.save(replace(record, **changes), "as it was left")
-    journal.close()
 
 
 @pytest.mark.parametrize(("begun_in", "hooks"), [(None, 2), ("boot-1", 2), ("boot-0", 1)])
