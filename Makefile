@@ -13,7 +13,11 @@ export PYTHON
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest -q
+TOGETHER := tests/envs/together.sh
 GATED := runnerd/machine.py,runnerd/limits.py,runnerd/journal.py,runnerd/journalfile.py
+COVERED := $(PY) -m coverage run --rcfile=/dev/null --branch --include=$(GATED) -m pytest -q tests/unit tests/process
+COVERAGE := $(PY) -m coverage report --rcfile=/dev/null --show-missing --fail-under=100
+OLDEST := .venv-oldest/bin/python -m pytest -q tests/unit tests/process
 
 # $(call step,what,command): say what is done, and when it fails, what it was
 define step
@@ -48,21 +52,23 @@ check: lint
 	$(call step,unit and process tests,$(PYTEST) tests/unit tests/process)
 
 covered: lint
-	$(call step,unit and process tests,$(PY) -m coverage run --rcfile=/dev/null --branch --include=$(GATED) -m pytest -q tests/unit tests/process)
-	$(call step,branch coverage of $(GATED),$(PY) -m coverage report --rcfile=/dev/null --show-missing --fail-under=100)
+	$(call step,unit and process tests,$(COVERED))
+	$(call step,branch coverage of $(GATED),$(COVERAGE))
+
+oldest: venv
+	@tests/envs/venv.sh oldest
+	$(call step,unit and process tests with the oldest libraries,$(OLDEST))
 
 server: venv
 	@tests/envs/venv.sh dev
 	$(call step,Prefect environments,tests/envs/make.sh)
-	$(call step,tests against real Prefect servers,$(PYTEST) tests/server)
-
-oldest: venv
-	@tests/envs/venv.sh oldest
-	$(call step,unit and process tests with the oldest libraries,.venv-oldest/bin/python -m pytest -q tests/unit tests/process)
+	$(call step,tests against real Prefect servers of both majors at once,$(TOGETHER) \
+		'Prefect 2' "$(PYTEST) tests/server -k prefect2" 'Prefect 3 and the rest' "$(PYTEST) tests/server -k 'not prefect2'")
 
 ROUNDS ?= 20
 MAJOR ?= both
 CHAOS := $(PY) tests/chaos/chaos.py
+BOUNDED := --steps --rounds 1000 --seed 1 --seconds 360
 
 chaos: venv
 	@tests/envs/venv.sh dev
@@ -72,9 +78,16 @@ chaos: venv
 chaos-bounded: venv
 	@tests/envs/venv.sh dev
 	$(call step,Prefect environments,tests/envs/make.sh)
-	$(call step,chaos for eight minutes,$(CHAOS) --steps --rounds 1000 --seed 1 --seconds 450)
+	$(call step,chaos for six minutes of both majors at once,$(TOGETHER) \
+		'Prefect 2' "$(CHAOS) $(BOUNDED) --major 2" 'Prefect 3' "$(CHAOS) $(BOUNDED) --major 3")
 
-test: covered oldest server chaos-bounded
+# What waits most of its time runs two at once: all of it has to fit into half an hour of a small machine.
+test: lint
+	@tests/envs/venv.sh oldest
+	$(call step,unit and process tests with the newest and the oldest libraries at once,$(TOGETHER) \
+		newest "$(COVERED)" oldest "$(OLDEST)")
+	$(call step,branch coverage of $(GATED),$(COVERAGE))
+	@$(MAKE) --no-print-directory server chaos-bounded
 	@echo '==> all of it passed'
 
 bench: venv
