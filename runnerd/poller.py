@@ -7,6 +7,7 @@ tried again the moment a slot is free, without asking the API; nothing here ends
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -123,8 +124,11 @@ class Poller:
             await self._rest(self._settings().api.poll_interval_s * (0.9 + 0.2 * self._jitter()))
 
     async def _rest_after(self, backoff: Backoff, error: ApiError) -> None:
+        """Wait, unless somebody knows that it answers again."""
         self._pulse.beat("poll", within_s=3600.0)
-        await asyncio.sleep(backoff.next_s(error))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(backoff.next_s(error)):
+                await self._kicked.wait()
 
     async def poll_once(self) -> Offered:
         """One request, and what it offers handed on."""

@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 import httpx
 
-from runnerd.errors import ApiAway
 from runnerd.model import ApiHealth, ApiState, DeploymentInfo, FlowRun, Json, StateType, Verdict
 from runnerd.prefect_api.answers import (
     Answer,
@@ -107,10 +106,8 @@ class PrefectApi:
     async def _read_server(self) -> ServerInfo:
         if self._cloud:
             return ServerInfo(version="cloud", major=3)
-        reply = await self._transport.request("GET", "/admin/version")
-        if not isinstance(reply.data, str):
-            raise self._unreadable("the server's version", "it is no text")
-        return server_info(reply.data)
+        reply = await self._transport.request("GET", "/admin/version", sure=True)
+        return server_info(self._read("the server's version", reply.data, _text))
 
     # --- flow runs ------------------------------------------------------------------------------------------
 
@@ -123,7 +120,7 @@ class PrefectApi:
         body: dict[str, Json] = {"deployment_ids": list(deployment_ids), "scheduled_before": before.isoformat()}
         if limit is not None:
             body["limit"] = min(limit, PAGE)
-        reply = await self._transport.request("POST", "/deployments/get_scheduled_flow_runs", body=body)
+        reply = await self._transport.request("POST", "/deployments/get_scheduled_flow_runs", body=body, sure=True)
         return self._runs(reply)
 
     async def claim(self, run_id: str, *, transition_id: str) -> Claim:
@@ -153,14 +150,15 @@ class PrefectApi:
         """One flow run, None when it does not exist (any more)."""
         if not _is_uuid(run_id):
             return None
-        reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=_ABSENT)
+        reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=_ABSENT, sure=True)
         return None if reply.status == 404 else self._read("a flow run", reply.data, parse_flow_run)
 
     async def history(self, run_id: str) -> list[ApiState]:
         """Every state the run has had, the oldest first; none when it does not exist (any more)."""
         if not _is_uuid(run_id):
             return []
-        reply = await self._transport.request("GET", f"/flow_run_states/?flow_run_id={run_id}", values=_ABSENT)
+        path = f"/flow_run_states/?flow_run_id={run_id}"
+        reply = await self._transport.request("GET", path, values=_ABSENT, sure=True)
         if reply.status == 404:
             return []
         return self._read("a flow run's states", reply.data, lambda data: [parse_state(state) for state in data])
@@ -172,7 +170,7 @@ class PrefectApi:
         for ids in _pages(run_ids):
             chosen = {"id": {"any_": ids}, "state": {"type": {"any_": types}}}
             body = {"flow_runs": chosen, "limit": PAGE}
-            found += self._runs(await self._transport.request("POST", "/flow_runs/filter", body=body))
+            found += self._runs(await self._transport.request("POST", "/flow_runs/filter", body=body, sure=True))
         return found
 
     async def create_run(
@@ -240,7 +238,7 @@ class PrefectApi:
         found: list[DeploymentInfo] = []
         for page in _pages(ids):
             body = {"deployments": {"id": {"any_": page}}, "limit": PAGE}
-            reply = await self._transport.request("POST", "/deployments/filter", body=body)
+            reply = await self._transport.request("POST", "/deployments/filter", body=body, sure=True)
             found += self._read("deployments", reply.data, lambda data: parse_each(data, parse_deployment)[0])
         return found
 
@@ -280,12 +278,11 @@ class PrefectApi:
 
     def _read(self, what: str, data: Json, parse: Callable[[Json], T]) -> T:
         try:
-            return parse(data)
+            found = parse(data)
         except (Unreadable, KeyError, TypeError) as error:
-            raise self._unreadable(what, str(error)) from None
-
-    def _unreadable(self, what: str, why: str) -> ApiAway:
-        return ApiAway(f"cannot read {what} as Prefect sent it: {why}", answered=True)
+            raise self._transport.misunderstood(what, str(error)) from None
+        self._transport.understood(what)
+        return found
 
 
 def _answer(data: Json, proposed: StateType, transition_id: str) -> Answer:
@@ -303,6 +300,12 @@ def _answer(data: Json, proposed: StateType, transition_id: str) -> Answer:
         reason=reason if isinstance(reason, str) else None,
         wait_s=float(delay) if data["status"] == "WAIT" and isinstance(delay, int | float) else None,
     )
+
+
+def _text(data: Json) -> str:
+    if not isinstance(data, str):
+        raise Unreadable("it is no text")
+    return data
 
 
 def _pages(ids: Sequence[str]) -> Iterator[list[str]]:

@@ -93,9 +93,12 @@ class Transport:
         await self._pool.renew()
 
     async def request(
-        self, method: str, path: str, *, body: Json = None, values: frozenset[int] = frozenset()
+        self, method: str, path: str, *, body: Json = None, values: frozenset[int] = frozenset(), sure: bool = False
     ) -> Reply:
-        """Ask once. A status among `values` is an answer as good as a 2xx; any other failure raises ApiError."""
+        """Ask once. A status among `values` is an answer as good as a 2xx; any other failure raises ApiError.
+
+        `sure`: nothing about this request can be wrong, so a server that rejects it is in trouble itself.
+        """
         asked = f"{method} {path.partition('?')[0]}"
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
@@ -104,13 +107,13 @@ class Transport:
                 # back, after which neither this timeout nor a TaskGroup of the caller's could tell who was cancelled.
                 raw = await asyncio.create_task(self._changed(method, path, content), name=asked)
         except ApiDenied as error:  # the credentials cannot be read
-            self._book.degraded(str(error))
+            self._book.degraded(_kind(asked), str(error))
             raise
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError) as error:
             # `from None`: the chain of an httpx exception may quote a header.
             raise await self._broken(error) from None
         self._failures = 0
-        return self._judged(asked, raw, values)
+        return self._judged(asked, raw, values, sure)
 
     # --- asking: CSRF around credentials around redirects around one exchange ------------------------------
 
@@ -192,14 +195,26 @@ class Transport:
         self._book.unreachable(words)
         return ApiAway(f"cannot reach Prefect at {self._shown}: {words}")
 
-    def _judged(self, asked: str, raw: _Raw, values: frozenset[int]) -> Reply:
+    def _judged(self, asked: str, raw: _Raw, values: frozenset[int], sure: bool) -> Reply:
         error = self._failure(asked, raw, values)
+        if isinstance(error, ApiRejected) and sure:
+            error = self._away(asked, raw, f"HTTP {raw.status} from {asked}", server_words(raw.data))
         if error is None:
-            self._book.ok()
+            self._book.ok(_kind(asked))
             return Reply(raw.status, raw.data)
         if isinstance(error, ApiRejected):
-            self._book.ok()  # the API is well; it is this request that is not
+            self._book.ok(_kind(asked))  # the API is well; it is this request that is not
         raise error
+
+    def understood(self, what: str) -> None:
+        """An answer could be read."""
+        self._book.ok(what)
+
+    def misunderstood(self, what: str, why: str) -> ApiAway:
+        """An answer is none of Prefect's, whatever its status says: a portal or a proxy may have made it."""
+        words = f"cannot read {what} as Prefect sent it: {why}"
+        self._book.degraded(what, f"{words}; {_IS_URL_RIGHT}")
+        return ApiAway(words, answered=True)
 
     def _failure(self, asked: str, raw: _Raw, values: frozenset[int]) -> ApiError | None:
         status = raw.status
@@ -221,7 +236,7 @@ class Transport:
 
     def _away(self, asked: str, raw: _Raw, what: str, why: str) -> ApiAway:
         words = f"{what}: {why}" if why else what
-        self._book.degraded(_UUID.sub("{id}", words))
+        self._book.degraded(_kind(asked), _UUID.sub("{id}", words))
         return ApiAway(
             f"cannot use Prefect at {self._shown}: {words}",
             answered=True,
@@ -235,8 +250,13 @@ class Transport:
         else:
             why = server_words(raw.data)
             detail = f"403: {who} may not {_UUID.sub('{id}', asked)}" + (f" ({why})" if why else "")
-        self._book.degraded(detail)
+        self._book.degraded(_kind(asked), detail)
         return ApiDenied(f"cannot use Prefect at {self._shown}: {detail}")
+
+
+def _kind(asked: str) -> str:
+    """What this request has in common with those about other runs."""
+    return _UUID.sub("{id}", asked)
 
 
 def _no_such_route(raw: _Raw) -> bool:

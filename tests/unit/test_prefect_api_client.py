@@ -17,7 +17,7 @@ import pytest
 from fakes.fake_prefect import FakePrefect
 
 from runnerd.errors import ApiAway, ApiDenied
-from runnerd.model import ApiCondition, ApiSettings, StateType, Verdict
+from runnerd.model import ApiCondition, ApiHealth, ApiSettings, StateType, Verdict
 from runnerd.prefect_api.answers import ClaimOutcome, Refused
 from runnerd.prefect_api.client import PAGE, PrefectApi
 from runnerd.prefect_api.credentials import Credentials, credential_files
@@ -242,6 +242,34 @@ def test_a_key_that_is_rotated_in_its_file_heals(tmp_path: Path) -> None:
         key.write_text("new")
         assert (await api.server()).major == 3
         assert api.health.condition is ApiCondition.OK
+        await api.close()
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("answer", [{}, [], {"login": "please"}, "hello", 5, None, [5], {"status": []}])
+def test_answers_that_are_json_and_not_prefect_s(answer: Any) -> None:
+    """A portal that says 200 to everything: the health says what is going on, and says so until it is over."""
+    fake = FakePrefect(major=3)
+    told: list[ApiHealth] = []
+
+    async def use() -> None:
+        api = PrefectApi(
+            url="http://fake.test/api",
+            credentials=Credentials,
+            headers={},
+            timeout_s=30,
+            now=lambda: NOW,
+            client=httpx.AsyncClient(transport=fake.transport()),
+            on_health=told.append,
+        )
+        await api.server()
+        fake.trouble("/flow_runs", status=200, body=answer, times=10**9)
+        for _ in range(3):
+            with pytest.raises(ApiAway, match="as Prefect sent it"):
+                await api.propose(str(uuid.uuid4()), Verdict(type=StateType.PENDING), transition_id=str(uuid.uuid4()))
+        assert [health.condition for health in told[:2]] == [ApiCondition.OK, ApiCondition.DEGRADED]
+        assert "is api.url right?" in api.health.detail
         await api.close()
 
     asyncio.run(use())

@@ -17,6 +17,7 @@ from runnerd.errors import ApiAway, ApiDenied, ApiError, ApiRejected
 from runnerd.model import ApiCondition, ApiHealth
 from runnerd.prefect_api import transport as transport_module
 from runnerd.prefect_api.credentials import Credentials
+from runnerd.prefect_api.health import STALE
 from runnerd.prefect_api.pool import open_client
 from runnerd.prefect_api.transport import RENEW_AFTER_FAILURES, Reply, Transport
 
@@ -755,6 +756,44 @@ def test_health_moves_since_only_with_the_condition() -> None:
         "HTTP 500 from GET /x",
         "no connection",
     ]
+
+
+def test_what_fails_is_not_made_good_by_something_else() -> None:
+    """An API that can be read and not written to is not well, however often it is polled."""
+    other = "7a1f3c0e-0d1b-4b41-9f3e-2b8a3f8e4c22"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(503 if request.method == "POST" and broken else 200, json={})
+
+    broken = True
+    rig = Rig(answer)
+    for _ in range(10):
+        rig.ask("GET", "/poll")
+        rig.fail(ApiAway, "POST", f"/flow_runs/{RUN}/set_state", body={})
+        rig.clock.at += timedelta(seconds=30)
+    assert [health.condition.value for health in rig.told] == ["ok", "degraded"]
+    assert rig.detail == "HTTP 503 from POST /flow_runs/{id}/set_state"
+    broken = False
+    rig.ask("POST", f"/flow_runs/{other}/set_state", body={})
+    assert rig.condition is ApiCondition.OK
+
+
+def test_what_failed_and_is_not_asked_for_any_more_is_forgotten() -> None:
+    rig = Rig(lambda request: httpx.Response(200 if request.method == "GET" else 503, json={}))
+    rig.fail(ApiAway, "POST", "/x", body={})
+    rig.ask("GET", "/poll")
+    assert rig.condition is ApiCondition.DEGRADED
+    rig.clock.at += STALE
+    rig.ask("GET", "/poll")
+    assert rig.condition is ApiCondition.OK
+
+
+def test_a_request_that_cannot_be_wrong_is_not_rejected_but_in_vain() -> None:
+    for status in (400, 404, 409, 413, 418, 422):
+        rig = Rig(says(status, {"detail": "no such thing"}))
+        error = rig.fail(ApiAway, "POST", "/deployments/get_scheduled_flow_runs", body={}, sure=True)
+        assert f"HTTP {status} from POST /deployments/get_scheduled_flow_runs: no such thing" in str(error)
+        assert rig.condition is ApiCondition.DEGRADED
 
 
 def test_the_epoch_grows_with_each_trouble() -> None:
