@@ -188,7 +188,7 @@ def _left(facts: RoundFacts) -> Iterator[str]:
 
 def _unexpected(facts: RoundFacts) -> Iterator[str]:
     for one in facts.exceptions:
-        full = facts.plan.fills_disk and "JournalError" in one
+        full = facts.plan.fills_disk and ("JournalError" in one or "disk is full" in one)
         refused = facts.plan.refuses and "ApiRejected" in one
         if not full and not refused:
             yield one
