@@ -134,7 +134,7 @@ class Journal:
     def _trouble(self, error: sqlite3.Error, verb: str) -> JournalError:
         """Note it, and say so in the log when it is news."""
         what = f"cannot {verb} the journal {self._path}: {error}"
-        problem = f"{what}{what_to_do(error)}; {_MEANWHILE}"
+        problem = f"{what}{what_to_do(error, self._path)}; {_MEANWHILE}"
         # Once damage was found its words stay: whatever follows from it, a restart is what helps.
         if problem != self.problem and not self._damaged:
             self.problem = problem

@@ -43,6 +43,7 @@ PRAGMA wal_autocheckpoint = 256;
 PRAGMA journal_size_limit = 1048576;
 """
 _SMALLEST = 512  # bytes a database has at least
+_SMALLEST_ROOM = 65536
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PLACE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
@@ -66,7 +67,7 @@ def open_file(path: str, *, at: datetime) -> OpenFile:
         aside = _move_aside(path, at)
         return OpenFile(db=_connect(path), moved_aside=aside, why=why, salvaged=tuple(_salvage(aside)))
     except (sqlite3.Error, OSError) as error:
-        raise JournalError(f"cannot open the journal {path}: {error}{what_to_do(error)}") from error
+        raise JournalError(f"cannot open the journal {path}: {error}{what_to_do(error, path)}") from error
 
 
 def is_damage(error: Exception) -> bool:
@@ -74,18 +75,27 @@ def is_damage(error: Exception) -> bool:
     return _code(error) in _DAMAGE
 
 
-def what_to_do(error: Exception) -> str:
+def what_to_do(error: Exception, path: str) -> str:
     """What an administrator is to do about it, to be put behind the words of the error."""
     code = _code(error)
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return "; make room on its disk"
     if code in _DAMAGE:
         return "; restart runnerd: it moves the file aside and takes over what runs"
     if code in _PLACE or isinstance(error, OSError):
         return "; runnerd must be able to write to it and in its directory"
     if code == sqlite3.SQLITE_IOERR:
-        return "; is its disk full, read-only or failing? df and dmesg tell"
+        return "; is its disk read-only or failing? dmesg tells"
     return ""
+
+
+def _is_full(path: str) -> bool:
+    """Whether there is too little room left: SQLite calls it an I/O error where it makes a file anew."""
+    try:
+        disk = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _SMALLEST_ROOM
 
 
 def _code(error: Exception) -> int:

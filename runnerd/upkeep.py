@@ -28,7 +28,7 @@ _STATUS_S = 5.0
 _MEMORIES_KEPT = timedelta(days=90)
 _TRIAL_S = 5.0
 _PRUNE_S = 3600.0
-_PRUNE_SLICE = 200  # some 20 ms without a turn for anybody else
+_PRUNE_SLICE = 100  # some 20 ms without a turn for anybody else
 
 
 async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, log: Log) -> None:

@@ -133,6 +133,12 @@ def test_a_damaged_file_that_cannot_be_moved_is_left(tmp_path: Path) -> None:
     assert path.read_bytes() == b"garbage " * 1000
 
 
+def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(JournalError, match=r"cannot open the journal .*unable to open database file; runnerd must be"):
+        Journal(path=str(tmp_path / "state" / "journal.db"), now=lambda: NOON)
+
+
 def test_a_directory_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "journal.db").mkdir()
     with pytest.raises(JournalError, match=r"cannot open the journal .*disk I/O error; is its disk"):
@@ -217,20 +223,37 @@ def test_other_words_do_not_cover_up_damage(written: Path) -> None:
         assert "malformed" in (journal.problem or "")
 
 
+@contextlib.contextmanager
+def no_file_may_grow() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_trouble_where_even_the_directory_has_gone(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with opened(tmp_path / "state" / "journal.db") as journal:
+        (tmp_path / "state").rename(tmp_path / "elsewhere")
+        with no_file_may_grow(), pytest.raises(JournalError, match="cannot write the journal"):
+            for number in range(100):
+                journal.save(running(f"r-{number}"), "started")
+        assert "is its disk read-only or failing?" in (journal.problem or "")
+        (tmp_path / "elsewhere").rename(tmp_path / "state")
+
+
 def test_a_file_that_may_not_grow_is_trouble_in_words(tmp_path: Path) -> None:
     lines = LogLines()
     with opened(tmp_path / "journal.db", lines) as journal:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, hard))
-        try:
+        with no_file_may_grow():
             with pytest.raises(JournalError, match="cannot write the journal"):
                 for number in range(100):
                     journal.save(running(f"r-{number}"), "started")
             with pytest.raises(JournalError):
                 journal.save(a_record("new"), "claiming")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert "is its disk full, read-only or failing? df and dmesg tell; nothing new is" in (journal.problem or "")
+        assert "is its disk read-only or failing? dmesg tells; nothing new is" in (journal.problem or "")
         assert lines.events("error") == ["journal trouble"]
         journal.try_again()
         journal.try_again()

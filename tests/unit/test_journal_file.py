@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -162,3 +164,59 @@ def test_a_full_disk_and_room_again(tiny_disk: Path) -> None:
     assert journal.problem is None
     assert len(journal.unfinished()) == saved + 1
     journal.close()
+
+
+def test_full_without_a_disk_that_is(journal: Journal) -> None:
+    """As the tests above, for those who may not mount anything."""
+    journal.save(a_record("r-1"), "x")
+    journal._db.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(JournalError, match="disk is full"):
+        for number in range(100):
+            journal.save(a_record(f"r-{number}", words="w" * 3000), "x")
+    assert "disk is full; make room on its disk; nothing new is claimed" in (journal.problem or "")
+    journal._db.execute("PRAGMA max_page_count = 1000000")
+    journal.save(a_record("after"), "claiming")
+    assert journal.problem is None
+
+
+@pytest.fixture
+def failing_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that becomes read-only by `mount -o remount,abort`, as one does that has met an error."""
+    disk, image = tmp_path / "disk", tmp_path / "image"
+    disk.mkdir()
+    image.write_bytes(b"\0" * 16 * 2**20)
+    make = ["mkfs.ext4", "-q", str(image)]
+    if os.geteuid() != 0 or shutil.which(make[0]) is None or subprocess.run(make, check=False).returncode != 0:
+        pytest.skip("a file system in a file takes root and mkfs.ext4")
+    if mount("-o", "loop", str(image), str(disk)) != 0:
+        pytest.skip("there are no loop devices")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_becomes_read_only(failing_disk: Path) -> None:
+    with contextlib.closing(open_at(failing_disk)) as journal:
+        journal.save(a_record("r-1"), "x")
+        assert mount("-o", "remount,abort", str(failing_disk)) == 0
+        with pytest.raises(JournalError, match="cannot write the journal"):
+            journal.save(a_record("r-2"), "x")
+        assert "is its disk read-only or failing? dmesg tells" in (journal.problem or "")
+        with pytest.raises(JournalError):
+            journal.try_again()
+        assert ids(journal.unfinished()) == ["r-1"]
+
+
+def test_a_full_disk_at_the_start(tiny_disk: Path) -> None:
+    with contextlib.closing(open_at(tiny_disk)) as journal:
+        journal.save(a_record("r-1"), "x")
+    filler = tiny_disk / "filler"
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"\0" * 4096):
+            pass
+    with pytest.raises(JournalError, match=r"cannot open the journal .*; make room on its disk"):
+        open_at(tiny_disk)
+    filler.unlink()
+    with contextlib.closing(open_at(tiny_disk)) as journal:
+        assert (journal.moved_aside, ids(journal.unfinished())) == (None, ["r-1"])

@@ -157,7 +157,7 @@ def test_many_runs_are_forgotten_in_slices(tmp_path: Path) -> None:
         await prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
         counting.cancel()
         assert journal.history() == []
-        assert len(set(journal.forgetting)) == 3
+        assert len(set(journal.forgetting)) == 5
         journal.close()
 
     asyncio.run(go())
