@@ -176,8 +176,8 @@ AWAY_S = 8.0
 
 @pytest.mark.parametrize(
     ("pair", "fault"),
-    [("prefect2", None), ("prefect3", hang()), ("prefect3", answer(503))],
-    ids=["refused", "hang", "503"],
+    [("prefect3", hang()), ("prefect3", answer(503)), ("prefect2", None)],  # hosts are made once, in this order
+    ids=["hang", "503", "refused"],
     indirect=["pair"],
 )
 def test_what_happens_meanwhile_is_told_afterwards(pair: tuple[Host, FaultProxy], fault: Fault | None) -> None:
