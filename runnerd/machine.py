@@ -73,6 +73,9 @@ _TABLE: dict[tuple[Phase, Event], Phase] = {
 }
 
 
+CLAIM_UNKNOWN = ""  # the transition id of a run whose claim went with a lost journal
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """All we know of one run on this host; what the journal keeps.
@@ -185,7 +188,8 @@ def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: da
 
 def _taken_over(record: RunRecord, state: ApiState) -> bool:
     """Somebody else's claim: our process rescheduled the run and another host has taken it since."""
-    return state.type is StateType.PENDING and state.transition_id not in (None, record.transition_id)
+    ours = (None, record.transition_id)
+    return state.type is StateType.PENDING and record.transition_id != CLAIM_UNKNOWN and state.transition_id not in ours
 
 
 def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) -> Decision:

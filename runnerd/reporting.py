@@ -10,7 +10,6 @@ import asyncio
 import uuid
 from dataclasses import replace
 
-from runnerd.errors import ApiRejected
 from runnerd.hooks import run_hooks
 from runnerd.machine import Event, RunRecord, Settlement, advance, hook_due, settle
 from runnerd.model import ApiState, FlowRun, Verdict
@@ -35,7 +34,7 @@ class Reporter:
         if self._record.hook is not None:
             return await self._run_hooks()
         for _ in range(_PROPOSALS):
-            found = await self._kept.insist(lambda: self._tools.api.read_run(self._record.id))
+            found = await self._kept.tell(lambda: self._tools.api.read_run(self._record.id))
             state = found.state if found is not None else None
             self._learn(found)
             decision = settle(self._record, state, then=self._tools.then(), now=self._tools.now())
@@ -58,13 +57,9 @@ class Reporter:
         # that whoever finds it told knows who did.
         transition_id = str(uuid.uuid4())
         self._kept.save(replace(self._record, verdict_id=transition_id), f"telling {verdict.name or verdict.type}")
-        try:
-            answer = await self._kept.insist(
-                lambda: self._tools.api.propose(self._record.id, verdict, transition_id=transition_id)
-            )
-        except ApiRejected as error:
-            self._tools.log.error("the API rejects the verdict", run=self._record.id, why=str(error))
-            return False
+        answer = await self._kept.tell(
+            lambda: self._tools.api.propose(self._record.id, verdict, transition_id=transition_id)
+        )
         if answer.gone:
             self._end(None)
         elif answer.accepted:

@@ -17,7 +17,7 @@ from runnerd.errors import ApiError, ApiRejected, SpawnerError
 from runnerd.launch import hooks_key
 from runnerd.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.model import Exit, LaunchSpec, StateType, Verdict
-from runnerd.prefect_api.answers import ClaimOutcome
+from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.reporting import Reporter
 from runnerd.spawner.protocol import Record
 from runnerd.tools import Kept, Tools
@@ -86,12 +86,16 @@ class Run:
         self.done.set()
 
     async def _claim(self) -> None:
+        def ask() -> Awaitable[Claim]:
+            return claim_if_free(self._tools.api, self.record, at_any_cost=self._at_any_cost)
+
         try:
-            claim = await self._kept.insist(
-                lambda: claim_if_free(self._tools.api, self.record, at_any_cost=self._at_any_cost)
-            )
+            claim = await self._kept.insist(ask)
         except ApiRejected as error:
-            return self._lose(str(error))
+            if self.record.intent is not Intent.CANCEL:
+                return self._lose(str(error))
+            # Its end was asked for here, and answered with yes: left to the next offer it would run after all.
+            claim = await self._kept.tell(ask)
         if claim.outcome is ClaimOutcome.WON:
             if claim.state is not None and claim.state.type is StateType.CANCELLING:
                 self.stop(Intent.CANCEL, announce=False)

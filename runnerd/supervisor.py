@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from runnerd.errors import JournalError
 from runnerd.limits import Bucket, Caps, Claimant, admit
-from runnerd.machine import Intent, Phase, RunRecord
+from runnerd.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
 from runnerd.model import FlowRun
 from runnerd.registry import Registry
 from runnerd.run import Run
@@ -124,7 +124,7 @@ class Supervisor:
         """A flow run the spawner has and the journal has not: settle it all the same."""
         record = RunRecord(
             id=seen.key, name=seen.key, deployment_id=None, deployment="?", flow="?", phase=Phase.RUNNING,
-            transition_id=str(uuid.uuid4()), created_at=seen.started_at or datetime.now(UTC), attempt=seen.attempt,
+            transition_id=CLAIM_UNKNOWN, created_at=seen.started_at or datetime.now(UTC), attempt=seen.attempt,
             identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at,
         )  # fmt: skip
         self._tools.log.warning("adopted a run the journal does not know", run=seen.key)
@@ -215,6 +215,10 @@ class Supervisor:
             try:
                 await run.live()
                 break
+            except JournalError as error:
+                # It goes on when there is room again; meanwhile its process does, and `status` says why.
+                self._tools.log.error("a run waits for the journal", run=run.record.id, why=str(error))
+                delay_s = _REVIVE_FIRST_S
             except Exception:
                 # A TaskGroup would otherwise cancel every other run. It is taken up again in the phase it is in.
                 self.contained += 1

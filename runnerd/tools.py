@@ -5,6 +5,7 @@ Invariant: a change is on disk before anything acts on it, so that a successor f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from runnerd.backoff import Backoff, persist
 from runnerd.claiming import ClaimApi
+from runnerd.errors import ApiRejected
 from runnerd.hooks import HookLauncher
 from runnerd.journal import Journal
 from runnerd.link import SpawnerLink
@@ -21,6 +23,8 @@ from runnerd.model import LaunchSpec, StopThen, Verdict
 from runnerd.prefect_api.answers import Answer
 
 T = TypeVar("T")
+_REFUSED_FIRST_S = 2.0
+_REFUSED_CAP_S = 300.0
 
 
 class FlowRunApi(ClaimApi, Protocol):
@@ -85,6 +89,22 @@ class Kept:
         self._tools.journal.withdraw(self.record.id, before)
         self.record = advance(self.record, Event.CLAIM_LOST)
         self._tools.changed(self.record)
+
+    async def tell(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer, also where the API calls the request itself wrong.
+
+        For what must not be lost: a proxy, or a server in the middle of its upgrade, refuses for a while only.
+        """
+        delay_s = _REFUSED_FIRST_S
+        while True:
+            try:
+                return await self.insist(request)
+            except ApiRejected as error:
+                if delay_s == _REFUSED_FIRST_S:
+                    why = "the API refuses what it has to be told; it is told again"
+                    self._tools.log.error(why, run=self.record.id, why=str(error))
+            await asyncio.sleep(delay_s)
+            delay_s = min(_REFUSED_CAP_S, delay_s * 2)
 
     async def insist(self, request: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer. Raises ApiRejected when the request itself is wrong."""

@@ -265,15 +265,38 @@ def test_a_lost_answer_to_a_report_is_not_told_twice(tmp_path: Path) -> None:
     jumploop.run(go())
 
 
-def test_an_api_that_keeps_rejecting_the_verdict_is_given_up_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [409, 422])
+def test_an_api_that_calls_the_verdict_wrong_is_told_until_it_takes_it(tmp_path: Path, status: int) -> None:
+    """As a proxy does for a while: nothing is lost by it, and it is said once."""
+
     async def go() -> None:
         async with fake_engine(tmp_path) as (engine, spawner):
             run_id = await start(engine)
-            engine.prefect.trouble("set_state", status=422, times=1000)
+            engine.prefect.trouble("set_state", status=status, times=100_000)
             spawner.exit(run_id, code=1)
-            record = await engine.until_done(run_id)
-            assert (record.phase, record.api_state) == (Phase.DONE, None)
-            assert engine.lines.events("error")[-1] == "the API keeps refusing the verdict"
+            await asyncio.sleep(7200.0)
+            assert engine.phase(run_id) == "reporting"
+            asked = engine.prefect.asked.count(f"POST /flow_runs/{run_id}/set_state")
+            assert 20 < asked < 60, "later each time, up to five minutes"
+            engine.prefect.troubles.clear()
+            assert (await engine.until_done(run_id)).api_state is StateType.CRASHED
+            assert len(engine.lines.events("error")) == 1
+
+    jumploop.run(go())
+
+
+def test_a_cancel_while_it_is_claimed_is_not_lost_with_the_claim(tmp_path: Path) -> None:
+    """The claim is refused, and the run would be on offer again: whoever asked for its end here was told yes."""
+
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, spawner):
+            run_id = engine.add_run(engine.deploy())
+            engine.prefect.trouble("set_state", status=409, times=3)
+            engine.offer(run_id)
+            engine.supervisor.cancel([run_id])
+            await engine.supervisor.emptied.wait()
+            assert engine.prefect.state_of(run_id) == "CANCELLED"
+            assert spawner.started == []
 
     jumploop.run(go())
 
