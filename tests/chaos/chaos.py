@@ -145,8 +145,12 @@ def main() -> int:
         steps = Steps(chaos=chaos, majors=majors, only=args.only).play() if args.steps else iter(())
         rounds = _rounds(chaos, args, majors)
         # In turn, so that a time that is too short for all of either has its share of both.
-        for _ in zip_longest(steps, rounds):
-            pass
+        try:
+            for _ in zip_longest(steps, rounds):
+                pass
+        except (KeyboardInterrupt, SystemExit):
+            print("told to end")
+            return chaos.report() or 130
         return chaos.report()
 
 
