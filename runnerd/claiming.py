@@ -32,17 +32,23 @@ async def claim_if_free(api: ClaimApi, record: RunRecord, *, at_any_cost: bool) 
     found = None if at_any_cost else await api.read_run(record.id)
     state = found.state if found is not None else None
     if state is not None and state.transition_id != record.transition_id:
-        if state.type is StateType.CANCELLING and await _was_ours(api, record):
+        if await _cancelled_since(api, record, state):
             return Claim(outcome=ClaimOutcome.WON, state=state)
         if state.type is not StateType.SCHEDULED:
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
         if record.intent is Intent.EVICT:  # stop.then is for runs that were ours
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason="the host was stopped before")
-    return await api.claim(record.id, transition_id=record.transition_id)
+    claim = await api.claim(record.id, transition_id=record.transition_id)
+    # It may also be cancelled between a look that found it ours and the claim's repetition.
+    if claim.outcome is ClaimOutcome.LOST and await _cancelled_since(api, record, claim.state):
+        return Claim(outcome=ClaimOutcome.WON, state=claim.state)
+    return claim
 
 
-async def _was_ours(api: ClaimApi, record: RunRecord) -> bool:
-    """Whether the server gave us the run and the answer was lost. Nobody else would end it then."""
+async def _cancelled_since(api: ClaimApi, record: RunRecord, state: ApiState | None) -> bool:
+    """Whether the server gave us the run, the answer was lost, and it is to be ended now. Nobody else would end it."""
+    if state is None or state.type is not StateType.CANCELLING:
+        return False
     history = await api.history(record.id)
     claims = [state for state in history if state.type is StateType.PENDING]
     return bool(claims) and claims[-1].transition_id == record.transition_id

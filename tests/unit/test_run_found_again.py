@@ -8,9 +8,10 @@ from pathlib import Path
 
 import jumploop
 import pytest
-from engine_kit import fake_engine, left_behind, resume, running, start
+from engine_kit import Interfering, fake_engine, left_behind, resume, running, start
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import FakeSpawner
+from nouns_kit import fake_api
 
 from runnerd.machine import Phase, RunRecord
 from runnerd.model import StateType
@@ -114,6 +115,22 @@ def test_a_claim_without_an_answer_on_a_run_that_is_cancelled_since(tmp_path: Pa
             engine.prefect.troubles.clear()
             record = await engine.until_done(run_id)
             assert (record.api_state, record.words) == (StateType.CANCELLED, "cancelled before it started")
+            assert spawner.started == []
+
+    jumploop.run(go())
+
+
+def test_cancelled_between_a_look_that_finds_it_ours_and_the_claim_s_repetition(tmp_path: Path) -> None:
+    async def go() -> None:
+        prefect = FakePrefect(major=2)
+        api = Interfering(fake_api(prefect), prefect, [("CANCELLING", None)])
+        async with fake_engine(tmp_path, prefect=prefect, run_api=api) as (engine, spawner):
+            run_id = engine.add_run(engine.deploy())
+            prefect.trouble("set_state", after=True, times=1)
+            engine.offer(run_id)
+            record = await engine.until_done(run_id)
+            assert (record.api_state, record.words) == (StateType.CANCELLED, "cancelled before it started")
+            assert prefect.history[run_id] == ["Scheduled", "Pending", "Cancelling", "Cancelled"]
             assert spawner.started == []
 
     jumploop.run(go())
