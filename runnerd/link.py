@@ -15,7 +15,7 @@ from runnerd.errors import SpawnerError
 from runnerd.logs import Log
 from runnerd.model import LaunchSpec
 from runnerd.spawner.client import SpawnerClient
-from runnerd.spawner.protocol import Record
+from runnerd.spawner.protocol import Hello, Record
 from runnerd.words import exit_words
 
 T = TypeVar("T")
@@ -52,6 +52,11 @@ class SpawnerLink:
     @property
     def connected(self) -> bool:
         return self._up.is_set()
+
+    @property
+    def hello(self) -> Hello | None:
+        """What the spawner said of itself; None while not connected."""
+        return self._client.hello if self._client is not None and self.connected else None
 
     def record(self, key: str, attempt: int) -> Record | None:
         """What the spawner last said of this attempt; None where it never heard of it."""

@@ -16,7 +16,14 @@ from collections.abc import Callable
 from runnerd.errors import SpawnerError
 from runnerd.model import Json, LaunchSpec
 from runnerd.spawner import __file__ as _package_file
-from runnerd.spawner.protocol import MAX_ANSWER_BYTES, Record, record_from_json, spec_to_json
+from runnerd.spawner.protocol import (
+    MAX_ANSWER_BYTES,
+    Hello,
+    Record,
+    hello_from_json,
+    record_from_json,
+    spec_to_json,
+)
 
 _READ_ERRORS = (OSError, EOFError, ValueError)
 
@@ -44,8 +51,7 @@ class SpawnerClient:
         self._reading: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[Json]] = {}
         self._last_id = 0
-        self.spawner_version: str | None = None
-        self.spawner_pid: int | None = None
+        self.hello: Hello | None = None  # of the connection, or of the last one
 
     async def connect(self) -> list[Record]:
         """The records the spawner has. SpawnerError when it is not there or turns us away."""
@@ -74,7 +80,7 @@ class SpawnerClient:
         hello = json.loads(line)
         if "error" in hello:
             raise SpawnerError(f"cannot use the spawner: {hello['error']['message']}", refused=True)
-        self.spawner_version, self.spawner_pid = hello.get("version"), hello.get("pid")
+        self.hello = hello_from_json(hello)
         return [record_from_json(record) for record in hello.get("records", [])]
 
     async def spawn(self, spec: LaunchSpec) -> Record:

@@ -6,6 +6,7 @@ Both are a help that is not there everywhere, so nothing here raises: what fails
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Iterable
 
@@ -27,6 +28,11 @@ class Kernel:
         cgroups = Cgroups.take()
         log(f"runs get cgroups in {cgroups.root}" if cgroups.why is None else f"runs get no cgroups: {cgroups.why}")
         return cls(cgroups=cgroups, kernel_log=KernelLog.open())
+
+    def limits(self) -> dict[str, object]:
+        """By what a run is kept to its limits, and why not all by its cgroup: as `protocol.Hello` has it."""
+        limits = {"memory_max": "rlimit", "cpu_quota": None, "tasks_max": "rlimit" if os.geteuid() == 0 else None}
+        return {"limits": limits, "why": self._cgroups.why or "no controller is enabled in the spawner's own cgroup"}
 
     def note(self, run: Run) -> None:
         """Before its record is written: from where on the kernel's log may be about it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +29,11 @@ EX_OSERR = 71
 EX_TEMPFAIL = 75
 
 USAGE = """\
-usage: runnerd-spawner --socket PATH --runtime-dir DIR [--owner UID] [--exit-when-idle] [--background --log FILE]
+usage: runnerd-spawner --socket PATH --runtime-dir DIR [--owner USER] [--exit-when-idle] [--background --log FILE]
 
   --socket PATH       the Unix socket to serve
   --runtime-dir DIR   where the records of runs are kept
-  --owner UID         who besides root may speak to it, and owns the runs' output files
+  --owner USER        who, by name or number, besides root may speak to it, and owns the runs' output files
   --exit-when-idle    exit when no run lives and nobody is connected
   --background        return when the socket is served; what it says from then on goes to --log FILE
 """
@@ -66,16 +67,22 @@ class Options:
         self.background = "--background" in switches
         self.log = _path(values, "--log") if self.background else None
         self.exit_when_idle = "--exit-when-idle" in switches
-        owner = values.get("--owner")
-        if owner is not None and not owner.isdecimal():
-            raise Failed(f"--owner must be a numeric user id, not {owner!r}", EX_USAGE)
-        self.owner = None if owner is None else int(owner)
+        self.owner = _user_id(values["--owner"]) if "--owner" in values else None
 
 
 def _path(values: dict[str, str], name: str) -> str:
     if not values.get(name):
         raise Failed(f"{name} is missing\n{USAGE}", EX_USAGE)
     return os.path.abspath(values[name])
+
+
+def _user_id(user: str) -> int:
+    if user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        raise Failed(f"cannot use --owner: there is no user {user!r}", EX_USAGE) from None
 
 
 def main(arguments: Sequence[str], *, store: Callable[[str], RecordStore] = RecordStore) -> int:
@@ -160,7 +167,7 @@ def serve(
         ready()
     except OSError as error:
         raise Failed(f"cannot serve {options.socket}: {error.strerror or error}", EX_OSERR) from None
-    requests = Requests(runs)
+    requests = Requests(runs, limits=kernel.limits)
     server.listen(listener, answer=requests.do, hello=requests.hello)
     log(f"serving {options.socket} with {runs.live} live runs")
     if options.exit_when_idle:

@@ -21,6 +21,21 @@ MAX_ANSWER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What a spawner says of itself.
+
+    `limits` tells by what it keeps a run to its memory_max, cpu_quota and tasks_max: "cgroup" (the run as a whole),
+    "rlimit" (each process by itself, or the user's together), None (not at all); empty from one that does not say.
+    `why` is why not all of them are kept by cgroup, None where they are.
+    """
+
+    version: str
+    pid: int
+    limits: Mapping[str, str | None]
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartError:
     """Why a run could not start: the stage of its set-up and one sentence for an administrator."""
 
@@ -72,6 +87,19 @@ def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
         "stop_signal": spec.stop_signal,
         "stop_timeout_s": spec.stop_timeout_s,
     }
+
+
+def hello_from_json(value: Json) -> Hello:
+    """Raises SpawnerError when it is none. An older spawner says nothing of limits."""
+    try:
+        limits = {str(name): None if by is None else str(by) for name, by in (value.get("limits") or {}).items()}
+        why = value.get("why")
+        return Hello(
+            version=str(value["version"]), pid=int(value["pid"]), limits=limits, why=None if why is None else str(why)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        message = f"cannot read the spawner's hello: {type(error).__name__}: {error}"
+        raise SpawnerError(message) from error
 
 
 def record_from_json(value: Json) -> Record:

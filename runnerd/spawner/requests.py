@@ -16,8 +16,9 @@ Reply = Callable[[object], None]
 
 
 class Requests:
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, *, limits: Callable[[], dict[str, object]]) -> None:
         self._runs = runs
+        self._limits = limits  # what `Kernel.limits` gives
         self._since = time.monotonic()
         self._verbs: dict[str, Callable[[Fields, Reply], None]] = {
             "ping": self._ping,
@@ -36,7 +37,8 @@ class Requests:
         verb(request, reply)
 
     def hello(self) -> dict[str, object]:
-        return {"event": "hello", "version": __version__, "pid": os.getpid(), "records": self._records()}
+        told = {"event": "hello", "version": __version__, "pid": os.getpid(), **self._limits()}
+        return {**told, "records": self._records()}
 
     def _records(self) -> list[object]:
         return [run.seen() for run in self._runs.all()]

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from runnerd import __version__
 from runnerd.errors import SpawnerError
 from runnerd.link import Connect
 from runnerd.model import Exit, Identity, LaunchSpec
 from runnerd.spawner.client import SpawnerClient
-from runnerd.spawner.protocol import Record, StartError
+from runnerd.spawner.protocol import Hello, Record, StartError
 
 BOOT = "boot-1"
 Key = tuple[str, int]
@@ -38,7 +39,7 @@ class FakeSpawner:
 
     `stubborn` processes only go by SIGKILL. Those with `intents` acknowledge what they are told if `hears`, and then
     exit 0. `down` lets nobody connect. `refuses` is said to every spawn.
-    `start_error` keeps every process from starting.
+    `start_error` keeps every process from starting. `hello` is what it says of itself to who connects.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,12 @@ class FakeSpawner:
         self.down = False
         self.refuses: str | None = None
         self.start_error: str | None = None
+        self.hello = Hello(
+            version=__version__,
+            pid=999,
+            limits={"memory_max": "cgroup", "cpu_quota": "cgroup", "tasks_max": "cgroup"},
+            why=None,
+        )
         self.records: dict[Key, Record] = {}
         self.kill_at: dict[Key, asyncio.TimerHandle] = {}
         self._clients: list[FakeClient] = []
@@ -201,10 +208,12 @@ class FakeClient:
         self._on_record = on_record
         self._on_lost = on_lost
         self._open = False
+        self.hello: Hello | None = None
 
     async def connect(self) -> list[Record]:
         await asyncio.sleep(0)
         records = self._spawner.admit(self)
+        self.hello = self._spawner.hello
         self._open = True
         return records
 

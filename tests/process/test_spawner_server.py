@@ -26,6 +26,7 @@ from spawner_harness import (
 from runnerd.errors import SpawnerError
 from runnerd.spawner.client import SpawnerClient, start_spawner
 from runnerd.spawner.identity import start_ticks
+from runnerd.spawner.protocol import Hello
 from runnerd.spawner.request import MAX_LINE_BYTES
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -213,8 +214,9 @@ def test_others_are_turned_away_even_if_the_socket_is_open(spawner: SpawnerUnder
 
 @needs_root
 @needs_system_python
-def test_owner_may_speak(idle_spawner: SpawnerUnderTest) -> None:
-    idle_spawner.start("--owner", str(NOBODY))
+@pytest.mark.parametrize("owner", [str(NOBODY), "nobody"])
+def test_owner_may_speak(idle_spawner: SpawnerUnderTest, owner: str) -> None:
+    idle_spawner.start("--owner", owner)
     assert os.stat(idle_spawner.socket).st_uid == NOBODY
     assert json.loads(hello_as_nobody(idle_spawner).stdout)["event"] == "hello"
 
@@ -267,7 +269,7 @@ def test_client_waits_no_longer_than_its_limit(idle_spawner: SpawnerUnderTest) -
                 timeout_s=0.05,
             )
             assert await client.connect() == []
-            assert client.spawner_version == "9"
+            assert client.hello == Hello(version="9", pid=1, limits={}, why=None)  # an older one says no more
             with pytest.raises(SpawnerError, match=r"did not answer within 0.05 s"):
                 await client.ping()
             done.set()
@@ -307,7 +309,11 @@ def test_socket_of_a_killed_spawner_is_replaced(spawner: SpawnerUnderTest) -> No
         (["--socket", "/tmp/x/s"], 64, "--runtime-dir is missing"),
         (["--socket"], 64, "--socket is missing"),
         (["--explode"], 64, "there is no option --explode"),
-        (["--socket=/a", "--runtime-dir=/b", "--owner=me"], 64, "--owner must be a numeric user id, not 'me'"),
+        (
+            ["--socket=/a", "--runtime-dir=/b", "--owner=no-such-user"],
+            64,
+            "cannot use --owner: there is no user 'no-such-user'",
+        ),
         (["--socket=/a", "--runtime-dir=/b", "--background"], 64, "--log is missing"),
         (["--socket=/a", "--runtime-dir=/dev/null/x"], 71, "cannot use /dev/null/x: Not a directory"),
     ],

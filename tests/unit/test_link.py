@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import jumploop
 import pytest
@@ -53,6 +54,24 @@ def test_what_is_known_is_what_was_last_said() -> None:
             link.unlisten("r-1")
             await link.forget("r-1", 1)
             assert (link.records(), spawner.records) == ([], {})
+
+    jumploop.run(go())
+
+
+def test_what_the_spawner_says_of_itself_is_known_while_connected() -> None:
+    async def go() -> None:
+        spawner = FakeSpawner()
+        async with linked(spawner) as link:
+            assert link.hello == spawner.hello
+            spawner.hello = replace(spawner.hello, version="older", limits={})
+            spawner.down = True
+            spawner.lose()
+            await asyncio.sleep(0.01)
+            assert link.hello is None
+            spawner.down = False
+            await asyncio.sleep(10)
+            assert link.hello == spawner.hello
+        assert link.hello is None
 
     jumploop.run(go())
 
