@@ -145,7 +145,12 @@ def _absolute(path: str | None) -> str | None:
 def _defaults() -> HostDefaults:
     from runnerd.config import HostDefaults
 
-    return HostDefaults(hostname=socket.gethostname(), python=sys.executable, api_url=os.environ.get("PREFECT_API_URL"))
+    return HostDefaults(
+        hostname=socket.gethostname(),
+        python=sys.executable,
+        api_url=os.environ.get("PREFECT_API_URL"),
+        flow_user=os.environ.get("RUNNERD_FLOW_USER") or None,
+    )
 
 
 def _leaves(group: BaseException | None) -> Iterator[BaseException]:

@@ -29,10 +29,8 @@ class Finding:
 class HostChecks:
     """This host as it is now. Made anew for each load, because files come and go."""
 
-    def __init__(self, *, flow_user: str | None = None) -> None:
-        """`flow_user` runs what has no run.user (the spawner's user); None is whoever runs this process."""
+    def __init__(self) -> None:
         self._me = os.geteuid()
-        self._default_uid = self._me if flow_user is None else self._uid_of(flow_user)
         self._modes: dict[str, int | OSError] = {}
         self._users: dict[str, int | None] = {}
         self._groups: dict[str, bool] = {}
@@ -82,7 +80,7 @@ class HostChecks:
     # --- users ---
 
     def _runs_as(self, run: RunSettings) -> int | None:
-        return self._default_uid if run.user is None else self._uid(run.user)
+        return self._me if run.user is None else self._uid(run.user)
 
     def _uid(self, user: str) -> int | None:
         if user not in self._users:

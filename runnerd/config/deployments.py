@@ -35,6 +35,7 @@ class DeploymentReader:
     run_table: Table
     host_run: Values
     python: str
+    user: str | None
     base: str
 
     def read(self, node: Json, place: Place, file_pull: Values, pull_flaws: tuple[Flaw, ...]) -> Item:
@@ -57,7 +58,7 @@ class DeploymentReader:
         values = self._run_values(node, file_pull, flaws)
         if flaws.at("name") or flaws.at("entrypoint") or not {"name", "entrypoint"} <= node.keys():
             return None
-        run = run_settings(values, python=self.python, working_directory=self.base)
+        run = run_settings(values, python=self.python, user=self.user, working_directory=self.base)
         if not any(flaw.path[:1] in (("run",), ("work_pool",), ("pull",)) for flaw in flaws.all):
             for finding in self.checks.findings(run, node["entrypoint"]):
                 at = values.places.get(finding.key) or node.value_place("entrypoint")

@@ -32,7 +32,7 @@ _UNSAID = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedde
 class HostDefaults:
     """What holds where the files say nothing.
 
-    `flow_user` is who runs a flow without run.user (the spawner's user); None is the user of this process.
+    `flow_user` is who runs a flow without run.user; None is the user of this process.
     """
 
     hostname: str
@@ -110,7 +110,7 @@ class _Load:
         self._schema = SchemaCheck()
         self._settings = SettingsReader(self._base)
         self._schedules = ScheduleReader()
-        self._checks = HostChecks(flow_user=defaults.flow_user)
+        self._checks = HostChecks()
 
     def all(self, listing: Listing) -> Config:
         """runnerd.yaml and the drop-ins of `listing`."""
@@ -241,6 +241,7 @@ class _Load:
             run_table=self._settings.run_table,
             host_run=sections.get("run", Values()),
             python=self._defaults.python,
+            user=self._defaults.flow_user,
             base=self._base,
         )
 

@@ -62,11 +62,11 @@ def read_run(node: Json, table: Table, path: tuple[str | int, ...], flaws: Flaws
     return read_section(node, table, path, flaws)
 
 
-def run_settings(values: Values, *, python: str, working_directory: str) -> RunSettings:
-    """The settings that `values` say, with the host's own interpreter and directory where they say none."""
+def run_settings(values: Values, *, python: str, user: str | None, working_directory: str) -> RunSettings:
+    """The settings that `values` say, with the host's own interpreter, user and directory where they say none."""
     arguments = values.arguments()
     rlimits = {name: arguments.pop(_RLIMIT + name) for name in RLIMITS if _RLIMIT + name in arguments}
-    defaults: dict[str, Json] = {"python": python, "working_directory": working_directory}
+    defaults: dict[str, Json] = {"python": python, "user": user, "working_directory": working_directory}
     return RunSettings(**{**defaults, **arguments}, rlimits=rlimits)
 
 

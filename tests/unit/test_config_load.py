@@ -468,3 +468,11 @@ def test_check_tells_a_mistake_of_the_hosts_run_section_once(etc: ConfigDir) -> 
     words = ["runnerd.yaml:2:13: run.user nobody-there: no such user on this host"]
     assert etc.problems() == words * 2
     assert etc.words(check(str(etc.etc), defaults=DEFAULTS)[1]) == words
+
+
+def test_a_flow_without_a_user_runs_as_the_host_says(etc: ConfigDir) -> None:
+    etc.write("conf.d/a.yaml", A)
+    etc.write("conf.d/b.yaml", B.replace("'}", "', run: {user: root}}"))
+    told = replace(DEFAULTS, flow_user="nobody")
+    assert {one.name: one.run.user for one in etc.load(defaults=told).deployments} == {"a": "nobody", "b": "root"}
+    assert {one.name: one.run.user for one in etc.load().deployments} == {"a": None, "b": "root"}
