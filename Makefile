@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check lint covered server oldest test chaos chaos-bounded bench clean venv
+.PHONY: help demo check lint covered server oldest test chaos chaos-bounded bench deb clean venv
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -30,6 +30,7 @@ help:
 	@echo 'make test    all of it: check, coverage gate, oldest libraries, real Prefect servers, chaos (30 minutes)'
 	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
 	@echo 'make bench   memory, start-up, load and status measured against their budgets'
+	@echo 'make deb     dist/runnerd_<version>_all.deb; VERSION= builds it as another one; LINT=yes has lintian look at it'
 	@echo 'make clean   remove what these made'
 	@echo 'PYTHON=...   another Python than $(or $(PYTHON),the one that was looked for in vain)'
 
@@ -95,6 +96,9 @@ bench: venv
 	@tests/envs/venv.sh lean
 	@over=0; for script in tests/bench/bench_*.py; do \
 		$(PY) $$script || { over=1; echo "==> over budget: $$script" >&2; }; done; exit $$over
+
+deb:
+	@packaging/deb/build.sh $(if $(VERSION),--version $(VERSION)) $(if $(LINT),--lint)
 
 clean:
 	rm -rf .venv .venv-* .envs .demo build dist *.egg-info .coverage
