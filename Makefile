@@ -30,7 +30,7 @@ help:
 	@echo 'make test    all of it: check, coverage gate, oldest libraries, real Prefect servers, chaos (30 minutes)'
 	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
 	@echo 'make bench   memory, start-up, load and status measured against their budgets'
-	@echo 'make deb     dist/runnerd_<version>_all.deb; VERSION= builds it as another one; LINT=yes has lintian look at it'
+	@echo 'make deb     dist/runnerd_<version>_all.deb; VERSION= builds it as another, COMMIT= from one; LINTIAN=yes checks it'
 	@echo 'make clean   remove what these made'
 	@echo 'PYTHON=...   another Python than $(or $(PYTHON),the one that was looked for in vain)'
 
@@ -98,7 +98,8 @@ bench: venv
 		$(PY) $$script || { over=1; echo "==> over budget: $$script" >&2; }; done; exit $$over
 
 deb:
-	@packaging/deb/build.sh $(if $(VERSION),--version $(VERSION)) $(if $(LINT),--lint)
+	@packaging/deb/build.sh $(if $(VERSION),--version $(VERSION)) $(if $(COMMIT),--commit $(COMMIT)) \
+		$(if $(LINTIAN),--lintian)
 
 clean:
 	rm -rf .venv .venv-* .envs .demo build dist *.egg-info .coverage

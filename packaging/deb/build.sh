@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # make deb: build dist/runnerd_<version>_all.deb from the tracked files as they are now.
-#   packaging/deb/build.sh [--version V] [--lint]
+#   packaging/deb/build.sh [--version V] [--commit C] [--lintian]
 # --version V   build it as V instead of runnerd.__version__ (to try an upgrade)
-# --lint        have lintian look at it, and fail on its errors
+# --commit C    from what was committed as C, instead of the files as they are now
+# --lintian     have lintian look at it, and fail on its errors
 # Writes nothing in the checkout but dist/ and, while it runs, build/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 die() { echo "cannot build the package: $*" >&2; exit 1; }
 
-version='' lint=''
+version='' commit='' lintian=''
 while [ $# -gt 0 ]; do
     case $1 in
         --version) version=${2:?a version} && shift ;;
-        --lint) lint=yes ;;
+        --commit) commit=${2:?a commit} && shift ;;
+        --lintian) lintian=yes ;;
         *) die "there is no option $1" ;;
     esac
     shift
@@ -23,7 +25,7 @@ missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need dpkg-buildpackage dpkg-dev
 need dpkg-checkbuilddeps dpkg-dev
-[ -z "$lint" ] || need lintian lintian
+[ -z "$lintian" ] || need lintian lintian
 if [ ${#missing[@]} -eq 0 ]; then
     # debhelper-compat and dh-sequence-* are names that debhelper and dh-python provide.
     unmet=$(dpkg-checkbuilddeps packaging/deb/control 2>&1 | sed -n 's/.*[Uu]nmet build dependencies: //p' | sed 's/ *([^)]*)//g')
@@ -37,11 +39,9 @@ if [ ${#missing[@]} -eq 0 ]; then
 fi
 [ ${#missing[@]} -eq 0 ] || die "packages are missing; apt-get install --no-install-recommends ${missing[*]}"
 
-declared=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' runnerd/__init__.py)
-version=${version:-$declared}
-[[ $version =~ ^[0-9][0-9A-Za-z.+~]*$ ]] || die "${version:-nothing} is no version"
-# What Python sorts before a release (1.0rc1, 1.0.dev2), Debian does with a tilde only.
-deb_version=$(sed -E 's/\.?(dev|a|b|rc)([0-9]+)/~\1\2/g' <<<"$version")
+# Whoever owns the checkout.
+git() { command git -c safe.directory='*' "$@"; }
+epoch=$(git log -1 --format=%ct "${commit:-HEAD}" --) || die "there is no commit ${commit:-HEAD} here"
 
 mkdir -p build dist
 scratch=$(mktemp -d build/deb.XXXXXX)
@@ -49,16 +49,28 @@ trap 'rm -rf "$scratch"; rmdir build 2>/dev/null || true' EXIT
 tree=$scratch/runnerd
 mkdir "$tree"
 
-# Tracked files only: nothing that lies about here gets into the package. The owner of the checkout does not matter.
-git() { command git -c safe.directory='*' "$@"; }
-epoch=$(git log -1 --format=%ct 2>/dev/null) || die 'this is no git checkout'
-git ls-files -z --cached | while IFS= read -r -d '' file; do
-    [ ! -e "$file" ] || printf '%s\0' "$file"
-done | tar --create --null --files-from=- --mtime="@$epoch" | tar --extract --directory="$tree" --no-same-owner
+# Tracked files only: nothing that lies about here gets into the package.
+tracked() {
+    local file
+    git ls-files -z --cached | while IFS= read -r -d '' file; do
+        [ ! -e "$file" ] || printf '%s\0' "$file"
+    done
+}
+if [ -n "$commit" ]; then
+    git archive "$commit"
+else
+    tracked | tar --create --null --files-from=- --mtime="@$epoch"
+fi | tar --extract --directory="$tree" --no-same-owner
 chmod -R u=rwX,go=rX "$tree"  # whatever the checkout's umask was
 mv "$tree/packaging/deb" "$tree/debian"
 rm "$tree/debian/build.sh"
-sed -i "s/^__version__ = .*/__version__ = \"$version\"/" "$tree/runnerd/__init__.py"
+
+init=$tree/runnerd/__init__.py
+version=${version:-$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$init")}
+[[ $version =~ ^[0-9][0-9A-Za-z.+~]*$ ]] || die "${version:-nothing} is no version"
+# What Python sorts before a release (1.0rc1, 1.0.dev2), Debian does with a tilde only.
+deb_version=$(sed -E 's/\.?(dev|a|b|rc)([0-9]+)/~\1\2/g' <<<"$version")
+sed -i "s/^__version__ = .*/__version__ = \"$version\"/" "$init"
 cat >"$tree/debian/changelog" <<EOF
 runnerd ($deb_version) unstable; urgency=medium
 
@@ -73,7 +85,7 @@ log=$scratch/log
 (cd "$tree" && umask 022 && "${clean[@]}" dpkg-buildpackage --build=binary --no-sign) >"$log" 2>&1 ||
     { cat "$log" >&2; die 'dpkg-buildpackage failed, see above'; }
 package=runnerd_${deb_version}_all.deb
-if [ -n "$lint" ]; then
+if [ -n "$lintian" ]; then
     "${clean[@]}" lintian --no-cfg --allow-root --tag-display-limit 0 --fail-on error "$scratch/$package" || die 'lintian found errors, see above'
 fi
 mv "$scratch/$package" "dist/$package"
