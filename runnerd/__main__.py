@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from runnerd.paths import Paths, resolve_paths
 
 if TYPE_CHECKING:  # `runnerd check` and `runnerd --version` do without the daemon's modules
     from runnerd.config import HostDefaults
+    from runnerd.daemon import Options
     from runnerd.logs import Log
 
 EX_CONFIG = 78
@@ -23,7 +24,7 @@ EX_CONFIG = 78
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; the exit status."""
-    args = _parser().parse_args(argv)
+    args = _arguments(argv)
     if args.command == "demo":
         from runnerd.demo import run_demo
 
@@ -31,6 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "check":
         return _check(args)
     return _serve(args)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if (args.pid_file or args.log_file) and not args.daemonize:
+        parser.error("--pid-file and --log-file go with --daemonize only")
+    if args.daemonize and args.command:
+        parser.error(f"--daemonize is for serving; leave it out for {args.command}")
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--once", action="store_true", help="poll once, wait for the runs, and exit")
     parser.add_argument("--log-format", choices=("auto", "console", "json"), default="auto")
     parser.add_argument("--debug", action="store_true", help="log more")
+    _add_background(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("check", parents=[directories], help="check the configuration and exit")
     demo = commands.add_parser(
@@ -60,6 +72,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--examples", metavar="DIR", help="where the examples are (default: etc/runnerd)")
     return parser
+
+
+def _add_background(parser: argparse.ArgumentParser) -> None:
+    background = parser.add_argument_group("hosts without systemd")
+    background.add_argument(
+        "--daemonize",
+        action="store_true",
+        help="serve in the background; returns once the daemon is ready, or says why it is not",
+    )
+    background.add_argument(
+        "--pid-file", metavar="F", help="with --daemonize: who it is, as long as it runs (RUNTIME-DIR/runnerd.pid)"
+    )
+    background.add_argument(
+        "--log-file", metavar="F", help="with --daemonize: its log, reopened at SIGHUP (LOG-DIR/runnerd.log)"
+    )
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -78,23 +105,33 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from runnerd.errors import ConfigError, RunnerdError
     from runnerd.logs import make_log
 
     log = make_log(log_format=args.log_format, journald=bool(os.environ.get("JOURNAL_STREAM")), debug=args.debug)
+    return _reported(lambda: _detach(args) if args.daemonize else _run(args, log), log=log, say=_complain)
+
+
+def _complain(text: str) -> None:
+    print(f"runnerd: {text}", file=sys.stderr)
+
+
+def _reported(work: Callable[[], int], *, log: Log, say: Callable[[str], None]) -> int:
+    """The exit status of `work`; what it cannot do is said."""
+    from runnerd.errors import ConfigError, RunnerdError
+
     try:
-        return _run(args, log)
+        return work()
     except ConfigError as error:
         for problem in error.problems:
-            print(f"runnerd: {problem}", file=sys.stderr)
+            say(str(problem))
         return EX_CONFIG
     except RunnerdError as error:
-        print(f"runnerd: {error}", file=sys.stderr)
+        say(str(error))
         return 1
     except ExceptionGroup as group:
         known, others = group.split(RunnerdError)
         for leaf in _leaves(known):
-            print(f"runnerd: {leaf}", file=sys.stderr)
+            say(str(leaf))
         if others is not None:
             log.error("a loop failed; the daemon ends and its successor adopts every run", exc_info=others)
         return 1
@@ -102,29 +139,66 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, log: Log) -> int:
     from runnerd.config import load
-    from runnerd.daemon import Daemon, Options
-    from runnerd.directories import journal_path, lock, prepare
-    from runnerd.journal import Journal
-    from runnerd.systemd import unset
+    from runnerd.daemon import Options
+    from runnerd.directories import lock, prepare
+    from runnerd.init import become_init
 
+    if os.getpid() == 1 and (status := become_init(os.environ)) is not None:
+        return status
     paths, defaults = _paths(args), _defaults()
     # Read once before anything is made, so that a broken runnerd.yaml leaves no trace; what was good last time
     # stands in for files that are broken now, and that is in the journal.
     load(paths.config, defaults=defaults)
     prepare(paths)
     with lock(paths):
-        journal = Journal(path=journal_path(paths), now=lambda: datetime.now(UTC), log=log)
-        daemon = Daemon(
-            paths=paths,
-            options=Options(once=args.once),
-            defaults=defaults,
-            config=load(paths.config, defaults=defaults, last_good=journal.last_good()),
-            journal=journal,
-            environ=dict(os.environ),
-            log=log,
-        )
-        unset(os.environ)
-        return asyncio.run(daemon.run())
+        return _live(paths, log, Options(once=args.once))
+
+
+def _detach(args: argparse.Namespace) -> int:
+    from runnerd.config import load
+    from runnerd.daemon import Options
+    from runnerd.daemonize import Background, start
+    from runnerd.logs import make_log
+
+    paths = _paths(args)
+    load(paths.config, defaults=_defaults())  # what is broken is shown on the terminal
+
+    def serve(background: Background) -> int:
+        log = make_log(log_format=args.log_format, journald=False, stream=background.stream, debug=args.debug)
+        options = Options(once=args.once, ready=background.ready, hangup=background.reopen)
+        background.begin(log)
+        return _reported(lambda: _live(paths, log, options), log=log, say=background.say)
+
+    return start(
+        paths=paths,
+        pid_file=_absolute(args.pid_file) or os.path.join(paths.runtime, "runnerd.pid"),
+        log_file=_absolute(args.log_file) or os.path.join(paths.log, "runnerd.log"),
+        environ=os.environ,
+        serve=serve,
+    )
+
+
+def _live(paths: Paths, log: Log, options: Options) -> int:
+    """Serve; the directories are ours."""
+    from runnerd.config import load
+    from runnerd.daemon import Daemon
+    from runnerd.directories import journal_path
+    from runnerd.journal import Journal
+    from runnerd.systemd import unset
+
+    defaults = _defaults()
+    journal = Journal(path=journal_path(paths), now=lambda: datetime.now(UTC), log=log)
+    daemon = Daemon(
+        paths=paths,
+        options=options,
+        defaults=defaults,
+        config=load(paths.config, defaults=defaults, last_good=journal.last_good()),
+        journal=journal,
+        environ=dict(os.environ),
+        log=log,
+    )
+    unset(os.environ)
+    return asyncio.run(daemon.run())
 
 
 def _paths(args: argparse.Namespace) -> Paths:

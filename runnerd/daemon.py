@@ -48,6 +48,8 @@ class Options:
     """What the command line says beyond the directories."""
 
     once: bool = False
+    ready: Callable[[], None] = lambda: None  # called when it is
+    hangup: Callable[[], None] = lambda: None  # called at SIGHUP, before the reload
 
 
 def _now() -> datetime:
@@ -227,7 +229,8 @@ class Daemon:
             status_text=self._status_text,
             ready={"config": self._paths.config, "api": self._url, "socket": self._paths.control_socket},
         )
-        return await Service(parts=parts, once=self._options.once).run()
+        options = self._options
+        return await Service(parts=parts, once=options.once, ready=options.ready, hangup=options.hangup).run()
 
     # --- what the parts tell ------------------------------------------------------------------------------------------
 

@@ -64,7 +64,12 @@ def lock(paths: Paths) -> IO[str]:
         raise RunnerdError(
             f"another runnerd (pid {holder or 'unknown'}) uses {paths.state}; stop it, or give this one a --state-dir"
         ) from None
+    sign(file)
+    return file
+
+
+def sign(file: IO[str]) -> None:
+    """Say in a lock that it is this process that holds it."""
     with contextlib.suppress(OSError):  # a full disk: it is the lock that counts, the pid is for people
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f"{os.getpid()}\n".encode())
-    return file

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from runnerd.alerts import Alert
 from runnerd.backoff import Backoff, persist
 from runnerd.control.server import ControlServer
 from runnerd.drain import Drain
@@ -60,9 +61,12 @@ class Parts:
 class Service:
     """One life. `run` returns the daemon's exit status."""
 
-    def __init__(self, *, parts: Parts, once: bool) -> None:
+    def __init__(self, *, parts: Parts, once: bool, ready: Callable[[], None], hangup: Callable[[], None]) -> None:
+        """`hangup` is called at each SIGHUP at once, while the reload may have to wait for another."""
         self._parts = parts
         self._once_only = once
+        self._ready = ready
+        self._hangup = hangup
         self._hurry: asyncio.Queue[None] = asyncio.Queue()
         self._stop_asked = asyncio.Event()
         self._reload_asked = asyncio.Event()
@@ -93,7 +97,8 @@ class Service:
         parts.config.begin()
         await adopt(journal=parts.journal, link=parts.link, supervisor=parts.supervisor, log=parts.log)
         parts.systemd.ready()
-        parts.log.info("ready", **parts.ready)
+        parts.log.info("ready", **parts.ready, alert=Alert.READY)
+        self._ready()
         self._go(tasks, "register", parts.registrar.keep())
         self._go(tasks, "cancelling", parts.poller.watch_cancelling())
         self._go(tasks, "refresh", parts.refresher.keep())
@@ -133,19 +138,21 @@ class Service:
         parts = self._parts
         hand_over = parts.systemd.present and await parts.systemd.job() is not Job.STOP
         if hand_over:
-            parts.log.info("handing over: flows run on for the next daemon", runs=len(parts.supervisor.records()))
+            words, runs = "handing over: flows run on for the next daemon", len(parts.supervisor.records())
+            parts.log.info(words, runs=runs, alert=Alert.HANDING_OVER)
             parts.systemd.stopping()
             return
         stop = parts.config.settings().stop
         parts.drain.begin(reason="the host is stopping", timeout_s=stop.drain_timeout_s)
         runs = len(parts.supervisor.records())
-        parts.log.info("draining", runs=runs, drain_timeout_s=stop.drain_timeout_s, then=stop.then)
+        bounds = {"drain_timeout_s": stop.drain_timeout_s, "then": stop.then}
+        parts.log.info("draining", runs=runs, **bounds, alert=Alert.DRAINING)
         await parts.drain.finish(hurry=self._hurry, extend=lambda: parts.systemd.extend_timeout(_STOP_SLICE_S))
         if parts.embedded is not None:
             await parts.embedded.stop()
         parts.systemd.stopping()
         left = [record.id for record in parts.supervisor.records()]
-        parts.log.info("stopped", untold=", ".join(left) or None)
+        parts.log.info("stopped", untold=", ".join(left) or None, alert=Alert.STOPPED)
 
     async def _once(self) -> None:
         """--once: one poll, wait for its runs, stop."""
@@ -160,7 +167,11 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_hangup(self) -> None:
+        self._hangup()
+        self._reload_asked.set()
 
     def _ask_stop(self) -> None:
         if self._stop_asked.is_set():

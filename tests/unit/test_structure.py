@@ -34,7 +34,7 @@ LAYERS = {
     "engine": "access claiming drain embedded hooks inspector lateness launcher link poller refresher registrar"
     " registry reloading reporting run supervisor tools upkeep usage views warm",
     "control": "control",
-    "top": "__main__ daemon demo host service",
+    "top": "__main__ daemon daemonize demo host init service",
 }
 CLI_MAY_IMPORT = {"cli", "control", "errors", "model", "paths", "words", "config"}
 CLI_MAY_LOAD = {"runnerd", "cli", "control", "errors", "model", "paths", "words", "machine"}
