@@ -339,6 +339,9 @@ class LaunchSpec:
     umask: int | None = None
     nice: int | None = None
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    memory_max_bytes: int | None = None
+    cpu_quota_percent: float | None = None
+    tasks_max: int | None = None
     output_max_bytes: int | None = None
     runtime_max_s: float | None = None
     intents: bool = False  # it speaks Prefect 3's control channel: it can be told why it is ended

@@ -15,6 +15,7 @@ import resource
 import signal
 import stat
 
+from runnerd.spawner.bounds import rlimits
 from runnerd.spawner.processes import become_subreaper
 from runnerd.spawner.request import Launch
 from runnerd.spawner.why import why_no_directory, why_no_exec
@@ -86,7 +87,8 @@ def _set_up(launch: Launch, host: Host) -> None:
     os.umask(0o027)
     _open_files(launch, host)
     _reset_oom_score()
-    _set_bounds(launch)
+    # Of who may exceed it anyway, or whose processes include the spawner's own, a count would be none of the run's.
+    _set_bounds(launch, user_counts=host.root and account is not None and account.uid != 0)
     os.umask(0o022 if launch.umask is None else launch.umask)
     if account is not None and host.root:
         _become(account)
@@ -142,8 +144,8 @@ def _reset_oom_score() -> None:
         return  # best effort: not root, and somebody shielded us on purpose
 
 
-def _set_bounds(launch: Launch) -> None:
-    for name, number, soft, hard in launch.rlimits:
+def _set_bounds(launch: Launch, *, user_counts: bool) -> None:
+    for name, number, soft, hard in rlimits(launch, user_counts=user_counts):
         try:
             resource.setrlimit(number, (soft, hard))
         except (ValueError, OSError) as error:

@@ -108,7 +108,7 @@ class Ending:
         del self._sweeping[watch.run.id]
         facts = watch.reap()
         self._kernel.judge(watch, facts)
-        self._kernel.release(watch)
+        self._kernel.release(watch.run, watch.cgroup)
         self._strays.drop_leader(watch.pid)
         self._done(watch, facts)
         self._strays.reap()  # a leader's zombie hid those that came after it

@@ -6,14 +6,16 @@ Both are a help that is not there everywhere, so nothing here raises: what fails
 from __future__ import annotations
 
 import errno
-import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from runnerd.spawner.cgroup import Cgroups
+from runnerd.spawner.bounds import bound, kept_by
+from runnerd.spawner.cgroup import Cgroup
+from runnerd.spawner.cgroups import CONTROLLERS, Cgroups
 from runnerd.spawner.log import log
 from runnerd.spawner.oom import KernelLog, is_out_of_memory
 from runnerd.spawner.records import Run
+from runnerd.spawner.request import Launch
 from runnerd.spawner.watch import Watch
 
 
@@ -23,46 +25,64 @@ class Kernel:
         self._log = kernel_log
 
     @classmethod
-    def here(cls) -> Kernel:
-        """Goes into the spawner's own cgroup where one is delegated."""
-        cgroups = Cgroups.take()
-        log(f"runs get cgroups in {cgroups.root}" if cgroups.why is None else f"runs get no cgroups: {cgroups.why}")
-        return cls(cgroups=cgroups, kernel_log=KernelLog.open())
+    def here(cls, *, unit: str | None) -> Kernel:
+        """Runs get cgroups in that of `unit`; else the spawner goes into its own, where one is delegated."""
+        kernel = cls(cgroups=Cgroups.take(unit), kernel_log=KernelLog.open())
+        root, why = kernel._cgroups.root, kernel._why(kernel._cgroups.controllers())
+        if root is None:
+            log(f"runs get no cgroups: {why}")
+        else:
+            log(f"runs get cgroups in {root}" + ("" if why is None else f", and not all limits: {why}"))
+        return kernel
 
     def limits(self) -> dict[str, object]:
         """By what a run is kept to its limits, and why not all by its cgroup: as `protocol.Hello` has it."""
-        limits = {"memory_max": "rlimit", "cpu_quota": None, "tasks_max": "rlimit" if os.geteuid() == 0 else None}
-        return {"limits": limits, "why": self._cgroups.why or "no controller is enabled in the spawner's own cgroup"}
+        controllers = self._cgroups.controllers()
+        return {"limits": kept_by(controllers), "why": self._why(controllers)}
+
+    def _why(self, controllers: set[str]) -> str | None:
+        if self._cgroups.why is not None:
+            return self._cgroups.why
+        missing = ", ".join(name for name in CONTROLLERS if name not in controllers)
+        return f"cgroup {self._cgroups.root} has no controller {missing}" if missing else None
 
     def note(self, run: Run) -> None:
         """Before its record is written: from where on the kernel's log may be about it."""
         run.kernel_log_from = self._log.position()
 
-    def hold(self, watch: Watch) -> None:
-        """Before it is let go: put it into a cgroup of its own."""
-        run = watch.run
-        watch.cgroup = self._cgroups.make(run.key, run.attempt)
-        if watch.cgroup is None:
+    def make_room(self, launch: Launch) -> Cgroup | None:
+        """Before it is forked: a cgroup of its own, with its limits. What that does not hold is left to its set-up."""
+        controllers = self._cgroups.controllers()
+        cgroup = self._cgroups.make(launch.key, launch.attempt)
+        failed = [] if cgroup is None else bound(cgroup, launch, controllers)
+        for what in failed:
+            log(f"key={launch.key} attempt={launch.attempt} its cgroup does not hold its {what}; going without")
+        return cgroup
+
+    def hold(self, watch: Watch, cgroup: Cgroup | None) -> None:
+        """Before it is let go: put it into its cgroup."""
+        watch.cgroup = cgroup
+        if cgroup is None:
             return
         try:
-            watch.cgroup.place(watch.pid)
+            cgroup.place(watch.pid)
         except OSError as error:
             if error.errno != errno.ESRCH:  # it could not be set up, and is gone
-                log(f"{run.name} cannot be put into cgroup {watch.cgroup.directory}: {error.strerror}; going without")
+                log(f"{watch.run.name} cannot be put into cgroup {cgroup.directory}: {error.strerror}; going without")
 
     def find(self, watch: Watch) -> None:
         """Take over the cgroup that an earlier spawner put it into."""
         watch.cgroup = self._cgroups.find(watch.run.key, watch.run.attempt)
 
-    def release(self, watch: Watch) -> None:
-        """It is over."""
-        if watch.cgroup is None:
+    def release(self, run: Run, cgroup: Cgroup | None) -> None:
+        """It is over, or never began."""
+        if cgroup is None:
             return
         try:
-            if not watch.cgroup.remove():
-                log(f"{watch.run.name} leaves cgroup {watch.cgroup.directory}: a process lives there")
+            if not cgroup.remove():
+                log(f"{run.name} leaves cgroup {cgroup.directory}: a process lives there")
         except OSError as error:
-            log(f"{watch.run.name} cannot remove cgroup {watch.cgroup.directory}: {error.strerror}")
+            log(f"{run.name} cannot remove cgroup {cgroup.directory}: {error.strerror}")
 
     def clean(self, held: Iterable[Watch]) -> None:
         """Remove what earlier spawners left, and nobody holds."""
@@ -78,13 +98,20 @@ class Kernel:
             by_us=watch.struck,
             named=named,
             killed_in_group=self._killed_in_group(watch),
+            killed_whole=self._killed_whole(watch),
         )
         if facts["oom"]:
             facts["signal"] = signal.SIGKILL.value  # also where nobody saw it: that is how the kernel does it
 
     def _killed_in_group(self, watch: Watch) -> int | None:
+        return self._counted(watch, Cgroup.killed_for_memory)
+
+    def _killed_whole(self, watch: Watch) -> bool:
+        return bool(self._counted(watch, Cgroup.killed_whole))
+
+    def _counted(self, watch: Watch, read: Callable[[Cgroup], int | None]) -> int | None:
         try:
-            return None if watch.cgroup is None else watch.cgroup.killed_for_memory()
+            return None if watch.cgroup is None else read(watch.cgroup)
         except OSError as error:
             log(f"{watch.run.name} cannot read what its cgroup counted: {error.strerror}")
             return None

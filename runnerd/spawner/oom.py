@@ -115,15 +115,22 @@ class KernelLog:
 
 
 def is_out_of_memory(
-    *, seen: bool, died_by: int | None, by_us: bool, named: bool | None, killed_in_group: int | None
+    *,
+    seen: bool,
+    died_by: int | None,
+    by_us: bool,
+    named: bool | None,
+    killed_in_group: int | None,
+    killed_whole: bool = False,
 ) -> bool:
     """Whether this end was the kernel's for want of memory.
 
     `seen`: the leader was our child, so `died_by` says what signal it died of, None for none. `by_us`: we had sent
     SIGKILL. `named`: what the kernel's log says of its pid. `killed_in_group`: the count of its own cgroup.
+    `killed_whole`: that all of its cgroup was killed, the leader with it.
     """
     if seen and died_by != signal.SIGKILL:
         return False  # killed while it was exiting by itself: that exit is what counted
     if named is not None:
         return named
-    return seen and not by_us and bool(killed_in_group)
+    return killed_whole if not seen else not by_us and bool(killed_in_group)

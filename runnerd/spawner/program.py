@@ -58,7 +58,7 @@ class Options:
             name, has_value, value = argument.partition("=")
             if name in ("--exit-when-idle", "--background") and not has_value:
                 switches.add(name)
-            elif name in ("--socket", "--runtime-dir", "--owner", "--log"):
+            elif name in ("--socket", "--runtime-dir", "--owner", "--cgroup-unit", "--log"):
                 values[name] = value if has_value else next(left, "")
             else:
                 raise Failed(f"there is no option {argument}\n{USAGE}", EX_USAGE)
@@ -67,6 +67,7 @@ class Options:
         self.background = "--background" in switches
         self.log = _path(values, "--log") if self.background else None
         self.exit_when_idle = "--exit-when-idle" in switches
+        self.cgroup_unit = values.get("--cgroup-unit")
         self.owner = _user_id(values["--owner"]) if "--owner" in values else None
 
 
@@ -157,7 +158,7 @@ def serve(
         records.prepare()
         launcher = Launcher(Host(options.owner))
         intents = Intents(loop=loop)
-        kernel, boot = Kernel.here(), Boot.here()
+        kernel, boot = Kernel.here(unit=options.cgroup_unit), Boot.here()
         runs = Runs(
             loop=loop, store=records, launcher=launcher, kernel=kernel, boot=boot, intents=intents, publish=publish
         )

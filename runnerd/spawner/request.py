@@ -80,11 +80,17 @@ class Fields:
         return bool(value)
 
     def seconds(self, name: str, high: float = 1e9) -> float | None:
+        return self._number(name, high, "a number of seconds")
+
+    def number(self, name: str, high: float) -> float | None:
+        return self._number(name, high, "a number")
+
+    def _number(self, name: str, high: float, what: str) -> float | None:
         value = self._value.get(name)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
-            raise bad(f"{name} must be a number of seconds from 0 to {high:.0f}")
+            raise bad(f"{name} must be {what} from 0 to {high:.0f}")
         return float(value)
 
     def path(self, name: str) -> str | None:
@@ -140,10 +146,12 @@ class Launch:
     __slots__ = (
         "argv",
         "attempt",
+        "cpu_quota_percent",
         "environment",
         "group",
         "intents",
         "key",
+        "memory_max_bytes",
         "nice",
         "output",
         "output_max_bytes",
@@ -152,7 +160,9 @@ class Launch:
         "runtime_max_s",
         "stop_signal",
         "stop_timeout_s",
+        "tasks_max",
         "umask",
+        "unbounded",
         "user",
         "working_directory",
     )
@@ -170,6 +180,10 @@ class Launch:
         self.umask = spec.whole("umask", 0, 0o777)
         self.nice = spec.whole("nice", -20, 19)
         self.rlimits = _rlimits(spec.raw("rlimits"))
+        self.memory_max_bytes = spec.whole("memory_max_bytes", 1, 2**63 - 1)
+        self.cpu_quota_percent = spec.number("cpu_quota_percent", 1e9)
+        self.tasks_max = spec.whole("tasks_max", 1, 2**63 - 1)
+        self.unbounded = {"memory_max", "cpu_quota", "tasks_max"}  # what its cgroup does not hold
         self.output_max_bytes = spec.whole("output_max_bytes", 0, 2**62)
         self.runtime_max_s = spec.seconds("runtime_max_s")
         self.intents = spec.flag("intents")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from runnerd.spawner.cgroup import Cgroup
 from runnerd.spawner.ending import Ending
 from runnerd.spawner.identity import Boot, is_alive
 from runnerd.spawner.intents import Intents
@@ -124,17 +125,18 @@ class Runs:
         run = Run.of(launch, self._boot)
         if launch.intents:
             launch.environment = {**launch.environment, **self._intents.offer(run.id)}
+        cgroup = self._kernel.make_room(launch)
         try:
             child = self._launcher.fork(launch)
         except OSError as error:
-            self._intents.drop(run.id)
+            self._give_back(run, cgroup)
             message = f"cannot start: cannot fork: {error.strerror}"
             run.error = {"stage": "fork", "errno": error.errno, "message": message}
             self._runs[run.id] = run
             self._teller.turn(run, "exited", "exited", save=True)
             reply(run)
             return
-        watch = self._hold(run, child)
+        watch = self._hold(run, child, cgroup)
         watch.waiting.append(reply)
         self._strays.add_leader(child.pid)
         if not self._strays.sound:
@@ -143,7 +145,12 @@ class Runs:
         self._resume(watch, child.pidfd)
         self._loop.watch(child.status_fd, READ, partial(self._on_status, watch, child.status_fd))
 
-    def _hold(self, run: Run, child: Child) -> Watch:
+    def _give_back(self, run: Run, cgroup: Cgroup | None) -> None:
+        """What was made for a run that does not begin."""
+        self._intents.drop(run.id)
+        self._kernel.release(run, cgroup)
+
+    def _hold(self, run: Run, child: Child, cgroup: Cgroup | None) -> Watch:
         """Put its identity on disk, then let it go; if that cannot be done, nothing runs."""
         ticks = child.start_ticks
         try:
@@ -153,12 +160,12 @@ class Runs:
             self._kernel.note(run)
             self._store.write(run)
         except OSError as error:
-            self._intents.drop(run.id)
             child.abandon()
+            self._give_back(run, cgroup)
             message = f"cannot start run {run.key}: cannot record it: {error.strerror}"
             raise Refused("could-not-record", message) from None
         watch = Watch.of(run, child, ticks)
-        self._kernel.hold(watch)
+        self._kernel.hold(watch, cgroup)
         child.go()
         self._runs[run.id] = run
         return watch

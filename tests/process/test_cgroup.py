@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,14 @@ import pytest
 from cgroup_kit import delegated_cgroup, inside, kill_all, members
 from spawner_harness import PACKAGE, wait_until
 
-from runnerd.spawner.cgroup import Cgroup, Cgroups
+from runnerd.spawner.cgroup import Cgroup
+from runnerd.spawner.cgroups import Cgroups
 
 TAKE = """\
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from runnerd.spawner.cgroup import Cgroups
-cgroups = Cgroups.take()
+from runnerd.spawner.cgroups import Cgroups
+cgroups = Cgroups.take(*sys.argv[2:] or [None])
 print(json.dumps([cgroups.root, cgroups.why, open("/proc/self/cgroup").read()]))
 """
 
@@ -34,9 +36,9 @@ def cgroups(root: Path) -> Cgroups:
     return Cgroups(root=str(root))
 
 
-def take_in(directory: Path) -> tuple[str | None, str | None, str]:
+def take_in(directory: Path, *unit: str) -> tuple[str | None, str | None, str]:
     """What a program of ours in that cgroup takes for its own: the root, why not, and where it is afterwards."""
-    command = inside(directory, sys.executable, "-I", "-S", "-c", TAKE, str(PACKAGE.parent))
+    command = inside(directory, sys.executable, "-I", "-S", "-c", TAKE, str(PACKAGE.parent), *unit)
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
     root, why, text = json.loads(done.stdout)
     return root, why, next(line for line in text.splitlines() if line.startswith("0::"))
@@ -49,14 +51,15 @@ def take_in(directory: Path) -> tuple[str | None, str | None, str]:
 def test_delegated(attribute: str) -> None:
     with delegated_cgroup(attribute) as directory:
         root, why, where = take_in(directory)
-        assert (root, why) == (str(directory), None)
+        assert root == str(directory)
+        assert why == "runs are in the spawner's own cgroup, where no controller can be enabled (--cgroup-unit)"
         assert where.endswith(f"/{directory.name}/spawner")
 
 
 def test_started_in_the_place_of_a_spawner(root: Path) -> None:
     (root / "spawner").mkdir()
-    taken, why, where = take_in(root / "spawner")
-    assert (taken, why) == (str(root), None)
+    taken, _, where = take_in(root / "spawner")
+    assert taken == str(root)
     assert where.endswith(f"/{root.name}/spawner")
 
 
@@ -76,6 +79,50 @@ def test_a_child_of_what_is_delegated_is_not(root: Path) -> None:
     taken, why, _ = take_in(root / "run-a.0")
     assert taken is None
     assert why is not None
+
+
+# --- a unit for runs alone ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def units() -> Iterator[Path]:
+    """A slice with the units a.service, ours, and runs.service."""
+    with delegated_cgroup(attribute=None) as directory:
+        for name in ("a.service", "runs.service"):
+            (directory / name).mkdir()
+            os.setxattr(directory / name, "user.delegate", b"1")
+        yield directory
+
+
+@pytest.mark.parametrize("ours", ["a.service", "a.service/spawner"])
+def test_a_unit_for_runs(units: Path, ours: str) -> None:
+    (units / ours).mkdir(exist_ok=True)
+    root, why, where = take_in(units / ours, "runs.service")
+    assert (root, why) == (str(units / "runs.service"), None)
+    assert where.endswith(f"/{units.name}/{ours}")  # where the next spawner is put, too
+
+
+def test_a_unit_for_runs_that_is_not_there(units: Path) -> None:
+    root, why, where = take_in(units / "a.service", "other.service")
+    assert root == str(units / "a.service")
+    assert why == f"there is no cgroup of other.service beside {root} (systemctl start other.service)"
+    assert where.endswith(f"/{units.name}/a.service/spawner")
+
+
+def test_a_unit_for_runs_that_is_not_delegated(units: Path) -> None:
+    os.removexattr(units / "runs.service", "user.delegate")
+    root, why, _ = take_in(units / "a.service", "runs.service")
+    assert root == str(units / "a.service")
+    assert why == f"cgroup {units}/runs.service is not delegated (systemd: Delegate=yes)"
+
+
+def test_neither_is_delegated(units: Path) -> None:
+    os.removexattr(units / "a.service", "user.delegate")
+    root, why, where = take_in(units / "a.service", "other.service")
+    assert root is None
+    assert why is not None
+    assert why.startswith("there is no cgroup of other.service")
+    assert where.endswith(f"/{units.name}/a.service")
 
 
 # --- one run's ----------------------------------------------------------------------------------------------

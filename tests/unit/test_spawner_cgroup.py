@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runnerd.spawner.cgroup import Cgroup, Cgroups, mounts, own_path
+from runnerd.spawner.cgroup import Cgroup
+from runnerd.spawner.cgroups import Cgroups
+from runnerd.spawner.delegation import mounts, own_path
 
 HYBRID = """\
 9:name=systemd:/
