@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+from runnerd.alerts import Alert
 from runnerd.errors import ConfigError, SpawnerError
 from runnerd.link import SpawnerLink
 from runnerd.logs import Log
@@ -76,7 +77,8 @@ class EmbeddedServer:
             if loop.time() - began > _STEADY_S:
                 delay_s = _RESTART_FIRST_S
             self.problem = f"the embedded Prefect server {words}; see {self._output()}"
-            self._log.error("the embedded Prefect server ended", words=words, output=self._output(), again_in_s=delay_s)
+            said = {"words": words, "output": self._output(), "again_in_s": delay_s}
+            self._log.error("the embedded Prefect server ended", **said, alert=Alert.SERVER_ENDED)
             self._changed()
             await asyncio.sleep(delay_s)
             delay_s = min(_RESTART_CAP_S, delay_s * 2)

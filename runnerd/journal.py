@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from runnerd.alerts import Alert
 from runnerd.codec import Decoder, to_json
 from runnerd.errors import JournalError
 from runnerd.journalfile import is_damage, open_file, what_to_do
@@ -110,7 +111,8 @@ class Journal:
             f"the journal was damaged ({why}) and is now {aside}: the history is in there; {count} runs under way were"
             " read from it, and others that the spawner has are taken over without their deployments' names"
         )
-        self._log.error("the journal was damaged; it was moved aside", why=why, to=aside, runs=count)
+        what, alert = "the journal was damaged; it was moved aside", Alert.JOURNAL_DAMAGED
+        self._log.error(what, why=why, to=aside, runs=count, alert=alert)
 
     def close(self) -> None:
         self._db.close()
@@ -129,7 +131,7 @@ class Journal:
             db.execute("DELETE FROM notes WHERE key = ?", (_TRIAL,))
         if self.problem is not None:
             self.problem = None
-            self._log.info("the journal records again")
+            self._log.info("the journal records again", alert=Alert.JOURNAL_WORKS)
 
     def _trouble(self, error: sqlite3.Error, verb: str) -> JournalError:
         """Note it, and say so in the log when it is news."""
@@ -138,7 +140,7 @@ class Journal:
         # Once damage was found its words stay: whatever follows from it, a restart is what helps.
         if problem != self.problem and not self._damaged:
             self.problem = problem
-            self._log.error("journal trouble", why=problem)
+            self._log.error("journal trouble", why=problem, alert=Alert.JOURNAL_FAILS)
         self._damaged = self._damaged or is_damage(error)
         return JournalError(what)
 

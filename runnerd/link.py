@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
+from runnerd.alerts import Alert
 from runnerd.errors import SpawnerError
 from runnerd.logs import Log
 from runnerd.model import LaunchSpec
@@ -81,7 +82,7 @@ class SpawnerLink:
             await self._connect_once()
             await self._lost.wait()
             self._up.clear()
-            self._log.warning("the spawner's connection is lost; its runs go on")
+            self._log.warning("the spawner's connection is lost; its runs go on", alert=Alert.SPAWNER_LOST)
 
     async def _connect_once(self) -> None:
         while True:
@@ -95,7 +96,7 @@ class SpawnerLink:
             except SpawnerError as error:
                 await client.close()
                 if str(error) != self.problem:
-                    self._log.error("cannot reach the spawner", why=str(error))
+                    self._log.error("cannot reach the spawner", why=str(error), alert=Alert.SPAWNER_LOST)
                 self.problem = str(error)
                 await asyncio.sleep(_RETRY_S)
                 continue

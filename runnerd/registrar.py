@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from runnerd.alerts import Alert
 from runnerd.backoff import Backoff
 from runnerd.errors import ApiError, ApiRejected
 from runnerd.inspection import InspectionFailure
@@ -251,8 +252,7 @@ class Registrar:
 
     def _settle(self, deployment: Deployment, known: Registration, flow: str, *, paused: bool | None = None) -> None:
         """The API has it as it is wanted."""
-        key = key_of(deployment)
-        entry = self._registry.get(key)
+        entry = self._registry.get(key := key_of(deployment))
         if entry is None:
             return
         self._todo.pop(key, None)
@@ -263,12 +263,12 @@ class Registrar:
 
     def _fail(self, deployment: Deployment, why: str) -> None:
         """It cannot be registered as it is wanted; what the API has of it from before goes on."""
-        key = key_of(deployment)
-        entry = self._registry.get(key)
+        entry = self._registry.get(key := key_of(deployment))
         if entry is None:
             return
         self._todo.pop(key, None)
-        self._log.warning("cannot register a deployment", deployment=deployment.name, at=deployment.place, why=why)
+        where = {"deployment": deployment.name, "at": deployment.place}
+        self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
         self._registry.put(replace(entry, problem=why))
 
     def problems(self) -> tuple[Problem, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from runnerd.alerts import Alert
 from runnerd.config import HostDefaults, load
 from runnerd.errors import ConfigError
 from runnerd.journal import Journal
@@ -53,7 +54,13 @@ class ConfigInForce:
     def _put_in_force(self, config: Config) -> Changes:
         assert self._registrar is not None
         for problem in config.problems:
-            self._log.warning("configuration problem", at=problem.place, what=problem.message)
+            self._log.warning(
+                "configuration problem",
+                at=problem.place,
+                what=problem.message,
+                alert=Alert.CONFIG_PROBLEM,
+                about={"deployment": problem.deployment},
+            )
         self.current = config
         self._journal.save_last_good(config)
         return self._registrar.want(config)
@@ -73,7 +80,8 @@ class ConfigInForce:
         except ConfigError as error:
             self.refused = error.problems
             for problem in error.problems:
-                self._log.error("cannot reload; the old configuration stays", at=problem.place, what=problem.message)
+                why, alert = "cannot reload; the old configuration stays", Alert.RELOAD_REFUSED
+                self._log.error(why, at=problem.place, what=problem.message, alert=alert)
             return _document(Changes(), self.refused, ok=False)
         self.refused = self._fixed_at_start(config)
         config = replace(config, settings=replace(config.settings, api=self._api_of(config)))

@@ -11,6 +11,7 @@ import uuid
 from dataclasses import replace
 
 from runnerd.hooks import run_hooks
+from runnerd.logs import about
 from runnerd.machine import Event, RunRecord, Settlement, advance, hook_due, settle
 from runnerd.model import ApiState, FlowRun, Verdict
 from runnerd.tools import Kept, Tools
@@ -44,7 +45,8 @@ class Reporter:
                 return self._end(state)
             if await self._told(decision.verdict):
                 return None
-        self._tools.log.error("the API keeps refusing the verdict", run=self._record.id, words=self._record.words)
+        said = {"run": self._record.id, "words": self._record.words}
+        self._tools.log.error("the API keeps refusing the verdict", **said, about=about(self._record))
         return self._kept.step(Event.TOLD)
 
     def _learn(self, found: FlowRun | None) -> None:
@@ -89,7 +91,8 @@ class Reporter:
             boot_id=boot_id,
             beginning=lambda: self._kept.save(replace(self._record, hook_boot=boot_id), f"{self._record.hook} begun"),
         )
-        self._tools.log.info("hooks", run=self._record.id, hook=self._record.hook, how=how)
+        said = {"run": self._record.id, "hook": self._record.hook, "how": how}
+        self._tools.log.info("hooks", **said, about=about(self._record))
         self._kept.save(advance(self._record, Event.TOLD), f"{self._record.hook}: {how}")
 
     async def _respawn(self) -> None:

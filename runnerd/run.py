@@ -15,6 +15,7 @@ from dataclasses import replace
 from runnerd.claiming import claim_if_free
 from runnerd.errors import ApiError, ApiRejected, SpawnerError
 from runnerd.launch import hooks_key
+from runnerd.logs import about
 from runnerd.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.model import Exit, LaunchSpec, StateType, Verdict
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
@@ -104,7 +105,8 @@ class Run:
 
     def _lose(self, reason: str) -> None:
         self.refused = reason
-        self._tools.log.info("claim lost", run=self.record.id, deployment=self.record.deployment, why=reason)
+        said = {"run": self.record.id, "deployment": self.record.deployment, "why": reason}
+        self._tools.log.info("claim lost", **said, about=about(self.record))
         self._kept.withdraw(self._before)
 
     async def _start(self) -> None:

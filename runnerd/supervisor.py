@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from runnerd.alerts import Alert
 from runnerd.errors import JournalError
 from runnerd.limits import Bucket, Caps, Claimant, admit
+from runnerd.logs import about
 from runnerd.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
 from runnerd.model import FlowRun
 from runnerd.registry import Registry
@@ -117,7 +119,8 @@ class Supervisor:
     def adopt(self, records: Iterable[RunRecord]) -> None:
         """Go on with what the journal says was under way."""
         for record in records:
-            self._tools.log.info("adopted", run=record.id, deployment=record.deployment, phase=record.phase)
+            said = {"run": record.id, "deployment": record.deployment, "phase": record.phase}
+            self._tools.log.info("adopted", **said, about=about(record))
             self._begin(Run(record=record, tools=self._tools))
 
     def adopt_unknown(self, seen: Record) -> None:
@@ -175,7 +178,7 @@ class Supervisor:
             self._tools.journal.save(record, "claiming")
         except JournalError as error:
             if self.journal_problem is None:
-                self._tools.log.error("nothing new is claimed", why=str(error))
+                self._tools.log.error("nothing new is claimed", why=str(error), alert=Alert.JOURNAL_FAILS)
             self.journal_problem = str(error)
             return False
         self.journal_problem = None
@@ -217,12 +220,14 @@ class Supervisor:
                 break
             except JournalError as error:
                 # It goes on when there is room again; meanwhile its process does, and `status` says why.
-                self._tools.log.error("a run waits for the journal", run=run.record.id, why=str(error))
+                about_it = about(run.record)
+                self._tools.log.error("a run waits for the journal", run=run.record.id, why=str(error), about=about_it)
                 delay_s = _REVIVE_FIRST_S
             except Exception:
                 # A TaskGroup would otherwise cancel every other run. It is taken up again in the phase it is in.
                 self.contained += 1
-                self._tools.log.exception("a run went wrong; it is taken up again", run=run.record.id, in_s=delay_s)
+                more = {"in_s": delay_s, "alert": Alert.FAULT, "about": about(run.record)}
+                self._tools.log.exception("a run went wrong; it is taken up again", run=run.record.id, **more)
             await asyncio.sleep(delay_s)
             delay_s = min(_REVIVE_CAP_S, delay_s * 2)
         self._let_go(run)
@@ -265,7 +270,8 @@ class Supervisor:
             run.stop(intent, now=now, announce=announce)
         except JournalError as error:
             # A full disk must not end the loop that asked, and with it the daemon. What Prefect wants is asked again.
-            self._tools.log.error("cannot record that a run is to be ended", run=run.record.id, why=str(error))
+            what, about_it = "cannot record that a run is to be ended", about(run.record)
+            self._tools.log.error(what, run=run.record.id, why=str(error), about=about_it)
 
 
 def _claimant(run: FlowRun) -> Claimant:

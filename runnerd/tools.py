@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from runnerd.alerts import alert_of_run
 from runnerd.backoff import Backoff, persist
 from runnerd.claiming import ClaimApi
 from runnerd.errors import ApiRejected
 from runnerd.hooks import HookLauncher
 from runnerd.journal import Journal
 from runnerd.link import SpawnerLink
-from runnerd.logs import Log
+from runnerd.logs import Log, about
 from runnerd.machine import Event, Hook, Phase, RunRecord, advance
 from runnerd.model import LaunchSpec, StopThen, Verdict
 from runnerd.prefect_api.answers import Answer
@@ -77,7 +78,9 @@ class Kept:
         self.record = record
         if record.phase is not before or record.phase is Phase.CLAIMING:
             story = {"run": record.id, "deployment": record.deployment, "phase": record.phase, **_detail(record)}
-            self._tools.log.info("run", **story)
+            alert = alert_of_run(record) if record.phase is not before else None
+            say = self._tools.log.info if alert is None else self._tools.log.warning
+            say("run", **story, alert=alert, about=about(record))
         self._tools.changed(record)
 
     def learn(self, *, name: str, deployment_id: str | None) -> None:
@@ -102,7 +105,7 @@ class Kept:
             except ApiRejected as error:
                 if delay_s == _REFUSED_FIRST_S:
                     why = "the API refuses what it has to be told; it is told again"
-                    self._tools.log.error(why, run=self.record.id, why=str(error))
+                    self._tools.log.error(why, run=self.record.id, why=str(error), about=about(self.record))
             await asyncio.sleep(delay_s)
             delay_s = min(_REFUSED_CAP_S, delay_s * 2)
 

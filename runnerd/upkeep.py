@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from runnerd.alerts import Alert
 from runnerd.errors import JournalError
 from runnerd.inspector import KEY_PREFIX
 from runnerd.journal import Journal
@@ -86,7 +87,7 @@ async def keep_watchdog(*, systemd: Systemd, pulse: Pulse, log: Log) -> None:
     while True:
         stuck = pulse.stuck()
         if stuck:
-            log.error("not feeding the watchdog", stuck=", ".join(stuck))
+            log.error("not feeding the watchdog", stuck=", ".join(stuck), alert=Alert.WATCHDOG_STARVED)
         else:
             systemd.feed_watchdog()
         await asyncio.sleep(interval_s / 2)
