@@ -16,6 +16,7 @@ from runnerd.backoff import Backoff
 from runnerd.config import HostDefaults
 from runnerd.control.server import ControlServer
 from runnerd.directories import runs_dir, work_dir
+from runnerd.doctor import Doctor, Patient
 from runnerd.drain import Drain
 from runnerd.embedded import EmbeddedServer, embedded_url
 from runnerd.errors import SpawnerError
@@ -149,7 +150,7 @@ class Daemon:
         )
         self._build_registration(launcher)
         self.drain = Drain(supervisor=self.supervisor, now=self._now)
-        self._build_control()
+        self._build_control(self._doctor(launcher))
 
     def _build_registration(self, launcher: FlowLauncher) -> None:
         self.inspector = Inspector(
@@ -171,7 +172,25 @@ class Daemon:
         )
         self.config.use(self.registrar)
 
-    def _build_control(self) -> None:
+    def _doctor(self, launcher: FlowLauncher) -> Doctor:
+        patient = Patient(
+            url=self._url,
+            api=self.api,
+            config=lambda: self.config.current,
+            problems=self.config.problems,
+            embedded=lambda: self._embedded.problem if self._embedded else None,
+            registry=self.registry,
+            launcher=launcher,
+            journal=self._journal,
+            link=self.link,
+            pulse=self._pulse,
+            systemd=self._systemd,
+            paths=self._paths,
+            environ=self._environ,
+        )
+        return Doctor(patient=patient, log=self._log)
+
+    def _build_control(self, doctor: Doctor) -> None:
         host = DaemonHost(
             url=self._url,
             api=self.api,
@@ -187,6 +206,7 @@ class Daemon:
             config=lambda: self.config.current,
             reload=self.config.reload,
             problems=self._problems,
+            doctor=doctor.examine,
             backoff=self._backoff,
             started_at=self._now(),
         )

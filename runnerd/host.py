@@ -81,6 +81,7 @@ class DaemonHost:
         config: Callable[[], Config],
         reload: Callable[[], Coroutine[Any, Any, Json]],
         problems: Callable[[], list[Problem]],
+        doctor: Callable[[], Coroutine[Any, Any, Json]],
         backoff: Callable[[], Backoff],
         started_at: datetime,
     ) -> None:
@@ -98,6 +99,7 @@ class DaemonHost:
         self._config = config
         self._reload = reload
         self._problems = problems
+        self.doctor = doctor
         self._backoff = backoff
         self._started_at = started_at
 
@@ -146,13 +148,13 @@ class DaemonHost:
         records = self._supervisor.records()
         phases = {phase: sum(record.phase == phase for record in records) for phase in {r.phase for r in records}}
         states = {s: sum(e.state is s for e in self._registry.entries()) for s in EntryState}
-        polled = self._poller.polled_at
+        polled, contained = self._poller.polled_at, self._supervisor.contained
         lines = [
             *_gauge("runnerd_runs", "Flow runs under way on this host.", "phase", phases),
             *_gauge("runnerd_deployments", "Deployments of this host.", "state", states),
             *_gauge("runnerd_runs_max", "limits.runs", None, {"": self._config().settings.limits.runs}),
             *_gauge("runnerd_api_up", "1 while the API is ok.", None, {"": int(self._api_is_ok())}),
-            *_gauge("runnerd_contained_errors", "Unexpected errors of single runs.", None, {"": self._contained()}),
+            *_gauge("runnerd_contained_errors", "Unexpected errors of single runs.", None, {"": contained}),
         ]
         if polled is not None:
             help_text = "When the API was last polled with success, seconds since the epoch."
@@ -161,9 +163,6 @@ class DaemonHost:
 
     def _api_is_ok(self) -> bool:
         return self._api.health.condition is ApiCondition.OK
-
-    def _contained(self) -> int:
-        return self._supervisor.contained
 
     async def reload(self, *, peer: Peer) -> Json:
         return await self._reload()

@@ -38,6 +38,7 @@ VERBS = {
     "reload": ("reload", "read the configuration again"),
     "config": ("config", "check or show the configuration, or print its schema"),
     "health": ("health", "whether all is well"),
+    "doctor": ("doctor", "what is wrong with this host, and what to do about it"),
     "top": ("top", "a live view"),
     "version": ("version", "the versions of runnerctl and of the running runnerd"),
 }

@@ -12,6 +12,8 @@ Documents (keys may be added, these stay; times are RFC 3339 in UTC, sizes bytes
               `exit` null, or code, signal, oom, words. May have `waiting`: what keeps it from being claimed.
   deployment  DEPLOYMENT_FIELDS
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
+  doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state` is ok, warning, error or unknown;
+              `remedy` may be null; `ok` is false where one of them is an error.
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "problems": [..]}
 """
 
@@ -61,6 +63,9 @@ class Host(Protocol):
 
     def health(self) -> tuple[bool, Json]:
         """Whether all is well, and the health document."""
+
+    async def doctor(self) -> Json:
+        """The doctor document: looks at this host, which takes up to half a minute."""
 
     def config(self) -> Json:
         """The merged configuration in force, without secrets."""

@@ -9,12 +9,13 @@ from contextlib import suppress
 
 from runnerd.control.events import follow_runs
 from runnerd.control.host import Host
-from runnerd.control.output import follow_output, is_readable, process_over
+from runnerd.control.output import follow_output, process_over
 from runnerd.control.problem import Problem
 from runnerd.control.resolve import flag, number, the_deployment, the_run
 from runnerd.control.router import Route
 from runnerd.control.wire import Reply, Request, StreamReply, json_reply
 from runnerd.model import Json
+from runnerd.outputfile import is_readable
 
 
 class Reads:
@@ -25,6 +26,7 @@ class Reads:
         return (
             *self.public_routes(),
             Route("GET", "/v1/status", self._status),
+            Route("GET", "/v1/doctor", self._doctor),
             Route("GET", "/v1/runs", self._runs),
             Route("GET", "/v1/runs/*", self._run),
             Route("GET", "/v1/runs/*/logs", self._logs),
@@ -40,6 +42,9 @@ class Reads:
 
     async def _status(self, request: Request) -> Reply:
         return json_reply(self._host.status())
+
+    async def _doctor(self, request: Request) -> Reply:
+        return json_reply(await self._host.doctor())
 
     async def _health(self, request: Request) -> Reply:
         well, document = self._host.health()

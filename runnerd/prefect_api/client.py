@@ -25,6 +25,7 @@ from runnerd.prefect_api.answers import (
     ServerInfo,
     Skipped,
 )
+from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.dialect import server_info, state_body
 from runnerd.prefect_api.parse import (
@@ -91,6 +92,11 @@ class PrefectApi:
     def health(self) -> ApiHealth:
         """How things stand, by the latest request."""
         return self._transport.health
+
+    @property
+    def skew(self) -> Skew | None:
+        """How far our clock is from the API's; None while it has not told."""
+        return self._transport.skew
 
     async def close(self) -> None:
         """Close all connections."""

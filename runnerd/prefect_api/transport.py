@@ -18,6 +18,7 @@ import httpx
 
 from runnerd.errors import ApiAway, ApiDenied, ApiError, ApiRejected
 from runnerd.model import ApiHealth, Json
+from runnerd.prefect_api.clock import Skew, measured_skew
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.csrf import CHANGES, Csrf
 from runnerd.prefect_api.health import HealthBook
@@ -77,6 +78,7 @@ class Transport:
         self._csrf = Csrf(now=now)
         self._csrf_fetch = asyncio.Lock()
         self._failures = 0
+        self.skew: Skew | None = None  # as the latest answer with a Date had it
 
     @property
     def health(self) -> ApiHealth:
@@ -170,10 +172,14 @@ class Transport:
 
     async def _exchange(self, method: str, url: httpx.URL, headers: dict[str, str], content: bytes | None) -> _Raw:
         body = bytearray()
+        sent = self._now()
         async with (
             self._pool.client(url) as client,
             client.stream(method, url, headers=headers, content=content, follow_redirects=False) as response,
         ):
+            if url.host == self._base.host:
+                date = response.headers.get("Date")
+                self.skew = measured_skew(date, sent=sent, received=self._now()) or self.skew
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:

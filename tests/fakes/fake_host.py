@@ -88,6 +88,7 @@ class FakeHost:
         self.api_state = "ok"
         self.problems: list[Json] = []
         self.metrics_fail = False
+        self.examined: Json = {"ok": True, "checks": []}
         self.attempt = 1
         self.reloaded: Json = {
             "ok": True,
@@ -146,6 +147,9 @@ class FakeHost:
     def health(self) -> tuple[bool, Json]:
         checks = [{"name": "journal", "ok": self.well, "detail": None if self.well else "disk full"}]
         return self.well, {"ok": self.well, "checks": checks}
+
+    async def doctor(self) -> Json:
+        return self.examined
 
     def config(self) -> Json:
         return {"name": "build-07", "limits": {"runs": 10}}

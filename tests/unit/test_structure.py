@@ -31,12 +31,12 @@ FUNCTION_LINES = 60
 LAYERS = {
     "pure": "alerts backoff codec directories errors examine journalfile launch limits machine model paths pulse words",
     "edges": "config inotify inspection journal journald logs metrics outputfile prefect_api spawner systemd",
-    "engine": "access claiming doctor drain embedded forwarding hooks inspector lateness launcher link poller refresher registrar"
-    " registry reloading reporting run supervisor tools upkeep usage views warm",
+    "engine": "access claiming doctor drain embedded forwarding hooks inspector lateness launcher link poller"
+    " refresher registrar registry reloading reporting run supervisor tools upkeep usage views warm",
     "control": "control",
     "top": "__main__ daemon daemonize demo host init service",
 }
-CLI_MAY_IMPORT = {"cli", "control", "errors", "model", "paths", "words", "config"}
+CLI_MAY_IMPORT = {"cli", "control", "errors", "examine", "model", "paths", "words", "config"}
 CLI_MAY_LOAD = {"runnerd", "cli", "control", "errors", "model", "paths", "words", "machine"}
 ELSEWHERE = {"inspect_flow", "run_hooks"}  # programs for flows' own interpreters
 ALONE = {"cli"} | ELSEWHERE  # not of the layers: the client program, those that run elsewhere

@@ -1,0 +1,76 @@
+"""Looks at what the daemon knows of itself: its loops, its journal, its configuration and its deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from runnerd.doctor.patient import Patient
+from runnerd.examine import Check, error, ok, warning
+from runnerd.model import Config, Problem
+from runnerd.registry import Entry, EntryState
+
+_SEE = "runnerctl status shows each with its place"
+
+
+async def look_at_loops(patient: Patient) -> Sequence[Check]:
+    stuck = patient.pulse.stuck()
+    if not stuck:
+        return [ok("loops", "every loop of runnerd makes progress")]
+    detail = f"{', '.join(stuck)} of runnerd made no progress for too long"
+    return [error("loops", detail, "systemctl restart runnerd: flows run on; and see journalctl -u runnerd for why")]
+
+
+async def look_at_journal(patient: Patient) -> Sequence[Check]:
+    journal = patient.journal
+    if journal.problem is not None:
+        remedy = f"mend what it names in {patient.paths.state}; it is tried again by itself every few seconds"
+        return [error("journal", journal.problem, remedy)]
+    if journal.notice is not None:
+        remedy = "keep the old file if its history matters, and remove it later; a restart of runnerd clears this note"
+        return [warning("journal", journal.notice, remedy)]
+    return [ok("journal", "records")]
+
+
+async def look_at_deployments(patient: Patient) -> Sequence[Check]:
+    config = patient.config()
+    return [
+        configuration_check(patient.problems(), len(config.files)),
+        deployments_check(patient.registry.entries(), config),
+    ]
+
+
+def configuration_check(problems: Sequence[Problem], files: int) -> Check:
+    if not problems:
+        return ok("configuration", f"{files} {'file' if files == 1 else 'files'} in force, without a problem")
+    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    remedy = f"mend the files, runnerctl config check says when they are good, then runnerctl reload; {_SEE}"
+    return error("configuration", f"{problems[0]}{more}", remedy)
+
+
+def deployments_check(entries: Iterable[Entry], config: Config) -> Check:
+    """Those that cannot run as their files want; one that waits for the API only is a lesser matter."""
+    entries = list(entries)
+    dead = [one.name or "a deployment without a name" for one in config.invalid]
+    stale = [one.full_name for one in entries if one.invalid]
+    failed = [one for one in entries if one.problem is not None and not one.invalid]
+    waiting = [one for one in entries if one.state is EntryState.UNREGISTERED and one.problem is None]
+    said = []
+    if dead:
+        said.append(f"{_names(dead)} cannot run: the file is wrong")
+    if failed:
+        said.append(f"{_names([one.full_name for one in failed])} cannot be registered: {failed[0].problem}")
+    if stale:
+        said.append(f"{_names(stale)} run as their files last were, because they are wrong now")
+    if said:
+        return error(
+            "deployments", "; ".join(said), f"mend what {_SEE.removesuffix(' with its place')}, then runnerctl reload"
+        )
+    if waiting:
+        detail = f"{_names([one.full_name for one in waiting])} wait to be registered with the API"
+        return warning("deployments", detail, "nothing if they were just added; else see the api check")
+    paused = sum(one.state is EntryState.PAUSED for one in entries)
+    return ok("deployments", f"{len(entries)} registered" + (f", {paused} of them paused" if paused else ""))
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -1,0 +1,62 @@
+"""Takes all looks at once and puts what they find into one document.
+
+Invariant: everybody gets an answer within the longest limit of a look, and each look one check at least.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from runnerd.doctor.deployments import look_at_deployments, look_at_journal, look_at_loops
+from runnerd.doctor.host import (
+    look_at_config_files,
+    look_at_credentials,
+    look_at_directories,
+    look_at_disks,
+    look_at_systemd,
+    look_at_users,
+)
+from runnerd.doctor.interpreters import Interpreters
+from runnerd.doctor.looks import Look, Looks
+from runnerd.doctor.patient import Patient
+from runnerd.doctor.prefect import look_at_api, look_at_clock, look_at_server
+from runnerd.doctor.spawner import look_at_files, look_at_spawner
+from runnerd.examine import Check, document
+from runnerd.logs import Log
+from runnerd.model import Json
+
+_LOOKS: tuple[tuple[str, Callable[[Patient], Coroutine[Any, Any, Sequence[Check]]]], ...] = (
+    ("dbus", look_at_systemd),
+    ("loops", look_at_loops),
+    ("spawner", look_at_spawner),
+    ("open files", look_at_files),
+    ("journal", look_at_journal),
+    ("directories", look_at_directories),
+    ("disks", look_at_disks),
+    ("configuration files", look_at_config_files),
+    ("credentials", look_at_credentials),
+    ("api", look_at_api),
+    ("server version", look_at_server),
+    ("clock", look_at_clock),
+    ("configuration", look_at_deployments),
+    ("users", look_at_users),
+)
+
+
+class Doctor:
+    """`more` are looks of whoever builds it, taken after the others."""
+
+    def __init__(self, *, patient: Patient, log: Log, more: Sequence[Look] = ()) -> None:
+        self._looks = Looks(log=log)
+        self._table = [Look(name=name, take=partial(look, patient)) for name, look in _LOOKS]
+        self._interpreters = Interpreters(patient=patient)
+        self._more = tuple(more)
+
+    async def examine(self) -> Json:
+        """The document of all checks, in one order always."""
+        looks = [*self._table, *self._interpreters.looks(), *self._more]
+        found = await asyncio.gather(*map(self._looks.take, looks))
+        return document(check for checks in found for check in checks)

@@ -1,0 +1,195 @@
+"""Looks at the interpreters that deployments name: each is asked, as its flows' user, which Prefect it has.
+
+Invariants: an interpreter runs in the spawner's hands only, bounded in time, as the user its flows run as; what it is
+asked takes a tenth of a second and imports nothing of the user's; a daemon that ends meanwhile leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from runnerd.directories import work_dir
+from runnerd.doctor.looks import Look, in_thread
+from runnerd.doctor.patient import Patient
+from runnerd.doctor.prefect import FLOOR, server_of, version_of
+from runnerd.errors import SpawnerError
+from runnerd.examine import Check, error, ok, unknown, warning
+from runnerd.inspector import KEY_PREFIX
+from runnerd.link import how_it_ended
+from runnerd.model import LaunchSpec
+from runnerd.prefect_api.answers import ServerInfo
+from runnerd.registry import Entry
+from runnerd.spawner.protocol import Record
+
+_LIMIT_S, _ANSWER_S = 20.0, 15.0
+_AT_ONCE = 4
+_OUTPUT_BYTES = 65536
+# What is asked; prefect-client is Prefect without its server, and runs flows as well.
+PROGRAM = """\
+import os, sys
+from importlib import metadata
+found = ""
+for name in ("prefect", "prefect-client"):
+    try:
+        found = found or metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+os.write(3, ("%d.%d %s\\n" % (sys.version_info[0], sys.version_info[1], found)).encode())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """One program under one user, which is one check; `entries` are the deployments that name it."""
+
+    python: str
+    user: str | None
+    group: str | None
+    entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        return f"python {self.python}" + (f" as {self.user}" if self.user else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`prefect` is None where it has none."""
+
+    python: str
+    prefect: str | None
+
+
+def interpreters_of(entries: Iterable[Entry]) -> list[Interpreter]:
+    """Each interpreter once, in the order of the deployments."""
+    found: dict[tuple[str, str | None, str | None], list[Entry]] = {}
+    for entry in entries:
+        run = entry.deployment.run
+        found.setdefault((run.python, run.user, run.group), []).append(entry)
+    return [Interpreter(*key, tuple(members)) for key, members in found.items()]
+
+
+class Interpreters:
+    """A look for each; at most a few of them run at once."""
+
+    def __init__(self, *, patient: Patient) -> None:
+        self._patient = patient
+        self._few = asyncio.Semaphore(_AT_ONCE)
+
+    def looks(self) -> list[Look]:
+        return [self._look(one) for one in interpreters_of(self._patient.registry.entries())]
+
+    def _look(self, one: Interpreter) -> Look:
+        async def take() -> Sequence[Check]:
+            if not self._patient.link.connected:
+                return [unknown(one.name, "cannot be asked without a spawner", "mend the spawner check first")]
+            async with self._few:
+                answer = await self._ask(one)
+            return [interpreter_check(one, answer, await server_of(self._patient))]
+
+        return Look(name=one.name, take=take, limit_s=_LIMIT_S)
+
+    async def _ask(self, one: Interpreter) -> Answer | str:
+        """What it answers, or why it does not."""
+        spec = await in_thread(lambda: self._spec(one))
+        if isinstance(spec, str):
+            return spec
+        assert spec.result is not None
+        try:
+            try:
+                seen = await self._patient.link.complete(spec)
+            except SpawnerError as why:
+                return str(why)
+            await self._patient.link.forget(spec.key, spec.attempt)
+            return read_answer(_read(spec.result)) or _why_not(seen, _read(spec.output))
+        finally:
+            for path in (spec.output, spec.result):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _spec(self, one: Interpreter) -> LaunchSpec | str:
+        run = one.entries[0].deployment.run
+        environment = self._patient.launcher.environment(run)
+        if isinstance(environment, str):
+            return environment
+        base, from_file = environment
+        key = f"{KEY_PREFIX}{uuid.uuid4()}"  # so the next daemon clears it away, should we die meanwhile
+        output, result = (os.path.join(work_dir(self._patient.paths), f"{key}.{kind}") for kind in ("log", "result"))
+        return LaunchSpec(
+            key=key,
+            attempt=1,
+            argv=(one.python, "-c", PROGRAM),
+            environment={**base, **from_file, **run.environment},
+            working_directory=run.working_directory,
+            output=output,
+            result=result,
+            user=one.user,
+            group=one.group,
+            output_max_bytes=_OUTPUT_BYTES,
+            runtime_max_s=_ANSWER_S,
+            stop_timeout_s=1.0,
+        )
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_OUTPUT_BYTES)
+    except OSError:
+        return ""
+
+
+def read_answer(text: str) -> Answer | None:
+    """What PROGRAM wrote; None where that is nothing or something else."""
+    if not text.endswith("\n"):
+        return None
+    words = text.split()
+    return Answer(words[0], words[1] if len(words) == 2 else None) if 1 <= len(words) <= 2 else None
+
+
+def _why_not(seen: Record | None, output: str) -> str:
+    if seen is None or seen.error is not None:
+        return how_it_ended(seen)
+    if seen.stop_reason == "timeout":
+        return f"it did not answer within {_ANSWER_S:g} s"
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return f"it {how_it_ended(seen)}" + (f": {lines[-1][:200]}" if lines else " and said nothing")
+
+
+# --- what to make of it ---------------------------------------------------------------------------------------
+
+
+def interpreter_check(one: Interpreter, answer: Answer | str, server: ServerInfo | str) -> Check:
+    """`server` decides which major of Prefect is wanted, where it is known."""
+    if isinstance(answer, str):
+        detail = f"{_used(one)}, and it cannot be run: {answer.removeprefix('cannot start: ')}"
+        return error(one.name, detail, "mend that, or name an interpreter that has Prefect in run.python")
+    if answer.prefect is None:
+        detail = f"{_used(one)}, and it has no Prefect"
+        return error(one.name, detail, f"{_install(one, server)}, or name another interpreter in run.python")
+    broken = next((e.problem for e in one.entries if e.problem and "cannot import prefect" in e.problem), None)
+    if broken is not None:
+        return error(one.name, f"it has Prefect {answer.prefect}, but {broken}", _install(one, server))
+    version = version_of(answer.prefect)
+    if not isinstance(server, str) and version is not None and version[0] != server.major:
+        detail = f"{_used(one)}, and its Prefect {answer.prefect} does not work with a server of {server.version}"
+        return error(one.name, detail, _install(one, server))
+    if version is not None and version < FLOOR:
+        detail = f"its Prefect {answer.prefect} is older than anything runnerd is tested with"
+        return warning(one.name, detail, _install(one, server))
+    return ok(one.name, f"Prefect {answer.prefect}, Python {answer.python}; {_used(one)}")
+
+
+def _used(one: Interpreter) -> str:
+    names = [entry.full_name for entry in one.entries]
+    return f"{names[0]} uses it" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more use it"
+
+
+def _install(one: Interpreter, server: ServerInfo | str) -> str:
+    old = not isinstance(server, str) and server.major == 2
+    return f"{one.python} -m pip install 'prefect{'>=2.20,<3' if old else '>=3,<4'}'"

@@ -1,0 +1,108 @@
+"""Looks at Prefect's API: whether it answers and lets us in, which version it is, and what its clock says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from runnerd.doctor.patient import Patient
+from runnerd.errors import ApiError
+from runnerd.examine import Check, error, ok, unknown, warning
+from runnerd.model import ApiCondition, ApiHealth, ApiSettings
+from runnerd.prefect_api.answers import ServerInfo
+from runnerd.prefect_api.clock import Skew
+
+FLOOR = (2, 20, 0)
+_SKEW_WARNING_S, _SKEW_ERROR_S = 2.0, 30.0
+_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+def version_of(text: str) -> tuple[int, int, int] | None:
+    """The numbers of a version of Prefect, None where it has none."""
+    found = _VERSION.match(text)
+    if found is None:
+        return None
+    major, minor, patch = (int(part or 0) for part in found.groups())
+    return major, minor, patch
+
+
+async def look_at_api(patient: Patient) -> Sequence[Check]:
+    found = [api_check(patient.url, patient.api.health, patient.config().settings.api)]
+    embedded = patient.embedded()
+    if embedded is not None:
+        remedy = "see its log, server.log in the log directory, and journalctl -u runnerd-server where it is a unit"
+        found.append(error("embedded server", embedded, remedy))
+    return found
+
+
+def api_check(url: str, health: ApiHealth, settings: ApiSettings) -> Check:
+    if health.condition is ApiCondition.OK:
+        return ok("api", f"{url} answers")
+    meanwhile = "nothing new starts here meanwhile, what runs goes on, and reports wait"
+    if health.condition is ApiCondition.UNREACHABLE:
+        detail = f"{url} does not answer: {health.detail}; {meanwhile}"
+        return error("api", detail, f"is it up, and is api.url right? From this host: curl -sS {url}/health")
+    detail = f"{url} answers, but {health.detail}"
+    return error("api", detail, _degraded_remedy(health.detail, settings))
+
+
+def _degraded_remedy(detail: str, settings: ApiSettings) -> str:
+    file = settings.auth_string_file or settings.key_file
+    place = f"into {file}" if file else "into a file that api.key_file or api.auth_string_file names"
+    if detail.startswith("401"):
+        return f"put a valid credential {place}: it is read again by itself; then runnerctl status shows the API as ok"
+    if detail.startswith("403"):
+        return f"give this credential the right to do that in Prefect, or put another {place}"
+    if detail.startswith("cannot read") or detail.startswith("cannot use the"):
+        return "mend that file: one line, readable by the user that runnerd runs as; it is read again by itself"
+    return "see the log of the Prefect server, or of what stands before it; it heals by itself when the server does"
+
+
+# --- its version ----------------------------------------------------------------------------------------------
+
+
+async def server_of(patient: Patient) -> ServerInfo | str:
+    """Which Prefect answers, or why that is not known."""
+    if patient.api.health.condition is ApiCondition.UNREACHABLE:
+        return "not known while the API does not answer"
+    try:
+        return await patient.api.server()
+    except ApiError as why:
+        return str(why)
+
+
+async def look_at_server(patient: Patient) -> Sequence[Check]:
+    return [server_check(await server_of(patient))]
+
+
+def server_check(server: ServerInfo | str) -> Check:
+    name = "server version"
+    if isinstance(server, str):
+        return unknown(name, server, "mend the api check first")
+    if not server.supported:
+        return error(name, server.why or f"Prefect {server.version} is not known", "use a Prefect server 2.20 or 3.x")
+    version = version_of(server.version)
+    if version is not None and version < FLOOR:
+        detail = f"the server is Prefect {server.version}, older than anything runnerd is tested with"
+        return warning(name, detail, "bring the server to 2.20 or 3.x")
+    return ok(name, "Prefect Cloud" if server.version == "cloud" else f"Prefect {server.version}")
+
+
+# --- its clock ------------------------------------------------------------------------------------------------
+
+
+async def look_at_clock(patient: Patient) -> Sequence[Check]:
+    return [clock_check(patient.api.skew)]
+
+
+def clock_check(skew: Skew | None) -> Check:
+    if skew is None:
+        return unknown("clock", "cannot be compared: no answer of the API has told its time yet")
+    apart_s, words = skew.at_least_s, "ahead of" if skew.seconds > 0 else "behind"
+    if apart_s <= _SKEW_WARNING_S:
+        return ok("clock", f"within {max(1.0, abs(skew.seconds)):.0f} s of the API's")
+    detail = (
+        f"this host's clock is {abs(skew.seconds):.0f} s {words} the API's, so runs start early or late by that much"
+    )
+    remedy = "have both hosts keep the time: timedatectl shows it; systemctl enable --now systemd-timesyncd, or chrony"
+    return (error if apart_s > _SKEW_ERROR_S else warning)("clock", detail, remedy)
