@@ -109,6 +109,16 @@ def delegated_cgroup(attribute: str | None = "user.delegate") -> Iterator[Path]:
         clear(directory)
 
 
+@contextmanager
+def unit_cgroups(ours: str = "a.service", runs: str = "runs.service") -> Iterator[Path]:
+    """A slice with the delegated cgroups of two units: the spawner's, and the runs'."""
+    with delegated_cgroup(attribute=None) as directory:
+        for name in (ours, runs):
+            (directory / name).mkdir()
+            os.setxattr(directory / name, "user.delegate", b"1")
+        yield directory
+
+
 def clear(directory: Path) -> None:
     for path in sorted(directory.rglob("cgroup.procs"), key=lambda found: -len(found.parts)):
         kill_all(path.parent)

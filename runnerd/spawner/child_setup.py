@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import os
-import pwd
 import resource
 import signal
-import stat
 
+from runnerd.spawner.account import SetupFailed, Users, become, find_account
 from runnerd.spawner.bounds import rlimits
+from runnerd.spawner.files import RESULT_FD, open_files
 from runnerd.spawner.processes import become_subreaper
 from runnerd.spawner.request import Launch
 from runnerd.spawner.why import why_no_directory, why_no_exec
@@ -24,26 +23,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_RESULT_FD = 3
 _LOWEST_PIPE_FD = 10
-_CREATE = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_WRONLY
-
-
-class SetupFailed(Exception):
-    def __init__(self, stage: str, message: str, number: int | None = None) -> None:
-        super().__init__(message)
-        self.stage = stage
-        self.errno = number
 
 
 class Host:
-    """What of the spawner itself matters to a child: whether it is root, and who shall own output files."""
+    """What of the spawner itself matters to a child: whether it is root, who owns its files, who it may be."""
 
-    __slots__ = ("owner", "root")
+    __slots__ = ("owner", "root", "users")
 
-    def __init__(self, owner: int | None) -> None:
+    def __init__(self, *, owner: int | None, users: Users) -> None:
         self.root = os.geteuid() == 0
         self.owner = owner
+        self.users = users
 
 
 def run_child(launch: Launch, host: Host, go_fd: int, status_fd: int) -> NoReturn:
@@ -71,7 +62,7 @@ def _tell(status_fd: int, failure: SetupFailed) -> None:
 def _close_all_but(*pipes: int) -> list[int]:
     """Moves the pipes out of the way of 0 to 3 and closes everything else we got from the parent."""
     kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_PIPE_FD) for fd in pipes]
-    low = _RESULT_FD
+    low = RESULT_FD
     for fd in sorted(kept):
         os.closerange(low, fd)
         low = fd + 1
@@ -83,15 +74,15 @@ def _set_up(launch: Launch, host: Host) -> None:
     os.setsid()
     become_subreaper()  # for its own descendants: as long as it lives, none of them gets out of its sight
     _reset_signals()
-    account = _find_account(launch, host)
+    account = find_account(launch, host.users)
     os.umask(0o027)
-    _open_files(launch, host)
+    open_files(launch, host.owner if host.root else None)
     _reset_oom_score()
     # Of who may exceed it anyway, or whose processes include the spawner's own, a count would be none of the run's.
     _set_bounds(launch, user_counts=host.root and account is not None and account.uid != 0)
     os.umask(0o022 if launch.umask is None else launch.umask)
     if account is not None and host.root:
-        _become(account)
+        become(account)
     try:
         os.chdir(launch.working_directory)
     except OSError as error:
@@ -102,36 +93,6 @@ def _reset_signals() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _open_files(launch: Launch, host: Host) -> None:
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.close(null)
-    output = _create("output", launch.output, os.O_APPEND, host)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    if launch.result is not None:
-        result = _create("result", launch.result, os.O_TRUNC, host)
-        if result != _RESULT_FD:
-            os.dup2(result, _RESULT_FD)
-            os.close(result)
-        os.set_inheritable(_RESULT_FD, True)
-
-
-def _create(what: str, path: str, flags: int, host: Host) -> int:
-    try:
-        fd = os.open(path, _CREATE | flags, 0o640)
-        facts = os.fstat(fd)
-        # Root would hand over whatever the name leads to: a hard link to another's file must not change hands.
-        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
-            raise SetupFailed(what, f"cannot open {what} file {path}: it is not a regular file of its own")
-        if host.root and host.owner is not None:
-            os.fchown(fd, host.owner, -1)
-    except OSError as error:
-        raise SetupFailed(what, f"cannot open {what} file {path}: {error.strerror}", error.errno) from None
-    return fd
 
 
 def _reset_oom_score() -> None:
@@ -156,47 +117,6 @@ def _set_bounds(launch: Launch, *, user_counts: bool) -> None:
         except OSError as error:
             message = f"cannot set nice to {launch.nice}: {error.strerror}"
             raise SetupFailed("nice", message, error.errno) from None
-
-
-class Account:
-    __slots__ = ("gid", "groups", "name", "uid")
-
-    def __init__(self, *, name: str, uid: int, gid: int) -> None:
-        self.name = name
-        self.uid = uid
-        self.gid = gid
-        # Looked up now: later the limits on open files may be too low for the name service.
-        self.groups = os.getgrouplist(name, gid)
-
-
-def _find_account(launch: Launch, host: Host) -> Account | None:
-    if launch.user is None and launch.group is None:
-        return None
-    own = os.geteuid()
-    try:
-        entry = pwd.getpwuid(own) if launch.user is None else pwd.getpwnam(launch.user)
-    except KeyError:
-        raise SetupFailed("user", f"cannot start: no such user {launch.user or own}") from None
-    try:
-        gid = entry.pw_gid if launch.group is None else grp.getgrnam(launch.group).gr_gid
-    except KeyError:
-        raise SetupFailed("group", f"cannot start: no such group {launch.group}") from None
-    if not host.root and entry.pw_uid != own:
-        message = f"cannot become user {launch.user}: the spawner does not run as root"
-        raise SetupFailed("user", message)
-    if not host.root and gid != os.getegid():
-        raise SetupFailed("group", f"cannot become group {launch.group}: the spawner does not run as root")
-    return Account(name=entry.pw_name, uid=entry.pw_uid, gid=gid)
-
-
-def _become(account: Account) -> None:
-    try:
-        os.setgroups(account.groups)
-        os.setresgid(account.gid, account.gid, account.gid)
-        os.setresuid(account.uid, account.uid, account.uid)
-    except OSError as error:
-        message = f"cannot become user {account.name}: {error.strerror}"
-        raise SetupFailed("user", message, error.errno) from None
 
 
 def _execute(launch: Launch) -> NoReturn:

@@ -45,6 +45,15 @@ class Launcher:
     def __init__(self, host: Host) -> None:
         self._host = host
 
+    @property
+    def owner(self) -> int | None:
+        """Whose files the runs' outputs are, where we could write others' too."""
+        return self._host.owner if self._host.root else None
+
+    def check(self, launch: Launch) -> None:
+        """Whether it may be started at all. Raises SetupFailed."""
+        self._host.users.check_name(launch.user)
+
     def fork(self, launch: Launch) -> Child:
         """Raises OSError when there is no room for another process or descriptor."""
         pipes: list[int] = []

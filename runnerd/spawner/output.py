@@ -7,6 +7,7 @@ back. Where the file system has no holes the file is cut to nothing; the writer 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 _FALLOC_FL_KEEP_SIZE = 1
@@ -14,11 +15,16 @@ _FALLOC_FL_PUNCH_HOLE = 2
 _BLOCK_BYTES = 4096
 
 
-def trim(path: str, max_bytes: int) -> bool:
-    """Drop the oldest part of the file when it uses more disk than `max_bytes`; whether it did. Raises OSError."""
+def trim(path: str, max_bytes: int, *, owner: int | None = None) -> bool:
+    """Drop the oldest part of the file when it uses more disk than `max_bytes`; whether it did. Raises OSError.
+
+    Only a file of `owner`, where one is given: by now links may lead from its name to somebody else's.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         facts = os.fstat(fd)
+        if owner is not None and facts.st_uid != owner:
+            raise PermissionError(errno.EPERM, f"it belongs to uid {facts.st_uid}")
         if facts.st_blocks * 512 <= max_bytes:
             return False
         # Half of the bound stays, so that a busy writer is not trimmed at every look.

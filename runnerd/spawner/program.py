@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import signal
 import time
 from collections.abc import Callable, Sequence
 
+from runnerd.spawner.account import Users
 from runnerd.spawner.child_setup import Host
 from runnerd.spawner.identity import Boot
 from runnerd.spawner.intents import Intents
@@ -16,6 +16,8 @@ from runnerd.spawner.kernel import Kernel
 from runnerd.spawner.launch_process import Launcher
 from runnerd.spawner.log import log
 from runnerd.spawner.loop import Loop
+from runnerd.spawner.notify import Notifier
+from runnerd.spawner.options import USAGE, Failed, Options
 from runnerd.spawner.processes import become_subreaper
 from runnerd.spawner.records import RecordStore, Run
 from runnerd.spawner.requests import Requests
@@ -24,66 +26,8 @@ from runnerd.spawner.server import Server, bind
 
 FIRST_CLIENT_S = 30.0
 
-EX_USAGE = 64
 EX_OSERR = 71
 EX_TEMPFAIL = 75
-
-USAGE = """\
-usage: runnerd-spawner --socket PATH --runtime-dir DIR [--owner USER] [--exit-when-idle] [--background --log FILE]
-
-  --socket PATH       the Unix socket to serve
-  --runtime-dir DIR   where the records of runs are kept
-  --owner USER        who, by name or number, besides root may speak to it, and owns the runs' output files
-  --exit-when-idle    exit when no run lives and nobody is connected
-  --background        return when the socket is served; what it says from then on goes to --log FILE
-"""
-
-
-class Failed(Exception):
-    """The spawner cannot serve; `status` is its exit status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Options:
-    """The command line, by hand: argparse would be a tenth of the program's memory."""
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        values: dict[str, str] = {}
-        switches: set[str] = set()
-        left = iter(arguments)
-        for argument in left:
-            name, has_value, value = argument.partition("=")
-            if name in ("--exit-when-idle", "--background") and not has_value:
-                switches.add(name)
-            elif name in ("--socket", "--runtime-dir", "--owner", "--cgroup-unit", "--log"):
-                values[name] = value if has_value else next(left, "")
-            else:
-                raise Failed(f"there is no option {argument}\n{USAGE}", EX_USAGE)
-        self.socket = _path(values, "--socket")
-        self.runtime_dir = _path(values, "--runtime-dir")
-        self.background = "--background" in switches
-        self.log = _path(values, "--log") if self.background else None
-        self.exit_when_idle = "--exit-when-idle" in switches
-        self.cgroup_unit = values.get("--cgroup-unit")
-        self.owner = _user_id(values["--owner"]) if "--owner" in values else None
-
-
-def _path(values: dict[str, str], name: str) -> str:
-    if not values.get(name):
-        raise Failed(f"{name} is missing\n{USAGE}", EX_USAGE)
-    return os.path.abspath(values[name])
-
-
-def _user_id(user: str) -> int:
-    if user.isdecimal():
-        return int(user)
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except (KeyError, ValueError):
-        raise Failed(f"cannot use --owner: there is no user {user!r}", EX_USAGE) from None
 
 
 def main(arguments: Sequence[str], *, store: Callable[[str], RecordStore] = RecordStore) -> int:
@@ -145,6 +89,7 @@ def serve(
     first_client_s: float = FIRST_CLIENT_S,
 ) -> None:
     """Serve until SIGTERM, SIGINT or, if so asked, idle. Raises Failed."""
+    manager = Notifier.take(os.environ)
     lock = _take_directory(options)
     _become_subreaper()
     loop = Loop()
@@ -156,7 +101,7 @@ def serve(
     try:
         records = store(os.path.join(options.runtime_dir, "records"))
         records.prepare()
-        launcher = Launcher(Host(options.owner))
+        launcher = Launcher(Host(owner=options.owner, users=Users(options.users)))
         intents = Intents(loop=loop)
         kernel, boot = Kernel.here(unit=options.cgroup_unit), Boot.here()
         runs = Runs(
@@ -171,10 +116,13 @@ def serve(
     requests = Requests(runs, limits=kernel.limits)
     server.listen(listener, answer=requests.do, hello=requests.hello)
     log(f"serving {options.socket} with {runs.live} live runs")
+    manager.ready(runs.live)
     if options.exit_when_idle:
         loop.timer("first client", time.monotonic() + first_client_s, server.expect_no_more)
     while not stopping and not (options.exit_when_idle and server.deserted and not runs.live):
         loop.turn()
+        manager.live(runs.live)
+    manager.stopping()
     log("told to go; runs go on" if stopping else "idle; going")
     os.unlink(options.socket)
     listener.close()

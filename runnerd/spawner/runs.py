@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from runnerd.spawner.account import SetupFailed
 from runnerd.spawner.cgroup import Cgroup
 from runnerd.spawner.ending import Ending
 from runnerd.spawner.identity import Boot, is_alive
@@ -123,6 +124,11 @@ class Runs:
 
     def _start(self, launch: Launch, reply: Callable[[Run], None]) -> None:
         run = Run.of(launch, self._boot)
+        try:
+            self._launcher.check(launch)
+        except SetupFailed as failure:
+            self._refuse(run, {"stage": failure.stage, "errno": failure.errno, "message": str(failure)}, reply)
+            return
         if launch.intents:
             launch.environment = {**launch.environment, **self._intents.offer(run.id)}
         cgroup = self._kernel.make_room(launch)
@@ -131,10 +137,7 @@ class Runs:
         except OSError as error:
             self._give_back(run, cgroup)
             message = f"cannot start: cannot fork: {error.strerror}"
-            run.error = {"stage": "fork", "errno": error.errno, "message": message}
-            self._runs[run.id] = run
-            self._teller.turn(run, "exited", "exited", save=True)
-            reply(run)
+            self._refuse(run, {"stage": "fork", "errno": error.errno, "message": message}, reply)
             return
         watch = self._hold(run, child, cgroup)
         watch.waiting.append(reply)
@@ -144,6 +147,13 @@ class Runs:
         self._live[run.id] = watch
         self._resume(watch, child.pidfd)
         self._loop.watch(child.status_fd, READ, partial(self._on_status, watch, child.status_fd))
+
+    def _refuse(self, run: Run, error: dict[str, object], reply: Callable[[Run], None]) -> None:
+        """It ends before there is a process of it."""
+        run.error = error
+        self._runs[run.id] = run
+        self._teller.turn(run, "exited", "exited", save=True)
+        reply(run)
 
     def _give_back(self, run: Run, cgroup: Cgroup | None) -> None:
         """What was made for a run that does not begin."""
@@ -230,7 +240,7 @@ class Runs:
     def _look_at_output(self, watch: Watch) -> None:
         run = watch.run
         try:
-            if trim(run.output, run.output_max_bytes or 0):
+            if trim(run.output, run.output_max_bytes or 0, owner=self._launcher.owner):
                 log(f"{run.name} output trimmed to {run.output_max_bytes} bytes")
         except OSError as error:
             log(f"{run.name} cannot trim {run.output}: {error.strerror}")

@@ -236,7 +236,8 @@ def spawner_cannot_record() -> None:
 
 
 def spawner_impatient() -> None:
-    from runnerd.spawner.program import Options, serve
+    from runnerd.spawner.options import Options
+    from runnerd.spawner.program import serve
 
     serve(Options(sys.argv[2:]), first_client_s=0.2)
 

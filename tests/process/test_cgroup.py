@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cgroup_kit import delegated_cgroup, inside, kill_all, members
+from cgroup_kit import delegated_cgroup, inside, kill_all, members, unit_cgroups
 from spawner_harness import PACKAGE, wait_until
 
 from runnerd.spawner.cgroup import Cgroup
@@ -87,10 +87,7 @@ def test_a_child_of_what_is_delegated_is_not(root: Path) -> None:
 @pytest.fixture
 def units() -> Iterator[Path]:
     """A slice with the units a.service, ours, and runs.service."""
-    with delegated_cgroup(attribute=None) as directory:
-        for name in ("a.service", "runs.service"):
-            (directory / name).mkdir()
-            os.setxattr(directory / name, "user.delegate", b"1")
+    with unit_cgroups() as directory:
         yield directory
 
 

@@ -374,3 +374,12 @@ def test_trim_leaves_a_small_file_alone(spawner: SpawnerUnderTest) -> None:
     path.write_bytes(b"x" * 5000)
     assert trim(str(path), 2**16) is False
     assert path.read_bytes() == b"x" * 5000
+
+
+def test_trim_leaves_somebody_elses_file_alone(spawner: SpawnerUnderTest) -> None:
+    path = spawner.home / "theirs"
+    path.write_bytes(b"x" * 2**18)
+    with pytest.raises(PermissionError, match="it belongs to uid"):
+        trim(str(path), 2**16, owner=os.geteuid() + 1)
+    assert path.read_bytes() == b"x" * 2**18
+    assert trim(str(path), 2**16, owner=os.geteuid()) is True

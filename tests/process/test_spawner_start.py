@@ -134,10 +134,36 @@ def test_group_instead_of_the_primary_one(spawner: SpawnerUnderTest) -> None:
 @needs_root
 def test_output_belongs_to_the_owner(idle_spawner: SpawnerUnderTest) -> None:
     owner = pwd.getpwnam("daemon").pw_uid
+    os.chown(idle_spawner.home, owner, -1)
     idle_spawner.start("--owner", str(owner))
-    run(idle_spawner, idle_spawner.spec("mine", "true", user="nobody"))
-    facts = os.stat(idle_spawner.home / "mine.out")
-    assert (facts.st_uid, facts.st_mode & 0o777) == (owner, 0o640)
+    told = facts(idle_spawner, user="nobody", result=str(idle_spawner.home / "result"))
+    assert told["groups"] == sorted(os.getgrouplist("nobody", pwd.getpwnam("nobody").pw_gid))
+    for name in ("facts.out", "result"):
+        found = os.stat(idle_spawner.home / name)
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (owner, pwd.getpwuid(owner).pw_gid, 0o640)
+
+
+@needs_root
+def test_a_run_that_stays_root_is_root_again_once_its_files_are_open(idle_spawner: SpawnerUnderTest) -> None:
+    os.chown(idle_spawner.home, pwd.getpwnam("daemon").pw_uid, -1)
+    idle_spawner.start("--owner", "daemon")
+    told = facts(idle_spawner)
+    assert (told["uids"], told["gids"]) == ([0] * 3, [0] * 3)
+    assert told["groups"] == sorted(os.getgroups())
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["output", "result"])
+def test_files_the_owner_could_not_open_himself(idle_spawner: SpawnerUnderTest, what: str) -> None:
+    """A daemon that was taken over has root write nothing, and be given nothing, that is not its own."""
+    os.chown(idle_spawner.home, pwd.getpwnam("daemon").pw_uid, -1)
+    secret = idle_spawner.home / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    idle_spawner.start("--owner", "daemon")
+    message = f"cannot open {what} file {secret}: Permission denied"
+    assert failure(idle_spawner, user="nobody", **{what: str(secret)}) == (what, message)
+    assert (secret.read_text(), secret.stat().st_uid) == ("root's", 0)
 
 
 # --- could not start --------------------------------------------------------------------------------------
