@@ -15,8 +15,9 @@ from fakes.raw_http import ask, connect, raw
 from runnerd.control.client import ControlClient, Interrupted
 from runnerd.control.events import BACKLOG, Feed
 from runnerd.control.listener import STREAMS
-from runnerd.control.output import BLOCK, follow_output, read_block
+from runnerd.control.output import follow_output
 from runnerd.errors import ControlError
+from runnerd.outputfile import BLOCK, read_block
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
 OTHER = "bbbb1111-0000-4000-8000-000000000002"

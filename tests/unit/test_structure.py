@@ -32,7 +32,7 @@ LAYERS = {
     "pure": "alerts backoff codec directories errors examine journalfile launch limits machine model paths pulse words",
     "edges": "config inotify inspection journal journald logs metrics outputfile prefect_api spawner systemd",
     "engine": "access claiming doctor drain embedded forwarding hooks inspector lateness launcher link poller"
-    " refresher registrar registry reloading reporting run supervisor tools upkeep usage views warm",
+    " refresher registrar registry reloading reporting run supervisor tailing tools upkeep usage views warm",
     "control": "control",
     "top": "__main__ daemon daemonize demo host init service",
 }
