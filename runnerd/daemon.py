@@ -20,9 +20,11 @@ from runnerd.doctor import Doctor, Patient
 from runnerd.drain import Drain
 from runnerd.embedded import EmbeddedServer, embedded_url
 from runnerd.errors import SpawnerError
+from runnerd.forwarding import Forwarder
 from runnerd.host import DaemonHost, Feed
 from runnerd.inspector import Inspector
 from runnerd.journal import Journal
+from runnerd.journald import Journald
 from runnerd.launcher import FlowLauncher
 from runnerd.link import SpawnerLink
 from runnerd.logs import ApiNews, Log
@@ -51,6 +53,7 @@ class Options:
     once: bool = False
     ready: Callable[[], None] = lambda: None  # called when it is
     hangup: Callable[[], None] = lambda: None  # called at SIGHUP, before the reload
+    journald: Journald | None = None  # where our log goes, and with it what the flows print
 
 
 def _now() -> datetime:
@@ -85,6 +88,7 @@ class Daemon:
         self._journal = journal
         self._now = now
         self._backoff = backoff
+        self._changed = asyncio.Event()
         self._pulse = Pulse(clock=time.monotonic)
         self._systemd = Systemd(environ=environ, pid=os.getpid())
         embedded = config.settings.api.url == EMBEDDED
@@ -136,6 +140,12 @@ class Daemon:
             start_rate=lambda: settings().limits.start_rate_per_s,
             clock=time.monotonic,
             freed=lambda: self.poller.freed(),
+        )
+        journald, records = self._options.journald, self.supervisor.records
+        self._forwarder = (
+            Forwarder(journald=journald, paths=self._paths, records=records, settings=settings, log=self._log)
+            if journald is not None
+            else None
         )
         self.poller = Poller(
             api=self.api,
@@ -233,11 +243,14 @@ class Daemon:
         """Serve until somebody asks to stop. Raises ControlError or SpawnerError when it cannot begin."""
         parts = Parts(
             api=self.api,
+            changed=self._changed,
             config=self.config,
             control=self.control,
             drain=self.drain,
             embedded=self._embedded,
+            forwarder=self._forwarder,
             journal=self._journal,
+            journald=self._options.journald,
             link=self.link,
             log=self._log,
             poller=self.poller,
@@ -256,6 +269,7 @@ class Daemon:
 
     def _note_health(self, health: ApiHealth) -> None:
         self._news.note(health)
+        self._changed.set()
         if health.condition is ApiCondition.OK:
             self.poller.kick()
 
@@ -265,6 +279,9 @@ class Daemon:
     def _note_run(self, record: RunRecord) -> None:
         self.supervisor.note_change()
         self.feed.tell(record)
+        if self._forwarder is not None:
+            self._forwarder.note(record)
+        self._changed.set()
         if record.phase is Phase.STARTING:
             self.refresher.wake()  # its deployment's next start is another one now
 
@@ -294,8 +311,9 @@ class Daemon:
         api = "API ok" if health.condition is ApiCondition.OK else f"API {health.condition}: {health.detail}"
         draining = "; draining" if self.drain.draining else ""
         problems = len(self._problems())
+        these = "1 problem" if problems == 1 else f"{problems} problems"
         return f"{runs} running of {self.config.settings().limits.runs}, {api}{draining}" + (
-            f"; {problems} problems, see runnerctl status" if problems else ""
+            f"; {these}, see runnerctl status" if problems else ""
         )
 
     # --- the spawner --------------------------------------------------------------------------------------------------

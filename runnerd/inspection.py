@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from runnerd.launch import PROGRAM, program_argv
 from runnerd.model import Inspection, Json, LaunchSpec
 
 FailureKind = Literal[
@@ -72,8 +73,8 @@ def inspection_spec(
     return LaunchSpec(
         key=key,
         attempt=1,
-        argv=(python, "-c", _program()),
-        environment={**environment, "RUNNERD_INSPECT": work},
+        argv=program_argv(python, "runnerd-inspect"),
+        environment={**environment, PROGRAM: _program(), "RUNNERD_INSPECT": work},
         working_directory=working_directory,
         output=output,
         result=result,

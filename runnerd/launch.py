@@ -121,13 +121,21 @@ def hooks_spec(flow: LaunchSpec, record: RunRecord, *, program: str, timeout_s: 
     return replace(
         flow,
         key=hooks_key(record.id),
-        argv=(flow.argv[0], "-c", program),
-        environment={**flow.environment, "RUNNERD_HOOKS": json.dumps(work)},
+        argv=program_argv(flow.argv[0], "runnerd-hooks"),
+        environment={**flow.environment, PROGRAM: program, "RUNNERD_HOOKS": json.dumps(work)},
         runtime_max_s=timeout_s,
         stop_signal=signal.SIGTERM,
         stop_timeout_s=5.0,
         intents=False,
     )
+
+
+PROGRAM = "RUNNERD_PROGRAM"
+
+
+def program_argv(python: str, name: str) -> tuple[str, ...]:
+    """Runs the text in the environment's PROGRAM: on a command line it would fill every process list of the host."""
+    return (python, "-c", f"import os; exec(os.environ.pop('{PROGRAM}'))", name)
 
 
 HOOKS_PREFIX = "hooks-"

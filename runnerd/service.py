@@ -19,7 +19,9 @@ from runnerd.control.server import ControlServer
 from runnerd.drain import Drain
 from runnerd.embedded import EmbeddedServer
 from runnerd.errors import SpawnerError
+from runnerd.forwarding import Forwarder
 from runnerd.journal import Journal
+from runnerd.journald import Journald
 from runnerd.link import SpawnerLink
 from runnerd.logs import Log
 from runnerd.poller import Poller
@@ -38,14 +40,17 @@ _STOP_SLICE_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a daemon consists of. `ready` is what its log says when it is."""
+    """What a daemon consists of. `ready`: what its log says when it is; `changed`: set when its status may differ."""
 
     api: PrefectApi
+    changed: asyncio.Event
     config: ConfigInForce
     control: ControlServer
     drain: Drain
     embedded: EmbeddedServer | None
+    forwarder: Forwarder | None
     journal: Journal
+    journald: Journald | None
     link: SpawnerLink
     log: Log
     poller: Poller
@@ -90,6 +95,8 @@ class Service:
     async def _serve(self, tasks: asyncio.TaskGroup) -> None:
         parts = self._parts
         parts.supervisor.attach(tasks)
+        if parts.journald is not None:
+            self._go(tasks, "log", parts.journald.keep())
         self._go(tasks, "spawner link", parts.link.keep())
         await self._wait_for_spawner()
         if parts.embedded is not None:
@@ -104,10 +111,12 @@ class Service:
         self._go(tasks, "refresh", parts.refresher.keep())
         self._go(tasks, "drain", parts.drain.keep())
         self._go(tasks, "reload", self._keep_reloading())
-        self._go(tasks, "status", keep_status(systemd=parts.systemd, text=parts.status_text))
+        self._go(tasks, "status", keep_status(systemd=parts.systemd, text=parts.status_text, changed=parts.changed))
         self._go(tasks, "watchdog", keep_watchdog(systemd=parts.systemd, pulse=parts.pulse, log=parts.log))
         self._go(tasks, "journal", keep_journal(journal=parts.journal, healed=parts.poller.freed))
         self._go(tasks, "prune", self._keep_pruning())
+        if parts.forwarder is not None:
+            self._go(tasks, "forward output", parts.forwarder.keep())
         if self._once_only:
             self._go(tasks, "once", self._once())
         else:

@@ -93,11 +93,14 @@ async def keep_watchdog(*, systemd: Systemd, pulse: Pulse, log: Log) -> None:
         await asyncio.sleep(interval_s / 2)
 
 
-async def keep_status(*, systemd: Systemd, text: Callable[[], str]) -> None:
-    """Keep the line that `systemctl status` shows true."""
+async def keep_status(*, systemd: Systemd, text: Callable[[], str], changed: asyncio.Event) -> None:
+    """Keep the line that `systemctl status` shows true: at once when `changed` is set, and now and then."""
     while systemd.present:
+        changed.clear()
         systemd.status(text())
-        await asyncio.sleep(_STATUS_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STATUS_S):
+                await changed.wait()
 
 
 async def keep_journal(*, journal: Journal, healed: Callable[[], None]) -> None:

@@ -23,6 +23,7 @@ from runnerd.inspection import (
     inspection_spec,
     parse_results,
 )
+from runnerd.launch import PROGRAM
 from runnerd.model import Inspection, LaunchSpec
 
 GOOD = {
@@ -174,9 +175,9 @@ def test_a_missing_file_and_a_missing_module_are_told_apart_from_broken_ones(sta
 def test_the_program_is_python_3_9() -> None:
     """The interpreter is the deployment's, not ours."""
     spec = spec_for(["a.py:f"])
-    ast.parse(spec.argv[2], feature_version=(3, 9))
-    assert "import runnerd" not in spec.argv[2]
-    assert "from runnerd" not in spec.argv[2]
+    ast.parse(spec.environment[PROGRAM], feature_version=(3, 9))
+    assert "import runnerd" not in spec.environment[PROGRAM]
+    assert "from runnerd" not in spec.environment[PROGRAM]
 
 
 # --- what to start ------------------------------------------------------------------------------------------
