@@ -1,0 +1,33 @@
+"""What is built has all that the checkout has."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+UNITS = ROOT / "packaging" / "systemd"
+
+
+def test_every_package_is_in_what_is_built() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {str(init.parent.relative_to(ROOT)).replace("/", ".") for init in ROOT.glob("runnerd/**/__init__.py")}
+    assert set(declared) == there
+
+
+def test_every_manual_page_that_a_unit_names_is_there() -> None:
+    named = {
+        f"{name}.{section}"
+        for unit in UNITS.iterdir()
+        for name, section in re.findall(r"man:(runner[a-z.-]+)\((\d)\)", unit.read_text())
+    }
+    there = {page.name for page in (ROOT / "docs" / "man").iterdir()}
+    assert named and named <= there
+
+
+def test_every_unit_is_of_a_kind_that_the_package_installs() -> None:
+    rules = (ROOT / "packaging" / "deb" / "rules").read_text()
+    kinds = set(re.findall(r"packaging/systemd/\*\.([a-z]+)", rules))
+    others = {"runnerd.sysusers", "runnerd.tmpfiles", "runnerd.catalog"}
+    assert {unit.suffix[1:] for unit in UNITS.iterdir() if unit.name not in others} <= kinds
