@@ -16,7 +16,7 @@ from runnerd.paths import Paths, resolve_paths
 
 if TYPE_CHECKING:  # `runnerd check` and `runnerd --version` do without the daemon's modules
     from runnerd.config import HostDefaults
-    from runnerd.daemon import Options
+    from runnerd.service import Options
     from runnerd.logs import Log
 
 EX_CONFIG = 78
@@ -105,6 +105,10 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    if args.daemonize:
+        from runnerd.daemonize import open_standard_streams
+
+        open_standard_streams()
     from runnerd.logs import make_log
 
     log = make_log(log_format=args.log_format, journald=bool(os.environ.get("JOURNAL_STREAM")), debug=args.debug)
@@ -138,13 +142,14 @@ def _reported(work: Callable[[], int], *, log: Log, say: Callable[[str], None]) 
 
 
 def _run(args: argparse.Namespace, log: Log) -> int:
-    from runnerd.config import load
-    from runnerd.daemon import Options
-    from runnerd.directories import lock, prepare
     from runnerd.init import become_init
 
     if os.getpid() == 1 and (status := become_init(os.environ)) is not None:
-        return status
+        return status  # before the daemon's modules are loaded: a parent that waits needs none of them
+    from runnerd.config import load
+    from runnerd.service import Options
+    from runnerd.directories import lock, prepare
+
     paths, defaults = _paths(args), _defaults()
     # Read once before anything is made, so that a broken runnerd.yaml leaves no trace; what was good last time
     # stands in for files that are broken now, and that is in the journal.
@@ -156,7 +161,7 @@ def _run(args: argparse.Namespace, log: Log) -> int:
 
 def _detach(args: argparse.Namespace) -> int:
     from runnerd.config import load
-    from runnerd.daemon import Options
+    from runnerd.service import Options
     from runnerd.daemonize import Background, start
     from runnerd.logs import make_log
 
@@ -166,8 +171,12 @@ def _detach(args: argparse.Namespace) -> int:
     def serve(background: Background) -> int:
         log = make_log(log_format=args.log_format, journald=False, stream=background.stream, debug=args.debug)
         options = Options(once=args.once, ready=background.ready, hangup=background.reopen)
-        background.begin(log)
-        return _reported(lambda: _live(paths, log, options), log=log, say=background.say)
+
+        def work() -> int:
+            background.begin(log)
+            return _live(paths, log, options)
+
+        return _reported(work, log=log, say=background.say)
 
     return start(
         paths=paths,

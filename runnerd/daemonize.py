@@ -21,14 +21,14 @@ import resource
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runnerd.directories import lock, prepare, sign
 from runnerd.errors import RunnerdError
-from runnerd.logs import Log
 from runnerd.paths import Paths
 
-_DESCRIPTORS = 1 << 20
+if TYPE_CHECKING:  # what loads it takes the stderr of that moment
+    from runnerd.logs import Log
 
 
 class PidFile:
@@ -45,8 +45,13 @@ class PidFile:
 
     def sign(self) -> None:
         """Put our pid into it."""
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise RunnerdError(
+                f"cannot write the PID file {self.path}: {error.strerror}; see df {self.path}"
+            ) from error
 
     def remove(self) -> None:
         """Remove it, unless somebody put another in its place; then let go of it."""
@@ -163,8 +168,9 @@ class Background:
         self._starter: int | None = starter
 
     def begin(self, log: Log) -> None:
-        """`log` writes to `stream`."""
+        """Say that it is us. `log` writes to `stream`. Raises RunnerdError."""
         self._log = log
+        self._pid_file.sign()
         if self._pid_file.stale:
             log.warning("replaced a stale PID file", file=self._pid_file.path, pid=self._pid_file.stale)
 
@@ -208,7 +214,6 @@ def start(
     the daemon when that has ended. Raises RunnerdError, in the starter only, when there is no detaching.
     """
     _refuse(environ, os.getpid())
-    _open_standard_streams()
     prepare(paths)
     with contextlib.ExitStack() as undo:
         locked = PidFile(pid_file)
@@ -229,9 +234,8 @@ def start(
         return _await(reading, log_file)
     _detach([locked.fd, state.fileno(), log.fileno(), writing])
     try:
-        sign(state)
-        locked.sign()
         background = Background(pid_file=locked, log_file=log, starter=writing)
+        sign(state)
         status = serve(background)
         background.ended(status)
         return status
@@ -256,8 +260,8 @@ def _fork() -> int:
         raise RunnerdError(f"cannot detach: {error.strerror}; see ulimit -u") from error
 
 
-def _open_standard_streams() -> None:
-    """Some are closed where init scripts start us; then the next file opened would be taken for one of them."""
+def open_standard_streams() -> None:
+    """First of all: some are closed where init scripts start us, and the next file opened would be taken for one."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
@@ -267,7 +271,7 @@ def _open_standard_streams() -> None:
 
 
 def _detach(keep: list[int]) -> None:
-    with _modest_descriptors():
+    with modest_descriptors():
         from daemon import DaemonContext
 
     DaemonContext(
@@ -281,13 +285,13 @@ def _detach(keep: list[int]) -> None:
 
 
 @contextlib.contextmanager
-def _modest_descriptors() -> Iterator[None]:
+def modest_descriptors(most: int = 1 << 20) -> Iterator[None]:
     """python-daemon 2.3 makes a set of all possible descriptors when it is imported: a billion on some hosts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard <= _DESCRIPTORS:
+    if hard != resource.RLIM_INFINITY and hard <= most:
         yield
         return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, _DESCRIPTORS), _DESCRIPTORS))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, most), most))
     yield
     with contextlib.suppress(ValueError, OSError):  # only root may; a million is plenty for everybody else
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -309,8 +313,7 @@ def _await(reading: int, log_file: str) -> int:
         _complain(f"the daemon goes on starting in the background; see {log_file}")
         return 130
     if not status:
-        ended = "died before it was ready" if status is None else "was told to stop before it was ready"
-        _complain(f"the daemon {ended}; see {log_file}")
+        _complain(f"the daemon ended before it was ready; see {log_file}")
     return status or 1
 
 
