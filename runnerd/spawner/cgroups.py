@@ -15,6 +15,7 @@ from runnerd.spawner.cgroup import Cgroup, lines, write
 from runnerd.spawner.delegation import SPAWNER, NotDelegated, find_beside, find_own
 from runnerd.spawner.log import log
 
+_KEEPER = "keeper"
 CONTROLLERS = ("memory", "cpu", "pids")
 
 
@@ -55,16 +56,9 @@ class Cgroups:
         except OSError as error:
             log(f"cannot read the controllers of {self.root}: {error.strerror}")
             return set()
-        return enabled | {name for name in wanted - enabled if self._enable(name)}
-
-    def _enable(self, controller: str) -> bool:
-        try:
-            write(os.path.join(self.root or "", "cgroup.subtree_control"), f"+{controller}")
-        except OSError as error:
-            # EBUSY: a process lives in that cgroup itself, where none belongs.
-            log(f"cannot enable controller {controller} in {self.root}: {error.strerror}")
-            return False
-        return True
+        if enabled != wanted:
+            _make_way(self.root)
+        return enabled | {name for name in wanted - enabled if _enable(self.root, name)}
 
     def make(self, key: str, attempt: int) -> Cgroup | None:
         """A new one for a run; None where the run has to go without."""
@@ -92,6 +86,31 @@ class Cgroups:
                 _clean(root, keep)
             except OSError as error:
                 log(f"cannot remove old cgroups in {root}: {error.strerror}")
+
+
+def _make_way(root: str) -> None:
+    """Out of the unit's cgroup itself, where with controllers nobody may be, with the process that keeps the unit up.
+
+    systemd removes the cgroup of a unit that has no process, also where the unit stays active.
+    """
+    try:
+        pids = lines(os.path.join(root, "cgroup.procs"))
+        keeper = os.path.join(root, _KEEPER)
+        if pids and not os.path.isdir(keeper):
+            os.mkdir(keeper, 0o755)
+        for pid in pids:
+            write(os.path.join(keeper, "cgroup.procs"), pid)
+    except OSError as error:
+        log(f"cannot make way in {root}: {error.strerror}")
+
+
+def _enable(root: str, controller: str) -> bool:
+    try:
+        write(os.path.join(root, "cgroup.subtree_control"), f"+{controller}")
+    except OSError as error:
+        log(f"cannot enable controller {controller} in {root}: {error.strerror}")
+        return False
+    return True
 
 
 def _name(key: str, attempt: int) -> str:
