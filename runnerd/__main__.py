@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runnerd import __version__
@@ -16,8 +18,9 @@ from runnerd.paths import Paths, resolve_paths
 
 if TYPE_CHECKING:  # `runnerd check` and `runnerd --version` do without the daemon's modules
     from runnerd.config import HostDefaults
-    from runnerd.service import Options
+    from runnerd.journald import Journald
     from runnerd.logs import Log
+    from runnerd.service import Options
 
 EX_CONFIG = 78
 
@@ -109,10 +112,24 @@ def _serve(args: argparse.Namespace) -> int:
         from runnerd.daemonize import open_standard_streams
 
         open_standard_streams()
+    from runnerd.alerts import Alert
+    from runnerd.journald import is_journal, reach
     from runnerd.logs import make_log
 
-    log = make_log(log_format=args.log_format, journald=bool(os.environ.get("JOURNAL_STREAM")), debug=args.debug)
-    return _reported(lambda: _detach(args) if args.daemonize else _run(args, log), log=log, say=_complain)
+    faulthandler.enable(file=2)  # so that the watchdog's SIGABRT leaves in the log where every thread hangs
+    under_systemd = not args.daemonize and is_journal(os.environ.get("JOURNAL_STREAM"), 2)
+    journald = reach() if under_systemd else None
+    entries = journald.log if journald is not None and args.log_format == "auto" else None
+    log = make_log(log_format=args.log_format, journald=under_systemd, debug=args.debug, entries=entries)
+    try:
+        return _reported(
+            lambda: _detach(args) if args.daemonize else _run(args, log, journald),
+            log=log,
+            say=_complain if entries is None else partial(log.error, alert=Alert.CANNOT_START),
+        )
+    finally:
+        if journald is not None:
+            journald.close()
 
 
 def _complain(text: str) -> None:
@@ -121,6 +138,7 @@ def _complain(text: str) -> None:
 
 def _reported(work: Callable[[], int], *, log: Log, say: Callable[[str], None]) -> int:
     """The exit status of `work`; what it cannot do is said."""
+    from runnerd.alerts import Alert
     from runnerd.errors import ConfigError, RunnerdError
 
     try:
@@ -137,18 +155,19 @@ def _reported(work: Callable[[], int], *, log: Log, say: Callable[[str], None]) 
         for leaf in _leaves(known):
             say(str(leaf))
         if others is not None:
-            log.error("a loop failed; the daemon ends and its successor adopts every run", exc_info=others)
+            why = "a loop failed; the daemon ends and its successor adopts every run"
+            log.error(why, exc_info=others, alert=Alert.FAULT)
         return 1
 
 
-def _run(args: argparse.Namespace, log: Log) -> int:
+def _run(args: argparse.Namespace, log: Log, journald: Journald | None) -> int:
     from runnerd.init import become_init
 
     if os.getpid() == 1 and (status := become_init(os.environ)) is not None:
         return status  # before the daemon's modules are loaded: a parent that waits needs none of them
     from runnerd.config import load
-    from runnerd.service import Options
     from runnerd.directories import lock, prepare
+    from runnerd.service import Options
 
     paths, defaults = _paths(args), _defaults()
     # Read once before anything is made, so that a broken runnerd.yaml leaves no trace; what was good last time
@@ -156,14 +175,14 @@ def _run(args: argparse.Namespace, log: Log) -> int:
     load(paths.config, defaults=defaults)
     prepare(paths)
     with lock(paths):
-        return _live(paths, log, Options(once=args.once))
+        return _live(paths, log, Options(once=args.once, journald=journald))
 
 
 def _detach(args: argparse.Namespace) -> int:
     from runnerd.config import load
-    from runnerd.service import Options
     from runnerd.daemonize import Background, start
     from runnerd.logs import make_log
+    from runnerd.service import Options
 
     paths = _paths(args)
     load(paths.config, defaults=_defaults())  # what is broken is shown on the terminal

@@ -8,7 +8,6 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runnerd.access import access_of, credentials_of
@@ -24,7 +23,6 @@ from runnerd.forwarding import Forwarder
 from runnerd.host import DaemonHost, Feed
 from runnerd.inspector import Inspector
 from runnerd.journal import Journal
-from runnerd.journald import Journald
 from runnerd.launcher import FlowLauncher
 from runnerd.link import SpawnerLink
 from runnerd.logs import ApiNews, Log
@@ -38,22 +36,12 @@ from runnerd.refresher import Refresher
 from runnerd.registrar import Registrar
 from runnerd.registry import Registry
 from runnerd.reloading import ConfigInForce
-from runnerd.service import Parts, Service
+from runnerd.service import Options, Parts, Service
 from runnerd.spawner.client import SpawnerClient, start_spawner
 from runnerd.spawner.protocol import Record
 from runnerd.supervisor import Supervisor
 from runnerd.systemd import Systemd, boot_id, listen_fds
 from runnerd.tools import Tools
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the command line says beyond the directories."""
-
-    once: bool = False
-    ready: Callable[[], None] = lambda: None  # called when it is
-    hangup: Callable[[], None] = lambda: None  # called at SIGHUP, before the reload
-    journald: Journald | None = None  # where our log goes, and with it what the flows print
 
 
 def _now() -> datetime:
@@ -142,10 +130,8 @@ class Daemon:
             freed=lambda: self.poller.freed(),
         )
         journald, records = self._options.journald, self.supervisor.records
-        self._forwarder = (
-            Forwarder(journald=journald, paths=self._paths, records=records, settings=settings, log=self._log)
-            if journald is not None
-            else None
+        self._forwarder = Forwarder(
+            journald=journald, paths=self._paths, records=records, settings=settings, log=self._log
         )
         self.poller = Poller(
             api=self.api,
@@ -250,7 +236,6 @@ class Daemon:
             embedded=self._embedded,
             forwarder=self._forwarder,
             journal=self._journal,
-            journald=self._options.journald,
             link=self.link,
             log=self._log,
             poller=self.poller,
@@ -262,8 +247,7 @@ class Daemon:
             status_text=self._status_text,
             ready={"config": self._paths.config, "api": self._url, "socket": self._paths.control_socket},
         )
-        options = self._options
-        return await Service(parts=parts, once=options.once, ready=options.ready, hangup=options.hangup).run()
+        return await Service(parts=parts, options=self._options).run()
 
     # --- what the parts tell ------------------------------------------------------------------------------------------
 
@@ -279,8 +263,7 @@ class Daemon:
     def _note_run(self, record: RunRecord) -> None:
         self.supervisor.note_change()
         self.feed.tell(record)
-        if self._forwarder is not None:
-            self._forwarder.note(record)
+        self._forwarder.note(record)
         self._changed.set()
         if record.phase is Phase.STARTING:
             self.refresher.wake()  # its deployment's next start is another one now

@@ -21,6 +21,11 @@ def work_dir(paths: Paths) -> str:
     return os.path.join(paths.runtime, "inspect")
 
 
+def positions_path(paths: Paths) -> str:
+    """What remembers how far output was forwarded to systemd's journal."""
+    return os.path.join(paths.state, "output-positions.json")
+
+
 def journal_path(paths: Paths) -> str:
     return os.path.join(paths.state, "journal.db")
 

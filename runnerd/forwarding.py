@@ -17,11 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runnerd.codec import Decoder, to_json
+from runnerd.directories import positions_path, runs_dir
 from runnerd.inotify import FolderWatch
 from runnerd.journald import Journald
 from runnerd.logs import Log
 from runnerd.machine import Phase, RunRecord
-from runnerd.model import Json
+from runnerd.model import Json, Settings
+from runnerd.paths import Paths
 from runnerd.tailing import Allowance, Outcome, Tail, forward, left_out_entry, tail_of
 
 # journald takes 10,000 entries in 30 seconds from a service unless it is told otherwise; some of them are our own.
@@ -56,24 +58,23 @@ class Done:
 
 
 class Forwarder:
-    """`records` are the runs under way; `wanted` says whether their output is to be forwarded at all."""
+    """`records` are the runs under way. Without a journald it does nothing."""
 
     def __init__(
         self,
         *,
-        journald: Journald,
-        folder: str,
-        positions: str,
+        journald: Journald | None,
+        paths: Paths,
         records: Callable[[], Sequence[RunRecord]],
-        wanted: Callable[[], bool],
+        settings: Callable[[], Settings],
         log: Log,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._send = journald.send
-        self._folder = folder
-        self._positions = Positions(positions)
+        self._journald = journald
+        self._folder = runs_dir(paths)
+        self._positions = Positions(positions_path(paths))
         self._records = records
-        self._wanted = wanted
+        self._settings = settings
         self._log = log
         self._clock = clock
         self._tails: dict[Key, Tail] = {}
@@ -88,8 +89,9 @@ class Forwarder:
 
     def note(self, record: RunRecord) -> None:
         """A run has a new record. One may begin and end between two rounds."""
-        self._take_up(record)
-        self._wake.set()
+        if self._journald is not None:
+            self._take_up(record)
+            self._wake.set()
 
     def _take_up(self, record: RunRecord) -> None:
         tail = tail_of(record)
@@ -100,6 +102,8 @@ class Forwarder:
 
     async def keep(self) -> None:
         """Forward for ever; when it is cancelled, what is written by then is sent first."""
+        if self._journald is None:
+            return
         kept, trouble = await asyncio.to_thread(self._positions.load)
         self._tails.update(kept)
         self._say(None, trouble)
@@ -145,7 +149,7 @@ class Forwarder:
         return self._pause_s(done)
 
     def _jobs(self) -> list[Job]:
-        if not self._wanted():
+        if self._settings().output.journal == "never":
             self._tails.clear()
             return []
         standing = {record.id: record for record in self._records()}
@@ -180,6 +184,10 @@ class Forwarder:
             self._troubles.pop(key, None)
 
     # --- in a thread: files and journald may be slow --------------------------------------------------------------
+
+    def _send(self, entry: bytes) -> bool:
+        assert self._journald is not None
+        return self._journald.send(entry)
 
     def _work(self, jobs: Sequence[Job]) -> tuple[list[Done], str | None]:
         done = [self._forward(job) for job in jobs]

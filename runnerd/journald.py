@@ -41,6 +41,14 @@ def is_journal(journal_stream: str | None, fd: int) -> bool:
     return journal_stream == f"{facts.st_dev}:{facts.st_ino}"
 
 
+def reach(path: str = SOCKET) -> Journald | None:
+    """The journal's socket; None where it cannot be used."""
+    try:
+        return Journald(path=path)
+    except OSError:
+        return None
+
+
 def encode(fields: Fields) -> bytes:
     """The fields as journald reads them. Names that it would refuse are made ones it takes."""
     return b"".join(_field(_name(name), value) for name, value in fields.items())

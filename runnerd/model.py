@@ -131,6 +131,7 @@ class InvalidDeployment:
 
 StopThen = Literal["cancel", "crash", "reschedule"]
 LatePolicy = Literal["run", "skip", "latest"]
+Forwarding = Literal["auto", "never"]
 
 EMBEDDED = "embedded"
 
@@ -174,6 +175,13 @@ class JournalSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSettings:
+    """What becomes of the output of runs beyond its files; `journal` is systemd's, `auto` where it has our log too."""
+
+    journal: Forwarding = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything of the host that is not a deployment."""
 
@@ -183,6 +191,7 @@ class Settings:
     stop: StopSettings = StopSettings()
     late: LateSettings = LateSettings()
     journal: JournalSettings = JournalSettings()
+    output: OutputSettings = OutputSettings()
     http_listen: tuple[str, int] | None = None  # loopback address and port of health and metrics
 
 

@@ -39,6 +39,16 @@ _STOP_SLICE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line and its surroundings say beyond the directories."""
+
+    once: bool = False
+    ready: Callable[[], None] = lambda: None  # called when it is
+    hangup: Callable[[], None] = lambda: None  # called at each SIGHUP at once; the reload may have to wait
+    journald: Journald | None = None  # where our log goes, and with it what the flows print
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a daemon consists of. `ready`: what its log says when it is; `changed`: set when its status may differ."""
 
@@ -48,9 +58,8 @@ class Parts:
     control: ControlServer
     drain: Drain
     embedded: EmbeddedServer | None
-    forwarder: Forwarder | None
+    forwarder: Forwarder
     journal: Journal
-    journald: Journald | None
     link: SpawnerLink
     log: Log
     poller: Poller
@@ -66,12 +75,9 @@ class Parts:
 class Service:
     """One life. `run` returns the daemon's exit status."""
 
-    def __init__(self, *, parts: Parts, once: bool, ready: Callable[[], None], hangup: Callable[[], None]) -> None:
-        """`hangup` is called at each SIGHUP at once, while the reload may have to wait for another."""
+    def __init__(self, *, parts: Parts, options: Options) -> None:
         self._parts = parts
-        self._once_only = once
-        self._ready = ready
-        self._hangup = hangup
+        self._options = options
         self._hurry: asyncio.Queue[None] = asyncio.Queue()
         self._stop_asked = asyncio.Event()
         self._reload_asked = asyncio.Event()
@@ -95,8 +101,8 @@ class Service:
     async def _serve(self, tasks: asyncio.TaskGroup) -> None:
         parts = self._parts
         parts.supervisor.attach(tasks)
-        if parts.journald is not None:
-            self._go(tasks, "log", parts.journald.keep())
+        if self._options.journald is not None:
+            self._go(tasks, "log", self._options.journald.keep())
         self._go(tasks, "spawner link", parts.link.keep())
         await self._wait_for_spawner()
         if parts.embedded is not None:
@@ -105,7 +111,7 @@ class Service:
         await adopt(journal=parts.journal, link=parts.link, supervisor=parts.supervisor, log=parts.log)
         parts.systemd.ready()
         parts.log.info("ready", **parts.ready, alert=Alert.READY)
-        self._ready()
+        self._options.ready()
         self._go(tasks, "register", parts.registrar.keep())
         self._go(tasks, "cancelling", parts.poller.watch_cancelling())
         self._go(tasks, "refresh", parts.refresher.keep())
@@ -115,9 +121,8 @@ class Service:
         self._go(tasks, "watchdog", keep_watchdog(systemd=parts.systemd, pulse=parts.pulse, log=parts.log))
         self._go(tasks, "journal", keep_journal(journal=parts.journal, healed=parts.poller.freed))
         self._go(tasks, "prune", self._keep_pruning())
-        if parts.forwarder is not None:
-            self._go(tasks, "forward output", parts.forwarder.keep())
-        if self._once_only:
+        self._go(tasks, "forward output", parts.forwarder.keep())
+        if self._options.once:
             self._go(tasks, "once", self._once())
         else:
             self._go(tasks, "poll", parts.poller.poll())
@@ -179,7 +184,7 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
     def _on_hangup(self) -> None:
-        self._hangup()
+        self._options.hangup()
         self._reload_asked.set()
 
     def _ask_stop(self) -> None:

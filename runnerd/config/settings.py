@@ -32,6 +32,7 @@ from runnerd.model import (
     Json,
     LateSettings,
     LimitSettings,
+    OutputSettings,
     Settings,
     StopSettings,
 )
@@ -67,6 +68,7 @@ class SettingsReader:
             "stop": {"drain_timeout": ("drain_timeout_s", duration), "then": ("then", as_is)},
             "late": {"after": ("after_s", duration), "policy": ("policy", as_is)},
             "journal": {"keep": ("keep_s", duration), "max_runs": ("max_runs", whole)},
+            "output": {"journal": ("journal", as_is)},
             "http": {"listen": ("http_listen", _listen)},
         }
 
@@ -109,6 +111,7 @@ def host_settings(sections: Sections, *, hostname: str, api_url: str) -> Setting
         stop=StopSettings(**said("stop")),
         late=LateSettings(**said("late")),
         journal=JournalSettings(**said("journal")),
+        output=OutputSettings(**said("output")),
         **said("http"),
     )
 

@@ -56,6 +56,7 @@ def _settings(settings: Settings) -> dict[str, Json]:
         "stop": {"drain_timeout": _duration(settings.stop.drain_timeout_s), "then": settings.stop.then},
         "late": {"after": _duration(settings.late.after_s), "policy": settings.late.policy},
         "journal": {"keep": _duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
+        "output": {"journal": settings.output.journal},
         "http": {"listen": _address(*listen) if listen else None},
     }
 

@@ -25,13 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from runnerd.backoff import Backoff
 from runnerd.config import HostDefaults, load
-from runnerd.daemon import Daemon, Options
+from runnerd.daemon import Daemon
 from runnerd.directories import journal_path, lock, prepare
 from runnerd.errors import ConfigError, RunnerdError
 from runnerd.journal import Journal
 from runnerd.logs import make_log
 from runnerd.machine import RunRecord
 from runnerd.paths import Paths, resolve_paths
+from runnerd.service import Options
 
 
 class Plan:

@@ -244,6 +244,7 @@ def test_every_setting_is_read(etc: ConfigDir) -> None:
         stop: {drain_timeout: infinity, then: reschedule}
         late: {after: 1h, policy: latest}
         journal: {keep: 1w, max_runs: 5}
+        output: {journal: never}
         http: {listen: "[::1]:9464"}
         pools: []
         """,
@@ -255,6 +256,7 @@ def test_every_setting_is_read(etc: ConfigDir) -> None:
     assert (settings.stop.drain_timeout_s, settings.stop.then) == (FOREVER_S, "reschedule")
     assert (settings.late.after_s, settings.late.policy) == (3600, "latest")
     assert (settings.journal.keep_s, settings.journal.max_runs) == (604800, 5)
+    assert settings.output.journal == "never"
     assert settings.http_listen == ("::1", 9464)
 
 

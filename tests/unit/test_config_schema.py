@@ -14,7 +14,15 @@ from runnerd.config import document, schema_text
 from runnerd.config.runsettings import run_table
 from runnerd.config.settings import SettingsReader
 from runnerd.config.units import format_duration, format_signal, format_size
-from runnerd.model import ApiSettings, JournalSettings, LateSettings, LimitSettings, RunSettings, StopSettings
+from runnerd.model import (
+    ApiSettings,
+    JournalSettings,
+    LateSettings,
+    LimitSettings,
+    OutputSettings,
+    RunSettings,
+    StopSettings,
+)
 
 SCHEMA = json.loads(schema_text())
 TOP = SCHEMA["properties"]
@@ -49,12 +57,13 @@ def test_it_knows_exactly_the_keys_the_code_reads() -> None:
 
 
 def test_its_defaults_are_the_codes() -> None:
-    api, limits, stop, late, journal = (
+    api, limits, stop, late, journal, output = (
         ApiSettings(url=""),
         LimitSettings(),
         StopSettings(),
         LateSettings(),
         JournalSettings(),
+        OutputSettings(),
     )
     run = RunSettings(python="", working_directory="")
     values = {
@@ -67,6 +76,7 @@ def test_its_defaults_are_the_codes() -> None:
         ("late", "policy"): late.policy,
         ("journal", "keep"): format_duration(journal.keep_s),
         ("journal", "max_runs"): journal.max_runs,
+        ("output", "journal"): output.journal,
     }
     assert {path: TOP[path[0]]["properties"][path[1]]["default"] for path in values} == values
     assert (RUN["stop_signal"]["default"], RUN["stop_timeout"]["default"]) == (
@@ -84,6 +94,7 @@ stop: {drain_timeout: 30s, then: cancel}
 late: {after: 10m, policy: run}
 run: {python: /usr/bin/python3, limit_nofile: 10:50}
 journal: {keep: 30d}
+output: {journal: never}
 http: {listen: "127.0.0.1:9464"}
 pools: []
 x-anchors: {any: thing}
