@@ -35,6 +35,9 @@ def test_kills_for_memory(tmp_path: Path) -> None:
     assert cgroup.killed_for_memory() is None
     (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 1180\noom 12\noom_kill 3\noom_group_kill 0\n")
     assert cgroup.killed_for_memory() == 3
+    assert not cgroup.killed_whole()
+    (tmp_path / "memory.events").write_text("oom_kill 3\noom_group_kill 1\n")
+    assert cgroup.killed_whole()
 
 
 def test_without_delegation() -> None:

@@ -167,3 +167,18 @@ def test_the_verdict(
 ) -> None:
     told = is_out_of_memory(seen=seen, died_by=died_by, by_us=by_us, named=named, killed_in_group=killed_in_group)
     assert told is expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "seen", "died_by", "named"),
+    [
+        (True, False, None, None),  # taken over, and no log: all that lived there was killed, so the leader was
+        (False, False, None, False),  # the log has the last word
+        (False, True, None, None),  # it had exited by itself, and what it left was killed
+    ],
+)
+def test_the_verdict_on_a_cgroup_that_was_killed_whole(
+    expected: bool, seen: bool, died_by: int | None, named: bool | None
+) -> None:
+    told = is_out_of_memory(seen=seen, died_by=died_by, by_us=False, named=named, killed_in_group=3, killed_whole=True)
+    assert told is expected

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from runnerd.errors import SpawnerError
 from runnerd.model import Exit, Identity, LaunchSpec
 from runnerd.spawner.identity import Boot
-from runnerd.spawner.protocol import Record, StartError, record_from_json, spec_to_json
+from runnerd.spawner.protocol import Hello, Record, StartError, hello_from_json, record_from_json, spec_to_json
 from runnerd.spawner.records import Run
 from runnerd.spawner.request import Fields, Launch, Refused, parse_object
 
@@ -48,6 +48,9 @@ SPECS = st.builds(
     rlimits=st.dictionaries(
         st.sampled_from(["nofile", "nproc", "core", "as"]), st.tuples(st.integers(-1, 2**40), st.integers(-1, 2**40))
     ),
+    memory_max_bytes=st.none() | st.integers(1, 2**60),
+    cpu_quota_percent=st.none() | st.floats(0.01, 1e6),
+    tasks_max=st.none() | st.integers(1, 2**40),
     output_max_bytes=st.none() | st.integers(0, 2**50),
     runtime_max_s=st.none() | SECONDS,
     stop_signal=st.sampled_from([1, 2, 15, 10]),
@@ -169,6 +172,23 @@ def test_record_of_a_run_that_could_not_be_forked() -> None:
     record = record_from_json(seen(phase="exited", pid=None, start_ticks=None, error=error))
     assert record.identity is None
     assert record.error == StartError(stage="fork", errno=11, message="cannot start: cannot fork")
+
+
+def test_hello() -> None:
+    limits = {"memory_max": "cgroup", "cpu_quota": None, "tasks_max": "rlimit"}
+    told = {"event": "hello", "version": "1.2", "pid": 7, "limits": limits, "why": "no controller", "more": []}
+    assert hello_from_json(told) == Hello(version="1.2", pid=7, limits=limits, why="no controller")
+
+
+def test_hello_of_an_older_spawner() -> None:
+    assert hello_from_json({"version": "1", "pid": 7}) == Hello(version="1", pid=7, limits={}, why=None)
+
+
+@SOME
+@given(st.sampled_from(["version", "pid", "limits", "why"]), JSON)
+def test_no_hello_raises_anything_but_spawner_error(name: str, value: object) -> None:
+    with contextlib.suppress(SpawnerError):
+        hello_from_json({"version": "1", "pid": 7, name: value})
 
 
 @SOME
