@@ -94,7 +94,8 @@ def _make_way(root: str) -> None:
     systemd removes the cgroup of a unit that has no process, also where the unit stays active.
     """
     try:
-        pids = lines(os.path.join(root, "cgroup.procs"))
+        # One that we cannot see reads as 0, which to write would move ourselves.
+        pids = [pid for pid in lines(os.path.join(root, "cgroup.procs")) if pid != "0"]
         keeper = os.path.join(root, _KEEPER)
         if pids and not os.path.isdir(keeper):
             os.mkdir(keeper, 0o755)

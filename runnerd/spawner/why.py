@@ -32,6 +32,10 @@ def why_no_exec(launch: Launch, path: str, error: OSError) -> str:
         return f"cannot start: {path} is not executable: neither a program for this machine nor a #! script"
     if error.errno == errno.E2BIG:
         return "cannot start: the arguments and the environment are too long together"
+    if error.errno == errno.EAGAIN:
+        return (
+            f"cannot start: {_who(launch)} has as many processes as its tasks_max or rlimits.nproc lets it have in all"
+        )
     return f"cannot start: {path}: {error.strerror}"
 
 

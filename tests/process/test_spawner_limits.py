@@ -130,6 +130,26 @@ def test_tasks_of_another_user(spawner: SpawnerUnderTest) -> None:
     assert spawner.output("run").startswith("forked 4 ")
 
 
+@needs_root
+def test_tasks_that_its_user_has_besides(spawner: SpawnerUnderTest) -> None:
+    """An rlimit counts them all, and then not even the run itself has room."""
+
+    async def go() -> Record:
+        async with spawner.link() as link:
+            for key in ("first", "second"):
+                await link.client.spawn(spawner.spec(key, "sleep", "1000", user="games", tasks_max=9))
+            record = await link.client.spawn(spawner.spec("third", "sleep", "1000", user="games", tasks_max=1))
+            for key in ("first", "second"):
+                await link.client.stop(key=key, attempt=0, reason="cancel", timeout_s=0)
+                await link.until(key, "exited")
+            return record
+
+    record = asyncio.run(go())
+    assert record.error is not None
+    words = "cannot start: user games has as many processes as its tasks_max or rlimits.nproc lets it have in all"
+    assert (record.error.stage, record.error.message) == ("exec", words)
+
+
 @needs_system_python
 def test_tasks_of_the_spawners_own_user_are_not_counted(spawner: SpawnerUnderTest) -> None:
     """Or nobody could start a process as that user any more, the spawner itself included."""

@@ -122,7 +122,7 @@ def test_no_controllers_where_we_may_not_enable_them(tmp_path: Path) -> None:
 
 def test_what_keeps_the_unit_up_makes_way(tmp_path: Path) -> None:
     root = like_the_kernels(tmp_path / "runs", *CONTROLLERS)
-    (root / "cgroup.procs").write_text("4711\n")
+    (root / "cgroup.procs").write_text("4711\n0\n")
     like_the_kernels(root / "keeper")
     assert Cgroups(root=str(root)).controllers() == ALL
     assert (root / "keeper" / "cgroup.procs").read_text() == "4711"
