@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 OK: Final = "ok"
@@ -49,6 +49,11 @@ def document(checks: Iterable[Check]) -> dict[str, Any]:
     """All of them as one document: `ok` is false where one of them is an error."""
     found = list(checks)
     return {"ok": all(check.state != ERROR for check in found), "checks": [check._asdict() for check in found]}
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of them."""
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 # --- disks ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from runnerd.control.client import ControlClient
 from runnerd.errors import ControlError
 
 _PATIENCE_S = 60.0  # the daemon gives its slowest look twenty seconds, and may be busy
+_MARK, _NAME = len("warning"), 20  # a longer name, of an interpreter, moves its own line only
 _STYLES = {"ok": "green", "warning": "yellow", "error": "red", "unknown": "yellow"}
 
 
@@ -43,12 +44,12 @@ def _by_ourselves(client: ControlClient, error: ControlError) -> dict[str, objec
 
 
 def show(console: Console, checks: Sequence[dict[str, str]]) -> None:
-    marks, names = (max((len(check[key]) for check in checks), default=0) for key in ("state", "name"))
+    marks, names = _MARK, max((len(check["name"]) for check in checks if len(check["name"]) <= _NAME), default=0)
     for check in checks:
         mark = console.paint(f"{clean(check['state']):<{marks}}", _STYLES.get(check["state"]))
         console.line(f"{mark}  {clean(check['name']):<{names}}  {clean(check['detail'])}")
         if check["state"] != "ok" and check["remedy"]:
-            console.line(f"{'':<{marks}}  {'':<{names}}  -> {clean(check['remedy'])}")
+            console.line(f"{'':<{marks}}  -> {clean(check['remedy'])}")
     states = [check["state"] for check in checks]
     errors, warnings, unknown = (states.count(state) for state in ("error", "warning", "unknown"))
     parts = [count(errors, "error")] if errors else []

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from runnerd import __version__
 from runnerd.errors import ControlError
 from runnerd.examine import Check, directory_check, disk_check, error, ok, unknown, warning
-from runnerd.paths import Paths, control_socket, resolve_paths
+from runnerd.paths import Paths, resolve_paths
 
 Look = Callable[[], Sequence[Check]]
 UNITS = ("runnerd.service", "runnerd-spawner.service")
@@ -29,31 +29,28 @@ _DAEMON = "runnerd"  # the user of the packaged service
 
 def local_checks(environ: Mapping[str, str], *, error: ControlError, socket_path: str) -> list[Check]:
     """`error` is why the daemon's own doctor could not be asked."""
+    systemd = os.path.isdir(_SYSTEMD)
     paths = installation(environ, root=os.geteuid() == 0, socket_path=socket_path)
-    looks: dict[str, Look] = {
-        "units": lambda: unit_checks(list_units),
-        "dbus": lambda: [bus_check(_BUS)],
-        "configuration": lambda: [configuration_check(paths.config, environ)],
-        "directories": lambda: directory_checks(paths),
-        "disks": lambda: disk_checks(paths),
-    }
-    if not os.path.isdir(_SYSTEMD):
-        del looks["units"], looks["dbus"]
-    found = _all(looks, _LIMIT_S)
-    return [daemon_check(error, systemd=os.path.isdir(_SYSTEMD)), *found]
+    looks: dict[str, Look] = {}
+    if systemd:
+        looks |= {"units": lambda: unit_checks(list_units), "dbus": lambda: [bus_check(_BUS)]}
+    if paths is not None:
+        looks |= {
+            "configuration": lambda: [configuration_check(paths.config, environ)],
+            "directories": lambda: directory_checks(paths),
+            "disks": lambda: disk_checks(paths),
+        }
+    return [daemon_check(error, systemd=systemd), *_all(looks, _LIMIT_S)]
 
 
-def installation(environ: Mapping[str, str], *, root: bool, socket_path: str) -> Paths:
-    """The directories of the runnerd that should be at this socket: the user's own, where that is not the host's."""
-    users = {
-        name: environ[name]
-        for name in ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
-        if name in environ
-    }
+def installation(environ: Mapping[str, str], *, root: bool, socket_path: str) -> Paths | None:
+    """The directories of the runnerd that should be at this socket; None where only itself knows them."""
+    names = ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
+    users = {name: environ[name] for name in names if name in environ}
     own, host = resolve_paths(environ=users, root=root), resolve_paths(environ={}, root=True)
-    if socket_path == control_socket(host.runtime) or (os.path.exists(host.config) and not os.path.exists(own.config)):
-        return host
-    return own
+    if socket_path == own.control_socket:
+        return own if os.path.exists(own.config) or not os.path.exists(host.config) else host
+    return host if socket_path == host.control_socket else None
 
 
 def _all(looks: Mapping[str, Look], limit_s: float) -> list[Check]:
@@ -81,15 +78,15 @@ def _all(looks: Mapping[str, Look], limit_s: float) -> list[Check]:
 
 
 def daemon_check(why: ControlError, *, systemd: bool) -> Check:
-    status, log = ("systemctl status runnerd", "journalctl -u runnerd") if systemd else ("start it", "its log")
     if why.status == 0:
-        return error("runnerd", f"runnerd is not running ({why.args[0].partition(';')[0]})", status)
+        remedy = (
+            "systemctl status runnerd" if systemd else "start it: runnerd says on its terminal what keeps it from it"
+        )
+        return error("runnerd", f"runnerd is not running: {str(why).partition(';')[0]}", remedy)
     if why.status == 404:
         detail = f"the runnerd that runs is older than this runnerctl ({__version__}) and has no doctor"
-        return error(
-            "runnerd", detail, "systemctl restart runnerd: flows run on" if systemd else "restart it: flows run on"
-        )
-    return error("runnerd", f"runnerd runs, but its doctor does not answer: {why}", f"see {log}")
+        return error("runnerd", detail, f"{'systemctl restart runnerd' if systemd else 'restart it'}: flows run on")
+    return error("runnerd", f"the doctor of runnerd cannot be asked: {why}", "see journalctl -u runnerd")
 
 
 def list_units() -> str:

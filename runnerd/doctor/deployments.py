@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from runnerd.doctor.patient import Patient
-from runnerd.examine import Check, error, ok, warning
+from runnerd.examine import Check, error, ok, some, warning
 from runnerd.model import Config, Problem
 from runnerd.registry import Entry, EntryState
-
-_SEE = "runnerctl status shows each with its place"
 
 
 async def look_at_loops(patient: Patient) -> Sequence[Check]:
@@ -43,7 +41,7 @@ def configuration_check(problems: Sequence[Problem], files: int) -> Check:
     if not problems:
         return ok("configuration", f"{files} {'file' if files == 1 else 'files'} in force, without a problem")
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    remedy = f"mend the files, runnerctl config check says when they are good, then runnerctl reload; {_SEE}"
+    remedy = "mend the files until runnerctl config check is content, then runnerctl reload; runnerctl status shows all"
     return error("configuration", f"{problems[0]}{more}", remedy)
 
 
@@ -56,21 +54,17 @@ def deployments_check(entries: Iterable[Entry], config: Config) -> Check:
     waiting = [one for one in entries if one.state is EntryState.UNREGISTERED and one.problem is None]
     said = []
     if dead:
-        said.append(f"{_names(dead)} cannot run: the file is wrong")
+        said.append(f"{some(dead)} cannot run: the file is wrong")
     if failed:
-        said.append(f"{_names([one.full_name for one in failed])} cannot be registered: {failed[0].problem}")
+        whose = f"{failed[0].full_name}: " if len(failed) > 1 else ""
+        said.append(f"{some([one.full_name for one in failed])} cannot be registered: {whose}{failed[0].problem}")
     if stale:
-        said.append(f"{_names(stale)} run as their files last were, because they are wrong now")
+        said.append(f"{some(stale)} run as their files last were, because they are wrong now")
     if said:
-        return error(
-            "deployments", "; ".join(said), f"mend what {_SEE.removesuffix(' with its place')}, then runnerctl reload"
-        )
+        remedy = "runnerctl status shows why, for each: mend that, then runnerctl reload"
+        return error("deployments", "; ".join(said), remedy)
     if waiting:
-        detail = f"{_names([one.full_name for one in waiting])} wait to be registered with the API"
+        detail = f"{some([one.full_name for one in waiting])} wait to be registered with the API"
         return warning("deployments", detail, "nothing if they were just added; else see the api check")
     paused = sum(one.state is EntryState.PAUSED for one in entries)
     return ok("deployments", f"{len(entries)} registered" + (f", {paused} of them paused" if paused else ""))
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -22,7 +22,7 @@ from runnerd.doctor.host import (
 from runnerd.doctor.interpreters import Interpreters
 from runnerd.doctor.looks import Look, Looks
 from runnerd.doctor.patient import Patient
-from runnerd.doctor.prefect import look_at_api, look_at_clock, look_at_server
+from runnerd.doctor.prefect import Asked, look_at_api, look_at_clock, look_at_server
 from runnerd.doctor.spawner import look_at_files, look_at_spawner
 from runnerd.examine import Check, document
 from runnerd.logs import Log
@@ -38,9 +38,6 @@ _LOOKS: tuple[tuple[str, Callable[[Patient], Coroutine[Any, Any, Sequence[Check]
     ("disks", look_at_disks),
     ("configuration files", look_at_config_files),
     ("credentials", look_at_credentials),
-    ("api", look_at_api),
-    ("server version", look_at_server),
-    ("clock", look_at_clock),
     ("configuration", look_at_deployments),
     ("users", look_at_users),
 )
@@ -50,9 +47,15 @@ class Doctor:
     """`more` are looks of whoever builds it, taken after the others."""
 
     def __init__(self, *, patient: Patient, log: Log, more: Sequence[Look] = ()) -> None:
+        asked = Asked(api=patient.api)
         self._looks = Looks(log=log)
-        self._table = [Look(name=name, take=partial(look, patient)) for name, look in _LOOKS]
-        self._interpreters = Interpreters(patient=patient)
+        self._table = (
+            Look(name="api", take=lambda: look_at_api(patient, asked)),
+            Look(name="server version", take=lambda: look_at_server(asked)),
+            Look(name="clock", take=lambda: look_at_clock(patient, asked)),
+            *(Look(name=name, take=partial(look, patient)) for name, look in _LOOKS),
+        )
+        self._interpreters = Interpreters(patient=patient, asked=asked)
         self._more = tuple(more)
 
     async def examine(self) -> Json:

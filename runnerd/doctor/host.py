@@ -13,7 +13,7 @@ from runnerd.config.files import DROP_INS, MAIN, list_drop_ins
 from runnerd.directories import runs_dir
 from runnerd.doctor.looks import Ran, in_thread, program
 from runnerd.doctor.patient import Patient
-from runnerd.examine import Check, directory_check, disk_check, error, ok, unreadable, warning
+from runnerd.examine import Check, directory_check, disk_check, error, ok, some, unreadable, warning
 from runnerd.paths import Paths
 from runnerd.systemd import own_unit
 
@@ -69,11 +69,9 @@ async def look_at_users(patient: Patient) -> Sequence[Check]:
 
 def users_check(users: Mapping[str, list[str]], groups: Mapping[str, list[str]], flow_user: str | None) -> Check:
     """Whether the users and groups that flows run as exist; of each, the deployments that name it."""
-    missing = [
-        f"user {name} (run.user of {_first(of)})" for name, of in users.items() if not _exists(pwd.getpwnam, name)
-    ]
+    missing = [f"user {name} (run.user of {some(of)})" for name, of in users.items() if not _exists(pwd.getpwnam, name)]
     missing += [
-        f"group {name} (run.group of {_first(of)})" for name, of in groups.items() if not _exists(grp.getgrnam, name)
+        f"group {name} (run.group of {some(of)})" for name, of in groups.items() if not _exists(grp.getgrnam, name)
     ]
     if flow_user is not None and flow_user not in users and not _exists(pwd.getpwnam, flow_user):
         missing.append(f"user {flow_user} (RUNNERD_FLOW_USER, who runs flows without run.user)")
@@ -90,10 +88,6 @@ def _exists(look: Callable[[str], object], name: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _first(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 # --- directories, files and disks -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from runnerd.directories import work_dir
 from runnerd.doctor.looks import Look, in_thread
 from runnerd.doctor.patient import Patient
-from runnerd.doctor.prefect import FLOOR, server_of, version_of
+from runnerd.doctor.prefect import FLOOR, Asked, version_of
 from runnerd.errors import SpawnerError
 from runnerd.examine import Check, error, ok, unknown, warning
 from runnerd.inspector import KEY_PREFIX
@@ -54,7 +54,8 @@ class Interpreter:
 
     @property
     def name(self) -> str:
-        return f"python {self.python}" + (f" as {self.user}" if self.user else "")
+        who = (self.user or "") + (f":{self.group}" if self.group else "")
+        return f"python {self.python}" + (f" as {who}" if who else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,9 @@ def interpreters_of(entries: Iterable[Entry]) -> list[Interpreter]:
 class Interpreters:
     """A look for each; at most a few of them run at once."""
 
-    def __init__(self, *, patient: Patient) -> None:
+    def __init__(self, *, patient: Patient, asked: Asked) -> None:
         self._patient = patient
+        self._asked = asked
         self._few = asyncio.Semaphore(_AT_ONCE)
 
     def looks(self) -> list[Look]:
@@ -90,7 +92,7 @@ class Interpreters:
                 return [unknown(one.name, "cannot be asked without a spawner", "mend the spawner check first")]
             async with self._few:
                 answer = await self._ask(one)
-            return [interpreter_check(one, answer, await server_of(self._patient))]
+            return [interpreter_check(one, answer, await self._asked.server())]
 
         return Look(name=one.name, take=take, limit_s=_LIMIT_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 
@@ -10,9 +11,11 @@ from runnerd.errors import ApiError
 from runnerd.examine import Check, error, ok, unknown, warning
 from runnerd.model import ApiCondition, ApiHealth, ApiSettings
 from runnerd.prefect_api.answers import ServerInfo
+from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.clock import Skew
 
 FLOOR = (2, 20, 0)
+_ANSWER_S = 5.0
 _SKEW_WARNING_S, _SKEW_ERROR_S = 2.0, 30.0
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
@@ -26,7 +29,30 @@ def version_of(text: str) -> tuple[int, int, int] | None:
     return major, minor, patch
 
 
-async def look_at_api(patient: Patient) -> Sequence[Check]:
+class Asked:
+    """Which Prefect answers, asked on behalf of every look that wants to know, and for a short while only."""
+
+    def __init__(self, *, api: PrefectApi, limit_s: float = _ANSWER_S) -> None:
+        self._api = api
+        self._limit_s = limit_s
+        self._going: asyncio.Task[ServerInfo] | None = None
+
+    async def server(self) -> ServerInfo | str:
+        """It, or why that is not known."""
+        task = self._going
+        if task is None or task.done():
+            task = self._going = asyncio.create_task(self._api.server(), name="doctor: server")
+        await asyncio.wait({task}, timeout=self._limit_s)
+        if not task.done():
+            return f"the API has not said within {self._limit_s:g} s"
+        try:
+            return task.result()
+        except ApiError as why:
+            return str(why)
+
+
+async def look_at_api(patient: Patient, asked: Asked) -> Sequence[Check]:
+    await asked.server()  # the health is that of the latest request, which may be long ago, or none yet
     found = [api_check(patient.url, patient.api.health, patient.config().settings.api)]
     embedded = patient.embedded()
     if embedded is not None:
@@ -53,7 +79,9 @@ def _degraded_remedy(detail: str, settings: ApiSettings) -> str:
         return f"put a valid credential {place}: it is read again by itself; then runnerctl status shows the API as ok"
     if detail.startswith("403"):
         return f"give this credential the right to do that in Prefect, or put another {place}"
-    if detail.startswith("cannot read") or detail.startswith("cannot use the"):
+    if "is api.url right" in detail:
+        return "set api.url to where Prefect's API is (it ends in /api), and restart runnerd: flows run on"
+    if detail.startswith(("cannot read the API key", "cannot read the auth string", "cannot use the ")):
         return "mend that file: one line, readable by the user that runnerd runs as; it is read again by itself"
     return "see the log of the Prefect server, or of what stands before it; it heals by itself when the server does"
 
@@ -61,18 +89,8 @@ def _degraded_remedy(detail: str, settings: ApiSettings) -> str:
 # --- its version ----------------------------------------------------------------------------------------------
 
 
-async def server_of(patient: Patient) -> ServerInfo | str:
-    """Which Prefect answers, or why that is not known."""
-    if patient.api.health.condition is ApiCondition.UNREACHABLE:
-        return "not known while the API does not answer"
-    try:
-        return await patient.api.server()
-    except ApiError as why:
-        return str(why)
-
-
-async def look_at_server(patient: Patient) -> Sequence[Check]:
-    return [server_check(await server_of(patient))]
+async def look_at_server(asked: Asked) -> Sequence[Check]:
+    return [server_check(await asked.server())]
 
 
 def server_check(server: ServerInfo | str) -> Check:
@@ -91,7 +109,8 @@ def server_check(server: ServerInfo | str) -> Check:
 # --- its clock ------------------------------------------------------------------------------------------------
 
 
-async def look_at_clock(patient: Patient) -> Sequence[Check]:
+async def look_at_clock(patient: Patient, asked: Asked) -> Sequence[Check]:
+    await asked.server()
     return [clock_check(patient.api.skew)]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from runnerd import __version__
 from runnerd.doctor.looks import in_thread
 from runnerd.doctor.patient import Patient
-from runnerd.examine import Check, error, ok, unknown, warning
+from runnerd.examine import Check, error, ok, some, unknown, warning
 from runnerd.model import Deployment, RunSettings
 from runnerd.spawner.protocol import Hello
 
@@ -72,17 +72,13 @@ def limits_check(hello: Hello | None, deployments: Sequence[Deployment]) -> Chec
 
 def _asked_in_vain(without: Sequence[str], deployments: Sequence[Deployment]) -> str:
     asked = {key: [one.name for one in deployments if _wants(one.run, key)] for key in without}
-    return " and ".join(f"{_some(names)} {'asks' if len(names) == 1 else 'ask'} for {key}"
+    return " and ".join(f"{some(names)} {'asks' if len(names) == 1 else 'ask'} for {key}"
                         for key, names in asked.items() if names)  # fmt: skip
 
 
 def _wants(run: RunSettings, key: str) -> bool:
     values = {"memory_max": run.memory_max_bytes, "cpu_quota": run.cpu_quota_percent, "tasks_max": run.tasks_max}
     return values[key] is not None
-
-
-def _some(names: Sequence[str]) -> str:
-    return _join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} others"
 
 
 def _join(words: Sequence[str]) -> str:
