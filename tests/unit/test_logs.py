@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from nouns_kit import a_record
 
-from runnerd.logs import ApiNews, LogFormat, make_log
+from runnerd.alerts import Alert
+from runnerd.logs import ApiNews, LogFormat, about, make_log
+from runnerd.machine import Phase
 from runnerd.model import ApiCondition, ApiHealth, Place
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -130,6 +133,99 @@ def test_tracebacks(journald: bool) -> None:
 def test_debug_is_silent_unless_asked_for() -> None:
     assert said("debug") == ""
     assert said("debug", debug=True) != ""
+
+
+# --- entries of systemd's journal -------------------------------------------------------------------------------
+
+
+def entry(level: str = "info", event: str = "run", **fields: object) -> dict[str, str]:
+    """The one entry, where nothing is printed."""
+    taken: list[Mapping[str, str]] = []
+    stream = io.StringIO()
+    log = make_log(log_format="auto", journald=True, stream=stream, debug=True, entries=taken.append)
+    getattr(log, level)(event, **fields)
+    assert stream.getvalue() == ""
+    (one,) = taken
+    return dict(one)
+
+
+def test_an_entry_has_the_line_and_every_value() -> None:
+    assert entry(run="r-1", deployment="nightly", phase="running", pid=7, user=None, why="two\nlines") == {
+        "MESSAGE": 'run run=r-1 deployment=nightly phase=running pid=7 why="two\\nlines"',
+        "PRIORITY": "6",
+        "RUNNERD_RUN_ID": "r-1",
+        "RUNNERD_DEPLOYMENT": "nightly",
+        "RUNNERD_PHASE": "running",
+        "RUNNERD_PID": "7",
+        "RUNNERD_WHY": "two\nlines",
+    }
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"), [("debug", "7"), ("info", "6"), ("warning", "4"), ("error", "3"), ("critical", "2")]
+)
+def test_the_priority_of_an_entry(level: str, priority: str) -> None:
+    assert entry(level, "said")["PRIORITY"] == priority
+
+
+def test_what_one_alerts_on_has_its_id() -> None:
+    assert entry(alert=Alert.READY) == {"MESSAGE": "run", "PRIORITY": "6", "MESSAGE_ID": Alert.READY.value}
+    assert "MESSAGE_ID" not in entry(alert=None)
+
+
+def test_what_an_entry_is_about_is_not_in_its_line() -> None:
+    record = a_record("r-1", name="brave-otter", phase=Phase.RUNNING)
+    assert entry(run="r-1", about=about(record)) == {
+        "MESSAGE": "run run=r-1",
+        "PRIORITY": "6",
+        "RUNNERD_RUN_ID": "r-1",
+        "RUNNERD_RUN_NAME": "brave-otter",
+        "RUNNERD_DEPLOYMENT": "nightly",
+        "RUNNERD_FLOW": "etl",
+        "RUNNERD_PHASE": "running",
+        "RUNNERD_ATTEMPT": "1",
+    }
+
+
+def test_what_is_not_known_is_no_field() -> None:
+    assert {"RUNNERD_DEPLOYMENT", "RUNNERD_FLOW"}.isdisjoint(entry(about=about(a_record(deployment="?", flow="?"))))
+
+
+def test_a_deployment_is_found_by_its_name_alone() -> None:
+    fields = entry(deployment="etl/nightly")
+    assert fields["MESSAGE"] == "run deployment=etl/nightly"
+    assert (fields["RUNNERD_FLOW"], fields["RUNNERD_DEPLOYMENT"]) == ("etl", "nightly")
+
+
+def test_a_traceback_is_part_of_its_entry() -> None:
+    taken: list[Mapping[str, str]] = []
+    log = make_log(log_format="auto", journald=True, stream=io.StringIO(), entries=taken.append)
+    try:
+        failing()
+    except ValueError:
+        log.exception("a run went wrong", run="r-1")
+    (one,) = taken
+    lines = one["MESSAGE"].splitlines()
+    assert (lines[0], lines[-1]) == ("a run went wrong run=r-1", "ValueError: this is the fault")
+    assert one["PRIORITY"] == "3"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_who_asks_for_another_format_gets_lines(log_format: LogFormat) -> None:
+    taken: list[Mapping[str, str]] = []
+    stream = io.StringIO()
+    log = make_log(log_format=log_format, journald=True, stream=stream, entries=taken.append)
+    log.info("said")
+    assert (taken, stream.getvalue().count("\n")) == ([], 1)
+
+
+@pytest.mark.parametrize("log_format", ["auto", "console", "json"])
+@pytest.mark.parametrize("journald", [True, False])
+def test_lines_are_as_they_were(log_format: LogFormat, journald: bool) -> None:
+    line = said(log_format=log_format, journald=journald, alert=Alert.READY, about=about(a_record()), run="r-1")
+    assert Alert.READY.value not in line
+    assert "etl" not in line
+    assert "about" not in line
 
 
 # --- ApiNews ----------------------------------------------------------------------------------------------------
