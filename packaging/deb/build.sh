@@ -21,22 +21,21 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+command -v dpkg-query >/dev/null || die 'only Debian and its like can build it; there is no dpkg here'
+wanted=(dpkg-dev git)
+while read -r package; do
+    case $package in  # names that others provide
+        debhelper-compat | dh-sequence-installsysusers) package=debhelper ;;
+        dh-sequence-python3) package=dh-python ;;
+    esac
+    wanted+=("$package")
+done < <(sed -n '/^Build-Depends:/,/^[A-Z][^:]*: /s/^ \([a-z0-9.+-]*\).*/\1/p' packaging/deb/control)
+[ -z "$lintian" ] || wanted+=(lintian)
 missing=()
-need() { command -v "$1" >/dev/null || missing+=("$2"); }
-need dpkg-buildpackage dpkg-dev
-need dpkg-checkbuilddeps dpkg-dev
-[ -z "$lintian" ] || need lintian lintian
-if [ ${#missing[@]} -eq 0 ]; then
-    # debhelper-compat and dh-sequence-* are names that debhelper and dh-python provide.
-    unmet=$(dpkg-checkbuilddeps packaging/deb/control 2>&1 | sed -n 's/.*[Uu]nmet build dependencies: //p' | sed 's/ *([^)]*)//g')
-    for package in $unmet; do
-        case $package in
-            debhelper-compat | dh-sequence-installsysusers) package=debhelper ;;
-            dh-sequence-python3) package=dh-python ;;
-        esac
+for package in "${wanted[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
         [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")
-    done
-fi
+done
 [ ${#missing[@]} -eq 0 ] || die "packages are missing; apt-get install --no-install-recommends ${missing[*]}"
 
 # Whoever owns the checkout.
