@@ -40,7 +40,7 @@ def local_checks(environ: Mapping[str, str], *, error: ControlError, socket_path
             "directories": lambda: directory_checks(paths),
             "disks": lambda: disk_checks(paths),
         }
-    return [daemon_check(error, systemd=systemd), *_all(looks, _LIMIT_S)]
+    return [daemon_check(error, systemd=systemd), *take_all(looks, limit_s=_LIMIT_S)]
 
 
 def installation(environ: Mapping[str, str], *, root: bool, socket_path: str) -> Paths | None:
@@ -53,7 +53,7 @@ def installation(environ: Mapping[str, str], *, root: bool, socket_path: str) ->
     return host if socket_path == host.control_socket else None
 
 
-def _all(looks: Mapping[str, Look], limit_s: float) -> list[Check]:
+def take_all(looks: Mapping[str, Look], *, limit_s: float) -> list[Check]:
     """What they find, each in a thread of its own: a dead file system must not hold up the others."""
     found: dict[str, Sequence[Check]] = {}
 

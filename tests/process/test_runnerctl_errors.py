@@ -40,7 +40,8 @@ def test_no_daemon(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(hidden_from_others(), reason=HIDDEN)
-def test_a_socket_we_may_not_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["status", "doctor"])
+def test_a_socket_we_may_not_open(tmp_path: Path, verb: str) -> None:
     """In a forked child that gives up root: its interpreter is loaded, wherever that is installed."""
     tmp_path.chmod(0o700 if os.getuid() == 0 else 0)
     read, write = os.pipe()
@@ -51,7 +52,7 @@ def test_a_socket_we_may_not_open(tmp_path: Path) -> None:
                 os.setgroups([])
                 os.setresuid(65534, 65534, 65534)
             sys.stderr = open(2, "w", closefd=False)
-            ours = main(["status", "--socket", str(tmp_path / "control.sock")])
+            ours = main([verb, "--socket", str(tmp_path / "control.sock")])
             sys.stderr.flush()
             os._exit(ours)
         finally:

@@ -1,0 +1,80 @@
+"""The doctor of a real daemon with a real spawner, whose API is a fake one on a loopback port."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+from daemon_kit import Host
+from fakes.fake_prefect import FakePrefect
+from nouns_kit import Json
+
+from runnerd import __version__
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    prefect = FakePrefect(major=3)
+    with prefect.serve() as url:
+        one = Host(url=url, python=sys.executable)
+        try:
+            yield one
+        finally:
+            one.close()
+
+
+def with_prefect(host: Host, name: str, version: str) -> str:
+    """A directory for PYTHONPATH, by which an interpreter has this Prefect."""
+    info = host.root / name / f"prefect-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: prefect\nVersion: {version}\n")
+    return str(info.parent)
+
+
+def script(host: Host, name: str, text: str) -> str:
+    path = host.root / name
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_what_a_host_has_and_lacks(host: Host) -> None:
+    right, wrong = with_prefect(host, "right", "3.8.8"), with_prefect(host, "wrong", "2.20.25")
+    old = script(host, "old-python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    bare = script(host, "bare-python", f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    breaks = script(host, "broken-python", "#!/bin/sh\necho it is broken >&2\nexit 3\n")
+    host.drop_in(
+        "10-a.yaml",
+        f"""deployments:
+  - {{name: right, entrypoint: 'flows.py:greet', run: {{environment: {{PYTHONPATH: {right}}}}}}}
+  - {{name: wrong, entrypoint: 'flows.py:greet', run: {{python: {old}, environment: {{PYTHONPATH: {wrong}}}}}}}
+  - {{name: bare, entrypoint: 'flows.py:greet', run: {{python: {bare}}}}}
+  - {{name: broken, entrypoint: 'flows.py:greet', run: {{python: {breaks}}}}}
+""",
+    )
+    host.start()
+    asked = host.ctl("doctor", "--json")
+    assert asked.returncode == 1
+    found = checks_of(host.json("doctor"))
+    for name in ("api", "server version", "clock", "loops", "spawner", "journal", "state directory", "open files"):
+        assert found[name]["state"] == "ok", found[name]
+    assert found["server version"]["detail"] == "Prefect 3.8.8"
+    assert f"version {__version__}" in found["spawner"]["detail"]
+    assert found[f"python {sys.executable}"]["state"] in ("ok", "error")  # the stand-in cannot be imported
+    assert "Prefect 3.8.8" in found[f"python {sys.executable}"]["detail"]
+    assert "2.20.25 does not work with a server of 3.8.8" in found[f"python {old}"]["detail"]
+    assert "it has no Prefect" in found[f"python {bare}"]["detail"]
+    assert found[f"python {breaks}"]["detail"].endswith("it cannot be run: it exited 3: it is broken")
+
+
+def test_a_host_whose_daemon_is_gone_says_so(host: Host) -> None:
+    host.start()
+    host.kill()
+    gone = host.ctl("doctor")
+    assert gone.returncode == 1
+    assert gone.stdout.startswith("error    runnerd  runnerd is not running: ")
+
+
+def checks_of(document: Json) -> dict[str, Json]:
+    return {check["name"]: check for check in document["checks"]}

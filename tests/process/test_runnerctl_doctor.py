@@ -1,0 +1,263 @@
+"""runnerctl doctor: what it prints, and what it finds by itself where no daemon answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes.fake_host import Serving, serving
+from fakes.runnerctl import runnerctl
+
+from runnerd.cli.console import Console
+from runnerd.cli.doctor import show
+from runnerd.cli.localdoctor import (
+    bus_check,
+    configuration_check,
+    daemon_check,
+    directory_checks,
+    disk_checks,
+    installation,
+    local_checks,
+    may_read,
+    take_all,
+    unit_checks,
+)
+from runnerd.errors import ControlError
+from runnerd.examine import Check, ok
+from runnerd.paths import Paths, resolve_paths
+
+CHECKS = [
+    {"name": "api", "state": "ok", "detail": "it answers", "remedy": None},
+    {"name": "limits", "state": "warning", "detail": "no cgroup\nis there", "remedy": "use the units"},
+    {
+        "name": "python /opt/a-rather-long/path/bin/python",
+        "state": "error",
+        "detail": "no Prefect",
+        "remedy": "install it",
+    },
+    {"name": "clock", "state": "unknown", "detail": "not told", "remedy": None},
+]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Serving]:
+    with serving(tmp_path) as it:
+        yield it
+
+
+# --- with a daemon ----------------------------------------------------------------------------------------------
+
+
+def test_what_the_daemon_found(served: Serving) -> None:
+    served.host.examined = {"ok": False, "checks": CHECKS}
+    result = runnerctl(served, "doctor")
+    assert (result.status, result.err) == (1, "")
+    assert result.out.splitlines() == [
+        "ok       api     it answers",
+        "warning  limits  no cgroup?is there",
+        "         -> use the units",
+        "error    python /opt/a-rather-long/path/bin/python  no Prefect",
+        "         -> install it",
+        "unknown  clock   not told",
+        "1 error, 1 warning, 1 unknown in 4 checks",
+    ]
+
+
+def test_the_document_and_the_exit_status(served: Serving) -> None:
+    served.host.examined = {"ok": True, "checks": CHECKS[:2]}
+    result = runnerctl(served, "doctor", "--json")
+    assert (result.status, result.err) == (0, "")
+    assert json.loads(result.out) == served.host.examined
+    assert runnerctl(served, "doctor").out.endswith("\n1 warning in 2 checks\n")
+    served.host.examined = {"ok": True, "checks": CHECKS[:1]}
+    well = runnerctl(served, "doctor")
+    assert (well.status, well.out) == (0, "ok       api  it answers\nall 1 checks are ok\n")
+    served.host.examined = {"ok": False, "checks": CHECKS}
+    assert runnerctl(served, "doctor", "--json").status == 1
+
+
+def test_colours_are_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Console(json=False, width=80, colour=True), CHECKS)
+    coloured = capsys.readouterr().out
+    assert "\x1b[32mok     \x1b[0m" in coloured
+    assert "\x1b[31merror  \x1b[0m" in coloured
+    show(Console(json=False, width=None, colour=False), CHECKS)
+    assert "\x1b" not in capsys.readouterr().out
+
+
+# --- without one ------------------------------------------------------------------------------------------------
+
+
+def test_no_daemon_at_a_socket_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    result = runnerctl(None, "doctor", "--socket", str(path), "--json")
+    assert (result.status, result.err) == (1, "")
+    found = json.loads(result.out)
+    first = found["checks"][0]
+    assert found["ok"] is False
+    assert (first["name"], first["state"]) == ("runnerd", "error")
+    assert first["detail"] == f"runnerd is not running: cannot reach runnerd at {path}: no such file"
+    assert first["remedy"]
+    plain = runnerctl(None, "doctor", "--socket", str(path))
+    assert plain.status == 1
+    assert plain.out.startswith("error    runnerd  runnerd is not running: ")
+
+
+def test_a_daemon_that_has_no_doctor_or_does_not_answer() -> None:
+    old = daemon_check(ControlError("there is no /v1/doctor here", status=404), systemd=True)
+    assert old.state == "error"
+    assert "is older than this runnerctl" in old.detail
+    assert old.remedy == "systemctl restart runnerd: flows run on"
+    deaf = daemon_check(ControlError("runnerd at /x does not answer; see y", status=504), systemd=True)
+    assert "cannot be asked: runnerd at /x does not answer" in deaf.detail
+    gone = daemon_check(ControlError("cannot reach runnerd at /x: no such file; is it running?"), systemd=True)
+    assert gone.remedy == "systemctl status runnerd"
+
+
+def test_a_user_s_own_runnerd(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    own = resolve_paths(environ=environ, root=False)
+    for path in (own.config, own.state):
+        os.makedirs(path)
+    assert installation(environ, root=False, socket_path=own.control_socket) == own
+    assert installation(environ, root=False, socket_path="/somewhere/else.sock") is None
+    host = resolve_paths(environ={}, root=True)
+    assert installation(environ, root=False, socket_path=host.control_socket) == host
+
+
+def test_the_checks_by_ourselves(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    own = resolve_paths(environ=environ, root=os.geteuid() == 0)
+    found = local_checks(environ, error=ControlError("gone"), socket_path=own.control_socket)
+    names = [check.name for check in found if not check.name.endswith(".service") and check.name != "dbus"]
+    assert names == ["runnerd", "configuration", "state directory", "log directory", "state disk", "log disk"]
+
+
+def test_the_configuration_is_checked(tmp_path: Path) -> None:
+    environ = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    assert configuration_check(str(tmp_path), environ) == ok("configuration", f"{tmp_path} is good")
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\nlimts: {}\n")
+    broken = configuration_check(str(tmp_path), environ)
+    assert broken.state == "error"
+    assert broken.detail.startswith(f"{tmp_path}/conf.d/10-x.yaml:1:1: unknown key 'deployements'")
+    assert broken.detail.endswith(" and 1 more")
+    (tmp_path / "runnerd.yaml").write_text("limits: many\n")
+    assert configuration_check(str(tmp_path), environ).detail.endswith("; runnerd does not start with it")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_configuration_that_we_may_not_read(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir(mode=0o300)
+    found = configuration_check(str(tmp_path), {})
+    assert found.state == "unknown"
+    assert found.detail == f"you may not read {tmp_path}/conf.d, so it was not checked"
+    (tmp_path / "conf.d").chmod(0o700)
+
+
+def test_who_may_read_what(tmp_path: Path) -> None:
+    me, other = os.geteuid(), os.geteuid() + 1
+    file = tmp_path / "file"
+    file.write_text("")
+    for mode, others, group in ((0o600, False, False), (0o640, False, True), (0o644, True, True)):
+        file.chmod(mode)
+        about = file.stat()
+        assert may_read(about, me, []) is True
+        assert may_read(about, other, []) is others
+        assert may_read(about, other, [about.st_gid]) is group
+    tmp_path.chmod(0o704)  # to list it is not to enter it
+    assert may_read(tmp_path.stat(), other, []) is False
+    tmp_path.chmod(0o700)
+
+
+def test_directories_and_disks(tmp_path: Path) -> None:
+    paths = Paths(*(str(tmp_path / name) for name in ("etc", "run", "state", "log")), None)
+    Path(paths.state).mkdir()
+    assert [check.state for check in directory_checks(paths)] == ["ok", "error"]
+    state, log = disk_checks(paths)
+    assert paths.state in state.detail
+    assert log.state == "unknown"
+
+
+# --- its units --------------------------------------------------------------------------------------------------
+
+
+def shown(unit: str, **changes: str) -> str:
+    its = {"LoadState": "loaded", "ActiveState": "active", "Result": "success", "ExecMainStatus": "0"} | changes
+    return "".join(
+        f"{key}={value}\n" for key, value in ({"Id": f"{unit}.service", "UnitFileState": "enabled"} | its).items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "words"),
+    [
+        ({}, "ok", "is active"),
+        ({"LoadState": "not-found", "ActiveState": "inactive"}, "warning", "there is no such unit"),
+        ({"LoadState": "masked", "ActiveState": "inactive"}, "error", "systemctl unmask runnerd"),
+        ({"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"}, "error", "cannot be used"),
+        ({"ActiveState": "failed", "Result": "watchdog", "ExecMainStatus": "6"}, "error", "watchdog, exit status 6"),
+        ({"ActiveState": "activating"}, "warning", "is activating"),
+        ({"ActiveState": "inactive"}, "warning", "systemctl start runnerd"),
+        ({"ActiveState": "inactive", "UnitFileState": "disabled"}, "warning", "systemctl enable --now runnerd"),
+    ],
+)
+def test_a_unit(changes: dict[str, str], state: str, words: str) -> None:
+    (check,) = unit_checks(lambda: shown("runnerd", **changes) + "\n" + shown("some-other"))
+    assert (check.name, check.state) == ("runnerd.service", state)
+    assert words in f"{check.detail} {check.remedy}"
+    assert (check.remedy is None) is (state == "ok")
+
+
+def test_both_units_and_none() -> None:
+    both = unit_checks(lambda: shown("runnerd") + "\n" + shown("runnerd-spawner"))
+    assert [check.name for check in both] == ["runnerd.service", "runnerd-spawner.service"]
+
+    def refuse() -> str:
+        raise subprocess.CalledProcessError(1, "systemctl", stderr="Failed to connect to bus\n")
+
+    def absent() -> str:
+        raise FileNotFoundError(2, "No such file or directory", "systemctl")
+
+    for listed, words in ((refuse, "Failed to connect to bus"), (absent, "systemctl cannot be asked")):
+        (check,) = unit_checks(listed)
+        assert check.state == "unknown"
+        assert words in check.detail
+
+
+def test_dbus(tmp_path: Path) -> None:
+    path = str(tmp_path / "bus")
+    assert bus_check(path).state == "error"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        assert "reads as a restart" in bus_check(path).detail  # nobody listens
+        listening.listen()
+        assert bus_check(path).state == "ok"
+
+
+# --- looks that go wrong ----------------------------------------------------------------------------------------
+
+
+def test_a_look_that_hangs_or_fails_holds_up_no_other() -> None:
+    end = threading.Event()
+
+    def hang() -> list[Check]:
+        end.wait()
+        return []
+
+    def fail() -> list[Check]:
+        raise RuntimeError("this is the fault under test")
+
+    looks: dict[str, Callable[[], list[Check]]] = {"a": hang, "b": fail, "c": lambda: [ok("c", "well")]}
+    a, b, c = take_all(looks, limit_s=0.5)
+    end.set()
+    assert (a.name, a.state) == ("a", "unknown")
+    assert "more than 0.5 s" in a.detail
+    assert b.detail == "cannot be told: the look itself failed: RuntimeError: this is the fault under test"
+    assert c == ok("c", "well")
