@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check lint covered server oldest test chaos chaos-bounded bench deb clean venv
+.PHONY: help demo check lint covered server oldest test system chaos chaos-bounded bench deb clean venv
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -27,7 +27,8 @@ endef
 help:
 	@echo 'make demo    five minutes with a Prefect server, a few deployments and runnerd, in this directory only'
 	@echo 'make check   what to run before a commit: format, lint, types, unit and process tests (two minutes)'
-	@echo 'make test    all of it: check, coverage gate, oldest libraries, real Prefect servers, chaos (30 minutes)'
+	@echo 'make test    all of it: check, coverage gate, oldest libraries, real Prefect servers, systemd, chaos (35 minutes)'
+	@echo 'make system  the package on throw-away machines with systemd 252 and 257 (root; Debian; ten minutes)'
 	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
 	@echo 'make bench   memory, start-up, load and status measured against their budgets'
 	@echo 'make deb     dist/runnerd_<version>_all.deb; VERSION= builds it as another, COMMIT= from one; LINTIAN=yes checks it'
@@ -66,6 +67,10 @@ server: venv
 	$(call step,tests against real Prefect servers of both majors at once,$(TOGETHER) \
 		'Prefect 2' "$(PYTEST) tests/server -k prefect2" 'Prefect 3 and the rest' "$(PYTEST) tests/server -k 'not prefect2'")
 
+system: venv
+	@tests/envs/venv.sh dev
+	$(call step,the package under systemd on Debian 12 and 13 at once,PY=$(PY) tests/system/run.sh)
+
 ROUNDS ?= 20
 MAJOR ?= both
 CHAOS := $(PY) tests/chaos/chaos.py
@@ -88,7 +93,7 @@ test: lint
 	$(call step,unit and process tests with the newest and the oldest libraries at once,$(TOGETHER) \
 		newest "$(COVERED)" oldest "$(OLDEST)")
 	$(call step,branch coverage of $(GATED),$(COVERAGE))
-	@$(MAKE) --no-print-directory server chaos-bounded
+	@$(MAKE) --no-print-directory server system chaos-bounded
 	@echo '==> all of it passed'
 
 bench: venv

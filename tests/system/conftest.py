@@ -64,4 +64,3 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     item.failed = getattr(item, "failed", False) or report.failed  # type: ignore[attr-defined, union-attr]
     return report
-

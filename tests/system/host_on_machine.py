@@ -19,7 +19,8 @@ FLOWS = ("waits", "naps", "ignores", "speaks", "eats", "crashes")
 _ASK = """
 import json, sys, urllib.request
 method, url, body = sys.argv[1:]
-request = urllib.request.Request(url, method=method, data=body.encode() or None, headers={"content-type": "application/json"})
+headers = {"content-type": "application/json"}
+request = urllib.request.Request(url, method=method, data=body.encode() or None, headers=headers)
 print(urllib.request.urlopen(request, timeout=30).read().decode())
 """
 

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,16 @@ HERE = Path(__file__).parent
 BOOT_S = 120.0
 PATIENCE_S = 120.0
 _LOOK_S = 0.05
+# A command, and the Debian package that has it.
+NEEDED = {
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "mmdebstrap": "mmdebstrap",
+    "dh": "debhelper",
+    "dh_python3": "dh-python",
+    "lintian": "lintian",
+}
 # Into the machine's own cgroup too: `systemctl status` cannot cope with a process from outside.
 _INTO = (
     "echo 0 >/sys/fs/cgroup/init.scope/cgroup.procs; exec nsenter --cgroup=/proc/1/ns/cgroup setpriv --pdeathsig KILL"
@@ -48,9 +59,9 @@ def why_not() -> str | None:
     """Why no machine can be booted here; None when one can."""
     if os.geteuid() != 0:
         return "only root can boot a machine"
-    missing = [name for name in ("unshare", "nsenter", "setpriv", "mmdebstrap", "dpkg-deb") if not shutil.which(name)]
+    missing = [f"{name} ({debian})" for name, debian in NEEDED.items() if not shutil.which(name)]
     if missing:
-        return f"cannot boot a machine: {', '.join(missing)} missing (Debian: util-linux, mmdebstrap, dpkg)"
+        return f"cannot boot a machine with the package: there is no {', no '.join(missing)}"
     if _cgroups() is None:
         return "cannot boot a machine: no cgroup v2 file system is mounted"
     return None
@@ -74,8 +85,11 @@ class Machine:
             part.mkdir()
         self._log = (self._dir / "log").open("w+b")
         self._holder = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "slave"]
-            + ["bash", str(HERE / "machine.sh"), "hold"],
+            [
+                *"setpriv --pdeathsig KILL unshare --mount --propagation slave bash".split(),
+                str(HERE / "machine.sh"),
+                "hold",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -145,8 +159,8 @@ class Machine:
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
         """Write a file in it, at once: nobody in it sees a part."""
-        self.run("sh", "-euc", f'mkdir -p "$(dirname "$1")"; cat >"$1.new~"; chmod {mode:o} "$1.new~"; mv "$1.new~" "$1"',
-                 "sh", path, stdin=text)  # fmt: skip
+        script = f'mkdir -p "$(dirname "$1")"; cat >"$1.new~"; chmod {mode:o} "$1.new~"; mv "$1.new~" "$1"'
+        self.run("sh", "-euc", script, "sh", path, stdin=text)
 
     def put(self, source: Path, path: str) -> None:
         """Copy a file of ours into it."""
@@ -205,3 +219,8 @@ class Machine:
 def _inner_pid(status: str) -> str | None:
     line = next((line for line in status.splitlines() if line.startswith("NSpid:")), "")
     return line.split()[-1] if line else None
+
+
+if __name__ == "__main__":
+    print(why_not() or "")
+    sys.exit(why_not() is not None)

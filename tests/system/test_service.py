@@ -57,11 +57,13 @@ def test_the_daemon_has_no_privileges(host: MachineHost) -> None:
 
 
 def test_who_may_speak_to_whom(host: MachineHost) -> None:
-    assert host.sh("stat -c '%a %U:%G' /run/runnerd/control.sock") == "660 root:runnerd"
+    assert host.sh("stat -c '%a %U:%G' /run/runnerd/control.sock") == "660 runnerd:runnerd"
     refused = host.run(*AS_USER, "runnerctl", "status", check=False)
     assert refused.status == 5, refused
-    host.run("setpriv", "--reuid", "runnerd-flow", "--regid", "runnerd-flow", "--groups", "runnerd", "runnerctl", "status")
-    ask = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/runnerd-spawner/spawner.sock'); print(s.recv(99))"
+    host.run(
+        "setpriv", "--reuid", "runnerd-flow", "--regid", "runnerd-flow", "--groups", "runnerd", "runnerctl", "status"
+    )
+    ask = "import socket; socket.socket(socket.AF_UNIX).connect('/run/runnerd-spawner/spawner.sock')"
     denied = host.run(*AS_USER, "python3", "-c", ask, check=False)
     assert denied.status != 0 and "PermissionError" in denied.err
 
@@ -122,7 +124,9 @@ def test_reload_returns_when_it_is_done(host: MachineHost) -> None:
     host.run("systemctl", "stop", "runnerd.path")
     pid = host.pid()
     try:
-        host.machine.write("/etc/runnerd/conf.d/more.yaml", deployments("crashes").replace("name: crashes", "name: more"))
+        host.machine.write(
+            "/etc/runnerd/conf.d/more.yaml", deployments("crashes").replace("name: crashes", "name: more")
+        )
         assert "more" not in names(host)
         host.run("systemctl", "reload", "runnerd")
         assert names(host)["more"] == "ready"
@@ -136,7 +140,9 @@ def test_reload_returns_when_it_is_done(host: MachineHost) -> None:
 
 
 def test_a_dropped_file_is_picked_up_by_itself(host: MachineHost) -> None:
-    host.machine.write("/etc/runnerd/conf.d/dropped.yaml", deployments("speaks").replace("name: speaks", "name: dropped"))
+    host.machine.write(
+        "/etc/runnerd/conf.d/dropped.yaml", deployments("speaks").replace("name: speaks", "name: dropped")
+    )
     try:
         host.until(lambda: names(host).get("dropped") == "ready", "it is registered")
         host.sh("rm /etc/runnerd/conf.d/dropped.yaml")

@@ -56,9 +56,10 @@ def repacked(deb: Path, *, version: str, into: Path) -> Path:
     tree = into / "tree"
     subprocess.run(["dpkg-deb", "-R", str(deb), str(tree)], check=True)
     control = tree / "DEBIAN/control"
-    lines = [f"Version: {version}" if line.startswith("Version:") else line for line in control.read_text().splitlines()]
+    lines = [
+        f"Version: {version}" if line.startswith("Version:") else line for line in control.read_text().splitlines()
+    ]
     control.write_text("\n".join(lines) + "\n")
     made = into / f"runnerd_{version}_all.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "-b", str(tree), str(made)], check=True, capture_output=True)
     return made
-

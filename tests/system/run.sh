@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The package on machines of its own, Debian 12 and 13 at once; where none can be booted, it says why and that is all.
+#
+# usage: PY=.venv/bin/python tests/system/run.sh
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+if ! why=$("$PY" tests/system/machine.py); then
+    echo "==> skipped: $why"
+    exit 0
+fi
+packaging/deb/build.sh --lintian
+tests/envs/make.sh prefect3
+tests/system/trees.sh "$(ls -t dist/runnerd_*_all.deb | head -n1)" bookworm trixie
+exec tests/envs/together.sh \
+    'Debian 12, systemd 252' "$PY -m pytest -q tests/system -k bookworm" \
+    'Debian 13, systemd 257' "$PY -m pytest -q tests/system -k trixie"
