@@ -66,7 +66,8 @@ class Cgroups:
             return None
         directory = os.path.join(self.root, _name(key, attempt))
         try:
-            os.mkdir(directory, 0o755)
+            os.mkdir(directory)
+            os.chmod(directory, 0o755)  # whatever our umask: a run may know its limits
         except FileExistsError:
             pass  # an earlier spawner died between this and the run's record
         except OSError as error:

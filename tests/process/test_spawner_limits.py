@@ -168,7 +168,8 @@ def units(idle_spawner: SpawnerUnderTest) -> Iterator[Path]:
 
 
 def start_in(units: Path, spawner: SpawnerUnderTest, *extra: str) -> None:
-    spawner.start(*(extra or ("--cgroup-unit", "runs.service")), through=tuple(inside(units / "a.service")))
+    through = ("/bin/sh", "-c", 'umask 77; exec "$@"', "sh", *inside(units / "a.service"))
+    spawner.start(*(extra or ("--cgroup-unit", "runs.service")), through=through)
 
 
 def begin(spawner: SpawnerUnderTest, *argv: str, **settings: object) -> Identity:
@@ -195,6 +196,7 @@ def test_runs_are_in_their_own_unit(units: Path, idle_spawner: SpawnerUnderTest)
     assert idle_spawner.process is not None
     leader = begin(idle_spawner)
     place = units / "runs.service" / "run-run.0"
+    assert place.stat().st_mode & 0o777 == 0o755
     assert members(place) == {leader.pid}
     assert members(units / "a.service") == {idle_spawner.process.pid}
     end(idle_spawner)
