@@ -35,6 +35,9 @@ _GATHER_S = 0.25  # from the first line that was written until they are looked a
 _LOOK_S = 1.0  # without inotify, while journald takes nothing, and while somebody is to be told of lines left out
 _BLOCKS = 16  # of one file in one round, so that the others have their turn
 
+_PATIENCE_S = 0.002
+_PATIENCE = 250  # times in one round
+
 Key = tuple[str, int]
 
 
@@ -80,6 +83,7 @@ class Forwarder:
         self._tails: dict[Key, Tail] = {}
         self._host = self._allowance(HOST_LINES)
         self._allowances: dict[str, Allowance] = {}
+        self._patience = 0
         self._watch: FolderWatch | None = None
         self._wake = asyncio.Event()
         self._troubles: dict[Key | None, str] = {}  # what was said already; None is the positions' file
@@ -186,10 +190,17 @@ class Forwarder:
     # --- in a thread: files and journald may be slow --------------------------------------------------------------
 
     def _send(self, entry: bytes) -> bool:
+        """With a little patience: we are faster than journald, and nothing tells us when it has room again."""
         assert self._journald is not None
-        return self._journald.send(entry)
+        while not self._journald.send(entry):
+            if self._patience <= 0:
+                return False
+            self._patience -= 1
+            time.sleep(_PATIENCE_S)
+        return True
 
     def _work(self, jobs: Sequence[Job]) -> tuple[list[Done], str | None]:
+        self._patience = _PATIENCE
         done = [self._forward(job) for job in jobs]
         return done, self._positions.save([one.tail for one in done if one.tail is not None])
 
