@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from runnerd.cli.__main__ import VERBS
+from runnerd.spawner.options import USAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 MAN = ROOT / "docs" / "man"
@@ -123,6 +124,12 @@ def test_every_option_of_runnerd_is_in_its_manual_and_completed(command: tuple[s
     if command:
         assert f".It Cm {command[0]}" in text
         assert command[0] in complete("runnerd", "")
+
+
+def test_every_option_of_the_spawner_is_in_its_manual() -> None:
+    options = set(OPTION.findall(USAGE))
+    assert options
+    assert options <= set(OPTION.findall(plain((MAN / "runnerd-spawner.8").read_text())))
 
 
 @pytest.mark.skipif(not shutil.which("man"), reason="man is not here (package man-db)")
