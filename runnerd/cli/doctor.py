@@ -13,7 +13,7 @@ from runnerd.control.client import ControlClient
 from runnerd.errors import ControlError
 
 _PATIENCE_S = 60.0  # the daemon gives its slowest look twenty seconds, and may be busy
-_MARK, _NAME = len("warning"), 20  # a longer name, of an interpreter, moves its own line only
+_MARK, _NAME = len("warning"), 24  # a longer name, of an interpreter, moves its own line only
 _STYLES = {"ok": "green", "warning": "yellow", "error": "red", "unknown": "yellow"}
 
 
@@ -55,5 +55,9 @@ def show(console: Console, checks: Sequence[dict[str, str]]) -> None:
     parts = [count(errors, "error")] if errors else []
     parts += [count(warnings, "warning")] if warnings else []
     parts += [f"{unknown} unknown"] if unknown else []
-    verdict = f"{', '.join(parts)} in {count(len(checks), 'check')}" if parts else f"all {len(checks)} checks are ok"
+    verdict = (
+        f"{', '.join(parts)} in {count(len(checks), 'check')}"
+        if parts
+        else f"all is well in {count(len(checks), 'check')}"
+    )
     console.line(console.paint(verdict, "red" if errors else "yellow" if parts else "green"))

@@ -125,6 +125,8 @@ def unit_check(its: Mapping[str, str]) -> Check:
         return error(unit, detail, f"journalctl -u {short} -n 50 says why; then systemctl start runnerd")
     if state in ("activating", "deactivating", "reloading"):
         return warning(unit, f"is {state}", f"wait a moment; journalctl -u {short} says what for")
+    if state == "inactive" and unit != UNITS[0]:
+        return ok(unit, "is stopped, as it is while runnerd is")
     if state == "inactive":
         boot = (
             ""

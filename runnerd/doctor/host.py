@@ -119,7 +119,8 @@ def config_check(directory: str, user: str) -> Check:
     paths = [os.path.join(directory, MAIN), *list_drop_ins(directory).paths]
     closed = unreadable(paths)
     if not closed:
-        return ok(name, f"user {user} can read all {sum(map(os.path.exists, paths))} in {directory}")
+        count = sum(map(os.path.exists, paths))
+        return ok(name, f"user {user} can read {count} {'file' if count == 1 else 'files'} in {directory}")
     others = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
     group = _group_of(user)
     detail = f"user {user} cannot read {closed[0]}{others}: what is in it has no effect"

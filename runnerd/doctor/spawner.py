@@ -16,6 +16,10 @@ from runnerd.spawner.protocol import Hello
 LIMITS = ("memory_max", "cpu_quota", "tasks_max")
 _OWN_FILES, _FILES_A_RUN = 128, 4
 _WEAK = {"memory_max": "for each process by itself", "tasks_max": "for all processes of its user together"}
+_CONTROLLERS = (
+    "cat /sys/fs/cgroup/cgroup.controllers shows what there is; memory, cpu and pids are in it where the host boots"
+    " with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable="
+)
 _DELEGATE = "start runnerd by its systemd units: runnerd-runs.service is the cgroup that runs get (Delegate=yes)"
 
 
@@ -29,7 +33,7 @@ async def look_at_spawner(patient: Patient) -> Sequence[Check]:
         return [error("spawner", detail, f"see {unit}{log}")]
     hello = patient.link.hello
     deployments = [entry.deployment for entry in patient.registry.entries()]
-    return [spawner_check(hello, managed=managed), limits_check(hello, deployments)]
+    return [spawner_check(hello, managed=managed), limits_check(hello, deployments, managed=managed)]
 
 
 def spawner_check(hello: Hello | None, *, managed: bool) -> Check:
@@ -53,7 +57,7 @@ def _replacing(managed: bool) -> str:
 # --- limits ---------------------------------------------------------------------------------------------------
 
 
-def limits_check(hello: Hello | None, deployments: Sequence[Deployment]) -> Check:
+def limits_check(hello: Hello | None, deployments: Sequence[Deployment], *, managed: bool) -> Check:
     """Whether what deployments may ask for holds for a run as a whole: only a cgroup can do that."""
     if hello is None or not hello.limits:
         return unknown("limits", "the spawner does not say which limits it can set")
@@ -64,10 +68,11 @@ def limits_check(hello: Hello | None, deployments: Sequence[Deployment]) -> Chec
     said = [f"{key} holds {_WEAK.get(key, 'by rlimit only')}" for key in weak]
     said += [f"{key} has no effect" for key in without]
     detail = ", ".join(said) + (f": {hello.why}" if hello.why else "")
+    remedy = _CONTROLLERS if managed else _DELEGATE
     vain = _asked_in_vain(without, deployments)
     if vain:
-        return error("limits", f"{vain}, but {detail}", f"{_DELEGATE}; or remove these keys")
-    return warning("limits", detail, _DELEGATE)
+        return error("limits", f"{vain}, but {detail}", f"{remedy}; or remove these keys")
+    return warning("limits", detail, remedy)
 
 
 def _asked_in_vain(without: Sequence[str], deployments: Sequence[Deployment]) -> str:

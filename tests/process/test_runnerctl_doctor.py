@@ -77,7 +77,7 @@ def test_the_document_and_the_exit_status(served: Serving) -> None:
     assert runnerctl(served, "doctor").out.endswith("\n1 warning in 2 checks\n")
     served.host.examined = {"ok": True, "checks": CHECKS[:1]}
     well = runnerctl(served, "doctor")
-    assert (well.status, well.out) == (0, "ok       api  it answers\nall 1 checks are ok\n")
+    assert (well.status, well.out) == (0, "ok       api  it answers\nall is well in 1 check\n")
     served.host.examined = {"ok": False, "checks": CHECKS}
     assert runnerctl(served, "doctor", "--json").status == 1
 
@@ -216,8 +216,12 @@ def test_a_unit(changes: dict[str, str], state: str, words: str) -> None:
 
 
 def test_both_units_and_none() -> None:
-    both = unit_checks(lambda: shown("runnerd") + "\n" + shown("runnerd-spawner"))
-    assert [check.name for check in both] == ["runnerd.service", "runnerd-spawner.service"]
+    stopped = shown("runnerd-spawner", ActiveState="inactive", UnitFileState="static")
+    both = unit_checks(lambda: shown("runnerd") + "\n" + stopped)
+    assert [(check.name, check.state) for check in both] == [
+        ("runnerd.service", "ok"),
+        ("runnerd-spawner.service", "ok"),
+    ]
 
     def refuse() -> str:
         raise subprocess.CalledProcessError(1, "systemctl", stderr="Failed to connect to bus\n")

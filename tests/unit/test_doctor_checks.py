@@ -155,18 +155,18 @@ def test_the_spawner_s_version() -> None:
 
 def test_limits() -> None:
     capped = a_deployment("capped", run={"cpu_quota_percent": 50.0, "memory_max_bytes": 2**20})
-    state_and_words(limits_check(hello("cgroup", "cgroup", "cgroup"), [capped]), "ok", "for each run as a whole")
+    all_well = limits_check(hello("cgroup", "cgroup", "cgroup"), [capped], managed=True)
+    state_and_words(all_well, "ok", "for each run as a whole")
     weak = hello("rlimit", None, "rlimit", why="no cgroup is delegated")
-    check = limits_check(weak, [a_deployment()])
-    state_and_words(
-        check, "warning", "memory_max holds for each process by itself", "no cgroup is delegated", "Delegate"
-    )
-    assert "cpu_quota has no effect" in check.detail
-    state_and_words(limits_check(weak, [capped]), "error", "capped asks for cpu_quota, but ", "remove these keys")
-    both = limits_check(weak, [capped, replace(capped, name="other")])
+    check = limits_check(weak, [a_deployment()], managed=False)
+    words = ("memory_max holds for each process by itself", "cpu_quota has no effect", "no cgroup is delegated")
+    state_and_words(check, "warning", *words, "Delegate=yes")
+    in_vain = limits_check(weak, [capped], managed=True)
+    state_and_words(in_vain, "error", "capped asks for cpu_quota, but ", "cgroup.controllers", "or remove these keys")
+    both = limits_check(weak, [capped, replace(capped, name="other")], managed=False)
     state_and_words(both, "error", "capped, other ask for cpu_quota, but ")
-    assert limits_check(hello(), [capped]).state == "unknown"
-    assert limits_check(None, []).state == "unknown"
+    assert limits_check(hello(), [capped], managed=True).state == "unknown"
+    assert limits_check(None, [], managed=True).state == "unknown"
 
 
 def test_open_files() -> None:
@@ -236,11 +236,11 @@ def test_directories_of_others(tmp_path: Path) -> None:
 
 def test_configuration_files(tmp_path: Path) -> None:
     state_and_words(config_check(str(tmp_path / "absent"), ME), "error", "does not exist")
-    state_and_words(config_check(str(tmp_path), ME), "ok", "all 0 in")
+    state_and_words(config_check(str(tmp_path), ME), "ok", "can read 0 files in")
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "runnerd.yaml").write_text("")
     (tmp_path / "conf.d" / "10-a.yaml").write_text("")
-    state_and_words(config_check(str(tmp_path), ME), "ok", "all 2 in")
+    state_and_words(config_check(str(tmp_path), ME), "ok", "can read 2 files in")
     (tmp_path / "conf.d" / "10-a.yaml").unlink()
     (tmp_path / "conf.d").rmdir()
     (tmp_path / "conf.d").write_text("")
