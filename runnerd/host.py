@@ -149,11 +149,12 @@ class DaemonHost:
         phases = {phase: sum(record.phase == phase for record in records) for phase in {r.phase for r in records}}
         states = {s: sum(e.state is s for e in self._registry.entries()) for s in EntryState}
         polled, contained = self._poller.polled_at, self._supervisor.contained
+        api_is_ok = self._api.health.condition is ApiCondition.OK
         lines = [
             *_gauge("runnerd_runs", "Flow runs under way on this host.", "phase", phases),
             *_gauge("runnerd_deployments", "Deployments of this host.", "state", states),
             *_gauge("runnerd_runs_max", "limits.runs", None, {"": self._config().settings.limits.runs}),
-            *_gauge("runnerd_api_up", "1 while the API is ok.", None, {"": int(self._api_is_ok())}),
+            *_gauge("runnerd_api_up", "1 while the API is ok.", None, {"": int(api_is_ok)}),
             *_gauge("runnerd_contained_errors", "Unexpected errors of single runs.", None, {"": contained}),
         ]
         if polled is not None:
@@ -161,8 +162,8 @@ class DaemonHost:
             lines += _gauge("runnerd_last_poll_seconds", help_text, None, {"": polled.timestamp()})
         return "\n".join(lines) + "\n"
 
-    def _api_is_ok(self) -> bool:
-        return self._api.health.condition is ApiCondition.OK
+    async def adopted(self) -> None:
+        await self._supervisor.adopted.wait()
 
     async def reload(self, *, peer: Peer) -> Json:
         return await self._reload()

@@ -74,6 +74,7 @@ class Supervisor:
         self._waiters: list[asyncio.Future[None]] = []
         self._emptied = asyncio.Event()
         self._emptied.set()
+        self.adopted = asyncio.Event()  # once whatever the last daemon left is in the table
         self.contained = 0  # exceptions of single runs, for status and metrics
         self.draining: str | None = None  # why nothing new is claimed, while somebody wants it so
         self.journal_problem: str | None = None  # why nothing new can be claimed; tried again at each offer

@@ -46,6 +46,7 @@ async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, 
             await _leave_hooks(seen, ours, link)
         elif _is_flow_run(seen.key):
             await _adopt_stranger(seen, journal, link, supervisor)
+    supervisor.adopted.set()
     if unfinished:
         log.info("adopted all", runs=len(unfinished))
 

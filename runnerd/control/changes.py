@@ -1,7 +1,12 @@
-"""What changes something: the POST routes. Who asked is logged before it is done."""
+"""What changes something: the POST routes. Who asked is logged before it is done.
+
+Invariant: nothing is asked of a host that does not know yet what the last daemon left. It would find no run there,
+and a cancel that was answered with yes would be lost.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from runnerd.control.events import DONE
@@ -9,11 +14,12 @@ from runnerd.control.host import Host, Peer
 from runnerd.control.listener import Log
 from runnerd.control.problem import Problem
 from runnerd.control.resolve import body_of, granted, strings, the_deployment, the_run
-from runnerd.control.router import Route
-from runnerd.control.wire import Reply, Request, json_reply
+from runnerd.control.router import Answer, Route
+from runnerd.control.wire import Reply, Request, StreamReply, json_reply
 from runnerd.model import Json
 
 SECONDS_MAX = 10 * 365 * 86400.0
+PATIENCE_S = 15.0  # less than a client's, who must not hear that it failed and have it done all the same
 
 
 class Changes:
@@ -22,17 +28,30 @@ class Changes:
         self._log = log
 
     def routes(self) -> Sequence[Route]:
-        return (
-            Route("POST", "/v1/cancel", self._cancel),
-            Route("POST", "/v1/runs/*/cancel", self._cancel_one),
-            Route("POST", "/v1/deployments/*/run", self._run),
-            Route("POST", "/v1/deployments/*/pause", self._pause),
-            Route("POST", "/v1/deployments/*/resume", self._resume),
-            Route("POST", "/v1/execute", self._execute),
-            Route("POST", "/v1/reload", self._reload),
-            Route("POST", "/v1/drain", self._drain),
-            Route("POST", "/v1/undrain", self._undrain),
-        )
+        answers: dict[str, Answer] = {
+            "/v1/cancel": self._cancel,
+            "/v1/runs/*/cancel": self._cancel_one,
+            "/v1/deployments/*/run": self._run,
+            "/v1/deployments/*/pause": self._pause,
+            "/v1/deployments/*/resume": self._resume,
+            "/v1/execute": self._execute,
+            "/v1/reload": self._reload,
+            "/v1/drain": self._drain,
+            "/v1/undrain": self._undrain,
+        }
+        return [Route("POST", path, self._once_adopted(answer)) for path, answer in answers.items()]
+
+    def _once_adopted(self, answer: Answer) -> Answer:
+        async def answer_then(request: Request, *variables: str) -> Reply | StreamReply:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._host.adopted()
+            except TimeoutError:
+                what = "runnerd is starting and does not know its runs yet; see runnerctl health, and ask again"
+                raise Problem(503, what, headers={"Retry-After": "1"}) from None
+            return await answer(request, *variables)
+
+        return answer_then
 
     async def _cancel_one(self, request: Request, ref: str) -> Reply:
         asked = body_of(request, {"now": (bool,)})

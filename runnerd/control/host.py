@@ -64,6 +64,9 @@ class Host(Protocol):
     def health(self) -> tuple[bool, Json]:
         """Whether all is well, and the health document."""
 
+    async def adopted(self) -> None:
+        """Return once the runs of the last daemon are known: before, nothing that changes something is asked."""
+
     async def doctor(self) -> Json:
         """The doctor document: looks at this host, which takes up to half a minute."""
 

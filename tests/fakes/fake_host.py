@@ -90,6 +90,8 @@ class FakeHost:
         self.metrics_fail = False
         self.examined: Json = {"ok": True, "checks": []}
         self.attempt = 1
+        self.knows_its_runs = asyncio.Event()
+        self.knows_its_runs.set()
         self.reloaded: Json = {
             "ok": True,
             "added": ["fresh"],
@@ -147,6 +149,9 @@ class FakeHost:
     def health(self) -> tuple[bool, Json]:
         checks = [{"name": "journal", "ok": self.well, "detail": None if self.well else "disk full"}]
         return self.well, {"ok": self.well, "checks": checks}
+
+    async def adopted(self) -> None:
+        await self.knows_its_runs.wait()
 
     async def doctor(self) -> Json:
         return self.examined

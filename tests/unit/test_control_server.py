@@ -1,14 +1,19 @@
 """The control API's routes, asked over the real socket: who is told what, and what is passed on to the host."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import jumploop
 import pytest
-from fakes.fake_host import Serving, ended, serving
+from fakes.fake_host import FakeHost, ListLog, Serving, ended, serving
 from fakes.raw_http import ask, raw
 
+from runnerd.control.changes import Changes
 from runnerd.control.host import DEPLOYMENT_FIELDS, PROBLEM_FIELDS, RUN_FIELDS, STATUS_FIELDS, Peer, Refused
+from runnerd.control.problem import Problem
+from runnerd.control.wire import Request
 
 RUN_A = "aaaa1111-0000-4000-8000-000000000001"
 RUN_B = "aaaa2222-0000-4000-8000-000000000002"
@@ -253,3 +258,25 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
 def test_a_drain_timeout_is_a_number_of_seconds(served: Serving, timeout_s: object) -> None:
     assert ask(served, "POST", "/v1/drain", {"timeout_s": timeout_s})[0] == 422
     assert served.host.asked == []
+
+
+def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_path: Path) -> None:
+    """Not even "all of none": that is refused after a while, so that the one who asks asks again."""
+
+    async def go() -> None:
+        host = FakeHost(outputs=tmp_path)
+        host.knows_its_runs.clear()
+        routes = Changes(host=host, log=ListLog()).routes()
+        for route in routes:
+            request = Request(method="POST", path=(), query={}, body=b'{"all": true}', peer=Peer(pid=1, uid=0, gid=0))
+            with pytest.raises(Problem) as refused:
+                await route.answer(request, *route.path.count("*") * ["x"])
+            assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+        waiting = asyncio.create_task(routes[0].answer(request))
+        await asyncio.sleep(1)
+        host.put_run(RUN_A)
+        host.knows_its_runs.set()
+        await waiting
+        assert host.asked == [("cancel", {"runs": [RUN_A], "now": False})]
+
+    jumploop.run(go())
