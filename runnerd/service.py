@@ -34,6 +34,7 @@ from runnerd.supervisor import Supervisor
 from runnerd.systemd import Job, Systemd
 from runnerd.upkeep import adopt, keep_journal, keep_pruning, keep_status, keep_watchdog
 
+EX_TEMPFAIL = 75  # runnerd.service: RestartForceExitStatus=
 _SPAWNER_START_S = 60.0
 _STOP_SLICE_S = 30.0
 
@@ -82,6 +83,7 @@ class Service:
         self._stop_asked = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
+        self._status = 0
 
     async def run(self) -> int:
         """Serve until somebody asks to stop. Raises ControlError or SpawnerError when it cannot begin."""
@@ -96,7 +98,7 @@ class Service:
             await parts.link.close()
             await parts.api.close()
             parts.journal.close()
-        return 0
+        return self._status
 
     async def _serve(self, tasks: asyncio.TaskGroup) -> None:
         parts = self._parts
@@ -150,8 +152,10 @@ class Service:
     async def _stop(self) -> None:
         """Hand over to the next daemon, or drain: `systemctl stop` is not `systemctl restart`."""
         parts = self._parts
-        hand_over = parts.systemd.present and await parts.systemd.job() is not Job.STOP
-        if hand_over:
+        job = await parts.systemd.job() if parts.systemd.present else Job.STOP
+        if job is not Job.STOP:
+            # Nobody but us knows that a successor is wanted: without one the spawner would go, and the flows with it.
+            self._status = EX_TEMPFAIL if job is Job.UNKNOWN else 0
             words, runs = "handing over: flows run on for the next daemon", len(parts.supervisor.records())
             parts.log.info(words, runs=runs, alert=Alert.HANDING_OVER)
             parts.systemd.stopping()

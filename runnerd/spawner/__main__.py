@@ -13,7 +13,12 @@ if not __package__:
     # Started by its path under `python -I -S`, which saves the memory of `site`: nobody set the way to the package.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from runnerd.spawner.program import main
+from runnerd.spawner import program
+
+
+def main() -> int:
+    return program.main(sys.argv[1:])
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

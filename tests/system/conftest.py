@@ -8,10 +8,17 @@ from contextlib import contextmanager
 
 import pytest
 from host_on_machine import MachineHost
-from machine import Machine, why_not
+from machine import HERE, Machine, why_not
 from trees import machine_of, package
 
+TIME_LIMIT_S = 600.0  # of a test that may boot a machine and start a server on it
 SUITES = ("bookworm", "trixie")  # systemd 252 and 257
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.time_limit(TIME_LIMIT_S))
 
 
 @pytest.fixture(scope="session", params=SUITES)
