@@ -40,7 +40,7 @@ from runnerd.service import Options, Parts, Service
 from runnerd.spawner.client import SpawnerClient, start_spawner
 from runnerd.spawner.protocol import Record
 from runnerd.supervisor import Supervisor
-from runnerd.systemd import Systemd, boot_id, listen_fds
+from runnerd.systemd import Systemd, listen_fds
 from runnerd.tools import Tools
 
 
@@ -116,7 +116,6 @@ class Daemon:
             log=self._log,
             now=self._now,
             backoff=self._backoff,
-            boot_id=boot_id(),
             then=lambda: settings().stop.then,
             hooked=self._hooked,
             changed=self._note_run,

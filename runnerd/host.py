@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from runnerd.errors import ApiAway, ApiDenied, ApiRejected, JournalError
 from runnerd.journal import Journal
 from runnerd.link import SpawnerLink
 from runnerd.machine import Intent, RunRecord, intend
+from runnerd.metrics import gauge
 from runnerd.model import ApiCondition, Config, FlowRun, Json, Problem
 from runnerd.poller import Poller
 from runnerd.prefect_api.answers import Refused as ApiRefused
@@ -151,15 +152,15 @@ class DaemonHost:
         polled, contained = self._poller.polled_at, self._supervisor.contained
         api_is_ok = self._api.health.condition is ApiCondition.OK
         lines = [
-            *_gauge("runnerd_runs", "Flow runs under way on this host.", "phase", phases),
-            *_gauge("runnerd_deployments", "Deployments of this host.", "state", states),
-            *_gauge("runnerd_runs_max", "limits.runs", None, {"": self._config().settings.limits.runs}),
-            *_gauge("runnerd_api_up", "1 while the API is ok.", None, {"": int(api_is_ok)}),
-            *_gauge("runnerd_contained_errors", "Unexpected errors of single runs.", None, {"": contained}),
+            *gauge("runnerd_runs", "Flow runs under way on this host.", "phase", phases),
+            *gauge("runnerd_deployments", "Deployments of this host.", "state", states),
+            *gauge("runnerd_runs_max", "limits.runs", None, {"": self._config().settings.limits.runs}),
+            *gauge("runnerd_api_up", "1 while the API is ok.", None, {"": int(api_is_ok)}),
+            *gauge("runnerd_contained_errors", "Unexpected errors of single runs.", None, {"": contained}),
         ]
         if polled is not None:
             help_text = "When the API was last polled with success, seconds since the epoch."
-            lines += _gauge("runnerd_last_poll_seconds", help_text, None, {"": polled.timestamp()})
+            lines += gauge("runnerd_last_poll_seconds", help_text, None, {"": polled.timestamp()})
         return "\n".join(lines) + "\n"
 
     async def adopted(self) -> None:
@@ -188,7 +189,8 @@ class DaemonHost:
         return [*reversed(past), *live]
 
     def _live_document(self, record: RunRecord) -> Json:
-        usage = usage_of(record.identity) if record.identity and record.ended_at is None else None
+        identity = record.identity if record.ended_at is None else None
+        usage = usage_of(identity, boot_id=self._link.boot_id) if identity is not None else None
         return run_document(record, usage)
 
     def run_document(self, run_id: str) -> Json | None:
@@ -319,12 +321,3 @@ class DaemonHost:
 
 def _check(name: str, ok: bool, detail: str) -> dict[str, Any]:
     return {"name": name, "ok": ok, "detail": detail}
-
-
-def _gauge(name: str, help_text: str, label: str | None, values: Mapping[Any, float]) -> list[str]:
-    """One metric in Prometheus' text format."""
-    lines = [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
-    for key, value in values.items():
-        labels = f'{{{label}="{key}"}}' if label else ""
-        lines.append(f"{name}{labels} {value}")
-    return lines

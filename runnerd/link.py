@@ -17,6 +17,7 @@ from runnerd.logs import Log
 from runnerd.model import LaunchSpec
 from runnerd.spawner.client import SpawnerClient
 from runnerd.spawner.protocol import Hello, Record
+from runnerd.systemd import boot_id
 from runnerd.words import exit_words
 
 T = TypeVar("T")
@@ -49,6 +50,16 @@ class SpawnerLink:
         self._records: dict[tuple[str, int], Record] = {}
         self._listeners: dict[str, Callable[[], None]] = {}
         self.problem: str | None = None
+        self._boot_id: str | None = None
+
+    @property
+    def boot_id(self) -> str:
+        """The boot that the processes of the spawner belong to: by its own word, or what we ourselves see.
+
+        Not the same everywhere: in a container the kernel's file may be hidden by one of the container's, and a
+        hardened daemon then looks below it.
+        """
+        return self._boot_id or boot_id()
 
     @property
     def connected(self) -> bool:
@@ -102,6 +113,7 @@ class SpawnerLink:
                 continue
             self.problem = None
             self._client = client
+            self._boot_id = client.hello.boot_id if client.hello is not None else None
             self._records = {(record.key, record.attempt): record for record in records}
             self._up.set()
             for wake in list(self._listeners.values()):

@@ -83,7 +83,7 @@ class Reporter:
 
     async def _run_hooks(self) -> None:
         """A run is done when its hooks are: until then it holds its slot, for they are processes of this host."""
-        boot_id = self._tools.boot_id
+        boot_id = self._tools.link.boot_id
         how = await run_hooks(
             self._record,
             link=self._tools.link,

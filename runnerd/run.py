@@ -116,7 +116,7 @@ class Run:
         if self._resumed and await self._may_have_run():
             return self._lost()
         user = spec.user or spec.environment.get("USER")  # without run.user, whoever runs the spawner
-        boot = self._tools.boot_id
+        boot = self._tools.link.boot_id
         planned = replace(self.record, output=spec.output, user=user, runtime_max_s=spec.runtime_max_s, boot_id=boot)
         self._kept.save(planned, "starting")
         self._resumed = False
@@ -211,7 +211,7 @@ class Run:
         at = ended.at if ended is not None and ended.at is not None else self._tools.now()
         record = replace(self.record, exit=ended, failure=failure, ended_at=at)
         boot_id = record.identity.boot_id if record.identity is not None else record.boot_id
-        if failure is None and boot_id not in (None, self._tools.boot_id):
+        if failure is None and boot_id not in (None, self._tools.link.boot_id):
             words = HOST_RESTARTED  # no process outlives its boot, and nobody was left to see how it ended
         said = words or ending(ended, intent=record.intent, failure=failure, runtime_max_s=record.runtime_max_s)
         self._kept.save(advance(replace(record, words=said), Event.EXITED), "exited")

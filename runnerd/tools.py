@@ -54,7 +54,6 @@ class Tools:
     log: Log
     now: Callable[[], datetime]
     backoff: Callable[[], Backoff]
-    boot_id: str
     then: Callable[[], StopThen]
     hooked: Callable[[RunRecord, Hook], bool]
     changed: Callable[[RunRecord], None]

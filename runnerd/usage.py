@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runnerd.model import Identity
-from runnerd.systemd import boot_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +18,11 @@ class Usage:
     cpu_s: float
 
 
-def usage_of(identity: Identity) -> Usage | None:
-    """What the process and its descendants use; None when it is gone."""
+def usage_of(identity: Identity, *, boot_id: str) -> Usage | None:
+    """What the process and its descendants use; None when it is gone, with its boot or without."""
     import psutil  # here, because an idle daemon never needs its 2 MiB
 
-    if identity.boot_id != boot_id():
+    if identity.boot_id != boot_id:
         return None
     try:
         leader = psutil.Process(identity.pid)

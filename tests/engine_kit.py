@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jumploop
 from fakes.fake_prefect import FakePrefect
-from fakes.fake_spawner import BOOT, FakeSpawner
+from fakes.fake_spawner import FakeSpawner
 from nouns_kit import Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
 
 from runnerd.backoff import Backoff
@@ -114,7 +114,6 @@ class Engine:
         lines: LogLines,
         now: Callable[[], datetime],
         clock: Callable[[], float],
-        boot_id: str,
         run_api: FlowRunApi | None = None,
     ) -> None:
         self.prefect, self.journal, self.link, self.api = prefect, journal, link, api
@@ -132,7 +131,6 @@ class Engine:
             log=log_to(lines),
             now=now,
             backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
-            boot_id=boot_id,
             then=lambda: self.settings.stop.then,
             hooked=lambda _record, hook: hook in self.hooks,
             changed=self._changed,
@@ -297,7 +295,6 @@ async def fake_engine(
         lines=lines,
         now=loop.utcnow,
         clock=loop.time,
-        boot_id=BOOT,
         run_api=run_api,
     )
     engine.look_s = 0.1

@@ -26,13 +26,15 @@ class Hello:
 
     `limits` tells by what it keeps a run to its memory_max, cpu_quota and tasks_max: "cgroup" (the run as a whole),
     "rlimit" (each process by itself, or the user's together), None (not at all); empty from one that does not say.
-    `why` is why not all of them are kept by cgroup, None where they are.
+    `why` is why not all of them are kept by cgroup, None where they are. `boot_id` is the boot that it sees, None from
+    one that does not say.
     """
 
     version: str
     pid: int
     limits: Mapping[str, str | None]
     why: str | None
+    boot_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,11 @@ def hello_from_json(value: Json) -> Hello:
         limits = {str(name): None if by is None else str(by) for name, by in (value.get("limits") or {}).items()}
         why = value.get("why")
         return Hello(
-            version=str(value["version"]), pid=int(value["pid"]), limits=limits, why=None if why is None else str(why)
+            version=str(value["version"]),
+            pid=int(value["pid"]),
+            limits=limits,
+            why=None if why is None else str(why),
+            boot_id=value.get("boot_id"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's hello: {type(error).__name__}: {error}"

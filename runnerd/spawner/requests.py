@@ -16,8 +16,9 @@ Reply = Callable[[object], None]
 
 
 class Requests:
-    def __init__(self, runs: Runs, *, limits: Callable[[], dict[str, object]]) -> None:
+    def __init__(self, runs: Runs, *, limits: Callable[[], dict[str, object]], boot_id: str) -> None:
         self._runs = runs
+        self._boot_id = boot_id
         self._limits = limits  # what `Kernel.limits` gives
         self._since = time.monotonic()
         self._verbs: dict[str, Callable[[Fields, Reply], None]] = {
@@ -38,7 +39,7 @@ class Requests:
 
     def hello(self) -> dict[str, object]:
         told = {"event": "hello", "version": __version__, "pid": os.getpid(), **self._limits()}
-        return {**told, "records": self._records()}
+        return {**told, "boot_id": self._boot_id, "records": self._records()}
 
     def _records(self) -> list[object]:
         return [run.seen() for run in self._runs.all()]

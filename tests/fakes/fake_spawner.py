@@ -55,6 +55,7 @@ class FakeSpawner:
             pid=999,
             limits={"memory_max": "cgroup", "cpu_quota": "cgroup", "tasks_max": "cgroup"},
             why=None,
+            boot_id=BOOT,
         )
         self.records: dict[Key, Record] = {}
         self.kill_at: dict[Key, asyncio.TimerHandle] = {}

@@ -25,7 +25,6 @@ from runnerd.prefect_api.credentials import Credentials
 from runnerd.registry import Registry
 from runnerd.spawner.client import SpawnerClient
 from runnerd.spawner.protocol import Record
-from runnerd.systemd import boot_id
 from runnerd.tools import FlowRunApi, Launcher
 
 FLOW = Path(__file__).with_name("flow_child.py")
@@ -89,7 +88,6 @@ def life_engine(
         lines=lines,
         now=now,
         clock=time.monotonic,
-        boot_id=boot_id(),
         run_api=run_api(api) if run_api is not None else None,
     )
 

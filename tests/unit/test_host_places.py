@@ -17,7 +17,7 @@ from runnerd.paths import Paths
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.spawner.identity import start_ticks
 from runnerd.systemd import boot_id
-from runnerd.usage import usage_of
+from runnerd.usage import Usage, usage_of
 
 
 def paths(home: Path) -> Paths:
@@ -116,12 +116,16 @@ def identity(pid: int) -> Identity:
     return Identity(boot_id=boot_id(), pid=pid, start_ticks=ticks)
 
 
+def used_by(identity: Identity) -> Usage | None:
+    return usage_of(identity, boot_id=boot_id())
+
+
 def test_what_a_process_and_its_children_use() -> None:
     script = "sleep 100 & echo $!; wait"
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as leader:
         assert leader.stdout is not None
         child = int(leader.stdout.readline())
-        part, whole = usage_of(identity(child)), usage_of(identity(leader.pid))
+        part, whole = used_by(identity(child)), used_by(identity(leader.pid))
         leader.kill()
         os.kill(child, 9)
     assert whole is not None
@@ -130,7 +134,7 @@ def test_what_a_process_and_its_children_use() -> None:
 
 
 def test_our_own_usage() -> None:
-    used = usage_of(identity(os.getpid()))
+    used = used_by(identity(os.getpid()))
     assert used is not None
     assert used.memory_bytes > 2**20
     assert used.cpu_s > 0
@@ -138,12 +142,12 @@ def test_our_own_usage() -> None:
 
 def test_a_pid_alone_is_not_believed() -> None:
     ours = identity(os.getpid())
-    assert usage_of(replace(ours, boot_id="another boot")) is None
-    assert usage_of(replace(ours, start_ticks=ours.start_ticks + 10_000)) is None
+    assert used_by(replace(ours, boot_id="another boot")) is None
+    assert used_by(replace(ours, start_ticks=ours.start_ticks + 10_000)) is None
 
 
 def test_a_process_that_is_gone_uses_nothing() -> None:
     with subprocess.Popen(["sleep", "100"]) as process:
         gone = identity(process.pid)
         process.kill()
-    assert usage_of(gone) is None
+    assert used_by(gone) is None
