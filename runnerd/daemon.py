@@ -27,7 +27,7 @@ from runnerd.launcher import FlowLauncher
 from runnerd.link import SpawnerLink
 from runnerd.logs import ApiNews, Log
 from runnerd.machine import Hook, Phase, RunRecord
-from runnerd.model import EMBEDDED, ApiCondition, ApiHealth, Config, Problem
+from runnerd.model import EMBEDDED, ApiCondition, ApiHealth, Config, Json, Problem
 from runnerd.paths import Paths
 from runnerd.poller import Poller
 from runnerd.prefect_api.client import PrefectApi
@@ -199,7 +199,7 @@ class Daemon:
             pulse=self._pulse,
             feed=self.feed,
             config=lambda: self.config.current,
-            reload=self.config.reload,
+            reload=self._reload,
             problems=self._problems,
             doctor=doctor.examine,
             backoff=self._backoff,
@@ -255,6 +255,12 @@ class Daemon:
         self._changed.set()
         if health.condition is ApiCondition.OK:
             self.poller.kick()
+
+    async def _reload(self) -> Json:
+        try:
+            return await self.config.reload()
+        finally:
+            self._changed.set()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, call)

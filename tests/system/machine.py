@@ -166,8 +166,9 @@ class Machine:
         """Copy a file of ours into it."""
         with source.open("rb") as file:
             copying = self._nsenter("sh", "-c", 'cat >"$1"', "sh", path, stdin=file)
-            if copying.wait(PATIENCE_S) != 0:
-                raise MachineError(f"cannot copy {source} to {path}")
+            _, said = copying.communicate(timeout=PATIENCE_S)
+            if copying.returncode != 0:
+                raise MachineError(f"cannot copy {source} to {path}: {said}")
 
     def until(self, true: Callable[[], object], what: str, *, limit_s: float = PATIENCE_S) -> None:
         """Wait until a condition holds."""

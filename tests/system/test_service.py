@@ -70,10 +70,11 @@ def test_who_may_speak_to_whom(host: MachineHost) -> None:
 
 def test_nothing_of_root_is_started_for_the_daemon(host: MachineHost) -> None:
     """Whoever owns the daemon must not own the host."""
-    host.configure(root="deployments:\n  - {name: root, entrypoint: 'machine_flows.py:speaks', run: {user: root}}\n")
+    text = "deployments:\n  - {name: root, entrypoint: 'machine_flows.py:speaks', run: {user: root}}\n"
+    host.machine.write("/etc/runnerd/conf.d/root.yaml", text)
     try:
-        host.until(lambda: host.status()["problems"], "it is refused")
-        assert "RUNNERD_FLOW_USERS" in json.dumps(host.status())
+        host.until(lambda: "RUNNERD_FLOW_USERS" in json.dumps(host.status()), "it is refused, and says what to do")
+        assert names(host)["root"] != "ready"
     finally:
         host.configure()
 
@@ -124,15 +125,15 @@ def test_reload_returns_when_it_is_done(host: MachineHost) -> None:
     host.run("systemctl", "stop", "runnerd.path")
     pid = host.pid()
     try:
-        host.machine.write(
-            "/etc/runnerd/conf.d/more.yaml", deployments("crashes").replace("name: crashes", "name: more")
-        )
+        host.machine.write("/etc/runnerd/conf.d/more.yaml", deployments("speaks").replace("name: speaks", "name: more"))
         assert "more" not in names(host)
         host.run("systemctl", "reload", "runnerd")
         assert names(host)["more"] == "ready"
         host.machine.write("/etc/runnerd/conf.d/more.yaml", "deployments: [}")
         assert host.run("systemctl", "reload", "runnerd", check=False).status != 0
-        assert names(host)["more"] == "ready"  # its last good version
+        assert names(host)["more"] == "invalid"
+        host.until(lambda: "1 problem" in host.show("runnerd", "StatusText"), "the status says so")
+        host.ends(host.create("more"), "Completed")  # its last good version is in force
         assert host.show("runnerd", "ActiveState") == "active"
         assert host.pid() == pid
     finally:
