@@ -118,10 +118,9 @@ class Machine:
             raise MachineError(f"the machine went down: {self._words()}")
         try:
             pids = (self._cgroup / "machine/init.scope/cgroup.procs").read_text().split()
-            status = {pid: Path(f"/proc/{pid}/status").read_text() for pid in pids}
         except OSError:
             return None
-        return next((int(pid) for pid, text in status.items() if _inner_pid(text) == "1"), None)
+        return next((int(pid) for pid in pids if _inner_pid(pid) == "1"), None)
 
     def run(self, *argv: str, check: bool = True, stdin: str = "", timeout_s: float = PATIENCE_S) -> Said:
         """Run a command in it, as its root."""
@@ -217,8 +216,13 @@ class Machine:
         return "; ".join(said) or "it said nothing"
 
 
-def _inner_pid(status: str) -> str | None:
-    line = next((line for line in status.splitlines() if line.startswith("NSpid:")), "")
+def _inner_pid(pid: str) -> str | None:
+    """The number of a process in its own namespace; None when it is gone, as those of `run` are every moment."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    line = next((line for line in lines if line.startswith("NSpid:")), "")
     return line.split()[-1] if line else None
 
 

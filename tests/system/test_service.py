@@ -84,8 +84,8 @@ def test_flows_run_as_their_own_user_and_in_a_cgroup_of_their_own(host: MachineH
     pid = host.found(run_id)["pid"]
     try:
         assert host.found(run_id)["user"] == "runnerd-flow"
-        cgroup = host.sh(f"cat /proc/{pid}/cgroup")
-        assert cgroup == f"0::/system.slice/runnerd-runs.service/run-{run_id}.1"
+        cgroups = host.sh(f"cat /proc/{pid}/cgroup").splitlines()
+        assert f"0::/system.slice/runnerd-runs.service/run-{run_id}.1" in cgroups
         environment = host.sh(f"tr '\\0' '\\n' </proc/{pid}/environ")
         assert not [line for line in environment.splitlines() if line.startswith(("NOTIFY_", "WATCHDOG_", "LISTEN_"))]
     finally:
