@@ -17,6 +17,8 @@ from typing import Protocol
 
 import sdnotify
 
+_JOBS_FRESH_S = 30.0
+
 
 class Job(StrEnum):
     """The systemd job that a SIGTERM belongs to."""
@@ -41,6 +43,13 @@ class Systemd:
         self.present = bool(environ.get("NOTIFY_SOCKET"))
         self._notifier: Notifier = notifier or _notifier()
         self._status = ""
+        self._jobs_file = environ.get("RUNNERD_JOBS_FILE")
+        self._born = time.time()
+
+    @property
+    def told_jobs(self) -> bool:
+        """Whether our unit leaves us systemd's jobs before it stops us, so that we need no bus to ask."""
+        return self._jobs_file is not None
 
     def ready(self) -> None:
         self._send("READY=1")
@@ -83,6 +92,21 @@ class Systemd:
         unit = own_unit()
         if unit is None:
             return Job.UNKNOWN
+        told = parse_jobs(self._left_jobs(), unit)
+        return told if told is not Job.UNKNOWN else await self._ask_job(unit, timeout_s)
+
+    def _left_jobs(self) -> str:
+        """What ExecStop= has just left us; not a file from before we were started, nor of a stop long ago."""
+        if self._jobs_file is None:
+            return ""
+        try:
+            with open(self._jobs_file, encoding="utf-8", errors="replace") as file:
+                written = os.fstat(file.fileno()).st_mtime
+                return file.read() if max(self._born, time.time() - _JOBS_FRESH_S) <= written else ""
+        except OSError:
+            return ""
+
+    async def _ask_job(self, unit: str, timeout_s: float) -> Job:
         argv = ("systemctl", "list-jobs", "--no-legend", "--no-pager", "--plain")
         try:
             process = await asyncio.create_subprocess_exec(

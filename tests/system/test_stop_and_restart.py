@@ -86,6 +86,18 @@ def test_stop_drains_and_then_ends_what_is_left(host: MachineHost) -> None:
     host.run("systemctl", "start", "runnerd")
 
 
+def test_no_bus_is_needed_to_tell_them_apart(host: MachineHost) -> None:
+    host.sh("systemctl stop dbus.socket dbus.service 2>/dev/null")
+    try:
+        run_id = host.begin("naps")
+        host.run("systemctl", "restart", "runnerd")
+        host.until(lambda: host.found(run_id).get("phase") == "running", "the run is adopted")
+        host.run("systemctl", "stop", "runnerd")
+        assert host.state(run_id)["name"] == "Cancelled"
+    finally:
+        host.sh("systemctl start dbus.socket runnerd")
+
+
 def test_a_long_drain_gets_the_time_it_takes(host: MachineHost) -> None:
     """More than TimeoutStopSec, which would otherwise end it by SIGKILL."""
     drop_in = "/etc/systemd/system/runnerd.service.d/stop.conf"

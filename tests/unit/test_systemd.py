@@ -216,6 +216,24 @@ def test_without_systemctl_the_job_is_unknown(tmp_path: Path, monkeypatch: pytes
     assert asyncio.run(systemd.job()) is Job.UNKNOWN
 
 
+def left_jobs(file: Path, *, age_s: float) -> str:
+    """What a daemon that was just made believes of a file that old."""
+    file.write_text("1 runnerd.service stop running\n")
+    systemd = Systemd(environ={"RUNNERD_JOBS_FILE": str(file)}, pid=PID, notifier=Recorder())
+    written = time.time() - age_s
+    os.utime(file, (written, written))
+    return systemd._left_jobs()
+
+
+def test_what_the_unit_said_of_its_stop_is_believed_while_it_is_new(tmp_path: Path) -> None:
+    file = tmp_path / "jobs"
+    assert parse_jobs(left_jobs(file, age_s=-1.0), UNIT) is Job.STOP
+    assert left_jobs(file, age_s=5.0) == ""  # it was there before the daemon
+    file.unlink()
+    assert Systemd(environ={"RUNNERD_JOBS_FILE": str(file)}, pid=PID, notifier=Recorder())._left_jobs() == ""
+    assert Systemd(environ={}, pid=PID, notifier=Recorder())._left_jobs() == ""
+
+
 @pytest.mark.parametrize(
     ("cgroup", "unit"),
     [
