@@ -22,7 +22,6 @@ from runnerd.paths import Paths, resolve_paths
 Look = Callable[[], Sequence[Check]]
 UNITS = ("runnerd.service", "runnerd-spawner.service")
 _LIMIT_S = 10.0
-_BUS = "/run/dbus/system_bus_socket"
 _SYSTEMD = "/run/systemd/system"  # there exactly where systemd is the service manager
 _DAEMON = "runnerd"  # the user of the packaged service
 
@@ -33,7 +32,7 @@ def local_checks(environ: Mapping[str, str], *, error: ControlError, socket_path
     paths = installation(environ, root=os.geteuid() == 0, socket_path=socket_path)
     looks: dict[str, Look] = {}
     if systemd:
-        looks |= {"units": lambda: unit_checks(list_units), "dbus": lambda: [bus_check(_BUS)]}
+        looks["units"] = lambda: unit_checks(list_units)
     if paths is not None:
         looks |= {
             "configuration": lambda: [configuration_check(paths.config, environ)],
@@ -143,22 +142,6 @@ def _failure(its: Mapping[str, str]) -> str:
     if status == "78":
         return "its configuration cannot be used (exit status 78)"
     return f"{its.get('Result', 'unknown')}, exit status {status}"
-
-
-def bus_check(path: str) -> Check:
-    """Whether dbus listens there: without it systemctl cannot be asked, by nobody but root."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_LIMIT_S / 2)
-        try:
-            probe.connect(path)
-        except OSError as why:
-            detail = (
-                f"dbus does not answer at {path} ({why.strerror or why}): `systemctl stop runnerd` reads as a restart"
-            )
-            return error(
-                "dbus", f"{detail}, and flows are not drained", "apt install dbus; systemctl start dbus.socket"
-            )
-    return ok("dbus", f"answers at {path}")
 
 
 # --- configuration, directories and disks ---------------------------------------------------------------------

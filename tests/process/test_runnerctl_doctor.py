@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from fakes.runnerctl import runnerctl
 from runnerd.cli.console import Console
 from runnerd.cli.doctor import show
 from runnerd.cli.localdoctor import (
-    bus_check,
     configuration_check,
     daemon_check,
     directory_checks,
@@ -135,7 +133,7 @@ def test_the_checks_by_ourselves(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:4200/api"}
     own = resolve_paths(environ=environ, root=os.geteuid() == 0)
     found = local_checks(environ, error=ControlError("gone"), socket_path=own.control_socket)
-    names = [check.name for check in found if not check.name.endswith(".service") and check.name != "dbus"]
+    names = [check.name for check in found if not check.name.endswith(".service")]
     assert names == ["runnerd", "configuration", "state directory", "log directory", "state disk", "log disk"]
 
 
@@ -233,16 +231,6 @@ def test_both_units_and_none() -> None:
         (check,) = unit_checks(listed)
         assert check.state == "unknown"
         assert words in check.detail
-
-
-def test_dbus(tmp_path: Path) -> None:
-    path = str(tmp_path / "bus")
-    assert bus_check(path).state == "error"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        assert "reads as a restart" in bus_check(path).detail  # nobody listens
-        listening.listen()
-        assert bus_check(path).state == "ok"
 
 
 # --- looks that go wrong ----------------------------------------------------------------------------------------
