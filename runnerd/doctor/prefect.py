@@ -56,7 +56,7 @@ async def look_at_api(patient: Patient, asked: Asked) -> Sequence[Check]:
     found = [api_check(patient.url, patient.api.health, patient.config().settings.api)]
     embedded = patient.embedded()
     if embedded is not None:
-        remedy = "see its log, server.log in the log directory, and journalctl -u runnerd-server where it is a unit"
+        remedy = "see its log, prefect-server.log in the log directory"
         found.append(error("embedded server", embedded, remedy))
     return found
 
