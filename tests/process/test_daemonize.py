@@ -49,9 +49,9 @@ class Background(Host):
 
     def starting(self) -> subprocess.Popen[str]:
         """One that waits for a spawner which says nothing; its starter, once the daemon is there."""
-        process = subprocess.Popen(
-            [*self.argv, "--daemonize"], env=self.environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        # As a terminal would have it: who starts tests in the background has Ctrl-C ignored, and that is inherited.
+        argv = ["env", "--default-signal=INT", *self.argv, "--daemonize"]
+        process = subprocess.Popen(argv, env=self.environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         eventually(lambda: self.pid_file.exists() and self.pid_file.read_text(), "the daemon to be there")
         eventually(lambda: (self.root / "run" / "control.sock").exists(), "it to take signals")
         return process
