@@ -74,7 +74,7 @@ system: venv
 ROUNDS ?= 20
 MAJOR ?= both
 CHAOS := $(PY) tests/chaos/chaos.py
-BOUNDED := --steps --rounds 1000 --seed 1 --seconds 360
+BOUNDED := --steps --rounds 1000 --seed 1 --seconds 270
 
 chaos: venv
 	@tests/envs/venv.sh dev
@@ -84,7 +84,7 @@ chaos: venv
 chaos-bounded: venv
 	@tests/envs/venv.sh dev
 	$(call step,Prefect environments,tests/envs/make.sh)
-	$(call step,chaos for six minutes of both majors at once,$(TOGETHER) \
+	$(call step,chaos for some minutes of both majors at once,$(TOGETHER) \
 		'Prefect 2' "$(CHAOS) $(BOUNDED) --major 2" 'Prefect 3' "$(CHAOS) $(BOUNDED) --major 3")
 
 # What waits most of its time runs two at once: all of it has to fit into half an hour of a small machine.
