@@ -5,8 +5,10 @@ Invariant: whatever keeps a run from being started comes back as one sentence, n
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -72,10 +74,19 @@ class FlowLauncher:
         if run.environment_file is None:
             return base, {}
         try:
-            with open(run.environment_file, encoding="utf-8") as file:
+            with open(run.environment_file, encoding="utf-8", opener=_open_regular) as file:
                 return base, parse_environment_file(file.read())
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             return f"environment_file {run.environment_file}: {why}"
         except ConfigError as error:
             return f"environment_file {run.environment_file}: {error}"
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """A FIFO that nobody writes to would hold up the whole daemon; a device may never end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from nouns_kit import a_deployment, a_record
 
 from runnerd.launch import Account, ApiAccess, absolute_entrypoint, base_environment, launch_spec
-from runnerd.model import Deployment, LaunchSpec
+from runnerd.launcher import FlowLauncher
+from runnerd.model import Deployment, LaunchSpec, RunSettings
+from runnerd.registry import Registry
 
 ETL = Account(name="etl", home="/home/etl", shell="/bin/bash")
 ACCESS = ApiAccess(url="http://p/api", environment={"PREFECT_API_KEY": "pnu_secret"})
@@ -126,3 +131,14 @@ def test_entrypoints(entrypoint: str, whole: str) -> None:
     assert absolute_entrypoint(entrypoint, "/opt/etl") == whole
     made = spec(a_deployment(entrypoint=entrypoint, run=RUN))
     assert made.environment["PREFECT__FLOW_ENTRYPOINT"] == whole
+
+
+def test_an_environment_file_that_would_never_end_is_refused(tmp_path: Path) -> None:
+    """Opened in the daemon's loop: a FIFO without a writer would hold up everybody."""
+    fifo = tmp_path / "env"
+    os.mkfifo(fifo)
+    launcher = FlowLauncher(
+        registry=Registry(), access=lambda: ApiAccess(url="u", environment={}), output_dir=str(tmp_path), environ={}
+    )
+    run = RunSettings(python="python3", working_directory="/", environment_file=str(fifo))
+    assert launcher.environment(run) == f"environment_file {fifo}: not a regular file"
