@@ -192,6 +192,14 @@ class SpawnerLink:
             self._log.warning("the spawner kept a record", key=key, attempt=attempt, why=str(error))
         self._records.pop((key, attempt), None)
 
+    async def retire(self) -> bool:
+        """Have a spawner without runs end; False when it stays. The next one is found as after any loss."""
+        client = self._client
+        try:
+            return client is not None and await client.retire()
+        except SpawnerError:
+            return False  # too old to know of it, or it went a moment before
+
     async def close(self) -> None:
         self._up.clear()
         if self._client is not None:

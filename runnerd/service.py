@@ -32,7 +32,7 @@ from runnerd.registrar import Registrar
 from runnerd.reloading import ConfigInForce
 from runnerd.supervisor import Supervisor
 from runnerd.systemd import Job, Systemd
-from runnerd.upkeep import adopt, keep_journal, keep_pruning, keep_status, keep_watchdog
+from runnerd.upkeep import adopt, keep_journal, keep_pruning, keep_spawner_new, keep_status, keep_watchdog
 
 EX_TEMPFAIL = 75  # runnerd.service: RestartForceExitStatus=
 _SPAWNER_START_S = 60.0
@@ -123,6 +123,7 @@ class Service:
         self._go(tasks, "watchdog", keep_watchdog(systemd=parts.systemd, pulse=parts.pulse, log=parts.log))
         self._go(tasks, "journal", keep_journal(journal=parts.journal, healed=parts.poller.freed))
         self._go(tasks, "prune", self._keep_pruning())
+        self._go(tasks, "renew spawner", keep_spawner_new(link=parts.link, log=parts.log))
         self._go(tasks, "forward output", parts.forwarder.keep())
         if self._options.once:
             self._go(tasks, "once", self._once())

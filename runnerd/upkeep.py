@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from runnerd import __version__
 from runnerd.alerts import Alert
 from runnerd.errors import JournalError
 from runnerd.inspector import KEY_PREFIX
@@ -28,6 +29,7 @@ from runnerd.systemd import Systemd
 _STATUS_S = 5.0
 _MEMORIES_KEPT = timedelta(days=90)
 _TRIAL_S = 5.0
+_RENEW_S = 10.0
 _PRUNE_S = 3600.0
 _PRUNE_SLICE = 100  # some 20 ms without a turn for anybody else
 
@@ -102,6 +104,19 @@ async def keep_status(*, systemd: Systemd, text: Callable[[], str], changed: asy
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STATUS_S):
                 await changed.wait()
+
+
+async def keep_spawner_new(*, link: SpawnerLink, log: Log) -> None:
+    """After an upgrade of ours, have the spawner of the version before make room once no run needs it."""
+    in_vain = __version__  # what comes back in the same version is what is installed there
+    while True:
+        await link.wait_up()
+        hello = link.hello
+        idle = not any(record.phase != "exited" for record in link.records())
+        if hello is not None and hello.version not in (__version__, in_vain) and idle and await link.retire():
+            in_vain = hello.version
+            log.info("the spawner of another version makes room", its=hello.version, ours=__version__)
+        await asyncio.sleep(_RENEW_S)
 
 
 async def keep_journal(*, journal: Journal, healed: Callable[[], None]) -> None:

@@ -33,25 +33,18 @@ async def look_at_spawner(patient: Patient) -> Sequence[Check]:
         return [error("spawner", detail, f"see {unit}{log}")]
     hello = patient.link.hello
     deployments = [entry.deployment for entry in patient.registry.entries()]
-    return [spawner_check(hello, managed=managed), limits_check(hello, deployments, managed=managed)]
+    return [spawner_check(hello), limits_check(hello, deployments, managed=managed)]
 
 
-def spawner_check(hello: Hello | None, *, managed: bool) -> Check:
+def spawner_check(hello: Hello | None) -> Check:
     if hello is None:
         return unknown("spawner", "the connection was lost a moment ago", "ask again")
     if hello.version == __version__:
         return ok("spawner", f"connected, version {hello.version}, pid {hello.pid}")
-    detail = f"its version is {hello.version} and runnerd's {__version__}: it is not replaced while there are runs"
-    return warning("spawner", detail, _replacing(managed))
-
-
-def _replacing(managed: bool) -> str:
-    if managed:
-        return (
-            "runnerctl drain, wait until runnerctl runs shows none, then systemctl restart runnerd-spawner (which"
-            " restarts runnerd) and runnerctl undrain; sooner, flows run on but their exit codes are lost"
-        )
-    return "runnerctl drain, wait until runnerctl runs shows none, then restart runnerd: it starts a new one"
+    detail = f"its version is {hello.version} and runnerd's {__version__}: it is replaced once there are no runs"
+    return warning(
+        "spawner", detail, "where there always are: runnerctl drain until runnerctl runs shows none, undrain"
+    )
 
 
 # --- limits ---------------------------------------------------------------------------------------------------

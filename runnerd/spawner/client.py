@@ -124,6 +124,10 @@ class SpawnerClient:
             return False
         return True
 
+    async def retire(self) -> bool:
+        """Have it end, so that a newer one can take its place; False while it has a run and stays for that."""
+        return bool(await self._ask("retire"))
+
     async def ping(self) -> dict[str, Json]:
         """version, pid, uptime_s, runs (how many live)."""
         answer: dict[str, Json] = await self._ask("ping")

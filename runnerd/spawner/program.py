@@ -113,7 +113,7 @@ def serve(
         ready()
     except OSError as error:
         raise Failed(f"cannot serve {options.socket}: {error.strerror or error}", EX_OSERR) from None
-    requests = Requests(runs, limits=kernel.limits, boot_id=boot.id)
+    requests = Requests(runs, limits=kernel.limits, boot_id=boot.id, go=lambda: stopping.append(0))
     server.listen(listener, answer=requests.do, hello=requests.hello)
     log(f"serving {options.socket} with {runs.live} live runs")
     manager.ready(runs.live)

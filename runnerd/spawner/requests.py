@@ -16,10 +16,13 @@ Reply = Callable[[object], None]
 
 
 class Requests:
-    def __init__(self, runs: Runs, *, limits: Callable[[], dict[str, object]], boot_id: str) -> None:
+    def __init__(
+        self, runs: Runs, *, limits: Callable[[], dict[str, object]], boot_id: str, go: Callable[[], None]
+    ) -> None:
         self._runs = runs
         self._boot_id = boot_id
         self._limits = limits  # what `Kernel.limits` gives
+        self._go = go  # has the spawner end once this turn of its loop is over
         self._since = time.monotonic()
         self._verbs: dict[str, Callable[[Fields, Reply], None]] = {
             "ping": self._ping,
@@ -28,6 +31,7 @@ class Requests:
             "signal": self._signal,
             "list": self._list,
             "forget": self._forget,
+            "retire": self._retire,
         }
 
     def do(self, request: Fields, reply: Reply) -> None:
@@ -77,3 +81,10 @@ class Requests:
     def _forget(self, request: Fields, reply: Reply) -> None:
         self._runs.forget(self._run(request))
         reply(True)
+
+    def _retire(self, _: Fields, reply: Reply) -> None:
+        """Make room for a newer spawner. With a run we stay: whoever is its parent sees how it ends, and only he."""
+        idle = self._runs.live == 0
+        reply(idle)
+        if idle:
+            self._go()

@@ -57,6 +57,8 @@ class FakeSpawner:
             why=None,
             boot_id=BOOT,
         )
+        self.successor: Hello | None = None
+        self.retired = 0
         self.records: dict[Key, Record] = {}
         self.kill_at: dict[Key, asyncio.TimerHandle] = {}
         self._clients: list[FakeClient] = []
@@ -179,6 +181,15 @@ class FakeSpawner:
             raise SpawnerError(f"cannot forget run {key}: it is {record.phase}", refused=True)
         return self.records.pop((key, attempt), None) is not None
 
+    def retire(self) -> bool:
+        """The next one says of itself what `successor` is, else the same."""
+        if any(record.phase != "exited" for record in self.records.values()):
+            return False
+        self.retired += 1
+        self.hello = self.successor or self.hello
+        self.lose()
+        return True
+
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _later(self, key: Key, seconds: float, call: Callable[[], Any]) -> None:
@@ -235,6 +246,10 @@ class FakeClient:
     async def list(self) -> list[Record]:
         await self._travel("list")
         return [*self._spawner.records.values()]
+
+    async def retire(self) -> bool:
+        await self._travel("retire")
+        return self._spawner.retire()
 
     async def close(self) -> None:
         self._open = False

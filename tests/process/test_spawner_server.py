@@ -415,3 +415,21 @@ def test_start_spawner_tells_why_it_cannot(idle_spawner: SpawnerUnderTest) -> No
             )
 
     asyncio.run(go())
+
+
+def test_spawner_that_is_to_make_room_stays_for_its_runs(idle_spawner: SpawnerUnderTest) -> None:
+    idle_spawner.start()
+
+    async def go() -> None:
+        async with idle_spawner.link() as link:
+            record = await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
+            assert record.identity is not None
+            assert not await link.client.retire()
+            os.kill(record.identity.pid, signal.SIGKILL)
+            await link.until("run", "exited")
+            assert await link.client.retire()
+
+    asyncio.run(go())
+    assert idle_spawner.wait() == 0
+    (path,) = idle_spawner.records.iterdir()
+    assert json.loads(path.read_text())["exit"]["signal"] == signal.SIGKILL  # for the next one

@@ -59,6 +59,23 @@ def test_flows_run_on(host: MachineHost, happens, tmp_path: Path) -> None:  # ty
     assert host.found(run_id)["exit"]["code"] == 0  # seen by the spawner, which never went away
 
 
+def test_an_upgrade_reaches_the_spawner_once_no_run_needs_it(host: MachineHost, tmp_path: Path) -> None:
+    run_id = host.begin("waits")
+    spawner = host.pid(SPAWNER)
+    host.install(repacked(package(), version="99.0", into=tmp_path))
+    try:
+        host.until(lambda: host.found(run_id).get("phase") == "running", "the run is adopted")
+        assert "its version is" in host.runnerctl("doctor", check=False).out
+        assert host.pid(SPAWNER) == spawner
+        host.sh("touch /tmp/go")
+        host.ends(run_id, "Completed")
+        host.until(lambda: host.pid(SPAWNER) not in (0, spawner), "a new spawner is there")
+        host.until(lambda: "connected, version 99.0" in host.runnerctl("doctor", check=False).out, "of that version")
+    finally:
+        host.install(package(), "--allow-downgrades")
+        host.configure()
+
+
 def test_flows_outlive_the_spawner(host: MachineHost) -> None:
     host.sh("rm -f /tmp/go")
     run_id = host.begin("waits")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from machine import HERE, Machine
 
+from runnerd import __version__
+
 ROOT = HERE.parent.parent
 _ENV = ROOT / ".envs/prefect3"
 
@@ -60,6 +62,8 @@ def repacked(deb: Path, *, version: str, into: Path) -> Path:
         f"Version: {version}" if line.startswith("Version:") else line for line in control.read_text().splitlines()
     ]
     control.write_text("\n".join(lines) + "\n")
+    init = tree / "usr/lib/python3/dist-packages/runnerd/__init__.py"
+    init.write_text(init.read_text().replace(__version__, version))
     made = into / f"runnerd_{version}_all.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "-b", str(tree), str(made)], check=True, capture_output=True)
     return made

@@ -18,6 +18,7 @@ from fakes.fake_spawner import FakeSpawner
 from nouns_kit import NOON, URL, LogLines, a_record, copied, log_to
 from registrar_kit import FakeInspector
 
+from runnerd import __version__
 from runnerd.backoff import Backoff
 from runnerd.errors import JournalError
 from runnerd.inspector import KEY_PREFIX
@@ -27,7 +28,7 @@ from runnerd.model import JournalSettings, LaunchSpec, StateType
 from runnerd.refresher import INTERVAL_S, Refresher
 from runnerd.registrar import Registrar
 from runnerd.registry import EntryState
-from runnerd.upkeep import adopt, keep_journal, prune
+from runnerd.upkeep import adopt, keep_journal, keep_spawner_new, prune
 
 
 async def adopted(engine: Engine) -> None:
@@ -318,5 +319,33 @@ def test_what_cannot_be_asked_is_asked_later(tmp_path: Path, status: int) -> Non
             assert entry.next_run_at is not None
             keeping.cancel()
             await asyncio.wait([keeping])
+
+    jumploop.run(go())
+
+
+# --- the spawner of another version -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("successor", "versions"), [(__version__, [__version__]), ("0.0.1", ["0.0.1"])])
+def test_a_spawner_of_another_version_makes_room_once_it_is_idle(
+    tmp_path: Path, successor: str, versions: list[str]
+) -> None:
+    """And only once: what comes back as it was is what is installed there."""
+
+    async def go() -> None:
+        spawner, prefect = FakeSpawner(), FakePrefect(major=3)
+        new = replace(spawner.hello, version=successor)
+        spawner.hello, spawner.successor = replace(spawner.hello, version="0.0.1"), new
+        async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+            run_id = await start(engine, engine.deploy("nightly"))
+            keeping = asyncio.create_task(keep_spawner_new(link=engine.link, log=engine.tools.log))
+            await asyncio.sleep(100)
+            assert spawner.retired == 0
+            spawner.exit(run_id, code=0)
+            await engine.until(lambda: engine.phase(run_id) != "running")
+            await asyncio.sleep(100)
+            assert spawner.retired == 1
+            assert engine.link.hello is not None and [engine.link.hello.version] == versions
+            keeping.cancel()
 
     jumploop.run(go())
