@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from commanded import PATIENCE_S, Commanded, MachineError, Said
+
 HERE = Path(__file__).parent
 BOOT_S = 120.0
-PATIENCE_S = 120.0
 _LOOK_S = 0.05
 # A command, and the Debian package that has it.
 NEEDED = {
@@ -37,22 +38,6 @@ _INTO = (
     "echo 0 >/sys/fs/cgroup/init.scope/cgroup.procs; exec nsenter --cgroup=/proc/1/ns/cgroup setpriv --pdeathsig KILL"
     ' env -i HOME=/root USER=root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"'
 )
-
-
-class MachineError(AssertionError):
-    """It did not do what it was told; with what it said."""
-
-
-class Said:
-    """What a command in the machine said."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status = status
-        self.out = out
-        self.err = err
-
-    def __repr__(self) -> str:
-        return f"exit status {self.status}\n{self.out}{self.err}"
 
 
 def why_not() -> str | None:
@@ -72,7 +57,7 @@ def _cgroups() -> Path | None:
     return Path(said.stdout.split()[0]) if said.stdout.split() else None
 
 
-class Machine:
+class Machine(Commanded):
     """Booted by `boot`, ended by `close`."""
 
     def __init__(self, *, tree: Path, name: str, binds: Mapping[str, str], prepare: str) -> None:
@@ -115,7 +100,7 @@ class Machine:
     def _up(self) -> int | None:
         """Its process 1, as it is numbered here."""
         if self._holder.poll() is not None:
-            raise MachineError(f"the machine went down: {self._words()}")
+            raise MachineError(f"the machine went down: {self.words()}")
         try:
             pids = (self._cgroup / "machine/init.scope/cgroup.procs").read_text().split()
         except OSError:
@@ -152,15 +137,6 @@ class Machine:
             errors="backslashreplace",
         )
 
-    def sh(self, script: str, *, check: bool = True) -> str:
-        """Run shell code in it; what it printed."""
-        return self.run("sh", "-euc", script, check=check).out.strip()
-
-    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        """Write a file in it, at once: nobody in it sees a part."""
-        script = f'mkdir -p "$(dirname "$1")"; cat >"$1.new~"; chmod {mode:o} "$1.new~"; mv "$1.new~" "$1"'
-        self.run("sh", "-euc", script, "sh", path, stdin=text)
-
     def put(self, source: Path, path: str) -> None:
         """Copy a file of ours into it."""
         with source.open("rb") as file:
@@ -168,14 +144,6 @@ class Machine:
             _, said = copying.communicate(timeout=PATIENCE_S)
             if copying.returncode != 0:
                 raise MachineError(f"cannot copy {source} to {path}: {said}")
-
-    def until(self, true: Callable[[], object], what: str, *, limit_s: float = PATIENCE_S) -> None:
-        """Wait until a condition holds."""
-        end = time.monotonic() + limit_s
-        while not true():
-            if time.monotonic() > end:
-                raise MachineError(f"waited {limit_s:g} s in vain until {what}; {self._words()}")
-            time.sleep(_LOOK_S)
 
     def reboot(self) -> None:
         """Shut it down as its administrator would, and boot it again."""
@@ -210,7 +178,7 @@ class Machine:
                         raise
             time.sleep(_LOOK_S)
 
-    def _words(self) -> str:
+    def words(self) -> str:
         self._log.flush()
         said: Sequence[str] = (self._dir / "log").read_text(errors="replace").splitlines()[-10:]
         return "; ".join(said) or "it said nothing"

@@ -15,28 +15,12 @@ root=$MACHINE_DIR/store/root
 without=--bounding-set=-sys_time,-sys_module,-sys_rawio,-syslog
 
 hold() {
-    local pair unit status=129
+    local status=129
     echo $$ >"$MACHINE_CGROUP/holder/cgroup.procs"
-    mkdir -p "$MACHINE_DIR/store"
-    mount -t tmpfs -o mode=755,size=4G machine "$MACHINE_DIR/store"
-    mkdir "$root" "$MACHINE_DIR/store/upper" "$MACHINE_DIR/store/work"
-    mount -t overlay -o "lowerdir=$MACHINE_TREE,upperdir=$MACHINE_DIR/store/upper,workdir=$MACHINE_DIR/store/work" \
-        overlay "$root"
-    : >"$root/etc/fstab"
-    tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
-    echo "$MACHINE_NAME" >"$root/etc/hostname"
-    printf '127.0.0.1 localhost %s\n::1 localhost\n' "$MACHINE_NAME" >"$root/etc/hosts"
-    # Units for what a container's kernel side does not have.
-    for unit in sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount dev-hugepages.mount \
-        console-getty.service systemd-remount-fs.service systemd-firstboot.service apt-daily.timer \
-        apt-daily-upgrade.timer; do
-        ln -sf /dev/null "$root/etc/systemd/system/$unit"
-    done
-    for pair in $MACHINE_BINDS; do
-        mkdir -p "$root${pair#*:}"
-        mount --bind "${pair%%:*}" "$root${pair#*:}"
-        mount -o remount,bind,ro "$root${pair#*:}"
-    done
+    . "$(dirname "$self")/root.sh"
+    # For what a container's kernel side does not have.
+    lay_root sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount dev-hugepages.mount \
+        console-getty.service systemd-remount-fs.service
     chroot "$root" /bin/sh -euc "$MACHINE_PREPARE"
     while [ $status = 129 ]; do # SIGHUP is what reboot(2) in a pid namespace ends it with
         remove_cgroup

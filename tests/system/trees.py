@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from machine import HERE, Machine
+from own_kernel import OwnKernel
 
 from runnerd import __version__
 
@@ -44,6 +45,18 @@ def machine_of(suite: str, name: str) -> Machine:
         name=name,
         binds={"/opt/python": str(python), "/opt/packages": str(packages), "/opt/dist": str(ROOT / "dist")},
         prepare=_PREPARE.replace("PYTHON", packages.parent.name),
+    )
+
+
+def own_kernel_of(suite: str, prepare: str) -> OwnKernel:
+    """A machine of this Debian with a kernel of its own, not booted yet."""
+    subprocess.run([str(HERE / "trees.sh"), str(package()), suite], check=True)
+    return OwnKernel(
+        tree=ROOT / ".envs/machines" / suite,
+        kernel=ROOT / ".envs/machines/kernel",
+        name=f"kernel-{suite}",
+        binds={"/opt/dist": str(package().parent)},
+        prepare=prepare,
     )
 
 

@@ -1,0 +1,53 @@
+"""What can be done with a machine by running commands in it, whatever kind of machine it is."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+PATIENCE_S = 120.0
+_LOOK_S = 0.05
+
+
+class MachineError(AssertionError):
+    """It did not do what it was told; with what it said."""
+
+
+class Said:
+    """What a command in the machine said."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status = status
+        self.out = out
+        self.err = err
+
+    def __repr__(self) -> str:
+        return f"exit status {self.status}\n{self.out}{self.err}"
+
+
+class Commanded(ABC):
+    @abstractmethod
+    def run(self, *argv: str, check: bool = True, stdin: str = "", timeout_s: float = PATIENCE_S) -> Said:
+        """Run a command in it, as its root."""
+
+    @abstractmethod
+    def words(self) -> str:
+        """What it said last, itself."""
+
+    def sh(self, script: str, *, check: bool = True) -> str:
+        """Run shell code in it; what it printed."""
+        return self.run("sh", "-euc", script, check=check).out.strip()
+
+    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        """Write a file in it, at once: nobody in it sees a part."""
+        script = f'mkdir -p "$(dirname "$1")"; cat >"$1.new~"; chmod {mode:o} "$1.new~"; mv "$1.new~" "$1"'
+        self.run("sh", "-euc", script, "sh", path, stdin=text)
+
+    def until(self, true: Callable[[], object], what: str, *, limit_s: float = PATIENCE_S) -> None:
+        """Wait until a condition holds."""
+        end = time.monotonic() + limit_s
+        while not true():
+            if time.monotonic() > end:
+                raise MachineError(f"waited {limit_s:g} s in vain until {what}; {self.words()}")
+            time.sleep(_LOOK_S)
