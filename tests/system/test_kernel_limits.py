@@ -14,6 +14,7 @@ from trees import own_kernel_of, package
 MIB = 2**20
 BY_CGROUP = {"memory_max": "cgroup", "cpu_quota": "cgroup", "tasks_max": "cgroup"}
 PROGRAM = "/usr/local/lib/limited_runs.py"
+SCENARIO_S = 300.0
 PREPARE = """
 DEBIAN_FRONTEND=noninteractive apt-get -qq install -y /opt/dist/PACKAGE
 echo 'api: {url: "http://127.0.0.1:9/api"}' >/etc/runnerd/runnerd.yaml
@@ -48,7 +49,7 @@ def _last_words(request: pytest.FixtureRequest, own_kernel: OwnKernel) -> Iterat
 
 def play(machine: OwnKernel, scenario: str) -> Any:
     """Have a scenario of `limited_runs.py` played; what it found."""
-    return json.loads(machine.run("python3", PROGRAM, scenario).out)
+    return json.loads(machine.run("python3", PROGRAM, scenario, timeout_s=SCENARIO_S).out)
 
 
 def test_the_doctor_says_so(own_kernel: OwnKernel) -> None:
