@@ -39,9 +39,9 @@ def test_from_installation_to_purge(bare: MachineHost) -> None:
 
 def files(host: MachineHost) -> set[str]:
     places = "/etc /usr /var/lib /var/log /run/systemd/system"
-    skip = (
-        "-path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/log/journal -o -path /var/cache -o -name '__pycache__'"
-    )
+    # What apt, dpkg and the journal write down of it is theirs.
+    theirs = ("/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log/journal", "/var/log/apt", "/var/log/dpkg.log")
+    skip = " -o ".join([*(f"-path {path}" for path in theirs), "-name __pycache__"])
     return set(host.sh(f"find {places} \\( {skip} \\) -prune -o -print").splitlines())
 
 

@@ -60,6 +60,7 @@ def test_flows_run_on(host: MachineHost, happens, tmp_path: Path) -> None:  # ty
 
 
 def test_an_upgrade_reaches_the_spawner_once_no_run_needs_it(host: MachineHost, tmp_path: Path) -> None:
+    host.sh("rm -f /tmp/go")
     run_id = host.begin("waits")
     spawner = host.pid(SPAWNER)
     host.install(repacked(package(), version="99.0", into=tmp_path))
