@@ -27,7 +27,7 @@ from runnerd.launcher import FlowLauncher
 from runnerd.link import SpawnerLink
 from runnerd.logs import ApiNews, Log
 from runnerd.machine import Hook, Phase, RunRecord
-from runnerd.model import EMBEDDED, ApiCondition, ApiHealth, Config, Json, Problem
+from runnerd.model import EMBEDDED, ApiCondition, ApiHealth, Config, Problem
 from runnerd.paths import Paths
 from runnerd.poller import Poller
 from runnerd.prefect_api.client import PrefectApi
@@ -83,7 +83,13 @@ class Daemon:
         self._url = embedded_url(paths.state) if embedded else config.settings.api.url
         self._news = ApiNews(url=self._url, log=log, later=self._later)
         self.config = ConfigInForce(
-            config=config, directory=paths.config, defaults=defaults, journal=journal, log=log, systemd=self._systemd
+            config=config,
+            directory=paths.config,
+            defaults=defaults,
+            journal=journal,
+            log=log,
+            systemd=self._systemd,
+            reloaded=self._changed.set,
         )
         self._build()
         self._embedded = self._build_embedded() if embedded else None
@@ -199,7 +205,7 @@ class Daemon:
             pulse=self._pulse,
             feed=self.feed,
             config=lambda: self.config.current,
-            reload=self._reload,
+            reload=self.config.reload,
             problems=self._problems,
             doctor=doctor.examine,
             backoff=self._backoff,
@@ -255,12 +261,6 @@ class Daemon:
         self._changed.set()
         if health.condition is ApiCondition.OK:
             self.poller.kick()
-
-    async def _reload(self) -> Json:
-        try:
-            return await self.config.reload()
-        finally:
-            self._changed.set()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, call)

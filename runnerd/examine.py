@@ -104,6 +104,14 @@ def disk_check(name: str, path: str, loss: str, *, room: Room | None = None) -> 
     return Check(name, room.state, f"only {room} at {path}; {loss}", remedy)
 
 
+def disk_checks(*, state: str, log: str) -> list[Check]:
+    """Those of the directories that runnerd writes to."""
+    return [
+        disk_check("state disk", state, "without room the journal cannot record, and nothing new is claimed"),
+        disk_check("log disk", log, "without room the output of flows is lost"),
+    ]
+
+
 # --- directories ----------------------------------------------------------------------------------------------
 
 

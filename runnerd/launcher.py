@@ -5,10 +5,8 @@ Invariant: whatever keeps a run from being started comes back as one sentence, n
 
 from __future__ import annotations
 
-import errno
 import os
 import pwd
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from runnerd.launch import Account, ApiAccess, base_environment, hooks_spec, lau
 from runnerd.machine import RunRecord
 from runnerd.model import LaunchSpec, RunSettings
 from runnerd.registry import Registry
+from runnerd.regular import open_regular
 
 
 class FlowLauncher:
@@ -74,19 +73,10 @@ class FlowLauncher:
         if run.environment_file is None:
             return base, {}
         try:
-            with open(run.environment_file, encoding="utf-8", opener=_open_regular) as file:
+            with open(run.environment_file, encoding="utf-8", opener=open_regular) as file:
                 return base, parse_environment_file(file.read())
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             return f"environment_file {run.environment_file}: {why}"
         except ConfigError as error:
             return f"environment_file {run.environment_file}: {error}"
-
-
-def _open_regular(path: str, flags: int) -> int:
-    """A FIFO that nobody writes to would hold up the whole daemon; a device may never end."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return descriptor

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
+
+from runnerd.regular import open_regular
 
 BLOCK = 256 * 2**10
 
@@ -43,11 +44,7 @@ def is_readable(path: str) -> bool:
 
 
 def _open(path: str) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return descriptor
+    return open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def _skip_hole(descriptor: int, offset: int, size: int) -> int:

@@ -7,6 +7,7 @@ reload ends with READY=1, also one that failed, because systemd waits for it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from runnerd.alerts import Alert
@@ -23,10 +24,18 @@ _REGISTER_S = 60.0  # how long a reload waits until the API has what changed
 
 
 class ConfigInForce:
-    """`begin` puts the first reading in force, `reload` each later one."""
+    """`begin` puts the first reading in force, `reload` each later one; `reloaded` is called after that."""
 
     def __init__(
-        self, *, config: Config, directory: str, defaults: HostDefaults, journal: Journal, log: Log, systemd: Systemd
+        self,
+        *,
+        config: Config,
+        directory: str,
+        defaults: HostDefaults,
+        journal: Journal,
+        log: Log,
+        systemd: Systemd,
+        reloaded: Callable[[], None],
     ) -> None:
         self.current = config
         self._directory = directory
@@ -34,6 +43,7 @@ class ConfigInForce:
         self._journal = journal
         self._log = log
         self._systemd = systemd
+        self._reloaded = reloaded
         self._registrar: Registrar | None = None
         self._one_at_a_time = asyncio.Lock()
         self.refused: tuple[Problem, ...] = ()  # why the last reload changed nothing
@@ -73,6 +83,7 @@ class ConfigInForce:
                 return await self._reload()
             finally:
                 self._systemd.ready()
+                self._reloaded()
 
     async def _reload(self) -> Json:
         try:

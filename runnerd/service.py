@@ -202,7 +202,6 @@ class Service:
             await self._reload_asked.wait()
             self._reload_asked.clear()
             await self._parts.config.reload()
-            self._parts.changed.set()
 
     async def _keep_pruning(self) -> None:
         parts = self._parts

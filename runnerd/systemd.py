@@ -17,6 +17,7 @@ from typing import Protocol
 
 import sdnotify
 
+LIST_JOBS = ("systemctl", "list-jobs", "--no-legend", "--no-pager", "--plain")
 _JOBS_FRESH_S = 30.0
 
 
@@ -107,10 +108,9 @@ class Systemd:
             return ""
 
     async def _ask_job(self, unit: str, timeout_s: float) -> Job:
-        argv = ("systemctl", "list-jobs", "--no-legend", "--no-pager", "--plain")
         try:
             process = await asyncio.create_subprocess_exec(
-                *argv,
+                *LIST_JOBS,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runnerd import __version__
 from runnerd.errors import ControlError
-from runnerd.examine import Check, directory_check, disk_check, error, ok, unknown, warning
+from runnerd.examine import Check, directory_check, disk_checks, error, ok, unknown, warning
 from runnerd.paths import Paths, resolve_paths
 
 Look = Callable[[], Sequence[Check]]
@@ -37,7 +37,7 @@ def local_checks(environ: Mapping[str, str], *, error: ControlError, socket_path
         looks |= {
             "configuration": lambda: [configuration_check(paths.config, environ)],
             "directories": lambda: directory_checks(paths),
-            "disks": lambda: disk_checks(paths),
+            "disks": lambda: disk_checks(state=paths.state, log=paths.log),
         }
     return [daemon_check(error, systemd=systemd), *take_all(looks, limit_s=_LIMIT_S)]
 
@@ -212,10 +212,3 @@ def directory_checks(paths: Paths) -> list[Check]:
         exists = os.path.isdir(path)
         found.append(ok(name, f"{path} is there") if exists else check)
     return found
-
-
-def disk_checks(paths: Paths) -> list[Check]:
-    return [
-        disk_check("state disk", paths.state, "without room the journal cannot record, and nothing new is claimed"),
-        disk_check("log disk", paths.log, "without room the output of flows is lost"),
-    ]

@@ -13,16 +13,9 @@ from runnerd.config.files import DROP_INS, MAIN, list_drop_ins
 from runnerd.directories import runs_dir
 from runnerd.doctor.looks import Ran, in_thread, program
 from runnerd.doctor.patient import Patient
-from runnerd.examine import Check, directory_check, disk_check, error, ok, some, unreadable, warning
+from runnerd.examine import Check, directory_check, disk_checks, error, ok, some, unreadable, warning
 from runnerd.paths import Paths
-from runnerd.systemd import own_unit
-
-_LIST_JOBS = ("systemctl", "list-jobs", "--no-legend", "--no-pager", "--plain")
-_LOST = {
-    "state": "without room the journal cannot record, and nothing new is claimed",
-    "log": "without room the output of flows is lost",
-}
-
+from runnerd.systemd import LIST_JOBS, own_unit
 
 # --- the service manager --------------------------------------------------------------------------------------
 
@@ -42,7 +35,7 @@ async def look_at_systemd(patient: Patient) -> Sequence[Check]:
 
 async def dbus_check(run: Callable[..., Awaitable[Ran]], *, unit: str | None) -> Check:
     """Whether a SIGTERM of `systemctl stop` can be told from one of `systemctl restart`."""
-    ran = await run(*_LIST_JOBS)
+    ran = await run(*LIST_JOBS)
     if ran.status == 0 and unit is not None:
         return ok("dbus", "systemctl list-jobs answers, so a stop can be told from a restart")
     why = ran.err.strip().partition("\n")[0] or f"exit status {ran.status}"
@@ -161,8 +154,7 @@ def credentials_check(files: Iterable[str], user: str) -> Check:
 
 
 async def look_at_disks(patient: Patient) -> Sequence[Check]:
-    places = {"state": patient.paths.state, "log": patient.paths.log}
-    return await in_thread(lambda: [disk_check(f"{n} disk", path, _LOST[n]) for n, path in places.items()])
+    return await in_thread(lambda: disk_checks(state=patient.paths.state, log=patient.paths.log))
 
 
 def _me() -> str:

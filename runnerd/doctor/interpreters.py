@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from runnerd.directories import work_dir
 from runnerd.doctor.looks import Look, in_thread
 from runnerd.doctor.patient import Patient
-from runnerd.doctor.prefect import FLOOR, Asked, version_of
+from runnerd.doctor.prefect import FLOOR, Asked
 from runnerd.errors import SpawnerError
 from runnerd.examine import Check, error, ok, unknown, warning
 from runnerd.inspector import KEY_PREFIX
 from runnerd.link import how_it_ended
 from runnerd.model import LaunchSpec
 from runnerd.prefect_api.answers import ServerInfo
+from runnerd.prefect_api.dialect import version_of
 from runnerd.registry import Entry
 from runnerd.spawner.protocol import Record
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 
 from runnerd.doctor.patient import Patient
@@ -13,20 +12,11 @@ from runnerd.model import ApiCondition, ApiHealth, ApiSettings
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.clock import Skew
+from runnerd.prefect_api.dialect import version_of
 
 FLOOR = (2, 20, 0)
 _ANSWER_S = 5.0
 _SKEW_WARNING_S, _SKEW_ERROR_S = 2.0, 30.0
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
-
-
-def version_of(text: str) -> tuple[int, int, int] | None:
-    """The numbers of a version of Prefect, None where it has none."""
-    found = _VERSION.match(text)
-    if found is None:
-        return None
-    major, minor, patch = (int(part or 0) for part in found.groups())
-    return major, minor, patch
 
 
 class Asked:

@@ -20,12 +20,20 @@ OLDEST_2 = (2, 14, 21)  # older servers may lack the transition_id rule, without
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
+def version_of(text: str) -> tuple[int, int, int] | None:
+    """The numbers of a version of Prefect, None where it has none."""
+    found = _VERSION.match(text)
+    if found is None:
+        return None
+    major, minor, patch = (int(part or 0) for part in found.groups())
+    return major, minor, patch
+
+
 def server_info(version: str) -> ServerInfo:
     """What to make of a version as `/admin/version` tells it."""
-    found = _VERSION.match(version)
-    if found is None:
+    numbers = version_of(version)
+    if numbers is None:
         return ServerInfo(version=version, major=3, supported=False, why=f"{version!r} is no version of Prefect")
-    numbers = tuple(int(part or 0) for part in found.groups())
     if numbers < OLDEST_2:
         why = f"Prefect {version} is too old: a claim cannot be told apart from a rival's before 2.14.21"
         return ServerInfo(version=version, major=2, supported=False, why=why)

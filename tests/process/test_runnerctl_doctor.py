@@ -19,7 +19,6 @@ from runnerd.cli.localdoctor import (
     configuration_check,
     daemon_check,
     directory_checks,
-    disk_checks,
     installation,
     local_checks,
     may_read,
@@ -27,7 +26,7 @@ from runnerd.cli.localdoctor import (
     unit_checks,
 )
 from runnerd.errors import ControlError
-from runnerd.examine import Check, ok
+from runnerd.examine import Check, disk_checks, ok
 from runnerd.paths import Paths, resolve_paths
 
 CHECKS = [
@@ -178,7 +177,7 @@ def test_directories_and_disks(tmp_path: Path) -> None:
     paths = Paths(*(str(tmp_path / name) for name in ("etc", "run", "state", "log")), None)
     Path(paths.state).mkdir()
     assert [check.state for check in directory_checks(paths)] == ["ok", "error"]
-    state, log = disk_checks(paths)
+    state, log = disk_checks(state=paths.state, log=paths.log)
     assert paths.state in state.detail
     assert log.state == "unknown"
 

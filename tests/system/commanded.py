@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
 
+HERE = Path(__file__).parent
+BOOT_S = 120.0
 PATIENCE_S = 120.0
 _LOOK_S = 0.05
 
@@ -24,6 +30,23 @@ class Said:
 
     def __repr__(self) -> str:
         return f"exit status {self.status}\n{self.out}{self.err}"
+
+
+def hold(script: str, *, log: IO[bytes], pass_fds: Sequence[int] = (), **settings: object) -> subprocess.Popen[bytes]:
+    """Start what holds a machine: a script of ours in a mount namespace of its own, which ends with this process."""
+    return subprocess.Popen(
+        [*"setpriv --pdeathsig KILL unshare --mount --propagation slave bash".split(), str(HERE / script), "hold"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=pass_fds,
+        env={"PATH": os.environ["PATH"], **{f"MACHINE_{name.upper()}": str(value) for name, value in settings.items()}},
+    )
+
+
+def pairs(binds: Mapping[str, str]) -> str:
+    """Where what is shown, as the scripts read it."""
+    return " ".join(f"{source}:{target}" for target, source in binds.items())
 
 
 class Commanded(ABC):

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from commanded import HERE
 from host_on_machine import MachineHost
-from machine import HERE, Machine, why_not
+from machine import Machine, why_not
 from trees import machine_of, package
 
 TIME_LIMIT_S = 600.0  # of a test that may boot a machine and start a server on it
@@ -59,7 +60,7 @@ def bare(suite: str) -> Iterator[MachineHost]:
 
 
 @pytest.fixture(autouse=True)
-def _in_order(request: pytest.FixtureRequest) -> Iterator[None]:
+def _last_words(request: pytest.FixtureRequest) -> Iterator[None]:
     """What the machine's journal said goes with a failure."""
     yield
     if "host" in request.fixturenames and getattr(request.node, "failed", False):

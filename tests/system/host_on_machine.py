@@ -7,7 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from machine import HERE, Machine, Said
+from commanded import HERE, Said
+from machine import Machine
 
 API = "http://127.0.0.1:4200/api"
 MAIN = """

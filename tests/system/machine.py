@@ -18,10 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from commanded import PATIENCE_S, Commanded, MachineError, Said
+from commanded import BOOT_S, PATIENCE_S, Commanded, MachineError, Said, hold, pairs
 
-HERE = Path(__file__).parent
-BOOT_S = 120.0
 _LOOK_S = 0.05
 # A command, and the Debian package that has it.
 NEEDED = {
@@ -69,24 +67,15 @@ class Machine(Commanded):
         for part in (self._cgroup, self._cgroup / "holder"):
             part.mkdir()
         self._log = (self._dir / "log").open("w+b")
-        self._holder = subprocess.Popen(
-            [
-                *"setpriv --pdeathsig KILL unshare --mount --propagation slave bash".split(),
-                str(HERE / "machine.sh"),
-                "hold",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env={
-                "PATH": os.environ["PATH"],
-                "MACHINE_TREE": str(tree),
-                "MACHINE_DIR": str(self._dir),
-                "MACHINE_CGROUP": str(self._cgroup),
-                "MACHINE_NAME": name,
-                "MACHINE_BINDS": " ".join(f"{source}:{target}" for target, source in binds.items()),
-                "MACHINE_PREPARE": prepare,
-            },
+        self._holder = hold(
+            "machine.sh",
+            log=self._log,
+            tree=tree,
+            dir=self._dir,
+            cgroup=self._cgroup,
+            name=name,
+            binds=pairs(binds),
+            prepare=prepare,
         )
 
     def boot(self) -> None:

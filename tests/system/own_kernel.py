@@ -16,10 +16,7 @@ from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
-from commanded import PATIENCE_S, Commanded, MachineError, Said
-
-HERE = Path(__file__).parent
-BOOT_S = 120.0
+from commanded import BOOT_S, HERE, PATIENCE_S, Commanded, MachineError, Said, hold, pairs
 
 
 class DoesNotBoot(Exception):
@@ -48,25 +45,16 @@ class OwnKernel(Commanded):
         self._log = (self._dir / "log").open("w+b")
         # Each of its processes has the other end: it reads as ended when the last of them has.
         self._alive, theirs = os.pipe()
-        self._holder = subprocess.Popen(
-            [
-                *"setpriv --pdeathsig KILL unshare --mount --propagation slave bash".split(),
-                str(HERE / "own_kernel.sh"),
-                "hold",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+        self._holder = hold(
+            "own_kernel.sh",
+            log=self._log,
             pass_fds=[theirs],
-            env={
-                "PATH": os.environ["PATH"],
-                "MACHINE_TREE": str(tree),
-                "MACHINE_KERNEL": str(kernel),
-                "MACHINE_DIR": str(self._dir),
-                "MACHINE_NAME": name,
-                "MACHINE_BINDS": " ".join(f"{source}:{target}" for target, source in binds.items()),
-                "MACHINE_PREPARE": prepare,
-            },
+            tree=tree,
+            kernel=kernel,
+            dir=self._dir,
+            name=name,
+            binds=pairs(binds),
+            prepare=prepare,
         )
         os.close(theirs)
 

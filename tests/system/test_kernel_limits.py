@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from own_kernel import HERE, DoesNotBoot, OwnKernel, why_not
+from commanded import HERE
+from own_kernel import DoesNotBoot, OwnKernel, why_not
 from trees import own_kernel_of, package
 
 MIB = 2**20

@@ -6,7 +6,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from machine import HERE, Machine
+from commanded import HERE
+from machine import Machine
 from own_kernel import OwnKernel
 
 from runnerd import __version__
@@ -37,11 +38,10 @@ def package() -> Path:
 
 def machine_of(suite: str, name: str) -> Machine:
     """A machine of this Debian, not booted yet."""
-    subprocess.run([str(HERE / "trees.sh"), str(package()), suite], check=True)
     python = _python_home()
     packages = next(_ENV.glob("lib/python3*/site-packages"))
     return Machine(
-        tree=ROOT / ".envs/machines" / suite,
+        tree=_tree(suite),
         name=name,
         binds={"/opt/python": str(python), "/opt/packages": str(packages), "/opt/dist": str(ROOT / "dist")},
         prepare=_PREPARE.replace("PYTHON", packages.parent.name),
@@ -50,14 +50,19 @@ def machine_of(suite: str, name: str) -> Machine:
 
 def own_kernel_of(suite: str, prepare: str) -> OwnKernel:
     """A machine of this Debian with a kernel of its own, not booted yet."""
-    subprocess.run([str(HERE / "trees.sh"), str(package()), suite], check=True)
     return OwnKernel(
-        tree=ROOT / ".envs/machines" / suite,
+        tree=_tree(suite),
         kernel=ROOT / ".envs/machines/kernel",
         name=f"kernel-{suite}",
         binds={"/opt/dist": str(package().parent)},
         prepare=prepare,
     )
+
+
+def _tree(suite: str) -> Path:
+    """This Debian with what the package depends on; made where it is not there yet."""
+    subprocess.run([str(HERE / "trees.sh"), str(package()), suite], check=True)
+    return ROOT / ".envs/machines" / suite
 
 
 def _python_home() -> Path:

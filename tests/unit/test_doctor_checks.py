@@ -18,13 +18,13 @@ from runnerd.doctor.deployments import configuration_check, deployments_check
 from runnerd.doctor.host import config_check, credentials_check, dbus_check, directory_checks, users_check
 from runnerd.doctor.interpreters import Answer, Interpreter, interpreter_check, interpreters_of, read_answer
 from runnerd.doctor.looks import Ran
-from runnerd.doctor.prefect import api_check, clock_check, server_check, version_of
+from runnerd.doctor.prefect import api_check, clock_check, server_check
 from runnerd.doctor.spawner import files_check, limits_check, open_files_of, spawner_check
 from runnerd.examine import Check, Room, directory_check, disk_check, document, error, ok, some, warning
 from runnerd.model import ApiCondition, ApiHealth, ApiSettings, Config, InvalidDeployment, Place, Problem
 from runnerd.paths import Paths
 from runnerd.prefect_api.clock import Skew
-from runnerd.prefect_api.dialect import server_info
+from runnerd.prefect_api.dialect import server_info, version_of
 from runnerd.registry import Entry
 from runnerd.spawner.protocol import Hello
 

@@ -64,6 +64,7 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
             journal=host.journal,
             log=host.registrar._log,
             systemd=Systemd(environ={"NOTIFY_SOCKET": "x"}, pid=1, notifier=recorder),
+            reloaded=lambda: None,
         )
         config.use(host.registrar)
         assert config.begin().added == ("one",)

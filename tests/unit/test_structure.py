@@ -30,7 +30,7 @@ FUNCTION_LINES = 60
 # Each layer may import from those above it in this table, and from its own unless it is "edges".
 LAYERS = {
     "pure": "alerts backoff codec directories errors examine journalfile launch limits machine metrics model paths"
-    " pulse words",
+    " pulse regular words",
     "edges": "config inotify inspection journal journald logs outputfile prefect_api spawner systemd",
     "engine": "access claiming doctor drain embedded forwarding hooks inspector lateness launcher link poller"
     " refresher registrar registry reloading reporting run supervisor tailing tools upkeep usage views warm",
