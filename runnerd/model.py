@@ -94,6 +94,27 @@ class RunSettings:
     start: StartKind = "cold"
 
 
+InstallPolicy = Literal["always", "if-not-present", "never", "prompt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """A work pool that this host serves: its entry in `pools:`, over the host's own `run:`."""
+
+    name: str
+    queues: tuple[str, ...] = ()  # none, and no match: every queue of the pool
+    match: tuple[str, ...] = ()  # every queue whose name starts with one of these
+    type: str | None = None  # None: what the pool is, or process where it has to be created
+    create: bool = True  # what is missing, the pool or one of its queues
+    base_job_template: str | None = None  # a JSON file, for a pool that has to be created
+    limit: int | None = None  # concurrent runs of this pool on this host
+    prefetch_s: float = 10.0  # how early its runs are taken
+    install_policy: InstallPolicy = "if-not-present"  # of Prefect's own worker, for types that need it
+    run: RunSettings
+    scratch: bool = True  # nobody said run.working_directory: each run gets a fresh one
+    place: Place
+
+
 OnRemove = Literal["pause", "delete"]
 
 
@@ -204,6 +225,7 @@ class Config:
     problems: tuple[Problem, ...] = ()
     files: tuple[str, ...] = ()  # every file read, in order
     invalid: tuple[InvalidDeployment, ...] = ()
+    pools: tuple[PoolSettings, ...] = ()
     said: Mapping[str, Json] = field(default_factory=dict)  # per file, for the next load to fall back on
 
 
@@ -271,6 +293,9 @@ class FlowRun:
     tags: tuple[str, ...] = ()
     auto_scheduled: bool = False
     run_count: int = 0
+    pool: str | None = None  # the work pool that offered it
+    queue: str | None = None  # and the work queue's name in that pool
+    job_variables: Mapping[str, Json] = field(default_factory=dict)  # the run's own, over its deployment's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,6 +366,7 @@ class LaunchSpec:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     working_directory: str
+    make_directory: bool = False  # it is made for this process alone, mode 0700, and must not be there
     output: str  # file for stdout and stderr
     result: str | None = None  # file opened as descriptor 3, for helpers that answer
     user: str | None = None
