@@ -7,11 +7,8 @@ An id that is no UUID names nothing, and is answered without a request.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
-from urllib.parse import quote
 
 import httpx
 
@@ -37,10 +34,11 @@ from runnerd.prefect_api.parse import (
     parse_state,
 )
 from runnerd.prefect_api.pool import open_client
-from runnerd.prefect_api.transport import Reply, Transport
+from runnerd.prefect_api.pools import PoolsApi
+from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, is_uuid, pages, refused
+from runnerd.prefect_api.transport import Transport
 from runnerd.prefect_api.words import server_words
 
-PAGE = 200  # the servers' own limit of what one answer may hold
 __all__ = [
     "PAGE",
     "Answer",
@@ -53,15 +51,9 @@ __all__ = [
     "Skipped",
 ]
 
-_NOT_IN_NAMES = frozenset("/%&><")  # the servers refuse them; a slash would also name another route
-_ABSENT = frozenset({404})
-_REFUSED = frozenset({404, 409, 422})
-
-T = TypeVar("T")
-
 
 class PrefectApi:
-    """Prefect's API at one URL."""
+    """Prefect's API at one URL; `pools` has the calls about work pools."""
 
     def __init__(
         self,
@@ -86,7 +78,8 @@ class PrefectApi:
             on_health=on_health,
         )
         self._server: tuple[int, ServerInfo] | None = None
-        self.skipped = Skipped()
+        self._reader = Reader(self._transport)
+        self.pools = PoolsApi(transport=self._transport, reader=self._reader, server=self.server)
 
     @property
     def health(self) -> ApiHealth:
@@ -97,6 +90,11 @@ class PrefectApi:
     def skew(self) -> Skew | None:
         """How far our clock is from the API's; None while it has not told."""
         return self._transport.skew
+
+    @property
+    def skipped(self) -> Skipped:
+        """Flow runs that could not be read, so far."""
+        return self._reader.skipped
 
     async def close(self) -> None:
         """Close all connections."""
@@ -113,7 +111,7 @@ class PrefectApi:
         if self._cloud:
             return ServerInfo(version="cloud", major=3)
         reply = await self._transport.request("GET", "/admin/version", sure=True)
-        return server_info(self._read("the server's version", reply.data, _text))
+        return server_info(self._reader.read("the server's version", reply.data, _text))
 
     # --- flow runs ------------------------------------------------------------------------------------------
 
@@ -127,7 +125,7 @@ class PrefectApi:
         if limit is not None:
             body["limit"] = min(limit, PAGE)
         reply = await self._transport.request("POST", "/deployments/get_scheduled_flow_runs", body=body, sure=True)
-        return self._runs(reply)
+        return self._reader.runs(reply)
 
     async def claim(self, run_id: str, *, transition_id: str) -> Claim:
         """Propose PENDING; won iff the state that comes back is ours, whatever the status word says."""
@@ -142,41 +140,41 @@ class PrefectApi:
 
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
         """Propose a state, without force. The caller has read the state before: the server guards little."""
-        if not _is_uuid(run_id):
+        if not is_uuid(run_id):
             return Answer(accepted=False, gone=True, reason=f"{run_id!r} is no id of a flow run")
         body = state_body(run_id, verdict, transition_id)
-        reply = await self._transport.request("POST", f"/flow_runs/{run_id}/set_state", body=body, values=_ABSENT)
+        reply = await self._transport.request("POST", f"/flow_runs/{run_id}/set_state", body=body, values=ABSENT)
         if reply.status == 404:
             return Answer(accepted=False, gone=True, reason=server_words(reply.data))
-        return self._read(
+        return self._reader.read(
             "an answer to a proposed state", reply.data, lambda data: _answer(data, verdict.type, transition_id)
         )
 
     async def read_run(self, run_id: str) -> FlowRun | None:
         """One flow run, None when it does not exist (any more)."""
-        if not _is_uuid(run_id):
+        if not is_uuid(run_id):
             return None
-        reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=_ABSENT, sure=True)
-        return None if reply.status == 404 else self._read("a flow run", reply.data, parse_flow_run)
+        reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=ABSENT, sure=True)
+        return None if reply.status == 404 else self._reader.read("a flow run", reply.data, parse_flow_run)
 
     async def history(self, run_id: str) -> list[ApiState]:
         """Every state the run has had, the oldest first; none when it does not exist (any more)."""
-        if not _is_uuid(run_id):
+        if not is_uuid(run_id):
             return []
         path = f"/flow_run_states/?flow_run_id={run_id}"
-        reply = await self._transport.request("GET", path, values=_ABSENT, sure=True)
+        reply = await self._transport.request("GET", path, values=ABSENT, sure=True)
         if reply.status == 404:
             return []
-        return self._read("a flow run's states", reply.data, lambda data: [parse_state(state) for state in data])
+        return self._reader.read("a flow run's states", reply.data, lambda data: [parse_state(state) for state in data])
 
     async def runs_of(self, run_ids: Sequence[str], *, states: Iterable[StateType]) -> list[FlowRun]:
         """Those of these runs that are in one of these states now."""
         types = [state.value for state in states]
         found: list[FlowRun] = []
-        for ids in _pages(run_ids):
+        for ids in pages(run_ids):
             chosen = {"id": {"any_": ids}, "state": {"type": {"any_": types}}}
             body = {"flow_runs": chosen, "limit": PAGE}
-            found += self._runs(await self._transport.request("POST", "/flow_runs/filter", body=body, sure=True))
+            found += self._reader.runs(await self._transport.request("POST", "/flow_runs/filter", body=body, sure=True))
         return found
 
     async def create_run(
@@ -189,7 +187,7 @@ class PrefectApi:
         idempotency_key: str | None = None,
     ) -> FlowRun | Refused:
         """Create a run that is due now; with the same idempotency key it is the same run."""
-        if not _is_uuid(deployment_id):
+        if not is_uuid(deployment_id):
             return Refused(reason=f"{deployment_id!r} is no id of a deployment")
         body: dict[str, Json] = {"parameters": dict(parameters), "tags": list(tags)}
         if name is not None:
@@ -197,26 +195,26 @@ class PrefectApi:
         if idempotency_key is not None:
             body["idempotency_key"] = idempotency_key
         path = f"/deployments/{deployment_id}/create_flow_run"
-        reply = await self._transport.request("POST", path, body=body, values=_REFUSED)
+        reply = await self._transport.request("POST", path, body=body, values=REFUSED)
         if reply.status >= 400:
-            return Refused(reason=server_words(reply.data) or f"HTTP {reply.status}")
-        return self._read("a new flow run", reply.data, parse_flow_run)
+            return refused(reply)
+        return self._reader.read("a new flow run", reply.data, parse_flow_run)
 
     # --- flows and deployments ------------------------------------------------------------------------------
 
     async def ensure_flow(self, name: str, tags: Sequence[str] = ()) -> str:
         """The id of the flow of this name, which is created if missing."""
         reply = await self._transport.request("POST", "/flows/", body={"name": name, "tags": list(tags)})
-        return self._read("a flow", reply.data, parse_id)
+        return self._reader.read("a flow", reply.data, parse_id)
 
     async def read_flow(self, flow_id: str) -> str | None:
         """The flow's name, None when there is no such flow."""
-        if not _is_uuid(flow_id):
+        if not is_uuid(flow_id):
             return None
-        reply = await self._transport.request("GET", f"/flows/{flow_id}", values=_ABSENT)
+        reply = await self._transport.request("GET", f"/flows/{flow_id}", values=ABSENT)
         if reply.status == 404:
             return None
-        return self._read("a flow", reply.data, lambda data: str(data["name"]))
+        return self._reader.read("a flow", reply.data, lambda data: str(data["name"]))
 
     async def apply_deployment(
         self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
@@ -234,7 +232,7 @@ class PrefectApi:
         if apart:
             body["schedules"] = []
         reply = await self._transport.request("POST", "/deployments/", body=body)
-        info = self._read("a deployment", reply.data, parse_deployment)
+        info = self._reader.read("a deployment", reply.data, parse_deployment)
         if apart:
             await self._transport.request("POST", f"/deployments/{info.id}/schedules", body=schedules)
         return info
@@ -242,19 +240,19 @@ class PrefectApi:
     async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]:
         """Those of these deployments that exist."""
         found: list[DeploymentInfo] = []
-        for page in _pages(ids):
+        for page in pages(ids):
             body = {"deployments": {"id": {"any_": page}}, "limit": PAGE}
             reply = await self._transport.request("POST", "/deployments/filter", body=body, sure=True)
-            found += self._read("deployments", reply.data, lambda data: parse_each(data, parse_deployment)[0])
+            found += self._reader.read("deployments", reply.data, lambda data: parse_each(data, parse_deployment)[0])
         return found
 
     async def find_deployment(self, flow_name: str, name: str) -> DeploymentInfo | None:
         """The deployment `flow_name/name`, None when there is none."""
-        if set(flow_name + name) & _NOT_IN_NAMES:
+        place = in_path(flow_name, name)
+        if place is None:
             return None
-        path = f"/deployments/name/{quote(flow_name, safe='')}/{quote(name, safe='')}"
-        reply = await self._transport.request("GET", path, values=_ABSENT)
-        return None if reply.status == 404 else self._read("a deployment", reply.data, parse_deployment)
+        reply = await self._transport.request("GET", f"/deployments/name/{place}", values=ABSENT)
+        return None if reply.status == 404 else self._reader.read("a deployment", reply.data, parse_deployment)
 
     async def pause_deployment(self, deployment_id: str) -> bool:
         """Stop its schedules, which deletes the runs scheduled ahead; False when it does not exist."""
@@ -269,26 +267,10 @@ class PrefectApi:
         return await self._on_deployment("DELETE", deployment_id, "")
 
     async def _on_deployment(self, method: str, deployment_id: str, action: str) -> bool:
-        if not _is_uuid(deployment_id):
+        if not is_uuid(deployment_id):
             return False
-        reply = await self._transport.request(method, f"/deployments/{deployment_id}{action}", values=_ABSENT)
+        reply = await self._transport.request(method, f"/deployments/{deployment_id}{action}", values=ABSENT)
         return reply.status != 404
-
-    # --- reading answers ------------------------------------------------------------------------------------
-
-    def _runs(self, reply: Reply) -> list[FlowRun]:
-        runs, bad = self._read("flow runs", reply.data, lambda data: parse_each(data, parse_flow_run))
-        if bad:
-            self.skipped = Skipped(count=self.skipped.count + len(bad), why=bad[-1])
-        return runs
-
-    def _read(self, what: str, data: Json, parse: Callable[[Json], T]) -> T:
-        try:
-            found = parse(data)
-        except (Unreadable, KeyError, TypeError) as error:
-            raise self._transport.misunderstood(what, str(error)) from None
-        self._transport.understood(what)
-        return found
 
 
 def _answer(data: Json, proposed: StateType, transition_id: str) -> Answer:
@@ -312,16 +294,3 @@ def _text(data: Json) -> str:
     if not isinstance(data, str):
         raise Unreadable("it is no text")
     return data
-
-
-def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
-    known = [each for each in ids if _is_uuid(each)]
-    for start in range(0, len(known), PAGE):
-        yield known[start : start + PAGE]
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        return False

@@ -41,9 +41,9 @@ def parse_state(data: Json) -> ApiState:
     details = details if isinstance(details, dict) else {}
     return ApiState(
         type=StateType(kind),
-        name=_text(data.get("name")) or kind.capitalize(),
-        message=_text(data.get("message")),
-        transition_id=_text(details.get("transition_id")),
+        name=optional_text(data.get("name")) or kind.capitalize(),
+        message=optional_text(data.get("message")),
+        transition_id=optional_text(details.get("transition_id")),
         scheduled_time=parse_time(details.get("scheduled_time")),
     )
 
@@ -52,13 +52,13 @@ def parse_flow_run(data: Json) -> FlowRun:
     """A flow run; raises Unreadable."""
     if not isinstance(data, dict):
         raise Unreadable("a flow run is not an object")
-    parameters = data.get("parameters")
+    parameters, job_variables = data.get("parameters"), data.get("job_variables")
     run_count = data.get("run_count")
     return FlowRun(
-        id=_needed(data, "id"),
-        name=_text(data.get("name")) or "",
-        flow_id=_needed(data, "flow_id"),
-        deployment_id=_text(data.get("deployment_id")),
+        id=needed_text(data, "id"),
+        name=optional_text(data.get("name")) or "",
+        flow_id=needed_text(data, "flow_id"),
+        deployment_id=optional_text(data.get("deployment_id")),
         state=parse_state(data.get("state")),
         next_scheduled_start_time=parse_time(data.get("next_scheduled_start_time")),
         expected_start_time=parse_time(data.get("expected_start_time")),
@@ -66,6 +66,7 @@ def parse_flow_run(data: Json) -> FlowRun:
         tags=_texts(data.get("tags")),
         auto_scheduled=data.get("auto_scheduled") is True,
         run_count=run_count if isinstance(run_count, int) else 0,
+        job_variables=job_variables if isinstance(job_variables, dict) else {},
     )
 
 
@@ -74,9 +75,9 @@ def parse_deployment(data: Json) -> DeploymentInfo:
     if not isinstance(data, dict):
         raise Unreadable("a deployment is not an object")
     return DeploymentInfo(
-        id=_needed(data, "id"),
-        name=_needed(data, "name"),
-        flow_id=_needed(data, "flow_id"),
+        id=needed_text(data, "id"),
+        name=needed_text(data, "name"),
+        flow_id=needed_text(data, "flow_id"),
         paused=data.get("paused") is True,
     )
 
@@ -99,17 +100,19 @@ def parse_id(data: Json) -> str:
     """The id of whatever object this is; raises Unreadable."""
     if not isinstance(data, dict):
         raise Unreadable("an object is missing")
-    return _needed(data, "id")
+    return needed_text(data, "id")
 
 
-def _needed(data: dict[str, Json], key: str) -> str:
+def needed_text(data: dict[str, Json], key: str) -> str:
+    """The text at this key; raises Unreadable when there is none."""
     value = data.get(key)
     if not isinstance(value, str) or not value:
         raise Unreadable(f"{key} is missing")
     return value
 
 
-def _text(value: Json) -> str | None:
+def optional_text(value: Json) -> str | None:
+    """A text, None in place of whatever else it is."""
     return value if isinstance(value, str) else None
 
 
