@@ -8,6 +8,8 @@ it denies credentials, and be taken for that.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
@@ -235,8 +237,10 @@ class PoolsApi:
 
     async def label_run(self, run_id: str, labels: Mapping[str, Json]) -> None:
         """Add labels to the run; 2.20 knows none, and is not asked: its 404 would read as a wrong URL."""
-        if labels and is_uuid(run_id) and (await self._server()).major >= 3:
-            await self._transport.request("PATCH", f"/flow_runs/{run_id}/labels", body=dict(labels), values=ABSENT)
+        # The server takes any JSON here, and then fails whenever a run with anything but a plain value is read.
+        plain = {name: _plain(value) for name, value in labels.items() if value is not None}
+        if plain and is_uuid(run_id) and (await self._server()).major >= 3:
+            await self._transport.request("PATCH", f"/flow_runs/{run_id}/labels", body=plain, values=ABSENT)
 
     # --- kinds of requests ----------------------------------------------------------------------------------
 
@@ -275,6 +279,12 @@ class PoolsApi:
 def _queue_place(pool: str, name: str) -> str | None:
     holder, queue = in_path(pool), in_path(name)
     return f"{holder}/queues/{queue}" if holder and queue else None
+
+
+def _plain(value: Json) -> str | int | float:
+    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return json.dumps(value)
 
 
 def _reserved(name: str, what: str) -> str | None:
