@@ -17,7 +17,7 @@ from runnerd.spawner.bounds import rlimits
 from runnerd.spawner.files import RESULT_FD, open_files
 from runnerd.spawner.processes import become_subreaper
 from runnerd.spawner.request import Launch
-from runnerd.spawner.why import why_no_directory, why_no_exec
+from runnerd.spawner.why import why_no_directory, why_no_exec, why_not_made
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run_child(launch: Launch, host: Host, go_fd: int, status_fd: int) -> NoRetur
         _set_up(launch, host)
         if not os.read(go_fd, 1):
             os._exit(0)  # the parent is gone, and our identity may not be on disk: nothing may run
-        _execute(launch)
+        _become_the_run(launch)
     except SetupFailed as failure:
         _tell(status_fd, failure)
     except BaseException as error:
@@ -83,6 +83,40 @@ def _set_up(launch: Launch, host: Host) -> None:
     os.umask(0o022 if launch.umask is None else launch.umask)
     if account is not None and host.root:
         become(account)
+
+
+def _become_the_run(launch: Launch) -> NoReturn:
+    """Only past the go-pipe: a child that gives up there leaves no directory in the way of the one that is next."""
+    if not launch.make_directory:
+        _enter_directory(launch)
+        _execute(launch)
+    _make_directory(launch)
+    try:
+        _enter_directory(launch)
+        _execute(launch)
+    finally:
+        _remove_directory(launch)  # we are still here, so nothing ran in it
+
+
+def _make_directory(launch: Launch) -> None:
+    """What is there already may be another's, and a trap."""
+    umask = os.umask(0)
+    try:
+        os.mkdir(launch.working_directory, 0o700)
+    except OSError as error:
+        raise SetupFailed("working-directory", why_not_made(launch, error), error.errno) from None
+    finally:
+        os.umask(umask)
+
+
+def _remove_directory(launch: Launch) -> None:
+    try:
+        os.rmdir(launch.working_directory)
+    except OSError:
+        return  # why the run failed is what matters; an empty directory is left
+
+
+def _enter_directory(launch: Launch) -> None:
     try:
         os.chdir(launch.working_directory)
     except OSError as error:

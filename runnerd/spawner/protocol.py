@@ -76,6 +76,8 @@ def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
         "argv": list(spec.argv),
         "environment": dict(spec.environment),
         "working_directory": spec.working_directory,
+        # A spawner that is too old for this one ignores it, and the run fails for want of its directory.
+        "make_directory": spec.make_directory,
         "output": spec.output,
         "result": spec.result,
         "user": spec.user,

@@ -151,6 +151,7 @@ class Launch:
         "group",
         "intents",
         "key",
+        "make_directory",
         "memory_max_bytes",
         "nice",
         "output",
@@ -173,6 +174,7 @@ class Launch:
         self.argv = _argv(spec.raw("argv"))
         self.environment = _environment(spec.raw("environment"))
         self.working_directory = spec.need_path("working_directory")
+        self.make_directory = spec.flag("make_directory")
         self.output = spec.need_path("output")
         self.result = spec.path("result")
         self.user = spec.text("user")

@@ -23,6 +23,18 @@ def why_no_directory(launch: Launch, error: OSError) -> str:
     return f"cannot start: working directory {directory}: {error.strerror}"
 
 
+def why_not_made(launch: Launch, error: OSError) -> str:
+    directory = launch.working_directory
+    parent = os.path.dirname(directory.rstrip("/"))
+    causes = {
+        errno.EEXIST: "something is there already, and it must be the run's own",
+        errno.ENOENT: f"{parent} does not exist",
+        errno.ENOTDIR: f"{parent} is not a directory",
+        errno.EACCES: f"permission denied for {_who(launch)} in {parent}",
+    }
+    return f"cannot make the working directory {directory}: {causes.get(error.errno or 0, error.strerror)}"
+
+
 def why_no_exec(launch: Launch, path: str, error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"cannot start: {_why_not_found(launch, path)}"

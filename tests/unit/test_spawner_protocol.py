@@ -39,6 +39,7 @@ SPECS = st.builds(
     argv=st.lists(TEXT.filter(bool), min_size=1, max_size=4).map(tuple),
     environment=st.dictionaries(TEXT.filter(lambda name: name and "=" not in name), TEXT, max_size=4),
     working_directory=PATH,
+    make_directory=st.booleans(),
     output=PATH,
     result=st.none() | PATH,
     user=st.none() | NAME,

@@ -32,8 +32,9 @@ LAYERS = {
     "pure": "alerts backoff codec directories errors examine journalfile launch limits machine metrics model paths"
     " pulse regular templates jobs words workpool",
     "edges": "config inotify inspection journal journald logs outputfile prefect_api spawner systemd",
-    "engine": "access claiming doctor drain embedded forwarding hooks inspector lateness launcher link poller"
-    " refresher registrar registry reloading reporting run supervisor tailing tools upkeep usage views warm workpools",
+    "engine": "access asking claiming doctor drain embedded forwarding hooks inspector lateness launcher link poller"
+    " refresher registrar registry reloading reporting run supervisor tailing tidying tools upkeep usage views"
+    " warm workpools",
     "control": "control",
     "top": "__main__ daemon daemonize demo host init service",
 }
