@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
+from fakes.fake_pools import FakePools
 from fakes.fake_prefect_rules import (
     ALLOWED_KEYS,
     MISSING,
@@ -67,6 +68,7 @@ class FakePrefect:
         self.asked: list[str] = []  # "METHOD /path" of each request
         self.troubles: list[Trouble] = []
         self.down = False
+        self.pools = FakePools(self)
         self.ahead = timedelta()  # how far its clock runs before the real one
         self._lock = threading.Lock()
 
@@ -177,7 +179,10 @@ class FakePrefect:
                 return self._set_state(run_id, body)
             case (_, "deployments", *rest):
                 return self._route_deployment(method, rest, body)
-        raise MISSING
+        answer = self.pools.route(method, path.strip("/").split("/"), body)
+        if answer is None:
+            raise MISSING
+        return answer
 
     def _route_deployment(self, method: str, rest: list[str], body: Json) -> tuple[int, Json]:
         match (method, *rest):
@@ -229,6 +234,9 @@ class FakePrefect:
         deployment_id = same[0]["id"] if same else str(uuid.uuid4())
         schedules = [self._schedule(each, deployment_id, keep=False) for each in body.get("schedules", [])]
         stored = {**(same[0] if same else {}), **body, "id": deployment_id, "schedules": schedules}
+        stored |= self.pools.place(body)
+        if self.major == 2:
+            stored.pop("job_variables", None)  # told as infra_overrides
         stored.setdefault("paused", False)
         self.deployments[deployment_id] = stored
         self._drop_scheduled(deployment_id)
@@ -326,6 +334,7 @@ class FakePrefect:
             "run_count": 0,
             "expected_start_time": at,
             "next_scheduled_start_time": at,
+            **self.pools.placing(deployment, more),
         }
         self.runs[run["id"]] = run
         self.states[run["id"]] = []

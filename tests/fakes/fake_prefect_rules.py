@@ -27,6 +27,16 @@ ALLOWED_KEYS: dict[str, dict[int, set[str]]] = {
     "set_state": {2: {"state", "force"}, 3: {"state", "force"}},
     "state": {2: _STATE | {"timestamp", "id"}, 3: _STATE},
 }
+_POOL = {"description", "is_paused", "concurrency_limit", "base_job_template"}
+_QUEUE = {"name", "description", "is_paused", "concurrency_limit", "priority", "filter"}
+_RUN_CHANGE = {"name", "flow_version", "parameters", "empirical_policy", "tags", "infrastructure_pid", "job_variables"}
+POOL_KEYS: dict[str, dict[int, set[str]]] = {
+    "pool": {2: _POOL | {"name", "type"}, 3: _POOL | {"name", "type", "storage_configuration"}},
+    "pool change": {2: _POOL, 3: _POOL | {"storage_configuration"}},
+    "queue": {2: _QUEUE, 3: _QUEUE},
+    "queue change": {2: _QUEUE | {"last_polled"}, 3: _QUEUE | {"last_polled"}},
+    "run change": {2: _RUN_CHANGE, 3: _RUN_CHANGE},
+}
 SCHEDULE_KEYS = {
     2: {"schedule", "active", "max_scheduled_runs", "max_active_runs", "catchup"},
     3: {"schedule", "active", "max_scheduled_runs", "parameters", "slug", "replaces"},
