@@ -113,6 +113,7 @@ class PoolSettings:
     run: RunSettings
     scratch: bool = True  # nobody said run.working_directory: each run gets a fresh one
     place: Place
+    problem: str | None = None  # why this is the last good version: what its file says now is wrong
 
 
 OnRemove = Literal["pause", "delete"]

@@ -7,7 +7,7 @@ reload ends with READY=1, also one that failed, because systemd waits for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from runnerd.alerts import Alert
@@ -15,7 +15,7 @@ from runnerd.config import HostDefaults, load
 from runnerd.errors import ConfigError
 from runnerd.journal import Journal
 from runnerd.logs import Log
-from runnerd.model import ApiSettings, Config, Json, Problem, Settings
+from runnerd.model import ApiSettings, Config, Json, Place, PoolSettings, Problem, Settings
 from runnerd.registrar import Changes, Registrar
 from runnerd.systemd import Systemd
 from runnerd.views import problem_document
@@ -93,14 +93,16 @@ class ConfigInForce:
             for problem in error.problems:
                 why, alert = "cannot reload; the old configuration stays", Alert.RELOAD_REFUSED
                 self._log.error(why, at=problem.place, what=problem.message, alert=alert)
-            return _document(Changes(), self.refused, ok=False)
+            return _document(Changes(), Changes(), self.refused, ok=False)
         self.refused = self._fixed_at_start(config)
         config = replace(config, settings=replace(config.settings, api=self._api_of(config)))
+        pools = _pool_changes(self.current.pools, config.pools)
         changes = self._put_in_force(config)
-        self._log.info("reloaded", added=len(changes.added), changed=len(changes.changed), removed=len(changes.removed))
+        of_pools = {f"pools_{word}": count for word, count in _counts(pools).items() if count}
+        self._log.info("reloaded", **_counts(changes), **of_pools)
         pending = await self._wait_until_registered()
         failed = self._registrar_problems()
-        return _document(changes, (*self.problems(), *failed, *pending), ok=not self.problems() and not failed)
+        return _document(changes, pools, (*self.problems(), *failed, *pending), ok=not self.problems() and not failed)
 
     def _fixed_at_start(self, config: Config) -> tuple[Problem, ...]:
         old, new = self.current.settings.api, config.settings.api
@@ -127,12 +129,37 @@ class ConfigInForce:
         return self._registrar.problems()
 
 
-def _document(changes: Changes, problems: tuple[Problem, ...], *, ok: bool) -> Json:
+def _pool_changes(old: Sequence[PoolSettings], new: Sequence[PoolSettings]) -> Changes:
+    """By name. A pool that stands elsewhere now, or whose file is broken now, is what it was."""
+    nowhere = Place("")
+    before, after = ({pool.name: replace(pool, place=nowhere, problem=None) for pool in pools} for pools in (old, new))
+    both = [name for name in after if name in before]
+    changed = tuple(name for name in both if before[name] != after[name])
+    return Changes(
+        added=tuple(name for name in after if name not in before),
+        changed=changed,
+        removed=tuple(name for name in before if name not in after),
+        unchanged=len(both) - len(changed),
+    )
+
+
+def _counts(changes: Changes) -> dict[str, int]:
+    return {"added": len(changes.added), "changed": len(changes.changed), "removed": len(changes.removed)}
+
+
+def _document(changes: Changes, pools: Changes, problems: tuple[Problem, ...], *, ok: bool) -> Json:
     return {
         "ok": ok,
+        **_names(changes),
+        "pools": _names(pools),
+        "problems": [problem_document(problem) for problem in problems],
+    }
+
+
+def _names(changes: Changes) -> Json:
+    return {
         "added": list(changes.added),
         "changed": list(changes.changed),
         "removed": list(changes.removed),
         "unchanged": changes.unchanged,
-        "problems": [problem_document(problem) for problem in problems],
     }

@@ -62,5 +62,6 @@ def _check(call: Call, path: str) -> int:
     if problems or config is None:
         call.console.remark(f"runnerctl: {count(len(problems), 'problem')} in {path}")
         return FAILED
-    call.console.line(f"{path} is good: {count(len(config.deployments), 'deployment')}")
+    pools = f", {count(len(config.pools), 'pool')}" if config.pools else ""
+    call.console.line(f"{path} is good: {count(len(config.deployments), 'deployment')}{pools}")
     return DONE

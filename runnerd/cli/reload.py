@@ -67,7 +67,7 @@ def _reload(call: Call) -> int:
         call.console.document(result)
         return DONE if result["ok"] else FAILED
     for word in ("added", "changed", "removed"):
-        for name in result[word]:
+        for name in [*result[word], *(f"pool {name}" for name in result.get("pools", {}).get(word, ()))]:
             call.console.line(f"{word:<8} {clean(name)}")
     call.console.line(f"{result['unchanged']} unchanged")
     for problem in result["problems"]:

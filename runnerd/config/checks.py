@@ -1,4 +1,4 @@
-"""Checks one deployment against this host: its files, directories, interpreter, user and group.
+"""Checks one run: section against this host: its files, directories, interpreter, user and group.
 
 Invariants: nothing is opened but environment files, which the daemon itself reads at each start; each path and name is
 looked up once. What the daemon may not see is no problem when another user runs the flow: that user may see it.
@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runnerd.config.envfile import parse_environment_file
+from runnerd.config.values import Flaws, Values
 from runnerd.errors import ConfigError
-from runnerd.model import RunSettings
+from runnerd.model import Place, RunSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with this host for a deployment; `key` is the field of RunSettings, or `entrypoint`."""
+    """What is wrong with this host for a flow; `key` is the field of RunSettings, or `entrypoint`."""
 
     key: str
     message: str
@@ -36,8 +37,14 @@ class HostChecks:
         self._groups: dict[str, bool] = {}
         self._environment_files: dict[str, str | None] = {}
 
-    def findings(self, run: RunSettings, entrypoint: str) -> Iterator[Finding]:
-        """What keeps a flow with these settings from starting here."""
+    def check(
+        self, run: RunSettings, values: Values, flaws: Flaws, *, otherwise: Place, entrypoint: str | None = None
+    ) -> None:
+        """Add what keeps a flow with these settings from starting here, `otherwise` where `values` do not say it."""
+        for finding in self._findings(run, entrypoint):
+            flaws.add(("run", finding.key), finding.message, values.places.get(finding.key) or otherwise)
+
+    def _findings(self, run: RunSettings, entrypoint: str | None) -> Iterator[Finding]:
         yield from self._identity(run)
         denied_matters = self._runs_as(run) == self._me
         if "/" in run.python:
@@ -45,7 +52,7 @@ class HostChecks:
         directory = self._directory(run.working_directory, denied_matters)
         if directory is not None:
             yield Finding("working_directory", f"run.working_directory {run.working_directory}: {directory}")
-        else:
+        elif entrypoint is not None:
             yield from self._code(run.working_directory, entrypoint, denied_matters)
         if run.environment_file is not None:
             wrong = self._environment_file(run.environment_file)

@@ -1,88 +1,74 @@
-"""Makes a Deployment of one item of a `deployments:` list, or says everything that is wrong with it."""
+"""Makes a Deployment of one entry of a `deployments:` list, or says everything that is wrong with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from runnerd.config.checks import HostChecks
+from runnerd.config.items import Key, Kind
 from runnerd.config.nodes import Map, plain
 from runnerd.config.prefectyaml import job_variables_run, pull_run, refuse_unsupported
-from runnerd.config.runsettings import read_run, run_settings
+from runnerd.config.runsettings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
-from runnerd.config.schema import SchemaCheck
-from runnerd.config.values import Flaws, Table, Values
+from runnerd.config.values import Flaws, Values
 from runnerd.config.words import Flaw
-from runnerd.model import Deployment, Json, Place, Problem
+from runnerd.model import Deployment, Json, Place
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One item of a list: the deployment when it is good; its name where it has one that can be read."""
+def _keys(deployment: Deployment) -> frozenset[Key]:
+    """Their name, with the code they are for or with the flow's name where stated."""
+    by_code = (deployment.name, deployment.entrypoint, deployment.run.working_directory)
+    by_flow = (deployment.name, deployment.flow_name, "") if deployment.flow_name else by_code
+    return frozenset((by_code, by_flow))
 
-    name: str | None
-    place: Place
-    deployment: Deployment | None
-    problems: tuple[Problem, ...]
+
+def _double(deployment: Deployment, earlier: Place) -> str:
+    flow = deployment.flow_name or deployment.entrypoint
+    return f"deployment {deployment.name!r} of {flow} stands here and at {earlier}; rename or remove one"
+
+
+DEPLOYMENTS = Kind("deployments", _keys, _double, Flaw.problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentReader:
-    """Reads deployments; `host_run` is what the host's own run: sections say, `base` the configuration directory."""
+    """Reads deployments of one file.
 
-    schema: SchemaCheck
+    `file_pull` is what the file's own `pull:` sets, `pull_flaws` what is wrong with it: both count for a deployment
+    without a `pull:` of its own.
+    """
+
     checks: HostChecks
     schedules: ScheduleReader
-    run_table: Table
-    host_run: Values
-    python: str
-    user: str | None
-    base: str
+    host: HostRun
+    file_pull: Values
+    pull_flaws: tuple[Flaw, ...]
 
-    def read(self, node: Json, place: Place, file_pull: Values, pull_flaws: tuple[Flaw, ...]) -> Item:
-        """`file_pull` is what the file's own `pull:` sets, `pull_flaws` what is wrong with it: both count for a
-        deployment without a `pull:` of its own."""
-        found = self.schema.deployment(node)
-        flaws = Flaws([flaw._replace(place=flaw.place or place) for flaw in found])
-        name = _name(node)
-        deployment = None
-        if isinstance(node, Map):
-            if node.get("pull") is None:
-                flaws.all.extend(pull_flaws)
-            deployment = self._build(node, place, file_pull, flaws)
-        problems = tuple(flaw.problem(name) for flaw in sorted(flaws.all, key=_by_place))
-        return Item(name, place, deployment if not problems else None, problems)
-
-    def _build(self, node: Map, place: Place, file_pull: Values, flaws: Flaws) -> Deployment | None:
+    def build(self, node: Map, flaws: Flaws) -> Deployment | None:
+        """The deployment that `node` asks for; None with what is wrong in `flaws`."""
+        if node.get("pull") is None:
+            flaws.all.extend(self.pull_flaws)
         refuse_unsupported(node, flaws)
         schedules = self.schedules.read(node, flaws)
-        values = self._run_values(node, file_pull, flaws)
+        values = self._run_values(node, flaws)
         if flaws.at("name") or flaws.at("entrypoint") or not {"name", "entrypoint"} <= node.keys():
             return None
-        run = run_settings(values, python=self.python, user=self.user, working_directory=self.base)
-        if not any(flaw.path[:1] in (("run",), ("work_pool",), ("pull",)) for flaw in flaws.all):
-            for finding in self.checks.findings(run, node["entrypoint"]):
-                at = values.places.get(finding.key) or node.value_place("entrypoint")
-                flaws.add(("run", finding.key), finding.message, at)
+        run = self.host.settings(values)
+        if not flaws.any_in("run", "work_pool", "pull"):
+            code = node["entrypoint"]
+            self.checks.check(run, values, flaws, otherwise=node.value_place("entrypoint"), entrypoint=code)
         if flaws.all:
             return None
         limit = _concurrency(node.get("concurrency_limit"))
-        return Deployment(run=run, place=place, schedules=schedules, **_plain_keys(node), **limit)
+        return Deployment(run=run, place=node.place(), schedules=schedules, **_plain_keys(node), **limit)
 
-    def _run_values(self, node: Map, file_pull: Values, flaws: Flaws) -> Values:
+    def _run_values(self, node: Map, flaws: Flaws) -> Values:
         """Later wins: the host's run:, the job variables, the pull steps, the deployment's own run:."""
-        own = read_run(node.get("run"), self.run_table, ("run",), flaws)
-        pull = pull_run(node, self.run_table, flaws) if node.get("pull") is not None else file_pull
-        variables = job_variables_run(node, self.run_table, flaws)
-        return own.over(pull.over(variables.over(self.host_run)))
-
-
-def _by_place(flaw: Flaw) -> tuple[int, int]:
-    return (flaw.place.line, flaw.place.column) if flaw.place else (0, 0)
-
-
-def _name(node: Json) -> str | None:
-    name = node.get("name") if isinstance(node, Map) else None
-    return name if isinstance(name, str) and name else None
+        table = self.host.table
+        own = read_run(node.get("run"), table, ("run",), flaws)
+        pull = pull_run(node, table, flaws) if node.get("pull") is not None else self.file_pull
+        variables = job_variables_run(node, table, flaws)
+        return own.over(pull.over(variables.over(self.host.said)))
 
 
 _KEYS = ("name", "entrypoint", "flow_name", "description", "version", "enforce_parameter_schema", "paused", "on_remove")

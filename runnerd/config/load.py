@@ -7,23 +7,26 @@ said stays in force. The last good Config is read, never changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runnerd.config.checks import HostChecks
-from runnerd.config.deployments import DeploymentReader
+from runnerd.config.deployments import DEPLOYMENTS, DeploymentReader
 from runnerd.config.files import DROP_INS, MAIN, Listing, list_drop_ins, read_text
-from runnerd.config.lastgood import FileItems, settle, without_doubles
+from runnerd.config.items import FileItems, Kind, T, read_item
+from runnerd.config.lastgood import settle, without_doubles
 from runnerd.config.nodes import List, Map
+from runnerd.config.pools import POOLS, PoolReader
 from runnerd.config.prefectyaml import pull_run
+from runnerd.config.runsettings import HostRun
 from runnerd.config.schedules import ScheduleReader
-from runnerd.config.schema import SchemaCheck
-from runnerd.config.settings import NO_POOLS, Sections, SettingsReader, api_url, host_settings, overlay
+from runnerd.config.schema import ITEMS, SchemaCheck
+from runnerd.config.settings import Sections, SettingsReader, api_url, host_settings, overlay
 from runnerd.config.values import Flaws, Values
 from runnerd.config.words import show
 from runnerd.config.yamlfile import parse
 from runnerd.errors import ConfigError
-from runnerd.model import EMBEDDED, Config, Json, Place, Problem
+from runnerd.model import EMBEDDED, Config, Deployment, InvalidDeployment, Json, Place, PoolSettings, Problem
 
 _UNSAID = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 
@@ -56,8 +59,7 @@ class _File:
         return [flaw.problem() for flaw in self.flaws.all]
 
     def broken_settings(self) -> bool:
-        ignorable = [flaw for flaw in self.flaws.all if flaw.path[:1] == ("deployments",) or flaw.message == NO_POOLS]
-        return len(ignorable) < len(self.flaws.all)
+        return any(not flaw.path or flaw.path[0] not in ITEMS for flaw in self.flaws.all)
 
     def hides_api_url(self) -> bool:
         """Whether it may well say a URL, in a part that is refused already."""
@@ -135,19 +137,26 @@ class _Load:
         return self._config([drop_in], sections, url, Listing())
 
     def _config(self, files: Sequence[_File], sections: Sections, url: str, listing: Listing) -> Config:
-        items = without_doubles([self._items(file, sections) for file in files])
+        host = self._host_run(sections)
+        deployments = without_doubles(DEPLOYMENTS, [self._deployments(file, host) for file in files])
+        pools = without_doubles(POOLS, [self._pools(file, host) for file in files])
         problems = list(listing.problems)
-        for file, found in zip(files, items, strict=True):
-            here = [*file.problems(), *(problem for item in found.items for problem in item.problems)]
+        for file, its_deployments, its_pools in zip(files, deployments, pools, strict=True):
+            here = [*file.problems(), *its_deployments.found(), *its_pools.found()]
             problems += sorted(here, key=_by_place)
         unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
-        deployments, invalid = settle(items, self._last_good, unseen)
+        last = self._last_good
+        deployments_in_force, invalid = settle(DEPLOYMENTS, deployments, last.deployments if last else (), unseen)
+        pools_in_force, _ = settle(POOLS, pools, last.pools if last else (), unseen)
         return Config(
             settings=host_settings(sections, hostname=self._defaults.hostname, api_url=url),
-            deployments=deployments,
+            deployments=deployments_in_force,
             problems=tuple(problems),
             files=tuple(file.path for file in files if not file.is_absent),
-            invalid=invalid,
+            invalid=tuple(
+                InvalidDeployment(name=item.name, place=item.place, problem=str(item.problems[0])) for item in invalid
+            ),
+            pools=pools_in_force,
             said={file.path: file.sections for file in files if not file.is_main},
         )
 
@@ -214,32 +223,36 @@ class _Load:
         except ValueError as error:
             return EMBEDDED, [Problem(message=f"the environment's PREFECT_API_URL: {error}")]
 
-    # --- deployments ---
+    # --- deployments and pools ---
 
-    def _items(self, file: _File, sections: Sections) -> FileItems:
-        node = file.node
-        if node is None or file.flaws.exactly_at("deployments"):
-            refused = [flaw.problem() for flaw in file.flaws.all if flaw.path in ((), ("deployments",))]
-            return FileItems(file.path, problem=next(iter(refused), None))
-        reader = self._reader(sections)
-        pull_flaws = Flaws([])
-        file_pull = pull_run(node, self._settings.run_table, pull_flaws) if not file.flaws.at("pull") else Values()
-        nodes = node.get("deployments") or ()
-        return FileItems(
-            file.path,
-            [
-                reader.read(item, _place(nodes, index, item), file_pull, tuple(pull_flaws.all))
-                for index, item in enumerate(nodes)
-            ],
+    def _deployments(self, file: _File, host: HostRun) -> FileItems[Deployment]:
+        flaws, pull = Flaws([]), Values()
+        if file.node is not None and not file.flaws.at("pull"):
+            pull = pull_run(file.node, host.table, flaws)
+        reader = DeploymentReader(
+            checks=self._checks, schedules=self._schedules, host=host, file_pull=pull, pull_flaws=tuple(flaws.all)
         )
+        return self._items(DEPLOYMENTS, file, reader.build)
 
-    def _reader(self, sections: Sections) -> DeploymentReader:
-        return DeploymentReader(
-            schema=self._schema,
-            checks=self._checks,
-            schedules=self._schedules,
-            run_table=self._settings.run_table,
-            host_run=sections.get("run", Values()),
+    def _pools(self, file: _File, host: HostRun) -> FileItems[PoolSettings]:
+        return self._items(POOLS, file, PoolReader(self._checks, host).build)
+
+    def _items(self, kind: Kind[T], file: _File, build: Callable[[Map, Flaws], T | None]) -> FileItems[T]:
+        section = kind.section
+        if file.node is None or file.flaws.exactly_at(section):
+            refused = [flaw.problem() for flaw in file.flaws.all if flaw.path in ((), (section,))]
+            return FileItems(file.path, problem=next(iter(refused), None))
+        nodes = file.node.get(section) or ()
+        items = [
+            read_item(kind, node, _place(nodes, index, node), self._schema.item(section, node), build)
+            for index, node in enumerate(nodes)
+        ]
+        return FileItems(file.path, items)
+
+    def _host_run(self, sections: Sections) -> HostRun:
+        return HostRun(
+            table=self._settings.run_table,
+            said=sections.get("run", Values()),
             python=self._defaults.python,
             user=self._defaults.flow_user,
             base=self._base,

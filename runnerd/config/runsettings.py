@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from runnerd.config.units import RLIMITS, parse_percent, parse_rlimit, parse_signal, parse_size
 from runnerd.config.values import (
@@ -62,12 +63,22 @@ def read_run(node: Json, table: Table, path: tuple[str | int, ...], flaws: Flaws
     return read_section(node, table, path, flaws)
 
 
-def run_settings(values: Values, *, python: str, user: str | None, working_directory: str) -> RunSettings:
-    """The settings that `values` say, with the host's own interpreter, user and directory where they say none."""
-    arguments = values.arguments()
-    rlimits = {name: arguments.pop(_RLIMIT + name) for name in RLIMITS if _RLIMIT + name in arguments}
-    defaults: dict[str, Json] = {"python": python, "user": user, "working_directory": working_directory}
-    return RunSettings(**{**defaults, **arguments}, rlimits=rlimits)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRun:
+    """What the host gives every run: `said` is its own run: sections, `base` the configuration directory."""
+
+    table: Table
+    said: Values
+    python: str
+    user: str | None
+    base: str
+
+    def settings(self, values: Values) -> RunSettings:
+        """The settings that `values` say, with the host's interpreter, user and directory where they say none."""
+        arguments = values.arguments()
+        rlimits = {name: arguments.pop(_RLIMIT + name) for name in RLIMITS if _RLIMIT + name in arguments}
+        defaults: dict[str, Json] = {"python": self.python, "user": self.user, "working_directory": self.base}
+        return RunSettings(**{**defaults, **arguments}, rlimits=rlimits)
 
 
 def _python(value: Json) -> str:

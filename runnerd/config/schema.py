@@ -17,6 +17,7 @@ from runnerd.config.nodes import Map
 from runnerd.config.words import Flaw, describe
 from runnerd.model import Json
 
+ITEMS = ("deployments", "pools")  # lists whose entries are checked one by one: a broken one concerns only itself
 _FILE = os.path.join(os.path.dirname(__file__), "schema.json")
 
 
@@ -36,20 +37,20 @@ class SchemaCheck:
         schema = json.loads(schema_text())
         definitions = schema.pop("definitions")
         top = _inlined(schema, definitions)
-        # Deployments are checked one by one, so that a broken one concerns only itself.
-        top["properties"]["deployments"].pop("items")
+        items = {section: top["properties"][section].pop("items") for section in ITEMS}
         types = Draft7Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
         parts = _Parts()
         validator = extend(Draft7Validator, {"properties": parts.properties, "items": parts.items}, type_checker=types)
         self._top = validator(top)
-        self._deployment = validator(_inlined(definitions["deployment"], definitions))
+        self._items = {section: validator(schema) for section, schema in items.items()}
 
     def file(self, node: Map) -> list[Flaw]:
-        """Everything wrong with a file apart from the insides of its deployments."""
+        """Everything wrong with a file apart from the insides of its deployments and pools."""
         return _flaws(self._top.iter_errors, node)
 
-    def deployment(self, node: Json) -> list[Flaw]:
-        return _flaws(self._deployment.iter_errors, node)
+    def item(self, section: str, node: Json) -> list[Flaw]:
+        """Everything wrong with one entry of `section`, which is one of ITEMS."""
+        return _flaws(self._items[section].iter_errors, node)
 
 
 class _Parts:
@@ -93,7 +94,7 @@ def _inlined(schema: Json, definitions: Json) -> Json:
         return schema
     if "$ref" in schema:
         return _inlined(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
-    for_editors = ("if", "then") if "if" in schema else ()
+    for_editors = ("uniqueItems", *(("if", "then") if "if" in schema else ()))  # checked elsewhere, in better words
     return {key: _inlined(value, definitions) for key, value in schema.items() if key not in for_editors}
 
 

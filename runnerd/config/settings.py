@@ -41,7 +41,6 @@ Sections = Mapping[str, Values]
 
 _CLOUD = re.compile(r"/api/accounts/[^/]+/workspaces/[^/]+")
 _LOOPBACK = re.compile(r"(?:(127(?:\.[0-9]{1,3}){3}|localhost)|\[(::1)\]):([0-9]{1,5})")
-NO_POOLS = "work pools are not served yet by this version; remove them, or serve them with Prefect's own worker"
 
 
 class SettingsReader:
@@ -78,8 +77,6 @@ class SettingsReader:
         found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
         if is_main:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
-        if node.get("pools") and not flaws.at("pools"):
-            flaws.add(("pools",), NO_POOLS, node.value_place("pools"))
         if found["api"].said.get("url", "") is None:
             found["api"] = found["api"].without("url")  # there is no host without one, so it cannot be taken away
         return {name: values for name, values in found.items() if values.said}

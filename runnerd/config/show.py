@@ -18,7 +18,7 @@ from runnerd.config.units import (
     format_signal,
     format_size,
 )
-from runnerd.model import FOREVER_S, Config, Deployment, Json, RunSettings, Schedule, Settings
+from runnerd.model import FOREVER_S, Config, Deployment, Json, PoolSettings, RunSettings, Schedule, Settings
 
 HIDDEN = "***"
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
@@ -28,6 +28,7 @@ def document(config: Config) -> Json:
     """The effective configuration; durations, sizes and percentages are written as a file would write them."""
     return {
         **_settings(config.settings),
+        "pools": [_pool(pool) for pool in config.pools],
         "deployments": [_deployment(deployment) for deployment in config.deployments],
         "invalid": [
             {"name": bad.name, "file": bad.place.file, "line": bad.place.line, "problem": bad.problem}
@@ -63,6 +64,24 @@ def _settings(settings: Settings) -> dict[str, Json]:
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _pool(pool: PoolSettings) -> dict[str, Json]:
+    return {
+        "name": pool.name,
+        "queues": list(pool.queues) or None,
+        "match": list(pool.match) or None,
+        "type": pool.type,
+        "create": pool.create,
+        "base_job_template": pool.base_job_template,
+        "limit": pool.limit,
+        "prefetch": format_duration(pool.prefetch_s),
+        "install_policy": pool.install_policy,
+        "run": {**_run(pool.run), **({"working_directory": None} if pool.scratch else {})},
+        "file": pool.place.file,
+        "line": pool.place.line,
+        "problem": pool.problem,
+    }
 
 
 def _deployment(deployment: Deployment) -> dict[str, Json]:

@@ -65,6 +65,10 @@ class Flaws:
         """Whether the schema refused the value at `path` or anything in it."""
         return path in self._prefixes
 
+    def any_in(self, *sections: str) -> bool:
+        """Whether anything was found wrong in one of these, by the schema or after it."""
+        return any(flaw.path[:1] == (section,) for flaw in self.all for section in sections)
+
     def exactly_at(self, *path: str | int) -> bool:
         return path in self._exact
 

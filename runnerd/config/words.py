@@ -117,6 +117,10 @@ def _empty(_error: Any, _shown: str) -> str:
     return "must not be empty"
 
 
+def _no_items(_error: Any, _shown: str) -> str:
+    return "must not be an empty list; name one, or remove the key"
+
+
 def _other(error: Any, _shown: str) -> str:
     return f"is not right: {error.message[:200]}"
 
@@ -129,6 +133,7 @@ _SENTENCES: dict[str, Callable[[Any, str], str]] = {
     "enum": _not_listed,
     "pattern": _mismatch,
     "minLength": _empty,
+    "minItems": _no_items,
 }
 
 

@@ -98,6 +98,7 @@ class FakeHost:
             "changed": ["nightly"],
             "removed": [],
             "unchanged": 3,
+            "pools": {"added": ["etl"], "changed": [], "removed": ["old"], "unchanged": 1},
             "problems": [],
         }
         self._outputs = outputs

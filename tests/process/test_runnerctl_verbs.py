@@ -208,7 +208,8 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "resume", "etl/nightly").out == f"nightly is resumed; next run {LATER}\n"
     assert "2 runs still here" in runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
     assert runnerctl(served, "undrain").out == "claiming again\n"
-    assert runnerctl(served, "reload").out == "added    fresh\nchanged  nightly\n3 unchanged\n"
+    told = "added    fresh\nadded    pool etl\nchanged  nightly\nremoved  pool old\n3 unchanged\n"
+    assert runnerctl(served, "reload").out == told
     assert served.host.asked == [
         ("execute", RUN_A),
         ("pause", "d-1"),
@@ -241,6 +242,9 @@ def test_config_schema_and_check_need_no_daemon(tmp_path: Path) -> None:
     (tmp_path / "runnerd.yaml").write_text("api: {url: 'http://127.0.0.1:4200/api'}\n")
     good = runnerctl(None, "config", "check", str(tmp_path))
     assert (good.status, good.out) == (0, f"{tmp_path} is good: 0 deployments\n")
+    (tmp_path / "conf.d" / "10-x.yaml").write_text("pools: [{name: a}, {name: b}]\n")
+    good = runnerctl(None, "config", "check", str(tmp_path))
+    assert (good.status, good.out) == (0, f"{tmp_path} is good: 0 deployments, 2 pools\n")
     (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\n")
     bad = runnerctl(None, "config", "check", str(tmp_path))
     assert bad.status == 1

@@ -49,6 +49,18 @@ deployment = (
     )
     | anything
 )
+pool = (
+    st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(known_keys(SCHEMA["properties"]["pools"]["items"]), anything),
+            "name": st.just("p") | anything,
+            "queues": st.lists(st.just("q") | anything, max_size=3) | anything,
+            "run": run,
+        },
+    )
+    | anything
+)
 sections = {
     key: some(known_keys(schema), anything) for key, schema in SCHEMA["properties"].items() if "properties" in schema
 }
@@ -61,6 +73,7 @@ file = (
             "run": run,
             "pull": pull,
             "deployments": st.lists(deployment, max_size=3),
+            "pools": st.lists(pool, max_size=3),
         },
     )
     | anything
@@ -102,6 +115,7 @@ deployments:
     schedules: [{cron: "0 2 * * *", timezone: Europe/Berlin}]
     run: {umask: "0027", environment: &env {A: 1}}
   - {name: b, entrypoint: 'm:f', run: {environment: {<<: *env, B: 2}}}
+pools: [{name: p, queues: [a, b]}, {name: q, match: c}]
 """
     at %= len(text)
     load_anyhow(MAIN.encode(), text[:at] + typed + text[at + 1 :])

@@ -291,19 +291,6 @@ def test_the_other_way_to_log_in_can_be_taken_away(etc: ConfigDir) -> None:
     assert (api.key_file, api.auth_string_file) == (None, "/s")
 
 
-def test_pools_are_told_of_once_and_the_rest_works(etc: ConfigDir) -> None:
-    etc.write("runnerd.yaml", MAIN + "pools: [{name: p, queues: [high]}, {match: dev-, type: process}]\n")
-    etc.write("conf.d/a.yaml", A)
-    config = etc.load()
-    assert names(config) == ["a"]
-    assert etc.words(config.problems) == [
-        (
-            "runnerd.yaml:2:8: work pools are not served yet by this version; remove them, or serve them with"
-            " Prefect's own worker"
-        )
-    ]
-
-
 # --- doubles --------------------------------------------------------------------------------------------------
 
 

@@ -298,11 +298,6 @@ SETTINGS = [
         "1:16: http.listen: '127.0.0.1:99999' is not a loopback address and port; write 127.0.0.1:9464",
     ),
     (
-        "pools: [{name: x}]",
-        ("1:8: work pools are not served yet by this version; remove them, or serve them with Prefect's own worker"),
-    ),
-    ("pools: [{nam: x}]", "1:10: unknown key 'nam' in a pool; did you mean 'name'?"),
-    (
         "api: {url: 'http://h:4200'}",
         "1:12: api.url: 'http://h:4200' is not Prefect's API; it ends in /api: http://h:4200/api",
     ),
@@ -550,10 +545,7 @@ def test_a_wrong_setting_in_a_drop_in_costs_itself_only(etc: ConfigDir, text: st
     assert config.settings.api.url == "http://127.0.0.1:4200/api"
 
 
-FATAL = [row for row in SETTINGS if not row[0].startswith("pools: [{name")]  # pools are told of, the rest works
-
-
-@pytest.mark.parametrize(("text", "words"), FATAL, ids=[text for text, _ in FATAL])
+@pytest.mark.parametrize(("text", "words"), SETTINGS, ids=[text for text, _ in SETTINGS])
 def test_a_wrong_setting_in_runnerd_yaml_is_fatal(tmp_path: Path, text: str, words: str) -> None:
     etc = ConfigDir(tmp_path / "etc", main=None)
     etc.write("runnerd.yaml", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +12,7 @@ import yaml
 from config_kit import ConfigDir
 
 from runnerd.config import document, schema_text
+from runnerd.config.pools import pool_table
 from runnerd.config.runsettings import run_table
 from runnerd.config.settings import SettingsReader
 from runnerd.config.units import format_duration, format_signal, format_size
@@ -20,6 +22,8 @@ from runnerd.model import (
     LateSettings,
     LimitSettings,
     OutputSettings,
+    Place,
+    PoolSettings,
     RunSettings,
     StopSettings,
 )
@@ -27,6 +31,7 @@ from runnerd.model import (
 SCHEMA = json.loads(schema_text())
 TOP = SCHEMA["properties"]
 RUN = SCHEMA["definitions"]["run"]["properties"]
+POOL = TOP["pools"]["items"]["properties"]
 
 
 def test_it_is_a_json_schema() -> None:
@@ -50,6 +55,7 @@ def test_every_key_says_what_it_is_for() -> None:
 
 def test_it_knows_exactly_the_keys_the_code_reads() -> None:
     assert set(RUN) == set(run_table("/"))
+    assert set(POOL) == {*pool_table("/"), "run"}
     tables = SettingsReader("/").tables
     assert {name: set(TOP[name]["properties"]) for name in tables} == {
         name: set(table) for name, table in tables.items()
@@ -83,6 +89,12 @@ def test_its_defaults_are_the_codes() -> None:
         format_signal(run.stop_signal),
         format_duration(run.stop_timeout_s),
     )
+    pool = PoolSettings(name="", run=run, place=Place(""))
+    assert {key: its["default"] for key, its in POOL.items() if "default" in its} == {
+        "create": pool.create,
+        "prefetch": format_duration(pool.prefetch_s),
+        "install_policy": pool.install_policy,
+    }
     assert (RUN["output_max"]["default"], RUN["start"]["default"]) == (format_size(run.output_max_bytes), run.start)
 
 
@@ -96,7 +108,11 @@ run: {python: /usr/bin/python3, limit_nofile: 10:50}
 journal: {keep: 30d}
 output: {journal: never}
 http: {listen: "127.0.0.1:9464"}
-pools: []
+pools:
+  - {name: all}
+  - {name: some, queues: [high, default], match: null, type: process, create: false, limit: 4, prefetch: 5s}
+  - {name: dev, match: dev-, queues: null, run: {working_directory: /, environment: {A: 1}, limit: 2}}
+  - {name: devs, match: [dev-, test-], type: docker, install_policy: never}
 x-anchors: {any: thing}
 deployments:
   - name: nightly
@@ -121,6 +137,12 @@ def test_an_editor_finds_nothing_wrong_with_what_is_right(etc_with_everything: C
 @pytest.fixture
 def etc_with_everything(tmp_path: Path) -> ConfigDir:
     return ConfigDir(tmp_path / "etc", main=RIGHT)
+
+
+def test_an_editor_sees_that_a_pool_has_queues_or_a_match() -> None:
+    check = jsonschema.Draft7Validator(SCHEMA)
+    assert not check.is_valid({"pools": [{"name": "a", "queues": ["x"], "match": "y"}]})
+    assert not check.is_valid({"pools": [{"name": "a", "queues": ["x", "x"]}]})
 
 
 @pytest.mark.parametrize("schedule", [{"cron": "x", "interval": 5}, {"active": True}])
@@ -152,10 +174,15 @@ def test_what_is_shown_reads_back_to_the_same(etc_with_everything: ConfigDir, tm
     main = {key: value for key, value in shown.items() if key not in ("deployments", "invalid", "files", "problems")}
     items = [{k: v for k, v in item.items() if k not in ("file", "line", "problem")} for item in shown["deployments"]]
     main["api"]["headers"] = {"A": "b"}
+    main["pools"] = [{k: v for k, v in item.items() if k not in ("file", "line", "problem")} for item in shown["pools"]]
     again = ConfigDir(tmp_path / "again", main=None)
     again.write("runnerd.yaml", yaml.safe_dump({**main, "deployments": items}))
     found = again.load()
     assert found.settings == config.settings
+    # Where no working directory is said, it is the configuration's, and not used.
+    assert [replace(pool, run=replace(pool.run, working_directory=""), place=Place("")) for pool in found.pools] == [
+        replace(pool, run=replace(pool.run, working_directory=""), place=Place("")) for pool in config.pools
+    ]
     assert [(d.name, d.schedules, d.run, d.concurrency_limit) for d in found.deployments] == [
         (d.name, d.schedules, d.run, d.concurrency_limit) for d in config.deployments
     ]
@@ -167,11 +194,13 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     environment = ", ".join(f"{name}: hush" for name in names)
     run = f"{{environment: {{{environment}, A: b}}}}"
     etc.write("conf.d/a.yaml", f"deployments: [{{name: a, entrypoint: 'm:f', run: {run}}}]")
+    etc.write("conf.d/b.yaml", f"pools: [{{name: a, run: {run}}}]")
     shown = document(etc.load())
     assert "hush" not in json.dumps(shown)
     assert shown["api"]["headers"] == {"X-Auth": "***"}
     assert shown["api"]["key_file"] == "/k"
-    assert shown["deployments"][0]["run"]["environment"] == {**dict.fromkeys(names, "***"), "A": "b"}
+    for shown_as in ("deployments", "pools"):
+        assert shown[shown_as][0]["run"]["environment"] == {**dict.fromkeys(names, "***"), "A": "b"}
 
 
 def test_what_is_wrong_is_shown_too(tmp_path: Path) -> None:

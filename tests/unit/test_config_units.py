@@ -252,7 +252,7 @@ CHECK = SchemaCheck()
 
 
 def accepts(key: str, text: str) -> bool:
-    return not CHECK.deployment({"name": "a", "entrypoint": "a:b", "run": {key: text}})
+    return not CHECK.item("deployments", {"name": "a", "entrypoint": "a:b", "run": {key: text}})
 
 
 def parses(parser: object, text: str) -> bool:

@@ -27,7 +27,7 @@ OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 # Where runnerd.yaml(5) has the keys of each part of the schema.
 HEADINGS = {
     "": "THE HOST",
-    "pools": "A work pool",
+    "pools": "A pool",
     "deployments": "A deployment",
     "schedule": "A schedule",
     "run": "The section run",

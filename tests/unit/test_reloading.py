@@ -19,6 +19,7 @@ from runnerd.systemd import Systemd
 
 ONE = "deployments: [{name: one, entrypoint: 'flows/etl.py:nightly'}]\n"
 TWO = "deployments: [{name: two, entrypoint: 'flows/etl.py:nightly'}]\n"
+POOLS = "pools: [{name: p, limit: 1}, {name: q}]\n"
 BAD = "deployments: [{name: one, entrypint: x}]\n"
 MAIN = "api: {url: http://127.0.0.1:4200/api}\n"
 
@@ -76,7 +77,8 @@ def test_nothing_changed(tmp_path: Path) -> None:
     async def go() -> None:
         async with reloads(tmp_path) as at:
             document = await at.reload()
-            wanted = {"ok": True, "added": [], "changed": [], "removed": [], "unchanged": 1, "problems": []}
+            none: Json = {"added": [], "changed": [], "removed": []}
+            wanted = {"ok": True, **none, "unchanged": 1, "pools": {**none, "unchanged": 0}, "problems": []}
             assert document == wanted
 
     jumploop.run(go())
@@ -92,6 +94,29 @@ def test_added_changed_and_removed(tmp_path: Path) -> None:
             (at.files.etc / "conf.d" / "20.yaml").unlink()
             assert (await at.reload())["removed"] == ["etl/two"]
             assert at.names() == ["one"]
+
+    jumploop.run(go())
+
+
+def test_what_changed_about_pools_is_told_by_their_names(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with reloads(tmp_path) as at:
+
+            async def told(text: str, name: str = "conf.d/20.yaml") -> tuple[list[str], list[str], list[str], int]:
+                at.files.write(name, text)
+                document = await at.reload()
+                assert [document[word] for word in ("added", "changed", "removed", "unchanged")] == [[], [], [], 1]
+                pools = document["pools"]
+                return pools["added"], pools["changed"], pools["removed"], pools["unchanged"]
+
+            assert await told(POOLS) == (["p", "q"], [], [], 0)
+            assert await told(POOLS.replace("1", "2")) == ([], ["p"], [], 1)
+            assert await told("# further down\n" + POOLS.replace("1", "2")) == ([], [], [], 2)
+            assert await told(POOLS.replace("limit: 1", "limt: 3")) == ([], [], [], 2)  # its last good version
+            assert [(pool.name, pool.limit) for pool in at.config.current.pools] == [("q", None), ("p", 2)]
+            assert await told(POOLS.replace("1", "2"), "conf.d/15.yaml") == ([], [], [], 2)
+            assert await told("") == ([], [], [], 2)
+            assert await told("pools: [{name: q, run: {nice: 1}}]\n", "conf.d/15.yaml") == ([], ["q"], ["p"], 0)
 
     jumploop.run(go())
 
