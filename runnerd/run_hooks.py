@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from typing import Any
 
 
@@ -27,7 +28,9 @@ def main() -> int:
     if name == "on_crashed" and work["of_child"] and engine_runs_crashed_hooks():
         say("the flow's own process reported the crash, and ran its hooks")
         return 0
-    flow = load(os.environ["PREFECT__FLOW_ENTRYPOINT"])
+    sys.path.insert(0, os.getcwd())
+    entrypoint = os.environ.get("PREFECT__FLOW_ENTRYPOINT")
+    flow = load(entrypoint) if entrypoint else asyncio.run(load_deployed())
     hooks = hooks_of(flow, name)
     if not hooks:
         say(f"the flow has no {name} hooks")
@@ -48,11 +51,31 @@ def engine_runs_crashed_hooks() -> bool:
 
 
 def load(entrypoint: str) -> Any:
-    sys.path.insert(0, os.getcwd())
     load_flow = importlib.import_module("prefect.flows").load_flow_from_entrypoint
-    # Without this Prefect answers for a file that does not import with a guess from its syntax tree.
-    no_guess = "use_placeholder_flow" in inspect.signature(load_flow).parameters
-    return load_flow(entrypoint, **({"use_placeholder_flow": False} if no_guess else {}))
+    return load_flow(entrypoint, **no_guess(load_flow))
+
+
+async def load_deployed() -> Any:
+    """The flow of a work pool's run: its deployment knows where from, and its pull steps bring it here."""
+    load_flow = getattr(importlib.import_module("prefect.flows"), "load_flow_from_flow_run", None)
+    if load_flow is None:  # 2.x
+        load_flow = importlib.import_module("prefect.deployments").load_flow_from_flow_run
+    flow_run = await read_flow_run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 2.20 warns that it will move, and uses it itself
+        loading = load_flow(flow_run=flow_run, **no_guess(load_flow))
+    return await loading
+
+
+def no_guess(load_flow: Any) -> Any:
+    """Without this Prefect answers for a file that does not import with a guess from its syntax tree."""
+    known = "use_placeholder_flow" in inspect.signature(load_flow).parameters
+    return {"use_placeholder_flow": False} if known else {}
+
+
+async def read_flow_run() -> Any:
+    async with importlib.import_module("prefect.client.orchestration").get_client() as client:
+        return await client.read_flow_run(os.environ["PREFECT__FLOW_RUN_ID"])
 
 
 def hooks_of(flow: Any, name: str) -> list[Any]:
@@ -64,8 +87,7 @@ def hooks_of(flow: Any, name: str) -> list[Any]:
 
 
 async def run_all(hooks: list[Any], flow: Any, name: str) -> int:
-    async with importlib.import_module("prefect.client.orchestration").get_client() as client:
-        flow_run = await client.read_flow_run(os.environ["PREFECT__FLOW_RUN_ID"])
+    flow_run = await read_flow_run()
     logger = importlib.import_module("prefect.logging.loggers").flow_run_logger(flow_run, flow)
     failed = 0
     for hook in hooks:
