@@ -16,7 +16,7 @@ from runnerd.alerts import Alert
 from runnerd.errors import JournalError
 from runnerd.inspector import KEY_PREFIX
 from runnerd.journal import Journal
-from runnerd.launch import HOOKS_PREFIX
+from runnerd.launch import HOOKS_PREFIX, TIDY_PREFIX
 from runnerd.link import SpawnerLink
 from runnerd.logs import Log
 from runnerd.machine import Phase, RunRecord
@@ -44,8 +44,8 @@ async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, 
             continue
         if seen.key.startswith(KEY_PREFIX):
             await _clear(seen, link)
-        elif seen.key.startswith(HOOKS_PREFIX):
-            await _leave_hooks(seen, ours, link)
+        elif seen.key.startswith((HOOKS_PREFIX, TIDY_PREFIX)):
+            await _leave_afterwork(seen, ours, link)
         elif _is_flow_run(seen.key):
             await _adopt_stranger(seen, journal, link, supervisor)
     supervisor.adopted.set()
@@ -61,9 +61,10 @@ async def _clear(seen: Record, link: SpawnerLink) -> None:
         await link.stop(seen.key, seen.attempt, reason="evict", timeout_s=0.0)
 
 
-async def _leave_hooks(seen: Record, ours: set[str], link: SpawnerLink) -> None:
-    """Those of a run of ours are its business; others may end what they do, and are forgotten at a later start."""
-    if seen.key.removeprefix(HOOKS_PREFIX) not in ours and seen.phase == "exited":
+async def _leave_afterwork(seen: Record, ours: set[str], link: SpawnerLink) -> None:
+    """What follows a run of ours is its business; others may end what they do, and are forgotten at a later start."""
+    run_id = seen.key.removeprefix(HOOKS_PREFIX).removeprefix(TIDY_PREFIX)
+    if run_id not in ours and seen.phase == "exited":
         await link.forget(seen.key, seen.attempt)
 
 

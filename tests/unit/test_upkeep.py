@@ -23,6 +23,7 @@ from runnerd.backoff import Backoff
 from runnerd.errors import JournalError
 from runnerd.inspector import KEY_PREFIX
 from runnerd.journal import Journal
+from runnerd.launch import HOOKS_PREFIX, TIDY_PREFIX
 from runnerd.machine import Phase
 from runnerd.model import JournalSettings, LaunchSpec, StateType
 from runnerd.refresher import INTERVAL_S, Refresher
@@ -113,6 +114,26 @@ def test_inspections_that_nobody_waits_for_are_cleared(tmp_path: Path) -> None:
             assert spawner.live() == []
             assert [(stop.key, stop.timeout_s) for stop in spawner.stops] == [(KEY_PREFIX + "new", 0.0)]
             assert engine.supervisor.records() == []
+
+    jumploop.run(go())
+
+
+@pytest.mark.parametrize("prefix", [HOOKS_PREFIX, TIDY_PREFIX])
+def test_what_follows_a_run_is_forgotten_once_it_has_ended(tmp_path: Path, prefix: str) -> None:
+    """Where the run is still ours it has yet to hear how that went."""
+
+    async def go() -> None:
+        async with fake_engine(tmp_path) as (engine, spawner):
+            ours = await start(engine)
+            ended, under_way, of_ours = (prefix + key for key in (str(uuid.uuid4()), str(uuid.uuid4()), ours))
+            for key in (ended, under_way, of_ours):
+                await engine.link.spawn(spec(key))
+            spawner.exit(ended)
+            spawner.exit(of_ours)
+            await asyncio.sleep(0)
+            await adopted(engine)
+            assert {key for key, _ in spawner.records} == {ours, under_way, of_ours}
+            assert spawner.live() == [ours, under_way]
 
     jumploop.run(go())
 
