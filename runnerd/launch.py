@@ -92,12 +92,27 @@ def launch_spec(
         "RUNNERD_RUN_ID": record.id,
         "RUNNERD_DEPLOYMENT": deployment.name,
     }
+    argv = (run.python, "-m", "prefect.engine")
+    directory = run.working_directory
+    return run_spec(record, run, argv=argv, environment=environment, working_directory=directory, output=output)
+
+
+def run_spec(
+    record: RunRecord,
+    run: RunSettings,
+    *,
+    argv: tuple[str, ...],
+    environment: Mapping[str, str],
+    working_directory: str,
+    output: str,
+) -> LaunchSpec:
+    """The process of a run, bounded as its settings say."""
     return LaunchSpec(
         key=record.id,
         attempt=record.attempt,
-        argv=(run.python, "-m", "prefect.engine"),
+        argv=argv,
         environment=environment,
-        working_directory=run.working_directory,
+        working_directory=working_directory,
         output=output,
         user=run.user,
         group=run.group,
