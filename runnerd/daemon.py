@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from runnerd.access import access_of, credentials_of
+from runnerd.asking import Ask
 from runnerd.backoff import Backoff
 from runnerd.config import HostDefaults
 from runnerd.control.server import ControlServer
@@ -42,6 +43,7 @@ from runnerd.spawner.protocol import Record
 from runnerd.supervisor import Supervisor
 from runnerd.systemd import Systemd, listen_fds
 from runnerd.tools import Tools
+from runnerd.workpools.desk import PoolDesk
 
 
 def _now() -> datetime:
@@ -192,6 +194,8 @@ class Daemon:
         return Doctor(patient=patient, log=self._log)
 
     def _build_control(self, doctor: Doctor) -> None:
+        ask = Ask(backoff=self._backoff)
+        named = lambda: {pool.name for pool in self.config.current.pools}  # noqa: E731
         host = DaemonHost(
             url=self._url,
             api=self.api,
@@ -208,7 +212,8 @@ class Daemon:
             reload=self.config.reload,
             problems=self._problems,
             doctor=doctor.examine,
-            backoff=self._backoff,
+            ask=ask,
+            pools=PoolDesk(api=self.api, ask=ask, now=self._now, served=named),
             started_at=self._now(),
         )
         sockets = [socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())]

@@ -1,24 +1,23 @@
 """The daemon as the control API sees it: documents from memory, and the changes people may ask for.
 
-Invariant: everything that only reads answers without waiting for the API.
+Invariant: everything that only reads answers without waiting for the API; `pools` alone asks it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from runnerd import __version__
-from runnerd.backoff import Backoff
+from runnerd.asking import Ask, Refused
 from runnerd.config import document
-from runnerd.control.host import Peer, Refused
+from runnerd.control.host import Peer
 from runnerd.drain import Drain
-from runnerd.errors import ApiAway, ApiDenied, ApiRejected, JournalError
+from runnerd.errors import JournalError
 from runnerd.journal import Journal
 from runnerd.link import SpawnerLink
 from runnerd.machine import Intent, RunRecord, intend
@@ -42,10 +41,8 @@ from runnerd.views import (
     run_document,
     time_text,
 )
+from runnerd.workpools.desk import PoolDesk
 
-T = TypeVar("T")
-_TRIES = 4
-_PATIENCE_S = 2.0
 _UNREGISTERED = Refused(status=409, detail="the API does not have this deployment yet; `runnerctl status` says why")
 HISTORY = 1000  # runs that `runnerctl runs --all` shows at most
 
@@ -78,12 +75,15 @@ class DaemonHost:
         link: SpawnerLink,
         drain: Drain,
         pulse: Pulse,
+        served: Callable[[Sequence[RunRecord]], Json],
+        open_pools: Callable[[], Collection[str]],
         feed: Feed,
         config: Callable[[], Config],
         reload: Callable[[], Coroutine[Any, Any, Json]],
         problems: Callable[[], list[Problem]],
         doctor: Callable[[], Coroutine[Any, Any, Json]],
-        backoff: Callable[[], Backoff],
+        ask: Ask,
+        pools: PoolDesk,
         started_at: datetime,
     ) -> None:
         self._url = url
@@ -96,12 +96,15 @@ class DaemonHost:
         self._link = link
         self._drain = drain
         self._pulse = pulse
+        self._served = served
+        self._open_pools = open_pools
         self._feed = feed
         self._config = config
         self._reload = reload
         self._problems = problems
         self.doctor = doctor
-        self._backoff = backoff
+        self._ask = ask
+        self.pools = pools
         self._started_at = started_at
 
     # --- the host -------------------------------------------------------------------------------------------------
@@ -121,6 +124,7 @@ class DaemonHost:
             "limits": limits,
             "runs": self.runs(history=False),
             "deployments": self.deployments(),
+            "pools": self._served(records),
             "problems": [problem_document(problem) for problem in self._problems()],
         }
 
@@ -262,13 +266,16 @@ class DaemonHost:
         return self._offered(made)
 
     async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        found = await self._ask(lambda: self._api.read_run(flow_run_id))
+        found = await self._ask(lambda: self._api.pools.placed_run(flow_run_id))
         if isinstance(found, Refused):
             return found
         if found is None:
             return Refused(status=404, detail=f"the API has no flow run {flow_run_id}")
-        if self._registry.by_id(found.deployment_id) is None:
-            return Refused(status=409, detail="its deployment is not configured on this host; add it to conf.d")
+        if self._registry.by_id(found.deployment_id) is not None:
+            found = replace(found, pool=None, queue=None)
+        elif found.pool is None or found.pool not in self._open_pools():
+            detail = "neither its deployment nor its work pool is configured on this host; add one to conf.d"
+            return Refused(status=409, detail=detail)
         if not self._supervisor.claim_now(found):
             why = self._supervisor.journal_problem or "it is under way here already"
             return Refused(status=409, detail=why)
@@ -300,23 +307,6 @@ class DaemonHost:
         self._registry.put(replace(entry, paused=paused))
         self._refresher.wake()
         return self._documents([replace(entry, paused=paused)])[0]
-
-    async def _ask(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
-        """Ask the API on behalf of somebody who waits: a busy server is asked again, an absent one is not."""
-        backoff = self._backoff()
-        for last in (False,) * _TRIES + (True,):
-            try:
-                return await request()
-            except ApiAway as error:
-                if last or not error.answered:
-                    detail = f"{error}; try again when `runnerctl status` shows the API as ok"
-                    return Refused(status=503, detail=detail)
-                await asyncio.sleep(min(_PATIENCE_S, backoff.next_s(error)))
-            except ApiDenied as error:
-                return Refused(status=503, detail=str(error))
-            except ApiRejected as error:
-                return Refused(status=422, detail=str(error))
-        raise AssertionError("the last try returns")
 
 
 def _check(name: str, ok: bool, detail: str) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from fakes.fake_spawner import FakeSpawner
 from nouns_kit import NOON, URL, Json
 from registrar_kit import FakeInspector
 
+from runnerd.asking import Ask
 from runnerd.backoff import Backoff
 from runnerd.control.host import Host, Peer
 from runnerd.host import DaemonHost, Feed
 from runnerd.model import Config, Place, Problem
 from runnerd.refresher import Refresher
 from runnerd.registrar import Registrar
+from runnerd.workpools.desk import PoolDesk
 
 PEER = Peer(uid=0, gid=0, pid=1)
 _IS_A_HOST: type[Host] = DaemonHost
@@ -67,6 +69,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             made.reloads += 1
             return {"ok": True}
 
+        ask = Ask(backoff=backoff)
         host = DaemonHost(
             url=URL,
             api=engine.api,
@@ -85,7 +88,8 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             reload=reload,
             problems=lambda: [Problem(message="mend me", place=Place("f", 1, 2))],
             doctor=examine,
-            backoff=backoff,
+            ask=ask,
+            pools=PoolDesk(api=engine.api, ask=ask, now=engine.now, served=frozenset),
             started_at=NOON,
         )
         made = Daemon(host, engine, spawner, feed)

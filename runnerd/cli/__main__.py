@@ -33,6 +33,8 @@ VERBS = {
     "deployments": ("deployments", "what is registered"),
     "pause": ("pause", "stop a deployment's schedules"),
     "resume": ("pause", "resume a deployment's schedules"),
+    "pool": ("pool", "look at work pools, and change them"),
+    "queue": ("queue", "look at work queues, and change them"),
     "drain": ("drain", "stop claiming on this host"),
     "undrain": ("drain", "claim again"),
     "reload": ("reload", "read the configuration again"),
@@ -105,24 +107,40 @@ def _parser(argv: Sequence[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"runnerctl {__version__}")
     # prog: else argparse formats a usage line to learn it, which loads shutil and every compression there is.
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
-    chosen = _verb(argv)
+    chosen, rest = _chosen(argv, VERBS)
     for verb in (chosen,) if chosen else VERBS:
-        module, words = VERBS[verb]
+        name, words = VERBS[verb]
         its = verbs.add_parser(verb, help=words, description=words, parents=[common])
         if chosen:
-            importlib.import_module(f"runnerd.cli.{module}").arguments(its)
+            module = importlib.import_module(f"runnerd.cli.{name}")
+            module.arguments(its)
+            if commands := getattr(module, "COMMANDS", None):
+                _add_commands(its, commands, rest, common)
     return parser
 
 
-def _verb(argv: Sequence[str]) -> str | None:
-    """The verb, when nothing but what every verb takes comes before it."""
+def _add_commands(parser: Parser, commands: Mapping[str, Any], words: Sequence[str], common: Parser) -> None:
+    """The commands of a verb that has some; likewise the asked one, or all of them."""
+    chosen, rest = _chosen(words, commands)
+    adding = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=parser.prog)
+    for command in (chosen,) if chosen else commands:
+        about, arguments = commands[command]
+        arguments(adding.add_parser(command, help=about, description=about, parents=[common]))
+    if not chosen and not rest:
+        parser.print_help(sys.stderr)
+        parser.exit(call.USAGE)
+
+
+def _chosen(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[str | None, Sequence[str]]:
+    """The word of `known` that nothing but what every verb takes comes before, and what follows it; else what comes
+    in its place."""
     words = iter(argv)
     for word in words:
         if word == "--socket":
             next(words, None)
         elif word != "--json" and not word.startswith("--socket="):
-            return word if word in VERBS else None
-    return None
+            return (word, list(words)) if word in known else (None, [word, *words])
+    return None, ()
 
 
 def _exit_status(error: RunnerdError) -> int:

@@ -133,9 +133,13 @@ class Changes:
         return json_reply(self._host.undrain(peer=self._asked(request, "undrain")))
 
     def _asked(self, request: Request, verb: str, **about: object) -> Peer:
-        """Log who asks for what, and return who. Raises Problem 403 when the kernel does not say."""
-        peer = request.peer
-        if peer is None:
-            raise Problem(403, "runnerd only takes changes over its Unix socket")
-        self._log.info("control", verb=verb, uid=peer.uid, gid=peer.gid, pid=peer.pid, **about)
-        return peer
+        return asked(self._log, request, verb, **about)
+
+
+def asked(log: Log, request: Request, verb: str, **about: object) -> Peer:
+    """Log who asks for what, and return who. Raises Problem 403 when the kernel does not say."""
+    peer = request.peer
+    if peer is None:
+        raise Problem(403, "runnerd only takes changes over its Unix socket")
+    log.info("control", verb=verb, uid=peer.uid, gid=peer.gid, pid=peer.pid, **about)
+    return peer

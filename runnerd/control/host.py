@@ -14,15 +14,25 @@ Documents (keys may be added, these stay; times are RFC 3339 in UTC, sizes bytes
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state` is ok, warning, error or unknown;
               `remedy` may be null; `ok` is false where one of them is an error.
-  reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "problems": [..]}
+  pool        POOL_FIELDS. `served`: this host's configuration names it. Of one pool also `base_job_template`, `queues`
+              (queue each) and `workers` (name, status, last_heartbeat_at each). Of one just asked for also `created`:
+              false where it was there and was updated.
+  queue       QUEUE_FIELDS. `default`: the one of its pool that runs come to without a queue. `filter`: null, or what
+              a queue of the old kind takes.
+  preview     `runs`: OFFER_FIELDS each, in the order of delivery, `late` where it was due before now. `paused`: the
+              names of pools and pool/queues that deliver nothing. `whole`: false where there may be more.
+  worker type type, package, description; of one type also `base_job_template`.
+  reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
+              [..]}. The names of deployments; `pools` says the same four of pools.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
+from runnerd.asking import Refused as Refused
 from runnerd.model import Json
 
 STATUS_FIELDS: Final = frozenset(
@@ -33,6 +43,13 @@ RUN_FIELDS: Final = frozenset(
     " api_state api_state_name exit memory_bytes cpu_seconds".split()
 )
 DEPLOYMENT_FIELDS: Final = frozenset("id name flow file line state problem next_run_at running limit".split())
+POOL_FIELDS: Final = frozenset("id name type description paused concurrency_limit status served".split())
+QUEUE_FIELDS: Final = frozenset(
+    "id name pool default description paused concurrency_limit priority status last_polled_at filter".split()
+)
+OFFER_FIELDS: Final = frozenset(
+    "id name pool queue deployment deployment_id tags due_at late api_state api_state_name".split()
+)
 PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())
 
 
@@ -45,19 +62,47 @@ class Peer:
     gid: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """The host will not or cannot: `detail` says why and what to do.
+class Pools(Protocol):
+    """The API's work pools and queues; every method waits for the API. A pool of None: every pool.
 
-    `status` is 403 not permitted, 404 gone, 409 not now, 422 the request is wrong, 503 the API does not answer.
+    `changes` are keys of the document; a concurrency limit of None is none. What a change or a deletion returns is the
+    document afterwards, or the last one.
     """
 
-    status: Literal[403, 404, 409, 422, 503]
-    detail: str
+    async def pools(self) -> Json | Refused: ...
+    async def pool(self, name: str) -> Json | Refused: ...
+    async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused: ...
+    async def create_pool(
+        self,
+        name: str,
+        *,
+        type: str | None,
+        base_job_template: Json | None,
+        description: str | None,
+        paused: bool,
+        concurrency_limit: int | None,
+        update: bool,
+    ) -> Json | Refused:
+        """Without a type: process; without a template: its type's. `update`: one that is there becomes like this."""
+
+    async def change_pool(self, name: str, changes: Mapping[str, Json]) -> Json | Refused: ...
+    async def delete_pool(self, name: str) -> Json | Refused: ...
+    async def queues(self, pool: str | None) -> Json | Refused: ...
+    async def queue(self, pool: str, name: str) -> Json | Refused: ...
+    async def create_queue(
+        self, pool: str, name: str, *, description: str | None, concurrency_limit: int | None, priority: int | None
+    ) -> Json | Refused: ...
+    async def change_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> Json | Refused: ...
+    async def delete_queue(self, pool: str, name: str) -> Json | Refused: ...
+    async def worker_types(self) -> Json | Refused: ...
+    async def worker_type(self, name: str) -> Json | Refused: ...
 
 
 class Host(Protocol):
     """A running daemon, as the control API sees it."""
+
+    @property
+    def pools(self) -> Pools: ...
 
     def status(self) -> Json: ...
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from runnerd.control.changes import Changes
 from runnerd.control.host import Host
 from runnerd.control.listener import Listener, Log
+from runnerd.control.pools import PoolRoutes
 from runnerd.control.reads import Reads
 from runnerd.control.router import Router
 from runnerd.errors import ControlError
@@ -42,7 +43,8 @@ class ControlServer:
         mode: int = 0o660,
         group: str | None = None,
     ) -> None:
-        router = Router([*Reads(host=host).routes(), *Changes(host=host, log=log).routes()])
+        pools = PoolRoutes(host=host, log=log)
+        router = Router([*Reads(host=host).routes(), *Changes(host=host, log=log).routes(), *pools.routes()])
         self._listener = Listener(router=router, log=log)
         self._path = socket_path
         self._sockets = tuple(sockets)

@@ -1,5 +1,7 @@
 """A daemon in memory: everything the control API asks for, and runs that go through their phases when told to.
 
+Its work pools are those of a FakePrefect, asked by the real PoolDesk.
+
 `serving` puts it behind the real ControlServer on a real socket, in a thread of its own, so that tests may start the
 real runnerctl as a process. All that touches the host goes through `Serving.call`, in that thread's loop.
 """
@@ -11,11 +13,18 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fakes.fake_prefect import FakePrefect
+from nouns_kit import fake_api
+
+from runnerd.asking import Ask
+from runnerd.backoff import Backoff
 from runnerd.control.host import Host, Peer, Refused
 from runnerd.control.server import ControlServer
+from runnerd.workpools.desk import PoolDesk
 
 Json = Any
 T = TypeVar("T")
@@ -101,6 +110,14 @@ class FakeHost:
             "pools": {"added": ["etl"], "changed": [], "removed": ["old"], "unchanged": 1},
             "problems": [],
         }
+        self.prefect = FakePrefect(major=3)
+        self.served_pools = {"etl"}
+        self.pools = PoolDesk(
+            api=fake_api(self.prefect),
+            ask=Ask(backoff=lambda: Backoff(first_s=0.01)),
+            now=lambda: datetime.now(UTC),
+            served=lambda: self.served_pools,
+        )
         self._outputs = outputs
         self._runs: dict[str, Json] = {}
         self._deployments: dict[str, Json] = {}

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,21 @@ def test_every_default_of_the_configuration_is_in_its_manual() -> None:
                 assert f"Default: {default}." in text[HEADINGS[part], key], f"{part}.{key}"
 
 
+def module_of(verb: str) -> Any:
+    return importlib.import_module(f"runnerd.cli.{VERBS[verb][0]}")
+
+
 def options_of(verb: str) -> set[str]:
-    parser = ArgumentParser(prog=f"runnerctl {verb}")
-    importlib.import_module(f"runnerd.cli.{VERBS[verb][0]}").arguments(parser)
+    return options_in(module_of(verb).arguments)
+
+
+def options_in(arguments: Callable[[ArgumentParser], None]) -> set[str]:
+    parser = ArgumentParser(prog="runnerctl", usage="")
+    arguments(parser)
     return set(OPTION.findall(parser.format_help())) - {"-h"}
+
+
+COMMANDS = [(verb, command) for verb in VERBS for command in getattr(module_of(verb), "COMMANDS", ())]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -107,6 +118,23 @@ def test_every_verb_of_runnerctl_is_in_its_manual_and_completed(verb: str) -> No
     assert not missing
     assert verb in complete("runnerctl", "")
     assert {*options_of(verb), "--json", "--socket"} <= complete("runnerctl", verb, "-")
+
+
+@pytest.mark.parametrize(("verb", "command"), COMMANDS)
+def test_every_command_of_a_verb_is_in_its_manual_and_completed(verb: str, command: str) -> None:
+    heading = {"pool": "WORK POOLS", "queue": "WORK QUEUES"}[verb]
+    page = (MAN / "runnerctl.1").read_text()
+    section = page.partition(f".Sh {heading}\n")[2].partition("\n.Sh ")[0]
+    assert re.search(rf"\bCm {command}(?![\w-])", section)
+    options = options_in(module_of(verb).COMMANDS[command][1]) - {"--help"}
+    assert not {option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", plain(section))}
+    assert command in complete("runnerctl", verb, "")
+    assert complete("runnerctl", verb, command, "-") == {*options, "--json", "--socket", "--help"}
+
+
+def test_no_command_is_completed_that_its_verb_has_not() -> None:
+    for verb in {verb for verb, _ in COMMANDS}:
+        assert complete("runnerctl", verb, "") == {command for its, command in COMMANDS if its == verb}
 
 
 def test_no_verb_is_completed_that_runnerctl_has_not() -> None:
@@ -154,6 +182,8 @@ ANSWERS = {
         {"id": None, "name": "nightly", "flow": "etl", "state": "ready"},
         {"id": None, "name": "two words", "flow": 'a "quoted" flow', "state": "ready"},
     ],
+    "pools": [{"id": "1", "name": "etl", "type": "process"}, {"id": "2", "name": "g p u", "type": "docker"}],
+    "queues": [{"id": "3", "name": "urgent", "pool": "etl"}],
 }
 
 
@@ -178,7 +208,9 @@ def stand_in(directory: Path, script: str) -> str:
 def running(tmp_path: Path) -> str:
     for verb, answer in ANSWERS.items():
         (tmp_path / verb).write_text(json.dumps(answer, indent=2, ensure_ascii=False))
-    return stand_in(tmp_path, f'case "$*" in runs*) cat {tmp_path}/runs ;; dep*) cat {tmp_path}/deployments ;; esac')
+    cases = {"runs*": "runs", "dep*": "deployments", "pool ls*": "pools", "queue ls --pool etl *": "queues"}
+    script = " ".join(f'"{case[:-1]}"*) cat {tmp_path}/{name} ;;' for case, name in cases.items())
+    return stand_in(tmp_path, f'case "$*" in {script} esac')
 
 
 def test_names_come_from_the_daemon_and_nothing_in_them_is_run(running: str, tmp_path: Path) -> None:
@@ -197,6 +229,15 @@ def test_deployments_are_completed_by_name_then_by_flow_and_name(running: str) -
     assert complete("runnerctl", "run", r"two\ ", path=running) == {r"two\ words"}
     assert complete("runnerctl", "runs", "--deployment", "ni", path=running) == {"nightly"}
     assert complete("runnerctl", "pause", "etl/", path=running) == {"etl/nightly"}
+
+
+def test_pools_and_queues_are_completed_by_name(running: str) -> None:
+    assert complete("runnerctl", "pool", "inspect", "", path=running) == {"etl", r"g\ p\ u"}
+    assert complete("runnerctl", "queue", "ls", "--pool", "e", path=running) == {"etl"}
+    assert complete("runnerctl", "queue", "pause", "--pool", "etl", "", path=running) == {"urgent"}
+    assert complete("runnerctl", "queue", "pause", "", path=running) == set()  # of default-agent-pool
+    for words in (("pool", "create", ""), ("pool", "pause", "etl", ""), ("queue", "create", "")):
+        assert complete("runnerctl", *words, path=running) == set()
 
 
 def test_the_socket_that_was_named_is_asked(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Asking the API on behalf of somebody who waits: a busy server is asked again, an absent one is not.
+
+Invariant: what goes wrong is a `Refused`, in words for whoever asked, and never an ApiError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from runnerd.backoff import Backoff
+from runnerd.errors import ApiAway, ApiDenied, ApiRejected
+
+T = TypeVar("T")
+_TRIES = 4
+_PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The host will not or cannot: `detail` says why and what to do.
+
+    `status` is 403 not permitted, 404 gone, 409 not now, 422 the request is wrong, 503 the API does not answer.
+    """
+
+    status: Literal[403, 404, 409, 422, 503]
+    detail: str
+
+
+class Ask:
+    """`request` may be called several times: it has to be safe to repeat."""
+
+    def __init__(self, *, backoff: Callable[[], Backoff]) -> None:
+        self._backoff = backoff
+
+    async def __call__(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
+        backoff = self._backoff()
+        for last in (False,) * _TRIES + (True,):
+            try:
+                return await request()
+            except ApiAway as error:
+                if last or not error.answered:
+                    detail = f"{error}; try again when `runnerctl status` shows the API as ok"
+                    return Refused(status=503, detail=detail)
+                await asyncio.sleep(min(_PATIENCE_S, backoff.next_s(error)))
+            except ApiDenied as error:
+                return Refused(status=503, detail=str(error))
+            except ApiRejected as error:
+                return Refused(status=422, detail=str(error))
+        raise AssertionError("the last try returns")
