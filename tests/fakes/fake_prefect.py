@@ -1,6 +1,6 @@
 """A Prefect server in memory, 2.20 or 3.x: as much of it as runnerd talks to, and as strict with bodies.
 
-tests/server/test_contract.py holds it to what the real servers do. Two ways in: `transport()` for an
+tests/server/test_contract*.py hold it to what the real servers do. Two ways in: `transport()` for an
 httpx.AsyncClient, and `serve()` on a real loopback port for whole daemons. Troubles are put in with `trouble`.
 """
 
@@ -311,7 +311,8 @@ class FakePrefect:
         enforced = deployment.get("enforce_parameter_schema", self.major == 3)
         if enforced:
             self._check_parameters(deployment.get("parameter_openapi_schema") or {}, parameters)
-        return 201, self._new_run(deployment, {**body, "parameters": parameters}, None)
+        due = ((body.get("state") or {}).get("state_details") or {}).get("scheduled_time")
+        return 201, self._new_run(deployment, {**body, "parameters": parameters}, due and _moment(due))
 
     def _check_parameters(self, schema: Json, parameters: Json) -> None:
         import jsonschema

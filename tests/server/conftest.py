@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from contract_kit import Server
+from fakes.fake_prefect import FakePrefect
 from prefect_servers import PrefectServer, running_server
 
 TEST_LIMIT_S = 600.0  # the first test of a session pays for the start of its server
@@ -40,3 +42,20 @@ def prefect(request: pytest.FixtureRequest) -> PrefectServer:
     """Each server in turn."""
     server: PrefectServer = request.getfixturevalue(request.param)
     return server
+
+
+@pytest.fixture(
+    params=[
+        "fake2",
+        "fake3",
+        pytest.param("prefect2", marks=pytest.mark.server),
+        pytest.param("prefect3", marks=pytest.mark.server),
+    ]
+)
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each of them in turn, and the fakes that stand for them."""
+    if request.param.startswith("fake"):
+        major = int(request.param[-1])
+        return Server(url="http://fake.test/api", major=major, fake=FakePrefect(major=major))
+    real = request.getfixturevalue(request.param)
+    return Server(url=real.url, major=real.major)
