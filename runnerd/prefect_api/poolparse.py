@@ -23,7 +23,7 @@ def parse_pool(data: Json) -> WorkPool:
         description=optional_text(data.get("description")),
         is_paused=data.get("is_paused") is True,
         concurrency_limit=_whole(data.get("concurrency_limit")),
-        base_job_template=mapping(data.get("base_job_template")),
+        base_job_template=_mapping(data.get("base_job_template")),
         status=optional_text(data.get("status")),
         default_queue_id=optional_text(data.get("default_queue_id")),
     )
@@ -69,6 +69,13 @@ def pool_run_parser(pool: str, queues: Mapping[str, str]) -> Callable[[Json], Fl
     return parse
 
 
+def parse_placed_run(data: Json) -> FlowRun:
+    """A flow run with the pool and the queue it is in; raises Unreadable."""
+    data = _object(data, "a flow run")
+    pool, queue = optional_text(data.get("work_pool_name")), optional_text(data.get("work_queue_name"))
+    return replace(parse_flow_run(data), pool=pool, queue=queue)
+
+
 def _with_state(run: dict[str, Json]) -> dict[str, Json]:
     """Both majors leave the state of an offered run out, and tell its type and its name beside it."""
     if run.get("state") is not None:
@@ -81,7 +88,7 @@ def parse_pool_deployment(data: Json) -> PoolDeployment:
     """A deployment as launching its runs needs it; raises Unreadable."""
     data = _object(data, "a deployment")
     # 2.20 takes both names in a request and answers with the first; 3.x knows the second.
-    overrides = {**mapping(data.get("infra_overrides")), **mapping(data.get("job_variables"))}
+    overrides = {**_mapping(data.get("infra_overrides")), **_mapping(data.get("job_variables"))}
     return PoolDeployment(
         id=needed_text(data, "id"),
         name=needed_text(data, "name"),
@@ -119,8 +126,8 @@ def parse_worker_types(data: Json) -> dict[str, WorkerType]:
     """Types of workers by their names, of a listing by package; those without a template are left out."""
     found: dict[str, WorkerType] = {}
     for package, types in _object(data, "the listing of worker types").items():
-        for name, told in mapping(types).items():
-            template = mapping(told).get("default_base_job_configuration")
+        for name, told in _mapping(types).items():
+            template = _mapping(told).get("default_base_job_configuration")
             if isinstance(template, dict) and name not in found:
                 description = optional_text(told.get("description"))
                 found[name] = WorkerType(type=name, package=package, template=template, description=description)
@@ -133,7 +140,7 @@ def _object(data: Json, what: str) -> dict[str, Json]:
     return data
 
 
-def mapping(value: Json) -> dict[str, Json]:
+def _mapping(value: Json) -> dict[str, Json]:
     """An object, or an empty one in place of whatever else it is."""
     return value if isinstance(value, dict) else {}
 

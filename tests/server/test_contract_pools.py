@@ -462,8 +462,12 @@ def test_a_legacy_queue_picks_runs_by_tags_out_of_every_pool(server: Server) -> 
         (found,) = await at.pools.tagged_runs(queue.id, before=datetime.now(UTC), limit=1000)
         assert (found.id, found.state.type, found.pool, found.queue) == (run, StateType.SCHEDULED, None, None)
         assert await picked(limit=0) == []
-        # Its pool does not offer them, which is why it is asked by its id.
+        # Its pool does not offer them, which is why it is asked by its id; what is put into it is offered only there.
         assert await at.pools.runs(AGENT_POOL, queues={queue.id: name}, before=datetime.now(UTC)) == []
+        inside = await at.run(await at.deploy(name, work_pool_name=None))
+        offered = await at.pools.runs(AGENT_POOL, queues={queue.id: name}, before=datetime.now(UTC))
+        assert [each.id for each in offered] == [inside]
+        assert await picked() == [run]
 
         assert await at.pools.update_queue(AGENT_POOL, name, {"is_paused": True})
         assert await picked() == []
