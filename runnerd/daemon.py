@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from runnerd.access import access_of, credentials_of
 from runnerd.asking import Ask
 from runnerd.backoff import Backoff
+from runnerd.cancelling import Cancelling
 from runnerd.config import HostDefaults
 from runnerd.control.server import ControlServer
 from runnerd.directories import runs_dir, work_dir
 from runnerd.doctor import Doctor, Patient
 from runnerd.drain import Drain
 from runnerd.embedded import EmbeddedServer, embedded_url
-from runnerd.errors import SpawnerError
 from runnerd.forwarding import Forwarder
 from runnerd.host import DaemonHost, Feed
 from runnerd.inspector import Inspector
@@ -28,7 +28,7 @@ from runnerd.launcher import FlowLauncher
 from runnerd.link import SpawnerLink
 from runnerd.logs import ApiNews, Log
 from runnerd.machine import Hook, Phase, RunRecord
-from runnerd.model import EMBEDDED, ApiCondition, ApiHealth, Config, Problem
+from runnerd.model import EMBEDDED, ApiCondition, ApiHealth, Config
 from runnerd.paths import Paths
 from runnerd.poller import Poller
 from runnerd.prefect_api.client import PrefectApi
@@ -38,12 +38,14 @@ from runnerd.registrar import Registrar
 from runnerd.registry import Registry
 from runnerd.reloading import ConfigInForce
 from runnerd.service import Options, Parts, Service
-from runnerd.spawner.client import SpawnerClient, start_spawner
-from runnerd.spawner.protocol import Record
+from runnerd.spawnerat import SpawnerAt
+from runnerd.summary import Summary
 from runnerd.supervisor import Supervisor
 from runnerd.systemd import Systemd, listen_fds
 from runnerd.tools import Tools
 from runnerd.workpools.desk import PoolDesk
+from runnerd.workpools.launching import Launchers
+from runnerd.workpools.parts import build_pools
 
 
 def _now() -> datetime:
@@ -108,19 +110,39 @@ class Daemon:
             on_health=self._note_health,
         )
         self.registry = Registry()
-        self.link = SpawnerLink(connect=self._spawner_client, start=self._start_spawner, log=self._log)
+        spawner = SpawnerAt(self._paths)
+        self.link = SpawnerLink(connect=spawner.client, start=spawner.start, log=self._log)
+        access = access_of(self._url, lambda: settings().api, credentials)
         launcher = FlowLauncher(
-            registry=self.registry,
-            access=access_of(self._url, lambda: settings().api, credentials),
-            output_dir=runs_dir(self._paths),
-            environ=self._environ,
+            registry=self.registry, access=access, output_dir=runs_dir(self._paths), environ=self._environ
         )
+        self.pools = build_pools(
+            api=self.api,
+            link=self.link,
+            launcher=launcher,
+            access=access,
+            paths=self._paths,
+            worker=lambda: settings().name,
+            draining=lambda: self.drain.draining is not None,
+            found=lambda: self.poller.kick(),
+            now=self._now,
+            backoff=self._backoff,
+            pulse=self._pulse,
+            log=self._log,
+        )
+        self._build_engine(launcher)
+        self._build_registration(launcher)
+        self._build_summary()
+        self._build_control(self._doctor(launcher))
+
+    def _build_engine(self, launcher: FlowLauncher) -> None:
+        settings, pools = self.config.settings, self.pools
         self.feed = Feed()
         tools = Tools(
             api=self.api,
             link=self.link,
             journal=self._journal,
-            launcher=launcher,
+            launcher=Launchers(own=launcher, pools=pools.launcher),
             log=self._log,
             now=self._now,
             backoff=self._backoff,
@@ -131,7 +153,7 @@ class Daemon:
         self.supervisor = Supervisor(
             tools=tools,
             registry=self.registry,
-            caps=lambda: self.registry.caps(settings().limits),
+            caps=lambda: self.registry.caps(settings().limits, pools=pools.table.caps()),
             start_rate=lambda: settings().limits.start_rate_per_s,
             clock=time.monotonic,
             freed=lambda: self.poller.freed(),
@@ -144,6 +166,7 @@ class Daemon:
             api=self.api,
             supervisor=self.supervisor,
             registry=self.registry,
+            pools=pools.offers,
             settings=settings,
             log=self._log,
             pulse=self._pulse,
@@ -151,9 +174,24 @@ class Daemon:
             backoff=self._backoff,
             new_id=lambda: str(uuid.uuid4()),
         )
-        self._build_registration(launcher)
+        self.cancelling = Cancelling(
+            api=self.api, supervisor=self.supervisor, settings=settings, pulse=self._pulse, backoff=self._backoff
+        )
         self.drain = Drain(supervisor=self.supervisor, now=self._now)
-        self._build_control(self._doctor(launcher))
+
+    def _build_summary(self) -> None:
+        self.summary = Summary(
+            config=self.config,
+            registrar=self.registrar,
+            pools=self.pools.keeper,
+            poller=self.poller,
+            supervisor=self.supervisor,
+            drain=self.drain,
+            link=self.link,
+            journal=self._journal,
+            health=lambda: self.api.health,
+            embedded=lambda: self._embedded.problem if self._embedded else None,
+        )
 
     def _build_registration(self, launcher: FlowLauncher) -> None:
         self.inspector = Inspector(
@@ -173,7 +211,7 @@ class Daemon:
         self.refresher = Refresher(
             api=self.api, registry=self.registry, registrar=self.registrar, pulse=self._pulse, now=_now
         )
-        self.config.use(self.registrar)
+        self.config.use(self.registrar, pools=self.pools.table)
 
     def _doctor(self, launcher: FlowLauncher) -> Doctor:
         patient = Patient(
@@ -195,7 +233,6 @@ class Daemon:
 
     def _build_control(self, doctor: Doctor) -> None:
         ask = Ask(backoff=self._backoff)
-        named = lambda: {pool.name for pool in self.config.current.pools}  # noqa: E731
         host = DaemonHost(
             url=self._url,
             api=self.api,
@@ -207,13 +244,15 @@ class Daemon:
             link=self.link,
             drain=self.drain,
             pulse=self._pulse,
+            served=self.pools.keeper.documents,
+            open_pools=lambda: {served.name for served in self.pools.offers.open()},
             feed=self.feed,
             config=lambda: self.config.current,
             reload=self.config.reload,
-            problems=self._problems,
+            problems=self.summary.problems,
             doctor=doctor.examine,
             ask=ask,
-            pools=PoolDesk(api=self.api, ask=ask, now=self._now, served=named),
+            pools=PoolDesk(api=self.api, ask=ask, now=self._now, served=self.pools.table.names),
             started_at=self._now(),
         )
         sockets = [socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())]
@@ -239,6 +278,7 @@ class Daemon:
         """Serve until somebody asks to stop. Raises ControlError or SpawnerError when it cannot begin."""
         parts = Parts(
             api=self.api,
+            cancelling=self.cancelling,
             changed=self._changed,
             config=self.config,
             control=self.control,
@@ -249,12 +289,13 @@ class Daemon:
             link=self.link,
             log=self._log,
             poller=self.poller,
+            pools=self.pools,
             pulse=self._pulse,
             refresher=self.refresher,
             registrar=self.registrar,
             supervisor=self.supervisor,
             systemd=self._systemd,
-            status_text=self._status_text,
+            status_text=self.summary.line,
             ready={"config": self._paths.config, "api": self._url, "socket": self._paths.control_socket},
         )
         return await Service(parts=parts, options=self._options).run()
@@ -274,6 +315,7 @@ class Daemon:
         self.supervisor.note_change()
         self.feed.tell(record)
         self._forwarder.note(record)
+        self.pools.notes.note(record)
         self._changed.set()
         if record.phase is Phase.STARTING:
             self.refresher.wake()  # its deployment's next start is another one now
@@ -286,43 +328,3 @@ class Daemon:
     def _note_registered(self) -> None:
         self.poller.kick()
         self.refresher.wake()
-
-    def _problems(self) -> list[Problem]:
-        """Everything an administrator has to mend."""
-        found = [*self.config.problems(), *self.registrar.problems()]
-        words = [
-            self.link.problem,
-            self._journal.problem,
-            self._journal.notice,
-            self.poller.unsupported,
-            self._embedded.problem if self._embedded else None,
-        ]
-        return [*found, *(Problem(message=text) for text in words if text)]
-
-    def _status_text(self) -> str:
-        health, runs = self.api.health, len(self.supervisor.records())
-        api = "API ok" if health.condition is ApiCondition.OK else f"API {health.condition}: {health.detail}"
-        draining = "; draining" if self.drain.draining else ""
-        problems = len(self._problems())
-        these = "1 problem" if problems == 1 else f"{problems} problems"
-        return f"{runs} running of {self.config.settings().limits.runs}, {api}{draining}" + (
-            f"; {these}, see runnerctl status" if problems else ""
-        )
-
-    # --- the spawner --------------------------------------------------------------------------------------------------
-
-    def _spawner_client(self, on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> SpawnerClient:
-        return SpawnerClient(socket_path=self._paths.spawner_socket, on_record=on_record, on_lost=on_lost)
-
-    async def _start_spawner(self) -> None:
-        if self._paths.managed_spawner is not None:
-            raise SpawnerError(
-                f"the spawner does not answer at {self._paths.managed_spawner}, which somebody else starts;"
-                " see systemctl status runnerd-spawner"
-            )
-        await start_spawner(
-            socket_path=self._paths.spawner_socket,
-            runtime_dir=self._paths.spawner_dir,
-            owner=os.geteuid(),
-            log_file=os.path.join(self._paths.log, "spawner.log"),
-        )

@@ -19,7 +19,7 @@ from runnerd.model import LaunchSpec
 class HookLauncher(Protocol):
     """Makes the launch spec of a run's hooks; a sentence where they cannot be started."""
 
-    def hooks(self, record: RunRecord) -> LaunchSpec | str: ...
+    async def hooks(self, record: RunRecord) -> LaunchSpec | str: ...
 
 
 async def run_hooks(
@@ -31,7 +31,7 @@ async def run_hooks(
     """
     if record.hook_boot not in (None, boot_id):
         return "the host restarted meanwhile; they are not run again"
-    spec = launcher.hooks(record)
+    spec = await launcher.hooks(record)
     if not isinstance(spec, LaunchSpec):
         return f"could not start: {spec}"
     if record.hook_boot is None:

@@ -28,7 +28,7 @@ def schema_problem(schema: Mapping[str, Json]) -> str | None:
     from jsonschema.exceptions import SchemaError
 
     try:
-        Draft202012Validator.check_schema(_prepared(schema))
+        Draft202012Validator.check_schema(_prepared(schema, nulls=False))
     except SchemaError as exc:
         return f"{dotted(['variables', *exc.absolute_path])} is no valid JSON schema: {shortened(exc.message)}"
     astray = sorted({reference for reference in _references(schema) if not _leads_somewhere(reference, schema)})
@@ -50,13 +50,13 @@ _BY_NAME = {"properties", "patternProperties", "$defs", "definitions", "dependen
 _DATA = {"default", "const", "enum", "examples", "example"}
 
 
-def _prepared(schema: Json, *, top: bool = True) -> Json:
+def _prepared(schema: Json, *, top: bool = True, nulls: bool = True) -> Json:
     """The schema as Prefect's server takes it: null is allowed for what is not required, and items may be a list.
 
     Required variables are looked for elsewhere, and `$id` would have references looked for elsewhere.
     """
     if isinstance(schema, list):
-        return [_prepared(one, top=False) for one in schema]
+        return [_prepared(one, top=False, nulls=nulls) for one in schema]
     if not isinstance(schema, Mapping):
         return schema
     left_out = {"$id", "id", "$schema", *(("required",) if top else ())}
@@ -65,11 +65,12 @@ def _prepared(schema: Json, *, top: bool = True) -> Json:
         if key in left_out:
             continue
         if key in _BY_NAME and isinstance(value, Mapping):
-            ours[key] = {name: _prepared(one, top=False) for name, one in value.items()}
+            ours[key] = {name: _prepared(one, top=False, nulls=nulls) for name, one in value.items()}
         else:
             name = "prefixItems" if key == "items" and isinstance(value, list) else key
-            ours[name] = value if key in _DATA else _prepared(value, top=False)
-    _allow_null(ours, schema.get("required"))
+            ours[name] = value if key in _DATA else _prepared(value, top=False, nulls=nulls)
+    if nulls:
+        _allow_null(ours, schema.get("required"))
     return ours
 
 

@@ -130,15 +130,21 @@ def _steps(dotted_path: str) -> list[str]:
 
 
 def path_of(dotted_path: str) -> Path:
-    """`a.b[0].c` as steps; all are text, and reach() takes them for numbers where it meets a list."""
-    return tuple(_steps(dotted_path))
+    """`a.b[0].c` as steps."""
+    return tuple(int(step) if step.isdecimal() else step for step in _steps(dotted_path))
 
 
 def reach(value: Json, path: Path) -> Json | Nothing:
-    """The value at `path`, or NOTHING."""
+    """The value at `path`, or NOTHING; a list counts from either end."""
     for step in path:
         try:
-            value = value[int(step)] if isinstance(value, list) else value[step] if isinstance(value, dict) else NOTHING
+            value = (
+                value[int(step)]
+                if isinstance(value, list)
+                else value[str(step)]
+                if isinstance(value, dict)
+                else NOTHING
+            )
         except (KeyError, IndexError, ValueError):
             return NOTHING
     return value

@@ -17,6 +17,7 @@ from runnerd.machine import RunRecord
 from runnerd.model import LaunchSpec, RunSettings
 from runnerd.registry import Registry
 from runnerd.regular import open_regular
+from runnerd.tools import Prepared
 
 
 class FlowLauncher:
@@ -34,6 +35,11 @@ class FlowLauncher:
         self._access = access
         self._output_dir = output_dir
         self._environ = environ
+
+    async def prepare(self, record: RunRecord) -> Prepared | str:
+        """The same for the run's life."""
+        spec = self.spec(record)
+        return spec if isinstance(spec, str) else Prepared(spec=spec)
 
     def spec(self, record: RunRecord) -> LaunchSpec | str:
         """What to start for this attempt, or why it cannot be."""
@@ -54,13 +60,12 @@ class FlowLauncher:
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
         )
 
-    def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
         """What to start to run this record's hooks, or why they cannot be run."""
         entry, flow = self._registry.by_id(record.deployment_id), self.spec(record)
         if entry is None or isinstance(flow, str):
             return str(flow)
-        program = Path(__file__).with_name("run_hooks.py").read_text(encoding="utf-8")
-        return hooks_spec(flow, record, program=program, timeout_s=entry.deployment.run.hook_timeout_s)
+        return hooks_spec(flow, record, program=hooks_program(), timeout_s=entry.deployment.run.hook_timeout_s)
 
     def environment(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
         """The base environment of these settings and what environment_file adds; a sentence when there is none."""
@@ -80,3 +85,8 @@ class FlowLauncher:
             return f"environment_file {run.environment_file}: {why}"
         except ConfigError as error:
             return f"environment_file {run.environment_file}: {error}"
+
+
+def hooks_program() -> str:
+    """The text of the program that runs a flow's hooks under its own interpreter."""
+    return Path(__file__).with_name("run_hooks.py").read_text(encoding="utf-8")

@@ -6,10 +6,11 @@ is live, never from a counter that could leak.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from heapq import heapify, heappop, heapreplace
 
 from runnerd.model import FlowRun, LatePolicy
 
@@ -21,59 +22,132 @@ class Claimant:
     run_id: str
     deployment_id: str | None
     tags: tuple[str, ...]
+    pool: str | None = None
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCaps:
+    """What a work pool allows here: over all its runs, over those of any one deployment, and by queue."""
+
+    runs: int | None = None
+    each_deployment: int | None = None
+    queues: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """The limits in force: of the host, by tag, and by deployment id."""
+    """The limits in force: of the host, by tag, by deployment id, and by work pool."""
 
     runs: int
     tags: Mapping[str, int] = field(default_factory=dict)
     deployments: Mapping[str, int] = field(default_factory=dict)
+    pools: Mapping[str, PoolCaps] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Who may start, in the order offered, and why the others may not (by run id)."""
+    """Who may start, in the order offered, and why the others may not (by run id).
+
+    `full`: the host has no room for any other; `full_pools`: these have none.
+    """
 
     admitted: tuple[str, ...]
     skipped: Mapping[str, str]
+    full: bool = False
+    full_pools: frozenset[str] = frozenset()
+
+
+class _Taken:
+    """What is used of every limit."""
+
+    def __init__(self, live: Iterable[Claimant]) -> None:
+        self.runs = 0
+        self.deployments: Counter[str | None] = Counter()
+        self.tags: Counter[str] = Counter()
+        self.pools: Counter[str | None] = Counter()
+        self.queues: Counter[tuple[str | None, str | None]] = Counter()
+        for run in live:
+            self.add(run)
+
+    def add(self, run: Claimant) -> None:
+        self.runs += 1
+        self.deployments[run.deployment_id] += 1
+        self.tags.update(set(run.tags))
+        self.pools[run.pool] += 1
+        self.queues[(run.pool, run.queue)] += 1
 
 
 def admit(offers: Iterable[Claimant], live: Iterable[Claimant], caps: Caps) -> Admission:
     """Admit offers in order while their limits have room."""
-    running = list(live)
-    total = len(running)
-    by_deployment = Counter(run.deployment_id for run in running if run.deployment_id)
-    by_tag = Counter(tag for run in running for tag in set(run.tags))
+    taken = _Taken(live)
     admitted: list[str] = []
     skipped: dict[str, str] = {}
     for offer in offers:
-        full = _full(offer, total, by_deployment, by_tag, caps)
-        if full is not None:
-            skipped[offer.run_id] = full
+        reached = _reached(offer, taken, caps)
+        if reached is not None:
+            skipped[offer.run_id] = reached
             continue
         admitted.append(offer.run_id)
-        total += 1
-        by_tag.update(set(offer.tags))
-        if offer.deployment_id:
-            by_deployment[offer.deployment_id] += 1
-    return Admission(admitted=tuple(admitted), skipped=skipped)
+        taken.add(offer)
+    full_pools = frozenset(name for name, pool in caps.pools.items() if _is_full(taken.pools[name], pool))
+    full = taken.runs >= caps.runs
+    return Admission(admitted=tuple(admitted), skipped=skipped, full=full, full_pools=full_pools)
 
 
-def _full(
-    offer: Claimant, total: int, by_deployment: Mapping[str, int], by_tag: Mapping[str, int], caps: Caps
-) -> str | None:
+def _is_full(used: int, pool: PoolCaps) -> bool:
+    return pool.runs is not None and used >= pool.runs
+
+
+def _reached(offer: Claimant, taken: _Taken, caps: Caps) -> str | None:
     """The limit that keeps this offer out, in words; None when none does."""
-    if total >= caps.runs:
+    if taken.runs >= caps.runs:
         return f"limits.runs {caps.runs} is reached"
-    deployment = offer.deployment_id or ""
-    if deployment in caps.deployments and by_deployment.get(deployment, 0) >= caps.deployments[deployment]:
-        return f"the deployment's limit {caps.deployments[deployment]} is reached"
+    most = caps.deployments.get(offer.deployment_id or "")
+    if most is not None and taken.deployments[offer.deployment_id] >= most:
+        return f"the deployment's limit {most} is reached"
     for tag in offer.tags:
-        if tag in caps.tags and by_tag.get(tag, 0) >= caps.tags[tag]:
+        if tag in caps.tags and taken.tags[tag] >= caps.tags[tag]:
             return f"limits.tags {tag} {caps.tags[tag]} is reached"
+    pool = caps.pools.get(offer.pool or "")
+    return _reached_in_pool(offer, taken, pool) if pool is not None else None
+
+
+def _reached_in_pool(offer: Claimant, taken: _Taken, caps: PoolCaps) -> str | None:
+    if _is_full(taken.pools[offer.pool], caps):
+        return f"pool {offer.pool}'s limit {caps.runs} is reached"
+    most = caps.queues.get(offer.queue or "")
+    if most is not None and taken.queues[(offer.pool, offer.queue)] >= most:
+        return f"queue {offer.queue}'s concurrency limit {most} is reached"
+    if caps.each_deployment is not None and taken.deployments[offer.deployment_id] >= caps.each_deployment:
+        return f"pool {offer.pool}'s run.limit {caps.each_deployment} is reached"
     return None
+
+
+def in_turn(offers: Iterable[FlowRun]) -> list[FlowRun]:
+    """Runs of several sources, the host's own and each pool's, as their due times interleave them.
+
+    Within one source the order stays: a pool's is that of its queues' priorities.
+    """
+    sources: dict[str | None, deque[FlowRun]] = {}
+    for run in offers:
+        sources.setdefault(run.pool, deque()).append(run)
+    waiting = [(_due_or_now(source[0]), place, source) for place, source in enumerate(sources.values())]
+    heapify(waiting)
+    ordered: list[FlowRun] = []
+    while waiting:
+        _, place, source = waiting[0]
+        ordered.append(source.popleft())
+        if source:
+            heapreplace(waiting, (_due_or_now(source[0]), place, source))
+        else:
+            heappop(waiting)
+    return ordered
+
+
+def _due_or_now(run: FlowRun) -> float:
+    at = due(run)
+    return at.timestamp() if at is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ Event = MutableMapping[str, Any]
 
 def about(record: RunRecord) -> dict[str, object]:
     """What the journal is to know of an entry about this run, beyond what its line says."""
-    known = {"deployment": record.deployment, "flow": record.flow}
+    known = {"deployment": record.deployment, "flow": record.flow, "pool": record.pool or "?"}
     unsaid = {key: value for key, value in known.items() if value != "?"}
     return {"run_name": record.name, "phase": record.phase, "attempt": record.attempt, **unsaid}
 

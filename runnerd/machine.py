@@ -9,7 +9,8 @@ process is known to be dead: process dead -> read -> decide -> tell. A late verd
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -116,6 +117,12 @@ class RunRecord:
     hook: Hook | None = None
     hook_of_child: bool = False  # the flow's process reported that state itself
     hook_boot: str | None = None  # the boot in which the hooks were begun
+    pool: str | None = None  # the work pool it was taken from
+    queue: str | None = None
+    scratch: str | None = None  # the directory made for this attempt, which goes with it
+    process_name: str | None = None  # what the pool's job configuration calls it
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stream_output: bool = True  # whether its output goes to systemd's journal as well
 
     @property
     def live(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from runnerd.limits import Caps
+from runnerd.limits import Caps, PoolCaps
 from runnerd.model import Deployment, LimitSettings
 
 
@@ -108,7 +108,7 @@ class Registry:
             if entry.next_run_at != due.get(deployment_id):
                 self._entries[key] = replace(entry, next_run_at=due.get(deployment_id))
 
-    def caps(self, limits: LimitSettings) -> Caps:
-        """The limits in force over these deployments."""
+    def caps(self, limits: LimitSettings, *, pools: Mapping[str, PoolCaps]) -> Caps:
+        """The limits in force over these deployments and pools."""
         own = {e.deployment_id: e.limit for e in self._entries.values() if e.deployment_id and e.limit is not None}
-        return Caps(runs=limits.runs, tags=limits.tags, deployments=own)
+        return Caps(runs=limits.runs, tags=limits.tags, deployments=own, pools=pools)

@@ -19,6 +19,7 @@ from runnerd.model import ApiSettings, Config, Json, Place, PoolSettings, Proble
 from runnerd.registrar import Changes, Registrar
 from runnerd.systemd import Systemd
 from runnerd.views import problem_document
+from runnerd.workpools.table import PoolTable
 
 _REGISTER_S = 60.0  # how long a reload waits until the API has what changed
 
@@ -45,12 +46,14 @@ class ConfigInForce:
         self._systemd = systemd
         self._reloaded = reloaded
         self._registrar: Registrar | None = None
+        self._pools = PoolTable()
         self._one_at_a_time = asyncio.Lock()
         self.refused: tuple[Problem, ...] = ()  # why the last reload changed nothing
 
-    def use(self, registrar: Registrar) -> None:
-        """Who is told of the deployments."""
+    def use(self, registrar: Registrar, *, pools: PoolTable) -> None:
+        """Who is told of the deployments, and of the work pools."""
         self._registrar = registrar
+        self._pools = pools
 
     def settings(self) -> Settings:
         return self.current.settings
@@ -73,6 +76,7 @@ class ConfigInForce:
             )
         self.current = config
         self._journal.save_last_good(config)
+        self._pools.want(config.pools)
         return self._registrar.want(config)
 
     async def reload(self) -> Json:

@@ -14,14 +14,15 @@ from dataclasses import replace
 
 from runnerd.claiming import claim_if_free
 from runnerd.errors import ApiError, ApiRejected, SpawnerError
-from runnerd.launch import hooks_key
+from runnerd.launch import hooks_key, tidy_spec
 from runnerd.logs import about
 from runnerd.machine import Event, Intent, Phase, RunRecord, advance, intend
-from runnerd.model import Exit, LaunchSpec, StateType, Verdict
+from runnerd.model import Exit, StateType, Verdict
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.reporting import Reporter
 from runnerd.spawner.protocol import Record
-from runnerd.tools import Kept, Tools
+from runnerd.tidying import tidy
+from runnerd.tools import Kept, Prepared, Tools
 from runnerd.words import HOST_RESTARTED, ending
 
 _ANNOUNCE_S = 1.0
@@ -81,6 +82,7 @@ class Run:
         try:
             while self.record.phase is not Phase.DONE:
                 await steps[self.record.phase]()
+            await self._tidy()
             await self._forget()
         finally:
             self._tools.link.unlisten(self.record.id)
@@ -110,14 +112,24 @@ class Run:
         self._kept.withdraw(self._before)
 
     async def _start(self) -> None:
-        spec = self._tools.launcher.spec(self.record) if self.record.intent is None else None
-        if not isinstance(spec, LaunchSpec):
-            return await self._do_not_start(why=spec)
+        prepared = await self._prepare() if self.record.intent is None else None
+        if self.record.intent is not None:  # also one that came meanwhile
+            prepared = None
+        if not isinstance(prepared, Prepared):
+            return await self._do_not_start(why=prepared)
         if self._resumed and await self._may_have_run():
             return self._lost()
+        spec = prepared.spec
         user = spec.user or spec.environment.get("USER")  # without run.user, whoever runs the spawner
-        boot = self._tools.link.boot_id
-        planned = replace(self.record, output=spec.output, user=user, runtime_max_s=spec.runtime_max_s, boot_id=boot)
+        planned = replace(
+            self.record,
+            **prepared.learnt,
+            output=spec.output,
+            user=user,
+            runtime_max_s=spec.runtime_max_s,
+            boot_id=self._tools.link.boot_id,
+            scratch=spec.working_directory if spec.make_directory else None,
+        )
         self._kept.save(planned, "starting")
         self._resumed = False
         try:
@@ -125,6 +137,12 @@ class Run:
         except SpawnerError as error:
             return self._finish(None, failure=str(error))
         return self._started(seen)
+
+    async def _prepare(self) -> Prepared | str:
+        try:
+            return await self._kept.insist(lambda: self._tools.launcher.prepare(self.record))
+        except ApiRejected as error:
+            return str(error)
 
     async def _may_have_run(self) -> bool:
         """Whether its process may have run and gone, and the spawner's memory of it with a boot. PENDING says no."""
@@ -213,8 +231,18 @@ class Run:
         boot_id = record.identity.boot_id if record.identity is not None else record.boot_id
         if failure is None and boot_id not in (None, self._tools.link.boot_id):
             words = HOST_RESTARTED  # no process outlives its boot, and nobody was left to see how it ended
+        if failure is not None and record.pool is not None and record.started_at is None:
+            words = words or f"submission failed: {failure}"
         said = words or ending(ended, intent=record.intent, failure=failure, runtime_max_s=record.runtime_max_s)
         self._kept.save(advance(replace(record, words=said), Event.EXITED), "exited")
+
+    async def _tidy(self) -> None:
+        """Remove its directory. Until that is done the spawner remembers the run, and with it whoever comes after us."""
+        if self.record.scratch is None:
+            return
+        trouble = await tidy(self.record, link=self._tools.link, spec=tidy_spec(self.record))
+        if trouble is not None:
+            self._tools.log.warning(trouble, run=self.record.id, about=about(self.record))
 
     async def _forget(self) -> None:
         """The spawner need not remember it any longer; only after it is done on disk."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from runnerd.alerts import Alert
 from runnerd.backoff import Backoff, persist
+from runnerd.cancelling import Cancelling
 from runnerd.control.server import ControlServer
 from runnerd.drain import Drain
 from runnerd.embedded import EmbeddedServer
@@ -33,6 +34,7 @@ from runnerd.reloading import ConfigInForce
 from runnerd.supervisor import Supervisor
 from runnerd.systemd import Job, Systemd
 from runnerd.upkeep import adopt, keep_journal, keep_pruning, keep_spawner_new, keep_status, keep_watchdog
+from runnerd.workpools.parts import PoolParts
 
 EX_TEMPFAIL = 75  # runnerd.service: RestartForceExitStatus=
 _SPAWNER_START_S = 60.0
@@ -54,6 +56,7 @@ class Parts:
     """What a daemon consists of. `ready`: what its log says when it is; `changed`: set when its status may differ."""
 
     api: PrefectApi
+    cancelling: Cancelling
     changed: asyncio.Event
     config: ConfigInForce
     control: ControlServer
@@ -64,6 +67,7 @@ class Parts:
     link: SpawnerLink
     log: Log
     poller: Poller
+    pools: PoolParts
     pulse: Pulse
     refresher: Refresher
     registrar: Registrar
@@ -115,7 +119,9 @@ class Service:
         parts.log.info("ready", **parts.ready, alert=Alert.READY)
         self._options.ready()
         self._go(tasks, "register", parts.registrar.keep())
-        self._go(tasks, "cancelling", parts.poller.watch_cancelling())
+        self._go(tasks, "pools", parts.pools.keeper.keep())
+        self._go(tasks, "pool notes", parts.pools.notes.keep())
+        self._go(tasks, "cancelling", parts.cancelling.watch())
         self._go(tasks, "refresh", parts.refresher.keep())
         self._go(tasks, "drain", parts.drain.keep())
         self._go(tasks, "reload", self._keep_reloading())
@@ -167,6 +173,7 @@ class Service:
         bounds = {"drain_timeout_s": stop.drain_timeout_s, "then": stop.then}
         parts.log.info("draining", runs=runs, **bounds, alert=Alert.DRAINING)
         await parts.drain.finish(hurry=self._hurry, extend=lambda: parts.systemd.extend_timeout(_STOP_SLICE_S))
+        await parts.pools.keeper.stop()
         if parts.embedded is not None:
             await parts.embedded.stop()
         parts.systemd.stopping()
@@ -176,6 +183,7 @@ class Service:
     async def _once(self) -> None:
         """--once: one poll, wait for its runs, stop."""
         await self._parts.registrar.settled.wait()
+        await self._parts.pools.keeper.tried.wait()
         await persist(self._parts.poller.poll_once, backoff=Backoff())
         await self._parts.supervisor.emptied.wait()
         self._stop_asked.set()

@@ -36,6 +36,8 @@ class Offered:
     claimed: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     wait_s: float | None = None
+    full: bool = False  # the host has no room for any other
+    full_pools: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +142,7 @@ class Supervisor:
             return Offered(skipped=dict.fromkeys((run.id for run in offers), self.draining))
         now = self._clock()
         fresh = [run for run in offers if run.id not in self._runs and not self._left_alone(run.id, now)]
-        live = [_claimant_of(record) for record in self.records()]
+        live = [_claimant(record) for record in self.records()]
         admission = admit([_claimant(run) for run in fresh], live, self._caps())
         by_id = {run.id: run for run in fresh}
         claimed: list[str] = []
@@ -155,7 +157,12 @@ class Supervisor:
                 return Offered(claimed=tuple(claimed), skipped=left)
             self._bucket = bucket
             claimed.append(run_id)
-        return Offered(claimed=tuple(claimed), skipped=admission.skipped)
+        return Offered(
+            claimed=tuple(claimed),
+            skipped=admission.skipped,
+            full=admission.full,
+            full_pools=admission.full_pools,
+        )
 
     def _bucket_now(self, now: float) -> Bucket:
         rate = self._start_rate()
@@ -200,6 +207,8 @@ class Supervisor:
             tags=offer.tags,
             attempt=attempt,
             user=entry.deployment.run.user if entry else None,
+            pool=offer.pool,
+            queue=offer.queue,
         )
 
     # --- shepherding --------------------------------------------------------------------------------------------
@@ -275,9 +284,5 @@ class Supervisor:
             self._tools.log.error(what, run=run.record.id, why=str(error), about=about_it)
 
 
-def _claimant(run: FlowRun) -> Claimant:
-    return Claimant(run_id=run.id, deployment_id=run.deployment_id, tags=run.tags)
-
-
-def _claimant_of(record: RunRecord) -> Claimant:
-    return Claimant(run_id=record.id, deployment_id=record.deployment_id, tags=record.tags)
+def _claimant(run: FlowRun | RunRecord) -> Claimant:
+    return Claimant(run_id=run.id, deployment_id=run.deployment_id, tags=run.tags, pool=run.pool, queue=run.queue)

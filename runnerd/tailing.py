@@ -34,6 +34,7 @@ class Tail:
     name: str
     deployment: str
     flow: str
+    pool: str | None = None
     offset: int = 0
     left_out: int = 0  # lines that nobody was told of yet
 
@@ -43,10 +44,15 @@ class Tail:
 
 
 def tail_of(record: RunRecord) -> Tail | None:
-    """A new one; None while this attempt has no output: until it is started, its record names the last attempt's."""
+    """A new one; None while this attempt has no output, or where its pool does not want it in the journal.
+
+    Until it is started, its record names the last attempt's.
+    """
     if record.phase in (Phase.CLAIMING, Phase.STARTING, Phase.DONE):
         return None
     if record.output is None or not record.output.endswith(f".{record.attempt}.log"):
+        return None
+    if not record.stream_output:
         return None
     return Tail(
         run=record.id,
@@ -55,6 +61,7 @@ def tail_of(record: RunRecord) -> Tail | None:
         name=record.name,
         deployment=record.deployment,
         flow=record.flow,
+        pool=record.pool,
     )
 
 
@@ -149,7 +156,7 @@ def _priority(line: bytes) -> str:
 
 def fields_of(tail: Tail) -> dict[str, str]:
     """What the journal has of each of its lines."""
-    known = {"RUNNERD_DEPLOYMENT": tail.deployment, "RUNNERD_FLOW": tail.flow}
+    known = {"RUNNERD_DEPLOYMENT": tail.deployment, "RUNNERD_FLOW": tail.flow, "RUNNERD_POOL": tail.pool or "?"}
     return {
         "SYSLOG_IDENTIFIER": _identifier(tail.deployment),
         "RUNNERD_RUN_ID": tail.run,

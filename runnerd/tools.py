@@ -6,8 +6,8 @@ Invariant: a change is on disk before anything acts on it, so that a successor f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from runnerd.journal import Journal
 from runnerd.link import SpawnerLink
 from runnerd.logs import Log, about
 from runnerd.machine import Event, Hook, Phase, RunRecord, advance
-from runnerd.model import LaunchSpec, StopThen, Verdict
+from runnerd.model import Json, LaunchSpec, StopThen, Verdict
 from runnerd.prefect_api.answers import Answer
 
 T = TypeVar("T")
@@ -34,10 +34,18 @@ class FlowRunApi(ClaimApi, Protocol):
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
 
 
-class Launcher(HookLauncher, Protocol):
-    """Makes the launch spec of a run; a sentence where it cannot be started."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What to start for a run, and what is known of it by now: fields of its record."""
 
-    def spec(self, record: RunRecord) -> LaunchSpec | str: ...
+    spec: LaunchSpec
+    learnt: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Launcher(HookLauncher, Protocol):
+    """Makes what is to be started for a run; a sentence where it cannot be. May raise ApiError."""
+
+    async def prepare(self, record: RunRecord) -> Prepared | str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,8 @@ async def _leave_afterwork(seen: Record, ours: set[str], link: SpawnerLink) -> N
 async def _adopt_stranger(seen: Record, journal: Journal, link: SpawnerLink, supervisor: Supervisor) -> None:
     known = journal.run(seen.key)
     if known is not None and known.phase is Phase.DONE and known.attempt >= seen.attempt:
+        if known.scratch is not None and known.attempt == seen.attempt:
+            return supervisor.adopt([known])  # what is left to do is to remove its directory, then to forget it
         await link.forget(seen.key, seen.attempt)  # told, and the last daemon died before it could forget
     else:
         supervisor.adopt_unknown(seen)

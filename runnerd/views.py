@@ -43,6 +43,10 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "start": record.start,
         "attempt": record.attempt,
         "tags": list(record.tags),
+        "pool": record.pool,
+        "queue": record.queue,
+        "process_name": record.process_name,
+        "labels": dict(record.labels),
         "created_at": time_text(record.created_at),
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
@@ -62,12 +66,16 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "deployment": entry.deployment.name if entry else None,
         "flow": entry.flow if entry else None,
         "tags": list(run.tags),
+        "pool": run.pool,
+        "queue": run.queue,
         "created_at": time_text(run.expected_start_time),
         "api_state": run.state.type.value,
         "api_state_name": run.state.name,
         "waiting": waiting,
     }
-    absent = "phase intent pid pgid user start started_at ended_at exit memory_bytes cpu_seconds".split()
+    absent = (
+        "phase intent pid pgid user start process_name labels started_at ended_at exit memory_bytes cpu_seconds".split()
+    )
     return {**dict.fromkeys(absent), **document}
 
 

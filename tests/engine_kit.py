@@ -17,6 +17,7 @@ from fakes.fake_spawner import FakeSpawner
 from nouns_kit import Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
 
 from runnerd.backoff import Backoff
+from runnerd.cancelling import Cancelling
 from runnerd.drain import Drain
 from runnerd.journal import Journal
 from runnerd.launch import hooks_spec
@@ -36,7 +37,9 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.pulse import Pulse
 from runnerd.registry import Entry, Registry
 from runnerd.supervisor import Supervisor
-from runnerd.tools import FlowRunApi, Launcher, Tools
+from runnerd.tools import FlowRunApi, Launcher, Prepared, Tools
+from runnerd.workpools.offers import PoolOffers
+from runnerd.workpools.table import PoolTable
 
 POLL = "POST /deployments/get_scheduled_flow_runs"
 
@@ -52,9 +55,9 @@ class SpecLauncher:
     def spec(self, record: RunRecord) -> LaunchSpec | str:
         self.asked.append((record.id, record.attempt))
         entry = self.registry.by_id(record.deployment_id)
-        if self.failure is not None or entry is None:
+        if self.failure is not None or (entry is None and record.pool is None):
             return self.failure or "its deployment is not configured on this host any more"
-        run = entry.deployment.run
+        run = entry.deployment.run if entry is not None else a_deployment().run
         return LaunchSpec(
             key=record.id,
             attempt=record.attempt,
@@ -67,7 +70,11 @@ class SpecLauncher:
             stop_timeout_s=run.stop_timeout_s,
         )
 
-    def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare(self, record: RunRecord) -> Prepared | str:
+        spec = self.spec(record)
+        return spec if isinstance(spec, str) else Prepared(spec=spec)
+
+    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
         flow = self.spec(record)
         return flow if isinstance(flow, str) else hooks_spec(flow, record, program="pass", timeout_s=60.0)
 
@@ -119,6 +126,8 @@ class Engine:
         self.prefect, self.journal, self.link, self.api = prefect, journal, link, api
         self.settings, self.lines, self.now, self.clock = settings, lines, now, clock
         self.registry = Registry()
+        self.pools = PoolTable()
+        self.outdated: list[str] = []  # pools that were found to be another than known
         self.launcher = launcher(self.registry)
         self.hooks: set[Hook] = set()  # what flows have
         self.changes: list[RunRecord] = []
@@ -139,7 +148,7 @@ class Engine:
         self.supervisor = Supervisor(
             tools=self.tools,
             registry=self.registry,
-            caps=lambda: self.registry.caps(self.settings.limits),
+            caps=lambda: self.registry.caps(self.settings.limits, pools=self.pools.caps()),
             start_rate=lambda: self.settings.limits.start_rate_per_s,
             clock=clock,
             freed=lambda: self.poller.freed(),
@@ -148,6 +157,9 @@ class Engine:
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
+            pools=PoolOffers(
+                api=api.pools, table=self.pools, now=now, outdated=self.outdated.append, log=log_to(lines)
+            ),
             settings=lambda: self.settings,
             log=log_to(lines),
             pulse=self.pulse,
@@ -156,6 +168,10 @@ class Engine:
             new_id=lambda: str(uuid.uuid4()),
             jitter=lambda: 0.5,
         )
+        self.cancelling = Cancelling(
+            api=api, supervisor=self.supervisor, settings=lambda: self.settings, pulse=self.pulse,
+            backoff=self.tools.backoff,
+        )  # fmt: skip
         self.drain = Drain(supervisor=self.supervisor, now=now)
         self.tasks: asyncio.TaskGroup | None = None
         self.look_s = 0.02
@@ -310,7 +326,7 @@ async def polling(
     async with fake_engine(folder, prefect=prefect, **changes) as (engine, spawner):
         loops = [asyncio.create_task(engine.poller.poll())]
         if watching:
-            loops.append(asyncio.create_task(engine.poller.watch_cancelling()))
+            loops.append(asyncio.create_task(engine.cancelling.watch()))
         try:
             yield engine, spawner
             assert not [loop for loop in loops if loop.done()], "a loop has ended, and the daemon with it"

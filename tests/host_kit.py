@@ -86,6 +86,8 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             feed=feed,
             config=lambda: Config(settings=engine.settings),
             reload=reload,
+            served=lambda records: [],
+            open_pools=lambda: {one.name for one in engine.pools.entries() if one.open},
             problems=lambda: [Problem(message="mend me", place=Place("f", 1, 2))],
             doctor=examine,
             ask=ask,

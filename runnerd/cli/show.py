@@ -21,6 +21,7 @@ _STATE_STYLES = {
     "degraded": "yellow",
     "paused": "yellow",
     "unregistered": "yellow",
+    "unknown": "yellow",
     "cancelled": "yellow",
     "stopping": "yellow",
     "killing": "yellow",
@@ -52,6 +53,14 @@ _DEPLOYMENTS = (
     Column("STATE"),
     Column("RUNNING", right=True),
     Column("NEXT RUN"),
+    Column("PROBLEM", flexible=True),
+)
+_POOLS = (
+    Column("POOL", flexible=True),
+    Column("TYPE"),
+    Column("STATE"),
+    Column("RUNNING", right=True),
+    Column("QUEUES", flexible=True),
     Column("PROBLEM", flexible=True),
 )
 
@@ -113,6 +122,29 @@ def deployments_table(console: Console, deployments: Sequence[Json]) -> None:
         for its in deployments
     ]
     console.table(_DEPLOYMENTS, rows)
+
+
+def pools_table(console: Console, pools: Sequence[Json]) -> None:
+    """The work pools this host serves."""
+    rows = [
+        (
+            clean(its["name"]),
+            clean(its["type"] or "-"),
+            styled(_pool_state(its)),
+            f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
+            clean(
+                ", ".join(queue["name"] + (" (paused)" if queue["paused"] else "") for queue in its["queues"]) or "-"
+            ),
+            clean(its["problem"] or "-"),
+        )
+        for its in pools
+    ]
+    console.table(_POOLS, rows)
+
+
+def _pool_state(its: Json) -> str:
+    """With how Prefect's own worker for it stands, where one is kept."""
+    return f"{its['state']} ({its['worker']['state']})" if its["worker"] else str(its["state"])
 
 
 def problem_words(problem: Json) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from runnerd.cli.call import DONE, Call
 from runnerd.cli.console import Cell, Console
-from runnerd.cli.show import deployments_table, problem_words, runs_table, styled
+from runnerd.cli.show import deployments_table, pools_table, problem_words, runs_table, styled
 from runnerd.cli.text import api_state, clean, count, duration, phase, size, took, verdict
 from runnerd.control.client import quote
 from runnerd.errors import ControlError
@@ -43,6 +43,9 @@ def show_host(console: Console, status: Json) -> None:
         deployments_table(console, status["deployments"])
     else:
         console.line("No deployments.")
+    if status.get("pools"):
+        console.line()
+        pools_table(console, status["pools"])
     if status["problems"]:
         console.line()
         console.line(console.paint("Problems", "bold"))
@@ -92,6 +95,9 @@ def show_run(console: Console, run: Json) -> None:
             ("Run", clean(run["id"])),
             ("Name", clean(run["name"])),
             ("Deployment", _of_flow(run["flow"], run["deployment"])),
+            ("Pool", clean("/".join(part for part in (run.get("pool"), run.get("queue")) if part))),
+            ("Job", clean(run.get("process_name") or "")),
+            ("Labels", clean(", ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items()))),
             ("Phase", styled(phase(run))),
             ("Waits for", clean(run.get("waiting") or "")),
             ("State", styled(api_state(run) or "-")),

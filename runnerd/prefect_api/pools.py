@@ -20,6 +20,7 @@ from runnerd.prefect_api.answers import Refused, ServerInfo
 from runnerd.prefect_api.parse import parse_each
 from runnerd.prefect_api.poolparse import (
     parse_block,
+    parse_placed_run,
     parse_pool,
     parse_pool_deployment,
     parse_queue,
@@ -167,6 +168,10 @@ class PoolsApi:
         path = f"/work_pools/{place}/get_scheduled_flow_runs"
         reply = await self._transport.request("POST", path, body=body, values=ABSENT, sure=True)
         return None if reply.status == 404 else self._reader.runs(reply, pool_run_parser(pool, queues))
+
+    async def placed_run(self, run_id: str) -> FlowRun | None:
+        """One flow run with the names of its pool and its queue; None when it does not exist (any more)."""
+        return await self._one("/flow_runs/", run_id if is_uuid(run_id) else None, "a flow run", parse_placed_run)
 
     async def tagged_runs(self, queue_id: str, *, before: datetime, limit: int | None = None) -> list[FlowRun] | None:
         """What a legacy queue of 2.x picks by tags or deployments, the earliest first; None: no such queue."""

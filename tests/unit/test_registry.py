@@ -125,7 +125,7 @@ def test_the_lower_limit_holds(host: int | None, server: int | None, lower: int 
     deployment = a_deployment("a", run={"limit": host}, concurrency_limit=server)
     one = Entry(deployment=deployment, flow="etl", deployment_id="id")
     assert one.limit == lower
-    caps = registry(one).caps(LimitSettings(runs=4, tags={"gpu": 1}))
+    caps = registry(one).caps(LimitSettings(runs=4, tags={"gpu": 1}), pools={})
     assert caps == Caps(runs=4, tags={"gpu": 1}, deployments={} if lower is None else {"id": lower})
 
 

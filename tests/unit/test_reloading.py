@@ -16,6 +16,7 @@ from registrar_kit import BROKEN, FakeInspector, Host, a_host
 from runnerd.model import Json
 from runnerd.reloading import ConfigInForce
 from runnerd.systemd import Systemd
+from runnerd.workpools.table import PoolTable
 
 ONE = "deployments: [{name: one, entrypoint: 'flows/etl.py:nightly'}]\n"
 TWO = "deployments: [{name: two, entrypoint: 'flows/etl.py:nightly'}]\n"
@@ -67,7 +68,7 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
             systemd=Systemd(environ={"NOTIFY_SOCKET": "x"}, pid=1, notifier=recorder),
             reloaded=lambda: None,
         )
-        config.use(host.registrar)
+        config.use(host.registrar, pools=PoolTable())
         assert config.begin().added == ("one",)
         await host.registrar.settled.wait()
         yield Reloads(files, host, config, recorder)

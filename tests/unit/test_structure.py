@@ -32,9 +32,9 @@ LAYERS = {
     "pure": "alerts backoff codec directories errors examine journalfile launch limits machine metrics model paths"
     " pulse regular templates jobs joblookups jobschema jobvariables poollaunch words workpool",
     "edges": "config inotify inspection journal journald logs outputfile prefect_api spawner systemd",
-    "engine": "access asking cancelling claiming doctor drain embedded forwarding hooks inspector lateness launcher link poller"
-    " refresher registrar registry reloading reporting run spawnerat summary supervisor tailing tidying tools upkeep usage views"
-    " warm workpools",
+    "engine": "access asking cancelling claiming doctor drain embedded forwarding hooks inspector lateness launcher"
+    " link poller refresher registrar registry reloading reporting run spawnerat summary supervisor"
+    " tailing tidying tools upkeep usage views warm workpools",
     "control": "control",
     "top": "__main__ daemon daemonize demo host init service",
 }

@@ -1,0 +1,68 @@
+"""The host in a few words: everything an administrator has to mend, and the one line of `systemctl status`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from runnerd.drain import Drain
+from runnerd.journal import Journal
+from runnerd.link import SpawnerLink
+from runnerd.model import ApiCondition, ApiHealth, Problem
+from runnerd.poller import Poller
+from runnerd.registrar import Registrar
+from runnerd.reloading import ConfigInForce
+from runnerd.supervisor import Supervisor
+from runnerd.workpools.keeper import PoolKeeper
+
+
+class Summary:
+    """`embedded` tells what is wrong with the embedded server, None where nothing is or there is none."""
+
+    def __init__(
+        self,
+        *,
+        config: ConfigInForce,
+        registrar: Registrar,
+        pools: PoolKeeper,
+        poller: Poller,
+        supervisor: Supervisor,
+        drain: Drain,
+        link: SpawnerLink,
+        journal: Journal,
+        health: Callable[[], ApiHealth],
+        embedded: Callable[[], str | None],
+    ) -> None:
+        self._config = config
+        self._registrar = registrar
+        self._pools = pools
+        self._poller = poller
+        self._supervisor = supervisor
+        self._drain = drain
+        self._link = link
+        self._journal = journal
+        self._health = health
+        self._embedded = embedded
+
+    def problems(self) -> list[Problem]:
+        """Everything an administrator has to mend."""
+        pools = [Problem(message=why, place=served.settings.place) for served, why in self._pools.problems()]
+        words: Sequence[str | None] = [
+            self._link.problem,
+            self._journal.problem,
+            self._journal.notice,
+            self._poller.unsupported,
+            self._embedded(),
+        ]
+        others = [Problem(message=text) for text in words if text]
+        return [*self._config.problems(), *self._registrar.problems(), *pools, *others]
+
+    def line(self) -> str:
+        """`3 running of 10, API ok`; ASCII is up to whoever sends it."""
+        health, runs = self._health(), len(self._supervisor.records())
+        api = "API ok" if health.condition is ApiCondition.OK else f"API {health.condition}: {health.detail}"
+        draining = "; draining" if self._drain.draining else ""
+        problems = len(self.problems())
+        these = "1 problem" if problems == 1 else f"{problems} problems"
+        return f"{runs} running of {self._config.settings().limits.runs}, {api}{draining}" + (
+            f"; {these}, see runnerctl status" if problems else ""
+        )

@@ -1,0 +1,115 @@
+"""What has to be there of a pool before it is served: the pool, its template, its queues; what is missing is made.
+
+Invariant: what cannot be is one sentence that says what to do, never an exception; losing a race to another host that
+creates the same is no trouble.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from runnerd.jobs import process_template
+from runnerd.model import Json, PoolSettings
+from runnerd.prefect_api.answers import Refused
+from runnerd.regular import open_regular
+from runnerd.workpool import AGENT, PROCESS, WorkerType, WorkPool, WorkQueue
+
+
+class MakingApi(Protocol):
+    """What is asked of Prefect."""
+
+    async def read_pool(self, name: str) -> WorkPool | None: ...
+    async def create_pool(
+        self, name: str, *, type: str, base_job_template: Mapping[str, Json] | None = None
+    ) -> WorkPool | Refused: ...
+    async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused: ...
+    async def queues(self, pool: str, *, prefixes: Sequence[str] = ()) -> list[WorkQueue]: ...
+    async def create_queue(self, pool: str, name: str) -> WorkQueue | Refused: ...
+    async def worker_types(self) -> dict[str, WorkerType]: ...
+
+
+async def pool_or_why(api: MakingApi, settings: PoolSettings, *, major: int) -> WorkPool | str:
+    """The pool, made where it is missing and may be made; else why there is none."""
+    pool = await api.read_pool(settings.name)
+    if pool is None:
+        return await _create(api, settings, major)
+    if pool.type == PROCESS and not pool.base_job_template and settings.create:
+        # Made without one, as Prefect's API does by itself: the UI then has no variables to offer.
+        template = process_template(major)
+        await api.update_pool(pool.name, {"base_job_template": template})
+        return replace(pool, base_job_template=template)
+    return pool
+
+
+async def _create(api: MakingApi, settings: PoolSettings, major: int) -> WorkPool | str:
+    if not settings.create:
+        return f"work pool {settings.name} does not exist, and create is false; make it: runnerctl pool create"
+    kind = settings.type or PROCESS
+    template = await _template(api, settings, kind, major)
+    if isinstance(template, str):
+        return template
+    made = await api.create_pool(settings.name, type=kind, base_job_template=template)
+    if isinstance(made, Refused):
+        there = await api.read_pool(settings.name)  # somebody else was quicker
+        return there or f"cannot create work pool {settings.name}: {made.reason}"
+    return made
+
+
+async def _template(api: MakingApi, settings: PoolSettings, kind: str, major: int) -> Mapping[str, Json] | str:
+    if settings.base_job_template is not None:
+        return _template_in(settings.base_job_template)
+    if kind == AGENT:
+        return {}
+    if kind == PROCESS:
+        return process_template(major)
+    types = await api.worker_types()
+    if kind not in types:
+        known = ", ".join(sorted(types))
+        return f"cannot create work pool {settings.name}: there is no type {kind}; there are {known}"
+    return types[kind].template
+
+
+def _template_in(path: str) -> Mapping[str, Json] | str:
+    try:
+        with open(path, encoding="utf-8", opener=open_regular) as file:
+            found = json.load(file)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
+        return f"cannot read base_job_template {path}: {why}"
+    if not isinstance(found, dict) or not {"job_configuration", "variables"} <= set(found):
+        return f"base_job_template {path} is none: it must be a map with job_configuration and variables"
+    return found
+
+
+def unserved(pool: WorkPool, settings: PoolSettings, *, major: int) -> str | None:
+    """Why a pool like this cannot be served as it is wanted; None when it can."""
+    if settings.type is not None and settings.type != pool.type:
+        return f"work pool {pool.name} is of type {pool.type}, not {settings.type}; correct type, or leave it out"
+    if pool.type == AGENT and major >= 3:
+        return f"work pool {pool.name} is of type {AGENT}, which Prefect 3 has no more; move to a pool of type process"
+    if pool.type.endswith((":push", ":managed")):
+        return f"work pool {pool.name} is of type {pool.type}: Prefect runs its flows itself, no worker can serve it"
+    return None
+
+
+async def missing_queues(api: MakingApi, settings: PoolSettings) -> tuple[WorkQueue, ...] | str:
+    """The queues to serve, by priority, made where they are missing and may be made; else why not."""
+    queues = await api.queues(settings.name, prefixes=settings.match)
+    if not settings.queues:
+        return tuple(queues)
+    there = {queue.name: queue for queue in queues}
+    for name in settings.queues:
+        if name in there:
+            continue
+        if not settings.create:
+            return (
+                f"work pool {settings.name} has no queue {name}, and create is false; runnerctl queue create makes it"
+            )
+        made = await api.create_queue(settings.name, name)
+        if isinstance(made, Refused):
+            return f"cannot create queue {name} of work pool {settings.name}: {made.reason}"
+        there[name] = made
+    return tuple(sorted((there[name] for name in settings.queues), key=lambda queue: (queue.priority, queue.name)))

@@ -1,0 +1,83 @@
+"""The parts that serve work pools, built together: they know each other and little else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from runnerd.backoff import Backoff
+from runnerd.directories import runs_dir
+from runnerd.launch import ApiAccess
+from runnerd.launcher import FlowLauncher
+from runnerd.link import SpawnerLink
+from runnerd.logs import Log
+from runnerd.paths import Paths
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.pulse import Pulse
+from runnerd.workpools.keeper import PoolKeeper
+from runnerd.workpools.launching import PoolLauncher
+from runnerd.workpools.notes import PoolNotes
+from runnerd.workpools.offers import PoolOffers
+from runnerd.workpools.table import PoolTable
+
+
+def _later(served: object) -> Any:
+    raise NotImplementedError(served)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolParts:
+    table: PoolTable
+    keeper: PoolKeeper
+    offers: PoolOffers
+    launcher: PoolLauncher
+    notes: PoolNotes
+
+
+def build_pools(
+    *,
+    api: PrefectApi,
+    link: SpawnerLink,
+    launcher: FlowLauncher,
+    access: Callable[[], ApiAccess],
+    paths: Paths,
+    worker: Callable[[], str],
+    draining: Callable[[], bool],
+    found: Callable[[], None],
+    now: Callable[[], datetime],
+    backoff: Callable[[], Backoff],
+    pulse: Pulse,
+    log: Log,
+) -> PoolParts:
+    """`worker` is this host's name among the workers; `found` is called when there is something new to poll."""
+    table = PoolTable()
+    keeper = PoolKeeper(
+        api=api.pools,
+        server=api.server,
+        table=table,
+        other=lambda served: _later(served),
+        worker=worker,
+        draining=draining,
+        found=found,
+        now=now,
+        backoff=backoff,
+        pulse=pulse,
+        log=log,
+    )
+    return PoolParts(
+        table=table,
+        keeper=keeper,
+        offers=PoolOffers(api=api.pools, table=table, now=now, outdated=keeper.outdated, log=log),
+        launcher=PoolLauncher(
+            api=api,
+            table=table,
+            environment=launcher.environment,
+            access=access,
+            output_dir=runs_dir(paths),
+            worker=worker,
+            backoff=backoff,
+        ),
+        notes=PoolNotes(api=api.pools, table=table, worker=worker, backoff=backoff, log=log),
+    )
