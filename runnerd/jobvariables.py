@@ -150,6 +150,10 @@ def reach(value: Json, path: Path) -> Json | Nothing:
     return value
 
 
+def _below(value: Json, key: str) -> Json | Nothing:
+    return value.get(key, NOTHING) if isinstance(value, Mapping) else NOTHING
+
+
 def _reach(value: Json, path: Path) -> int:
     """How many steps of `path` there are in `value`."""
     return next((n for n in range(len(path), 0, -1) if reach(value, path[:n]) is not NOTHING), 0)

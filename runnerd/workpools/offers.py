@@ -67,7 +67,7 @@ class PoolOffers:
         """A page of its due runs; of one queue, or from `after` on, when that is said. Raises ApiAway, ApiDenied."""
         before = self._now() + timedelta(seconds=served.settings.prefetch_s)
         queues = served.queues if only is None else (only,)
-        asked = {queue.id: queue.name for queue in queues if queue.filter is None}
+        asked = {queue.id: queue.name for queue in queues}
         found: list[FlowRun] = []
         try:
             if asked:
@@ -82,7 +82,7 @@ class PoolOffers:
         return found
 
     async def _find_tagged(self, served: Served, before: datetime) -> list[FlowRun]:
-        """2.x: queues that take the runs of any deployment by tag."""
+        """Queues of the old kind also take the runs of any deployment by tag, which no pool offers."""
         found: list[FlowRun] = []
         for queue in served.queues:
             if queue.filter is None:
