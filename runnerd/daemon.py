@@ -56,6 +56,10 @@ def _backoff() -> Backoff:
     return Backoff(first_s=0.5, cap_s=30.0)
 
 
+def _later(seconds: float, call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, call)
+
+
 class Daemon:
     """One runnerd. `run` returns its exit status."""
 
@@ -85,7 +89,7 @@ class Daemon:
         self._systemd = Systemd(environ=environ, pid=os.getpid())
         embedded = config.settings.api.url == EMBEDDED
         self._url = embedded_url(paths.state) if embedded else config.settings.api.url
-        self._news = ApiNews(url=self._url, log=log, later=self._later)
+        self._news = ApiNews(url=self._url, log=log, later=_later)
         self.config = ConfigInForce(
             config=config,
             directory=paths.config,
@@ -110,8 +114,8 @@ class Daemon:
             on_health=self._note_health,
         )
         self.registry = Registry()
-        spawner = SpawnerAt(self._paths)
-        self.link = SpawnerLink(connect=spawner.client, start=spawner.start, log=self._log)
+        at = SpawnerAt(self._paths)
+        self.link = SpawnerLink(connect=at.client, start=at.start, log=self._log)
         access = access_of(self._url, lambda: settings().api, credentials)
         launcher = FlowLauncher(
             registry=self.registry, access=access, output_dir=runs_dir(self._paths), environ=self._environ
@@ -158,10 +162,8 @@ class Daemon:
             clock=time.monotonic,
             freed=lambda: self.poller.freed(),
         )
-        journald, records = self._options.journald, self.supervisor.records
-        self._forwarder = Forwarder(
-            journald=journald, paths=self._paths, records=records, settings=settings, log=self._log
-        )
+        journald, records, log = self._options.journald, self.supervisor.records, self._log
+        self._forwarder = Forwarder(journald=journald, paths=self._paths, records=records, settings=settings, log=log)
         self.poller = Poller(
             api=self.api,
             supervisor=self.supervisor,
@@ -221,6 +223,8 @@ class Daemon:
             problems=self.config.problems,
             embedded=lambda: self._embedded.problem if self._embedded else None,
             registry=self.registry,
+            pools=self.pools.table,
+            pool_problems=self.pools.keeper.problems,
             launcher=launcher,
             journal=self._journal,
             link=self.link,
@@ -265,13 +269,9 @@ class Daemon:
         )
 
     def _build_embedded(self) -> EmbeddedServer:
+        state, log_dir = self._paths.state, self._paths.log
         return EmbeddedServer(
-            link=self.link,
-            url=self._url,
-            state_dir=self._paths.state,
-            log_dir=self._paths.log,
-            log=self._log,
-            changed=lambda: None,
+            link=self.link, url=self._url, state_dir=state, log_dir=log_dir, log=self._log, changed=lambda: None
         )
 
     async def run(self) -> int:
@@ -307,9 +307,6 @@ class Daemon:
         self._changed.set()
         if health.condition is ApiCondition.OK:
             self.poller.kick()
-
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(seconds, call)
 
     def _note_run(self, record: RunRecord) -> None:
         self.supervisor.note_change()

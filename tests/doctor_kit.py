@@ -70,6 +70,8 @@ async def practice(
             problems=lambda: list(problems),
             embedded=lambda: None,
             registry=engine.registry,
+            pools=engine.pools,
+            pool_problems=lambda: [(one, one.problem) for one in engine.pools.entries() if one.problem],
             launcher=FlowLauncher(
                 registry=engine.registry,
                 access=lambda: ApiAccess(url=URL, environment={}),

@@ -1,4 +1,4 @@
-"""Looks at what the daemon knows of itself: its loops, its journal, its configuration and its deployments."""
+"""Looks at what the daemon knows of itself: its loops, its journal, its configuration, its deployments and pools."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from runnerd.doctor.patient import Patient
 from runnerd.examine import Check, error, ok, some, warning
 from runnerd.model import Config, Problem
 from runnerd.registry import Entry, EntryState
+from runnerd.workpools.table import Served
 
 
 async def look_at_loops(patient: Patient) -> Sequence[Check]:
@@ -34,6 +35,7 @@ async def look_at_deployments(patient: Patient) -> Sequence[Check]:
     return [
         configuration_check(patient.problems(), len(config.files)),
         deployments_check(patient.registry.entries(), config),
+        pools_check(patient.pools.entries(), patient.pool_problems()),
     ]
 
 
@@ -68,3 +70,14 @@ def deployments_check(entries: Iterable[Entry], config: Config) -> Check:
         return warning("deployments", detail, "nothing if they were just added; else see the api check")
     paused = sum(one.state is EntryState.PAUSED for one in entries)
     return ok("deployments", f"{len(entries)} registered" + (f", {paused} of them paused" if paused else ""))
+
+
+def pools_check(pools: Sequence[Served], problems: Sequence[tuple[Served, str]]) -> Check:
+    """Whether each work pool is served as the files want it."""
+    if problems:
+        why = "; ".join(f"{served.name}: {words}" for served, words in problems)
+        return error("work pools", f"cannot be served: {why}", "mend that; it is tried again by itself")
+    waiting = [served.name for served in pools if served.pool is None]
+    if waiting:
+        return warning("work pools", f"{some(waiting)} not known yet", "nothing if just added; else see the api check")
+    return ok("work pools", f"{some([served.name for served in pools])} served" if pools else "none to serve")

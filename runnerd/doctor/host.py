@@ -52,12 +52,12 @@ async def dbus_check(run: Callable[..., Awaitable[Ran]], *, unit: str | None) ->
 async def look_at_users(patient: Patient) -> Sequence[Check]:
     wanted: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
-    for entry in patient.registry.entries():
-        run = entry.deployment.run
+    for source in patient.sources():
+        run = source.run
         if run.user is not None:
-            wanted.setdefault(run.user, []).append(entry.deployment.name)
+            wanted.setdefault(run.user, []).append(source.name)
         if run.group is not None:
-            groups.setdefault(run.group, []).append(entry.deployment.name)
+            groups.setdefault(run.group, []).append(source.name)
     flow_user = patient.environ.get("RUNNERD_FLOW_USER")
     return [await in_thread(lambda: users_check(wanted, groups, flow_user))]
 

@@ -1,4 +1,4 @@
-"""Looks at the interpreters that deployments name: each is asked, as its flows' user, which Prefect it has.
+"""Looks at the interpreters that deployments and pools name: each is asked, as its flows' user, which Prefect it has.
 
 Invariants: an interpreter runs in the spawner's hands only, bounded in time, as the user its flows run as; what it is
 asked takes a tenth of a second and imports nothing of the user's; a daemon that ends meanwhile leaves nothing behind.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from runnerd.directories import work_dir
 from runnerd.doctor.looks import Look, in_thread
-from runnerd.doctor.patient import Patient
+from runnerd.doctor.patient import Patient, Source
 from runnerd.doctor.prefect import FLOOR, Asked
 from runnerd.errors import SpawnerError
 from runnerd.examine import Check, error, ok, unknown, warning
@@ -24,7 +24,6 @@ from runnerd.link import how_it_ended
 from runnerd.model import LaunchSpec
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.dialect import version_of
-from runnerd.registry import Entry
 from runnerd.spawner.protocol import Record
 
 _LIMIT_S, _ANSWER_S = 20.0, 15.0
@@ -46,12 +45,12 @@ os.write(3, ("%d.%d %s\\n" % (sys.version_info[0], sys.version_info[1], found)).
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """One program under one user, which is one check; `entries` are the deployments that name it."""
+    """One program under one user, which is one check; `sources` are whose flows it runs."""
 
     python: str
     user: str | None
     group: str | None
-    entries: tuple[Entry, ...]
+    sources: tuple[Source, ...]
 
     @property
     def name(self) -> str:
@@ -67,12 +66,12 @@ class Answer:
     prefect: str | None
 
 
-def interpreters_of(entries: Iterable[Entry]) -> list[Interpreter]:
-    """Each interpreter once, in the order of the deployments."""
-    found: dict[tuple[str, str | None, str | None], list[Entry]] = {}
-    for entry in entries:
-        run = entry.deployment.run
-        found.setdefault((run.python, run.user, run.group), []).append(entry)
+def interpreters_of(sources: Iterable[Source]) -> list[Interpreter]:
+    """Each interpreter once, in the order of the sources."""
+    found: dict[tuple[str, str | None, str | None], list[Source]] = {}
+    for source in sources:
+        run = source.run
+        found.setdefault((run.python, run.user, run.group), []).append(source)
     return [Interpreter(*key, tuple(members)) for key, members in found.items()]
 
 
@@ -85,7 +84,7 @@ class Interpreters:
         self._few = asyncio.Semaphore(_AT_ONCE)
 
     def looks(self) -> list[Look]:
-        return [self._look(one) for one in interpreters_of(self._patient.registry.entries())]
+        return [self._look(one) for one in interpreters_of(self._patient.sources())]
 
     def _look(self, one: Interpreter) -> Look:
         async def take() -> Sequence[Check]:
@@ -116,7 +115,7 @@ class Interpreters:
                     os.unlink(path)
 
     def _spec(self, one: Interpreter) -> LaunchSpec | str:
-        run = one.entries[0].deployment.run
+        run = one.sources[0].run
         environment = self._patient.launcher.environment(run)
         if isinstance(environment, str):
             return environment
@@ -175,7 +174,7 @@ def interpreter_check(one: Interpreter, answer: Answer | str, server: ServerInfo
     if answer.prefect is None:
         detail = f"{_used(one)}, and it has no Prefect"
         return error(one.name, detail, f"{_install(one, server)}, or name another interpreter in run.python")
-    broken = next((e.problem for e in one.entries if e.problem and "cannot import prefect" in e.problem), None)
+    broken = next((e.problem for e in one.sources if e.problem and "cannot import prefect" in e.problem), None)
     if broken is not None:
         return error(one.name, f"it has Prefect {answer.prefect}, but {broken}", _install(one, server))
     version = version_of(answer.prefect)
@@ -189,7 +188,7 @@ def interpreter_check(one: Interpreter, answer: Answer | str, server: ServerInfo
 
 
 def _used(one: Interpreter) -> str:
-    names = [entry.full_name for entry in one.entries]
+    names = [source.name for source in one.sources]
     return f"{names[0]} uses it" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more use it"
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from runnerd import __version__
 from runnerd.doctor.looks import in_thread
-from runnerd.doctor.patient import Patient
+from runnerd.doctor.patient import Patient, Source
 from runnerd.examine import Check, error, ok, some, unknown, warning
-from runnerd.model import Deployment, RunSettings
+from runnerd.model import RunSettings
 from runnerd.spawner.protocol import Hello
 
 LIMITS = ("memory_max", "cpu_quota", "tasks_max")
@@ -32,8 +32,7 @@ async def look_at_spawner(patient: Patient) -> Sequence[Check]:
         detail = f"runnerd has no spawner: {why}; nothing can be started or ended meanwhile"
         return [error("spawner", detail, f"see {unit}{log}")]
     hello = patient.link.hello
-    deployments = [entry.deployment for entry in patient.registry.entries()]
-    return [spawner_check(hello), limits_check(hello, deployments, managed=managed)]
+    return [spawner_check(hello), limits_check(hello, patient.sources(), managed=managed)]
 
 
 def spawner_check(hello: Hello | None) -> Check:
@@ -50,8 +49,8 @@ def spawner_check(hello: Hello | None) -> Check:
 # --- limits ---------------------------------------------------------------------------------------------------
 
 
-def limits_check(hello: Hello | None, deployments: Sequence[Deployment], *, managed: bool) -> Check:
-    """Whether what deployments may ask for holds for a run as a whole: only a cgroup can do that."""
+def limits_check(hello: Hello | None, sources: Sequence[Source], *, managed: bool) -> Check:
+    """Whether what may be asked for holds for a run as a whole: only a cgroup can do that."""
     if hello is None or not hello.limits:
         return unknown("limits", "the spawner does not say which limits it can set")
     weak = [key for key in LIMITS if hello.limits.get(key) == "rlimit"]
@@ -62,14 +61,14 @@ def limits_check(hello: Hello | None, deployments: Sequence[Deployment], *, mana
     said += [f"{key} has no effect" for key in without]
     detail = ", ".join(said) + (f": {hello.why}" if hello.why else "")
     remedy = _CONTROLLERS if managed else _DELEGATE
-    vain = _asked_in_vain(without, deployments)
+    vain = _asked_in_vain(without, sources)
     if vain:
         return error("limits", f"{vain}, but {detail}", f"{remedy}; or remove these keys")
     return warning("limits", detail, remedy)
 
 
-def _asked_in_vain(without: Sequence[str], deployments: Sequence[Deployment]) -> str:
-    asked = {key: [one.name for one in deployments if _wants(one.run, key)] for key in without}
+def _asked_in_vain(without: Sequence[str], sources: Sequence[Source]) -> str:
+    asked = {key: [one.name for one in sources if _wants(one.run, key)] for key in without}
     return " and ".join(f"{some(names)} {'asks' if len(names) == 1 else 'ask'} for {key}"
                         for key, names in asked.items() if names)  # fmt: skip
 

@@ -35,6 +35,7 @@ WELL = {
     "credentials",
     "configuration",
     "deployments",
+    "work pools",
     "users",
 }
 

@@ -11,22 +11,34 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nouns_kit import NOON, URL, a_deployment
+from nouns_kit import NOON, URL, Json, a_deployment
 
 from runnerd import __version__
-from runnerd.doctor.deployments import configuration_check, deployments_check
+from runnerd.doctor.deployments import configuration_check, deployments_check, pools_check
 from runnerd.doctor.host import config_check, credentials_check, dbus_check, directory_checks, users_check
 from runnerd.doctor.interpreters import Answer, Interpreter, interpreter_check, interpreters_of, read_answer
 from runnerd.doctor.looks import Ran
+from runnerd.doctor.patient import Source
 from runnerd.doctor.prefect import api_check, clock_check, server_check
 from runnerd.doctor.spawner import files_check, limits_check, open_files_of, spawner_check
 from runnerd.examine import Check, Room, directory_check, disk_check, document, error, ok, some, warning
-from runnerd.model import ApiCondition, ApiHealth, ApiSettings, Config, InvalidDeployment, Place, Problem
+from runnerd.model import (
+    ApiCondition,
+    ApiHealth,
+    ApiSettings,
+    Config,
+    InvalidDeployment,
+    Place,
+    PoolSettings,
+    Problem,
+)
 from runnerd.paths import Paths
 from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.dialect import server_info, version_of
 from runnerd.registry import Entry
 from runnerd.spawner.protocol import Hello
+from runnerd.workpool import WorkPool
+from runnerd.workpools.table import Served
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 needs_no_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
@@ -151,11 +163,11 @@ def test_the_spawner_s_version() -> None:
 
 
 def test_limits() -> None:
-    capped = a_deployment("capped", run={"cpu_quota_percent": 50.0, "memory_max_bytes": 2**20})
+    capped = a_source("capped", cpu_quota_percent=50.0, memory_max_bytes=2**20)
     all_well = limits_check(hello("cgroup", "cgroup", "cgroup"), [capped], managed=True)
     state_and_words(all_well, "ok", "for each run as a whole")
     weak = hello("rlimit", None, "rlimit", why="no cgroup is delegated")
-    check = limits_check(weak, [a_deployment()], managed=False)
+    check = limits_check(weak, [a_source("nightly")], managed=False)
     words = ("memory_max holds for each process by itself", "cpu_quota has no effect", "no cgroup is delegated")
     state_and_words(check, "warning", *words, "Delegate=yes")
     in_vain = limits_check(weak, [capped], managed=True)
@@ -324,14 +336,28 @@ def test_deployments(tmp_path: Path) -> None:
     state_and_words(deployments_check([stale], dead), "error", *words)
 
 
+def test_work_pools() -> None:
+    state_and_words(pools_check([], []), "ok", "none to serve")
+    settings = PoolSettings(name="etl", run=a_deployment().run, place=Place("f"))
+    unknown = Served(settings=settings)
+    known = replace(unknown, pool=WorkPool(id="p-1", name="etl", type="process"))
+    state_and_words(pools_check([known], []), "ok", "etl served")
+    state_and_words(pools_check([known, unknown], []), "warning", "etl not known yet", "the api check")
+    problem = pools_check([known], [(known, "there is no type dock")])
+    state_and_words(problem, "error", "cannot be served: etl: there is no type dock", "tried again")
+
+
 # --- interpreters -----------------------------------------------------------------------------------------------
 
 SERVER = server_info("3.8.8")
 
 
-def an_interpreter(**entry: object) -> Interpreter:
-    deployment = a_deployment("nightly", run={"python": "/opt/etl/bin/python", "user": "etl"})
-    return interpreters_of([Entry(deployment=deployment, flow="etl", **entry)])[0]  # type: ignore[arg-type]
+def a_source(name: str, *, problem: str | None = None, **run: Json) -> Source:
+    return Source(name=name, run=a_deployment(run=run).run, problem=problem)
+
+
+def an_interpreter(problem: str | None = None) -> Interpreter:
+    return interpreters_of([a_source("etl/nightly", problem=problem, python="/opt/etl/bin/python", user="etl")])[0]
 
 
 @pytest.mark.parametrize(
@@ -363,9 +389,8 @@ def test_an_interpreter_whose_prefect_does_not_import() -> None:
 
 def test_each_interpreter_is_one_check_a_user() -> None:
     runs = [{}, {}, {"user": "etl"}, {"python": "/x"}, {"user": "etl", "group": "g"}]
-    entries = [Entry(deployment=a_deployment(f"d{n}", run=run)) for n, run in enumerate(runs)]
-    found = interpreters_of(entries)
-    assert [len(one.entries) for one in found] == [2, 1, 1, 1]
+    found = interpreters_of([a_source(f"d{n}", **run) for n, run in enumerate(runs)])
+    assert [len(one.sources) for one in found] == [2, 1, 1, 1]
     assert len({one.name for one in found}) == 4
 
 
