@@ -138,14 +138,8 @@ def reach(value: Json, path: Path) -> Json | Nothing:
     """The value at `path`, or NOTHING; a list counts from either end."""
     for step in path:
         try:
-            value = (
-                value[int(step)]
-                if isinstance(value, list)
-                else value[str(step)]
-                if isinstance(value, dict)
-                else NOTHING
-            )
-        except (KeyError, IndexError, ValueError):
+            value = value[int(step)] if isinstance(value, list) else _below(value, str(step))
+        except (IndexError, ValueError):
             return NOTHING
     return value
 
