@@ -135,7 +135,7 @@ def _inspect(call: Call) -> int:
     variables = (its["base_job_template"].get("variables") or {}).get("properties") or {}
     console.fields(
         [
-            ("Pool", name_cell(its)),
+            ("Pool", clean(its["name"])),
             ("Id", clean(its["id"])),
             ("Type", clean(its["type"])),
             ("Description", clean(its["description"] or "")),

@@ -54,7 +54,8 @@ def limit_words(limit: int | None) -> str:
 
 
 def status_cell(its: Json) -> Cell:
-    words = clean(its["status"] or "-").lower().replace("_", " ")
+    """Of a pool, a queue or a worker; pools for agents have no status of their own."""
+    words = "paused" if its.get("paused") else clean(its["status"] or "-").lower().replace("_", " ")
     return Cell(words, {"ready": "green", "paused": "yellow", "online": "green"}.get(words))
 
 

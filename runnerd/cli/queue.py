@@ -16,7 +16,6 @@ from runnerd.cli.pooltables import (
     limit,
     limit_words,
     name,
-    name_cell,
     preview,
     priority,
     queues_table,
@@ -99,7 +98,7 @@ def _inspect(call: Call) -> int:
         return DONE
     console.fields(
         [
-            ("Queue", name_cell(its)),
+            ("Queue", clean(its["name"])),
             ("Id", clean(its["id"])),
             ("Pool", clean(its["pool"]) + (", whose default queue it is" if its["default"] else "")),
             ("Description", clean(its["description"] or "")),

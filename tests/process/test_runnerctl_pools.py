@@ -110,7 +110,9 @@ def test_one_pool(served: Serving) -> None:
     for words in ("Job variables:     command, env\n", "urgent ", "default ", "build-07  online  ", "by this host\n"):
         assert words in shown
     assert document(served, "pool", "inspect", "etl")["base_job_template"] == TEMPLATE
-    assert "gpu (**)\n" in did(served, "pool", "inspect", "gpu")
+    assert "Status:            paused\n" in did(served, "pool", "inspect", "gpu")
+    pools(served).create_pool("agents", type="prefect-agent", is_paused=True)
+    assert "Status:            paused\n" in did(served, "pool", "inspect", "agents")
 
 
 def test_queues(served: Serving) -> None:
