@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -153,11 +154,15 @@ class DaemonHost:
         records = self._supervisor.records()
         phases = {phase: sum(record.phase == phase for record in records) for phase in {r.phase for r in records}}
         states = {s: sum(e.state is s for e in self._registry.entries()) for s in EntryState}
+        pools = self._served(records)
+        pool_states = Counter(pool["state"] for pool in pools)
         polled, contained = self._poller.polled_at, self._supervisor.contained
         api_is_ok = self._api.health.condition is ApiCondition.OK
         lines = [
             *gauge("runnerd_runs", "Flow runs under way on this host.", "phase", phases),
             *gauge("runnerd_deployments", "Deployments of this host.", "state", states),
+            *gauge("runnerd_pools", "Work pools that this host serves.", "state", pool_states),
+            *gauge("runnerd_pool_runs", "Runs under way.", "pool", {pool["name"]: pool["running"] for pool in pools}),
             *gauge("runnerd_runs_max", "limits.runs", None, {"": self._config().settings.limits.runs}),
             *gauge("runnerd_api_up", "1 while the API is ok.", None, {"": int(api_is_ok)}),
             *gauge("runnerd_contained_errors", "Unexpected errors of single runs.", None, {"": contained}),

@@ -10,6 +10,11 @@ def gauge(name: str, help_text: str, label: str | None, values: Mapping[Any, flo
     """One metric in Prometheus' text format."""
     lines = [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
     for key, value in values.items():
-        labels = f'{{{label}="{key}"}}' if label else ""
+        labels = f'{{{label}="{_escaped(str(key))}"}}' if label else ""
         lines.append(f"{name}{labels} {value}")
     return lines
+
+
+def _escaped(value: str) -> str:
+    """A label's value as that format wants it: a pool may be called anything."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
