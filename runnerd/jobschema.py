@@ -48,6 +48,8 @@ def schema_flaws(schema: Mapping[str, Json], values: Mapping[str, Json], *, secr
 
 _BY_NAME = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
 _DATA = {"default", "const", "enum", "examples", "example"}
+# A pattern may take for ever, and with it this daemon and each that takes over. The server has matched it before.
+_COSTLY = {"pattern", "patternProperties"}
 
 
 def _prepared(schema: Json, *, top: bool = True, nulls: bool = True) -> Json:
@@ -59,7 +61,9 @@ def _prepared(schema: Json, *, top: bool = True, nulls: bool = True) -> Json:
         return [_prepared(one, top=False, nulls=nulls) for one in schema]
     if not isinstance(schema, Mapping):
         return schema
-    left_out = {"$id", "id", "$schema", *(("required",) if top else ())}
+    left_out = {"$id", "id", "$schema", *_COSTLY, *(("required",) if top else ())}
+    if "patternProperties" in schema:  # without them nobody knows which are additional
+        left_out |= {"additionalProperties", "unevaluatedProperties"}
     ours: dict[str, Json] = {}
     for key, value in schema.items():
         if key in left_out:
@@ -162,7 +166,6 @@ _LIMITS = {
     "multipleOf": "must be a multiple of {}",
     "minLength": "must be at least {} characters long",
     "maxLength": "must be at most {} characters long",
-    "pattern": "must match {}",
     "const": "must be {!r}",
     "minItems": "must have at least {} items",
     "maxItems": "must have at most {} items",
