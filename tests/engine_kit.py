@@ -122,11 +122,12 @@ class Engine:
         now: Callable[[], datetime],
         clock: Callable[[], float],
         run_api: FlowRunApi | None = None,
+        pools: PoolTable | None = None,
     ) -> None:
         self.prefect, self.journal, self.link, self.api = prefect, journal, link, api
         self.settings, self.lines, self.now, self.clock = settings, lines, now, clock
         self.registry = Registry()
-        self.pools = PoolTable()
+        self.pools = pools or PoolTable()
         self.outdated: list[str] = []  # pools that were found to be another than known
         self.launcher = launcher(self.registry)
         self.hooks: set[Hook] = set()  # what flows have
@@ -294,6 +295,8 @@ async def fake_engine(
     spawner: FakeSpawner | None = None,
     run_api: FlowRunApi | None = None,
     journal: Journal | None = None,
+    launcher: Callable[[Registry], Launcher] = SpecLauncher,
+    pools: PoolTable | None = None,
     **changes: Json,
 ) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
     """Around a FakePrefect and a FakeSpawner, by the clock of the running loop. `changes` are of the settings."""
@@ -306,12 +309,13 @@ async def fake_engine(
         journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow),
         link=SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(lines)),
         api=fake_api(prefect, now=loop.utcnow),
-        launcher=lambda registry: SpecLauncher(registry),
+        launcher=launcher,
         settings=settings(**changes),
         lines=lines,
         now=loop.utcnow,
         clock=loop.time,
         run_api=run_api,
+        pools=pools,
     )
     engine.look_s = 0.1
     async with serving(engine):

@@ -1,0 +1,143 @@
+"""Work pools for tests of the engine: their settings, a table that knows them, and a keeper between fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fakes.fake_prefect import FakePrefect
+from nouns_kit import Json, LogLines, copied, fake_api, log_to
+
+from runnerd.backoff import Backoff
+from runnerd.model import Place, PoolSettings, RunSettings
+from runnerd.prefect_api.answers import ServerInfo
+from runnerd.pulse import Pulse
+from runnerd.workpool import WorkerType
+from runnerd.workpools.keeper import PoolKeeper
+from runnerd.workpools.table import PoolTable, Served
+
+HOST = "host-1"  # the worker's name
+
+
+def pool_settings(name: str = "etl", *, run: Mapping[str, Json] | None = None, **changes: Json) -> PoolSettings:
+    """`run` are keys of its run: section."""
+    settings = RunSettings(**{"python": sys.executable, "working_directory": "/srv/flows", **(run or {})})
+    return PoolSettings(
+        **{"name": name, "run": settings, "place": Place("/etc/runnerd/conf.d/20.yaml", 4, 7), **changes}
+    )
+
+
+def serve(table: PoolTable, prefect: FakePrefect, *wanted: PoolSettings) -> None:
+    """Want these, and know of each what the API has: every queue of it, or those that are named."""
+    table.want(wanted)
+    for settings in wanted:
+        known = table.get(settings.name)
+        assert known is not None
+        queues = [q for q in prefect.pools.queues(settings.name) if q.name in (settings.queues or (q.name,))]
+        pool = prefect.pools.read_pool(settings.name)
+        assert table.put(Served(settings=settings, pool=pool, queues=tuple(queues)), known=known)
+
+
+@dataclass
+class FakeOther:
+    """Prefect's own worker as PoolKeeper sees it: what it was told, and what became of it."""
+
+    wanted: list[tuple[Served, WorkerType | None, int]] = field(default_factory=list)
+    told: str = ""
+    problem: str | None = None
+    slow_s: float = 0.0  # how long it takes to stop
+
+    def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
+        self.wanted.append((served, kind, server.major))
+
+    async def keep(self) -> None:
+        self.told += "keep "
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.told += "left "
+
+    async def stop(self) -> None:
+        await asyncio.sleep(self.slow_s)
+        self.told += "stopped "
+
+    def document(self) -> Mapping[str, Any]:
+        return {"pid": 17}
+
+
+@dataclass
+class Keeping:
+    """A keeper between fakes; `found` counts how often there was something new to poll."""
+
+    prefect: FakePrefect
+    keeper: PoolKeeper
+    table: PoolTable
+    lines: LogLines
+    pulse: Pulse
+    others: dict[str, list[FakeOther]]
+    found: list[float]
+    loop: asyncio.AbstractEventLoop
+
+    def served(self, name: str = "etl") -> Served:
+        known = self.table.get(name)
+        assert known is not None
+        return known
+
+    def asked(self, what: str) -> int:
+        """Such requests since the last look, `METHOD /path`; all others are forgotten too."""
+        return copied(self.prefect).count(what)
+
+    def problems(self) -> dict[str, str]:
+        return {served.name: why for served, why in self.keeper.problems()}
+
+    async def want(self, *wanted: PoolSettings) -> None:
+        """And let the keeper have a look at them."""
+        self.table.want(wanted)
+        await asyncio.sleep(1)
+
+
+@asynccontextmanager
+async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> AsyncIterator[Keeping]:
+    """A keeper at work on these, by the clock of the running loop."""
+    loop: Any = asyncio.get_running_loop()
+    prefect = prefect or FakePrefect(major=3)
+    api, table, lines, pulse = fake_api(prefect, now=loop.utcnow), PoolTable(), LogLines(), Pulse(clock=loop.time)
+    others: dict[str, list[FakeOther]] = {}
+    found: list[float] = []
+
+    def other(served: Served) -> FakeOther:
+        others.setdefault(served.name, []).append(FakeOther())
+        return others[served.name][-1]
+
+    keeper = PoolKeeper(
+        api=api.pools,
+        server=api.server,
+        table=table,
+        other=other,
+        worker=lambda: HOST,
+        draining=lambda: False,
+        found=lambda: found.append(loop.time()),
+        now=loop.utcnow,
+        backoff=lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random),
+        pulse=pulse,
+        log=log_to(lines),
+    )
+    table.want(wanted)
+    task = asyncio.create_task(keeper.keep())
+    try:
+        await asyncio.sleep(1)
+        yield Keeping(prefect, keeper, table, lines, pulse, others, found, loop)
+        assert not task.done(), "it has ended, and the daemon with it"
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        await api.close()
+
+
+def ids_of(runs: Sequence[Any]) -> list[str]:
+    return [run.id for run in runs]
