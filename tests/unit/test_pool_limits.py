@@ -30,7 +30,7 @@ def test_a_full_pool_does_not_hold_up_another() -> None:
     got = admitted(offers, a=PoolCaps(runs=1), b=PoolCaps(runs=2))
     assert got.admitted == ("a1", "b1", "own")
     assert got.skipped == dict.fromkeys(("a2", "a3"), "pool a's limit 1 is reached")
-    assert (got.full, got.full_pools) == (False, {"a"})
+    assert (got.full, got.full_pools) == (False, frozenset({"a"}))
 
 
 def test_a_queue_s_concurrency_limit_concerns_that_queue_of_that_pool() -> None:
@@ -69,19 +69,19 @@ def test_a_limit_of_zero() -> None:
     got = admitted([of_pool("1"), of_pool("2", "b", "q"), of_pool("3", "c")], etl=PoolCaps(runs=0),
                    b=PoolCaps(queues={"q": 0}), c=PoolCaps(each_deployment=0))  # fmt: skip
     assert got.admitted == ()
-    assert got.full_pools == {"etl"}
+    assert got.full_pools == frozenset({"etl"})
 
 
 def test_runs_of_a_pool_that_is_not_served_any_more_count_for_the_host_only() -> None:
     gone = [of_pool("x", "gone"), of_pool("y", "gone")]
     got = admitted([of_pool("1"), of_pool("2"), of_pool("3", None)], *gone, runs=4, etl=PoolCaps(runs=1))
     assert got.admitted == ("1", "3")
-    assert (got.full, got.full_pools) == (True, {"etl"})
+    assert (got.full, got.full_pools) == (True, frozenset({"etl"}))
 
 
 def test_a_pool_is_full_also_when_nothing_of_it_is_offered() -> None:
     got = admitted([], of_pool("x"), of_pool("y"), etl=PoolCaps(runs=2), b=PoolCaps(runs=1))
-    assert (got.full, got.full_pools) == (False, {"etl"})
+    assert (got.full, got.full_pools) == (False, frozenset({"etl"}))
 
 
 def test_a_run_that_is_skipped_takes_up_nothing_of_its_pool() -> None:
