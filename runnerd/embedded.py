@@ -6,7 +6,6 @@ chosen once and kept, so that flows which started under it still reach it; its d
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import os
@@ -16,16 +15,14 @@ import sys
 from collections.abc import Callable
 
 from runnerd.alerts import Alert
-from runnerd.errors import ConfigError, SpawnerError
+from runnerd.errors import ConfigError
+from runnerd.keeping import LongLived
 from runnerd.link import SpawnerLink
 from runnerd.logs import Log
 from runnerd.model import LaunchSpec, Problem
-from runnerd.words import exit_words
+from runnerd.spawner.protocol import Record
 
 KEY = "prefect-server"
-_RESTART_FIRST_S = 1.0
-_RESTART_CAP_S = 60.0
-_STEADY_S = 60.0  # a server that lived this long starts afresh in the count of restarts
 
 
 def embedded_url(state_dir: str) -> str:
@@ -62,69 +59,36 @@ class EmbeddedServer:
         self._log_dir = log_dir
         self._log = log
         self._changed = changed
-        self._attempt = 0
-        self._woken = asyncio.Event()
-        self.problem: str | None = None
+        self._kept = LongLived(
+            link=link, key=lambda: KEY, ours=KEY.__eq__, spec=self._spec, began=self._began, ended=self._ended
+        )
+
+    @property
+    def problem(self) -> str | None:
+        words = self._kept.problem
+        return f"the embedded Prefect server {words}; see {self._output()}" if words else None
 
     async def keep(self) -> None:
-        """Keep it running for ever; restarts come slower each time it ends early."""
-        self._link.listen(KEY, self._woken.set)
-        delay_s = _RESTART_FIRST_S
-        loop = asyncio.get_running_loop()
-        while True:
-            began = loop.time()
-            words = await self._serve_once()
-            if loop.time() - began > _STEADY_S:
-                delay_s = _RESTART_FIRST_S
-            self.problem = f"the embedded Prefect server {words}; see {self._output()}"
-            said = {"words": words, "output": self._output(), "again_in_s": delay_s}
-            self._log.error("the embedded Prefect server ended", **said, alert=Alert.SERVER_ENDED)
-            self._changed()
-            await asyncio.sleep(delay_s)
-            delay_s = min(_RESTART_CAP_S, delay_s * 2)
-
-    async def _serve_once(self) -> str:
-        """Start it, or find it running, and wait for its end; how that was, in words."""
-        await self._link.wait_up()
-        alive = [one.attempt for one in self._link.records() if one.key == KEY and one.phase != "exited"]
-        known = [one.attempt for one in self._link.records() if one.key == KEY]
-        self._attempt = max(alive) if alive else max([self._attempt, *known]) + 1
-        for old in known:
-            if old != self._attempt:
-                await self._link.forget(KEY, old)
-        try:
-            seen = await self._link.spawn(self._spec())
-        except SpawnerError as error:
-            return str(error)
-        self._log.info("the embedded Prefect server runs", port=self._port, pid=seen.identity and seen.identity.pid)
-        while True:
-            self._woken.clear()
-            latest = self._link.record(KEY, self._attempt)
-            if latest is None and self._link.connected:
-                return "was lost"
-            if latest is not None and latest.phase == "exited":
-                return latest.error.message if latest.error else exit_words(latest.exit)
-            await self._woken.wait()
+        """Keep it running until it is stopped; restarts come slower each time it ends early."""
+        await self._kept.keep()
 
     async def stop(self) -> None:
         """End it; only when nothing of ours needs it any more."""
-        if not self._alive():
-            return
-        await self._link.stop(KEY, self._attempt, reason="evict")
-        while self._alive():
-            self._woken.clear()
-            if self._alive():
-                await self._woken.wait()
-        await self._link.forget(KEY, self._attempt)
+        await self._kept.stop()
 
-    def _alive(self) -> bool:
-        seen = self._link.record(KEY, self._attempt)
-        return seen is not None and seen.phase != "exited"
+    def _began(self, seen: Record, _fresh: bool) -> None:
+        self._log.info("the embedded Prefect server runs", port=self._port, pid=seen.identity and seen.identity.pid)
+        self._changed()
+
+    def _ended(self, words: str, again_in_s: float) -> None:
+        said = {"words": words, "output": self._output(), "again_in_s": again_in_s}
+        self._log.error("the embedded Prefect server ended", **said, alert=Alert.SERVER_ENDED)
+        self._changed()
 
     def _output(self) -> str:
         return os.path.join(self._log_dir, "prefect-server.log")
 
-    def _spec(self) -> LaunchSpec:
+    async def _spec(self) -> LaunchSpec:
         os.makedirs(self._home, mode=0o700, exist_ok=True)
         account = pwd.getpwuid(os.geteuid())
         environment = {
@@ -140,7 +104,7 @@ class EmbeddedServer:
         argv = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port))
         return LaunchSpec(
             key=KEY,
-            attempt=self._attempt,
+            attempt=0,  # it is the keeper who counts them
             argv=argv,
             environment=environment,
             working_directory=self._home,

@@ -32,15 +32,15 @@ LAYERS = {
     "pure": "alerts backoff codec directories errors examine journalfile launch limits machine metrics model paths"
     " pulse regular templates jobs joblookups jobschema jobvariables poollaunch words workpool",
     "edges": "config inotify inspection journal journald logs outputfile prefect_api spawner systemd",
-    "engine": "access asking cancelling claiming doctor drain embedded forwarding hooks inspector lateness launcher"
-    " link poller refresher registrar registry reloading reporting run spawnerat summary supervisor"
+    "engine": "access asking cancelling claiming doctor drain embedded forwarding hooks inspector keeping lateness"
+    " launcher link poller refresher registrar registry reloading reporting run spawnerat summary supervisor"
     " tailing tidying tools upkeep usage views warm workpools",
     "control": "control",
     "top": "__main__ daemon daemonize demo host init service",
 }
 CLI_MAY_IMPORT = {"cli", "control", "errors", "examine", "model", "paths", "words", "config"}
 CLI_MAY_LOAD = {"runnerd", "cli", "control", "errors", "model", "paths", "words", "machine"}
-ELSEWHERE = {"inspect_flow", "run_hooks"}  # programs for flows' own interpreters
+ELSEWHERE = {"inspect_flow", "install_worker", "run_hooks"}  # programs for flows' own interpreters
 ALONE = {"cli"} | ELSEWHERE  # not of the layers: the client program, those that run elsewhere
 
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
