@@ -30,7 +30,7 @@ SYNC_S = 15.0
 HEARTBEAT_S = 30  # what Prefect's workers say; after three of them without one, a worker is OFFLINE
 GOODBYE_S = 1
 _GOODBYE_BOUND_S = 5.0
-_PULSE_S = 300.0
+_PULSE_S = 3600.0  # one look is a dozen requests, and each may take minutes
 
 
 class KeepingApi(MakingApi, Protocol):
@@ -83,8 +83,10 @@ class PoolKeeper:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._others: dict[str, tuple[Other, asyncio.Task[None]]] = {}
         self._told: dict[str, str | None] = {}  # the problem that was last logged
+        self._greeted: set[str] = set()  # pools that have heard of this host
+        self._stopped = False
         self._group: asyncio.TaskGroup | None = None
-        self.tried = asyncio.Event()  # every pool was asked for once, with success or without
+        self.tried = asyncio.Event()  # of every pool it is known whether it can be served
 
     async def keep(self) -> None:
         """Keep all of them for ever."""
@@ -106,7 +108,7 @@ class PoolKeeper:
             self._wake.pop(name).set()
             await self._leave(name)
         assert self._group is not None
-        for name in wanted:
+        for name in () if self._stopped else wanted:
             if name in self._tasks:
                 self._wake[name].set()
                 continue
@@ -125,15 +127,17 @@ class PoolKeeper:
             wake.clear()
             self._pulse.beat(f"pool {name}", within_s=_PULSE_S)
             wait_s = SYNC_S
+            served = self._table.get(name)
             try:
-                await self._sync(name)
+                if served is not None:
+                    await self._sync(served)
                 backoff.reset()
+                self._note_tried(name)
             except ApiRejected as error:
-                self._note(name, problem=str(error))
+                self._note(served, problem=str(error))
+                self._note_tried(name)
             except (ApiAway, ApiDenied) as error:  # the transport has said so
                 wait_s = backoff.next_s(error)
-                self._pulse.beat(f"pool {name}", within_s=3600.0)
-            self._note_tried(name)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await wake.wait()
@@ -146,29 +150,28 @@ class PoolKeeper:
 
     # --- one look ----------------------------------------------------------------------------------------------------
 
-    async def _sync(self, name: str) -> None:
-        served = self._table.get(name)
-        if served is None:
-            return
+    async def _sync(self, served: Served) -> None:
         server = await self._server()
         pool = await pool_or_why(self._api, served.settings, major=server.major)
-        why = pool if isinstance(pool, str) else unserved(pool, served.settings, major=server.major)
+        why = None if isinstance(pool, str) else unserved(pool, served.settings, major=server.major)
         if isinstance(pool, str) or why is not None:
-            return self._note(name, problem=why)
+            await self._dismiss_other(served.name)  # what it served is gone, or is to be something else
+            return self._note(served, problem=pool if isinstance(pool, str) else why)
         queues = await missing_queues(self._api, served.settings)
         if isinstance(queues, str):
-            return self._note(name, problem=queues)
+            return self._note(served, problem=queues)
         beat_at = await self._beat(served, pool)
         known = replace(served, pool=pool, queues=queues, problem=None, heartbeat_at=beat_at)
         if known.service is Service.OTHER:
             await self._serve_by_other(known, server)
         else:
-            await self._dismiss_other(name)  # it was deleted, and made anew as one of ours
+            await self._dismiss_other(served.name)  # it was deleted, and made anew as one of ours
         self._put(served, known)
 
     async def _beat(self, served: Served, pool: WorkPool) -> datetime | None:
         if pool.type != PROCESS:
             return None
+        self._greeted.add(pool.name)
         there = await self._api.heartbeat(pool.name, worker=self._worker(), interval_s=HEARTBEAT_S)
         return self._now() if there else served.heartbeat_at
 
@@ -181,11 +184,11 @@ class PoolKeeper:
             self._log.info("serving a work pool", pool=known.name, queues=[queue.name for queue in known.queues])
             self._found()
 
-    def _note(self, name: str, *, problem: str | None) -> None:
-        served = self._table.get(name)
-        if served is not None:
-            changed = replace(served, problem=problem)
-            self._table.put(changed, known=served)
+    def _note(self, served: Served | None, *, problem: str | None) -> None:
+        if served is None:
+            return
+        changed = replace(served, problem=problem)
+        if self._table.put(changed, known=served):  # else it says nothing of what is wanted by now
             self._say(changed)
 
     def _say(self, served: Served) -> None:
@@ -214,13 +217,14 @@ class PoolKeeper:
         return found[0] if found is not None else None
 
     async def _dismiss_other(self, name: str) -> bool:
-        found = self._others.pop(name, None)
+        found = self._others.get(name)
         if found is None:
             return False
         other, task = found
         task.cancel()
         await asyncio.wait({task})
         await other.stop()
+        self._others.pop(name, None)  # only now: whoever is cancelled before leaves it to the next who dismisses it
         return True
 
     # --- leaving -----------------------------------------------------------------------------------------------------
@@ -229,14 +233,17 @@ class PoolKeeper:
         """The pool is not ours any more, or this host stops: say so, so that nobody waits three heartbeats."""
         self._told.pop(name, None)
         self._pulse.leave(f"pool {name}")
-        if await self._dismiss_other(name):
+        await self._dismiss_other(name)
+        if name not in self._greeted:
             return
+        self._greeted.discard(name)
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_BOUND_S):
                 await self._api.heartbeat(name, worker=self._worker(), interval_s=GOODBYE_S)
 
     async def stop(self) -> None:
         """This host stops: nobody is to think that its workers are there."""
+        self._stopped = True
         names = list(self._tasks)
         tasks = [self._tasks.pop(name) for name in names]
         for task in tasks:
