@@ -48,6 +48,8 @@ async def _create(api: MakingApi, settings: PoolSettings, major: int) -> WorkPoo
     if not settings.create:
         return f"work pool {settings.name} does not exist, and create is false; make it: runnerctl pool create"
     kind = settings.type or PROCESS
+    if why := _unservable(settings.name, kind, major=major):
+        return why
     template = await _template(api, settings, kind, major)
     if isinstance(template, str):
         return template
@@ -76,7 +78,7 @@ def _template_in(path: str) -> Mapping[str, Json] | str:
     try:
         with open(path, encoding="utf-8", opener=open_regular) as file:
             found = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a hundred thousand brackets of it
         why = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
         return f"cannot read base_job_template {path}: {why}"
     if not isinstance(found, dict) or not {"job_configuration", "variables"} <= set(found):
@@ -88,10 +90,14 @@ def unserved(pool: WorkPool, settings: PoolSettings, *, major: int) -> str | Non
     """Why a pool like this cannot be served as it is wanted; None when it can."""
     if settings.type is not None and settings.type != pool.type:
         return f"work pool {pool.name} is of type {pool.type}, not {settings.type}; correct type, or leave it out"
-    if pool.type == AGENT and major >= 3:
-        return f"work pool {pool.name} is of type {AGENT}, which Prefect 3 has no more; move to a pool of type process"
-    if pool.type.endswith((":push", ":managed")):
-        return f"work pool {pool.name} is of type {pool.type}: Prefect runs its flows itself, no worker can serve it"
+    return _unservable(pool.name, pool.type, major=major)
+
+
+def _unservable(name: str, kind: str, *, major: int) -> str | None:
+    if kind == AGENT and major >= 3:
+        return f"work pool {name} is of type {AGENT}, which Prefect 3 has no more; move to a pool of type process"
+    if kind.endswith((":push", ":managed")):
+        return f"work pool {name} is of type {kind}: Prefect runs its flows itself, no worker can serve it"
     return None
 
 
@@ -110,6 +116,9 @@ async def missing_queues(api: MakingApi, settings: PoolSettings) -> tuple[WorkQu
             )
         made = await api.create_queue(settings.name, name)
         if isinstance(made, Refused):
-            return f"cannot create queue {name} of work pool {settings.name}: {made.reason}"
+            there |= {queue.name: queue for queue in await api.queues(settings.name)}  # somebody else was quicker
+            if name not in there:
+                return f"cannot create queue {name} of work pool {settings.name}: {made.reason}"
+            continue
         there[name] = made
     return tuple(sorted((there[name] for name in settings.queues), key=lambda queue: (queue.priority, queue.name)))
