@@ -18,7 +18,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 _NOISE = re.compile(
     r"Received SIG|Worker '.*' (?:started|stopped)!|An exception occurred\.$|\[notice\]|WARNING: |DEPRECATION: "
 )
-_GROUP = re.compile(r" +[|+][-+ ]{0,3}")  # what stands before each line of an exception group
+_GROUP = re.compile(r"^ +(?:\+-.*|[|+] ?)")  # what stands before each line of an exception group, and between its parts
 _BLOCKS = 16  # at one look
 _WORDS = 300
 
