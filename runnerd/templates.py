@@ -245,6 +245,8 @@ class _Attempt:
         if name.startswith("$"):
             return self._environment_variable(name.lstrip("$"), path)
         value = self._variable(name, path)
+        if holds_lookups(value):
+            self._placed[path] = path_of(name)  # what is to be looked up here is this variable's doing
         return "" if isinstance(value, Nothing) else str(value)
 
     def _is_for_later(self, name: str, path: Path) -> bool:

@@ -350,15 +350,19 @@ def test_a_placeholder_for_nothing(value: Json, words: str) -> None:
 
 def test_what_stands_in_a_value_is_said_of_its_variable() -> None:
     of = sources(
-        {"env": "{{ env }}", "args": ["x", "{{ m.list }}"], "e": {"E": "{{ m.list[1] }}"}},
-        {"env": {}, "m": {"default": {"list": ["a", "{{ prefect.variables.d }}"]}}},
-        deployment_variables={"env": {"A": "{{ prefect.blocks.secret.a }}", "B": "{{ prefect.blocks.secret.b }}"}},
+        {"env": "{{ env }}", "args": ["x", "{{ m.list }}"], "e": {"E": "{{ m.list[1] }}"}, "f": "at {{ v }}"},
+        {"env": {}, "v": {}, "m": {"default": {"list": ["a", "{{ prefect.variables.d }}"]}}},
+        deployment_variables={
+            "env": {"A": "{{ prefect.blocks.secret.a }}", "B": "{{ prefect.blocks.secret.b }}"},
+            "v": "{{ prefect.variables.v }}",
+        },
         run_variables={"env": {"B": "{{ prefect.blocks.secret.r }}"}},
     )
     assert problem(of).split("; ") == [
         f'block secret/a does not exist (variable "env.A", {DEPLOYMENT})',
         f'block secret/r does not exist (variable "env.B", {RUN})',
         f'Prefect variable "d" does not exist (variable "m.list[1]", {DEFAULT})',
+        f'Prefect variable "v" does not exist (variable "v", {DEPLOYMENT})',
     ]
 
 
