@@ -179,7 +179,7 @@ class Daemon:
         self.cancelling = Cancelling(
             api=self.api, supervisor=self.supervisor, settings=settings, pulse=self._pulse, backoff=self._backoff
         )
-        self.drain = Drain(supervisor=self.supervisor, now=self._now)
+        self.drain = Drain(supervisor=self.supervisor, now=self._now, changed=self.pools.keeper.look)
 
     def _build_summary(self) -> None:
         self.summary = Summary(

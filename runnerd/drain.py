@@ -30,8 +30,12 @@ class Draining:
 class Drain:
     """Holds the supervisor back, and ends runs when their time is up."""
 
-    def __init__(self, *, supervisor: Supervisor, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, *, supervisor: Supervisor, now: Callable[[], datetime], changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`changed` is called when a drain begins and when one ends."""
         self._supervisor = supervisor
+        self._tell = changed
         self._now = now
         self._changed = asyncio.Event()
         self.draining: Draining | None = None
@@ -42,11 +46,13 @@ class Drain:
         self.draining = Draining(since=now, reason=reason, until=until)
         self._supervisor.draining = f"this host is draining: {reason}"
         self._changed.set()
+        self._tell()
 
     def end(self) -> None:
         self.draining = None
         self._supervisor.draining = None
         self._changed.set()
+        self._tell()
 
     async def keep(self) -> None:
         """End what still runs when a drain's time is up, for ever."""

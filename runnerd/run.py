@@ -237,7 +237,7 @@ class Run:
         self._kept.save(advance(replace(record, words=said), Event.EXITED), "exited")
 
     async def _tidy(self) -> None:
-        """Remove its directory. Until that is done the spawner remembers the run, and with it whoever comes after us."""
+        """Remove its directory. Until that is done the spawner remembers the run, and tells whoever comes after us."""
         if self.record.scratch is None:
             return
         trouble = await tidy(self.record, link=self._tools.link, spec=tidy_spec(self.record))

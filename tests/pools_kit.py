@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +119,7 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
         server=api.server,
         table=table,
         other=other,
+        leftovers=nobody_left,
         worker=lambda: HOST,
         draining=lambda: False,
         found=lambda: found.append(loop.time()),
@@ -141,3 +142,8 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
 
 def ids_of(runs: Sequence[Any]) -> list[str]:
     return [run.id for run in runs]
+
+
+async def nobody_left(pools: Collection[str]) -> None:
+    """No earlier daemon kept a worker."""
+    del pools

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -60,6 +60,7 @@ class PoolKeeper:
         server: Callable[[], Coroutine[Any, Any, ServerInfo]],
         table: PoolTable,
         other: Callable[[Served], Other],
+        leftovers: Callable[[Collection[str]], Coroutine[Any, Any, object]],
         worker: Callable[[], str],
         draining: Callable[[], bool],
         found: Callable[[], None],
@@ -72,6 +73,7 @@ class PoolKeeper:
         self._server = server
         self._table = table
         self._make_other = other
+        self._end_leftovers = leftovers
         self._worker = worker
         self._draining = draining
         self._found = found
@@ -92,11 +94,16 @@ class PoolKeeper:
         """Keep all of them for ever."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            group.create_task(self._end_workers_of_others(), name="workers of pools that are not served any more")
             while True:
                 self._table.changed.clear()
                 await self._match()
                 self._note_tried()
                 await self._table.changed.wait()
+
+    async def _end_workers_of_others(self) -> None:
+        """An earlier daemon kept them, and nobody wants them now."""
+        await self._end_leftovers(self._table.names())
 
     async def _match(self) -> None:
         """One task for each pool that is wanted, none for others."""
@@ -119,6 +126,11 @@ class PoolKeeper:
         """Look at this pool now: it is not as it was known."""
         if name in self._wake:
             self._wake[name].set()
+
+    def look(self) -> None:
+        """Look at all of them now."""
+        for wake in self._wake.values():
+            wake.set()
 
     async def _keep_one(self, name: str) -> None:
         backoff = self._backoff()
@@ -201,6 +213,9 @@ class PoolKeeper:
     # --- Prefect's own workers ---------------------------------------------------------------------------------------
 
     async def _serve_by_other(self, served: Served, server: ServerInfo) -> None:
+        if self._draining():  # what it takes on is not ours to end, so it is not to take on more
+            await self._dismiss_other(served.name)
+            return
         kinds = await self._api.worker_types()
         assert served.pool is not None and self._group is not None
         if served.name not in self._others:

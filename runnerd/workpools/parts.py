@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from runnerd.backoff import Backoff
 from runnerd.directories import runs_dir
@@ -16,15 +15,12 @@ from runnerd.logs import Log
 from runnerd.paths import Paths
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.pulse import Pulse
+from runnerd.workpools.foreign import ForeignWorker, end_leftovers
 from runnerd.workpools.keeper import PoolKeeper
 from runnerd.workpools.launching import PoolLauncher
 from runnerd.workpools.notes import PoolNotes
 from runnerd.workpools.offers import PoolOffers
 from runnerd.workpools.table import PoolTable
-
-
-def _later(served: object) -> Any:
-    raise NotImplementedError(served)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +53,10 @@ def build_pools(
         api=api.pools,
         server=api.server,
         table=table,
-        other=lambda served: _later(served),
+        other=lambda served: ForeignWorker(
+            pool=served.name, link=link, launcher=launcher, access=access, paths=paths, name=worker, log=log
+        ),
+        leftovers=lambda pools: end_leftovers(link, pools=pools),
         worker=worker,
         draining=draining,
         found=found,
