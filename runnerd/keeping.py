@@ -82,6 +82,7 @@ class LongLived:
         self._stopping = False
         self._attempts: dict[str, int] = {}
         self._since: float | None = None  # by the loop's clock: when the latest was started or found
+        self._failing = False
         self.state = State.WAITING
         self.restarts = 0
         self.problem: str | None = None  # how it ended or why it cannot be started, until it has run steadily again
@@ -108,7 +109,7 @@ class LongLived:
             if self._steady():
                 delay_s = self._waits.first_s
             delay_s = min(max(delay_s, end.least_s), end.cap_s)
-            self.problem = end.words
+            self.problem, self._failing = end.words, self.state is State.FAILED
             self._ended(end.words, delay_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
@@ -136,6 +137,8 @@ class LongLived:
             seen = started
         self._attempts[key] = seen.attempt
         self._since = asyncio.get_running_loop().time()
+        if self._failing:
+            self.problem, self._failing = None, False  # it could not be started, and now it is
         self.state = State.RUNNING
         self._began(seen, not alive)
         return await self._watch(seen)

@@ -174,6 +174,7 @@ def test_what_cannot_be_started_leaves_the_one_before_and_is_tried_again() -> No
             stage.unready = None
             stage.kept.look()  # somebody mended it, and need not wait for the next try
             await stage.runs("kept-2")
+            assert stage.kept.problem is None
             assert now() - before < 120
 
     play(body)
