@@ -1,0 +1,349 @@
+"""Work pools of type process through whole daemons and real servers of both majors: runnerd instead of a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon_kit import KILL, TERM, alive, eventually
+from fault_proxy import DAEMON, FaultProxy, hang, slow
+from pool_kit import PoolHost, new_pool, pools_of
+from prefect_servers import PrefectServer
+
+from runnerd.jobs import process_template
+
+Json = Any
+PREFECT_YAML = """
+name: project
+deployments:
+  - name: cloned
+    entrypoint: project/where.py:where
+    work_pool: {{name: {pool}}}
+    pull:
+      - prefect.deployments.steps.git_clone: {{repository: "file://{repository}", branch: main}}
+  - name: placed
+    entrypoint: where.py:where
+    parameters: {{name: placed}}
+    work_pool:
+      name: {pool}
+      job_variables:
+        env: {{FROM_DEPLOYMENT: "yes", EVERYWHERE: deployment}}
+        labels: {{team: data, host.cores: "4"}}
+        name: where-it-was
+        retries: 3
+        place: "{elsewhere}"
+    pull:
+      - prefect.deployments.steps.set_working_directory: {{directory: "{directory}"}}
+"""
+WHERE = """
+import json, os, sys
+from prefect import flow
+
+@flow
+def where(name: str = "cloned") -> None:
+    with open(os.environ["MARKS"] + "-" + name, "w") as file:
+        json.dump({"cwd": os.getcwd(), "argv": sys.orig_argv, "env": dict(os.environ)}, file)
+"""
+
+EXPECTED = {
+    "FROM_DEPLOYMENT": "yes",
+    "EVERYWHERE": "deployment",
+    "FROM_YAML": "yes",
+    "FROM_BLOCK": "s3cret",
+    "FROM_MAP": "db.example",
+    "FROM_VARIABLE": "<eu>",
+    "RETRIES": "3",
+}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A bare git repository with the project in it."""
+    work, bare = tmp_path / "work", tmp_path / "project.git"
+    (work / "project").mkdir(parents=True)
+    (work / "project" / "where.py").write_text(WHERE)
+    (work / "where.py").write_text(WHERE)
+    identity = {"GIT_CONFIG_GLOBAL": "/dev/null", "HOME": str(tmp_path)}
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q", "-b", "main"], ["add", "."], [*who, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *words], cwd=work, env={**os.environ, **identity}, check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", str(work), str(bare)], check=True)
+    return bare
+
+
+@pytest.fixture
+def host(prefect: PrefectServer) -> Iterator[tuple[PoolHost, str]]:
+    """A host that serves one pool, which it has made; and the pool's name."""
+    host, pool = PoolHost(prefect), new_pool()
+    with pools_of(host, f"pools: [{{name: {pool}, run: {{stop_timeout: 600s}}}}]", pool):
+        host.serves(pool)
+        yield host, pool
+
+
+def template(python: str, token: str) -> Json:
+    """One with all that a template can have."""
+    block = token.replace("_", "-")  # one alphabet for blocks, another for variables
+    environment = {
+        "EVERYWHERE": "template",
+        "FROM_YAML": "{{ $OF_THE_YAML }}",
+        "FROM_BLOCK": f"{{{{ prefect.blocks.secret.{block} }}}}",
+        "FROM_MAP": f"{{{{ prefect.blocks.secret.{block}-map.host }}}}",
+        "FROM_VARIABLE": f"<{{{{ prefect.variables.{token} }}}}>",
+        "RETRIES": "{{ retries }}",
+    }
+    text = {"type": "string"}
+    return {
+        "job_configuration": {
+            "command": '{{ shell }} -c "pwd > $MARKS-began; exec {{ interpreter }} -X utf8 -m prefect.engine"',
+            "env": "{{ env }}",
+            "labels": "{{ labels }}",
+            "name": "<{{ name }}>",
+            "stream_output": "{{ stream_output }}",
+            "working_dir": "{{ place }}",
+        },
+        "variables": {
+            "type": "object",
+            "required": ["retries"],
+            "properties": {
+                "shell": {**text, "default": "sh"},
+                "interpreter": {**text, "default": python},
+                "env": {"type": "object", "additionalProperties": text, "default": environment},
+                "labels": {"type": "object", "additionalProperties": text},
+                "name": text,
+                "place": text,
+                "retries": {"type": "integer", "maximum": 5},
+                "stream_output": {"type": "boolean", "default": True},
+            },
+        },
+    }
+
+
+def deployed_by_prefect(host: PoolHost, server: PrefectServer, pool: str, repository: Path, elsewhere: Path) -> None:
+    """What a project's people do."""
+    directory = repository.parent / "work"
+    places = {"repository": repository, "directory": directory, "elsewhere": elsewhere}
+    text = PREFECT_YAML.format(pool=pool, **places)
+    (directory / "prefect.yaml").write_text(text)
+    prefect = str(Path(server.python).with_name("prefect"))
+    command = [prefect, "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=directory, env=server.environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_prefect_deployed_runs_unchanged_and_what_cannot_be_says_why(
+    host: tuple[PoolHost, str], prefect: PrefectServer, repository: Path, tmp_path: Path
+) -> None:
+    (served, pool), elsewhere, token = host, tmp_path / "elsewhere", f"t-{new_pool()}".replace("-", "_")
+    elsewhere.mkdir()
+    api = served.api
+    deployed_by_prefect(served, prefect, pool, repository, elsewhere)
+    cloned = served.create_run(api.deployment("where", "cloned")["id"])
+    eventually(lambda: api.run(cloned)["infrastructure_pid"], f"it to be started:\n{served.said()}")
+
+    # The template changes while the daemon runs; runs that were made before find it changed.
+    api.call("PATCH", f"/work_pools/{pool}", {"is_paused": True})
+    bad = {
+        "needy": ({}, 'variable "retries" is required'),
+        "typed": ({"retries": "many"}, 'variable "retries" must be a whole number'),
+        "beyond": ({"retries": 9}, 'variable "retries" must be at most 5'),
+        "blockless": ({"retries": 1, "name": "{{ prefect.blocks.secret.nobody-s }}"}, "block secret/nobody-s does not"),
+        "unknown": ({"retries": 1, "env": {"A": "{{ nobody-s }}"}}, 'unknown placeholder "{{ nobody-s }}"'),
+        "nosy": ({"retries": 1, "env": {"A": "{{ $OF_THE_DAEMON }}"}}, '"OF_THE_DAEMON" is not set'),
+        "commandless": ({"retries": 1, "shell": "/nonexistent/sh"}, "/nonexistent/sh"),
+    }
+    wrong = {
+        name: served.create_run(served.deploy(pool, name, job_variables=given)) for name, (given, _) in bad.items()
+    }
+    placed_run = served.create_run(api.deployment("where", "placed")["id"])
+    wanted = template(prefect.python, token)
+    api.call("PATCH", f"/work_pools/{pool}", {"base_job_template": wanted, "concurrency_limit": 7})
+    eventually(lambda: served.pool(pool)["concurrency_limit"] == 7, "the changed pool to be seen")
+    blocks(served, token)
+    assert {api.state(run_id) for run_id in [*wrong.values(), placed_run]} == {"SCHEDULED"}, "the pool is paused"
+    api.call("PATCH", f"/work_pools/{pool}", {"is_paused": False})
+
+    run, seen = served.ends(cloned, "COMPLETED"), where(served, "cloned")
+    assert Path(seen["cwd"]).name == "project-main"
+    assert not Path(seen["cwd"]).parent.exists(), "it was made for this run"
+    assert seen["argv"] == [prefect.python, "-m", "prefect.engine"]
+    assert run["infrastructure_pid"].startswith(f"runnerd@{served.name}:")
+    assert (run["work_pool_name"], run["work_queue_name"]) == (pool, "default")
+    if prefect.major >= 3:
+        assert {"prefect.worker.name": served.name, "prefect.work-pool.name": pool}.items() <= run["labels"].items()
+
+    for name, run_id in wrong.items():
+        words = served.ends(run_id, "CRASHED")["state"]["message"]
+        assert words.startswith("submission failed: "), words
+        assert bad[name][1] in words
+        if name != "commandless":
+            assert f"deployment greet/{name}'s job_variables" in words
+
+    run, seen = served.ends(placed_run, "COMPLETED"), where(served, "placed")
+    assert seen["cwd"] == str(repository.parent / "work")
+    assert seen["argv"] == [prefect.python, "-X", "utf8", "-m", "prefect.engine"]
+    assert Path(f"{served.marks}-began").read_text().strip() == str(elsewhere)
+    assert {key: seen["env"].get(key) for key in EXPECTED} == EXPECTED
+    assert "OF_THE_DAEMON" not in seen["env"]
+    document = served.document(placed_run)
+    assert document["process_name"] == "<where-it-was>"
+    assert document["labels"] == {"team": "data", "host.cores": "4"}
+    if prefect.major >= 3:
+        assert {"team": "data", "host.cores": "4", "prefect.worker.type": "process"}.items() <= run["labels"].items()
+
+
+def where(host: PoolHost, name: str) -> Json:
+    """What the flow saw."""
+    return json.loads(Path(f"{host.marks}-{name}").read_text())
+
+
+def blocks(host: PoolHost, name: str) -> None:
+    """Two secrets and a variable of this name."""
+    kind, block = host.api.call("GET", "/block_types/slug/secret")["id"], name.replace("_", "-")
+    schema = host.api.call("POST", "/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})[0]
+    of_it = {"block_type_id": kind, "block_schema_id": schema["id"]}
+    for called, value in ((block, "s3cret"), (f"{block}-map", {"host": "db.example"})):
+        host.api.call("POST", "/block_documents/", {**of_it, "name": called, "data": {"value": value}})
+    host.api.call("POST", "/variables/", {"name": name, "value": "eu"})
+
+
+STUBBORN = "sh -c 'trap \"\" TERM; echo $PREFECT__FLOW_RUN_ID >> $MARKS; while :; do sleep 1; done'"
+
+
+def test_a_pool_s_runs_outlive_the_daemon_and_are_cancelled(prefect: PrefectServer) -> None:
+    host, pool = PoolHost(prefect), new_pool()
+    graceful = {**process_template(prefect.major)}
+    graceful["job_configuration"]["grace_period_seconds"] = "{{ grace_period_seconds }}"
+    graceful["variables"]["properties"]["grace_period_seconds"] = {"type": "integer"}
+    host.api.call("POST", "/work_pools/", {"name": pool, "type": "process", "base_job_template": graceful})
+    with pools_of(host, f"pools: [{{name: {pool}, create: false, run: {{stop_timeout: 600s}}}}]", pool):
+        host.serves(pool)
+        eventually(lambda: host.worker(pool) == "ONLINE", "the worker to be seen")
+        hooked = {"entrypoint": "hook_flows.py:hooked"}
+        in_prefect = host.create_run(host.deploy(pool, "hooked", **hooked))
+        stubborn = {"command": STUBBORN, "grace_period_seconds": 1}
+        on_host = host.create_run(host.deploy(pool, "stubborn", **hooked, job_variables=stubborn))
+        gated = {"command": host.tiny(gated=True)}
+        limited = {"concurrency_limit": 1} if prefect.major >= 3 else {}
+        one_at_a_time = host.deploy(pool, "kept", job_variables=gated, **limited)
+        kept = host.create_run(one_at_a_time)
+        eventually(lambda: {"began", on_host, kept} <= set(host.marked()), f"all to begin:\n{host.said()}")
+        next_one = host.create_run(one_at_a_time)
+        if limited:
+            waits = "AwaitingConcurrencySlot"
+            eventually(lambda: host.api.run(next_one)["state"]["name"] == waits, "the second of one deployment to wait")
+        groups = {run_id: host.document(run_id)["pgid"] for run_id in (in_prefect, on_host, kept)}
+
+        host.kill()
+        assert all(alive(group) for group in groups.values())
+        host.gate.touch()
+        eventually(lambda: not alive(groups[kept]), "a run to end with nobody watching")
+        assert host.worker(pool) == "ONLINE"
+        host.start()
+        host.serves(pool)
+        assert host.worker(pool) == "ONLINE"
+        host.ends(kept, "COMPLETED")
+
+        host.api.cancel(in_prefect)
+        assert host.ctl("cancel", on_host).returncode == 0
+        for run_id in (in_prefect, on_host):
+            assert host.ends(run_id, "CANCELLED")["state"]["name"] == "Cancelled"
+            host.ended(run_id)
+            assert not group_left(groups[run_id])
+            marks = [line for line in host.marks.read_text().splitlines() if line.startswith("on_")]
+            assert [line.split()[:3] for line in marks if run_id in line] == [["on_cancellation", run_id, "CANCELLED"]]
+        assert host.document(on_host)["exit"]["signal"] == KILL
+        assert host.api.history(kept) == ["SCHEDULED", "PENDING", "RUNNING", "COMPLETED"]
+        host.ends(next_one, "COMPLETED")
+        assert [host.marked().count(run_id) for run_id in (kept, next_one)] == [1, 1]
+
+        host.signal(TERM)
+        assert host.wait() == 0
+        eventually(lambda: host.worker(pool) == "OFFLINE", "the server to see that the host has stopped")
+
+
+def group_left(pgid: int) -> bool:
+    try:
+        os.killpg(pgid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_priorities_pauses_and_limits(prefect: PrefectServer) -> None:
+    host, pool = PoolHost(prefect, more="limits: {runs: 1}\n"), new_pool()
+    api, its = host.api, f"/work_pools/{pool}"
+    api.call("POST", "/work_pools/", {"name": pool, "type": "process"})  # a bare one is given its template
+    for name, priority in (("slow", 9), ("urgent", 1), ("shut", 5)):
+        host.queue(pool, name, priority=priority)
+    with pools_of(host, f"pools: [{{name: {pool}, prefetch: 1s}}]", pool):
+        host.serves(pool)
+        assert [one["name"] for one in host.pool(pool)["queues"]] == ["urgent", "default", "shut", "slow"]
+        assert api.call("GET", its)["base_job_template"] == process_template(prefect.major)
+        variables = {"job_variables": {"command": host.tiny()}}
+        there = {
+            name: host.deploy(pool, name, work_queue_name=name, **variables)
+            for name in ("slow", "default", "urgent", "shut")
+        }
+
+        # What is paused delivers nothing; then the one slot of this host goes by priority, not by age.
+        api.call("PATCH", its, {"is_paused": True})
+        api.call("PATCH", f"{its}/queues/shut", {"is_paused": True})
+        runs = {name: host.create_run(deployment_id) for name, deployment_id in there.items()}
+        host.polls(pool)
+        assert {api.state(run_id) for run_id in runs.values()} == {"SCHEDULED"}
+        assert "paused" in host.ctl("pool", "inspect", pool).stdout.lower()
+        api.call("PATCH", its, {"is_paused": False})
+        for name in ("slow", "default", "urgent"):
+            host.ends(runs[name], "COMPLETED")
+        assert host.marked() == [runs["urgent"], runs["default"], runs["slow"]]
+        host.polls(pool)
+        assert api.state(runs["shut"]) == "SCHEDULED"
+        api.call("PATCH", f"{its}/queues/shut", {"is_paused": False})
+        host.ends(runs["shut"], "COMPLETED")
+
+        # One at a time, though this host had room for more.
+        host.write_main((host.config / "runnerd.yaml").read_text().replace("{runs: 1}", "{runs: 5}"))
+        assert host.ctl("reload").returncode == 0
+        for limited in (its, f"{its}/queues/slow"):
+            api.call("PATCH", limited, {"concurrency_limit": 1})
+            gated = host.deploy(pool, "gated", work_queue_name="slow", job_variables={"command": host.tiny(gated=True)})
+            first, second = host.create_run(gated), host.create_run(gated)
+            eventually(lambda first=first: first in host.marked(), f"it to begin:\n{host.said()}")
+            host.polls(pool)
+            assert api.state(second) == "SCHEDULED"
+            host.gate.touch()
+            for run_id in (first, second):
+                host.ends(run_id, "COMPLETED")
+            host.gate.unlink()
+            api.call("PATCH", limited, {"concurrency_limit": None})
+
+
+def test_a_daemon_that_is_killed_while_it_claims_or_resolves_runs_nothing_twice(prefect: PrefectServer) -> None:
+    with FaultProxy(upstream=prefect.url) as proxy:
+        host, pool = PoolHost(prefect, url=proxy.url), new_pool()
+        with pools_of(host, f"pools: [{{name: {pool}}}]", pool):
+            host.serves(pool)
+            gated = host.deploy(pool, "gated", job_variables={"command": host.tiny(gated=True)})
+            host.gate.touch()
+            for path, fault, reached in (
+                ("/set_state$", slow(600), "PENDING"),  # it is claimed, and nobody hears of it
+                ("/deployments/[^/]+$", hang(), "PENDING"),
+                ("/work_pools/.*/get_scheduled_flow_runs", hang(), "SCHEDULED"),
+            ):
+                rule = proxy.add(fault, path=path, who=DAEMON)
+                run_id = host.create_run(gated)
+                eventually(lambda rule=rule: rule.struck, f"the daemon to ask {path}")
+                eventually(
+                    lambda run_id=run_id, reached=reached: host.api.state(run_id) == reached, f"{path} to be acted on"
+                )
+                host.kill()
+                proxy.clear()
+                host.start()
+                host.ends(run_id, "COMPLETED")
+                assert host.api.history(run_id) == ["SCHEDULED", "PENDING", "RUNNING", "COMPLETED"]
+                assert host.marked().count(run_id) == 1
