@@ -193,6 +193,7 @@ class Daemon:
             journal=self._journal,
             health=lambda: self.api.health,
             embedded=lambda: self._embedded.problem if self._embedded else None,
+            public=lambda: self.control.public.problem,
         )
 
     def _build_registration(self, launcher: FlowLauncher) -> None:
@@ -318,6 +319,8 @@ class Daemon:
             self.refresher.wake()  # its deployment's next start is another one now
 
     def _hooked(self, record: RunRecord, hook: Hook) -> bool:
+        if record.pool is not None and record.failure is not None:
+            return False  # what could not be prepared for its flow cannot be for its hooks
         entry = self.registry.by_id(record.deployment_id)
         known = self.inspector.hooks_of(entry.deployment) if entry is not None else None
         return known is None or hook in known

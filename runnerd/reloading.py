@@ -48,6 +48,7 @@ class ConfigInForce:
         self._registrar: Registrar | None = None
         self._pools = PoolTable()
         self._one_at_a_time = asyncio.Lock()
+        self.replaced = asyncio.Event()  # set whenever another one is in force
         self.refused: tuple[Problem, ...] = ()  # why the last reload changed nothing
 
     def use(self, registrar: Registrar, *, pools: PoolTable) -> None:
@@ -75,6 +76,7 @@ class ConfigInForce:
                 about={"deployment": problem.deployment},
             )
         self.current = config
+        self.replaced.set()
         self._journal.save_last_good(config)
         self._pools.want(config.pools)
         return self._registrar.want(config)

@@ -125,6 +125,7 @@ class Service:
         self._go(tasks, "refresh", parts.refresher.keep())
         self._go(tasks, "drain", parts.drain.keep())
         self._go(tasks, "reload", self._keep_reloading())
+        self._go(tasks, "health and metrics", self._keep_public())
         self._go(tasks, "status", keep_status(systemd=parts.systemd, text=parts.status_text, changed=parts.changed))
         self._go(tasks, "watchdog", keep_watchdog(systemd=parts.systemd, pulse=parts.pulse, log=parts.log))
         self._go(tasks, "journal", keep_journal(journal=parts.journal, healed=parts.poller.freed))
@@ -210,6 +211,10 @@ class Service:
             await self._reload_asked.wait()
             self._reload_asked.clear()
             await self._parts.config.reload()
+
+    async def _keep_public(self) -> None:
+        config = self._parts.config
+        await self._parts.control.public.keep(wanted=lambda: config.settings().http_listen, replaced=config.replaced)
 
     async def _keep_pruning(self) -> None:
         parts = self._parts

@@ -16,7 +16,7 @@ from runnerd.workpools.keeper import PoolKeeper
 
 
 class Summary:
-    """`embedded` tells what is wrong with the embedded server, None where nothing is or there is none."""
+    """`embedded` tells what is wrong with the embedded server, `public` with http.listen; None where nothing is."""
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Summary:
         journal: Journal,
         health: Callable[[], ApiHealth],
         embedded: Callable[[], str | None],
+        public: Callable[[], str | None],
     ) -> None:
         self._config = config
         self._registrar = registrar
@@ -42,6 +43,7 @@ class Summary:
         self._journal = journal
         self._health = health
         self._embedded = embedded
+        self._public = public
 
     def problems(self) -> list[Problem]:
         """Everything an administrator has to mend."""
@@ -52,6 +54,7 @@ class Summary:
             self._journal.notice,
             self._poller.unsupported,
             self._embedded(),
+            self._public(),
         ]
         others = [Problem(message=text) for text in words if text]
         return [*self._config.problems(), *self._registrar.problems(), *pools, *others]

@@ -19,6 +19,7 @@ from runnerd.control.changes import Changes
 from runnerd.control.host import Host
 from runnerd.control.listener import Listener, Log
 from runnerd.control.pools import PoolRoutes
+from runnerd.control.public import PublicPort
 from runnerd.control.reads import Reads
 from runnerd.control.router import Router
 from runnerd.errors import ControlError
@@ -43,9 +44,10 @@ class ControlServer:
         mode: int = 0o660,
         group: str | None = None,
     ) -> None:
-        pools = PoolRoutes(host=host, log=log)
-        router = Router([*Reads(host=host).routes(), *Changes(host=host, log=log).routes(), *pools.routes()])
+        pools, reads = PoolRoutes(host=host, log=log), Reads(host=host)
+        router = Router([*reads.routes(), *Changes(host=host, log=log).routes(), *pools.routes()])
         self._listener = Listener(router=router, log=log)
+        self.public = PublicPort(reads=reads, log=log)
         self._path = socket_path
         self._sockets = tuple(sockets)
         self._mode = mode
@@ -95,11 +97,6 @@ class ControlServer:
             return
         with suppress(KeyError, PermissionError):
             os.chown(self._path, -1, grp.getgrnam(self._group).gr_gid)
-
-
-def read_only_listener(*, host: Host, log: Log) -> Listener:
-    """Health and metrics for a TCP socket; `start` takes the listening sockets."""
-    return Listener(router=Router(Reads(host=host).public_routes()), log=log)
 
 
 def remove_stale(path: str) -> None:

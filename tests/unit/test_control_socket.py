@@ -4,14 +4,17 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from fakes.fake_host import FakeHost, ListLog, Serving, serving
 from fakes.raw_http import ask, parse
 
-from runnerd.control.server import ControlServer, read_only_listener
+from runnerd.control.public import PublicPort
+from runnerd.control.reads import Reads
+from runnerd.control.server import ControlServer
 from runnerd.errors import ControlError
 
 
@@ -104,26 +107,109 @@ def test_a_socket_from_systemd_is_used_and_its_file_left(tmp_path: Path) -> None
     assert not (tmp_path / "unused.sock").exists()
 
 
-def test_a_tcp_port_shows_health_and_metrics_and_nothing_else(tmp_path: Path) -> None:
-    async def fetch(port: int, request: bytes) -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+# --- TCP: http.listen -------------------------------------------------------------------------------------------
+
+
+class Public:
+    """A PublicPort at work; `want` is what the configuration says next."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = ListLog()
+        self.port = PublicPort(reads=Reads(host=FakeHost(outputs=folder)), log=self.log)
+        self.replaced = asyncio.Event()
+        self.address: tuple[str, int] | None = None
+
+    def want(self, address: tuple[str, int] | None) -> None:
+        self.address = address
+        self.replaced.set()
+
+    async def status(self, request: bytes) -> int:
+        """The answer's status, once somebody listens."""
+        assert self.address is not None
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(*self.address)
+                break
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.01)
         writer.write(request)
         answer = await reader.read()
         writer.close()
         await writer.wait_closed()
         return parse(answer)[0]
 
+    async def health(self) -> int:
+        return await self.status(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+@asynccontextmanager
+async def public(folder: Path) -> AsyncIterator[Public]:
+    it = Public(folder)
+    keeping = asyncio.create_task(it.port.keep(wanted=lambda: it.address, replaced=it.replaced))
+    try:
+        yield it
+        assert not keeping.done()
+    finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+
+def free_address() -> tuple[str, int]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address: tuple[str, int] = probe.getsockname()
+        return address
+
+
+def test_a_tcp_port_shows_health_and_metrics_and_nothing_else(tmp_path: Path) -> None:
     async def work() -> list[int]:
-        listening = socket.create_server(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        listener = read_only_listener(host=FakeHost(outputs=tmp_path), log=ListLog())
-        await listener.start([listening])
-        statuses = [
-            await fetch(port, b"GET /v1/%s HTTP/1.1\r\nHost: x\r\n\r\n" % what)
-            for what in (b"health", b"metrics", b"status", b"config")
-        ]
-        statuses.append(await fetch(port, b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"))
-        await listener.close()
-        return statuses
+        async with public(tmp_path) as it:
+            it.want(free_address())
+            statuses = [
+                await it.status(b"GET /v1/%s HTTP/1.1\r\nHost: x\r\n\r\n" % what)
+                for what in (b"health", b"metrics", b"status", b"config")
+            ]
+            return [*statuses, await it.status(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")]
 
     assert asyncio.run(work()) == [200, 200, 404, 404, 404]
+
+
+def test_a_tcp_port_is_where_the_configuration_has_it_now(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with public(tmp_path) as it:
+            first = free_address()
+            it.want(first)
+            assert await it.health() == 200
+            it.want(free_address())
+            assert await it.health() == 200
+            assert not is_open(first)
+            last = it.address
+            it.want(None)
+            while is_open(last):
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(work(), 120))
+
+
+def is_open(address: tuple[str, int] | None) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(address or ("", 0)) == 0
+
+
+def test_a_tcp_port_that_is_taken_is_told_once_and_tried_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with public(tmp_path) as it:
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                it.want(taken.getsockname())
+                while it.port.problem is None:
+                    await asyncio.sleep(0.01)
+                where = f"127.0.0.1:{taken.getsockname()[1]}"
+                assert it.port.problem == f"cannot listen on {where} as http.listen says: Address already in use"
+                it.replaced.set()  # a reload that changes nothing of it
+                while it.replaced.is_set():
+                    await asyncio.sleep(0)
+                assert [line[1] for line in it.log.lines] == ["cannot show health and metrics"]
+            it.replaced.set()
+            assert await it.health() == 200
+            assert it.port.problem is None
+
+    asyncio.run(asyncio.wait_for(work(), 120))
