@@ -36,22 +36,16 @@ class FlowLauncher:
         self._output_dir = output_dir
         self._environ = environ
 
-    async def prepare(self, record: RunRecord) -> Prepared | str:
-        """The same for the run's life."""
-        spec = self.spec(record)
-        return spec if isinstance(spec, str) else Prepared(spec=spec)
-
-    def spec(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare(self, record: RunRecord) -> Prepared:
         """What to start for this attempt, or why it cannot be."""
         entry = self._registry.by_id(record.deployment_id)
         if entry is None:
-            return "its deployment is not configured on this host any more"
-        run = entry.deployment.run
-        environment = self.environment(run)
+            return Prepared(start="its deployment is not configured on this host any more")
+        environment = self.environment(entry.deployment.run)
         if isinstance(environment, str):
-            return environment
+            return Prepared(start=environment)
         base, from_file = environment
-        return launch_spec(
+        spec = launch_spec(
             record,
             entry.deployment,
             access=self._access(),
@@ -59,10 +53,11 @@ class FlowLauncher:
             file_environment=from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
         )
+        return Prepared(start=spec, user=entry.deployment.run.user or base["USER"])
 
     async def hooks(self, record: RunRecord) -> LaunchSpec | str:
         """What to start to run this record's hooks, or why they cannot be run."""
-        entry, flow = self._registry.by_id(record.deployment_id), self.spec(record)
+        entry, flow = self._registry.by_id(record.deployment_id), (await self.prepare(record)).start
         if entry is None or isinstance(flow, str):
             return str(flow)
         return hooks_spec(flow, record, program=hooks_program(), timeout_s=entry.deployment.run.hook_timeout_s)

@@ -112,20 +112,17 @@ class Run:
         self._kept.withdraw(self._before)
 
     async def _start(self) -> None:
-        prepared = await self._prepare() if self.record.intent is None else None
-        if self.record.intent is not None:  # also one that came meanwhile
-            prepared = None
-        if not isinstance(prepared, Prepared):
-            return await self._do_not_start(why=prepared)
+        prepared = await self._prepare() if self.record.intent is None else Prepared(start="")
+        self._kept.learn(**prepared.learnt)
+        spec = prepared.start
+        if isinstance(spec, str) or self.record.intent is not None:  # that may have come meanwhile
+            return await self._do_not_start(why=str(spec) if self.record.intent is None else None)
         if self._resumed and await self._may_have_run():
             return self._lost()
-        spec = prepared.spec
-        user = spec.user or spec.environment.get("USER")  # without run.user, whoever runs the spawner
         planned = replace(
             self.record,
-            **prepared.learnt,
             output=spec.output,
-            user=user,
+            user=prepared.user,
             runtime_max_s=spec.runtime_max_s,
             boot_id=self._tools.link.boot_id,
             scratch=spec.working_directory if spec.make_directory else None,
@@ -138,11 +135,11 @@ class Run:
             return self._finish(None, failure=str(error))
         return self._started(seen)
 
-    async def _prepare(self) -> Prepared | str:
+    async def _prepare(self) -> Prepared:
         try:
             return await self._kept.insist(lambda: self._tools.launcher.prepare(self.record))
         except ApiRejected as error:
-            return str(error)
+            return Prepared(start=str(error))
 
     async def _may_have_run(self) -> bool:
         """Whether its process may have run and gone, and the spawner's memory of it with a boot. PENDING says no."""

@@ -36,16 +36,20 @@ class FlowRunApi(ClaimApi, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What to start for a run, and what is known of it by now: fields of its record."""
+    """What to start for a run, or why nothing can be; who it will be; and fields of its record that are known by now.
 
-    spec: LaunchSpec
+    `user` is never what the run's environment says: that may come from the API.
+    """
+
+    start: LaunchSpec | str
+    user: str | None = None
     learnt: Mapping[str, Json] = field(default_factory=dict)
 
 
 class Launcher(HookLauncher, Protocol):
-    """Makes what is to be started for a run; a sentence where it cannot be. May raise ApiError."""
+    """Makes what is to be started for a run. May raise ApiError."""
 
-    async def prepare(self, record: RunRecord) -> Prepared | str: ...
+    async def prepare(self, record: RunRecord) -> Prepared: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +94,9 @@ class Kept:
             say("run", **story, alert=alert, about=about(record))
         self._tools.changed(record)
 
-    def learn(self, *, name: str, deployment_id: str | None) -> None:
-        """What the API calls it; on disk with the next step, for nothing hangs on it."""
-        self.record = replace(self.record, name=name, deployment_id=deployment_id)
+    def learn(self, **facts: Json) -> None:
+        """What the API calls it, and the like; on disk with the next step, for nothing hangs on it."""
+        self.record = replace(self.record, **facts)
 
     def withdraw(self, before: RunRecord | None) -> None:
         """Not ours: nothing happened here, so nothing of it stays in the journal but what was there `before`."""

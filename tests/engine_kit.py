@@ -70,9 +70,9 @@ class SpecLauncher:
             stop_timeout_s=run.stop_timeout_s,
         )
 
-    async def prepare(self, record: RunRecord) -> Prepared | str:
+    async def prepare(self, record: RunRecord) -> Prepared:
         spec = self.spec(record)
-        return spec if isinstance(spec, str) else Prepared(spec=spec)
+        return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
 
     async def hooks(self, record: RunRecord) -> LaunchSpec | str:
         flow = self.spec(record)

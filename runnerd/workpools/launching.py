@@ -18,7 +18,7 @@ from runnerd.jobs import ProcessJob, agent_job, process_job, process_template
 from runnerd.launch import ApiAccess, hooks_spec, scratch_directory
 from runnerd.launcher import FlowLauncher, hooks_program
 from runnerd.machine import RunRecord
-from runnerd.model import FlowRun, LaunchSpec, RunSettings
+from runnerd.model import FlowRun, Json, LaunchSpec, RunSettings
 from runnerd.poollaunch import Attribution, pool_launch_spec
 from runnerd.templates import Resolved, Sources, Unresolvable, lookups, resolve, run_context
 from runnerd.tools import Prepared
@@ -86,18 +86,25 @@ class PoolLauncher:
         self._worker = worker
         self._backoff = backoff
 
-    async def prepare(self, record: RunRecord) -> Prepared | str:
+    async def prepare(self, record: RunRecord) -> Prepared:
         """What to start for this attempt, or why it cannot be. Raises ApiError."""
         facts = await self._facts(record)
         if isinstance(facts, str):
-            return facts
+            return Prepared(start=facts)
+        learnt: dict[str, Json] = {"name": facts.run.name, "deployment": facts.deployment.name, "flow": facts.flow}
         job = await self._job(facts)
         if isinstance(job, Unresolvable):
-            return job.problem
-        record = replace(record, name=facts.run.name, deployment=facts.deployment.name, flow=facts.flow)
+            return Prepared(start=job.problem, learnt=learnt)
+        return Prepared(
+            start=self._spec(replace(record, **learnt), facts, job),
+            user=facts.served.settings.run.user or facts.base["USER"],
+            learnt={**learnt, "process_name": job.name, "labels": job.labels, "stream_output": job.stream_output},
+        )
+
+    def _spec(self, record: RunRecord, facts: _Facts, job: ProcessJob) -> LaunchSpec:
         run = facts.served.settings.run
         tmp = run.environment.get("TMPDIR") or facts.from_file.get("TMPDIR") or "/tmp"
-        spec = pool_launch_spec(
+        return pool_launch_spec(
             record,
             job,
             run=run,
@@ -114,15 +121,6 @@ class PoolLauncher:
                 flow=facts.flow,
             ),
         )
-        learnt = {
-            "name": record.name,
-            "deployment": record.deployment,
-            "flow": record.flow,
-            "process_name": job.name,
-            "labels": job.labels,
-            "stream_output": job.stream_output,
-        }
-        return Prepared(spec=spec, learnt=learnt)
 
     async def hooks(self, record: RunRecord) -> LaunchSpec | str:
         """What to start to run this record's hooks, or why they cannot be run. Waits for the API."""
@@ -131,10 +129,10 @@ class PoolLauncher:
         except ApiRejected as error:
             return str(error)
         served = self._table.get(record.pool)
-        if isinstance(prepared, str) or served is None:
-            return str(prepared)
+        if isinstance(prepared.start, str) or served is None:
+            return str(prepared.start)
         run = served.settings.run
-        flow = replace(prepared.spec, argv=(run.python,))  # whatever command the job has
+        flow = replace(prepared.start, argv=(run.python,))  # whatever command the job has
         return hooks_spec(flow, record, program=hooks_program(), timeout_s=run.hook_timeout_s)
 
     async def _facts(self, record: RunRecord) -> _Facts | str:
@@ -205,7 +203,7 @@ class Launchers:
         self._own = own
         self._pools = pools
 
-    async def prepare(self, record: RunRecord) -> Prepared | str:
+    async def prepare(self, record: RunRecord) -> Prepared:
         return await (self._own if record.pool is None else self._pools).prepare(record)
 
     async def hooks(self, record: RunRecord) -> LaunchSpec | str:

@@ -19,13 +19,13 @@ from runnerd.errors import SpawnerError
 from runnerd.journal import Journal
 from runnerd.link import SpawnerLink
 from runnerd.machine import RunRecord
-from runnerd.model import LaunchSpec
+from runnerd.model import Deployment, LaunchSpec
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.registry import Registry
 from runnerd.spawner.client import SpawnerClient
 from runnerd.spawner.protocol import Record
-from runnerd.tools import FlowRunApi, Launcher
+from runnerd.tools import FlowRunApi, Launcher, Prepared
 
 FLOW = Path(__file__).with_name("flow_child.py")
 
@@ -38,15 +38,21 @@ class FlowLauncher:
     url: str
     home: Path
 
-    def spec(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare(self, record: RunRecord) -> Prepared:
         entry = self.registry.by_id(record.deployment_id)
         if entry is None:
-            return "its deployment is not configured on this host any more"
-        run = entry.deployment.run
+            return Prepared(start="its deployment is not configured on this host any more")
+        return Prepared(start=self._spec(record, entry.deployment), user="root")
+
+    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+        return f"run {record.id} has none"
+
+    def _spec(self, record: RunRecord, deployment: Deployment) -> LaunchSpec:
+        run = deployment.run
         return LaunchSpec(
             key=record.id,
             attempt=record.attempt,
-            argv=(run.python, "-I", "-S", str(FLOW), *entry.deployment.entrypoint.split()),
+            argv=(run.python, "-I", "-S", str(FLOW), *deployment.entrypoint.split()),
             environment={"PREFECT_API_URL": self.url, "PREFECT__FLOW_RUN_ID": record.id, "PATH": "/usr/bin:/bin"},
             working_directory=str(self.home),
             output=str(self.home / f"{record.id}.{record.attempt}.log"),
