@@ -142,8 +142,10 @@ class PoolLauncher:
         pool = served.pool or await self._api.pools.read_pool(served.name)
         if pool is None:
             return f"work pool {served.name} does not exist any more"
+        if record.deployment_id is None:
+            return "it has no deployment: a flow that is submitted to a work pool by itself cannot be run here"
         run = await self._api.read_run(record.id)
-        deployment = await self._api.pools.deployment(record.deployment_id or "")
+        deployment = await self._api.pools.deployment(record.deployment_id)
         flow = await self._api.read_flow(deployment.flow_id) if deployment is not None else None
         if run is None or deployment is None or flow is None:
             return "its deployment does not exist any more"
