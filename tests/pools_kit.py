@@ -82,6 +82,7 @@ class Keeping:
     others: dict[str, list[FakeOther]]
     found: list[float]
     loop: asyncio.AbstractEventLoop
+    drains: list[str]  # the host drains while there is one
 
     def served(self, name: str = "etl") -> Served:
         known = self.table.get(name)
@@ -109,6 +110,7 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
     api, table, lines, pulse = fake_api(prefect, now=loop.utcnow), PoolTable(), LogLines(), Pulse(clock=loop.time)
     others: dict[str, list[FakeOther]] = {}
     found: list[float] = []
+    drains: list[str] = []
 
     def other(served: Served) -> FakeOther:
         others.setdefault(served.name, []).append(FakeOther())
@@ -121,7 +123,7 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
         other=other,
         leftovers=nobody_left,
         worker=lambda: HOST,
-        draining=lambda: False,
+        draining=lambda: bool(drains),
         found=lambda: found.append(loop.time()),
         now=loop.utcnow,
         backoff=lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random),
@@ -132,7 +134,7 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
     task = asyncio.create_task(keeper.keep())
     try:
         await asyncio.sleep(1)
-        yield Keeping(prefect, keeper, table, lines, pulse, others, found, loop)
+        yield Keeping(prefect, keeper, table, lines, pulse, others, found, loop, drains)
         assert not task.done(), "it has ended, and the daemon with it"
     finally:
         task.cancel()

@@ -214,12 +214,14 @@ class PoolKeeper:
 
     async def _serve_by_other(self, served: Served, server: ServerInfo) -> None:
         if self._draining():  # what it takes on is not ours to end, so it is not to take on more
-            await self._dismiss_other(served.name)
+            if await self._dismiss_other(served.name):
+                await self._say_goodbye(served.name)
             return
         kinds = await self._api.worker_types()
         assert served.pool is not None and self._group is not None
         if served.name not in self._others:
             other = self._make_other(served)
+            self._greeted.add(served.name)
             other.want(served, kind=kinds.get(served.pool.type), server=server)
             task = self._group.create_task(other.keep(), name=f"worker of pool {served.name}")
             self._others[served.name] = (other, task)
@@ -249,6 +251,10 @@ class PoolKeeper:
         self._told.pop(name, None)
         self._pulse.leave(f"pool {name}")
         await self._dismiss_other(name)
+        await self._say_goodbye(name)
+
+    async def _say_goodbye(self, name: str) -> None:
+        """Also for Prefect's own worker, which does not."""
         if name not in self._greeted:
             return
         self._greeted.discard(name)

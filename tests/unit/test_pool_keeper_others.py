@@ -161,3 +161,35 @@ def test_a_reload_while_a_worker_is_being_stopped() -> None:
             assert other.told == "keep left stopped "
 
     jumploop.run(go())
+
+
+def intervals(one: Keeping) -> list[int]:
+    """What the pool's workers said last of their next heartbeat."""
+    return [beat["heartbeat_interval_seconds"] for beat in one.prefect.pools.beats.values()]
+
+
+def test_a_host_that_drains_has_no_worker_of_prefect_s_until_it_claims_again() -> None:
+    async def go() -> None:
+        async with keeping(pool_settings(), prefect=with_docker("etl")) as one:
+            first = the_only(one)
+            one.drains.append("for a look")
+            one.keeper.look()
+            await asyncio.sleep(1)
+            assert (first.told, one.keeper.other("etl"), intervals(one)) == ("keep left stopped ", None, [1])
+            await asyncio.sleep(600)
+            assert (one.others["etl"], intervals(one)) == ([first], [1]), "it says goodbye once"
+            one.drains.clear()
+            one.keeper.look()
+            await asyncio.sleep(1)
+            assert [other.told for other in one.others["etl"]] == ["keep left stopped ", "keep "]
+
+    jumploop.run(go())
+
+
+def test_a_worker_of_prefect_s_says_goodbye_when_the_host_stops() -> None:
+    async def go() -> None:
+        async with keeping(pool_settings(), prefect=with_docker("etl")) as one:
+            await one.keeper.stop()
+            assert (the_only(one).told, intervals(one)) == ("keep left stopped ", [1])
+
+    jumploop.run(go())
