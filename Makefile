@@ -62,15 +62,18 @@ oldest: venv
 	@tests/envs/venv.sh oldest
 	$(call step,unit and process tests with the oldest libraries,$(OLDEST))
 
+SERVERS := 'Prefect 2' "$(PYTEST) tests/server -k prefect2" \
+	'Prefect 3 and the rest' "$(PYTEST) tests/server -k 'not prefect2'"
+MACHINES := PY=$(PY) tests/system/run.sh
+
 server: venv
 	@tests/envs/venv.sh dev
 	$(call step,Prefect environments,tests/envs/make.sh)
-	$(call step,tests against real Prefect servers of both majors at once,$(TOGETHER) \
-		'Prefect 2' "$(PYTEST) tests/server -k prefect2" 'Prefect 3 and the rest' "$(PYTEST) tests/server -k 'not prefect2'")
+	$(call step,tests against real Prefect servers of both majors at once,$(TOGETHER) $(SERVERS))
 
 system: venv
 	@tests/envs/venv.sh dev
-	$(call step,the package under systemd on Debian 12 and 13 at once,PY=$(PY) tests/system/run.sh)
+	$(call step,the package under systemd on Debian 12 and 13 at once,$(MACHINES))
 
 ROUNDS ?= 20
 MAJOR ?= both
@@ -88,13 +91,16 @@ chaos-bounded: venv
 	$(call step,chaos for some minutes of both majors at once,$(TOGETHER) \
 		'Prefect 2' "$(CHAOS) $(BOUNDED) --major 2" 'Prefect 3' "$(CHAOS) $(BOUNDED) --major 3")
 
-# What waits most of its time runs two at once: all of it has to fit into half an hour of a small machine.
+# What waits most of its time runs with others at once: all of it has to fit into half an hour of a small machine.
 test: lint
 	@tests/envs/venv.sh oldest
 	$(call step,unit and process tests with the newest and the oldest libraries at once,$(TOGETHER) \
 		newest "$(COVERED)" oldest "$(OLDEST)")
 	$(call step,branch coverage of $(GATED),$(COVERAGE))
-	@$(MAKE) --no-print-directory server system chaos-bounded
+	$(call step,Prefect environments,tests/envs/make.sh)
+	$(call step,tests against real Prefect servers of both majors and the package under systemd at once,$(TOGETHER) \
+		$(SERVERS) 'Debian 12 and 13' "$(MACHINES)")
+	@$(MAKE) --no-print-directory chaos-bounded
 	@echo '==> all of it passed'
 
 bench: venv
