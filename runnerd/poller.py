@@ -1,8 +1,9 @@
 """What the API wants started: due runs are found and offered to the supervisor.
 
 Invariants: one poll is one request for all deployments of this host and one for each work pool it serves; a run that is
-skipped stays on offer and is tried again the moment a slot is free, without asking the API, unless it is of a pool
-whose runs the server counts; nothing here ends because the API is away.
+skipped stays on offer and is tried again the moment a slot is free, without asking the API; of a pool whose runs the
+server counts only once it was asked again, and the slot waits for that; one that cannot be asked hides no other;
+nothing here ends because the API is away.
 """
 
 from __future__ import annotations
@@ -10,25 +11,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from runnerd.backoff import Backoff
 from runnerd.errors import ApiAway, ApiDenied, ApiError, ApiRejected
 from runnerd.lateness import LateRuns
-from runnerd.limits import due, in_turn
+from runnerd.limits import due
 from runnerd.logs import Log
+from runnerd.machine import Phase
 from runnerd.model import FlowRun, Settings, Verdict
+from runnerd.onoffer import OnOffer
 from runnerd.prefect_api.answers import Answer, ServerInfo
 from runnerd.pulse import Pulse
 from runnerd.registry import Registry
 from runnerd.supervisor import Offered, Supervisor
-from runnerd.workpool import WorkQueue
 from runnerd.workpools.offers import PoolOffers
 from runnerd.workpools.table import Served
 
+T = TypeVar("T")
 PAGE = 200  # the most the server gives in one answer
 LEAD_S = 3.0  # a cold start costs about this long, so a run is claimed this long before it is due
 _PAGES = 25  # looked through in one go when they are full of late runs, or of runs that may not start
@@ -45,19 +47,6 @@ class OfferApi(Protocol):
     ) -> list[FlowRun]: ...
     async def read_run(self, run_id: str) -> FlowRun | None: ...
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
-
-
-@dataclass(slots=True)
-class OnOffer:
-    """The runs last offered and not yet taken, soonest first, and why each of them waits."""
-
-    runs: dict[str, FlowRun] = field(default_factory=dict)
-    waiting: dict[str, str] = field(default_factory=dict)
-    full_page: bool = False
-    unjudged: bool = False  # found while draining, so late.policy has not been applied
-
-    def of_pools(self) -> dict[str, FlowRun]:
-        return {run.id: run for run in self.runs.values() if run.pool is not None}
 
 
 class Poller:
@@ -95,6 +84,10 @@ class Poller:
         self._freed = asyncio.Event()  # look again at what is on offer
         self.on_offer = OnOffer()
         self._wait_s: float | None = None  # until start_rate lets the next one start
+        self._held = False  # something would start, had the server been asked for it just now
+        self._fresh: set[str] = set()  # pools that were asked in the poll under way
+        self._counted: set[str] = set()  # runs that took up a slot the server counts, when it was asked last
+        self._answered = False  # whether anything was, at the last poll
         self.polled_at: datetime | None = None
         self.unsupported: str | None = None  # why this server's runs cannot be claimed safely
 
@@ -124,9 +117,11 @@ class Poller:
                 await self.poll_once()
             except (ApiAway, ApiDenied, ApiRejected) as error:
                 # The transport has said so once in the log and in `status`; here it only costs time.
-                self._offer_again()
-                await self._rest_after(backoff, error)
-                continue
+                if not self.on_offer.unjudged:
+                    self._offer_again()
+                if not self._answered:
+                    await self._rest_after(backoff, error)
+                    continue
             backoff.reset()
             await self._rest(self._settings().api.poll_interval_s * (0.9 + 0.2 * self._jitter()))
 
@@ -138,8 +133,11 @@ class Poller:
                 await self._kicked.wait()
 
     async def poll_once(self) -> Offered:
-        """One look at everything this host serves, and what it offers handed on."""
+        """One look at everything this host serves, and what it offers handed on. Raises ApiError, last of all."""
+        self._answered = False
+        self._counted.clear()
         ids, pools = self._registry.ids(), self._pools.open()
+        self.on_offer.keep_pools({served.name for served in pools})
         if not ids and not pools:
             self.on_offer = OnOffer()
             return Offered()
@@ -149,65 +147,83 @@ class Poller:
             return Offered()
         if self._supervisor.draining is None:  # else nobody looks: nothing is late, and nothing is on offer in time
             self._late.begin()
-        offered = await self._poll_own(ids)
-        for served in pools:
-            self._pulse.beat("poll", within_s=_REQUEST_BOUND_S)
-            offered = await self._poll_pool(served)
+        troubles: list[ApiError] = []
+        # All are asked before any slot is given away, or whoever is asked first would have them.
+        longer = [served for served in pools if await self._tried(self._ask_pool(served), troubles)]
+        offered = await self._tried(self._poll_own(ids), troubles) or self._offer_again()
+        for served in longer:
+            await self._tried(self._look_behind(served, offered), troubles)
+        self._fresh.clear()
+        if troubles:
+            raise troubles[0]
         return offered
 
+    async def _tried(self, asking: Awaitable[T], troubles: list[ApiError]) -> T | None:
+        self._pulse.beat("poll", within_s=_REQUEST_BOUND_S)
+        try:
+            return await asking
+        except (ApiAway, ApiDenied, ApiRejected) as error:
+            troubles.append(error)
+            return None
+
+    def _note_answer(self) -> None:
+        self.polled_at, self._answered = self._now(), True
+
     async def _poll_own(self, ids: list[str]) -> Offered:
-        """The runs of this host's own deployments."""
+        """The runs of this host's own deployments, offered together with those of the pools."""
         before = self._now() + timedelta(seconds=self._settings().api.prefetch_s)
         if not ids:
             self.on_offer = OnOffer(runs=self.on_offer.of_pools())
-            return Offered()
-        offered = Offered()
+            return self._offer_again()
+        offered, found = Offered(), list[FlowRun]()
         for _ in range(_PAGES):
             found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
-            self.polled_at = self._now()
+            self._note_answer()
             self.on_offer = OnOffer(runs=self.on_offer.of_pools(), full_page=len(found) >= PAGE)
             offered, more = await self._take_in(found)
             if not more:
                 break
-        if self.on_offer.full_page and offered.skipped and not offered.claimed:
+        if self.on_offer.full_page and offered.skipped and not {run.id for run in found} & set(offered.claimed):
             return await self._look_past(ids, before)
         return offered
 
-    async def _poll_pool(self, served: Served) -> Offered:
-        """The runs of one work pool."""
+    async def _ask_pool(self, served: Served) -> bool:
+        """Put on offer what one work pool has; whether there may be more of it behind."""
+        self._note_counted()
+        if served.limited:
+            self.on_offer.drop_pool(served.name)  # were it not answered, slots would be left free for nothing
         found = await self._pools.find(served)
-        self.on_offer.runs = {run.id: run for run in self.on_offer.runs.values() if run.pool != served.name}
-        self.polled_at = self._now()
-        offered = self._offer_of(served, found)
-        if len(found) < PAGE or not self._worth_another(served, offered, found):
-            return offered
-        for queue in served.queues:
-            offered = await self._look_past_in(queue, served)
-            if not self._worth_another(served, offered, ()):
-                break
-        return offered
+        self._note_answer()
+        self.on_offer.drop_pool(served.name)
+        self.on_offer.put(self._foreign(found))
+        self._fresh.add(served.name)
+        return self._pools.may_have_more(served, found)
 
-    def _offer_of(self, served: Served, found: Sequence[FlowRun]) -> Offered:
-        self.on_offer.runs.update({run.id: run for run in found})
-        return self._offer_again(fresh=served.name)
+    def _foreign(self, found: Sequence[FlowRun]) -> list[FlowRun]:
+        """What our own deployments have in pools is found with them, and started as they say."""
+        return [run for run in found if self._registry.by_id(run.deployment_id) is None]
 
-    async def _look_past_in(self, queue: WorkQueue, served: Served) -> Offered:
-        """Past those of a queue that their own limits hold up; by time, which is the order within one queue only."""
-        after: datetime | None = None
+    async def _look_behind(self, served: Served, offered: Offered) -> None:
+        """Past a page of runs that their own limits hold up; a few pages at each poll, until all were looked at."""
         for _ in range(_PAGES):
+            if not self._worth_another(served, offered):
+                return
             self._pulse.beat("poll", within_s=_REQUEST_BOUND_S)
-            found = await self._pools.find(served, only=queue, after=after)
-            offered = self._offer_of(served, found)
-            last = due(found[-1]) if found else None
-            if len(found) < PAGE or last in (None, after) or not self._worth_another(served, offered, found):
-                break
-            after = last
-        return offered
+            known = set(self.on_offer.runs)
+            found = await self._pools.find_behind(served)
+            if found is None:
+                return
+            self.on_offer.put(self._foreign(found))
+            offered = self._offer_again()
+            self.on_offer.keep_one_each([run for run in found if run.id not in known])
 
-    def _worth_another(self, served: Served, offered: Offered, found: Sequence[FlowRun]) -> bool:
-        """Whether runs behind these might start though none of these did."""
-        full = offered.full or served.name in offered.full_pools or self._supervisor.draining is not None
-        return not full and offered.wait_s is None and not {run.id for run in found} & set(offered.claimed)
+    def _worth_another(self, served: Served, offered: Offered) -> bool:
+        """Whether runs behind these might start."""
+        if offered.full or served.name in offered.full_pools or offered.wait_s is not None:
+            return False
+        # A claim counts there once it was told, and until then its slot would be given away a second time.
+        claiming = any(one.pool == served.name and one.phase is Phase.CLAIMING for one in self._supervisor.records())
+        return self._supervisor.draining is None and not (served.limited and claiming)
 
     async def _take_in(self, found: list[FlowRun]) -> tuple[Offered, bool]:
         """Offer what was found, without what late.policy lets go of; whether that may have hidden more of it."""
@@ -229,6 +245,7 @@ class Poller:
 
     def _between(self) -> None:
         """While runs are let go of, what is on time goes on, and so does the watchdog."""
+        self._fresh.clear()
         self._pulse.beat("poll", within_s=_REQUEST_BOUND_S)
         self._offer_again()
 
@@ -245,8 +262,8 @@ class Poller:
         )
         return offered
 
-    def _offer_again(self, *, fresh: str | None = None) -> Offered:
-        """Offer what is due of what the API last offered; `fresh` is the pool that was asked just now.
+    def _offer_again(self) -> Offered:
+        """Offer what is due of what the API last offered.
 
         Of a pool whose runs the server counts only what is fresh: meanwhile another host may have taken its last slot.
         """
@@ -254,17 +271,22 @@ class Poller:
             self._kicked.set()
             return Offered()
         horizon = self._now() + timedelta(seconds=LEAD_S)
-        stale = self._pools.limited() - {fresh}
-        runs = [run for run in self.on_offer.runs.values() if run.pool not in stale]
-        ready = [run for run in in_turn(runs) if (due(run) or horizon) <= horizon]
-        offered = self._supervisor.offer(ready)
-        for run_id in offered.claimed:
-            self.on_offer.runs.pop(run_id, None)
-        still = {run_id: why for run_id, why in self.on_offer.waiting.items() if run_id in self.on_offer.runs}
-        looked_at = {run.id for run in ready}
-        self.on_offer.waiting = {k: why for k, why in still.items() if k not in looked_at} | dict(offered.skipped)
-        self._wait_s = offered.wait_s
+        self.on_offer.keep_pools({served.name for served in self._pools.open()})
+        ready = self.on_offer.ready(horizon)
+        stale = self._pools.limited() - self._fresh
+        offered = self._supervisor.offer(ready, hold={run.id for run in ready if run.pool in stale})
+        self.on_offer.take(offered.claimed, dict(offered.skipped), looked_at={run.id for run in ready})
+        self._wait_s, self._held = offered.wait_s, bool(offered.held)
+        self._note_counted()
         return offered
+
+    def _note_counted(self) -> None:
+        limited = self._pools.limited()
+        self._counted |= {record.id for record in self._supervisor.records() if record.pool in limited}
+
+    def _server_has_more(self) -> bool:
+        """Whether it must be asked before the next poll: for what is held, or for a slot that it counts and is free."""
+        return self._held or bool(self._counted - {record.id for record in self._supervisor.records()})
 
     async def _rest(self, seconds: float) -> None:
         """Wait for the next poll; meanwhile start what falls due, what a free slot lets in, what start_rate held up."""
@@ -284,7 +306,7 @@ class Poller:
                 pass
             if not self._kicked.is_set() and self.on_offer.runs:
                 self._offer_again()
-            if self._pools.limited():
+            if self._server_has_more():
                 until = min(until, max(loop.time(), asked + _APART_S))
 
     def _next_due_s(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -27,16 +27,21 @@ _REVIVE_FIRST_S = 5.0
 _REVIVE_CAP_S = 300.0
 _REFUSED_FIRST_S = 20.0
 _REFUSED_CAP_S = 600.0
+_HELD = "the server counts the runs of its pool, and is asked again first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
-    """What became of a batch of offers: those claimed, those left and why, and when a start_rate token is next due."""
+    """What became of a batch of offers: those claimed, those left and why, and when a start_rate token is next due.
+
+    `held` are those left that would have been claimed, had they not been held; their slots are left free for them.
+    """
 
     claimed: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    held: tuple[str, ...] = ()
     wait_s: float | None = None
-    full: bool = False  # the host has no room for any other
+    full: bool = False  # the host has no room for any other, or can claim none
     full_pools: frozenset[str] = frozenset()
 
 
@@ -136,8 +141,8 @@ class Supervisor:
         self._tools.log.warning("adopted a run the journal does not know", run=seen.key)
         self._begin(Run(record=record, tools=self._tools))
 
-    def offer(self, offers: Sequence[FlowRun]) -> Offered:
-        """Claim as many of these as the limits allow, in this order."""
+    def offer(self, offers: Sequence[FlowRun], *, hold: Collection[str] = ()) -> Offered:
+        """Claim as many of these as the limits allow, in this order, but none of those on `hold`."""
         if self.draining is not None:
             return Offered(skipped=dict.fromkeys((run.id for run in offers), self.draining))
         now = self._clock()
@@ -145,21 +150,25 @@ class Supervisor:
         live = [_claimant(record) for record in self.records()]
         admission = admit([_claimant(run) for run in fresh], live, self._caps())
         by_id = {run.id: run for run in fresh}
+        held = tuple(run_id for run_id in admission.admitted if run_id in hold)
+        admitted = [run_id for run_id in admission.admitted if run_id not in hold]
+        skipped = {**admission.skipped, **dict.fromkeys(held, _HELD)}
         claimed: list[str] = []
-        for run_id in admission.admitted:
+        for run_id in admitted:
             bucket = self._bucket_now(now).take(now)
             if bucket is None:
-                left = dict.fromkeys(admission.admitted[len(claimed) :], "limits.start_rate is reached")
+                left = dict.fromkeys(admitted[len(claimed) :], "limits.start_rate is reached")
                 wait_s = self._bucket.wait_s(now)
-                return Offered(claimed=tuple(claimed), skipped={**admission.skipped, **left}, wait_s=wait_s)
+                return Offered(claimed=tuple(claimed), skipped={**skipped, **left}, held=held, wait_s=wait_s)
             if not self._claim(by_id[run_id]):
                 left = dict.fromkeys((run.id for run in fresh), self.journal_problem or "")
-                return Offered(claimed=tuple(claimed), skipped=left)
+                return Offered(claimed=tuple(claimed), skipped=left, full=True)
             self._bucket = bucket
             claimed.append(run_id)
         return Offered(
             claimed=tuple(claimed),
-            skipped=admission.skipped,
+            skipped=skipped,
+            held=held,
             full=admission.full,
             full_pools=admission.full_pools,
         )

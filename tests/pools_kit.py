@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine_kit import Engine
 from fakes.fake_prefect import FakePrefect
+from fakes.fake_spawner import FakeSpawner
 from nouns_kit import Json, LogLines, copied, fake_api, log_to
 
 from runnerd.backoff import Backoff
@@ -142,8 +144,42 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
         await api.close()
 
 
-def ids_of(runs: Sequence[Any]) -> list[str]:
-    return [run.id for run in runs]
+# --- around an engine whose poller polls ---
+
+
+def offered_by(pool: str) -> str:
+    return f"POST /work_pools/{pool}/get_scheduled_flow_runs"
+
+
+def asked(engine: Engine, pool: str = "etl") -> int:
+    """Requests for this pool's runs since the last look."""
+    return copied(engine.prefect).count(offered_by(pool))
+
+
+def with_pools(**pools: Mapping[str, Json]) -> FakePrefect:
+    """By name what is said of each when it is made; `queues` in the order of their priorities."""
+    prefect = FakePrefect(major=3)
+    for name, about in pools.items():
+        prefect.pools.create_pool(name, **{key: value for key, value in about.items() if key != "queues"})
+        for queue in about.get("queues", ()):
+            prefect.pools.create_queue(name, queue)
+    return prefect
+
+
+def kick(engine: Engine, *wanted: PoolSettings) -> None:
+    serve(engine.pools, engine.prefect, *wanted)
+    engine.poller.kick()
+
+
+def pooled(engine: Engine, pool: str = "etl", **more: Json) -> str:
+    """A deployment of somebody else's in this pool; its id."""
+    return engine.prefect.pools.add_deployment(pool, **more)
+
+
+async def end(engine: Engine, spawner: FakeSpawner, run_id: str) -> None:
+    engine.prefect.set_state(run_id, "COMPLETED")
+    spawner.exit(run_id)
+    await engine.until_done(run_id)
 
 
 async def nobody_left(pools: Collection[str]) -> None:

@@ -6,14 +6,16 @@ hides no other; the order within a pool is the server's, by the priorities of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from runnerd.errors import ApiRejected
+from runnerd.limits import due
 from runnerd.logs import Log
 from runnerd.model import FlowRun
+from runnerd.prefect_api.reading import PAGE
 from runnerd.workpool import WorkQueue
 from runnerd.workpools.table import PoolTable, Served
 
@@ -35,6 +37,17 @@ class PoolRunsApi(Protocol):
     ) -> list[FlowRun] | None: ...
 
 
+_MOMENT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A queue to look through, from `after` on."""
+
+    queue: WorkQueue
+    after: datetime | None = None
+
+
 class PoolOffers:
     """`outdated` is called with the name of a pool that is another than it was: gone, or one of its queues."""
 
@@ -52,6 +65,7 @@ class PoolOffers:
         self._now = now
         self._outdated = outdated
         self._log = log
+        self._ahead: dict[str, list[_Ahead]] = {}  # of each pool what is still to be looked through, in order
 
     def open(self) -> list[Served]:
         """The pools to ask."""
@@ -79,6 +93,32 @@ class PoolOffers:
                 found += await self._find_tagged(served, before)
         except ApiRejected as error:
             self._log.error("cannot ask a work pool for its runs", pool=served.name, why=str(error))
+        return found
+
+    def may_have_more(self, served: Served, found: Sequence[FlowRun]) -> bool:
+        """Whether others may be behind a page; where the server counts runs, it tells of as many as may start."""
+        return len(found) >= PAGE or (served.limited and bool(found))
+
+    async def find_behind(self, served: Served) -> list[FlowRun] | None:
+        """A page of what is behind the first, from where the last call ended; None after the last, then anew.
+
+        Queue by queue and by time, which is the order within one queue only. Raises ApiAway, ApiDenied.
+        """
+        ahead = self._ahead.get(served.name)
+        if ahead is None or not {one.queue.id for one in ahead} <= {queue.id for queue in served.queues}:
+            ahead = self._ahead[served.name] = [_Ahead(queue) for queue in served.queues]
+        if not ahead:
+            del self._ahead[served.name]
+            return None
+        queue, after = ahead[0].queue, ahead[0].after
+        found = await self.find(served, only=queue, after=after)
+        last = due(found[-1]) if found else None
+        if last is None or not self.may_have_more(served, found):
+            ahead.pop(0)
+        else:
+            # A whole page of one moment, or of as many as may start, says nothing of what is behind it.
+            stuck = served.limited or (after is not None and last <= after)
+            ahead[0] = _Ahead(queue, last + _MOMENT if stuck else last)
         return found
 
     async def _find_tagged(self, served: Served, before: datetime) -> list[FlowRun]:
