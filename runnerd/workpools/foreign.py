@@ -42,6 +42,7 @@ from runnerd.workpools.workerhome import WorkerHome
 from runnerd.workpools.workeroutput import WorkerOutput
 
 LOOK_S = 5.0
+_RUNS_ON = "; it runs on as it was started before"
 FRESH_S = 900.0  # how long an error of a worker that runs on is told
 
 
@@ -91,7 +92,8 @@ class ForeignWorker:
         self._type = "?"
         self._interpreter: Interpreter | None = None
         self._python: str | None = None  # what it runs with
-        self._said: str | None = None  # its last words when it ended
+        self._unready = False  # it could not be started; else it was, and has ended
+        self._said: str | None = None  # its last words then
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
@@ -151,7 +153,6 @@ class ForeignWorker:
         assert wish is not None, "it is not asked what to start before something is wanted"
         python = await self._home.interpreter(wish)
         if isinstance(python, Unready):
-            self._said = None
             return python
         self._interpreter = python
         return worker_spec(wish, python, output=self._output.path)
@@ -166,8 +167,8 @@ class ForeignWorker:
         self._log.info("Prefect's worker runs", pool=self._pool, type=self._type, pid=pid, found=not fresh or None)
 
     def _ended(self, words: str, again_in_s: float) -> None:
-        said = self._output.last_words() if self._kept.state is State.RESTARTING else None
-        self._said = said
+        self._unready = self._kept.state is State.FAILED
+        self._said = said = None if self._unready else self._output.last_words()
         about: dict[str, Json] = {"words": words, "said": said, "output": self._output.path, "again_in_s": again_in_s}
         self._log.error("Prefect's worker does not run", pool=self._pool, **about, alert=Alert.WORKER_ENDED)
 
@@ -176,18 +177,17 @@ class ForeignWorker:
     @property
     def problem(self) -> str | None:
         who = f"Prefect's {self._type} worker of work pool {self._pool}"
-        words = self._kept.problem
-        if self._unwanted is not None or self._kept.state is State.FAILED:
-            why = f"cannot be started: {self._unwanted}" if self._unwanted is not None else words
-            return f"{who} {why}" + ("; it runs on as it was started before" if self._kept.alive() is not None else "")
-        if words is not None:
-            again = "; it runs again" if self._kept.state is State.RUNNING else ""
-            return (
-                f"{who} ended: {words}"
-                + (f": {self._said}" if self._said else "")
-                + f"{again}; see {self._output.path}"
-            )
-        return self._trouble(who)
+        runs = self._kept.alive() is not None
+        if self._unwanted is not None:
+            return f"{who} cannot be started: {self._unwanted}" + (_RUNS_ON if runs else "")
+        trouble = self._trouble(who) if self._kept.state is State.RUNNING else None
+        if trouble is not None or self._kept.problem is None:
+            return trouble
+        if self._unready:
+            return f"{who} {self._kept.problem}" + (_RUNS_ON if runs else "")
+        said = f": {self._said}" if self._said else ""
+        again = "; it runs again" if self._kept.state is State.RUNNING else ""
+        return f"{who} ended: {self._kept.problem}{said}{again}; see {self._output.path}"
 
     def _trouble(self, who: str) -> str | None:
         """Of one that runs on."""

@@ -154,9 +154,8 @@ def test_without_a_queue_that_matches_it_waits(bench: Bench) -> None:
             worker.want(settings, queues=("q-1",))
             await worker.runs()
             worker.want(settings)
-            await worker.until(lambda document: document["pid"] is None and document["state"] == "waiting", "its end")
-            assert worker.document["problem"] is None
-            assert worker.link.records() == []
+            await worker.until(lambda document: document["state"] == "waiting" and not worker.link.records(), "its end")
+            assert (worker.document["problem"], worker.document["pid"]) == (None, None)
 
     play(body)
 
@@ -193,6 +192,9 @@ def test_what_it_says_is_told_while_it_runs_on(bench: Bench) -> None:
             why = "Failed to submit flow run 'eel': RuntimeError: Could not connect to Docker. (2 errors so far)"
             assert problem.startswith(f"Prefect's tiny worker of work pool pool runs, and says: {why}; see ")
             assert (worker.document["state"], worker.document["errors"]) == ("running", 2)
+            kill(worker.document)
+            await worker.runs(2)
+            await worker.troubled("runs, and says: Failed")
             await worker.foreign.stop()
 
     play(body)
