@@ -110,10 +110,10 @@ class Bench:
         self.lines = LogLines()
 
     def python(self, name: str, libraries: Path | None) -> str:
-        """An interpreter that has these libraries."""
+        """An interpreter that has these libraries; -X means nothing to it, but leftovers are found by that path."""
         path = self.spawner.home / name
         also = f'export PYTHONPATH="{libraries}"; ' if libraries is not None else ""
-        path.write_text(f'#!/bin/sh\n{also}exec "{sys.executable}" "$@"\n')
+        path.write_text(f'#!/bin/sh\n{also}exec "{sys.executable}" -X of={path} "$@"\n')
         path.chmod(0o755)
         return str(path)
 
