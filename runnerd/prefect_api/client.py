@@ -211,7 +211,7 @@ class PrefectApi:
         """The flow's name, None when there is no such flow."""
         if not is_uuid(flow_id):
             return None
-        reply = await self._transport.request("GET", f"/flows/{flow_id}", values=ABSENT)
+        reply = await self._transport.request("GET", f"/flows/{flow_id}", values=ABSENT, sure=True)
         if reply.status == 404:
             return None
         return self._reader.read("a flow", reply.data, lambda data: str(data["name"]))

@@ -252,7 +252,7 @@ class PoolsApi:
     async def _one(self, above: str, place: str | None, what: str, parse: Callable[[Json], T]) -> T | None:
         if place is None:
             return None
-        reply = await self._transport.request("GET", f"{above}{place}", values=ABSENT)
+        reply = await self._transport.request("GET", f"{above}{place}", values=ABSENT, sure=True)
         return None if reply.status == 404 else self._reader.read(what, reply.data, parse)
 
     async def _every(self, path: str, what: str, parse: Callable[[Json], T], **chosen: Json) -> list[T]:

@@ -279,7 +279,7 @@ def test_the_servers_no_is_a_value(status: int, data: Any, reason: str) -> None:
     [
         (403, {"detail": "Forbidden"}, ApiDenied),
         (401, {}, ApiDenied),
-        (400, {"detail": "odd"}, ApiRejected),
+        (400, {"detail": "odd"}, ApiAway),  # nothing can be wrong with the question: a proxy's, or a server's trouble
         (404, {"detail": "Not Found"}, ApiAway),  # no such route: not a server's word on a pool
         (503, {}, ApiAway),
         (200, 7, ApiAway),
@@ -289,6 +289,11 @@ def test_other_failures_stay_failures(status: int, data: Any, error: type[Except
     server = Server(status=status, data=data)
     with pytest.raises(error):
         ask(server, lambda api: api.pools.read_pool("etl"))
+
+
+def test_a_change_that_is_called_wrong_is_refused_as_such() -> None:
+    with pytest.raises(ApiRejected):
+        ask(Server(status=400, data={"detail": "odd"}), lambda api: api.pools.create_pool("etl", type="x"))
 
 
 def test_a_denied_change_of_a_pool_is_one() -> None:
