@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from chaos_plan import ENDLESS, Plan, Wanted
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
-HOOKED = frozenset({"exits", "stubborn", "leads"})
+HOOKED = frozenset({"exits", "stubborn", "leads", "pooled-leads"})
 _RIGHT = {
     "quick": {"COMPLETED"},
+    "pooled": {"COMPLETED"},
     "leaves": {"COMPLETED"},
     "limited": {"COMPLETED"},
     "raises": {"FAILED"},
@@ -20,6 +21,7 @@ _RIGHT = {
     "sleeps": {"CANCELLED"},
     "stubborn": {"CANCELLED"},
     "leads": {"CANCELLED"},
+    "pooled-leads": {"CANCELLED"},
     "overruns": {"FAILED"},
     "broken": {"CRASHED", "FAILED"},
 }

@@ -32,7 +32,7 @@ def gather(played: Round, unsettled: str | None, known: set[str]) -> RoundFacts:
         rows=tuple(sorted(set(rows) - known)),
         records=_gone(host.records),
         outputs=tuple(name for name in host.outputs() if not set(_UUID.findall(name)) & set(rows)),
-        files=_gone(lambda: sorted(host.files() - host.furniture)),
+        files=_gone(lambda: [*sorted(host.files() - host.furniture), *host.directories()]),
         slots=int(next(iter(_gone(lambda: _slots(host))), "0")),
         problems=_gone(lambda: [problem["message"] for problem in (host.status() or status)["problems"]]),
         exits=tuple(played.exits),

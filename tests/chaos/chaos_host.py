@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from chaos_plan import POOLED
 from daemon_kit import Api, Host, eventually
 from prefect_servers import PrefectServer
 
@@ -35,6 +36,7 @@ deployments:
   - {name: overruns, entrypoint: "chaos_flows.py:overruns", run: {runtime_max: 8s}}
   - {name: broken, entrypoint: "chaos_broken.py:broken"}
 """
+POOL = "chaos"
 LIMITED = '  - {name: limited, entrypoint: "chaos_flows.py:limited", concurrency_limit: 1}\n'
 
 
@@ -66,13 +68,17 @@ class ChaosHost(Host):
         self.marks = self.root / "marks"
         self.marks.mkdir()
         self.plan_file = self.root / "plan.json"
-        environment = f"{{PREFECT_HOME: '{self.root}/prefect-home', PREFECT_LOGGING_TO_API_ENABLED: 'false'}}"
+        self.tmp = self.root / "tmp"  # where runs of the pool get their directories
+        self.tmp.mkdir()
+        variables = {"PREFECT_HOME": f"{self.root}/prefect-home", "TMPDIR": str(self.tmp)}
+        environment = json.dumps({**variables, "PREFECT_LOGGING_TO_API_ENABLED": "false"})
         self.write_main(
             f"api: {{url: '{proxy_url}', poll_interval: 1s, request_timeout: 3s}}\nlimits: {{runs: 4}}\n"
             f"run: {{python: '{server.python}', environment: {environment}}}\n"
         )
         self.kinds = DEPLOYMENTS + (LIMITED if server.major == 3 else "")
         self.drop_in("10-chaos.yaml", self.kinds)
+        self.drop_in("20-pool.yaml", f"pools: [{{name: {POOL}}}]\n")
         self.lives = 0
         self.logs: list[tuple[Path, int]] = []  # of this round, and where it begins in each
         self.ids: dict[str, str] = {}
@@ -103,8 +109,22 @@ class ChaosHost(Host):
         kinds = [line.split("name: ")[1].split(",")[0] for line in self.kinds.splitlines() if "name: " in line]
         self.registered(*kinds)
         self.ids = {kind: self.api.deployment(kind, kind)["id"] for kind in kinds}
+        eventually(lambda: self.api.call("GET", f"/work_pools/{POOL}"), "the work pool")
+        self.ids |= {kind: self._deploy_to_pool(kind, flow) for kind, flow in POOLED.items()}
         eventually(lambda: not self.records(), "the inspections to be forgotten")
         self.furniture = self.files()
+
+    def _deploy_to_pool(self, kind: str, flow: str) -> str:
+        """As somebody else would; the deployment's id."""
+        step = {"prefect.deployments.steps.set_working_directory": {"directory": str(self.config)}}
+        body = {
+            "name": kind,
+            "flow_id": self.api.call("POST", "/flows/", {"name": flow})["id"],
+            "entrypoint": f"chaos_flows.py:{flow}",
+            "pull_steps": [step],
+            "work_pool_name": POOL,
+        }
+        return str(self.api.call("POST", "/deployments/", body)["id"])
 
     def turn_page(self) -> None:
         """A new round begins: what was said until now is not its log."""
@@ -183,6 +203,10 @@ class ChaosHost(Host):
         for name in ("run", "run-spawner", "state"):
             found |= {str(path.relative_to(self.root)) for path in (self.root / name).rglob("*")}
         return {path for path in found if not path.startswith("run-spawner/records/")}
+
+    def directories(self) -> list[str]:
+        """Those of runs of the pool."""
+        return sorted(str(path) for path in self.tmp.glob("runnerd-*"))
 
     def records(self) -> list[str]:
         """The spawner's records."""

@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 from fault_proxy import DAEMON, FLOW, Fault, acted, answer, drop, garbage, half, hang, login, lost, slow
 
 SPAN_S = 7.0  # faults begin within this: a cold start takes two to four seconds, so runs are in every phase meanwhile
-KINDS = ("quick", "raises", "exits", "segv", "sleeps", "stubborn", "leaves", "leads", "overruns", "broken", "limited")
-ENDLESS = ("sleeps", "stubborn", "leads")  # end only when somebody cancels them
-_WEIGHTS = (6, 1, 2, 2, 6, 2, 2, 2, 2, 1, 2)
+POOLED = {"pooled": "quick", "pooled-leads": "leads"}  # kinds that come by a work pool, and their flows
+KINDS = (
+    *("quick", "raises", "exits", "segv", "sleeps", "stubborn", "leaves", "leads", "overruns", "broken", *POOLED),
+    "limited",
+)
+ENDLESS = ("sleeps", "stubborn", "leads", "pooled-leads")  # end only when somebody cancels them
+_WEIGHTS = (6, 1, 2, 2, 6, 2, 2, 2, 2, 1, 4, 3, 2)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def _runs(rng: random.Random, major: int) -> tuple[Wanted, ...]:
         if kind == "limited" and major < 3:
             kind = "quick"
         wanted = Wanted(kind)
-        if kind in ENDLESS or (kind == "quick" and rng.random() < 0.15):
+        if kind in ENDLESS or (kind in ("quick", "pooled") and rng.random() < 0.15):
             wanted = replace(wanted, cancel=_cancel(rng))
         runs.append(wanted)
     if any(run.kind == "limited" for run in runs) and len(runs) < 4:

@@ -20,6 +20,7 @@ MOST = 40  # no series is that long
 EACH_WRITE = {"after": (1, 1, 1, 2, 1, 1, 1, 1), "before": (2, 2, 3, 2, 2, 2, 2, 2)}
 RUNS = {
     "quick": Wanted("quick"),
+    "pooled": Wanted("pooled"),
     "cancelled": Wanted("leads", Cancel(how="api", when="begun", delay_s=0.0)),
 }
 ABOUT_THE_RUN = "flow_runs/[0-9a-f]{8}-[0-9a-f-]{27}"
@@ -67,6 +68,6 @@ class Steps:
 
     def _calls(self, run: str, n: int, when: str) -> Iterator[tuple[str, str, tuple[Death, ...]]]:
         for what, path in CALLS.items():
-            if n <= ENOUGH.get(what, MOST) and not (what == "look" and run == "quick"):
+            if n <= ENOUGH.get(what, MOST) and not (what == "look" and run != "cancelled"):
                 death = Death("call", n=n, when=when, path=path)
                 yield f"{run}:{what}:{n}:{when}", f"{run}:{what}:{when}", (death,)
