@@ -84,11 +84,11 @@ class Drain:
 
     async def _emptied(self, wait_s: float | None, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> bool:
         """Whether every run was done before the time was up or somebody was in a hurry."""
-        return await _first(self._supervisor.emptied.wait(), wait_s, hurry, extend)
+        return await first(self._supervisor.emptied.wait(), wait_s, hurry, extend)
 
     async def _hurried(self, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> bool:
         """Wait until no process is left; whether somebody was in a hurry instead."""
-        return not await _first(self._no_process(), None, hurry, extend)
+        return not await first(self._no_process(), None, hurry, extend)
 
     async def _no_process(self) -> None:
         # A claim without an answer has no process, and will have none: the intent to evict is on record.
@@ -97,7 +97,7 @@ class Drain:
             await self._supervisor.wait_change()
 
 
-async def _first(
+async def first(
     goal: Coroutine[Any, Any, object], wait_s: float | None, hurry: asyncio.Queue[None], extend: Callable[[], None]
 ) -> bool:
     """Wait for `goal`, a time, or an item of `hurry`, whichever comes first; whether it was the goal."""
@@ -111,6 +111,7 @@ async def _first(
             left = 5.0 if until is None else min(5.0, until - loop.time())
             await asyncio.wait({reached, hurried}, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
             if reached.done():
+                reached.result()
                 return True
             if hurried.done() or (until is not None and loop.time() >= until):
                 return False

@@ -17,7 +17,7 @@ from runnerd.alerts import Alert
 from runnerd.backoff import Backoff, persist
 from runnerd.cancelling import Cancelling
 from runnerd.control.server import ControlServer
-from runnerd.drain import Drain
+from runnerd.drain import Drain, first
 from runnerd.embedded import EmbeddedServer
 from runnerd.errors import SpawnerError
 from runnerd.forwarding import Forwarder
@@ -173,8 +173,13 @@ class Service:
         runs = len(parts.supervisor.records())
         bounds = {"drain_timeout_s": stop.drain_timeout_s, "then": stop.then}
         parts.log.info("draining", runs=runs, **bounds, alert=Alert.DRAINING)
-        await parts.drain.finish(hurry=self._hurry, extend=lambda: parts.systemd.extend_timeout(_STOP_SLICE_S))
-        await parts.pools.keeper.stop()
+
+        def extend() -> None:
+            parts.systemd.extend_timeout(_STOP_SLICE_S)
+
+        await parts.drain.finish(hurry=self._hurry, extend=extend)
+        # Prefect's own workers may take their stop_timeout; the spawner sees to that also where nobody waits for it.
+        await first(parts.pools.keeper.stop(), None, self._hurry, extend)
         if parts.embedded is not None:
             await parts.embedded.stop()
         parts.systemd.stopping()

@@ -94,6 +94,7 @@ class ForeignWorker:
         self._python: str | None = None  # what it runs with
         self._unready = False  # it could not be started; else it was, and has ended
         self._said: str | None = None  # its last words then
+        self._told: str | None = None  # why it could not be started, as the log has it
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
@@ -164,12 +165,17 @@ class ForeignWorker:
             self._python = _program_of(pid)
         else:
             self._python = self._interpreter.python if self._interpreter is not None else None
+        self._told = None
         self._log.info("Prefect's worker runs", pool=self._pool, type=self._type, pid=pid, found=not fresh or None)
 
     def _ended(self, words: str, again_in_s: float) -> None:
         self._unready = self._kept.state is State.FAILED
         self._said = said = None if self._unready else self._output.last_words()
         about: dict[str, Json] = {"words": words, "said": said, "output": self._output.path, "again_in_s": again_in_s}
+        if self._unready and words == self._told:  # it is tried again and again, and said once
+            self._log.debug("Prefect's worker still does not run", pool=self._pool, **about)
+            return
+        self._told = words if self._unready else None
         self._log.error("Prefect's worker does not run", pool=self._pool, **about, alert=Alert.WORKER_ENDED)
 
     # --- for people --------------------------------------------------------------------------------------------------
