@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from engine_kit import Engine
+from engine_kit import Engine, fake_engine
 from fakes.fake_prefect import FakePrefect
 from fakes.fake_spawner import FakeSpawner
-from nouns_kit import Json, LogLines, copied, fake_api, log_to
+from nouns_kit import URL, Json, LogLines, copied, fake_api, log_to
 
 from runnerd.backoff import Backoff
-from runnerd.model import Place, PoolSettings, RunSettings
+from runnerd.jobs import process_template
+from runnerd.launch import ApiAccess, tidy_key
+from runnerd.launcher import FlowLauncher
+from runnerd.machine import RunRecord
+from runnerd.model import LaunchSpec, Place, PoolSettings, RunSettings
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.pulse import Pulse
+from runnerd.registry import Registry
 from runnerd.workpool import WorkerType
 from runnerd.workpools.keeper import PoolKeeper
+from runnerd.workpools.launching import Launchers, PoolLauncher
 from runnerd.workpools.table import PoolTable, Served
 
 HOST = "host-1"  # the worker's name
@@ -185,3 +192,67 @@ async def end(engine: Engine, spawner: FakeSpawner, run_id: str) -> None:
 async def nobody_left(pools: Collection[str]) -> None:
     """No earlier daemon kept a worker."""
     del pools
+
+
+# --- around an engine that launches as a daemon does --------------------------------------------------------------
+
+
+@asynccontextmanager
+async def launching(
+    folder: Path, *, prefect: FakePrefect, wanted: Sequence[PoolSettings] | None = None, **changes: Json
+) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
+    """An engine with the real launchers, which serves these pools; else `etl`, which is made where it is missing."""
+    loop: Any = asyncio.get_running_loop()
+    if wanted is None and "etl" not in prefect.pools.pools:
+        prefect.pools.create_pool("etl", base_job_template=process_template(prefect.major))
+    table = PoolTable()
+    serve(table, prefect, *([pool_settings()] if wanted is None else wanted))
+    api = fake_api(prefect, now=loop.utcnow)
+    access = ApiAccess(url=URL, environment={"PREFECT_API_KEY": "secret-key"})
+
+    def launchers(registry: Registry) -> Launchers:
+        environ = {"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"}
+        own = FlowLauncher(registry=registry, access=lambda: access, output_dir="/out", environ=environ)
+        pools = PoolLauncher(
+            api=api,
+            table=table,
+            environment=own.environment,
+            access=lambda: access,
+            output_dir="/out",
+            worker=lambda: HOST,
+            backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
+        )
+        return Launchers(own=own, pools=pools)
+
+    async with fake_engine(folder, prefect=prefect, pools=table, launcher=launchers, **changes) as (engine, spawner):
+        yield engine, spawner
+
+
+async def offer(engine: Engine, run_id: str) -> None:
+    """Offer it as its pool does."""
+    found = await engine.api.pools.placed_run(run_id)
+    assert found is not None
+    assert engine.supervisor.offer([found]).claimed == (run_id,)
+
+
+async def launched(engine: Engine, spawner: FakeSpawner, run_id: str) -> LaunchSpec:
+    """What the spawner was asked to start for this run, once it was."""
+    if engine.supervisor.run(run_id) is None:
+        await offer(engine, run_id)
+    await engine.until(lambda: spawner.runs_of(run_id))
+    return spawner.runs_of(run_id)[-1]
+
+
+async def finish(engine: Engine, spawner: FakeSpawner, run_id: str) -> RunRecord:
+    """It completes, and what it left behind is removed; its record."""
+    engine.prefect.set_state(run_id, "COMPLETED")
+    spawner.exit(run_id)
+    return await tidied(engine, spawner, run_id)
+
+
+async def tidied(engine: Engine, spawner: FakeSpawner, run_id: str) -> RunRecord:
+    """Its record once it is done, with its directory removed."""
+    await engine.until(lambda: engine.supervisor.run(run_id) is None or tidy_key(run_id) in spawner.live())
+    if engine.supervisor.run(run_id) is not None:
+        spawner.exit(tidy_key(run_id))
+    return await engine.until_done(run_id)

@@ -22,7 +22,7 @@ from runnerd.model import FlowRun, Json, LaunchSpec, RunSettings
 from runnerd.poollaunch import Attribution, pool_launch_spec
 from runnerd.templates import Resolved, Sources, Unresolvable, lookups, resolve, run_context
 from runnerd.tools import Prepared
-from runnerd.workpool import AGENT, BlockDocument, PoolDeployment, Variable, WorkPool
+from runnerd.workpool import AGENT, PROCESS, BlockDocument, PoolDeployment, Variable, WorkPool
 from runnerd.workpools.table import PoolTable, Served
 
 Environment = Callable[[RunSettings], tuple[dict[str, str], Mapping[str, str]] | str]
@@ -128,9 +128,11 @@ class PoolLauncher:
             prepared = await persist(lambda: self.prepare(record), backoff=self._backoff())
         except ApiRejected as error:
             return str(error)
+        if isinstance(prepared.start, str):
+            return prepared.start
         served = self._table.get(record.pool)
-        if isinstance(prepared.start, str) or served is None:
-            return str(prepared.start)
+        if served is None:  # dropped while that was asked for
+            return _not_served(record)
         run = served.settings.run
         flow = replace(prepared.start, argv=(run.python,))  # whatever command the job has
         return hooks_spec(flow, record, program=hooks_program(), timeout_s=run.hook_timeout_s)
@@ -138,10 +140,12 @@ class PoolLauncher:
     async def _facts(self, record: RunRecord) -> _Facts | str:
         served = self._table.get(record.pool)
         if served is None:
-            return f"work pool {record.pool} is not served by this host any more"
+            return _not_served(record)
         pool = served.pool or await self._api.pools.read_pool(served.name)
         if pool is None:
             return f"work pool {served.name} does not exist any more"
+        if pool.type not in (PROCESS, AGENT):  # its jobs are for a container, or for somebody else's machine
+            return f"work pool {served.name} is of type {pool.type} by now"
         if record.deployment_id is None:
             return "it has no deployment: a flow that is submitted to a work pool by itself cannot be run here"
         run = await self._api.read_run(record.id)
@@ -154,7 +158,13 @@ class PoolLauncher:
             return environment
         base, from_file = environment
         return _Facts(
-            served=served, pool=pool, run=run, deployment=deployment, flow=flow, base=base, from_file=from_file
+            served=served,
+            pool=pool,
+            run=replace(run, pool=record.pool, queue=record.queue),
+            deployment=deployment,
+            flow=flow,
+            base=base,
+            from_file=from_file,
         )
 
     # --- its job -----------------------------------------------------------------------------------------------------
@@ -196,6 +206,10 @@ class PoolLauncher:
                 return await self._api.pools.block_by_id(lookup.id)
             case VariableNamed():
                 return await self._api.pools.variable(lookup.name)
+
+
+def _not_served(record: RunRecord) -> str:
+    return f"work pool {record.pool} is not served by this host any more"
 
 
 class Launchers:
