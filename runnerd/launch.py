@@ -107,9 +107,32 @@ def run_spec(
     output: str,
 ) -> LaunchSpec:
     """The process of a run, bounded as its settings say."""
-    return LaunchSpec(
+    spec = bounded_spec(
+        run,
         key=record.id,
         attempt=record.attempt,
+        argv=argv,
+        environment=environment,
+        working_directory=working_directory,
+        output=output,
+    )
+    return replace(spec, runtime_max_s=run.runtime_max_s, intents=True)
+
+
+def bounded_spec(
+    run: RunSettings,
+    *,
+    key: str,
+    attempt: int,
+    argv: tuple[str, ...],
+    environment: Mapping[str, str],
+    working_directory: str,
+    output: str,
+) -> LaunchSpec:
+    """A process that is as bounded as a run with these settings, but in time."""
+    return LaunchSpec(
+        key=key,
+        attempt=attempt,
         argv=argv,
         environment=environment,
         working_directory=working_directory,
@@ -123,10 +146,8 @@ def run_spec(
         cpu_quota_percent=run.cpu_quota_percent,
         tasks_max=run.tasks_max,
         output_max_bytes=run.output_max_bytes,
-        runtime_max_s=run.runtime_max_s,
         stop_signal=run.stop_signal,
         stop_timeout_s=run.stop_timeout_s,
-        intents=True,
     )
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from runnerd.launch import PROGRAM, ApiAccess, program_argv
+from runnerd.launch import PROGRAM, ApiAccess, bounded_spec, program_argv
 from runnerd.model import Json, LaunchSpec, PoolSettings
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.dialect import version_of
@@ -183,7 +183,8 @@ def worker_spec(wish: Wish, python: Interpreter, *, output: str) -> LaunchSpec:
     """Prefect's worker; its keeper fills in key and attempt."""
     run = wish.settings.run
     place = {"PATH": f"{os.path.dirname(python.python)}:{wish.environment.get('PATH', '')}"}
-    return LaunchSpec(
+    return bounded_spec(
+        run,
         key=wish.key,
         attempt=0,
         argv=(python.python, *_program(python), *_options(wish, python)),
@@ -196,17 +197,6 @@ def worker_spec(wish: Wish, python: Interpreter, *, output: str) -> LaunchSpec:
         },
         working_directory="/" if wish.settings.scratch else run.working_directory,
         output=output,
-        user=run.user,
-        group=run.group,
-        umask=run.umask,
-        nice=run.nice,
-        rlimits=run.rlimits,
-        memory_max_bytes=run.memory_max_bytes,
-        cpu_quota_percent=run.cpu_quota_percent,
-        tasks_max=run.tasks_max,
-        output_max_bytes=run.output_max_bytes,
-        stop_signal=run.stop_signal,
-        stop_timeout_s=run.stop_timeout_s,
     )
 
 
