@@ -199,9 +199,12 @@ async def nobody_left(pools: Collection[str]) -> None:
 
 @asynccontextmanager
 async def launching(
-    folder: Path, *, prefect: FakePrefect, wanted: Sequence[PoolSettings] | None = None, **changes: Json
+    folder: Path, *, prefect: FakePrefect, wanted: Sequence[PoolSettings] | None = None, **more: Json
 ) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
-    """An engine with the real launchers, which serves these pools; else `etl`, which is made where it is missing."""
+    """An engine with the real launchers, which serves these pools; else `etl`, which is made where it is missing.
+
+    `more` is for fake_engine.
+    """
     loop: Any = asyncio.get_running_loop()
     if wanted is None and "etl" not in prefect.pools.pools:
         prefect.pools.create_pool("etl", base_job_template=process_template(prefect.major))
@@ -224,7 +227,7 @@ async def launching(
         )
         return Launchers(own=own, pools=pools)
 
-    async with fake_engine(folder, prefect=prefect, pools=table, launcher=launchers, **changes) as (engine, spawner):
+    async with fake_engine(folder, prefect=prefect, pools=table, launcher=launchers, **more) as (engine, spawner):
         yield engine, spawner
 
 

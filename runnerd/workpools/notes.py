@@ -70,7 +70,8 @@ class PoolNotes:
                 except (ApiAway, ApiDenied) as error:
                     await asyncio.sleep(backoff.next_s(error))
                     continue
-                self._waiting.popleft()
+                if self._waiting and self._waiting[0] is record:  # else it was let go of meanwhile: another is first
+                    self._waiting.popleft()
 
     async def _tell(self, record: RunRecord) -> None:
         if record.phase is Phase.DONE:
