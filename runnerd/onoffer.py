@@ -36,6 +36,10 @@ class OnOffer:
         """Without the runs of this pool."""
         self.runs = {run.id: run for run in self.runs.values() if run.pool != name}
 
+    def waits(self, name: str) -> bool:
+        """Whether anything of this pool waits for something else than its time."""
+        return any(run.pool == name for run_id, run in self.runs.items() if run_id in self.waiting)
+
     def ready(self, horizon: datetime) -> list[FlowRun]:
         """Those due by then; each in its turn."""
         return in_turn(run for run in self.runs.values() if (due(run) or horizon) <= horizon)

@@ -223,7 +223,8 @@ class Poller:
             return False
         # A claim counts there once it was told, and until then its slot would be given away a second time.
         claiming = any(one.pool == served.name and one.phase is Phase.CLAIMING for one in self._supervisor.records())
-        return self._supervisor.draining is None and not (served.limited and claiming)
+        counted_out = served.limited and (claiming or not self.on_offer.waits(served.name))
+        return self._supervisor.draining is None and not counted_out
 
     async def _take_in(self, found: list[FlowRun]) -> tuple[Offered, bool]:
         """Offer what was found, without what late.policy lets go of; whether that may have hidden more of it."""

@@ -285,6 +285,18 @@ def test_runs_that_may_not_start_behind_slots_that_the_server_counts(tmp_path: P
     jumploop.run(go())
 
 
+def test_what_is_only_not_due_yet_hides_nothing(tmp_path: Path) -> None:
+    async def go() -> None:
+        prefect = with_pools(etl={"concurrency_limit": 5, "queues": ["low"]})
+        async with polling(tmp_path, prefect=prefect) as (engine, _):
+            engine.add_run(pooled(engine), in_s=500.0)
+            kick(engine, pool_settings(prefetch_s=600.0))
+            await asyncio.sleep(95)
+            assert asked(engine) == 10
+
+    jumploop.run(go())
+
+
 def test_a_full_host_looks_no_further(tmp_path: Path) -> None:
     async def go() -> None:
         async with polling(tmp_path, prefect=with_pools(etl={"queues": ["low"]}), runs=1) as (engine, _):
