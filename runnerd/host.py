@@ -279,7 +279,7 @@ class DaemonHost:
         if self._registry.by_id(found.deployment_id) is not None:
             found = replace(found, pool=None, queue=None)
         elif found.pool is None or found.pool not in self._open_pools():
-            detail = "neither its deployment nor its work pool is configured on this host; add one to conf.d"
+            detail = "neither its deployment nor its work pool is served here; runnerctl status says what is"
             return Refused(status=409, detail=detail)
         if not self._supervisor.claim_now(found):
             why = self._supervisor.journal_problem or "it is under way here already"

@@ -84,6 +84,7 @@ class PoolKeeper:
         self._wake: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._others: dict[str, tuple[Other, asyncio.Task[None]]] = {}
+        self._kinds: Mapping[str, WorkerType] = {}
         self._told: dict[str, str | None] = {}  # the problem that was last logged
         self._greeted: set[str] = set()  # pools that have heard of this host
         self._stopped = False
@@ -217,16 +218,18 @@ class PoolKeeper:
             if await self._dismiss_other(served.name):
                 await self._say_goodbye(served.name)
             return
-        kinds = await self._api.worker_types()
         assert served.pool is not None and self._group is not None
+        if served.pool.type not in self._kinds:  # a long list, and the same for as long as the server is
+            self._kinds = await self._api.worker_types()
+        kind = self._kinds.get(served.pool.type)
         if served.name not in self._others:
             other = self._make_other(served)
             self._greeted.add(served.name)
-            other.want(served, kind=kinds.get(served.pool.type), server=server)
+            other.want(served, kind=kind, server=server)
             task = self._group.create_task(other.keep(), name=f"worker of pool {served.name}")
             self._others[served.name] = (other, task)
         else:
-            self._others[served.name][0].want(served, kind=kinds.get(served.pool.type), server=server)
+            self._others[served.name][0].want(served, kind=kind, server=server)
 
     def other(self, name: str) -> Other | None:
         """Prefect's own worker of that pool."""

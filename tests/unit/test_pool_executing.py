@@ -12,7 +12,7 @@ from pools_kit import pool_settings, pooled, serve, with_pools
 
 from runnerd.control.host import Refused
 
-NOT_OURS = "neither its deployment nor its work pool is configured on this host; add one to conf.d"
+NOT_OURS = "neither its deployment nor its work pool is served here; runnerctl status says what is"
 
 
 async def execute(one: Daemon, run_id: str) -> object:
