@@ -54,6 +54,12 @@ FULL = a_record(
     hook=Hook.ON_CRASHED,
     hook_of_child=True,
     hook_boot="b",
+    pool="etl",
+    queue="high",
+    scratch="/tmp/runnerd-1",
+    process_name="nightly-7",
+    labels={"team": "data"},
+    stream_output=False,
 )
 
 

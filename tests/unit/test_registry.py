@@ -149,6 +149,10 @@ def test_a_run_under_way() -> None:
         user="etl",
         tags=("gpu",),
         started_at=NOON,
+        pool="etl",
+        queue="high",
+        process_name="nightly-7",
+        labels={"team": "data"},
     )
     document = run_document(record, Usage(memory_bytes=100, cpu_s=1.5))
     assert document == {
@@ -164,6 +168,10 @@ def test_a_run_under_way() -> None:
         "start": "cold",
         "attempt": 1,
         "tags": ["gpu"],
+        "pool": "etl",
+        "queue": "high",
+        "process_name": "nightly-7",
+        "labels": {"team": "data"},
         "created_at": "2025-01-01T12:00:00.000Z",
         "started_at": "2025-01-01T12:00:00.000Z",
         "ended_at": None,
