@@ -65,8 +65,9 @@ class OnCall(Protocol):
 class FaultProxy:
     """`with FaultProxy(upstream=server.url) as proxy:`, then `proxy.url` stands for the server's."""
 
-    def __init__(self, *, upstream: str, on_call: OnCall | None = None) -> None:
+    def __init__(self, *, upstream: str, on_call: OnCall | None = None, at_once: int = 1000) -> None:
         self.upstream = upstream
+        self._turns = asyncio.Semaphore(at_once)  # calls that are forwarded and not answered yet
         self.on_call = on_call
         self._rules: list[Rule] = []
         self._calls: list[Call] = []
@@ -265,7 +266,8 @@ class FaultProxy:
         said: tuple[int, str, str, str],
         writer: asyncio.StreamWriter,
     ) -> tuple[int, bool]:
-        status, headers, answered = await self._ask(head, body)
+        async with self._turns:
+            status, headers, answered = await self._ask(head, body)
         self._tell(said, "after")
         kind = fault.kind if fault else ""
         if fault is not None and kind == "slow":
