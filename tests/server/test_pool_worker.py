@@ -179,6 +179,8 @@ def test_what_prefect_deployed_runs_unchanged_and_what_cannot_be_says_why(
         assert bad[name][1] in words
         if name != "commandless":
             assert f"deployment greet/{name}'s job_variables" in words
+        document = served.document(run_id)
+        assert (document["deployment"], document["flow"], document["pool"]) == (name, "greet", pool)
 
     run, seen = served.ends(placed_run, "COMPLETED"), where(served, "placed")
     assert seen["cwd"] == str(repository.parent / "work")
