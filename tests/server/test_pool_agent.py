@@ -42,7 +42,7 @@ def block(host: PoolHost, slug: str, **data: Json) -> dict[str, str]:
     return {"infrastructure_document_id": str(host.api.call("POST", "/block_documents/", body)["id"])}
 
 
-def test_pools_queues_blocks_and_tags(host: tuple[PoolHost, str]) -> None:
+def test_pools_queues_blocks_and_tags_of_prefect2(host: tuple[PoolHost, str]) -> None:
     served, name = host
     assert served.api.call("GET", f"/work_pools/{name}")["type"] == "prefect-agent"
     assert [served.pool(pool)["service"] for pool in (name, AGENT_POOL)] == ["agent", "agent"]
