@@ -27,7 +27,9 @@ class MakingApi(Protocol):
     ) -> WorkPool | Refused: ...
     async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused: ...
     async def queues(self, pool: str, *, prefixes: Sequence[str] = ()) -> list[WorkQueue]: ...
-    async def create_queue(self, pool: str, name: str) -> WorkQueue | Refused: ...
+    async def create_queue(
+        self, pool: str, name: str, *, priority: int | None = None
+    ) -> WorkQueue | Refused: ...
     async def worker_types(self) -> dict[str, WorkerType]: ...
 
 
@@ -104,21 +106,22 @@ def _unservable(name: str, kind: str, *, major: int) -> str | None:
 async def missing_queues(api: MakingApi, settings: PoolSettings) -> tuple[WorkQueue, ...] | str:
     """The queues to serve, by priority, made where they are missing and may be made; else why not."""
     queues = await api.queues(settings.name, prefixes=settings.match)
-    if not settings.queues:
-        return tuple(queues)
     there = {queue.name: queue for queue in queues}
-    for name in settings.queues:
-        if name in there:
-            continue
-        if not settings.create:
-            return (
-                f"work pool {settings.name} has no queue {name}, and create is false; runnerctl queue create makes it"
-            )
-        made = await api.create_queue(settings.name, name)
+    missing = [name for name in settings.queues if name not in there]
+    if missing and not settings.create:
+        return (
+            f"work pool {settings.name} has no queue {missing[0]}, and create is false; runnerctl queue create makes it"
+        )
+    # In a pool that nobody has arranged the order is that of the list; else what is new comes last.
+    untouched = set(there) <= {"default"}
+    for name in missing:
+        place = settings.queues.index(name) + 1 if untouched else None
+        made = await api.create_queue(settings.name, name, priority=place)
         if isinstance(made, Refused):
-            there |= {queue.name: queue for queue in await api.queues(settings.name)}  # somebody else was quicker
-            if name not in there:
+            there = {queue.name: queue for queue in await api.queues(settings.name)}
+            if name not in there:  # else somebody was quicker
                 return f"cannot create queue {name} of work pool {settings.name}: {made.reason}"
-            continue
-        there[name] = made
-    return tuple(sorted((there[name] for name in settings.queues), key=lambda queue: (queue.priority, queue.name)))
+    if missing:  # each has moved the others
+        there = {queue.name: queue for queue in await api.queues(settings.name)}
+    served = [there[name] for name in settings.queues if name in there] if settings.queues else list(there.values())
+    return tuple(sorted(served, key=lambda queue: (queue.priority, queue.name)))

@@ -234,8 +234,22 @@ def test_queues_are_made_in_the_order_they_are_named() -> None:
     one = seen(pool_settings(queues=("z", "a", "m")))
     assert names(one) == ["z", "a", "m"]
     priorities = [queue.priority for queue in one.served().queues]
-    assert priorities == sorted(set(priorities))
-    assert "default" in [queue.name for queue in one.prefect.pools.queues("etl")]
+    assert priorities == [1, 2, 3]
+    assert [queue.name for queue in one.prefect.pools.queues("etl")] == ["z", "a", "m", "default"]
+
+
+def test_the_default_queue_has_its_place_among_them() -> None:
+    one = seen(pool_settings(queues=("high", "default", "low")))
+    assert [(queue.name, queue.priority) for queue in one.served().queues] == [("high", 1), ("default", 2), ("low", 3)]
+
+
+def test_a_new_queue_comes_last_where_somebody_has_arranged_the_others() -> None:
+    prefect = FakePrefect(major=3)
+    prefect.pools.create_pool("etl")
+    prefect.pools.create_queue("etl", "urgent", priority=1)
+    one = seen(pool_settings(queues=("new", "urgent")), prefect=prefect)
+    assert [queue.name for queue in one.prefect.pools.queues("etl")] == ["urgent", "default", "new"]
+    assert names(one) == ["urgent", "new"]
 
 
 def test_queues_that_are_there_keep_their_priorities() -> None:
@@ -265,7 +279,7 @@ class Rival(FakePrefect):
     def _route(self, method: str, path: str, body: Json) -> tuple[int, Json]:
         answer = super()._route(method, path, body)
         if path.endswith("/queues/filter") and "high" not in str(self.pools.by_id):
-            self.pools.create_queue("etl", "high")
+            self.pools.create_queue("etl", "high", priority=1)
         return answer
 
 
