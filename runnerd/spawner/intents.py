@@ -89,6 +89,9 @@ class Intents:
         return {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
 
     def connected(self, run: RunId) -> bool:
+        """Whether it has connected by now: one that did so a moment ago, before we looked, is to be told too."""
+        if run not in self._channels:
+            self._catch_up()
         return run in self._channels
 
     def tell(self, run: RunId, intent: str, told: Callable[[bool], None]) -> None:
@@ -145,6 +148,20 @@ class Intents:
             again = partial(self._loop.watch, fd, READ, self._accept)
             self._loop.timer("accept a run", time.monotonic() + _ACCEPT_AGAIN_S, again)
             return
+        self._admit(sock)
+
+    def _catch_up(self) -> None:
+        """Hear all that was said until now."""
+        while self._listener is not None:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                break  # none is left; or something is wrong, which the loop will find
+            self._admit(sock)
+        for channel in list(self._unknown):
+            self._hear(channel)
+
+    def _admit(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         channel = Channel(sock, self._loop)
         self._unknown.append(channel)

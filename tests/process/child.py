@@ -184,6 +184,14 @@ def speak() -> None:
     say("signalled")
 
 
+def speak_late() -> None:
+    """`speak-late HOW FILE`: the same, once the file is there."""
+    say("waits")
+    while not os.path.exists(sys.argv[3]):
+        time.sleep(0.005)
+    speak()
+
+
 def spin() -> None:
     while time.process_time() < 0.3:
         pass
@@ -254,6 +262,7 @@ MODES = {
     "run-away": run_away,
     "sibling": sibling,
     "speak": speak,
+    "speak-late": speak_late,
     "spin": spin,
     "write": write,
     "exit": exit_with,

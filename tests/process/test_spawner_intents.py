@@ -64,6 +64,31 @@ def test_one_that_is_not_connected_is_signalled_at_once(spawner: SpawnerUnderTes
     assert (record.told, record.exit.signal) == (False, signal.SIGTERM)
 
 
+def test_one_that_connects_in_the_instant_it_is_to_end_is_told(spawner: SpawnerUnderTest) -> None:
+    """The spawner wakes up to both at once: the run's connection and the word to end it."""
+    go = spawner.home / "go"
+
+    async def ask() -> Record:
+        async with spawner.link() as link:
+            spec = spawner.spec("run", mode=("speak-late", "acknowledge", str(go)), intents=True)
+            await link.client.spawn(spec)
+            await asyncio.to_thread(spawner.wait_for_output, "run", "waits")
+            assert spawner.process is not None
+            spawner.process.send_signal(signal.SIGSTOP)
+            go.touch()
+            await asyncio.to_thread(spawner.wait_for_output, "run", "ready")
+            stopping = asyncio.create_task(link.client.stop(key="run", attempt=0, reason="cancel", tell="cancel"))
+            await asyncio.sleep(0)  # the task's turn: it writes at once
+            spawner.process.send_signal(signal.SIGCONT)
+            await stopping
+            return await link.until("run", "exited")
+
+    record = asyncio.run(ask())
+    assert spawner.output("run").splitlines() == ["waits", "ready", "told c", "signalled"]
+    assert record.exit is not None
+    assert (record.told, record.exit.code) == (True, 0)
+
+
 def test_nothing_is_told_unless_asked_for(spawner: SpawnerUnderTest) -> None:
     async def go() -> None:
         async with spawner.link() as link:
