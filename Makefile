@@ -15,7 +15,7 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest -q
 TOGETHER := tests/envs/together.sh
 GATED := runnerd/machine.py,runnerd/limits.py,runnerd/journal.py,runnerd/journalfile.py
-COVERED := $(PY) -m coverage run --rcfile=/dev/null --branch --include=$(GATED) -m pytest -q tests/unit tests/process
+COVERED := $(PY) -m coverage run --rcfile=/dev/null --branch --include=$(GATED) -m pytest -q tests/unit
 COVERAGE := $(PY) -m coverage report --rcfile=/dev/null --show-missing --fail-under=100
 # The spawner is standard library only: its tests say nothing of libraries.
 OLDEST := .venv-oldest/bin/python -m pytest -q tests/unit tests/process --ignore-glob='*/test_spawner_*'
@@ -55,15 +55,15 @@ check: lint
 	$(call step,unit and process tests,$(PYTEST) tests/unit tests/process)
 
 covered: lint
-	$(call step,unit and process tests,$(COVERED))
+	$(call step,unit tests,$(COVERED))
 	$(call step,branch coverage of $(GATED),$(COVERAGE))
 
 oldest: venv
 	@tests/envs/venv.sh oldest
 	$(call step,unit and process tests with the oldest libraries,$(OLDEST))
 
-SERVERS := 'Prefect 2' "$(PYTEST) tests/server -k prefect2" \
-	'Prefect 3 and the rest' "$(PYTEST) tests/server -k 'not prefect2'"
+SERVERS := 'Prefect 3' "$(PYTEST) tests/server -k prefect3" \
+	'Prefect 2 and the rest' "$(PYTEST) tests/server -k 'not prefect3'"
 MACHINES := PY=$(PY) tests/system/run.sh
 
 server: venv
@@ -78,7 +78,7 @@ system: venv
 ROUNDS ?= 20
 MAJOR ?= both
 CHAOS := $(PY) tests/chaos/chaos.py
-BOUNDED := --steps --rounds 1000 --seed 1 --seconds 210
+BOUNDED := --steps --rounds 1000 --seed 1 --seconds 150
 
 chaos: venv
 	@tests/envs/venv.sh dev
@@ -94,13 +94,12 @@ chaos-bounded: venv
 # What waits most of its time runs with others at once: all of it has to fit into half an hour of a small machine.
 test: lint
 	@tests/envs/venv.sh oldest
-	$(call step,unit and process tests with the newest and the oldest libraries at once,$(TOGETHER) \
-		newest "$(COVERED)" oldest "$(OLDEST)")
-	$(call step,branch coverage of $(GATED),$(COVERAGE))
 	$(call step,Prefect environments,tests/envs/make.sh)
-	$(call step,tests against real Prefect servers of both majors and the package under systemd at once,$(TOGETHER) \
-		$(SERVERS) 'Debian 12 and 13' "$(MACHINES)")
-	@$(MAKE) --no-print-directory chaos-bounded
+	$(call step,unit and process tests with the newest and the oldest libraries and the package under systemd at once,\
+		$(TOGETHER) 'newest: unit' "$(COVERED)" 'newest: process' "$(PYTEST) tests/process" oldest "$(OLDEST)" \
+		'Debian 12 and 13' "$(MACHINES)")
+	$(call step,branch coverage of $(GATED),$(COVERAGE))
+	@$(MAKE) --no-print-directory server chaos-bounded
 	@echo '==> all of it passed'
 
 bench: venv

@@ -55,7 +55,7 @@ def begun(host: Host, deployment: str, mark: Path) -> str:
 
 def test_sigkill_of_the_spawner_touches_no_flow(host: Host, tmp_path: Path) -> None:
     """The next one takes them over: who ends by himself is what the API says, who is cancelled is ended."""
-    ends = host.run_now("sleep", seconds=15, mark=str(tmp_path / "ends"))
+    ends = host.run_now("sleep", seconds=30, mark=str(tmp_path / "ends"))  # a busy machine starts the other late
     stays = begun(host, "sleep", tmp_path / "stays")
     eventually((tmp_path / "ends").exists, "the other to begin")
     pids = {run_id: host.document(run_id)["pid"] for run_id in (ends, stays)}
