@@ -18,7 +18,7 @@ deployments:
   - {name: bounded, entrypoint: "hook_flows.py:hooked", run: {runtime_max: 8s}}
   - {name: leaves, entrypoint: "hook_flows.py:leaves"}
   - {name: finishes, entrypoint: "hook_flows.py:finishes"}
-  - {name: kills-itself, entrypoint: "hook_flows.py:kills_itself", run: {hook_timeout: 15s}}
+  - {name: kills-itself, entrypoint: "hook_flows.py:kills_itself", run: {hook_timeout: 25s}}
 """
 NAMES = ("hooked", "bounded", "leaves", "finishes", "kills-itself")
 
@@ -118,5 +118,5 @@ def test_hooks_have_a_time_limit_and_the_daemon_may_die_meanwhile(host: Host) ->
     host.start()
     host.ended(run_id)
     assert marks(host, run_id) == [expected("endless", run_id, "CRASHED")]
-    assert "took longer than hook_timeout 15s" in host.said()
+    assert "took longer than hook_timeout 25s" in host.said()
     assert host.api.state(run_id) == "CRASHED"
