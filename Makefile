@@ -78,7 +78,7 @@ system: venv
 ROUNDS ?= 20
 MAJOR ?= both
 CHAOS := $(PY) tests/chaos/chaos.py
-BOUNDED := --steps --rounds 1000 --seed 1 --seconds 150
+BOUNDED := --steps --rounds 1000 --seed 1 --seconds 100
 
 chaos: venv
 	@tests/envs/venv.sh dev
