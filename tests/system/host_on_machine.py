@@ -65,10 +65,12 @@ class MachineHost:
         """Have exactly this configuration, in force."""
         wanted = drop_ins or {"flows": deployments(*FLOWS)}
         self.machine.write("/opt/flows/machine_flows.py", (HERE / "machine_flows.py").read_text())
-        self.sh("rm -f /etc/runnerd/conf.d/*.yaml /tmp/go /tmp/ignoring")
         self.machine.write("/etc/runnerd/runnerd.yaml", textwrap.dedent(main))
         for name, text in wanted.items():
             self.machine.write(f"/etc/runnerd/conf.d/{name}.yaml", text)
+        # Only now: runnerd.path has every change taken at once, and what vanishes for a moment is paused.
+        kept = " ".join(f"! -name {name}.yaml" for name in wanted)
+        self.sh(f"find /etc/runnerd/conf.d -name '*.yaml' {kept} -delete; rm -f /tmp/go /tmp/ignoring")
         self.sh("systemctl reset-failed; systemctl restart runnerd")
         self.until(lambda: self._all_ready(), "every deployment is registered")
 
