@@ -57,7 +57,11 @@ _UNLOGGED = Unlogged()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """A deployment that we made the API's: which one it is there, and what we last told it."""
+    """A deployment that we made the API's: which one it is there, and what we last told it.
+
+    `paused`: no file asked for it any more, and we have it paused. `pausing`: whether the API has heard that, we may
+    not know.
+    """
 
     url: str
     flow: str
@@ -67,6 +71,7 @@ class Registration:
     major: int
     deployment: Deployment
     paused: bool = False
+    pausing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

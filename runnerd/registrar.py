@@ -1,7 +1,7 @@
 """Makes the API's deployments ours: what the files ask for is inspected, registered, and kept registered.
 
-Invariants: a deployment that did not change costs no request; one that fails concerns only itself; one that was
-dropped from the files is paused, never deleted unless on_remove says so; a file that is broken now drops nothing.
+Invariants: a deployment that did not change costs no request; one that fails concerns only itself. What becomes of
+those that were dropped from the files, dropping.py knows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 
 from runnerd.alerts import Alert
 from runnerd.backoff import Backoff
+from runnerd.dropping import DropApi, Dropper
 from runnerd.errors import ApiError, ApiRejected
 from runnerd.inspection import InspectionFailure
 from runnerd.inspector import Inspector
@@ -28,7 +29,7 @@ _LOOP = "register"
 _REGISTER_BOUND_S = 3600.0  # inspecting a thousand flows takes its time
 
 
-class DeploymentApi(Protocol):
+class DeploymentApi(DropApi, Protocol):
     """What the registrar asks of Prefect."""
 
     async def server(self) -> ServerInfo: ...
@@ -37,8 +38,6 @@ class DeploymentApi(Protocol):
         self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
     ) -> DeploymentInfo: ...
     async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]: ...
-    async def pause_deployment(self, deployment_id: str) -> bool: ...
-    async def delete_deployment(self, deployment_id: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ class Registrar:
         self._backoff = backoff
         self._registered = registered
         self._todo: dict[Key, Deployment] = {}
-        self._to_drop: list[Registration] = []
+        self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=log)
         self._work = asyncio.Event()
         self.settled = asyncio.Event()  # set while everything wanted has been dealt with
 
@@ -100,7 +99,7 @@ class Registrar:
                 same += 1
                 self._put_again(old, deployment)
         removed = self._drop_unwanted(set(wanted))
-        self._plan_drops(config, wanted)
+        self._dropper.plan(config, set(wanted))
         self.settled.clear()
         self._work.set()
         return Changes(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=same)
@@ -125,15 +124,6 @@ class Registrar:
             self._registry.remove(key_of(entry.deployment))
             self._todo.pop(key_of(entry.deployment), None)
         return [entry.full_name for entry in gone]
-
-    def _plan_drops(self, config: Config, wanted: dict[Key, Deployment]) -> None:
-        """What the API has from us and no file asks for; a file with a problem may still want what it had."""
-        broken = {problem.place.file for problem in config.problems if problem.place is not None}
-        self._to_drop = [
-            one
-            for one in self._journal.registrations(self._url)
-            if key_of(one.deployment) not in wanted and one.deployment.place.file not in broken
-        ]
 
     # --- telling the API --------------------------------------------------------------------------------------------
 
@@ -162,7 +152,7 @@ class Registrar:
             major = (await self._api.server()).major
             await self._register_all(list(self._todo.values()), major)
             self._registered()
-        await self._drop_all()
+        await self._dropper.work_off()
 
     def _known(self) -> dict[tuple[str, str], Registration]:
         """What the API has from us, by what it tells deployments apart: flow and name, wherever their code is."""
@@ -233,7 +223,7 @@ class Registrar:
         """Its flow was renamed: what the API has under the old name would have its schedules make runs for nobody."""
         for one in self._journal.registrations(self._url):
             if key_of(one.deployment) == key_of(registered.deployment) and one.flow != registered.flow:
-                self._to_drop.append(one)
+                self._dropper.add(one)
 
     async def _paused_by_somebody(self, before: Registration | None) -> bool:
         """A deployment that an operator paused in Prefect stays paused when its file changes."""
@@ -278,35 +268,6 @@ class Registrar:
             for entry in self._registry.entries()
             if entry.problem is not None and not entry.invalid
         )
-
-    async def _drop_all(self) -> None:
-        for one in list(self._to_drop):
-            try:
-                if not self._wanted(one):
-                    await self._drop(one)
-            except ApiRejected as error:
-                self._log.error("cannot drop a deployment", deployment=f"{one.flow}/{one.name}", why=str(error))
-            if one in self._to_drop:  # the files may have been read again meanwhile
-                self._to_drop.remove(one)
-
-    def _wanted(self, one: Registration) -> bool:
-        """It is some entry's: its code has moved, or the files want it again."""
-        entry = self._registry.get(key_of(one.deployment))
-        back = entry is not None and entry.deployment_id is None
-        return back or self._registry.by_id(one.deployment_id) is not None
-
-    async def _drop(self, one: Registration) -> None:
-        delete = one.deployment.on_remove == "delete"
-        if one.paused and not delete:
-            return
-        if delete:
-            await self._api.delete_deployment(one.deployment_id)
-            self._journal.drop_registration(one)
-        elif await self._api.pause_deployment(one.deployment_id):
-            self._journal.save_registration(replace(one, paused=True))
-        else:
-            self._journal.drop_registration(one)  # somebody deleted it
-        self._log.info("dropped", deployment=f"{one.flow}/{one.name}", then=one.deployment.on_remove)
 
     # --- what others did to them ------------------------------------------------------------------------------------
 

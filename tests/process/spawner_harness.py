@@ -51,6 +51,23 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def open_files(pid: int) -> list[str]:
+    """What its descriptors name; those that it closes meanwhile are left out."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
+
+
+def assert_nothing_left(spawner: SpawnerUnderTest) -> None:
+    """Neither a child nor a zombie nor a descriptor."""
+    assert spawner.process is not None
+    pid = spawner.process.pid
+    assert Path(f"/proc/{pid}/task/{pid}/children").read_text().split() == []
+    assert not any("pidfd" in name for name in open_files(pid))
+
+
 class Link:
     """A client, and all it was told since it connected."""
 

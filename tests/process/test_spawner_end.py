@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from spawner_harness import Link, SpawnerUnderTest, wait_until
+from spawner_harness import Link, SpawnerUnderTest, assert_nothing_left, wait_until
 
 from runnerd.errors import SpawnerError
 from runnerd.model import LaunchSpec
@@ -100,12 +100,7 @@ def test_no_zombies_after_many_runs(spawner: SpawnerUnderTest) -> None:
             assert (await link.client.ping())["runs"] == 0
 
     asyncio.run(go())
-    assert spawner.process is not None
-    pid = spawner.process.pid
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        assert file.read().split() == []
-    descriptors = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    assert not any("pidfd" in name for name in descriptors)
+    assert_nothing_left(spawner)
 
 
 def test_out_of_descriptors_it_refuses_and_still_concludes(spawner: SpawnerUnderTest) -> None:

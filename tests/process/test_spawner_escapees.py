@@ -18,6 +18,7 @@ from spawner_harness import (
     SYSTEM_PYTHON,
     Link,
     SpawnerUnderTest,
+    assert_nothing_left,
     command_of,
     needs_root,
     needs_system_python,
@@ -78,16 +79,6 @@ def test_escapees_end_with_their_run(
     assert record.exit is not None
     assert (record.exit.code, record.exit.signal) == (None if by else 0, by)
     assert_nothing_left(spawner)
-
-
-def assert_nothing_left(spawner: SpawnerUnderTest) -> None:
-    """Neither a child nor a zombie nor a descriptor."""
-    assert spawner.process is not None
-    pid = spawner.process.pid
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        assert file.read().split() == []
-    descriptors = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    assert not any("pidfd" in name for name in descriptors)
 
 
 @pytest.mark.parametrize("end", [cancel, kill, die])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import socket
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from spawner_harness import LIMIT_S, Link, SpawnerUnderTest, needs_root, wait_until
+from spawner_harness import LIMIT_S, Link, SpawnerUnderTest, needs_root, open_files, wait_until
 
 from runnerd.errors import SpawnerError
 from runnerd.spawner.protocol import Record
@@ -312,10 +311,10 @@ def test_who_says_nothing_is_turned_away_and_keeps_nobody_out(spawner: SpawnerUn
 
     asyncio.run(go())
     assert spawner.process is not None
-    fds = f"/proc/{spawner.process.pid}/fd"
+    pid = spawner.process.pid
 
     def sockets() -> int:
-        return sum(os.readlink(f"{fds}/{fd}").startswith("socket:") for fd in os.listdir(fds))
+        return sum(name.startswith("socket:") for name in open_files(pid))
 
     wait_until(lambda: sockets() == 2, "the two listeners to be all that is open")
 

@@ -206,6 +206,43 @@ def test_wanted_again_while_it_could_not_be_dropped(tmp_path: Path) -> None:
     jumploop.run(go())
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_the_daemon_ends_while_it_drops_one(tmp_path: Path, steps: int) -> None:
+    """Wherever it ends, the next one has it live where the files want it again."""
+    prefect, inspector = FakePrefect(major=3), FakeInspector()
+
+    async def go() -> None:
+        async with a_host(tmp_path, prefect, inspector) as host:
+            await host.want(A, B)
+            host.begin(B)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        async with a_host(tmp_path, prefect, inspector) as host:
+            await host.want(A, B)
+            assert host.stored("a")["paused"] is False
+            assert host.entry(A).state is EntryState.READY
+
+    jumploop.run(go())
+
+
+def test_dropped_again_by_the_next_daemon(tmp_path: Path) -> None:
+    prefect, inspector = FakePrefect(major=3), FakeInspector()
+
+    async def go() -> None:
+        async with a_host(tmp_path, prefect, inspector) as host:
+            await host.want(A, B)
+            prefect.down = True
+            host.begin(B)
+            await asyncio.sleep(0.5)
+        prefect.down = False
+        async with a_host(tmp_path, prefect, inspector) as host:
+            assert host.stored("a")["paused"] is False
+            await host.want(B)
+            assert host.stored("a")["paused"] is True
+
+    jumploop.run(go())
+
+
 def test_read_again_while_the_last_reading_is_registered(tmp_path: Path) -> None:
     async def go() -> None:
         async with a_host(tmp_path) as host:

@@ -32,8 +32,8 @@ LAYERS = {
     "pure": "alerts backoff codec directories errors examine journalfile launch limits machine metrics model onoffer"
     " paths pulse regular templates jobs joblookups jobschema jobvariables poollaunch words workpool",
     "edges": "config inotify inspection journal journald logs outputfile prefect_api spawner systemd",
-    "engine": "access asking cancelling claiming doctor drain embedded forwarding hooks inspector keeping lateness"
-    " launcher link poller refresher registrar registry reloading reporting run spawnerat summary supervisor"
+    "engine": "access asking cancelling claiming doctor drain dropping embedded forwarding hooks inspector keeping"
+    " lateness launcher link poller refresher registrar registry reloading reporting run spawnerat summary supervisor"
     " tailing tidying tools upkeep usage views warm workpools",
     "control": "control",
     "top": "__main__ daemon daemonize demo host init service",
