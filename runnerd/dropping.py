@@ -35,6 +35,11 @@ class Dropper:
         self._log = log
         self._todo: list[Registration] = []
 
+    @property
+    def left(self) -> int:
+        """How many are still to be dropped."""
+        return len(self._todo)
+
     def plan(self, config: Config, wanted: Set[Key]) -> None:
         """Take a reading of the configuration: a file with a problem may still want what it had."""
         broken = {problem.place.file for problem in config.problems if problem.place is not None}

@@ -77,6 +77,7 @@ class Registrar:
         self._registered = registered
         self._todo: dict[Key, Deployment] = {}
         self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=log)
+        self._news = False  # deployments were settled, and nobody was told yet
         self._work = asyncio.Event()
         self.settled = asyncio.Event()  # set while everything wanted has been dealt with
 
@@ -135,24 +136,38 @@ class Registrar:
             await self._work.wait()
             self._work.clear()
             self._pulse.beat(_LOOP, within_s=_REGISTER_BOUND_S)
+            left = self._left()
             try:
                 await self._work_off()
             except ApiError as error:
                 self._work.set()
+                if self._left() < left:
+                    backoff.reset()  # it answers, if not always: SQLite refuses what comes beside another write
                 await asyncio.sleep(backoff.next_s(error))
                 continue
             backoff = self._backoff()
             if not self._work.is_set():
                 self.settled.set()
 
+    def _left(self) -> int:
+        return len(self._todo) + self._dropper.left
+
     async def _work_off(self) -> None:
         self._settle_unchanged(list(self._todo.values()))
-        self._registered()
+        self._tell_of_news()
         if self._todo:
             major = (await self._api.server()).major
-            await self._register_all(list(self._todo.values()), major)
-            self._registered()
+            try:
+                await self._register_all(list(self._todo.values()), major)
+            finally:
+                self._tell_of_news()
         await self._dropper.work_off()
+
+    def _tell_of_news(self) -> None:
+        """Only of news: each repeat would meet the poll that it has made, and SQLite refuses one of two writes."""
+        if self._news:
+            self._news = False
+            self._registered()
 
     def _known(self) -> dict[tuple[str, str], Registration]:
         """What the API has from us, by what it tells deployments apart: flow and name, wherever their code is."""
@@ -246,6 +261,7 @@ class Registrar:
         if entry is None:
             return
         self._todo.pop(key, None)
+        self._news = True
         paused = entry.paused if paused is None else paused
         self._registry.put(replace(entry, flow=flow, deployment_id=known.deployment_id, paused=paused))
         if _differs(known.deployment, deployment) or known.deployment.place != deployment.place:

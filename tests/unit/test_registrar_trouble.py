@@ -153,6 +153,37 @@ def test_an_outage_is_waited_out(tmp_path: Path) -> None:
     jumploop.run(go())
 
 
+def test_repeating_tells_of_no_news(tmp_path: Path) -> None:
+    """What it tells of is polled for, and SQLite refuses a registration beside a poll's own write, again and again."""
+
+    async def go() -> None:
+        async with a_host(tmp_path) as host:
+            await host.want(A)
+            told = len(host.registered)
+            host.prefect.trouble("POST /deployments/", status=503, times=8)
+            await host.want(A, B)
+            assert host.registered[told:] == [1, 2]
+
+    jumploop.run(go())
+
+
+def test_what_is_refused_now_and_then_is_soon_repeated(tmp_path: Path) -> None:
+    many = [a_deployment(f"d{number}") for number in range(12)]
+
+    async def go() -> None:
+        loop = asyncio.get_running_loop()
+        async with a_host(tmp_path) as host:
+            await host.want(*many)
+            for deployment_id in host.registry.ids():
+                host.prefect.trouble(f"{deployment_id}/pause_deployment", status=503)
+            began = loop.time()
+            await host.want()
+            assert not any(trouble.times for trouble in host.prefect.troubles)
+            assert loop.time() - began < 30  # a wait that doubled each time would be minutes
+
+    jumploop.run(go())
+
+
 @pytest.mark.parametrize("status", [401, 403, 429, 503, 400, 422])
 @pytest.mark.parametrize("match", ["/admin/version", "/flows/", "POST /deployments/"])
 def test_no_answer_of_the_api_ends_registering(tmp_path: Path, match: str, status: int) -> None:
