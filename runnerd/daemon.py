@@ -271,9 +271,7 @@ class Daemon:
 
     def _build_embedded(self) -> EmbeddedServer:
         state, log_dir = self._paths.state, self._paths.log
-        return EmbeddedServer(
-            link=self.link, url=self._url, state_dir=state, log_dir=log_dir, log=self._log, changed=lambda: None
-        )
+        return EmbeddedServer(link=self.link, url=self._url, state_dir=state, log_dir=log_dir, log=self._log)
 
     async def run(self) -> int:
         """Serve until somebody asks to stop. Raises ControlError or SpawnerError when it cannot begin."""

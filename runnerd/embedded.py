@@ -12,7 +12,6 @@ import os
 import pwd
 import socket
 import sys
-from collections.abc import Callable
 
 from runnerd.alerts import Alert
 from runnerd.errors import ConfigError
@@ -48,17 +47,14 @@ def _free_port() -> int:
 
 
 class EmbeddedServer:
-    """Keeps the server up. `changed` is called when it was started or has ended."""
+    """Keeps the server up."""
 
-    def __init__(
-        self, *, link: SpawnerLink, url: str, state_dir: str, log_dir: str, log: Log, changed: Callable[[], None]
-    ) -> None:
+    def __init__(self, *, link: SpawnerLink, url: str, state_dir: str, log_dir: str, log: Log) -> None:
         self._link = link
         self._port = int(url.rsplit(":", 1)[1].split("/", 1)[0])
         self._home = os.path.join(state_dir, "prefect-server")
         self._log_dir = log_dir
         self._log = log
-        self._changed = changed
         self._kept = LongLived(
             link=link, key=lambda: KEY, ours=KEY.__eq__, spec=self._spec, began=self._began, ended=self._ended
         )
@@ -78,12 +74,10 @@ class EmbeddedServer:
 
     def _began(self, seen: Record, _fresh: bool) -> None:
         self._log.info("the embedded Prefect server runs", port=self._port, pid=seen.identity and seen.identity.pid)
-        self._changed()
 
     def _ended(self, words: str, again_in_s: float) -> None:
         said = {"words": words, "output": self._output(), "again_in_s": again_in_s}
         self._log.error("the embedded Prefect server ended", **said, alert=Alert.SERVER_ENDED)
-        self._changed()
 
     def _output(self) -> str:
         return os.path.join(self._log_dir, "prefect-server.log")

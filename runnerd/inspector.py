@@ -5,22 +5,19 @@ Invariants: a flow's code runs only as the flow's user; an inspection that fails
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from runnerd.errand import new_errand, run_errand
 from runnerd.errors import SpawnerError
 from runnerd.inspection import InspectionFailure, cache_key, inspection_batches, inspection_spec, parse_results
 from runnerd.journal import Journal
 from runnerd.launcher import FlowLauncher
 from runnerd.link import SpawnerLink, how_it_ended
 from runnerd.logs import Log
-from runnerd.model import Deployment, Inspection, LaunchSpec
+from runnerd.model import Deployment, Inspection
 from runnerd.registry import Key, key_of
 
-KEY_PREFIX = "inspect-"
 Finding = Inspection | InspectionFailure
 
 
@@ -88,40 +85,27 @@ class Inspector:
 
     async def _ask(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, Finding]:
         run = member.run
-        environment = self._launcher.environment(run)
+        environment = self._launcher.merged_environment(run)
         if isinstance(environment, str):
             failure = InspectionFailure(kind="no-answer", message=environment)
             return dict.fromkeys(entrypoints, failure)
-        base, from_file = environment
-        key = f"{KEY_PREFIX}{uuid.uuid4()}"
-        output, result = (os.path.join(self._work_dir, f"{key}.{kind}") for kind in ("log", "result"))
+        errand = new_errand(self._work_dir)
         spec = inspection_spec(
             python=run.python,
             user=run.user,
             group=run.group,
             working_directory=run.working_directory,
-            environment={**base, **from_file, **run.environment},
+            environment=environment,
             entrypoints=entrypoints,
-            key=key,
-            output=output,
-            result=result,
+            key=errand.key,
+            output=errand.output,
+            result=errand.result,
         )
         try:
-            words = await self._run(spec)
-            return parse_results(_read(result), entrypoints, words=words)
-        finally:
-            for path in (output, result):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-
-    async def _run(self, spec: LaunchSpec) -> str:
-        """Start it and wait for its end; how it ended, in words."""
-        try:
-            seen = await self._link.complete(spec)
+            outcome = await run_errand(spec, link=self._link)
         except SpawnerError as error:
-            return str(error)
-        await self._link.forget(spec.key, spec.attempt)
-        return how_it_ended(seen)
+            return parse_results("", entrypoints, words=str(error))
+        return parse_results(outcome.answer, entrypoints, words=how_it_ended(outcome.record))
 
 
 def _place(deployment: Deployment) -> _Place:
@@ -146,11 +130,3 @@ def _cache_key(deployment: Deployment, sha256: str | None = None) -> str | None:
         environment=run.environment,
         sha256=sha256,
     )
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from runnerd.jobvariables import Nothing, Path, dotted, kind, near_words, reach, shortened, show
+from runnerd.jobvariables import Nothing, Path, kind, near_words, reach, shortened, show
+from runnerd.jsonwords import TYPES, dotted
 from runnerd.model import Json
 
 
@@ -111,16 +112,6 @@ def _references(schema: Json) -> Iterator[str]:
 
 # --- words --------------------------------------------------------------------------------------------------
 
-_TYPES = {
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a map",
-    "null": "null",
-}
-
 
 def _telling(error: Any) -> Any:
     """Of a value that fits no form of anyOf or oneOf: what is wrong with it in the one form whose type it has."""
@@ -143,7 +134,7 @@ def _words(error: Any, shown: str) -> str:
     rule, wanted = error.validator, error.validator_value
     if rule == "type" or (rule in ("anyOf", "oneOf") and all(one.validator == "type" for one in error.context)):
         kinds = _kinds(wanted) if rule == "type" else [k for one in error.context for k in _kinds(one.validator_value)]
-        names = dict.fromkeys(_TYPES[one] for one in kinds if one != "null" or kinds == ["null"])
+        names = dict.fromkeys(TYPES[one] for one in kinds if one != "null" or kinds == ["null"])
         return f"must be {' or '.join(names)}, not {shown}"
     if rule == "enum":
         hint = near_words(error.instance, wanted) if isinstance(error.instance, str) and '"' in shown else ""

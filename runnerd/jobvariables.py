@@ -153,14 +153,6 @@ def _reach(value: Json, path: Path) -> int:
     return next((n for n in range(len(path), 0, -1) if reach(value, path[:n]) is not NOTHING), 0)
 
 
-def dotted(path: Iterable[str | int]) -> str:
-    """`env.FOO`, `volumes[0].name`."""
-    words = ""
-    for part in path:
-        words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
-    return words
-
-
 # --- words --------------------------------------------------------------------------------------------------
 
 

@@ -62,6 +62,14 @@ class FlowLauncher:
             return str(flow)
         return hooks_spec(flow, record, program=hooks_program(), timeout_s=entry.deployment.run.hook_timeout_s)
 
+    def merged_environment(self, run: RunSettings) -> dict[str, str] | str:
+        """What a process of these settings gets that is no flow run; a sentence when it cannot be had."""
+        environment = self.environment(run)
+        if isinstance(environment, str):
+            return environment
+        base, from_file = environment
+        return {**base, **from_file, **run.environment}
+
     def environment(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
         """The base environment of these settings and what environment_file adds; a sentence when there is none."""
         try:

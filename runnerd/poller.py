@@ -24,6 +24,7 @@ from runnerd.machine import Phase
 from runnerd.model import FlowRun, Settings, Verdict
 from runnerd.onoffer import OnOffer
 from runnerd.prefect_api.answers import Answer, ServerInfo
+from runnerd.prefect_api.reading import PAGE
 from runnerd.pulse import Pulse
 from runnerd.registry import Registry
 from runnerd.supervisor import Offered, Supervisor
@@ -31,7 +32,6 @@ from runnerd.workpools.offers import PoolOffers
 from runnerd.workpools.table import Served
 
 T = TypeVar("T")
-PAGE = 200  # the most the server gives in one answer
 LEAD_S = 3.0  # a cold start costs about this long, so a run is claimed this long before it is due
 _PAGES = 25  # looked through in one go when they are full of late runs, or of runs that may not start
 _APART_S = 1.0  # between polls for the sake of a slot that the server counts

@@ -30,7 +30,6 @@ from runnerd.jobvariables import (
     Nothing,
     Path,
     deployment_source,
-    dotted,
     kind,
     merged,
     near_words,
@@ -38,6 +37,7 @@ from runnerd.jobvariables import (
     reach,
     sentence,
 )
+from runnerd.jsonwords import dotted
 from runnerd.model import FlowRun, Json
 
 __all__ = ["BlockNamed", "BlockWithId", "Found", "Lookup", "Resolved", "Sources", "Unresolvable", "VariableNamed"]

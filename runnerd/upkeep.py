@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 from runnerd import __version__
 from runnerd.alerts import Alert
+from runnerd.errand import KEY_PREFIX
 from runnerd.errors import JournalError
-from runnerd.inspector import KEY_PREFIX
 from runnerd.journal import Journal
 from runnerd.launch import HOOKS_PREFIX, TIDY_PREFIX
 from runnerd.link import SpawnerLink

@@ -158,9 +158,7 @@ class Engine:
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
-            pools=PoolOffers(
-                api=api.pools, table=self.pools, now=now, outdated=self.outdated.append, log=log_to(lines)
-            ),
+            pools=PoolOffers(api=api.pools, table=self.pools, now=now, outdated=self.outdated.append),
             settings=lambda: self.settings,
             log=log_to(lines),
             pulse=self.pulse,

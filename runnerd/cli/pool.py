@@ -9,12 +9,11 @@ from collections.abc import Callable
 from runnerd.cli.call import DONE, FAILED, Call, Usage
 from runnerd.cli.console import Column
 from runnerd.cli.pooltables import (
-    Json,
+    Changes,
     add_hours,
     add_yes,
     ask_before,
     caption,
-    changed,
     confirmed,
     limit,
     limit_words,
@@ -196,24 +195,6 @@ def _update(call: Call) -> int:
     return DONE
 
 
-def _pause(call: Call) -> int:
-    return _change(call, call.args.command, {})
-
-
-def _set_limit(call: Call) -> int:
-    return _change(call, "update", {"concurrency_limit": call.args.limit})
-
-
-def _clear_limit(call: Call) -> int:
-    return _change(call, "update", {"concurrency_limit": None})
-
-
-def _change(call: Call, action: str, changes: Json) -> int:
-    its = call.client.post(f"{_place(call)}/{action}", changes)
-    say(call, its, changed(its, "work pool", changes or {"paused": action == "pause"}))
-    return DONE
-
-
 def _delete(call: Call) -> int:
     if ask_before(call):
         its = call.client.get(_place(call))
@@ -247,6 +228,7 @@ def _place(call: Call) -> str:
     return f"/v1/pools/{quote(call.args.name)}"
 
 
+_CHANGES = Changes("work pool", _place)
 # command: (what it does, its arguments)
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "ls": ("the work pools", _none),
@@ -266,11 +248,11 @@ _DO = {
     "create": _create,
     "inspect": _inspect,
     "preview": _preview,
-    "pause": _pause,
-    "resume": _pause,
+    "pause": _CHANGES.pause,
+    "resume": _CHANGES.pause,
     "delete": _delete,
     "update": _update,
-    "set-concurrency-limit": _set_limit,
-    "clear-concurrency-limit": _clear_limit,
+    "set-concurrency-limit": _CHANGES.set_limit,
+    "clear-concurrency-limit": _CHANGES.clear_limit,
     "get-default-base-job-template": _template,
 }

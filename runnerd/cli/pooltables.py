@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from runnerd.cli.call import Call, Usage
+from runnerd.cli.call import DONE, Call, Usage
 from runnerd.cli.console import Cell, Column, Console
 from runnerd.cli.text import clean, short_ids
 from runnerd.control.client import Json as Json
@@ -171,7 +172,33 @@ def say(call: Call, document: Json, words: str) -> None:
         call.console.line(words)
 
 
-def changed(its: Json, noun: str, changes: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The commands that change one thing: of a pool or a queue, as `noun` says, at `place`."""
+
+    noun: str
+    place: Callable[[Call], str]
+
+    def pause(self, call: Call) -> int:
+        """Or resume it, as the command says."""
+        return self._change(call, call.args.command, {})
+
+    def set_limit(self, call: Call) -> int:
+        return self.update(call, {"concurrency_limit": call.args.limit})
+
+    def clear_limit(self, call: Call) -> int:
+        return self.update(call, {"concurrency_limit": None})
+
+    def update(self, call: Call, changes: Json) -> int:
+        return self._change(call, "update", changes)
+
+    def _change(self, call: Call, action: str, changes: Json) -> int:
+        its = call.client.post(f"{self.place(call)}/{action}", changes)
+        say(call, its, _changed(its, self.noun, changes or {"paused": action == "pause"}))
+        return DONE
+
+
+def _changed(its: Json, noun: str, changes: Mapping[str, Any]) -> str:
     """One change in words."""
     named = f"{noun} {clean(its['name'])}"
     if "paused" in changes:

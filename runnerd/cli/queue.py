@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 from runnerd.cli.call import DONE, FAILED, Call
 from runnerd.cli.pooltables import (
-    Json,
+    Changes,
     add_hours,
     add_yes,
     ask_before,
-    changed,
     confirmed,
     limit,
     limit_words,
@@ -131,26 +130,8 @@ def _create(call: Call) -> int:
     return DONE
 
 
-def _pause(call: Call) -> int:
-    return _change(call, call.args.command, {})
-
-
 def _set_priority(call: Call) -> int:
-    return _change(call, "update", {"priority": call.args.priority})
-
-
-def _set_limit(call: Call) -> int:
-    return _change(call, "update", {"concurrency_limit": call.args.limit})
-
-
-def _clear_limit(call: Call) -> int:
-    return _change(call, "update", {"concurrency_limit": None})
-
-
-def _change(call: Call, action: str, changes: Json) -> int:
-    its = call.client.post(f"{_place(call)}/{action}", changes)
-    say(call, its, changed(its, "work queue", changes or {"paused": action == "pause"}))
-    return DONE
+    return _CHANGES.update(call, {"priority": call.args.priority})
 
 
 def _delete(call: Call) -> int:
@@ -168,6 +149,7 @@ def _place(call: Call) -> str:
     return f"/v1/pools/{quote(call.args.pool)}/queues/{quote(call.args.name)}"
 
 
+_CHANGES = Changes("work queue", _place)
 # command: (what it does, its arguments)
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "ls": ("the work queues, of every pool or of one", _ls_arguments),
@@ -186,10 +168,10 @@ _DO = {
     "create": _create,
     "inspect": _inspect,
     "preview": _preview,
-    "pause": _pause,
-    "resume": _pause,
+    "pause": _CHANGES.pause,
+    "resume": _CHANGES.pause,
     "delete": _delete,
     "set-priority": _set_priority,
-    "set-concurrency-limit": _set_limit,
-    "clear-concurrency-limit": _clear_limit,
+    "set-concurrency-limit": _CHANGES.set_limit,
+    "clear-concurrency-limit": _CHANGES.clear_limit,
 }

@@ -11,8 +11,9 @@ from runnerd.config.items import Key, Kind
 from runnerd.config.nodes import Map
 from runnerd.config.runsettings import HostRun, path_in, read_run
 from runnerd.config.values import Flaws, Table, as_is, duration, line, read_section, whole
-from runnerd.config.words import Flaw, dotted, value_place
+from runnerd.config.words import Flaw, value_place
 from runnerd.errors import ConfigError
+from runnerd.jsonwords import dotted
 from runnerd.model import Json, Place, PoolSettings, Problem
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from runnerd.config.nodes import List, Map
 from runnerd.config.runsettings import read_run
 from runnerd.config.values import Flaws, Table, Values
-from runnerd.config.words import Path, dotted, show, value_place
+from runnerd.config.words import Path, show, value_place
+from runnerd.jsonwords import dotted
 from runnerd.model import Json
 
 _SET_DIRECTORY = (

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, tzinfo
 from runnerd.config.nodes import Map, plain
 from runnerd.config.units import near
 from runnerd.config.values import Flaws, Table, Values, as_is, positive_duration, read_section
-from runnerd.config.words import dotted, value_place
+from runnerd.config.words import value_place
+from runnerd.jsonwords import dotted
 from runnerd.model import Json, Schedule
 
 _KINDS = ("cron", "interval", "rrule")

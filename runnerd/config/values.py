@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from runnerd.config.nodes import Map
 from runnerd.config.units import parse_duration
-from runnerd.config.words import Flaw, Path, dotted
+from runnerd.config.words import Flaw, Path
+from runnerd.jsonwords import dotted
 from runnerd.model import FOREVER_S, Json, Place
 
 Reader = Callable[[Json], Json]

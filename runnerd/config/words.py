@@ -13,18 +13,11 @@ from typing import Any, NamedTuple
 
 from runnerd.config.nodes import List, Map
 from runnerd.config.units import near
+from runnerd.jsonwords import TYPES, dotted
 from runnerd.model import Json, Place, Problem
 
 Path = Sequence[str | int]
 
-_TYPES = {
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a map",
-}
 _SHOWN = 60
 
 
@@ -88,7 +81,7 @@ def _wrong_type(error: Any, shown: str) -> str:
     expected = error.schema.get("x-expect")
     if expected is None:
         kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
-        expected = " or ".join(_TYPES[kind] for kind in kinds if kind != "null")
+        expected = " or ".join(TYPES[kind] for kind in kinds if kind != "null")
     is_bare = isinstance(value, (bool, int, float))
     hint = "; quote it" if is_bare and "text" in expected else ""
     return f"must be {expected}, not {shown}{hint}"
@@ -151,14 +144,6 @@ def show(value: Json) -> str:
         return f".{value}"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def dotted(path: Path) -> str:
-    """`schedules[1].cron`."""
-    words = ""
-    for part in path:
-        words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
-    return words
 
 
 def _parent(node: Json, path: Path) -> Json:

@@ -7,9 +7,6 @@ asked takes a tenth of a second and imports nothing of the user's; a daemon that
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,18 +14,18 @@ from runnerd.directories import work_dir
 from runnerd.doctor.looks import Look, in_thread
 from runnerd.doctor.patient import Patient, Source
 from runnerd.doctor.prefect import FLOOR, Asked
+from runnerd.errand import Outcome, last_line, new_errand, run_errand
 from runnerd.errors import SpawnerError
 from runnerd.examine import Check, error, ok, unknown, warning
-from runnerd.inspector import KEY_PREFIX
 from runnerd.link import how_it_ended
 from runnerd.model import LaunchSpec
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.dialect import version_of
-from runnerd.spawner.protocol import Record
 
 _LIMIT_S, _ANSWER_S = 20.0, 15.0
 _AT_ONCE = 4
 _OUTPUT_BYTES = 65536
+_ANSWER_MAX = 1024
 # What is asked; prefect-client is Prefect without its server, and runs flows as well.
 PROGRAM = """\
 import os, sys
@@ -101,49 +98,32 @@ class Interpreters:
         spec = await in_thread(lambda: self._spec(one))
         if isinstance(spec, str):
             return spec
-        assert spec.result is not None
         try:
-            try:
-                seen = await self._patient.link.complete(spec)
-            except SpawnerError as why:
-                return str(why)
-            await self._patient.link.forget(spec.key, spec.attempt)
-            return read_answer(_read(spec.result)) or _why_not(seen, _read(spec.output))
-        finally:
-            for path in (spec.output, spec.result):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+            outcome = await run_errand(spec, link=self._patient.link, answer_max=_ANSWER_MAX)
+        except SpawnerError as why:
+            return str(why)
+        return read_answer(outcome.answer) or _why_not(outcome)
 
     def _spec(self, one: Interpreter) -> LaunchSpec | str:
         run = one.sources[0].run
-        environment = self._patient.launcher.environment(run)
+        environment = self._patient.launcher.merged_environment(run)
         if isinstance(environment, str):
             return environment
-        base, from_file = environment
-        key = f"{KEY_PREFIX}{uuid.uuid4()}"  # so the next daemon clears it away, should we die meanwhile
-        output, result = (os.path.join(work_dir(self._patient.paths), f"{key}.{kind}") for kind in ("log", "result"))
+        errand = new_errand(work_dir(self._patient.paths))
         return LaunchSpec(
-            key=key,
+            key=errand.key,
             attempt=1,
             argv=(one.python, "-c", PROGRAM),
-            environment={**base, **from_file, **run.environment},
+            environment=environment,
             working_directory=run.working_directory,
-            output=output,
-            result=result,
+            output=errand.output,
+            result=errand.result,
             user=one.user,
             group=one.group,
             output_max_bytes=_OUTPUT_BYTES,
             runtime_max_s=_ANSWER_S,
             stop_timeout_s=1.0,
         )
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_OUTPUT_BYTES)
-    except OSError:
-        return ""
 
 
 def read_answer(text: str) -> Answer | None:
@@ -154,13 +134,14 @@ def read_answer(text: str) -> Answer | None:
     return Answer(words[0], words[1] if len(words) == 2 else None) if 1 <= len(words) <= 2 else None
 
 
-def _why_not(seen: Record | None, output: str) -> str:
+def _why_not(outcome: Outcome) -> str:
+    seen = outcome.record
     if seen is None or seen.error is not None:
         return how_it_ended(seen)
     if seen.stop_reason == "timeout":
         return f"it did not answer within {_ANSWER_S:g} s"
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return f"it {how_it_ended(seen)}" + (f": {lines[-1][:200]}" if lines else " and said nothing")
+    last = last_line(outcome.output)
+    return f"it {how_it_ended(seen)}" + (f": {last}" if last else " and said nothing")
 
 
 # --- what to make of it ---------------------------------------------------------------------------------------

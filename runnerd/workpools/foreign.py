@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import psutil
@@ -49,7 +49,7 @@ FRESH_S = 900.0  # how long an error of a worker that runs on is told
 class Environments(Protocol):
     """FlowLauncher's part here."""
 
-    def environment(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str: ...
+    def merged_environment(self, run: RunSettings) -> dict[str, str] | str: ...
 
 
 class ForeignWorker:
@@ -116,10 +116,9 @@ class ForeignWorker:
         chosen = bool(settings.queues or settings.match)
         if chosen and not served.queues:
             return None  # without a name Prefect's worker would take from every queue
-        environment = self._launcher.environment(settings.run)
+        environment = self._launcher.merged_environment(settings.run)
         if isinstance(environment, str):
             return environment
-        base, from_file = environment
         return Wish(
             settings=settings,
             type=self._type,
@@ -127,7 +126,7 @@ class ForeignWorker:
             server=server,
             queues=tuple(sorted(queue.name for queue in served.queues)) if chosen else (),
             name=self._name(),
-            environment={**base, **from_file, **settings.run.environment},
+            environment=environment,
             access=self._access(),
         )
 

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from runnerd.errors import ApiRejected
 from runnerd.limits import due
-from runnerd.logs import Log
 from runnerd.model import FlowRun
 from runnerd.prefect_api.reading import PAGE
 from runnerd.workpool import WorkQueue
@@ -58,13 +56,11 @@ class PoolOffers:
         table: PoolTable,
         now: Callable[[], datetime],
         outdated: Callable[[str], None],
-        log: Log,
     ) -> None:
         self._api = api
         self._table = table
         self._now = now
         self._outdated = outdated
-        self._log = log
         self._ahead: dict[str, list[_Ahead]] = {}  # of each pool what is still to be looked through, in order
 
     def open(self) -> list[Served]:
@@ -83,16 +79,13 @@ class PoolOffers:
         queues = served.queues if only is None else (only,)
         asked = {queue.id: queue.name for queue in queues}
         found: list[FlowRun] = []
-        try:
-            if asked:
-                runs = await self._api.runs(served.name, queues=asked, before=before, after=after)
-                if runs is None:
-                    self._outdated(served.name)
-                found += runs or []
-            if only is None:
-                found += await self._find_tagged(served, before)
-        except ApiRejected as error:
-            self._log.error("cannot ask a work pool for its runs", pool=served.name, why=str(error))
+        if asked:
+            runs = await self._api.runs(served.name, queues=asked, before=before, after=after)
+            if runs is None:
+                self._outdated(served.name)
+            found += runs or []
+        if only is None:
+            found += await self._find_tagged(served, before)
         return found
 
     def may_have_more(self, served: Served, found: Sequence[FlowRun]) -> bool:

@@ -68,7 +68,7 @@ def build_pools(
     return PoolParts(
         table=table,
         keeper=keeper,
-        offers=PoolOffers(api=api.pools, table=table, now=now, outdated=keeper.outdated, log=log),
+        offers=PoolOffers(api=api.pools, table=table, now=now, outdated=keeper.outdated),
         launcher=PoolLauncher(
             api=api,
             table=table,

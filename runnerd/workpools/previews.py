@@ -12,12 +12,11 @@ from datetime import datetime, timedelta
 
 from runnerd.asking import Refused
 from runnerd.model import FlowRun, Json
+from runnerd.prefect_api.reading import PAGE
 from runnerd.workpool import WorkPool, WorkQueue
 from runnerd.workpools.deskapi import Api
 from runnerd.workpools.documents import offer_document
 from runnerd.workpools.refusals import no_queue
-
-OFFERS_MAX = 200  # what the servers show of a pool at once
 
 
 class Previews:
@@ -38,7 +37,7 @@ class Previews:
             offers = await self._offers(pool, queues, before, one=queue is not None)
             runs += offers
             paused += _paused(pool, queues)
-            whole = whole and len(offers) < OFFERS_MAX
+            whole = whole and len(offers) < PAGE
         names, now = await self._names(runs), self._now()
         documents = [offer_document(run, deployment=names.get(run.deployment_id or ""), now=now) for run in runs]
         return {"paused": paused, "whole": whole, "runs": documents}
@@ -48,10 +47,10 @@ class Previews:
     ) -> list[FlowRun]:
         """Nothing of what is gone since its name was read."""
         if one and queues[0].filter is not None:  # 2.x: what it takes is in no pool
-            found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=OFFERS_MAX) or []
+            found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=PAGE) or []
             return [replace(run, pool=pool.name, queue=queues[0].name) for run in found]
         names = {queue.id: queue.name for queue in queues}
-        return await self._api.pools.runs(pool.name, queues=names, before=before, limit=OFFERS_MAX) or []
+        return await self._api.pools.runs(pool.name, queues=names, before=before, limit=PAGE) or []
 
     async def _names(self, runs: Sequence[FlowRun]) -> dict[str, str]:
         ids = list(dict.fromkeys(run.deployment_id for run in runs if run.deployment_id))

@@ -8,13 +8,11 @@ further apart.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import uuid
 from pathlib import Path
 
+from runnerd.errand import Outcome, last_line, new_errand, run_errand
 from runnerd.errors import SpawnerError
-from runnerd.inspector import KEY_PREFIX
 from runnerd.keeping import Unready, end
 from runnerd.link import SpawnerLink, how_it_ended
 from runnerd.logs import Log
@@ -37,7 +35,7 @@ from runnerd.workpools.workercommand import (
 from runnerd.workpools.workeroutput import WorkerOutput
 
 _AGAIN_S, _AGAIN_CAP_S = 30.0, 1800.0  # a registry that is away for a night should not see us every minute
-_ANSWER_BYTES = 65536
+_ANSWER_MAX = 65536
 
 
 class WorkerHome:
@@ -151,36 +149,15 @@ class WorkerHome:
 
     async def _ask(self, wish: Wish, python: str) -> Interpreter | str:
         """What this interpreter answers, or why it does not."""
-        key = f"{KEY_PREFIX}{uuid.uuid4()}"  # so the next daemon clears it away, should we die meanwhile
-        output, result = (os.path.join(self._work_dir, f"{key}.{kind}") for kind in ("log", "result"))
-        spec = probe_spec(wish, python, key=key, output=output, result=result)
+        errand = new_errand(self._work_dir)
+        spec = probe_spec(wish, python, key=errand.key, output=errand.output, result=errand.result)
         try:
-            seen = await self._run(spec)
-            if isinstance(seen, str):
-                return seen
-            return read_answer(python, _read(result)) or _why_not(seen, _read(output))
-        finally:
-            for path in (output, result):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-
-    async def _run(self, spec: LaunchSpec) -> Record | str | None:
-        try:
-            seen = await self._link.complete(spec)
+            outcome = await run_errand(spec, link=self._link, answer_max=_ANSWER_MAX)
         except SpawnerError as error:
             return str(error)
-        await self._link.forget(spec.key, spec.attempt)
-        return seen
+        return read_answer(python, outcome.answer) or _why_not(outcome)
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_ANSWER_BYTES)
-    except OSError:
-        return ""
-
-
-def _why_not(seen: Record | None, output: str) -> str:
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return how_it_ended(seen) + (f": {lines[-1][:200]}" if lines else "")
+def _why_not(outcome: Outcome) -> str:
+    last = last_line(outcome.output)
+    return how_it_ended(outcome.record) + (f": {last}" if last else "")

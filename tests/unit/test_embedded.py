@@ -24,7 +24,6 @@ def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
             state_dir=str(tmp_path),
             log_dir="/log",
             log=log_to(lines),
-            changed=lambda: None,
         )
         tasks = [asyncio.create_task(link.keep()), asyncio.create_task(server.keep())]
         await link.wait_up()

@@ -12,7 +12,7 @@ from engine_kit import Engine, polling, polls, running, started_at
 from nouns_kit import copied
 
 from runnerd.model import LateSettings
-from runnerd.poller import PAGE
+from runnerd.prefect_api.reading import PAGE
 
 SKIP, LATEST = LateSettings(after_s=600.0, policy="skip"), LateSettings(after_s=600.0, policy="latest")
 

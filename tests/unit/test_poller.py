@@ -13,7 +13,8 @@ from engine_kit import POLL, at, polling, polls, running, started_at
 from nouns_kit import copied
 
 from runnerd.model import LateSettings
-from runnerd.poller import LEAD_S, PAGE
+from runnerd.poller import LEAD_S
+from runnerd.prefect_api.reading import PAGE
 
 # --- when the API is asked --------------------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ from nouns_kit import Json, fake_api
 from runnerd.asking import Ask, Refused
 from runnerd.backoff import Backoff
 from runnerd.control.host import OFFER_FIELDS, POOL_FIELDS, QUEUE_FIELDS, Pools
+from runnerd.prefect_api.reading import PAGE
 from runnerd.workpool import AGENT, AGENT_POOL
 from runnerd.workpools.desk import PoolDesk
-from runnerd.workpools.previews import OFFERS_MAX
 
 TEMPLATE = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
 OWN = {"job_configuration": {"own": "1"}, "variables": {}}
@@ -324,10 +324,10 @@ def test_a_preview_says_what_is_paused(busy: FakePrefect) -> None:
 
 def test_a_preview_says_when_there_may_be_more(busy: FakePrefect) -> None:
     deployment_id = busy.pools.add_deployment("etl")
-    for _ in range(OFFERS_MAX + 1):
+    for _ in range(PAGE + 1):
         busy.pools.add_run(deployment_id)
     found = preview(busy)
-    assert (len(found["runs"]), found["whole"]) == (OFFERS_MAX, False)
+    assert (len(found["runs"]), found["whole"]) == (PAGE, False)
 
 
 def test_a_preview_of_a_queue_that_takes_runs_by_tag(prefect: FakePrefect) -> None:

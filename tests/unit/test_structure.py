@@ -29,12 +29,12 @@ FUNCTION_LINES = 60
 
 # Each layer may import from those above it in this table, and from its own unless it is "edges".
 LAYERS = {
-    "pure": "alerts backoff codec directories errors examine journalfile launch limits machine metrics model onoffer"
-    " paths pulse regular templates jobs joblookups jobschema jobvariables poollaunch words workpool",
+    "pure": "alerts backoff codec directories errors examine journalfile jsonwords launch limits machine metrics model"
+    " onoffer paths pulse regular templates jobs joblookups jobschema jobvariables poollaunch words workpool",
     "edges": "config inotify inspection journal journald logs outputfile prefect_api spawner systemd",
-    "engine": "access asking cancelling claiming doctor drain dropping embedded forwarding hooks inspector keeping"
-    " lateness launcher link poller refresher registrar registry reloading reporting run spawnerat summary supervisor"
-    " tailing tidying tools upkeep usage views warm workpools",
+    "engine": "access asking cancelling claiming doctor drain dropping embedded errand forwarding hooks inspector"
+    " keeping lateness launcher link poller refresher registrar registry reloading reporting run spawnerat summary"
+    " supervisor tailing tidying tools upkeep usage views warm workpools",
     "control": "control",
     "top": "__main__ daemon daemonize demo host init service",
 }

@@ -20,8 +20,8 @@ from registrar_kit import FakeInspector
 
 from runnerd import __version__
 from runnerd.backoff import Backoff
+from runnerd.errand import KEY_PREFIX
 from runnerd.errors import JournalError
-from runnerd.inspector import KEY_PREFIX
 from runnerd.journal import Journal
 from runnerd.launch import HOOKS_PREFIX, TIDY_PREFIX
 from runnerd.machine import Phase
