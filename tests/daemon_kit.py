@@ -21,6 +21,7 @@ import psutil
 
 T = TypeVar("T")
 GENEROUS_S = 120.0
+ANSWER_S = 300.0  # Prefect 3 on SQLite stands still for a minute and more now and then
 FLOWS = Path(__file__).parent / "server" / "flows.py"
 
 
@@ -48,7 +49,7 @@ class Api:
         )
         for _ in range(100):
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+                with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
                     text = answer.read()
                     return json.loads(text) if text else None
             except urllib.error.HTTPError as error:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from daemon_kit import Host, eventually
+from daemon_kit import GENEROUS_S, Host, eventually
 from prefect_servers import PrefectServer
 
 Json = Any
@@ -96,14 +96,14 @@ class PoolHost(Host):
             eventually(lambda: polled() != known[-1], "a poll")
             known.append(polled())
 
-    def ends(self, run_id: str, state: str) -> Json:
+    def ends(self, run_id: str, state: str, limit_s: float = GENEROUS_S) -> Json:
         """The run as the API has it, once it is over and in this state."""
 
         def look() -> Json:
             run = self.api.run(run_id)
             return run if run["state"]["type"] in ENDED else None
 
-        run = eventually(look, f"{run_id} to end; the log:\n{self.said()}")
+        run = eventually(look, f"{run_id} to end; the log:\n{self.said()}", limit_s)
         assert run["state"]["type"] == state, (
             f"{run['state']}; the log:\n{self.said()}\n{self.ctl('logs', run_id).stdout}"
         )

@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from daemon_kit import alive, eventually
+import pytest
+from daemon_kit import ANSWER_S, alive, eventually
 from fault_proxy import FaultProxy
 from pool_kit import STUBBORN, PoolHost, new_pool, pools_of, rival
 from prefect_servers import PrefectServer
@@ -15,6 +16,7 @@ from prefect_servers import PrefectServer
 RUNS = 30
 
 
+@pytest.mark.time_limit(900.0)
 def test_two_hosts_and_a_worker_of_prefect_s(prefect: PrefectServer, tmp_path: Path) -> None:
     # Prefect 3 on SQLite stands still for a minute now and then when several write at once, so they take turns.
     with FaultProxy(upstream=prefect.url, at_once=1) as proxy:
@@ -45,7 +47,7 @@ def share(host: PoolHost, pool: str, marks: Path) -> None:
     there = [host.deploy(pool, queue, work_queue_name=queue, **variables) for queue in ("default", "more", "least")]
     runs = [host.create_run(there[number % 3]) for number in range(RUNS)]
     for run_id in runs:
-        host.ends(run_id, "COMPLETED")
+        host.ends(run_id, "COMPLETED", ANSWER_S)
         # Both of Prefect's workers may say Pending twice of a run of theirs.
         states = [state for state, _ in groupby(api.history(run_id))]
         assert states == ["SCHEDULED", "PENDING", "RUNNING", "COMPLETED"]

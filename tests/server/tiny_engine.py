@@ -21,7 +21,7 @@ def ask(path="", body=None):
     )
     for _ in range(100):
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code != 503:  # SQLite servers are busy now and then
