@@ -18,11 +18,18 @@ MAIN = """
 """
 FLOWS = ("waits", "naps", "ignores", "speaks", "eats", "crashes")
 _ASK = """
-import json, sys, urllib.request
+import json, sys, time, urllib.error, urllib.request
 method, url, body = sys.argv[1:]
 headers = {"content-type": "application/json"}
 request = urllib.request.Request(url, method=method, data=body.encode() or None, headers=headers)
-print(urllib.request.urlopen(request, timeout=30).read().decode())
+for left in reversed(range(100)):
+    try:
+        print(urllib.request.urlopen(request, timeout=100).read().decode())
+        break
+    except urllib.error.HTTPError as error:
+        if error.code != 503 or not left:  # SQLite servers are busy now and then
+            raise
+    time.sleep(0.1)
 """
 
 
