@@ -14,6 +14,7 @@ from runnerd.backoff import Backoff
 from runnerd.errors import ApiAway, ApiDenied, ApiRejected
 
 T = TypeVar("T")
+LIMIT_S = 120.0  # less than a client's, who must not hear that runnerd is the one that does not answer
 _TRIES = 4
 _PATIENCE_S = 2.0
 
@@ -36,6 +37,14 @@ class Ask:
         self._backoff = backoff
 
     async def __call__(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                return await self._insist(request)
+        except TimeoutError:
+            slow = f"Prefect did not answer within {LIMIT_S:g} s; it may have done what was asked all the same"
+            return Refused(status=503, detail=f"{slow}: look before you ask again")
+
+    async def _insist(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
         backoff = self._backoff()
         for last in (False,) * _TRIES + (True,):
             try:

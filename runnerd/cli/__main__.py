@@ -18,7 +18,7 @@ from runnerd import __version__
 from runnerd.cli import call
 from runnerd.cli.console import Console
 from runnerd.cli.text import clean
-from runnerd.control.client import ControlClient
+from runnerd.control.client import PREFECT_TIMEOUT_S, TIMEOUT_S, ControlClient
 from runnerd.errors import RunnerdError
 from runnerd.paths import SYSTEM_RUNTIME, control_socket, resolve_paths
 
@@ -44,6 +44,7 @@ VERBS = {
     "top": ("top", "a live view"),
     "version": ("version", "the versions of runnerctl and of the running runnerd"),
 }
+ASK_PREFECT = {"run", "execute", "pause", "resume", "pool", "queue"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,7 +78,8 @@ def _run(argv: Sequence[str]) -> int:
     module = importlib.import_module(f"runnerd.cli.{VERBS[args.verb][0]}")
     path = getattr(args, "socket", None) or find_socket(os.environ, root=os.geteuid() == 0)
     console = Console.of_process(os.environ, json=getattr(args, "json", False))
-    status: int = module.run(call.Call(args, ControlClient(path), console))
+    timeout_s = PREFECT_TIMEOUT_S if args.verb in ASK_PREFECT else TIMEOUT_S
+    status: int = module.run(call.Call(args, ControlClient(path, timeout_s=timeout_s), console))
     sys.stdout.flush()
     return status
 

@@ -15,6 +15,7 @@ from runnerd.errors import ControlError
 
 Json = Any
 TIMEOUT_S = 30.0
+PREFECT_TIMEOUT_S = 150.0  # where runnerd asks Prefect first, who may be slow
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
