@@ -187,7 +187,7 @@ class Host:
     def ctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         socket = str(self.root / "run" / "control.sock")
         argv = [sys.executable, "-m", "runnerd.cli", "--socket", socket, *words]
-        return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=GENEROUS_S)
+        return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=ANSWER_S)
 
     def json(self, *words: str) -> Any:
         asked = self.ctl(*words, "--json")
