@@ -198,7 +198,7 @@ class Daemon:
 
     def _build_registration(self, launcher: FlowLauncher) -> None:
         self.inspector = Inspector(
-            link=self.link, journal=self._journal, launcher=launcher, work_dir=work_dir(self._paths), log=self._log
+            link=self.link, journal=self._journal, launcher=launcher, work_dir=work_dir(self._paths)
         )
         self.registrar = Registrar(
             api=self.api,

@@ -16,6 +16,7 @@ from runnerd.model import LaunchSpec
 from runnerd.spawner.protocol import Record
 
 KEY_PREFIX = "inspect-"
+_LINE_MAX = 200
 _OUTPUT_MAX = 65536  # characters; more than any message takes
 
 
@@ -55,10 +56,10 @@ async def run_errand(spec: LaunchSpec, *, link: SpawnerLink, answer_max: int = -
                 os.unlink(path)
 
 
-def last_line(output: str, *, longest: int = 200) -> str | None:
+def last_line(output: str) -> str | None:
     """The last thing it printed, which is where errors stand."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1][:longest] if lines else None
+    return lines[-1][:_LINE_MAX] if lines else None
 
 
 def _read(path: str, at_most: int) -> str:

@@ -14,7 +14,6 @@ from runnerd.inspection import InspectionFailure, cache_key, inspection_batches,
 from runnerd.journal import Journal
 from runnerd.launcher import FlowLauncher
 from runnerd.link import SpawnerLink, how_it_ended
-from runnerd.logs import Log
 from runnerd.model import Deployment, Inspection
 from runnerd.registry import Key, key_of
 
@@ -36,12 +35,11 @@ class _Place:
 class Inspector:
     """`work_dir` holds the answers for as long as they are read."""
 
-    def __init__(self, *, link: SpawnerLink, journal: Journal, launcher: FlowLauncher, work_dir: str, log: Log) -> None:
+    def __init__(self, *, link: SpawnerLink, journal: Journal, launcher: FlowLauncher, work_dir: str) -> None:
         self._link = link
         self._journal = journal
         self._launcher = launcher
         self._work_dir = work_dir
-        self._log = log
 
     def remembered(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         """What is known without asking: flows whose files are as they were when their interpreter was asked."""

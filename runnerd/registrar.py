@@ -100,7 +100,7 @@ class Registrar:
                 same += 1
                 self._put_again(old, deployment)
         removed = self._drop_unwanted(set(wanted))
-        self._dropper.plan(config, set(wanted))
+        self._dropper.plan(config, wanted.keys())
         self.settled.clear()
         self._work.set()
         return Changes(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=same)

@@ -67,9 +67,7 @@ class Bench:
             output_dir=str(self.home),
             environ={},
         )
-        self.inspector = Inspector(
-            link=self.link, journal=self.journal, launcher=launcher, work_dir=str(self.work), log=log_to(lines)
-        )
+        self.inspector = Inspector(link=self.link, journal=self.journal, launcher=launcher, work_dir=str(self.work))
 
     def script(self, name: str) -> str:
         path = self.home / name
