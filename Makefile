@@ -14,7 +14,7 @@ export PYTHON
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest -q
 TOGETHER := tests/envs/together.sh
-GATED := runnerd/machine.py,runnerd/limits.py,runnerd/journal.py,runnerd/journalfile.py
+GATED := runnerd/core/machine.py,runnerd/core/limits.py,runnerd/journal/journal.py,runnerd/journal/journal_file.py
 COVERED := $(PY) -m coverage run --rcfile=/dev/null --branch --include=$(GATED) -m pytest -q tests/unit
 COVERAGE := $(PY) -m coverage report --rcfile=/dev/null --show-missing --fail-under=100
 # The spawner is standard library only: its tests say nothing of libraries.
@@ -79,7 +79,7 @@ system: venv
 
 ROUNDS ?= 20
 MAJOR ?= both
-CHAOS := $(PY) tests/chaos/chaos.py
+CHAOS := $(PY) -m tests.chaos.chaos
 BOUNDED := --steps --rounds 1000 --seed 1 --seconds 100
 
 chaos: venv
@@ -108,7 +108,7 @@ bench: venv
 	@tests/envs/venv.sh dev
 	@tests/envs/venv.sh lean
 	@over=0; for script in tests/bench/bench_*.py; do \
-		$(PY) $$script || { over=1; echo "==> over budget: $$script" >&2; }; done; exit $$over
+		$(PY) -m $$(echo $${script%.py} | tr / .) || { over=1; echo "==> over budget: $$script" >&2; }; done; exit $$over
 
 deb:
 	@packaging/deb/build.sh $(if $(VERSION),--version $(VERSION)) $(if $(COMMIT),--commit $(COMMIT)) \

@@ -14,13 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runnerd import __version__
-from runnerd.paths import Paths, resolve_paths
+from runnerd.system.paths import Paths, resolve_paths
 
 if TYPE_CHECKING:  # `runnerd check` and `runnerd --version` do without the daemon's modules
     from runnerd.config import HostDefaults
-    from runnerd.journald import Journald
-    from runnerd.logs import Log
-    from runnerd.service import Options
+    from runnerd.daemon.service import Options
+    from runnerd.log.journald import Journald
+    from runnerd.log.log import Log
 
 EX_CONFIG = 78
 
@@ -109,12 +109,12 @@ def _check(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     if args.daemonize:
-        from runnerd.daemonize import open_standard_streams
+        from runnerd.daemon.daemonize import open_standard_streams
 
         open_standard_streams()
-    from runnerd.alerts import Alert
-    from runnerd.journald import is_journal, reach
-    from runnerd.logs import make_log
+    from runnerd.log.alerts import Alert
+    from runnerd.log.journald import is_journal, reach
+    from runnerd.log.log import make_log
 
     faulthandler.enable(file=2)  # so that the watchdog's SIGABRT leaves in the log where every thread hangs
     under_systemd = not args.daemonize and is_journal(os.environ.get("JOURNAL_STREAM"), 2)
@@ -138,8 +138,8 @@ def _complain(text: str) -> None:
 
 def _reported(work: Callable[[], int], *, log: Log, say: Callable[[str], None]) -> int:
     """The exit status of `work`; what it cannot do is said."""
-    from runnerd.alerts import Alert
-    from runnerd.errors import ConfigError, RunnerdError
+    from runnerd.core.errors import ConfigError, RunnerdError
+    from runnerd.log.alerts import Alert
 
     try:
         return work()
@@ -161,13 +161,13 @@ def _reported(work: Callable[[], int], *, log: Log, say: Callable[[str], None]) 
 
 
 def _run(args: argparse.Namespace, log: Log, journald: Journald | None) -> int:
-    from runnerd.init import become_init
+    from runnerd.daemon.container_init import become_init
 
     if os.getpid() == 1 and (status := become_init(os.environ)) is not None:
         return status  # before the daemon's modules are loaded: a parent that waits needs none of them
     from runnerd.config import load
-    from runnerd.directories import lock, prepare
-    from runnerd.service import Options
+    from runnerd.daemon.service import Options
+    from runnerd.system.directories import lock, prepare
 
     paths, defaults = _paths(args), _defaults()
     # Read once before anything is made, so that a broken runnerd.yaml leaves no trace; what was good last time
@@ -180,9 +180,9 @@ def _run(args: argparse.Namespace, log: Log, journald: Journald | None) -> int:
 
 def _detach(args: argparse.Namespace) -> int:
     from runnerd.config import load
-    from runnerd.daemonize import Background, start
-    from runnerd.logs import make_log
-    from runnerd.service import Options
+    from runnerd.daemon.daemonize import Background, start
+    from runnerd.daemon.service import Options
+    from runnerd.log.log import make_log
 
     paths = _paths(args)
     load(paths.config, defaults=_defaults())  # what is broken is shown on the terminal
@@ -209,10 +209,10 @@ def _detach(args: argparse.Namespace) -> int:
 def _live(paths: Paths, log: Log, options: Options) -> int:
     """Serve; the directories are ours."""
     from runnerd.config import load
-    from runnerd.daemon import Daemon
-    from runnerd.directories import journal_path
-    from runnerd.journal import Journal
-    from runnerd.systemd import unset
+    from runnerd.daemon.build import Daemon
+    from runnerd.journal.journal import Journal
+    from runnerd.system.directories import journal_path
+    from runnerd.system.systemd import unset
 
     defaults = _defaults()
     journal = Journal(path=journal_path(paths), now=lambda: datetime.now(UTC), log=log)

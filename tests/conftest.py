@@ -9,19 +9,15 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
-
-sys.path.insert(0, str(Path(__file__).parent))  # `from fakes.x import ...`, `from jumploop import run`
 
 TIME_LIMIT_S = 120.0
 TEARDOWN_S = 30.0  # what a test's own clean-up gets after its limit has passed

@@ -19,8 +19,8 @@ from runnerd.cli import call
 from runnerd.cli.console import Console
 from runnerd.cli.text import clean
 from runnerd.control.client import PREFECT_TIMEOUT_S, TIMEOUT_S, ControlClient
-from runnerd.errors import RunnerdError
-from runnerd.paths import SYSTEM_RUNTIME, control_socket, resolve_paths
+from runnerd.core.errors import RunnerdError
+from runnerd.system.paths import SYSTEM_RUNTIME, control_socket, resolve_paths
 
 # verb: (module, what it does)
 VERBS = {
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     parser = _parser(argv)
     args = parser.parse_args(argv)
-    module = importlib.import_module(f"runnerd.cli.{VERBS[args.verb][0]}")
+    module = importlib.import_module(f"runnerd.cli.verbs.{VERBS[args.verb][0]}")
     path = getattr(args, "socket", None) or find_socket(os.environ, root=os.geteuid() == 0)
     console = Console.of_process(os.environ, json=getattr(args, "json", False))
     timeout_s = PREFECT_TIMEOUT_S if args.verb in ASK_PREFECT else TIMEOUT_S
@@ -114,7 +114,7 @@ def _parser(argv: Sequence[str]) -> Parser:
         name, words = VERBS[verb]
         its = verbs.add_parser(verb, help=words, description=words, parents=[common])
         if chosen:
-            module = importlib.import_module(f"runnerd.cli.{name}")
+            module = importlib.import_module(f"runnerd.cli.verbs.{name}")
             module.arguments(its)
             if commands := getattr(module, "COMMANDS", None):
                 _add_commands(its, commands, rest, common)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from runnerd.control.client import ControlClient, Interrupted, quote
-from runnerd.errors import ControlError
+from runnerd.core.errors import ControlError
 
 Json = Any
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from runnerd.cli.console import Console
 from runnerd.cli.follow import changes_until_done, output_until_over
 from runnerd.cli.text import phase, verdict
 from runnerd.control.client import ControlClient
-from runnerd.errors import ControlError
+from runnerd.core.errors import ControlError
 
 Json = Any
 STDOUT = 1

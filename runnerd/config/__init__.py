@@ -3,7 +3,7 @@
 `load` is for the daemon, `check` for a person who wants to know what is wrong, `document` shows what is in force.
 """
 
-from runnerd.config.envfile import parse_environment_file
+from runnerd.config.environment_file import parse_environment_file
 from runnerd.config.load import HostDefaults, check, load
 from runnerd.config.schema import schema_text
 from runnerd.config.show import document

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runnerd.config.checks import HostChecks
-from runnerd.config.items import Key, Kind
-from runnerd.config.nodes import Map, plain
-from runnerd.config.prefectyaml import job_variables_run, pull_run, refuse_unsupported
-from runnerd.config.runsettings import HostRun, read_run
+from runnerd.config.entries import Key, Kind
+from runnerd.config.host_checks import HostChecks
+from runnerd.config.messages import Flaw
+from runnerd.config.prefect_yaml import job_variables_run, pull_run, refuse_unsupported
+from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
-from runnerd.config.values import Flaws, Values
-from runnerd.config.words import Flaw
-from runnerd.model import Deployment, Json, Place
+from runnerd.config.sections import Flaws, Values
+from runnerd.config.yaml_nodes import Map, plain
+from runnerd.core.place import Json, Place
+from runnerd.core.settings import Deployment
 
 
 def _keys(deployment: Deployment) -> frozenset[Key]:

@@ -11,8 +11,8 @@ import re
 import stat
 from dataclasses import dataclass, field
 
-from runnerd.errors import ConfigError
-from runnerd.model import Place, Problem
+from runnerd.core.errors import ConfigError
+from runnerd.core.place import Place, Problem
 
 MAIN = "runnerd.yaml"
 DROP_INS = "conf.d"

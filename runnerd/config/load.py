@@ -10,23 +10,24 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from runnerd.config.checks import HostChecks
 from runnerd.config.deployments import DEPLOYMENTS, DeploymentReader
+from runnerd.config.entries import FileItems, Kind, T, read_item
 from runnerd.config.files import DROP_INS, MAIN, Listing, list_drop_ins, read_text
-from runnerd.config.items import FileItems, Kind, T, read_item
-from runnerd.config.lastgood import settle, without_doubles
-from runnerd.config.nodes import List, Map
+from runnerd.config.host_checks import HostChecks
+from runnerd.config.last_good import settle, without_doubles
+from runnerd.config.messages import show
 from runnerd.config.pools import POOLS, PoolReader
-from runnerd.config.prefectyaml import pull_run
-from runnerd.config.runsettings import HostRun
+from runnerd.config.prefect_yaml import pull_run
+from runnerd.config.run_settings import HostRun
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.schema import ITEMS, SchemaCheck
+from runnerd.config.sections import Flaws, Values
 from runnerd.config.settings import Sections, SettingsReader, api_url, host_settings, overlay
-from runnerd.config.values import Flaws, Values
-from runnerd.config.words import show
-from runnerd.config.yamlfile import parse
-from runnerd.errors import ConfigError
-from runnerd.model import EMBEDDED, Config, Deployment, InvalidDeployment, Json, Place, PoolSettings, Problem
+from runnerd.config.yaml_file import parse
+from runnerd.config.yaml_nodes import List, Map
+from runnerd.core.errors import ConfigError
+from runnerd.core.place import Json, Place, Problem
+from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
 
 _UNSAID = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from runnerd.config.checks import HostChecks
+from runnerd.config.entries import Key, Kind
 from runnerd.config.files import read_text
-from runnerd.config.items import Key, Kind
-from runnerd.config.nodes import Map
-from runnerd.config.runsettings import HostRun, path_in, read_run
-from runnerd.config.values import Flaws, Table, as_is, duration, line, read_section, whole
-from runnerd.config.words import Flaw, value_place
-from runnerd.errors import ConfigError
-from runnerd.jsonwords import dotted
-from runnerd.model import Json, Place, PoolSettings, Problem
+from runnerd.config.host_checks import HostChecks
+from runnerd.config.messages import Flaw, value_place
+from runnerd.config.run_settings import HostRun, path_in, read_run
+from runnerd.config.sections import Flaws, Table, as_is, duration, line, read_section, whole
+from runnerd.config.yaml_nodes import Map
+from runnerd.core.errors import ConfigError
+from runnerd.core.json_words import dotted
+from runnerd.core.place import Json, Place, Problem
+from runnerd.core.settings import PoolSettings
 
 
 def _keys(pool: PoolSettings) -> frozenset[Key]:

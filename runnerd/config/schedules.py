@@ -7,12 +7,13 @@ import zoneinfo
 from collections.abc import Collection
 from datetime import UTC, datetime, tzinfo
 
-from runnerd.config.nodes import Map, plain
+from runnerd.config.messages import value_place
+from runnerd.config.sections import Flaws, Table, Values, as_is, positive_duration, read_section
 from runnerd.config.units import near
-from runnerd.config.values import Flaws, Table, Values, as_is, positive_duration, read_section
-from runnerd.config.words import value_place
-from runnerd.jsonwords import dotted
-from runnerd.model import Json, Schedule
+from runnerd.config.yaml_nodes import Map, plain
+from runnerd.core.json_words import dotted
+from runnerd.core.place import Json
+from runnerd.core.settings import Schedule
 
 _KINDS = ("cron", "interval", "rrule")
 _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,\-#?]+")

@@ -13,9 +13,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from runnerd.config.nodes import Map
-from runnerd.config.words import Flaw, describe
-from runnerd.model import Json
+from runnerd.config.messages import Flaw, describe
+from runnerd.config.yaml_nodes import Map
+from runnerd.core.place import Json
 
 ITEMS = ("deployments", "pools")  # lists whose entries are checked one by one: a broken one concerns only itself
 _FILE = os.path.join(os.path.dirname(__file__), "schema.json")

@@ -10,10 +10,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from runnerd.config.nodes import Map
-from runnerd.config.runsettings import path_in, read_run, run_table
-from runnerd.config.units import parse_rate
-from runnerd.config.values import (
+from runnerd.config.run_settings import path_in, read_run, run_table
+from runnerd.config.sections import (
     Flaws,
     Table,
     Values,
@@ -25,11 +23,13 @@ from runnerd.config.values import (
     text_map,
     whole,
 )
-from runnerd.model import (
+from runnerd.config.units import parse_rate
+from runnerd.config.yaml_nodes import Map
+from runnerd.core.place import Json
+from runnerd.core.settings import (
     EMBEDDED,
     ApiSettings,
     JournalSettings,
-    Json,
     LateSettings,
     LimitSettings,
     OutputSettings,

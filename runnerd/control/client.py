@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from runnerd.errors import ControlError
+from runnerd.core.errors import ControlError
 
 Json = Any
 TIMEOUT_S = 30.0

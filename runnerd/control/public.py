@@ -12,9 +12,9 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from runnerd.control.listener import Listener, Log
-from runnerd.control.reads import Reads
-from runnerd.control.router import Router
+from runnerd.control.http.listener import Listener, Log
+from runnerd.control.http.router import Router
+from runnerd.control.routes.reads import Reads
 
 AGAIN_S = 10.0
 Address = tuple[str, int]

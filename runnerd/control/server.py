@@ -15,14 +15,14 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
-from runnerd.control.changes import Changes
-from runnerd.control.host import Host
-from runnerd.control.listener import Listener, Log
-from runnerd.control.pools import PoolRoutes
+from runnerd.control.contract import Host
+from runnerd.control.http.listener import Listener, Log
+from runnerd.control.http.router import Router
 from runnerd.control.public import PublicPort
-from runnerd.control.reads import Reads
-from runnerd.control.router import Router
-from runnerd.errors import ControlError
+from runnerd.control.routes.changes import Changes
+from runnerd.control.routes.pools import PoolRoutes
+from runnerd.control.routes.reads import Reads
+from runnerd.core.errors import ControlError
 
 LIVE_CHECK_S = 5.0
 BACKLOG = 64

@@ -2,8 +2,3 @@
 
 `Doctor` takes every look at once; what there is to look at is a module a subject.
 """
-
-from runnerd.doctor.doctor import Doctor
-from runnerd.doctor.patient import Patient
-
-__all__ = ["Doctor", "Patient"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from runnerd.doctor.patient import Patient
-from runnerd.examine import Check, error, ok, some, warning
-from runnerd.model import Config, Problem
-from runnerd.registry import Entry, EntryState
-from runnerd.workpools.table import Served
+from runnerd.core.place import Problem
+from runnerd.core.settings import Config
+from runnerd.deployments.registry import Entry, EntryState
+from runnerd.doctor.checks import Check, error, ok, some, warning
+from runnerd.doctor.subject import Patient
+from runnerd.pools.table import Served
 
 
 async def look_at_loops(patient: Patient) -> Sequence[Check]:

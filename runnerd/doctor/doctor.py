@@ -10,8 +10,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+from runnerd.core.place import Json
+from runnerd.doctor.checks import Check, document
 from runnerd.doctor.deployments import look_at_deployments, look_at_journal, look_at_loops
-from runnerd.doctor.host import (
+from runnerd.doctor.interpreters import Interpreters
+from runnerd.doctor.look import Look, Looks
+from runnerd.doctor.machine import (
     look_at_config_files,
     look_at_credentials,
     look_at_directories,
@@ -19,14 +23,10 @@ from runnerd.doctor.host import (
     look_at_systemd,
     look_at_users,
 )
-from runnerd.doctor.interpreters import Interpreters
-from runnerd.doctor.looks import Look, Looks
-from runnerd.doctor.patient import Patient
 from runnerd.doctor.prefect import Asked, look_at_api, look_at_clock, look_at_server
 from runnerd.doctor.spawner import look_at_files, look_at_spawner
-from runnerd.examine import Check, document
-from runnerd.logs import Log
-from runnerd.model import Json
+from runnerd.doctor.subject import Patient
+from runnerd.log.log import Log
 
 _LOOKS: tuple[tuple[str, Callable[[Patient], Coroutine[Any, Any, Sequence[Check]]]], ...] = (
     ("dbus", look_at_systemd),

@@ -10,17 +10,17 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from runnerd.directories import work_dir
-from runnerd.doctor.looks import Look, in_thread
-from runnerd.doctor.patient import Patient, Source
+from runnerd.core.errors import SpawnerError
+from runnerd.core.process import LaunchSpec
+from runnerd.doctor.checks import Check, error, ok, unknown, warning
+from runnerd.doctor.look import Look, in_thread
 from runnerd.doctor.prefect import FLOOR, Asked
-from runnerd.errand import Outcome, last_line, new_errand, run_errand
-from runnerd.errors import SpawnerError
-from runnerd.examine import Check, error, ok, unknown, warning
-from runnerd.link import how_it_ended
-from runnerd.model import LaunchSpec
+from runnerd.doctor.subject import Patient, Source
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.dialect import version_of
+from runnerd.processes.helper import Outcome, last_line, new_errand, run_errand
+from runnerd.processes.link import how_it_ended
+from runnerd.system.directories import work_dir
 
 _LIMIT_S, _ANSWER_S = 20.0, 15.0
 _AT_ONCE = 4
@@ -106,7 +106,7 @@ class Interpreters:
 
     def _spec(self, one: Interpreter) -> LaunchSpec | str:
         run = one.sources[0].run
-        environment = self._patient.launcher.merged_environment(run)
+        environment = self._patient.environments.merged(run)
         if isinstance(environment, str):
             return environment
         errand = new_errand(work_dir(self._patient.paths))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from runnerd.doctor.patient import Patient
-from runnerd.errors import ApiError
-from runnerd.examine import Check, error, ok, unknown, warning
-from runnerd.model import ApiCondition, ApiHealth, ApiSettings
+from runnerd.core.errors import ApiError
+from runnerd.core.prefect import ApiCondition, ApiHealth
+from runnerd.core.settings import ApiSettings
+from runnerd.doctor.checks import Check, error, ok, unknown, warning
+from runnerd.doctor.subject import Patient
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.clock import Skew

@@ -7,11 +7,11 @@ import resource
 from collections.abc import Mapping, Sequence
 
 from runnerd import __version__
-from runnerd.doctor.looks import in_thread
-from runnerd.doctor.patient import Patient, Source
-from runnerd.examine import Check, error, ok, some, unknown, warning
-from runnerd.model import RunSettings
-from runnerd.spawner.protocol import Hello
+from runnerd.core.settings import RunSettings
+from runnerd.doctor.checks import Check, error, ok, some, unknown, warning
+from runnerd.doctor.look import in_thread
+from runnerd.doctor.subject import Patient, Source
+from runnerd.processes.protocol import Hello
 
 LIMITS = ("memory_max", "cpu_quota", "tasks_max")
 _OWN_FILES, _FILES_A_RUN = 128, 4

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runnerd.model import ApiState, Json
+from runnerd.core.place import Json
+from runnerd.core.prefect import ApiState
 
 
 class ClaimOutcome(StrEnum):

@@ -12,32 +12,18 @@ from datetime import datetime
 
 import httpx
 
-from runnerd.model import ApiHealth, ApiState, DeploymentInfo, FlowRun, Json, StateType, Verdict
-from runnerd.prefect_api.answers import (
-    Answer,
-    Claim,
-    ClaimOutcome,
-    DeploymentBody,
-    Refused,
-    ServerInfo,
-    Skipped,
-)
+from runnerd.core.place import Json
+from runnerd.core.prefect import ApiHealth, ApiState, DeploymentInfo, FlowRun, StateType, Verdict
+from runnerd.prefect_api.answers import Answer, Claim, ClaimOutcome, DeploymentBody, Refused, ServerInfo, Skipped
 from runnerd.prefect_api.clock import Skew
+from runnerd.prefect_api.connections import open_client
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.dialect import server_info, state_body
-from runnerd.prefect_api.parse import (
-    Unreadable,
-    parse_deployment,
-    parse_each,
-    parse_flow_run,
-    parse_id,
-    parse_state,
-)
-from runnerd.prefect_api.pool import open_client
+from runnerd.prefect_api.failure_words import server_words
+from runnerd.prefect_api.parse import Unreadable, parse_deployment, parse_each, parse_flow_run, parse_id, parse_state
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, is_uuid, pages, refused
 from runnerd.prefect_api.transport import Transport
-from runnerd.prefect_api.words import server_words
 
 __all__ = [
     "PAGE",

@@ -9,8 +9,8 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from runnerd.errors import ApiDenied
-from runnerd.model import ApiSettings
+from runnerd.core.errors import ApiDenied
+from runnerd.core.settings import ApiSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

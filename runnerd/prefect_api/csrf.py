@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 
-from runnerd.model import Json
+from runnerd.core.place import Json
+from runnerd.prefect_api.failure_words import server_words
 from runnerd.prefect_api.parse import parse_time
-from runnerd.prefect_api.words import server_words
 
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 

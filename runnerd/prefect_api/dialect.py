@@ -13,7 +13,9 @@ import re
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from runnerd.model import Deployment, Inspection, Json, Problem, Schedule, StateType, Verdict
+from runnerd.core.place import Json, Problem
+from runnerd.core.prefect import Inspection, StateType, Verdict
+from runnerd.core.settings import Deployment, Schedule
 from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
 
 OLDEST_2 = (2, 14, 21)  # older servers may lack the transition_id rule, without which a claim cannot be repeated

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from runnerd.model import ApiCondition, ApiHealth
+from runnerd.core.prefect import ApiCondition, ApiHealth
 
 # A request that somebody still wants is repeated within less; one that nobody repeats must not look like trouble for
 # ever.

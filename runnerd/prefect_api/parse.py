@@ -10,7 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from runnerd.model import ApiState, DeploymentInfo, FlowRun, Json, StateType
+from runnerd.core.place import Json
+from runnerd.core.prefect import ApiState, DeploymentInfo, FlowRun, StateType
 
 T = TypeVar("T")
 

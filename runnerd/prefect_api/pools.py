@@ -15,10 +15,20 @@ from datetime import datetime
 from itertools import count
 from typing import TypeVar
 
-from runnerd.model import FlowRun, Json
+from runnerd.core.place import Json
+from runnerd.core.prefect import (
+    BlockDocument,
+    FlowRun,
+    PoolDeployment,
+    Variable,
+    WorkerSeen,
+    WorkerType,
+    WorkPool,
+    WorkQueue,
+)
 from runnerd.prefect_api.answers import Refused, ServerInfo
 from runnerd.prefect_api.parse import parse_each
-from runnerd.prefect_api.poolparse import (
+from runnerd.prefect_api.parse_pools import (
     parse_block,
     parse_placed_run,
     parse_pool,
@@ -31,7 +41,6 @@ from runnerd.prefect_api.poolparse import (
 )
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, is_uuid, refused, why_no_name
 from runnerd.prefect_api.transport import Transport
-from runnerd.workpool import BlockDocument, PoolDeployment, Variable, WorkerSeen, WorkerType, WorkPool, WorkQueue
 
 _RESERVED = "prefect"  # in any case, at the start of a pool's name
 _MAY_CHANGE = frozenset({"is_paused", "concurrency_limit"})  # of a reserved pool

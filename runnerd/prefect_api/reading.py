@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
-from runnerd.model import FlowRun, Json
+from runnerd.core.place import Json
+from runnerd.core.prefect import FlowRun
 from runnerd.prefect_api.answers import Refused, Skipped
+from runnerd.prefect_api.failure_words import server_words
 from runnerd.prefect_api.parse import Unreadable, parse_each, parse_flow_run
 from runnerd.prefect_api.transport import Reply, Transport
-from runnerd.prefect_api.words import server_words
 
 PAGE = 200  # the servers' own limit of what one answer may hold
 ABSENT = frozenset({404})

@@ -16,14 +16,15 @@ from datetime import datetime
 
 import httpx
 
-from runnerd.errors import ApiAway, ApiDenied, ApiError, ApiRejected
-from runnerd.model import ApiHealth, Json
+from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected
+from runnerd.core.place import Json
+from runnerd.core.prefect import ApiHealth
 from runnerd.prefect_api.clock import Skew, measured_skew
+from runnerd.prefect_api.connections import ClientPool, OpenClient
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.csrf import CHANGES, Csrf
+from runnerd.prefect_api.failure_words import broken_words, retry_after_s, server_words
 from runnerd.prefect_api.health import HealthBook
-from runnerd.prefect_api.pool import ClientPool, OpenClient
-from runnerd.prefect_api.words import broken_words, retry_after_s, server_words
 
 MAX_ANSWER_BYTES = 64 * 2**20
 RENEW_AFTER_FAILURES = 3

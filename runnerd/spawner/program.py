@@ -8,21 +8,21 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from runnerd.spawner.account import Users
-from runnerd.spawner.child_setup import Host
-from runnerd.spawner.identity import Boot
-from runnerd.spawner.intents import Intents
-from runnerd.spawner.kernel import Kernel
-from runnerd.spawner.launch_process import Launcher
-from runnerd.spawner.log import log
-from runnerd.spawner.loop import Loop
-from runnerd.spawner.notify import Notifier
+from runnerd.spawner.child.account import Users
+from runnerd.spawner.child.fork import Launcher
+from runnerd.spawner.child.setup import Host
+from runnerd.spawner.io.log import log
+from runnerd.spawner.io.loop import Loop
+from runnerd.spawner.io.notify import Notifier
+from runnerd.spawner.io.server import Server, bind
 from runnerd.spawner.options import USAGE, Failed, Options
-from runnerd.spawner.processes import become_subreaper
-from runnerd.spawner.records import RecordStore, Run
-from runnerd.spawner.requests import Requests
-from runnerd.spawner.runs import Runs
-from runnerd.spawner.server import Server, bind
+from runnerd.spawner.proc.identity import Boot
+from runnerd.spawner.proc.processes import become_subreaper
+from runnerd.spawner.runs.confinement import Kernel
+from runnerd.spawner.runs.intents import Intents
+from runnerd.spawner.runs.records import RecordStore, Run
+from runnerd.spawner.runs.table import Runs
+from runnerd.spawner.verbs import Requests
 
 FIRST_CLIENT_S = 30.0
 

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import psutil
-from kit import Budget, scratch
+
+from tests.kits.bench import Budget, scratch
 
 IDLE_S = 20.0
 PSS_MIB = 40.0

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 
-from kit import BIN, Budget, Scratch, busy, scratch
+from tests.kits.bench import BIN, Budget, Scratch, busy, scratch
 
 DEPLOYMENTS = 1000
 LOAD_S = 3.0

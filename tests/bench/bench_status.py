@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 
-from kit import Budget, busy, scratch
+from tests.kits.bench import Budget, busy, scratch
 
 TIMES = 20
 MEDIAN_S = 0.15

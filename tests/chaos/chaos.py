@@ -1,7 +1,7 @@
 """Breaks a runnerd host on purpose, round after round, and says what did not hold.
 
-    python tests/chaos/chaos.py --rounds 20 --seed 1        # both majors in turn
-    python tests/chaos/chaos.py --steps --major 3           # SIGKILL of the daemon at each step of a run's life
+    python -m tests.chaos.chaos --rounds 20 --seed 1       # both majors in turn
+    python -m tests.chaos.chaos --steps --major 3          # SIGKILL of the daemon at each step of a run's life
 
 A violation prints the command that repeats its round; the exit status is 1 when there was one.
 """
@@ -20,17 +20,14 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE.parent / "server")]
-
-from chaos_checks import RoundFacts, violations  # noqa: E402
-from chaos_facts import gather, story  # noqa: E402
-from chaos_host import ChaosHost  # noqa: E402
-from chaos_plan import Plan, make_plan  # noqa: E402
-from chaos_round import Round, Trigger  # noqa: E402
-from chaos_steps import Steps  # noqa: E402
-from fault_proxy import FaultProxy  # noqa: E402
-from prefect_servers import PrefectServer, running_server  # noqa: E402
+from tests.chaos.chaos_checks import RoundFacts, violations
+from tests.chaos.chaos_facts import gather, story
+from tests.chaos.chaos_host import ChaosHost
+from tests.chaos.chaos_plan import Plan, make_plan
+from tests.chaos.chaos_round import Round, Trigger
+from tests.chaos.chaos_steps import Steps
+from tests.kits.fault_proxy import FaultProxy
+from tests.kits.prefect_servers import PrefectServer, running_server
 
 
 class Station:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from chaos_plan import ENDLESS, Plan, Wanted
+from tests.chaos.chaos_plan import ENDLESS, Plan, Wanted
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 HOOKED = frozenset({"exits", "stubborn", "leads", "pooled-leads"})

@@ -18,21 +18,18 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from runnerd.backoff import Backoff
 from runnerd.config import HostDefaults, load
-from runnerd.daemon import Daemon
-from runnerd.directories import journal_path, lock, prepare
-from runnerd.errors import ConfigError, RunnerdError
-from runnerd.journal import Journal
-from runnerd.logs import make_log
-from runnerd.machine import RunRecord
-from runnerd.paths import Paths, resolve_paths
-from runnerd.service import Options
+from runnerd.core.errors import ConfigError, RunnerdError
+from runnerd.core.machine import RunRecord
+from runnerd.daemon.build import Daemon
+from runnerd.daemon.service import Options
+from runnerd.journal.journal import Journal
+from runnerd.log.log import make_log
+from runnerd.prefect_api.backoff import Backoff
+from runnerd.system.directories import journal_path, lock, prepare
+from runnerd.system.paths import Paths, resolve_paths
 
 
 class Plan:

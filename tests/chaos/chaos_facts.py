@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from chaos_checks import RoundFacts, RunFacts, State
-from chaos_host import ChaosHost
-from chaos_round import Playing, Round
+from tests.chaos.chaos_checks import RoundFacts, RunFacts, State
+from tests.chaos.chaos_host import ChaosHost
+from tests.chaos.chaos_round import Playing, Round
 
 GRACE_S = 5.0  # for what is on its way out when the last run is told
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from chaos_plan import POOLED
-from daemon_kit import Api, Host, eventually
-from prefect_servers import PrefectServer
-
 from runnerd.control.client import ControlClient
-from runnerd.errors import ControlError
+from runnerd.core.errors import ControlError
+from tests.chaos.chaos_plan import POOLED
+from tests.kits.daemon import Api, Host, eventually
+from tests.kits.prefect_servers import PrefectServer
 
 HERE = Path(__file__).parent
 DEPLOYMENTS = """
@@ -90,7 +89,7 @@ class ChaosHost(Host):
     def argv(self) -> list[str]:
         names = {"--config": "etc", "--runtime-dir": "run", "--state-dir": "state", "--log-dir": "log"}
         flags = [word for flag, name in names.items() for word in (flag, str(self.root / name))]
-        return [sys.executable, str(HERE / "chaos_daemon.py"), "--plan", str(self.plan_file), *flags]
+        return [sys.executable, "-m", "tests.chaos.chaos_daemon", "--plan", str(self.plan_file), *flags]
 
     def launch(self) -> None:
         """Start the daemon and do not wait; each life has a log of its own."""

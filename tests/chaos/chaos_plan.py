@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from fault_proxy import DAEMON, FLOW, Fault, acted, answer, drop, garbage, half, hang, login, lost, slow
+from tests.kits.fault_proxy import DAEMON, FLOW, Fault, acted, answer, drop, garbage, half, hang, login, lost, slow
 
 SPAN_S = 7.0  # faults begin within this: a cold start takes two to four seconds, so runs are in every phase meanwhile
 POOLED = {"pooled": "quick", "pooled-leads": "leads"}  # kinds that come by a work pool, and their flows

@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 
-from chaos_checks import ENDED
-from chaos_host import ChaosHost
-from chaos_plan import Cancel, Death, Plan, Wanted, Window
-from fault_proxy import DAEMON, FaultProxy, Rule
+from tests.chaos.chaos_checks import ENDED
+from tests.chaos.chaos_host import ChaosHost
+from tests.chaos.chaos_plan import Cancel, Death, Plan, Wanted, Window
+from tests.kits.fault_proxy import DAEMON, FaultProxy, Rule
 
 TICK_S = 0.05
 LOOK_S = 0.4

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from chaos_plan import Cancel, Death, Plan, Wanted
+from tests.chaos.chaos_plan import Cancel, Death, Plan, Wanted
 
 if TYPE_CHECKING:
-    from chaos import Chaos
+    from tests.chaos.chaos import Chaos
 
 MOST = 40  # no series is that long
 # Which write of each life is its last, so that the next one comes a step further: a daemon that finds a run `starting`

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cgroup_kit import bounded_cgroup, skip_without_kernel_log
-from spawner_harness import SpawnerUnderTest
+
+from tests.kits.cgroup import bounded_cgroup, skip_without_kernel_log
+from tests.kits.spawner import SpawnerUnderTest
 
 
 @pytest.fixture

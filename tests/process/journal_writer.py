@@ -6,8 +6,8 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from runnerd.journal import Journal
-from runnerd.machine import Phase, RunRecord
+from runnerd.core.machine import Phase, RunRecord
+from runnerd.journal.journal import Journal
 
 
 def main() -> None:

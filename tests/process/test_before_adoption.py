@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
-from daemon_kit import GENEROUS_S, Host, eventually
-from fakes.fake_prefect import FakePrefect
 
 from runnerd.control.client import ControlClient
-from runnerd.errors import ControlError
-from runnerd.journal import Journal
-from runnerd.machine import Phase, RunRecord
-from runnerd.model import Json
+from runnerd.core.errors import ControlError
+from runnerd.core.machine import Phase, RunRecord
+from runnerd.core.place import Json
+from runnerd.journal.journal import Journal
+from tests.kits.daemon import GENEROUS_S, Host, eventually
+from tests.kits.fakes.fake_prefect import FakePrefect
 
 
 class Waiting(Host):

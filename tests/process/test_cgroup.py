@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cgroup_kit import delegated_cgroup, inside, kill_all, members, unit_cgroups
-from spawner_harness import PACKAGE, wait_until
 
-from runnerd.spawner.cgroup import Cgroup
-from runnerd.spawner.cgroups import Cgroups
+from runnerd.spawner.cgroups.run_cgroup import Cgroup
+from runnerd.spawner.cgroups.tree import Cgroups
+from tests.kits.cgroup import delegated_cgroup, inside, kill_all, members, unit_cgroups
+from tests.kits.spawner import PACKAGE, wait_until
 
 TAKE = """\
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from runnerd.spawner.cgroups import Cgroups
+from runnerd.spawner.cgroups.tree import Cgroups
 cgroups = Cgroups.take(*sys.argv[2:] or [None])
 print(json.dumps([cgroups.root, cgroups.why, open("/proc/self/cgroup").read()]))
 """

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from daemon_kit import GENEROUS_S, HUP, INT, KILL, TERM, Host, alive, eventually
 
-from runnerd.daemonize import LogFile
+from runnerd.daemon.daemonize import LogFile
+from tests.kits.daemon import GENEROUS_S, HUP, INT, KILL, TERM, Host, alive, eventually
 
 NOWHERE = "http://127.0.0.1:1/api"
 
@@ -328,14 +328,14 @@ def python(program: str) -> str:
 
 
 def test_python_daemon_is_loaded_for_this_only() -> None:
-    modules = "runnerd.__main__, runnerd.daemon, runnerd.daemonize, runnerd.init"
+    modules = "runnerd.__main__, runnerd.daemon.build, runnerd.daemon.daemonize, runnerd.daemon.container_init"
     assert python(f"import sys, {modules}; print('daemon' in sys.modules)") == "False\n"
 
 
 def test_python_daemon_is_not_shown_a_billion_descriptors() -> None:
     """It makes a set of as many as there may be."""
     program = (
-        "from resource import *\nfrom runnerd.daemonize import modest_descriptors\n"
+        "from resource import *\nfrom runnerd.daemon.daemonize import modest_descriptors\n"
         "setrlimit(RLIMIT_NOFILE, (50, 400))\n"
         "with modest_descriptors(500):\n    print(getrlimit(RLIMIT_NOFILE))\n"
         "with modest_descriptors(100):\n    print(getrlimit(RLIMIT_NOFILE))\n"

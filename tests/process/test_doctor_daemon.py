@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from daemon_kit import Host
-from fakes.fake_prefect import FakePrefect
-from nouns_kit import Json
 
 from runnerd import __version__
+from tests.kits.daemon import Host
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.nouns import Json
 
 
 @pytest.fixture

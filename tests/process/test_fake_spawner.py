@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.fake_spawner import FakeSpawner
-from spawner_harness import LIMIT_S, SpawnerUnderTest
 
-from runnerd.errors import SpawnerError
-from runnerd.model import LaunchSpec
-from runnerd.spawner.client import SpawnerClient
-from runnerd.spawner.protocol import Record
+from runnerd.core.errors import SpawnerError
+from runnerd.core.process import LaunchSpec
+from runnerd.processes.client import SpawnerClient
+from runnerd.processes.protocol import Record
+from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.spawner import LIMIT_S, SpawnerUnderTest
 
 SLEEP = ("sleep", "1000")
 

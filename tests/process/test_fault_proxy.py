@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from daemon_kit import eventually
-from fault_proxy import (
+
+from tests.kits.daemon import eventually
+from tests.kits.fault_proxy import (
     DAEMON,
     FLOW,
     Call,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from foreign_kit import TINY, URL, Bench, Worker
-from nouns_kit import Json
-from spawner_harness import SpawnerUnderTest
 
-from runnerd.workpools.foreign import end_leftovers
+from runnerd.pools.workers.worker import end_leftovers
+from tests.kits.nouns import Json
+from tests.kits.other_workers import TINY, URL, Bench, Worker
+from tests.kits.spawner import SpawnerUnderTest
 
 
 @pytest.fixture

@@ -16,16 +16,16 @@ from typing import IO
 
 import psutil
 import pytest
-from daemon_kit import GENEROUS_S, HUP, KILL, TERM, Host, alive, eventually
 
-from runnerd.init import FORWARDED
+from runnerd.daemon.container_init import FORWARDED
+from tests.kits.daemon import GENEROUS_S, HUP, KILL, TERM, Host, alive, eventually
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
 
 # A daemon of a few lines below the real process 1.
 DAEMON = """\
 import os, signal, sys
-from runnerd.init import become_init
+from runnerd.daemon.container_init import become_init
 status = become_init(os.environ)
 if status is not None:
     sys.exit(status)

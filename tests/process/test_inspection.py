@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from inspecting import inspect
 
-from runnerd.inspection import (
+from runnerd.core.prefect import Inspection
+from runnerd.core.process import LaunchSpec
+from runnerd.deployments.inspection import (
     BATCH,
     InspectionFailure,
     cache_key,
@@ -23,8 +24,8 @@ from runnerd.inspection import (
     inspection_spec,
     parse_results,
 )
-from runnerd.launch import PROGRAM
-from runnerd.model import Inspection, LaunchSpec
+from runnerd.launch.spec import PROGRAM
+from tests.kits.inspecting import inspect
 
 GOOD = {
     "flow_name": "etl",

@@ -9,19 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from life_kit import now
-from nouns_kit import LogLines, a_deployment, log_to
-from spawner_harness import SpawnerUnderTest
 
-from runnerd.inspection import InspectionFailure
-from runnerd.inspector import Inspector
-from runnerd.journal import Journal
-from runnerd.launch import ApiAccess
-from runnerd.launcher import FlowLauncher
-from runnerd.link import SpawnerLink
-from runnerd.model import Deployment, Inspection
-from runnerd.registry import Registry, key_of
-from runnerd.spawner.client import SpawnerClient
+from runnerd.core.prefect import Inspection
+from runnerd.core.settings import Deployment
+from runnerd.deployments.inspection import InspectionFailure
+from runnerd.deployments.inspector import Inspector
+from runnerd.deployments.registry import key_of
+from runnerd.journal.journal import Journal
+from runnerd.launch.environment import Environments
+from runnerd.processes.client import SpawnerClient
+from runnerd.processes.link import SpawnerLink
+from tests.kits.nouns import LogLines, a_deployment, log_to
+from tests.kits.run_life import now
+from tests.kits.spawner import SpawnerUnderTest
 
 # Answers for every entrypoint but `silent.py:f`; `mute` in its name answers nothing at all. Notes each start.
 PYTHON = f"""#!{sys.executable} -IS
@@ -61,13 +61,10 @@ class Bench:
         async def start() -> None: ...
 
         self.link = SpawnerLink(connect=connect, start=start, log=log_to(lines))
-        launcher = FlowLauncher(
-            registry=Registry(),
-            access=lambda: ApiAccess(url="http://p/api", environment={}),
-            output_dir=str(self.home),
-            environ={},
+        environments = Environments(environ={})
+        self.inspector = Inspector(
+            link=self.link, journal=self.journal, environments=environments, work_dir=str(self.work)
         )
-        self.inspector = Inspector(link=self.link, journal=self.journal, launcher=launcher, work_dir=str(self.work))
 
     def script(self, name: str) -> str:
         path = self.home / name

@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runnerd.journal import Journal
+from runnerd.journal.journal import Journal
 
 WRITER = Path(__file__).with_name("journal_writer.py")
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_kit import TERM, Host, eventually
 
-from runnerd.journald import SOCKET
+from runnerd.log.journald import SOCKET
+from tests.kits.daemon import TERM, Host, eventually
 
 NOBODY = "http://127.0.0.1:9/api"
 

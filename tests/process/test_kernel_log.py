@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from cgroup_kit import bounded_cgroup, eater_in, skip_without_kernel_log
 
-from runnerd.spawner.oom import KernelLog
+from runnerd.spawner.cgroups.oom import KernelLog
+from tests.kits.cgroup import bounded_cgroup, eater_in, skip_without_kernel_log
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from daemon_kit import Host, eventually
-from fakes.fake_prefect import FakePrefect
-from nouns_kit import Json
 
-from runnerd.jobs import process_template
+from runnerd.pools.job.process_job import process_template
+from tests.kits.daemon import Host, eventually
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.nouns import Json
 
 HOLD = (sys.executable, "-I", "-S", str(Path(__file__).with_name("flow_child.py")), "hold")
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_kit import Engine, Interfering
-from fakes.fake_prefect import FakePrefect
-from life_kit import Stage, begin, living, ran
-from spawner_harness import SpawnerUnderTest
 
-from runnerd.machine import Phase
-from runnerd.model import FlowRun, StateType
+from runnerd.core.machine import Phase
+from runnerd.core.prefect import FlowRun, StateType
 from runnerd.prefect_api.client import PrefectApi
+from tests.kits.engine import Engine, Interfering
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.run_life import Stage, begin, living, ran
+from tests.kits.spawner import SpawnerUnderTest
 
 
 @pytest.fixture(params=[2, 3])

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_kit import Engine
-from fakes.fake_prefect import FakePrefect
-from life_kit import Stage, begin
-from spawner_harness import SpawnerUnderTest
 
-from runnerd.views import run_document
+from runnerd.control.backend.documents import run_document
+from tests.kits.engine import Engine
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.run_life import Stage, begin
+from tests.kits.spawner import SpawnerUnderTest
 
 
 @pytest.fixture

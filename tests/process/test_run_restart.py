@@ -8,20 +8,18 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 import psutil
 import pytest
-from engine_kit import Engine, running
-from fakes.fake_prefect import FakePrefect
-from life_kit import Stage, begin, now, ran
-from spawner_harness import SpawnerUnderTest
 
-from runnerd.journal import Journal
-from runnerd.machine import Phase
-
-TINY_DAEMON = Path(__file__).with_name("tiny_daemon.py")
+from runnerd.core.machine import Phase
+from runnerd.journal.journal import Journal
+from tests.kits.checkout import ROOT
+from tests.kits.engine import Engine, running
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.run_life import Stage, begin, now, ran
+from tests.kits.spawner import SpawnerUnderTest
 
 
 @pytest.fixture
@@ -119,14 +117,13 @@ def pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 
 @pytest.fixture
 def daemons(stage: Stage) -> Iterator[Daemons]:
-    command = [sys.executable, str(TINY_DAEMON)]
-    paths = f"{TINY_DAEMON.parents[1]}:{TINY_DAEMON.parent}"
+    command = [sys.executable, "-m", "tests.process.tiny_daemon"]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as process:
         yield Daemons(stage, process)
         pipes(process)[0].close()

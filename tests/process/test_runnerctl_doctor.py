@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.fake_host import Serving, serving
-from fakes.runnerctl import runnerctl
 
 from runnerd.cli.console import Console
-from runnerd.cli.doctor import show
-from runnerd.cli.localdoctor import (
+from runnerd.cli.local_checks import (
     configuration_check,
     daemon_check,
     directory_checks,
@@ -25,9 +22,12 @@ from runnerd.cli.localdoctor import (
     take_all,
     unit_checks,
 )
-from runnerd.errors import ControlError
-from runnerd.examine import Check, disk_checks, ok
-from runnerd.paths import Paths, resolve_paths
+from runnerd.cli.verbs.doctor import show
+from runnerd.core.errors import ControlError
+from runnerd.doctor.checks import Check, disk_checks, ok
+from runnerd.system.paths import Paths, resolve_paths
+from tests.kits.fakes.fake_host import Serving, serving
+from tests.kits.fakes.runnerctl import runnerctl
 
 CHECKS = [
     {"name": "api", "state": "ok", "detail": "it answers", "remedy": None},

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkout import HIDDEN, hidden_from_others
-from fakes.fake_host import Serving, serving
-from fakes.runnerctl import environment, finish, runnerctl, started
 
 from runnerd.cli.__main__ import find_socket, main
-from runnerd.control.host import Refused
+from runnerd.control.contract import Refused
+from tests.kits.checkout import HIDDEN, hidden_from_others
+from tests.kits.fakes.fake_host import Serving, serving
+from tests.kits.fakes.runnerctl import environment, finish, runnerctl, started
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
-MAY_LOAD = ("runnerd.cli", "runnerd.control.client", "runnerd.errors", "runnerd.paths")
+MAY_LOAD = ("runnerd.cli", "runnerd.control.client", "runnerd.core.errors", "runnerd.system.paths")
 
 
 @pytest.fixture
@@ -148,7 +148,11 @@ def test_status_loads_nothing_that_is_slow(served: Serving) -> None:
     assert "runnerd.control.client" in loaded
     slow = {"httpx", "h11", "prefect", "yaml", "jsonschema", "psutil", "structlog", "asyncio", "http", "email", "ssl"}
     assert not loaded & slow
-    ours = {name for name in loaded if name.startswith("runnerd.")} - {"runnerd.control"}
+    ours = {name for name in loaded if name.startswith("runnerd.")} - {
+        "runnerd.control",
+        "runnerd.core",
+        "runnerd.system",
+    }
     assert {name for name in ours if not name.startswith(MAY_LOAD)} == set()
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.fake_host import Serving, serving
-from fakes.fake_pools import FakePools
-from fakes.runnerctl import COMMAND, PATIENCE_S, environment, runnerctl
 
-from runnerd.control.host import POOL_FIELDS, QUEUE_FIELDS
+from runnerd.control.contract import POOL_FIELDS, QUEUE_FIELDS
+from tests.kits.fakes.fake_host import Serving, serving
+from tests.kits.fakes.fake_pools import FakePools
+from tests.kits.fakes.runnerctl import COMMAND, PATIENCE_S, environment, runnerctl
 
 TEMPLATE = {"job_configuration": {}, "variables": {"properties": {"command": {}, "env": {}}}}
 LONG_AGO = datetime(2020, 1, 1, 12, tzinfo=UTC)

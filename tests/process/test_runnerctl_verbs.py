@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.fake_host import LATER, Serving, ended, serving
-from fakes.runnerctl import runnerctl
 
 from runnerd import __version__
-from runnerd.control.host import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
+from runnerd.control.contract import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
+from tests.kits.fakes.fake_host import LATER, Serving, ended, serving
+from tests.kits.fakes.runnerctl import runnerctl
 
 RUN_A = "aaaa1111-0000-4000-8000-000000000001"
 RUN_B = "aaaa2222-0000-4000-8000-000000000002"

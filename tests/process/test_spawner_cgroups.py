@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cgroup_kit import delegated_cgroup, inside, members
-from spawner_harness import SYSTEM_PYTHON, Link, SpawnerUnderTest, needs_system_python, wait_until
 
-from runnerd.model import Identity
-from runnerd.spawner.identity import is_alive
-from runnerd.spawner.protocol import Record
+from runnerd.core.process import Identity
+from runnerd.processes.protocol import Record
+from runnerd.spawner.proc.identity import is_alive
+from tests.kits.cgroup import delegated_cgroup, inside, members
+from tests.kits.spawner import SYSTEM_PYTHON, Link, SpawnerUnderTest, needs_system_python, wait_until
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import signal
 import time
 
 import pytest
-from spawner_harness import Link, SpawnerUnderTest, assert_nothing_left, wait_until
 
-from runnerd.errors import SpawnerError
-from runnerd.model import LaunchSpec
-from runnerd.spawner.identity import is_alive
-from runnerd.spawner.output import trim
-from runnerd.spawner.protocol import Record
+from runnerd.core.errors import SpawnerError
+from runnerd.core.process import LaunchSpec
+from runnerd.processes.protocol import Record
+from runnerd.spawner.proc.identity import is_alive
+from runnerd.spawner.runs.output_bound import trim
+from tests.kits.spawner import Link, SpawnerUnderTest, assert_nothing_left, wait_until
 
 
 def end_of(spawner: SpawnerUnderTest, spec: LaunchSpec) -> Record:

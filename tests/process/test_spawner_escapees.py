@@ -14,7 +14,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from spawner_harness import (
+
+from runnerd.core.process import Identity
+from runnerd.processes.protocol import Record
+from runnerd.spawner.proc.identity import is_alive
+from tests.kits.spawner import (
     SYSTEM_PYTHON,
     Link,
     SpawnerUnderTest,
@@ -24,10 +28,6 @@ from spawner_harness import (
     needs_system_python,
     wait_until,
 )
-
-from runnerd.model import Identity
-from runnerd.spawner.identity import is_alive
-from runnerd.spawner.protocol import Record
 
 
 async def start(link: Link, spawner: SpawnerUnderTest, mode: str, key: str, *more: str, **settings: object) -> Identity:

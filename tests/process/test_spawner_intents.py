@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from spawner_harness import LIMIT_S, Link, SpawnerUnderTest, needs_root, open_files, wait_until
 
-from runnerd.errors import SpawnerError
-from runnerd.spawner.protocol import Record
+from runnerd.core.errors import SpawnerError
+from runnerd.processes.protocol import Record
+from tests.kits.spawner import LIMIT_S, Link, SpawnerUnderTest, needs_root, open_files, wait_until
 
 needs_unshare = pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, of util-linux")
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cgroup_kit import EATER, clear, inside, make_below, members, mounted, unit_cgroups
-from spawner_harness import SYSTEM_PYTHON, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
-from runnerd.model import Identity
-from runnerd.spawner.identity import is_alive
-from runnerd.spawner.protocol import Hello, Record
+from runnerd.core.process import Identity
+from runnerd.processes.protocol import Hello, Record
+from runnerd.spawner.proc.identity import is_alive
+from tests.kits.cgroup import EATER, clear, inside, make_below, members, mounted, unit_cgroups
+from tests.kits.spawner import SYSTEM_PYTHON, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
 MIB = 2**20
 

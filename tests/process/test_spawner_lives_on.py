@@ -7,10 +7,9 @@ import json
 import os
 import signal
 
-from spawner_harness import SpawnerUnderTest, wait_until
-
-from runnerd.model import Identity
-from runnerd.spawner.identity import is_alive, start_ticks
+from runnerd.core.process import Identity
+from runnerd.spawner.proc.identity import is_alive, start_ticks
+from tests.kits.spawner import SpawnerUnderTest, wait_until
 
 
 def spawn(spawner: SpawnerUnderTest, key: str, mode: tuple[str, ...] = ("wait",), **settings: object) -> Identity:

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from cgroup_kit import EATER, eater_in, inside
-from spawner_harness import Link, SpawnerUnderTest, wait_until
 
-from runnerd.model import Identity
-from runnerd.spawner.identity import is_alive
-from runnerd.spawner.protocol import Record
+from runnerd.core.process import Identity
+from runnerd.processes.protocol import Record
+from runnerd.spawner.proc.identity import is_alive
+from tests.kits.cgroup import EATER, eater_in, inside
+from tests.kits.spawner import Link, SpawnerUnderTest, wait_until
 
 # Eats once it was asked to end.
 EATS_ON_TERM = f"""\

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from spawner_harness import LIMIT_S, SpawnerUnderTest
+
+from tests.kits.spawner import LIMIT_S, SpawnerUnderTest
 
 OF_SYSTEMD = {
     "WATCHDOG_USEC": "1000000000",

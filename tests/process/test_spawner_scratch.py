@@ -12,17 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nouns_kit import LogLines, a_record, log_to
-from spawner_harness import LIMIT_S, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
-from runnerd.errors import SpawnerError
-from runnerd.launch import scratch_directory, tidy_key, tidy_spec
-from runnerd.link import SpawnerLink
-from runnerd.machine import RunRecord
-from runnerd.spawner.client import SpawnerClient
-from runnerd.spawner.identity import is_alive, start_ticks
-from runnerd.spawner.protocol import Record
-from runnerd.tidying import tidy
+from runnerd.core.errors import SpawnerError
+from runnerd.core.machine import RunRecord
+from runnerd.launch.scratch import scratch_directory, tidy_key, tidy_spec
+from runnerd.processes.client import SpawnerClient
+from runnerd.processes.link import SpawnerLink
+from runnerd.processes.protocol import Record
+from runnerd.runs.scratch import tidy
+from runnerd.spawner.proc.identity import is_alive, start_ticks
+from tests.kits.nouns import LogLines, a_record, log_to
+from tests.kits.spawner import LIMIT_S, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
 RUN_ID = "0a1b2c3d-1111-4111-8111-111111111111"
 # Leaves what plain rm stops at, and ways out of the directory.

@@ -14,20 +14,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from spawner_harness import (
-    LIMIT_S,
-    SYSTEM_PYTHON,
-    SpawnerUnderTest,
-    needs_root,
-    needs_system_python,
-    wait_until,
-)
 
-from runnerd.errors import SpawnerError
-from runnerd.spawner.client import SpawnerClient, start_spawner
-from runnerd.spawner.identity import start_ticks
-from runnerd.spawner.protocol import Hello
-from runnerd.spawner.request import MAX_LINE_BYTES
+from runnerd.core.errors import SpawnerError
+from runnerd.processes.client import SpawnerClient, start_spawner
+from runnerd.processes.protocol import Hello
+from runnerd.spawner.io.messages import MAX_LINE_BYTES
+from runnerd.spawner.proc.identity import start_ticks
+from tests.kits.spawner import LIMIT_S, SYSTEM_PYTHON, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 

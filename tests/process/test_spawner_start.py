@@ -11,11 +11,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from spawner_harness import SpawnerUnderTest, needs_root, needs_system_python
 
-from runnerd.errors import SpawnerError
-from runnerd.model import LaunchSpec
-from runnerd.spawner.protocol import Record
+from runnerd.core.errors import SpawnerError
+from runnerd.core.process import LaunchSpec
+from runnerd.processes.protocol import Record
+from tests.kits.spawner import SpawnerUnderTest, needs_root, needs_system_python
 
 
 def run(spawner: SpawnerUnderTest, spec: LaunchSpec) -> Record:

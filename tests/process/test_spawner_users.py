@@ -7,10 +7,10 @@ import os
 import pwd
 
 import pytest
-from spawner_harness import SpawnerUnderTest, needs_root, needs_system_python
 
-from runnerd.spawner.account import SetupFailed, Users
-from runnerd.spawner.protocol import Record
+from runnerd.processes.protocol import Record
+from runnerd.spawner.child.account import SetupFailed, Users
+from tests.kits.spawner import SpawnerUnderTest, needs_root, needs_system_python
 
 NOBODY = pwd.getpwnam("nobody")
 NO_USER = (

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from foreign_kit import Bench, Worker
-from spawner_harness import SYSTEM_PYTHON, SpawnerUnderTest, needs_root, needs_system_python
 
-from runnerd.launch import PROGRAM
-from runnerd.model import PoolSettings
-from runnerd.spawner.protocol import Record
+from runnerd.core.settings import PoolSettings
+from runnerd.launch.spec import PROGRAM
+from runnerd.processes.protocol import Record
+from tests.kits.other_workers import Bench, Worker
+from tests.kits.spawner import SYSTEM_PYTHON, SpawnerUnderTest, needs_root, needs_system_python
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from engine_kit import Engine, serving
-from fakes.fake_prefect import FakePrefect
-from life_kit import life_engine, now
-from nouns_kit import a_deployment
-
-from runnerd.journal import Journal
-from runnerd.machine import RunRecord
-from runnerd.registry import Entry
-from runnerd.upkeep import adopt
+from runnerd.core.machine import RunRecord
+from runnerd.deployments.registry import Entry
+from runnerd.journal.journal import Journal
+from runnerd.runs.adopting import adopt
+from tests.kits.engine import Engine, serving
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.nouns import a_deployment
+from tests.kits.run_life import life_engine, now
 
 
 class DyingJournal(Journal):

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract_kit import Server
-from fakes.fake_prefect import FakePrefect
-from prefect_servers import PrefectServer, running_server
+
+from tests.kits.contract import Server
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.prefect_servers import PrefectServer, running_server
 
 TEST_LIMIT_S = 600.0  # the first test of a session pays for the start of its server
 

@@ -11,12 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from contract_kit import INSPECTION, NOBODY, SCHEMA, Server, Visit, deployment, new_id, text
 
-from runnerd.errors import ApiRejected
-from runnerd.model import ApiCondition, FlowRun, Problem, Schedule, StateType, Verdict
+from runnerd.core.errors import ApiRejected
+from runnerd.core.place import Problem
+from runnerd.core.prefect import ApiCondition, FlowRun, StateType, Verdict
+from runnerd.core.settings import Schedule
 from runnerd.prefect_api.answers import ClaimOutcome, Refused
 from runnerd.prefect_api.dialect import deployment_body
+from tests.kits.contract import INSPECTION, NOBODY, SCHEMA, Server, Visit, deployment, new_id, text
 
 Json = Any
 

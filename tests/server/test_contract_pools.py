@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from contract_kit import NOBODY, Server, Visit, new_id, text
 
-from runnerd.model import ApiCondition, FlowRun, StateType
+from runnerd.core.prefect import AGENT_POOL, ApiCondition, FlowRun, StateType, WorkPool, WorkQueue
 from runnerd.prefect_api.answers import Refused
-from runnerd.workpool import AGENT_POOL, WorkPool, WorkQueue
+from tests.kits.contract import NOBODY, Server, Visit, new_id, text
 
 Json = Any
 WAIT_S = 100.0

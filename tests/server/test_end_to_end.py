@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_kit import Host, alive, eventually, serving
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import Host, alive, eventually, serving
+from tests.kits.prefect_servers import PrefectServer
 
 DEPLOYMENTS = """
 deployments:

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from prefect_servers import PrefectServer
 
-from runnerd.errors import ApiAway
-from runnerd.model import Deployment, FlowRun, Inspection, Place, RunSettings, StateType
+from runnerd.core.errors import ApiAway
+from runnerd.core.place import Place
+from runnerd.core.prefect import FlowRun, Inspection, StateType
+from runnerd.core.settings import Deployment, RunSettings
 from runnerd.prefect_api.answers import DeploymentBody
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.dialect import deployment_body
+from tests.kits.prefect_servers import PrefectServer
 
 pytestmark = pytest.mark.server
 T = TypeVar("T")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect_servers import ENVS, NEEDED
+
+from tests.kits.checkout import ROOT
+from tests.kits.prefect_servers import ENVS, NEEDED
 
 pytestmark = pytest.mark.server
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "from-prefect.md").read_text()
 # Run under a Prefect's own interpreter: {heading of the document: names}, what the tables below that heading must have.
 PROGRAM = '''

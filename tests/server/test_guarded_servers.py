@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from prefect_servers import running_server
 
-from runnerd.errors import ApiAway, ApiDenied
-from runnerd.model import ApiCondition
+from runnerd.core.errors import ApiAway, ApiDenied
+from runnerd.core.prefect import ApiCondition
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
+from tests.kits.prefect_servers import running_server
 
 pytestmark = pytest.mark.server
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from daemon_kit import Host, alive, eventually, serving
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import Host, alive, eventually, serving
+from tests.kits.prefect_servers import PrefectServer
 
 DEPLOYMENTS = """
 deployments:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from daemon_kit import Host, alive, eventually
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import Host, alive, eventually
+from tests.kits.prefect_servers import PrefectServer
 
 DROP_IN = """
 deployments:

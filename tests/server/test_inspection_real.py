@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from inspecting import inspect
+
+from tests.kits.inspecting import inspect
 
 pytestmark = pytest.mark.server
 

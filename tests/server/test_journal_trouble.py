@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_kit import Host, alive, eventually
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import Host, alive, eventually
+from tests.kits.prefect_servers import PrefectServer
 
 DROP_IN = """
 deployments:

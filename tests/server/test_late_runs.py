@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from daemon_kit import Host, eventually
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import Host, eventually
+from tests.kits.prefect_servers import PrefectServer
 
 LATE = 100
 RATE, RUNS = 2, 3

@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from daemon_kit import KILL, TERM, alive, eventually
-from pool_kit import PoolHost, new_pool, pools_of
-from prefect_servers import PrefectServer
+from tests.kits.daemon import KILL, TERM, alive, eventually
+from tests.kits.prefect_servers import PrefectServer
+from tests.kits.served_pool import PoolHost, new_pool, pools_of
 
 Json = Any
 CACHE = Path.home() / ".cache" / "pip"  # whoever has these packages already need not fetch them again

@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from daemon_kit import Host, alive, eventually
-from fault_proxy import DAEMON, Fault, FaultProxy, answer, drop, garbage, half, hang, login, lost, slow
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import Host, alive, eventually
+from tests.kits.fault_proxy import DAEMON, Fault, FaultProxy, answer, drop, garbage, half, hang, login, lost, slow
+from tests.kits.prefect_servers import PrefectServer
 
 START_RATE, RUNS = 2, 4
 # Which runs are claimed and told is what matters, so most of them do not pay for the start of Prefect: this

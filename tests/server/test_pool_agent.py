@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pool_kit import PoolHost, new_pool, pools_of
-from prefect_servers import PrefectServer
 
-from runnerd.workpool import AGENT_POOL
+from runnerd.core.prefect import AGENT_POOL
+from tests.kits.prefect_servers import PrefectServer
+from tests.kits.served_pool import PoolHost, new_pool, pools_of
 
 Json = Any
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from daemon_kit import Host
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import Host
+from tests.kits.prefect_servers import PrefectServer
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_kit import Api
-from prefect_servers import PrefectServer
 
 from runnerd import __file__ as package_file
+from tests.kits.daemon import Api
+from tests.kits.prefect_servers import PrefectServer
 
 PROGRAM = Path(package_file).with_name("run_hooks.py")
 LIMIT_S = 240.0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from daemon_kit import KILL, TERM, alive, eventually
-from fault_proxy import DAEMON, FaultProxy, hang, slow
-from pool_kit import STUBBORN, PoolHost, new_pool, pools_of
-from prefect_servers import PrefectServer
-
-from runnerd.jobs import process_template
+from runnerd.pools.job.process_job import process_template
+from tests.kits.daemon import KILL, TERM, alive, eventually
+from tests.kits.fault_proxy import DAEMON, FaultProxy, hang, slow
+from tests.kits.prefect_servers import PrefectServer
+from tests.kits.served_pool import STUBBORN, PoolHost, new_pool, pools_of
 
 
 def test_a_pool_s_runs_outlive_the_daemon_and_are_cancelled(prefect: PrefectServer) -> None:

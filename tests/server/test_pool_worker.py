@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_kit import eventually
-from pool_kit import PoolHost, new_pool, pools_of
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import eventually
+from tests.kits.prefect_servers import PrefectServer
+from tests.kits.served_pool import PoolHost, new_pool, pools_of
 
 Json = Any
 PREFECT_YAML = """

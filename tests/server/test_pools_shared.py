@@ -8,10 +8,11 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from daemon_kit import ANSWER_S, alive, eventually
-from fault_proxy import FaultProxy
-from pool_kit import STUBBORN, PoolHost, new_pool, pools_of, rival
-from prefect_servers import PrefectServer
+
+from tests.kits.daemon import ANSWER_S, alive, eventually
+from tests.kits.fault_proxy import FaultProxy
+from tests.kits.prefect_servers import PrefectServer
+from tests.kits.served_pool import STUBBORN, PoolHost, new_pool, pools_of, rival
 
 RUNS = 30
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect_servers import ENVS, NEEDED
 
-from runnerd.jobs import ProcessJob, process_job, process_template
-from runnerd.templates import BlockNamed, BlockWithId, Found, Resolved, Sources, VariableNamed, resolve
-from runnerd.workpool import BlockDocument, Variable
+from runnerd.core.prefect import BlockDocument, Variable
+from runnerd.pools.job.process_job import ProcessJob, process_job, process_template
+from runnerd.pools.job.template import BlockNamed, BlockWithId, Found, Resolved, Sources, VariableNamed, resolve
+from tests.kits.prefect_servers import ENVS, NEEDED
 
 PROGRAM = Path(__file__).with_name("prefect_templates.py")
 LIMIT_S = 300.0

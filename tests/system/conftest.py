@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from commanded import HERE
-from host_on_machine import MachineHost
-from machine import Machine, why_not
-from trees import machine_of, package
+
+from tests.kits.machines.commanded import HERE
+from tests.kits.machines.host_on_machine import MachineHost
+from tests.kits.machines.machine import Machine, why_not
+from tests.kits.machines.trees import machine_of, package
 
 TIME_LIMIT_S = 600.0  # of a test that may boot a machine and start a server on it
 SUITES = ("bookworm", "trixie")  # systemd 252 and 257

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-if ! why=$("$PY" tests/system/machine.py); then
+if ! why=$("$PY" -m tests.kits.machines.machine); then
     echo "==> skipped: $why"
     exit 0
 fi

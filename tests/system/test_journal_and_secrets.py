@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from host_on_machine import MAIN, MachineHost
+
+from tests.kits.machines.host_on_machine import MAIN, MachineHost
 
 SECRET = "pnu_0123456789abcdef0123456789abcdef0123"
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from commanded import HERE
-from own_kernel import DoesNotBoot, OwnKernel, why_not
-from trees import own_kernel_of, package
+
+from tests.kits.machines.commanded import HERE
+from tests.kits.machines.own_kernel import DoesNotBoot, OwnKernel, why_not
+from tests.kits.machines.trees import own_kernel_of, package
 
 MIB = 2**20
 BY_CGROUP = {"memory_max": "cgroup", "cpu_quota": "cgroup", "tasks_max": "cgroup"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from host_on_machine import MachineHost
+
+from tests.kits.machines.host_on_machine import MachineHost
 
 RUNS = "/sys/fs/cgroup/system.slice/runnerd-runs.service"
 DROP_IN = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from host_on_machine import MachineHost
-from trees import package
+from tests.kits.machines.host_on_machine import MachineHost
+from tests.kits.machines.trees import package
 
 TRACES = "/etc/runnerd /var/lib/runnerd /var/lib/runnerd-flow /var/log/runnerd /run/runnerd /run/runnerd-spawner"
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from host_on_machine import MAIN, MachineHost
+
+from tests.kits.machines.host_on_machine import MAIN, MachineHost
 
 POOL = "etl"
 SCRATCH = MAIN.replace(", working_directory: /opt/flows", "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from host_on_machine import MachineHost, deployments
+
+from tests.kits.machines.host_on_machine import MachineHost, deployments
 
 UNITS = (
     "runnerd.service",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from host_on_machine import MAIN, MachineHost
-from trees import package, repacked
+
+from tests.kits.machines.host_on_machine import MAIN, MachineHost
+from tests.kits.machines.trees import package, repacked
 
 SPAWNER = "runnerd-spawner"
 

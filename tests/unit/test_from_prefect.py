@@ -15,19 +15,19 @@ from typing import Any
 
 import jsonschema
 import yaml
-from config_kit import ConfigDir
 
 from runnerd.cli.__main__ import VERBS
+from tests.kits.checkout import ROOT
+from tests.kits.config import ConfigDir
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "from-prefect.md").read_text()
 SCHEMA = json.loads((ROOT / "runnerd" / "config" / "schema.json").read_text())
 KEY = re.compile(r"(?P<path>[a-z_]+(?:\[\])?(?:\.[a-z_]+(?:\[\])?)*)(?:: (?P<value>\S+))?")
 OPTION = re.compile(r"--[a-z][a-z-]*")
 SPAN = re.compile(r"`([^`]+)`")
 COMMON = {"--json", "--socket", "--help", "--version"}
-METRICS = (ROOT / "runnerd" / "host.py").read_text()
-ROUTES = "\n".join(path.read_text() for path in (ROOT / "runnerd" / "control").glob("*.py"))
+METRICS = (ROOT / "runnerd" / "control" / "backend" / "host.py").read_text()
+ROUTES = "\n".join(path.read_text() for path in (ROOT / "runnerd" / "control").rglob("*.py"))
 MANUAL = (ROOT / "docs" / "man" / "runnerd.8").read_text()
 
 
@@ -80,7 +80,7 @@ def options_of(words: list[str]) -> set[str] | None:
         return COMMON
     if words[0] not in VERBS:
         return None
-    module = importlib.import_module(f"runnerd.cli.{VERBS[words[0]][0]}")
+    module = importlib.import_module(f"runnerd.cli.verbs.{VERBS[words[0]][0]}")
     arguments = module.arguments
     if commands := getattr(module, "COMMANDS", None):
         if words[1:2] == [] or words[1] not in commands:

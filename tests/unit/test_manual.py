@@ -18,8 +18,8 @@ import pytest
 
 from runnerd.cli.__main__ import VERBS
 from runnerd.spawner.options import USAGE
+from tests.kits.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MAN = ROOT / "docs" / "man"
 COMPLETION = ROOT / "packaging" / "completion"
 SCHEMA = json.loads((ROOT / "runnerd" / "config" / "schema.json").read_text())
@@ -93,7 +93,7 @@ def test_every_default_of_the_configuration_is_in_its_manual() -> None:
 
 
 def module_of(verb: str) -> Any:
-    return importlib.import_module(f"runnerd.cli.{VERBS[verb][0]}")
+    return importlib.import_module(f"runnerd.cli.verbs.{VERBS[verb][0]}")
 
 
 def options_of(verb: str) -> set[str]:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from structure import (
+
+from tests.kits.structure import (
     PACKAGE,
     ROOT,
+    Import,
     closure,
     functions,
     imports,
@@ -23,27 +25,26 @@ from structure import (
 )
 
 FILE_LINES = 330
-# nouns that do nothing; a program that travels as one text
-LONGER = {"runnerd/model.py": 400, "runnerd/inspect_flow.py": 340}
+# a program that travels as one text
+LONGER = {"runnerd/daemon/build.py": 340, "runnerd/programs/inspect_flow.py": 340}
 FUNCTION_LINES = 60
 
-# Each layer may import from those above it in this table, and from its own unless it is "edges".
-LAYERS = {
-    "pure": "alerts backoff codec directories errors examine journalfile jsonwords launch limits machine metrics model"
-    " onoffer paths pulse regular templates jobs joblookups jobschema jobvariables poollaunch words workpool",
-    "edges": "config inotify inspection journal journald logs outputfile prefect_api spawner systemd",
-    "engine": "access asking cancelling claiming doctor drain dropping embedded errand forwarding hooks inspector"
-    " keeping lateness launcher link poller refresher registrar registry reloading reporting run spawnerat summary"
-    " supervisor tailing tidying tools upkeep usage views warm workpools",
-    "control": "control",
-    "top": "__main__ daemon daemonize demo host init service",
-}
-CLI_MAY_IMPORT = {"cli", "control", "errors", "examine", "model", "paths", "words", "config"}
-CLI_MAY_LOAD = {"runnerd", "cli", "control", "errors", "model", "paths", "words", "machine"}
-ELSEWHERE = {"inspect_flow", "install_worker", "run_hooks"}  # programs for flows' own interpreters
-ALONE = {"cli"} | ELSEWHERE  # not of the layers: the client program, those that run elsewhere
+# Folders of runnerd/, lowest first: each may import from the lines above its own and from its own folder.
+LAYERS = (
+    "core spawner programs",
+    "log prefect_api config",
+    "system journal",
+    "launch output processes",
+    "deployments",
+    "pools runs",
+    "polling doctor",
+    "control",
+    "daemon cli",
+)
+PROGRAMS = {"programs"}  # texts for other interpreters
+CLI_MAY_LOAD = {"runnerd", "cli", "control", "core", "system"}
 
-LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
+LAYER_OF = {folder: layer for layer, folders in enumerate(LAYERS) for folder in folders.split()}
 
 
 def report(found: list[str]) -> None:
@@ -76,46 +77,57 @@ def test_functions_are_short() -> None:
 # --- layers -------------------------------------------------------------------------------------------------
 
 
-def test_every_module_has_its_place() -> None:
+def test_every_folder_has_its_layer() -> None:
     assert len(imports()) > 100  # or the tests below look at nothing
-    known = set(LAYER_OF) | ALONE
-    names = {top(name) for name in modules()} - {"runnerd"}
-    report([f"place runnerd/{name} in a layer of LAYERS in {Path(__file__).name}" for name in sorted(names - known)])
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(LAYER_OF)
 
 
 def test_imports_point_one_way() -> None:
-    order = list(LAYERS)
+    """The modules beside the folders (the command lines and the demo) are above all of them."""
     found = []
     for one in imports():
         layer, target = LAYER_OF.get(top(one.module)), LAYER_OF.get(top(one.target))
-        if not one.target.startswith("runnerd.") or layer is None or top(one.module) == top(one.target):
+        if target is None or layer is None or top(one.module) == top(one.target):
             continue
-        if top(one.target) in ALONE:
-            found.append(f"{one.place}: nobody imports that")
-        elif target is not None and order.index(target) > order.index(layer):
-            found.append(f"{one.place}: {layer} may not import {target}")
-        elif layer == target == "edges":
-            found.append(f"{one.place}: edges do not import each other")
+        if top(one.target) in PROGRAMS:
+            found.append(f"{one.place}: no module imports that")
+        elif target >= layer:
+            found.append(f"{one.place}: {LAYERS[layer]} may not import {LAYERS[target]}")
     report(found)
 
 
-def test_no_import_cycles() -> None:
-    """Eager imports only: a lazy one cannot fail at start."""
-    edges = {name: {i.target for i in imports() if i.module == name and not i.lazy} for name in modules()}
-    left = {name: {t for t in targets if t in modules() and t != name} for name, targets in edges.items()}
-    while free := [name for name, targets in left.items() if not targets]:
-        left = {name: targets - set(free) for name, targets in left.items() if name not in free}
-    report([f"{name} is part of an import cycle with {', '.join(sorted(targets))}" for name, targets in left.items()])
+def test_the_rooms_of_a_folder_do_not_import_each_other_in_a_circle() -> None:
+    """control/http and control/routes, say; what stands beside them in control/ may be above and below them."""
+    rooms = {room for name in modules() if len((room := folder_of(name)).split(".")) == 3}
+    arrows = {(folder_of(one.module), folder_of(one.target)) for one in eager()}
+    report(circles(rooms, {(a, b) for a, b in arrows if a in rooms and b in rooms}))
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    report(circles(set(modules()), {(one.module, one.target) for one in eager()}))
+
+
+def eager() -> list[Import]:
+    """A lazy import cannot fail at start."""
+    return [one for one in imports() if not one.lazy and one.target in modules()]
+
+
+def folder_of(name: str) -> str:
+    """The folder a module stands in; a package stands in itself."""
+    return name if (ROOT / name.replace(".", "/")).is_dir() else name.rpartition(".")[0]
+
+
+def circles(rooms: set[str], arrows: set[tuple[str, str]]) -> list[str]:
+    left = {room: {target for source, target in arrows if source == room != target} for room in rooms}
+    while free := [room for room, targets in left.items() if not targets]:
+        left = {room: targets - set(free) for room, targets in left.items() if room not in free}
+    return [f"{room} is part of an import circle with {', '.join(sorted(targets))}" for room, targets in left.items()]
 
 
 def test_the_client_loads_little() -> None:
-    found = [
-        f"{one.place}: runnerctl may not"
-        for one in imports()
-        if top(one.module) == "cli" and one.target.startswith("runnerd.") and top(one.target) not in CLI_MAY_IMPORT
-    ]
     loaded = closure("runnerd.cli.__main__")
-    found += [f"runnerctl loads {name} at start; import it where it is used" for name in loaded if heavy(name)]
+    found = [f"runnerctl loads {name} at start; import it where it is used" for name in loaded if heavy(name)]
     found += [
         f"{one.place}: runnerctl must answer at once, so only the standard library"
         for one in imports()
@@ -145,7 +157,7 @@ def test_the_inspecting_program_is_standard_library_only() -> None:
         [
             f"{one.place}: it runs under interpreters that have no runnerd"
             for one in imports()
-            if top(one.module) in ELSEWHERE and one.target.split(".")[0] not in sys.stdlib_module_names
+            if top(one.module) in PROGRAMS and one.target.split(".")[0] not in sys.stdlib_module_names
         ]
     )
 
@@ -193,7 +205,7 @@ def test_tests_wait_for_conditions() -> None:
     """Long sleeps are for a clock that jumps, and for programs that are started to be ended."""
     found = []
     for name, _, tree in parsed_tests():
-        jumps = any("jumploop" in ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom))
+        jumps = any("jump_loop" in ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom))
         if not Path(name).name.startswith(("test_", "conftest")):
             continue
         for node in ast.walk(tree):

@@ -1,0 +1,67 @@
+"""runnerctl config: check the configuration (no daemon needed), show the one in force, print its schema."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping
+
+from runnerd.cli.call import DONE, FAILED, Call
+from runnerd.cli.text import clean, count
+from runnerd.system.paths import resolve_paths
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("what", choices=("check", "show", "schema"))
+    parser.add_argument("path", nargs="?", metavar="PATH", help="of check: the directory, or one file")
+
+
+def run(call: Call) -> int:
+    if call.args.what == "show":
+        call.console.document(call.client.get("/v1/config"))  # JSON is YAML: one form for people and programs
+        return DONE
+    if call.args.what == "schema":
+        from runnerd.config import schema_text  # the only verbs that need it, and it is slow to load
+
+        call.console.line(schema_text().rstrip("\n"))
+        return DONE
+    return _check(call, call.args.path or find_config(os.environ, root=os.geteuid() == 0))
+
+
+def find_config(environ: Mapping[str, str], *, root: bool) -> str:
+    """The directory to check: the user's own, else the host's."""
+    own = resolve_paths(environ=environ, root=root).config
+    host = resolve_paths(environ={}, root=True).config
+    return host if os.path.exists(host) and not os.path.exists(own) else own
+
+
+def _check(call: Call, path: str) -> int:
+    from runnerd.config import HostDefaults, check
+
+    # As the daemon has it, whose package and interpreter are ours.
+    api_url = os.environ.get("PREFECT_API_URL")
+    defaults = HostDefaults(hostname=socket.gethostname(), python=sys.executable, api_url=api_url)
+    config, problems = check(path, defaults=defaults)
+    if call.console.json:
+        found = [
+            {
+                "message": its.message,
+                "file": its.place.file if its.place else None,
+                "line": its.place.line if its.place else None,
+                "column": its.place.column if its.place else None,
+                "deployment": its.deployment,
+            }
+            for its in problems
+        ]
+        call.console.document({"ok": not problems, "problems": found})
+        return FAILED if problems else DONE
+    for its in problems:
+        call.console.line(clean(its))
+    if problems or config is None:
+        call.console.remark(f"runnerctl: {count(len(problems), 'problem')} in {path}")
+        return FAILED
+    pools = f", {count(len(config.pools), 'pool')}" if config.pools else ""
+    call.console.line(f"{path} is good: {count(len(config.deployments), 'deployment')}{pools}")
+    return DONE

@@ -1,0 +1,160 @@
+"""runnerctl status: the host at a glance, or all there is to know of one run or one deployment."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from runnerd.cli.call import DONE, Call
+from runnerd.cli.console import Cell, Console
+from runnerd.cli.tables import deployments_table, pools_table, problem_words, runs_table, styled
+from runnerd.cli.text import api_state, clean, count, duration, phase, size, took, verdict
+from runnerd.control.client import quote
+from runnerd.core.errors import ControlError
+
+Json = Any
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("ref", nargs="?", metavar="RUN|DEPLOYMENT", help="show only this one, in full")
+
+
+def run(call: Call) -> int:
+    if call.args.ref is None:
+        kind, document = "host", call.client.get("/v1/status")
+    else:
+        kind, document = _find(call, call.args.ref)
+    if call.console.json:
+        call.console.document(document)
+    else:
+        {"host": show_host, "run": show_run, "deployment": show_deployment}[kind](call.console, document)
+    return DONE
+
+
+def show_host(console: Console, status: Json) -> None:
+    console.fields(_host_fields(console, status))
+    console.line()
+    if status["runs"]:
+        runs_table(console, status["runs"])
+    else:
+        console.line("No runs.")
+    console.line()
+    if status["deployments"]:
+        deployments_table(console, status["deployments"])
+    else:
+        console.line("No deployments.")
+    if status.get("pools"):
+        console.line()
+        pools_table(console, status["pools"])
+    if status["problems"]:
+        console.line()
+        console.line(console.paint("Problems", "bold"))
+        for problem in status["problems"]:
+            console.line("  " + console.paint(problem_words(problem), "red"))
+
+
+def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell | None]]:
+    api, limits = status["api"], status["limits"]["runs"]
+    used = f"{limits['used']} of {limits['max']}"
+    tags = status["limits"].get("tags") or {}
+    problems = len(status["problems"])
+    detail = f": {clean(api['detail'])}" if api["detail"] and api["state"] != "ok" else ""
+    api_line = f"{clean(api['state'])} {clean(api['url'])} since {console.when_in_full(api['since'])}{detail}"
+    return [
+        ("Host", clean(status["name"])),
+        ("runnerd", _version(console, status)),
+        ("API", Cell(api_line, None if api["state"] == "ok" else styled(api["state"]).style)),
+        ("Draining", Cell(_draining(console, status), "yellow") if status["draining"] else None),
+        ("Runs", Cell(used, "yellow" if limits["used"] >= limits["max"] else None)),
+        ("Tags", ", ".join(f"{clean(tag)} {u['used']} of {u['max']}" for tag, u in tags.items())),
+        ("Problems", Cell(f"{count(problems, 'problem')}, see below", "red") if problems else None),
+    ]
+
+
+def _version(console: Console, status: Json) -> str:
+    pid = f", pid {status['pid']}" if status.get("pid") else ""
+    since = f", since {console.when_in_full(status['started_at'])}" if status.get("started_at") else ""
+    return f"{clean(status['version'])}{pid}{since}"
+
+
+def _draining(console: Console, status: Json) -> str:
+    drain = status.get("drain") or {}
+    words = f"since {console.when_in_full(drain['since'])}" if drain.get("since") else "yes"
+    if drain.get("until"):
+        words += f", what still runs is ended {console.when_in_full(drain['until'])}"
+    if drain.get("reason"):
+        words += f": {clean(drain['reason'])}"
+    return words + "; runnerctl undrain ends it"
+
+
+def show_run(console: Console, run: Json) -> None:
+    its_exit = run["exit"] or {}
+    seconds = took(run, console.now)
+    console.fields(
+        [
+            ("Run", clean(run["id"])),
+            ("Name", clean(run["name"])),
+            ("Deployment", _of_flow(run["flow"], run["deployment"])),
+            ("Pool", clean("/".join(part for part in (run.get("pool"), run.get("queue")) if part))),
+            ("Job", clean(run.get("process_name") or "")),
+            ("Labels", clean(", ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items()))),
+            ("Phase", styled(phase(run))),
+            ("Waits for", clean(run.get("waiting") or "")),
+            ("State", styled(api_state(run) or "-")),
+            ("Verdict", verdict(run, console.now) if run["phase"] == "done" else None),
+            ("Created", console.when_in_full(run["created_at"])),
+            ("Started", console.when_in_full(run["started_at"])),
+            ("Ended", console.when_in_full(run["ended_at"])),
+            ("Took" if run["ended_at"] else "Running for", None if seconds is None else duration(seconds)),
+            ("Start", clean(run["start"] or "-")),
+            ("Tags", clean(", ".join(run.get("tags") or ()))),
+            ("Process", _process(run)),
+            ("User", clean(run["user"] or "-")),
+            ("Memory", None if run["memory_bytes"] is None else size(run["memory_bytes"])),
+            ("CPU", None if run["cpu_seconds"] is None else duration(run["cpu_seconds"])),
+            ("Exit", clean(its_exit.get("words") or "")),
+        ]
+    )
+
+
+def show_deployment(console: Console, its: Json) -> None:
+    place = f"{its['file']}:{its['line']}" if its["file"] else None
+    console.fields(
+        [
+            ("Deployment", _of_flow(its["flow"], its["name"])),
+            ("Id", clean(its["id"] or "-")),
+            ("State", styled(its["state"])),
+            ("Problem", Cell(clean(its["problem"]), "red") if its["problem"] else None),
+            ("Next run", console.when_in_full(its["next_run_at"])),
+            ("Running", f"{its['running']}" + (f" of {its['limit']}" if its["limit"] is not None else "")),
+            ("File", clean(place) if place else None),
+            ("Entrypoint", clean(its.get("entrypoint") or "")),
+            ("Tags", clean(", ".join(its.get("tags") or ()))),
+        ]
+    )
+
+
+def _find(call: Call, ref: str) -> tuple[str, Json]:
+    """A deployment's name is exact, a run's id may be a prefix: so deployments go first."""
+    try:
+        return "deployment", call.client.get(f"/v1/deployments/{quote(ref)}")
+    except ControlError as error:
+        if error.status != 404:
+            raise
+    try:
+        return "run", call.client.get(f"/v1/runs/{quote(ref)}")
+    except ControlError as error:
+        if error.status != 404:
+            raise
+        detail = f"there is no run or deployment {ref!r}; see runnerctl runs --all and runnerctl deployments"
+        raise ControlError(detail, status=404) from None
+
+
+def _of_flow(flow: str | None, deployment: str | None) -> str:
+    return clean("/".join(part for part in (flow, deployment) if part) or "-")
+
+
+def _process(run: Json) -> str | None:
+    if not run["pid"]:
+        return None
+    return f"pid {run['pid']}, group {run['pgid']}" if run["pgid"] else f"pid {run['pid']}"

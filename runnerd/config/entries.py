@@ -1,0 +1,74 @@
+"""The entries of a file's lists: deployments and pools are read one by one, so that a broken one costs itself only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from runnerd.config.messages import Flaw
+from runnerd.config.sections import Flaws
+from runnerd.config.yaml_nodes import Map
+from runnerd.core.place import Json, Place, Problem
+from runnerd.core.settings import Deployment, PoolSettings
+
+T = TypeVar("T", Deployment, PoolSettings)
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """What there is to know of one kind of entries.
+
+    `keys` is what makes two of them one, `double` says that one stands here and at an earlier place, `problem` makes
+    one of a flaw in the entry of that name.
+    """
+
+    section: str
+    keys: Callable[[T], frozenset[Key]]
+    double: Callable[[T, Place], str]
+    problem: Callable[[Flaw, str | None], Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Generic[T]):
+    """One entry: what it asks for when it is good; its name where it has one that can be read."""
+
+    name: str | None
+    place: Place
+    good: T | None
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileItems(Generic[T]):
+    """The entries of one file; `problem` is set when the list itself cannot be read, and then there are none."""
+
+    path: str
+    items: Sequence[Item[T]] = ()
+    problem: Problem | None = None
+
+    def found(self) -> Iterator[Problem]:
+        """What is wrong with the entries."""
+        for item in self.items:
+            yield from item.problems
+
+
+def read_item(
+    kind: Kind[T], node: Json, place: Place, found: Sequence[Flaw], build: Callable[[Map, Flaws], T | None]
+) -> Item[T]:
+    """The entry `node`, in which the schema `found` what is wrong; `build` adds what else is, and makes it."""
+    flaws = Flaws([flaw._replace(place=flaw.place or place) for flaw in found])
+    name = _name(node)
+    good = build(node, flaws) if isinstance(node, Map) else None
+    problems = tuple(kind.problem(flaw, name) for flaw in sorted(flaws.all, key=_by_place))
+    return Item(name, place, good if not problems else None, problems)
+
+
+def _by_place(flaw: Flaw) -> tuple[int, int]:
+    return (flaw.place.line, flaw.place.column) if flaw.place else (0, 0)
+
+
+def _name(node: Json) -> str | None:
+    name = node.get("name") if isinstance(node, Map) else None
+    return name if isinstance(name, str) and name else None

@@ -1,0 +1,161 @@
+"""Checks one run: section against this host: its files, directories, interpreter, user and group.
+
+Invariants: nothing is opened but environment files, which the daemon itself reads at each start; each path and name is
+looked up once. What the daemon may not see is no problem when another user runs the flow: that user may see it.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from runnerd.config.environment_file import parse_environment_file
+from runnerd.config.sections import Flaws, Values
+from runnerd.core.errors import ConfigError
+from runnerd.core.place import Place
+from runnerd.core.settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with this host for a flow; `key` is the field of RunSettings, or `entrypoint`."""
+
+    key: str
+    message: str
+
+
+class HostChecks:
+    """This host as it is now. Made anew for each load, because files come and go."""
+
+    def __init__(self) -> None:
+        self._me = os.geteuid()
+        self._modes: dict[str, int | OSError] = {}
+        self._users: dict[str, int | None] = {}
+        self._groups: dict[str, bool] = {}
+        self._environment_files: dict[str, str | None] = {}
+
+    def check(
+        self, run: RunSettings, values: Values, flaws: Flaws, *, otherwise: Place, entrypoint: str | None = None
+    ) -> None:
+        """Add what keeps a flow with these settings from starting here, `otherwise` where `values` do not say it."""
+        for finding in self._findings(run, entrypoint):
+            flaws.add(("run", finding.key), finding.message, values.places.get(finding.key) or otherwise)
+
+    def _findings(self, run: RunSettings, entrypoint: str | None) -> Iterator[Finding]:
+        yield from self._identity(run)
+        denied_matters = self._runs_as(run) == self._me
+        if "/" in run.python:
+            yield from self._interpreter(run.python, denied_matters)
+        directory = self._directory(run.working_directory, denied_matters)
+        if directory is not None:
+            yield Finding("working_directory", f"run.working_directory {run.working_directory}: {directory}")
+        elif entrypoint is not None:
+            yield from self._code(run.working_directory, entrypoint, denied_matters)
+        if run.environment_file is not None:
+            wrong = self._environment_file(run.environment_file)
+            if wrong:
+                yield Finding("environment_file", f"run.environment_file {run.environment_file}: {wrong}")
+
+    def _identity(self, run: RunSettings) -> Iterator[Finding]:
+        if run.user is not None and self._uid(run.user) is None:
+            yield Finding("user", f"run.user {run.user}: no such user on this host")
+        if run.group is not None and not self._group_exists(run.group):
+            yield Finding("group", f"run.group {run.group}: no such group on this host")
+
+    def _interpreter(self, python: str, denied_matters: bool) -> Iterator[Finding]:
+        wrong = self._file(python, os.X_OK, denied_matters)
+        if wrong:
+            yield Finding("python", f"run.python {python}: {wrong}")
+
+    def _code(self, directory: str, entrypoint: str, denied_matters: bool) -> Iterator[Finding]:
+        path = entrypoint.rpartition(":")[0]
+        if not path.endswith(".py"):
+            return  # a module: only its own interpreter knows where it is
+        wrong = self._file(os.path.join(directory, path), os.R_OK, denied_matters)
+        if wrong:
+            where = "" if os.path.isabs(path) else f" under {directory}"
+            yield Finding("entrypoint", f"entrypoint {path}: {wrong}{where}")
+
+    def _environment_file(self, path: str) -> str | None:
+        if path not in self._environment_files:
+            self._environment_files[path] = self._file(path, os.R_OK, True) or _broken(path)
+        return self._environment_files[path]
+
+    # --- users ---
+
+    def _runs_as(self, run: RunSettings) -> int | None:
+        return self._me if run.user is None else self._uid(run.user)
+
+    def _uid(self, user: str) -> int | None:
+        if user not in self._users:
+            self._users[user] = self._uid_of(user)
+        return self._users[user]
+
+    @staticmethod
+    def _uid_of(user: str) -> int | None:
+        try:
+            return pwd.getpwnam(user).pw_uid
+        except (KeyError, ValueError):
+            return None
+
+    def _group_exists(self, group: str) -> bool:
+        if group not in self._groups:
+            try:
+                grp.getgrnam(group)
+                self._groups[group] = True
+            except (KeyError, ValueError):
+                self._groups[group] = False
+        return self._groups[group]
+
+    # --- paths ---
+
+    def _mode(self, path: str) -> int | OSError:
+        if path not in self._modes:
+            try:
+                self._modes[path] = os.stat(path).st_mode
+            except OSError as error:
+                self._modes[path] = error
+        return self._modes[path]
+
+    def _file(self, path: str, access: int, denied_matters: bool) -> str | None:
+        mode = self._mode(path)
+        if isinstance(mode, OSError):
+            return _absent(mode, "no such file", denied_matters)
+        if not stat.S_ISREG(mode):
+            return "is a directory, not a file" if stat.S_ISDIR(mode) else "is not a regular file"
+        if denied_matters and not os.access(path, access):
+            return "is not executable" if access == os.X_OK else "cannot be read; check its mode and owner"
+        return "is not executable" if access == os.X_OK and not mode & 0o111 else None
+
+    def _directory(self, path: str, denied_matters: bool) -> str | None:
+        mode = self._mode(path)
+        if isinstance(mode, OSError):
+            return _absent(mode, "no such directory", denied_matters)
+        if not stat.S_ISDIR(mode):
+            return "is not a directory"
+        if denied_matters and not os.access(path, os.X_OK):
+            return "cannot be entered; check its mode and owner"
+        return None
+
+
+def _absent(error: OSError, absent: str, denied_matters: bool) -> str | None:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return absent
+    if isinstance(error, PermissionError):
+        return "cannot be seen; check the modes of the directories above it" if denied_matters else None
+    return error.strerror or str(error)
+
+
+def _broken(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            parse_environment_file(file.read(), file=path)
+    except ConfigError as error:
+        return "; ".join(f"line {p.place.line}: {p.message}" for p in error.problems if p.place)
+    except (OSError, UnicodeDecodeError) as error:
+        return f"cannot be read: {error}"
+    return None

@@ -1,0 +1,120 @@
+"""Reads a `run:` section: the host's, a deployment's, and the parts of prefect.yaml that mean the same."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from runnerd.config.sections import (
+    Flaws,
+    Reader,
+    Table,
+    Values,
+    as_is,
+    finite_or_none,
+    line,
+    positive_duration,
+    read_section,
+    text_map,
+    whole,
+)
+from runnerd.config.units import RLIMITS, parse_percent, parse_rlimit, parse_signal, parse_size
+from runnerd.core.place import Json
+from runnerd.core.settings import RunSettings
+
+_RLIMIT = "rlimits."
+
+
+def path_in(base: str) -> Reader:
+    """Reads a path, relative to `base` when it is relative."""
+
+    def read(value: Json) -> str:
+        return os.path.normpath(os.path.join(base, line(value)))
+
+    return read
+
+
+def run_table(base: str) -> Table:
+    """The keys of a run: section; `base` is the configuration directory."""
+    path = path_in(base)
+    return {
+        "python": ("python", _python),
+        "user": ("user", line),
+        "group": ("group", line),
+        "working_directory": ("working_directory", path),
+        "environment": ("environment", text_map),
+        "environment_file": ("environment_file", path),
+        "limit": ("limit", whole),
+        "runtime_max": ("runtime_max_s", finite_or_none),
+        "memory_max": ("memory_max_bytes", _positive_size),
+        "cpu_quota": ("cpu_quota_percent", _quota),
+        "tasks_max": ("tasks_max", _tasks),
+        "nice": ("nice", whole),
+        "umask": ("umask", _umask),
+        "stop_signal": ("stop_signal", parse_signal),
+        "stop_timeout": ("stop_timeout_s", positive_duration),
+        "hook_timeout": ("hook_timeout_s", positive_duration),
+        "output_max": ("output_max_bytes", _positive_size),
+        "start": ("start", as_is),
+        **{f"limit_{name}": (_RLIMIT + name, _rlimit(name)) for name in RLIMITS},
+    }
+
+
+def read_run(node: Json, table: Table, path: tuple[str | int, ...], flaws: Flaws) -> Values:
+    return read_section(node, table, path, flaws)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRun:
+    """What the host gives every run: `said` is its own run: sections, `base` the configuration directory."""
+
+    table: Table
+    said: Values
+    python: str
+    user: str | None
+    base: str
+
+    def settings(self, values: Values) -> RunSettings:
+        """The settings that `values` say, with the host's interpreter, user and directory where they say none."""
+        arguments = values.arguments()
+        rlimits = {name: arguments.pop(_RLIMIT + name) for name in RLIMITS if _RLIMIT + name in arguments}
+        defaults: dict[str, Json] = {"python": self.python, "user": self.user, "working_directory": self.base}
+        return RunSettings(**{**defaults, **arguments}, rlimits=rlimits)
+
+
+def _python(value: Json) -> str:
+    text = line(value)
+    if "/" in text and not os.path.isabs(text):
+        raise ValueError(f"must be an absolute path, or a name without '/' to look up in PATH, not {text!r}")
+    return text
+
+
+def _positive_size(value: Json) -> int | None:
+    size = parse_size(value)
+    if size == 0:
+        raise ValueError(f"must be more than 0, not {value!r}")
+    return size
+
+
+def _quota(value: Json) -> float | None:
+    if str(value).strip() == "infinity":
+        return None
+    percent = parse_percent(str(value))
+    if percent <= 0:
+        raise ValueError(f"must be more than 0%, not {value!r}")
+    return percent
+
+
+def _tasks(value: Json) -> int | None:
+    return None if value == "infinity" else whole(value)
+
+
+def _umask(value: Json) -> int:
+    return int(str(value), 8)
+
+
+def _rlimit(name: str) -> Reader:
+    def read(value: Json) -> tuple[int, int]:
+        return parse_rlimit(name, value)
+
+    return read

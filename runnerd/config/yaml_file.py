@@ -1,0 +1,273 @@
+"""Reads one YAML document into plain values that remember where they were written.
+
+Invariants: only null, true/false, numbers, text, lists and maps with text keys come out, resolved as PyYAML's safe
+loader resolves them (timestamps stay text); every way the input can be bad is a ConfigError with a place. The parser's
+events are followed without recursion, and what aliases expand to is counted before it is built, so neither deep
+nesting nor an alias bomb costs more than the file itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import yaml
+from yaml.constructor import SafeConstructor
+
+from runnerd.config.yaml_errors import characters_refused, in_our_words
+from runnerd.config.yaml_nodes import List, Map, Mark
+from runnerd.core.errors import ConfigError
+from runnerd.core.place import Json, Place, Problem
+
+MAX_DEPTH = 50
+MAX_VALUES = 200_000
+_LONGEST_NUMBER = 200  # digits; longer ones cost quadratic time and no setting or parameter needs them
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_YAML = "tag:yaml.org,2002:"
+_MERGE = _YAML + "merge"
+_TEXT = frozenset(_YAML + name for name in ("str", "timestamp", "value", "merge"))
+_COMPOUND_KEY = "a key must be text, not a {kind}; quote a value that starts with {{ or ["
+_SCALARS = _TEXT | {_YAML + "null", _YAML + "bool", _YAML + "int", _YAML + "float"}
+
+
+def parse(text: str, *, file: str, pure: bool = False) -> Json:
+    """The document in `text` (Map, List or a scalar; None when it is empty). Raises ConfigError with one problem.
+
+    `pure` asks for PyYAML's own parser even where libyaml is there.
+    """
+    refused = characters_refused(text, file)
+    if refused is not None:
+        raise ConfigError([refused])
+    loader = yaml.SafeLoader if pure or not yaml.__with_libyaml__ else yaml.CSafeLoader
+    builder = _Builder(file)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            builder.take(event)
+    except yaml.YAMLError as error:
+        raise ConfigError([in_our_words(error, text, file)]) from None
+    return builder.root
+
+
+@dataclass(slots=True)
+class _Value:
+    """A finished value: how many values it expands to and how deep, and its spelling when it is not text."""
+
+    node: Json
+    size: int = 1
+    depth: int = 0
+    spelling: str | None = None
+    is_merge: bool = False
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or map whose end has not come yet."""
+
+    node: Map | List
+    anchor: str | None
+    size: int = 1
+    depth: int = 1
+    key: str | None = None
+    key_at: Mark = (1, 1)
+    merging: bool = False
+    merges: list[Map] = field(default_factory=list)
+
+
+class _Builder:
+    """Takes the parser's events one by one."""
+
+    def __init__(self, file: str) -> None:
+        self.root: Json = None
+        self._file = file
+        self._open: list[_Open] = []
+        self._anchors: dict[str, _Value] = {}
+        self._anchored_at: dict[str, Mark] = {}
+        self._documents = 0
+        self._resolvers = yaml.resolver.Resolver.yaml_implicit_resolvers
+        self._constructor = SafeConstructor()
+
+    def take(self, event: yaml.Event) -> None:
+        mark = event.start_mark
+        assert mark is not None  # the parsers mark every event; only hand-made ones have none
+        at = (mark.line + 1, mark.column + 1)
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event, at)
+            if event.anchor is not None:
+                self._name(event.anchor, at)
+                self._anchors[event.anchor] = value
+            self._add(value, at)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._start(event, at)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._end()
+        elif isinstance(event, yaml.AliasEvent):
+            self._add(self._alias(event.anchor, at), at)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                self._refuse("a second document starts here; one file holds one: remove the '---'", at)
+
+    def _refuse(self, message: str, at: Mark) -> NoReturn:
+        raise ConfigError([Problem(message=message, place=Place(self._file, *at))])
+
+    # --- scalars ---
+
+    def _scalar(self, event: yaml.ScalarEvent, at: Mark) -> _Value:
+        text: str = event.value
+        if not text.isascii() and _SURROGATE.search(text):
+            self._refuse("half a character (a surrogate escape); write the whole character", at)
+        tag = event.tag
+        if tag is None or (tag == "!" and event.implicit[0]):
+            if not event.implicit[0]:
+                return _Value(text)
+            tag = self._resolve(text)
+        elif tag == "!":
+            return _Value(text)
+        if tag not in _SCALARS:
+            self._refuse_tag(tag, at)
+        if tag in _TEXT:
+            return _Value(text, is_merge=tag == _MERGE)
+        return _Value(self._convert(tag, text, at), spelling=text)
+
+    def _resolve(self, text: str) -> str:
+        """PyYAML's rules for unquoted text, without a node for each: most of it is decided by the first character."""
+        for tag, pattern in self._resolvers.get(text[:1], ()):
+            if pattern.match(text):
+                return str(tag)
+        return _YAML + "str"
+
+    def _convert(self, tag: str, text: str, at: Mark) -> Json:
+        kind = tag.removeprefix(_YAML)
+        if kind == "null":
+            return None
+        if len(text) > _LONGEST_NUMBER:
+            self._refuse(f"a number of {len(text)} digits is too long; quote it if text is meant", at)
+        node = yaml.ScalarNode(tag, text)
+        try:
+            if kind == "bool":
+                return self._constructor.construct_yaml_bool(node)
+            if kind == "int":
+                return self._constructor.construct_yaml_int(node)
+            return self._constructor.construct_yaml_float(node)
+        except (ValueError, OverflowError, KeyError, IndexError):
+            self._refuse(f"{text!r} is not a value of the kind !!{kind}; quote it if text is meant", at)
+
+    def _refuse_tag(self, tag: str, at: Mark) -> NoReturn:
+        shown = tag.replace(_YAML, "!!", 1)
+        self._refuse(f"the tag {shown} is not allowed here; write plain text, a number, a list or a map", at)
+
+    # --- lists and maps ---
+
+    def _start(self, event: yaml.CollectionStartEvent, at: Mark) -> None:
+        is_map = isinstance(event, yaml.MappingStartEvent)
+        if event.tag is not None and event.tag not in ("!", _YAML + ("map" if is_map else "seq")):
+            self._refuse_tag(event.tag, at)
+        parent = self._open[-1] if self._open else None
+        if parent is not None and isinstance(parent.node, Map) and parent.key is None and not parent.merging:
+            self._refuse(_COMPOUND_KEY.format(kind="map" if is_map else "list"), at)
+        self._check_depth(1, at)
+        if event.anchor is not None:
+            self._name(event.anchor, at)
+        self._open.append(_Open(Map(self._file, at) if is_map else List(self._file, at), event.anchor))
+
+    def _end(self) -> None:
+        done = self._open.pop()
+        if isinstance(done.node, Map):
+            for merged in done.merges:
+                _merge(done.node, merged)
+        value = _Value(done.node, done.size, done.depth)
+        if done.anchor is not None:
+            self._anchors[done.anchor] = value
+        self._add(value, done.node.at)
+
+    def _add(self, value: _Value, at: Mark) -> None:
+        """Puts a finished value where it belongs: the root, a list's next item, a map's key or value."""
+        if not self._open:
+            self.root = value.node
+            return
+        parent = self._open[-1]
+        parent.size += value.size
+        if value.depth >= parent.depth:
+            parent.depth = value.depth + 1
+        if value.depth:
+            self._check_depth(value.depth, at)
+        if parent.size > MAX_VALUES:
+            self._refuse(f"more than {MAX_VALUES} values, aliases included; use fewer aliases or split the file", at)
+        if isinstance(parent.node, List):
+            parent.node.append(value.node)
+            parent.node.items_at.append(at)
+        elif parent.merging:
+            parent.merging = False
+            parent.merges.extend(self._merged(value.node, at))
+        elif parent.key is None:
+            self._take_key(parent, parent.node, value, at)
+        else:
+            key, parent.key = parent.key, None
+            _put(parent.node, key, value.node, parent.key_at, at, value.spelling)
+
+    def _check_depth(self, depth: int, at: Mark) -> None:
+        if len(self._open) + depth > MAX_DEPTH:
+            self._refuse(f"lists and maps are nested more than {MAX_DEPTH} deep; flatten them", at)
+
+    def _take_key(self, parent: _Open, node: Map, value: _Value, at: Mark) -> None:
+        key = value.node
+        if value.is_merge:
+            parent.merging = True
+            return
+        if isinstance(key, (Map, List)):
+            self._refuse(_COMPOUND_KEY.format(kind="map" if isinstance(key, Map) else "list"), at)
+        if not isinstance(key, str):
+            spelt = f"{value.spelling or 'null'!r}"
+            reads = "empty" if value.spelling == "" else f"{spelt} without quotes, which YAML reads as {_kind(key)}"
+            self._refuse(f"a key must be text, not {reads}; quote it", at)
+        if key in node:
+            line = node.keys_at[key][0]
+            self._refuse(f"the key {key!r} stands here and on line {line}; remove one of them", at)
+        parent.key, parent.key_at = key, at
+
+    def _merged(self, node: Json, at: Mark) -> Iterable[Map]:
+        """The maps a `<<` names; where two have a key the first one named wins."""
+        found = node if isinstance(node, list) else [node]
+        if not all(isinstance(item, Map) for item in found):
+            self._refuse("'<<' takes a map, or a list of maps", at)
+        return found
+
+    # --- anchors ---
+
+    def _name(self, anchor: str, at: Mark) -> None:
+        if anchor in self._anchored_at:
+            line = self._anchored_at[anchor][0]
+            self._refuse(f"the anchor &{anchor} stands here and on line {line}; rename one of them", at)
+        self._anchored_at[anchor] = at
+
+    def _alias(self, anchor: str | None, at: Mark) -> _Value:
+        if anchor is not None and anchor in self._anchors:
+            return self._anchors[anchor]
+        if anchor in self._anchored_at:
+            self._refuse(f"the alias *{anchor} stands inside what it names; it would never end", at)
+        self._refuse(f"the alias *{anchor} names nothing; there is no &{anchor} above it", at)
+
+
+def _put(node: Map, key: str, value: Json, key_at: Mark, at: Mark, spelling: str | None) -> None:
+    node[key] = value
+    node.keys_at[key] = key_at
+    node.values_at[key] = at
+    if spelling is not None:
+        node.spelling[key] = spelling
+
+
+def _merge(node: Map, merged: Map) -> None:
+    """Adds the keys that `node` has not; what is written out there wins over what is merged in."""
+    for key, value in merged.items():
+        if key not in node:
+            _put(node, key, value, merged.keys_at[key], merged.values_at[key], merged.spelling.get(key))
+
+
+def _kind(value: Json) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return "nothing" if value is None else "a number"

@@ -1,0 +1,1 @@
+"""What the control API's routes call: the running daemon behind the contract in control/contract.py."""

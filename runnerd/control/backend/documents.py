@@ -1,0 +1,141 @@
+"""The documents that `runnerctl` and the control API show; the field names are a contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from runnerd.core.exit_words import time_text
+from runnerd.core.machine import RunRecord
+from runnerd.core.place import Json, Problem
+from runnerd.core.prefect import ApiHealth, FlowRun
+from runnerd.core.settings import InvalidDeployment
+from runnerd.deployments.registry import Entry, EntryState
+from runnerd.system.usage import Usage
+
+
+def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
+    """One run, as the contract has it."""
+    ended = record.exit
+    exit_document = None
+    if record.ended_at is not None:
+        exit_document = {
+            "code": ended.code if ended else None,
+            "signal": ended.signal if ended else None,
+            "oom": ended.oom if ended else False,
+            "words": record.words,
+        }
+    cpu_s = usage.cpu_s if usage else (ended.cpu_s if ended else None)
+    return {
+        "id": record.id,
+        "name": record.name,
+        "deployment": record.deployment,
+        "flow": record.flow,
+        "phase": record.phase.value,
+        "intent": record.intent.value if record.intent else None,
+        "pid": record.identity.pid if record.identity else None,
+        "pgid": record.pgid,
+        "user": record.user,
+        "start": record.start,
+        "attempt": record.attempt,
+        "tags": list(record.tags),
+        "pool": record.pool,
+        "queue": record.queue,
+        "process_name": record.process_name,
+        "labels": dict(record.labels),
+        "created_at": time_text(record.created_at),
+        "started_at": time_text(record.started_at),
+        "ended_at": time_text(record.ended_at),
+        "api_state": record.api_state.value if record.api_state else None,
+        "api_state_name": record.api_state_name,
+        "exit": exit_document,
+        "memory_bytes": usage.memory_bytes if usage else (ended.max_rss_bytes if ended else None),
+        "cpu_seconds": cpu_s,
+    }
+
+
+def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None = None) -> Json:
+    """A flow run that is not claimed here (yet); `waiting` says which limit holds it up."""
+    document = {
+        "id": run.id,
+        "name": run.name,
+        "deployment": entry.deployment.name if entry else None,
+        "flow": entry.flow if entry else None,
+        "tags": list(run.tags),
+        "pool": run.pool,
+        "queue": run.queue,
+        "created_at": time_text(run.expected_start_time),
+        "api_state": run.state.type.value,
+        "api_state_name": run.state.name,
+        "waiting": waiting,
+    }
+    absent = (
+        "phase intent pid pgid user start process_name labels started_at ended_at exit memory_bytes cpu_seconds".split()
+    )
+    return {**dict.fromkeys(absent), **document}
+
+
+def deployment_document(entry: Entry, *, running: int) -> Json:
+    """One deployment, as the contract has it."""
+    deployment = entry.deployment
+    return {
+        "id": entry.deployment_id,
+        "name": deployment.name,
+        "flow": entry.flow,
+        "file": deployment.place.file,
+        "line": deployment.place.line,
+        "state": entry.state.value,
+        "problem": entry.problem,
+        "next_run_at": None if entry.paused else time_text(entry.next_run_at),
+        "running": running,
+        "limit": entry.limit,
+        "entrypoint": deployment.entrypoint,
+        "tags": list(deployment.tags),
+    }
+
+
+def invalid_document(one: InvalidDeployment) -> Json:
+    """A deployment that its file asks for and that cannot be."""
+    return {
+        "id": None,
+        "name": one.name,
+        "flow": None,
+        "file": one.place.file,
+        "line": one.place.line,
+        "state": EntryState.INVALID.value,
+        "problem": one.problem,
+        "next_run_at": None,
+        "running": 0,
+        "limit": None,
+        "entrypoint": None,
+        "tags": [],
+    }
+
+
+def problem_document(problem: Problem) -> Json:
+    """One thing to mend, with its place."""
+    place = problem.place
+    return {
+        "message": problem.message,
+        "file": place.file if place else None,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "deployment": problem.deployment,
+    }
+
+
+def api_document(url: str, health: ApiHealth) -> Json:
+    return {
+        "url": url,
+        "state": health.condition.value,
+        "since": time_text(health.since),
+        "detail": health.detail,
+    }
+
+
+def limits_document(records: Iterable[RunRecord], *, runs: int, tags: dict[str, int]) -> Json:
+    """Each limit with what is used of it, counted from the live runs."""
+    live = [record for record in records if record.live]
+    by_tag = {
+        tag: {"used": sum(tag in record.tags for record in live), "max": most} for tag, most in sorted(tags.items())
+    }
+    return {"runs": {"used": len(live), "max": runs}, "tags": by_tag}

@@ -1,0 +1,78 @@
+"""Work pools and queues as the control API shows them; the field names are a contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from runnerd.core.exit_words import time_text
+from runnerd.core.place import Json
+from runnerd.core.prefect import FlowRun, WorkerSeen, WorkerType, WorkPool, WorkQueue
+
+
+def pool_document(pool: WorkPool, *, served: bool) -> dict[str, Json]:
+    """A pool without what may be long; `served`: the configuration of this host names it."""
+    return {
+        "id": pool.id,
+        "name": pool.name,
+        "type": pool.type,
+        "description": pool.description or None,
+        "paused": pool.is_paused,
+        "concurrency_limit": pool.concurrency_limit,
+        "status": pool.status,
+        "served": served,
+    }
+
+
+def whole_pool_document(
+    pool: WorkPool, *, served: bool, queues: Sequence[WorkQueue], workers: Sequence[WorkerSeen]
+) -> dict[str, Json]:
+    """A pool with everything in it."""
+    return {
+        **pool_document(pool, served=served),
+        "base_job_template": dict(pool.base_job_template),
+        "queues": [queue_document(queue, pool) for queue in queues],
+        "workers": [worker_document(worker) for worker in workers],
+    }
+
+
+def queue_document(queue: WorkQueue, pool: WorkPool) -> dict[str, Json]:
+    return {
+        "id": queue.id,
+        "name": queue.name,
+        "pool": pool.name,
+        "default": queue.id == pool.default_queue_id,
+        "description": queue.description or None,
+        "paused": queue.is_paused,
+        "concurrency_limit": queue.concurrency_limit,
+        "priority": queue.priority,
+        "status": queue.status,
+        "last_polled_at": time_text(queue.last_polled),
+        "filter": None if queue.filter is None else dict(queue.filter),
+    }
+
+
+def worker_document(worker: WorkerSeen) -> dict[str, Json]:
+    return {"name": worker.name, "status": worker.status, "last_heartbeat_at": time_text(worker.last_heartbeat)}
+
+
+def type_document(its: WorkerType) -> dict[str, Json]:
+    return {"type": its.type, "package": its.package, "description": its.description or None}
+
+
+def offer_document(run: FlowRun, *, deployment: str | None, now: datetime) -> dict[str, Json]:
+    """A run that waits in a pool; `late`: it was due before now."""
+    due = run.next_scheduled_start_time or run.expected_start_time
+    return {
+        "id": run.id,
+        "name": run.name,
+        "pool": run.pool,
+        "queue": run.queue,
+        "deployment": deployment,
+        "deployment_id": run.deployment_id,
+        "tags": list(run.tags),
+        "due_at": time_text(due),
+        "late": due is not None and due < now,
+        "api_state": run.state.type.value,
+        "api_state_name": run.state.name,
+    }

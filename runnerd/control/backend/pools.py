@@ -1,0 +1,248 @@
+"""Where people ask about work pools and queues, and have them changed; every answer is the API's own.
+
+Invariants: nothing is remembered between two questions; each question is one `Ask`, so what it does can be done twice:
+a thing that was found missing, asked for and is there the next time is ours, and the other way round for deleting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+
+from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.pool_documents import pool_document, queue_document, type_document, whole_pool_document
+from runnerd.control.backend.pools_api import Api
+from runnerd.control.backend.previews import Previews
+from runnerd.control.backend.refusals import (
+    no_pool,
+    no_queue,
+    other_type,
+    pool_is_there,
+    queue_is_there,
+    refused,
+    unknown_type,
+)
+from runnerd.control.contract import Refused
+from runnerd.core.place import Json
+from runnerd.core.prefect import AGENT, AGENT_POOL, PROCESS, WorkPool
+from runnerd.prefect_api.answers import Refused as ApiRefused
+
+
+class PoolDesk:
+    """Implements runnerd.control.host.Pools. `served` is what the configuration of this host names."""
+
+    def __init__(
+        self, *, api: Api, ask: Ask, now: Callable[[], datetime], served: Callable[[], Collection[str]]
+    ) -> None:
+        self._api = api
+        self._ask = ask
+        self._previews = Previews(api=api, now=now)
+        self._served = served
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    async def pools(self) -> Json | Refused:
+        async def look() -> Json:
+            pools = sorted(await self._api.pools.all_pools(), key=lambda pool: pool.name)
+            return [self._document(pool) for pool in pools]
+
+        return await self._ask(look)
+
+    async def pool(self, name: str) -> Json | Refused:
+        async def look() -> Json | Refused:
+            pool = await self._api.pools.read_pool(name)
+            if pool is None:
+                return no_pool(name)
+            queues, workers = await self._api.pools.queues(name), await self._api.pools.workers(name)
+            return whole_pool_document(pool, served=pool.name in self._served(), queues=queues, workers=workers)
+
+        return await self._ask(look)
+
+    async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused:
+        """What a pool, or all of them, or one queue would deliver within `hours`."""
+
+        async def look() -> Json | Refused:
+            found = await self._pools(pool)
+            return found if isinstance(found, Refused) else await self._previews.document(found, queue, hours=hours)
+
+        return await self._ask(look)
+
+    async def queues(self, pool: str | None) -> Json | Refused:
+        async def look() -> Json | Refused:
+            found = await self._pools(pool)
+            if isinstance(found, Refused):
+                return found
+            return [queue_document(queue, its) for its in found for queue in await self._api.pools.queues(its.name)]
+
+        return await self._ask(look)
+
+    async def queue(self, pool: str, name: str) -> Json | Refused:
+        return await self._ask(lambda: self._queue_document(pool, name))
+
+    async def worker_types(self) -> Json | Refused:
+        async def look() -> Json:
+            types = await self._api.pools.worker_types()
+            return [type_document(types[name]) for name in sorted(types)]
+
+        return await self._ask(look)
+
+    async def worker_type(self, name: str) -> Json | Refused:
+        async def look() -> Json | Refused:
+            types = await self._api.pools.worker_types()
+            if name not in types:
+                return Refused(status=404, detail=unknown_type(name, types))
+            return {**type_document(types[name]), "base_job_template": dict(types[name].template)}
+
+        return await self._ask(look)
+
+    # --- changing pools -------------------------------------------------------------------------------------------
+
+    async def create_pool(
+        self,
+        name: str,
+        *,
+        type: str | None,
+        base_job_template: Json | None,
+        description: str | None,
+        paused: bool,
+        concurrency_limit: int | None,
+        update: bool,
+    ) -> Json | Refused:
+        asked = False
+
+        async def make() -> Json | Refused:
+            nonlocal asked
+            pools = self._api.pools
+            there = await pools.read_pool(name)
+            if there is not None and not update:
+                return {**self._document(there), "created": True} if asked else pool_is_there(name)
+            if there is not None and type not in (None, there.type):
+                return other_type(there, type)
+            kind = there.type if there else type or PROCESS
+            template = await self._template(kind) if base_job_template is None else base_job_template
+            if isinstance(template, Refused):
+                return template
+            its = {"base_job_template": template, "is_paused": paused}
+            its |= {"description": description, "concurrency_limit": concurrency_limit}
+            if there is not None:
+                return _with(await self._change(name, its), created=False)
+            asked = True
+            made = await pools.create_pool(name, type=kind, **its)
+            return refused(made) if isinstance(made, ApiRefused) else {**self._document(made), "created": True}
+
+        return await self._ask(make)
+
+    async def change_pool(self, name: str, changes: Mapping[str, Json]) -> Json | Refused:
+        """`changes` by the keys of its document; None for a concurrency limit: none."""
+        return await self._ask(lambda: self._change(name, _theirs(changes)))
+
+    async def delete_pool(self, name: str) -> Json | Refused:
+        was: Json = None
+
+        async def end() -> Json | Refused:
+            nonlocal was
+            pool = await self._api.pools.read_pool(name)
+            if pool is None:
+                return was or no_pool(name)
+            was = self._document(pool)
+            done = await self._api.pools.delete_pool(name)
+            return refused(done) if isinstance(done, ApiRefused) else was
+
+        return await self._ask(end)
+
+    # --- changing queues ------------------------------------------------------------------------------------------
+
+    async def create_queue(
+        self,
+        pool: str,
+        name: str,
+        *,
+        description: str | None,
+        concurrency_limit: int | None,
+        priority: int | None,
+    ) -> Json | Refused:
+        asked = False
+
+        async def make() -> Json | Refused:
+            nonlocal asked
+            its = await self._pool_for_queue(pool)
+            if isinstance(its, Refused):
+                return its
+            there = await self._api.pools.read_queue(pool, name)
+            if there is not None:
+                return queue_document(there, its) if asked else queue_is_there(pool, name)
+            asked = True
+            made = await self._api.pools.create_queue(
+                pool, name, description=description, concurrency_limit=concurrency_limit, priority=priority
+            )
+            return refused(made) if isinstance(made, ApiRefused) else queue_document(made, its)
+
+        return await self._ask(make)
+
+    async def change_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> Json | Refused:
+        async def change() -> Json | Refused:
+            done = await self._api.pools.update_queue(pool, name, _theirs(changes))
+            return refused(done) if isinstance(done, ApiRefused) else await self._queue_document(pool, name)
+
+        return await self._ask(change)
+
+    async def delete_queue(self, pool: str, name: str) -> Json | Refused:
+        was: Json = None
+
+        async def end() -> Json | Refused:
+            nonlocal was
+            found = await self._queue_document(pool, name)
+            if isinstance(found, Refused):
+                return was or found
+            was = found
+            done = await self._api.pools.delete_queue(pool, name)
+            return refused(done) if isinstance(done, ApiRefused) else was
+
+        return await self._ask(end)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _document(self, pool: WorkPool) -> dict[str, Json]:
+        return pool_document(pool, served=pool.name in self._served())
+
+    async def _change(self, name: str, changes: Mapping[str, Json]) -> Json | Refused:
+        done = await self._api.pools.update_pool(name, changes)
+        if isinstance(done, ApiRefused):
+            return refused(done)
+        pool = await self._api.pools.read_pool(name)
+        return no_pool(name) if pool is None else self._document(pool)
+
+    async def _template(self, kind: str) -> Json | Refused:
+        types = await self._api.pools.worker_types()
+        if kind not in types:
+            return Refused(status=422, detail=unknown_type(kind, types))
+        return dict(types[kind].template)
+
+    async def _pools(self, name: str | None) -> list[WorkPool] | Refused:
+        if name is None:
+            return sorted(await self._api.pools.all_pools(), key=lambda pool: pool.name)
+        pool = await self._api.pools.read_pool(name)
+        return no_pool(name) if pool is None else [pool]
+
+    async def _pool_for_queue(self, name: str) -> WorkPool | Refused:
+        """The pool; that of queues without one comes into being with the first of them, as with Prefect's client."""
+        pool = await self._api.pools.read_pool(name)
+        if pool is None and name == AGENT_POOL:
+            await self._api.pools.create_pool(name, type=AGENT, base_job_template={})
+            pool = await self._api.pools.read_pool(name)
+        return pool or no_pool(name)
+
+    async def _queue_document(self, pool: str, name: str) -> Json | Refused:
+        its = await self._api.pools.read_pool(pool)
+        if its is None:
+            return no_pool(pool)
+        queue = await self._api.pools.read_queue(pool, name)
+        return no_queue(pool, name) if queue is None else queue_document(queue, its)
+
+
+def _theirs(changes: Mapping[str, Json]) -> dict[str, Json]:
+    return {"is_paused" if key == "paused" else key: value for key, value in changes.items()}
+
+
+def _with(document: Json | Refused, **more: Json) -> Json | Refused:
+    return document if isinstance(document, Refused) else {**document, **more}

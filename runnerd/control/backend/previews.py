@@ -1,0 +1,63 @@
+"""What work pools would deliver: their runs to come, in the order of delivery.
+
+Invariant: the servers answer as they would to a worker, so pauses and concurrency limits are in it already, and a
+queue counts as polled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from runnerd.control.backend.pool_documents import offer_document
+from runnerd.control.backend.pools_api import Api
+from runnerd.control.backend.refusals import no_queue
+from runnerd.control.contract import Refused
+from runnerd.core.place import Json
+from runnerd.core.prefect import FlowRun, WorkPool, WorkQueue
+from runnerd.prefect_api.reading import PAGE
+
+
+class Previews:
+    def __init__(self, *, api: Api, now: Callable[[], datetime]) -> None:
+        self._api = api
+        self._now = now
+
+    async def document(self, pools: Sequence[WorkPool], queue: str | None, *, hours: int) -> Json | Refused:
+        """What falls due within `hours`, of one queue only where one is named."""
+        before = self._now() + timedelta(hours=hours)
+        runs: list[FlowRun] = []
+        paused: list[str] = []
+        whole = True
+        for pool in pools:
+            queues = [one for one in await self._api.pools.queues(pool.name) if queue in (None, one.name)]
+            if queue is not None and not queues:
+                return no_queue(pool.name, queue)
+            offers = await self._offers(pool, queues, before, one=queue is not None)
+            runs += offers
+            paused += _paused(pool, queues)
+            whole = whole and len(offers) < PAGE
+        names, now = await self._names(runs), self._now()
+        documents = [offer_document(run, deployment=names.get(run.deployment_id or ""), now=now) for run in runs]
+        return {"paused": paused, "whole": whole, "runs": documents}
+
+    async def _offers(
+        self, pool: WorkPool, queues: Sequence[WorkQueue], before: datetime, *, one: bool
+    ) -> list[FlowRun]:
+        """Nothing of what is gone since its name was read."""
+        if one and queues[0].filter is not None:  # 2.x: what it takes is in no pool
+            found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=PAGE) or []
+            return [replace(run, pool=pool.name, queue=queues[0].name) for run in found]
+        names = {queue.id: queue.name for queue in queues}
+        return await self._api.pools.runs(pool.name, queues=names, before=before, limit=PAGE) or []
+
+    async def _names(self, runs: Sequence[FlowRun]) -> dict[str, str]:
+        ids = list(dict.fromkeys(run.deployment_id for run in runs if run.deployment_id))
+        return {one.id: one.name for one in await self._api.read_deployments(ids)}
+
+
+def _paused(pool: WorkPool, queues: Sequence[WorkQueue]) -> list[str]:
+    if pool.is_paused:
+        return [pool.name]
+    return [f"{pool.name}/{queue.name}" for queue in queues if queue.is_paused]

@@ -1,0 +1,43 @@
+"""What the desk refuses, in words for whoever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from runnerd.control.contract import Refused
+from runnerd.core.prefect import AGENT_POOL, WorkPool
+from runnerd.prefect_api.answers import Refused as ApiRefused
+
+
+def refused(no: ApiRefused) -> Refused:
+    return Refused(status=422, detail=f"the API refuses: {no.reason}")
+
+
+def no_pool(name: str) -> Refused:
+    if name == AGENT_POOL:  # most likely nobody asked for it
+        detail = f"there is no work pool {name!r}, where queues without a pool are; name one with --pool"
+        return Refused(status=404, detail=detail)
+    return Refused(status=404, detail=f"there is no work pool {name!r}; see runnerctl pool ls")
+
+
+def no_queue(pool: str, name: str) -> Refused:
+    return Refused(status=404, detail=f"there is no work queue {name!r} in work pool {pool!r}; see runnerctl queue ls")
+
+
+def pool_is_there(name: str) -> Refused:
+    return Refused(
+        status=409, detail=f"there is a work pool {name!r} already; runnerctl pool create --update changes it"
+    )
+
+
+def queue_is_there(pool: str, name: str) -> Refused:
+    return Refused(status=409, detail=f"there is a work queue {name!r} in work pool {pool!r} already")
+
+
+def other_type(pool: WorkPool, type: str | None) -> Refused:
+    detail = f"work pool {pool.name!r} is of type {pool.type!r}, and stays so; it cannot become {type!r}"
+    return Refused(status=409, detail=detail)
+
+
+def unknown_type(name: str, types: Collection[str]) -> str:
+    return f"the API knows no worker type {name!r}; it knows {', '.join(sorted(types))}"

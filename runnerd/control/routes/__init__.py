@@ -1,0 +1,1 @@
+"""The paths of the control API, a file a group of resources."""

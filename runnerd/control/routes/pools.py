@@ -1,0 +1,183 @@
+"""Work pools and queues: the routes to look at them and to change them. Who asked is logged before it is done.
+
+Invariant: a change names all it is about in its path; what it changes is in its body, and is checked there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from runnerd.control.contract import Host, Pools
+from runnerd.control.http.exchange import Reply, Request, json_reply
+from runnerd.control.http.listener import Log
+from runnerd.control.http.problem import Problem
+from runnerd.control.http.router import Answer, Route
+from runnerd.control.routes.changes import asked
+from runnerd.control.routes.resolve import body_of, granted
+from runnerd.core.place import Json
+
+HOURS_MAX = 10 * 366 * 24
+LIMIT_MAX = 2**31 - 1  # what the servers' databases hold
+_LEAST = {"concurrency_limit": 0, "priority": 1}
+_POOL: Mapping[str, tuple[type, ...]] = {
+    "base_job_template": (dict,),
+    "concurrency_limit": (int,),
+    "description": (str,),
+}
+_QUEUE: Mapping[str, tuple[type, ...]] = {"concurrency_limit": (int,), "description": (str,), "priority": (int,)}
+
+
+class PoolRoutes:
+    """Nothing here waits for adoption: pools are the API's, and no run of this host is touched."""
+
+    def __init__(self, *, host: Host, log: Log) -> None:
+        self._host = host
+        self._log = log
+
+    @property
+    def _pools(self) -> Pools:
+        return self._host.pools
+
+    def routes(self) -> Sequence[Route]:
+        pool, queue = "/v1/pools/*", "/v1/pools/*/queues/*"
+        looks: dict[str, Answer] = {
+            "/v1/pools": self._all,
+            pool: self._one,
+            f"{pool}/preview": self._preview,
+            f"{pool}/queues": self._queues,
+            queue: self._queue,
+            f"{queue}/preview": self._preview,
+            "/v1/queues": self._queues,
+            "/v1/preview": self._preview,
+            "/v1/worker-types": self._types,
+            "/v1/worker-types/*": self._type,
+        }
+        changes: dict[str, Answer] = {
+            "/v1/pools": self._create,
+            f"{pool}/pause": self._pause,
+            f"{pool}/resume": self._resume,
+            f"{pool}/update": self._update,
+            f"{pool}/delete": self._delete,
+            f"{pool}/queues": self._create_queue,
+            f"{queue}/pause": self._pause,
+            f"{queue}/resume": self._resume,
+            f"{queue}/update": self._update,
+            f"{queue}/delete": self._delete,
+        }
+        return [
+            *(Route("GET", path, answer) for path, answer in looks.items()),
+            *(Route("POST", path, answer) for path, answer in changes.items()),
+        ]
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    async def _all(self, request: Request) -> Reply:
+        return json_reply(granted(await self._pools.pools()))
+
+    async def _one(self, request: Request, pool: str) -> Reply:
+        return json_reply(granted(await self._pools.pool(pool)))
+
+    async def _queues(self, request: Request, pool: str | None = None) -> Reply:
+        return json_reply(granted(await self._pools.queues(pool)))
+
+    async def _queue(self, request: Request, pool: str, queue: str) -> Reply:
+        return json_reply(granted(await self._pools.queue(pool, queue)))
+
+    async def _preview(self, request: Request, pool: str | None = None, queue: str | None = None) -> Reply:
+        return json_reply(granted(await self._pools.preview(pool, queue, hours=_hours(request))))
+
+    async def _types(self, request: Request) -> Reply:
+        return json_reply(granted(await self._pools.worker_types()))
+
+    async def _type(self, request: Request, name: str) -> Reply:
+        return json_reply(granted(await self._pools.worker_type(name)))
+
+    # --- changing -------------------------------------------------------------------------------------------------
+
+    async def _create(self, request: Request) -> Reply:
+        allowed = {**_POOL, "name": (str,), "type": (str,), "paused": (bool,), "update": (bool,)}
+        its = _checked(body_of(request, allowed))
+        name = _name(its)
+        asked(self._log, request, "create pool", pool=name, type=its["type"], update=bool(its["update"]))
+        made = granted(
+            await self._pools.create_pool(
+                name,
+                type=its["type"] or None,
+                base_job_template=its["base_job_template"],
+                description=its["description"],
+                paused=bool(its["paused"]),
+                concurrency_limit=its["concurrency_limit"],
+                update=bool(its["update"]),
+            )
+        )
+        return json_reply(made, status=201 if made["created"] else 200)
+
+    async def _create_queue(self, request: Request, pool: str) -> Reply:
+        its = _checked(body_of(request, {**_QUEUE, "name": (str,)}))
+        name = _name(its)
+        about = {member: its[member] for member in _QUEUE}
+        asked(self._log, request, "create queue", pool=pool, queue=name)
+        return json_reply(granted(await self._pools.create_queue(pool, name, **about)), status=201)
+
+    async def _pause(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+        body_of(request, {})
+        return await self._change(request, "pause", pool, queue, {"paused": True})
+
+    async def _resume(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+        body_of(request, {})
+        return await self._change(request, "resume", pool, queue, {"paused": False})
+
+    async def _update(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+        allowed = _POOL if queue is None else _QUEUE
+        given = _checked(body_of(request, allowed))
+        named = json.loads(request.body) if request.body else {}  # what is absent stays; null is no limit any more
+        changes = {member: value for member, value in given.items() if member in named}
+        if not changes:
+            raise Problem(422, f"name what to change: {', '.join(allowed)}")
+        for member, value in changes.items():
+            if value is None and member != "concurrency_limit":
+                raise Problem(422, f"{member!r} cannot be null")
+        return await self._change(request, "update", pool, queue, changes)
+
+    async def _change(
+        self, request: Request, verb: str, pool: str, queue: str | None, changes: Mapping[str, Json]
+    ) -> Reply:
+        self._asked(request, verb, pool, queue, members=sorted(changes))
+        if queue is None:
+            return json_reply(granted(await self._pools.change_pool(pool, changes)))
+        return json_reply(granted(await self._pools.change_queue(pool, queue, changes)))
+
+    async def _delete(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+        body_of(request, {})
+        self._asked(request, "delete", pool, queue)
+        if queue is None:
+            return json_reply(granted(await self._pools.delete_pool(pool)))
+        return json_reply(granted(await self._pools.delete_queue(pool, queue)))
+
+    def _asked(self, request: Request, verb: str, pool: str, queue: str | None, **about: object) -> None:
+        named = {"pool": pool} if queue is None else {"pool": pool, "queue": queue}
+        asked(self._log, request, f"{verb} {'pool' if queue is None else 'queue'}", **named, **about)
+
+
+def _hours(request: Request) -> int:
+    text = request.query.get("hours", "1")
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= HOURS_MAX):
+        raise Problem(422, f"hours must be a whole number from 1 to {HOURS_MAX}, not {text!r}")
+    return int(text)
+
+
+def _name(its: Mapping[str, Json]) -> str:
+    name: str = its["name"] or ""
+    if not name.strip():
+        raise Problem(422, "name it: name")
+    return name
+
+
+def _checked(its: dict[str, Json]) -> dict[str, Json]:
+    """The members, once their numbers are such as there may be. Raises Problem 422."""
+    for member, least in _LEAST.items():
+        value = its.get(member)
+        if value is not None and not least <= value <= LIMIT_MAX:
+            raise Problem(422, f"{member!r} must be a whole number from {least} on")
+    return its

@@ -1,0 +1,108 @@
+"""From what an administrator typed to the one thing it means, or the Problem that says why not; and bodies likewise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from runnerd.control.contract import Host, Refused
+from runnerd.control.http.exchange import Request
+from runnerd.control.http.problem import Problem
+from runnerd.core.place import Json
+
+CANDIDATES = 10  # named in an answer; more would be no help
+
+
+def the_run(host: Host, ref: str) -> Json:
+    """The document of the run that `ref` means. Raises Problem 404 or 409."""
+    return _one(host.find_runs(ref) if ref else [], ref, "run", "no-such-run", "runnerctl runs --all")
+
+
+def the_deployment(host: Host, ref: str) -> Json:
+    """The document of the deployment that `ref` means. Raises Problem 404 or 409."""
+    found = host.find_deployments(ref) if ref else []
+    return _one(found, ref, "deployment", "no-such-deployment", "runnerctl deployments")
+
+
+def granted(result: Json | Refused) -> Json:
+    """The document, or the Problem that the host's refusal is."""
+    if isinstance(result, Refused):
+        raise Problem(result.status, result.detail, kind="refused")
+    return result
+
+
+def flag(request: Request, name: str) -> bool:
+    """A query's yes or no. Raises Problem 422."""
+    value = request.query.get(name, "0").lower()
+    if value in ("1", "true", "yes", ""):
+        return True
+    if value in ("0", "false", "no"):
+        return False
+    raise Problem(422, f"{name} must be 1 or 0, not {value!r}")
+
+
+def number(request: Request, name: str) -> int:
+    """A query's count, 0 when absent. Raises Problem 422."""
+    value = request.query.get(name, "0")
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise Problem(422, f"{name} must be a number of bytes, not {value!r}")
+    return int(value)
+
+
+def body_of(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[str, Json]:
+    """The body's members, None where one is absent or null. No body is an empty one.
+
+    A member that is not in `allowed` is refused, so that a slip in "deployment" cannot widen what is asked for.
+    Raises Problem 400 or 422.
+    """
+    try:
+        members = json.loads(request.body, parse_constant=_no_constant) if request.body else {}
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
+    if not isinstance(members, dict):
+        raise Problem(422, "the body must be a JSON object")
+    for name, value in members.items():
+        if name not in allowed:
+            raise Problem(422, f"{name!r} is not known here; known are {', '.join(allowed) or 'no members'}")
+        # bool is an int to Python, not to whoever wrote `true`
+        if value is not None and (type(value) not in allowed[name]):
+            kinds = " or ".join(_KINDS[kind] for kind in allowed[name])
+            raise Problem(422, f"{name!r} must be {kinds}")
+    return {name: members.get(name) for name in allowed}
+
+
+def strings(value: list[Json] | None, name: str) -> list[str]:
+    """A list of strings, [] for None. Raises Problem 422."""
+    if not all(isinstance(item, str) for item in value or []):
+        raise Problem(422, f"{name!r} must be a list of strings")
+    return list(value or [])
+
+
+_KINDS = {
+    bool: "true or false",
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _one(found: list[Json], ref: str, noun: str, kind: str, ask: str) -> Json:
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Problem(404, f"there is no {noun} {ref!r}; see {ask}", kind=kind)
+    candidates = [{key: item[key] for key in ("id", "name", "flow") if key in item} for item in found]
+    named = ", ".join(f"{item['id']} ({item['name']})" for item in found[:CANDIDATES])
+    more = f" and {len(found) - CANDIDATES} more" if len(found) > CANDIDATES else ""
+    raise Problem(
+        409,
+        f"{ref!r} may mean {len(found)} {noun}s: {named}{more}",
+        kind="ambiguous",
+        extra={"candidates": candidates},
+    )

@@ -1,0 +1,55 @@
+"""Processes: what identifies one, how one ended, and what the spawner needs to start one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Names one process for ever: pids are reused, (boot id, pid, start ticks) is not."""
+
+    boot_id: str
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a process ended. code and signal are both None when nobody could wait for it (an adopted process)."""
+
+    code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    cpu_s: float | None = None
+    max_rss_bytes: int | None = None
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """All the spawner needs to start one process group; see spawner/protocol.py for its JSON."""
+
+    key: str  # the flow run's id, or "inspect-..." / "server" for the daemon's own helpers
+    attempt: int
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    working_directory: str
+    make_directory: bool = False  # it is made for this process alone, mode 0700, and must not be there
+    output: str  # file for stdout and stderr
+    result: str | None = None  # file opened as descriptor 3, for helpers that answer
+    user: str | None = None
+    group: str | None = None
+    umask: int | None = None
+    nice: int | None = None
+    rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    memory_max_bytes: int | None = None
+    cpu_quota_percent: float | None = None
+    tasks_max: int | None = None
+    output_max_bytes: int | None = None
+    runtime_max_s: float | None = None
+    intents: bool = False  # it speaks Prefect 3's control channel: it can be told why it is ended
+    stop_signal: int = 15
+    stop_timeout_s: float = 30.0

@@ -1,0 +1,1 @@
+"""The daemon: the composition root, its life from start to stop, and what surrounds it."""

@@ -1,0 +1,110 @@
+"""`api.url: embedded`: a private Prefect server on loopback, kept running through the spawner.
+
+Invariants: it belongs to the spawner, so it outlives the daemon like the flows that report to it; its port is
+chosen once and kept, so that flows which started under it still reach it; its data is under the state directory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pwd
+import socket
+import sys
+
+from runnerd.core.errors import ConfigError
+from runnerd.core.place import Problem
+from runnerd.core.process import LaunchSpec
+from runnerd.log.alerts import Alert
+from runnerd.log.log import Log
+from runnerd.processes.link import SpawnerLink
+from runnerd.processes.long_lived import LongLived
+from runnerd.processes.protocol import Record
+
+KEY = "prefect-server"
+
+
+def embedded_url(state_dir: str) -> str:
+    """The server's URL; its port is chosen at the first call and remembered. Raises ConfigError without Prefect."""
+    if importlib.util.find_spec("prefect") is None:
+        words = f"api.url is embedded, but {sys.executable} has no prefect; install runnerd[embedded], or give a URL"
+        raise ConfigError([Problem(message=words)])
+    path = os.path.join(state_dir, "embedded.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            port = int(json.load(file)["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        port = _free_port()
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"port": port}, file)
+    return f"http://127.0.0.1:{port}/api"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EmbeddedServer:
+    """Keeps the server up."""
+
+    def __init__(self, *, link: SpawnerLink, url: str, state_dir: str, log_dir: str, log: Log) -> None:
+        self._link = link
+        self._port = int(url.rsplit(":", 1)[1].split("/", 1)[0])
+        self._home = os.path.join(state_dir, "prefect-server")
+        self._log_dir = log_dir
+        self._log = log
+        self._kept = LongLived(
+            link=link, key=lambda: KEY, ours=KEY.__eq__, spec=self._spec, began=self._began, ended=self._ended
+        )
+
+    @property
+    def problem(self) -> str | None:
+        words = self._kept.problem
+        return f"the embedded Prefect server {words}; see {self._output()}" if words else None
+
+    async def keep(self) -> None:
+        """Keep it running until it is stopped; restarts come slower each time it ends early."""
+        await self._kept.keep()
+
+    async def stop(self) -> None:
+        """End it; only when nothing of ours needs it any more."""
+        await self._kept.stop()
+
+    def _began(self, seen: Record, _fresh: bool) -> None:
+        self._log.info("the embedded Prefect server runs", port=self._port, pid=seen.identity and seen.identity.pid)
+
+    def _ended(self, words: str, again_in_s: float) -> None:
+        said = {"words": words, "output": self._output(), "again_in_s": again_in_s}
+        self._log.error("the embedded Prefect server ended", **said, alert=Alert.SERVER_ENDED)
+
+    def _output(self) -> str:
+        return os.path.join(self._log_dir, "prefect-server.log")
+
+    async def _spec(self) -> LaunchSpec:
+        os.makedirs(self._home, mode=0o700, exist_ok=True)
+        account = pwd.getpwuid(os.geteuid())
+        environment = {
+            "PATH": f"{os.path.dirname(sys.executable)}:/usr/local/bin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": self._home,
+            "USER": account.pw_name,
+            "PREFECT_HOME": self._home,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_API_URL": f"http://127.0.0.1:{self._port}/api",
+        }
+        argv = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port))
+        return LaunchSpec(
+            key=KEY,
+            attempt=0,  # it is the keeper who counts them
+            argv=argv,
+            environment=environment,
+            working_directory=self._home,
+            output=self._output(),
+            user=account.pw_name,
+            output_max_bytes=16 * 2**20,
+            stop_timeout_s=15.0,
+        )

@@ -1,0 +1,137 @@
+"""Runs inspections through the spawner: one short process per interpreter, user and directory.
+
+Invariants: a flow's code runs only as the flow's user; an inspection that fails concerns only its own deployments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from runnerd.core.errors import SpawnerError
+from runnerd.core.prefect import Inspection
+from runnerd.core.settings import Deployment
+from runnerd.deployments.inspection import (
+    InspectionFailure,
+    cache_key,
+    inspection_batches,
+    inspection_spec,
+    parse_results,
+)
+from runnerd.deployments.registry import Key, key_of
+from runnerd.journal.journal import Journal
+from runnerd.launch.environment import Environments
+from runnerd.processes.helper import new_errand, run_errand
+from runnerd.processes.link import SpawnerLink, how_it_ended
+
+Finding = Inspection | InspectionFailure
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a process must share with a deployment to be able to inspect it."""
+
+    python: str
+    user: str | None
+    group: str | None
+    working_directory: str
+    environment: tuple[tuple[str, str], ...]
+    environment_file: str | None
+
+
+class Inspector:
+    """`work_dir` holds the answers for as long as they are read."""
+
+    def __init__(self, *, link: SpawnerLink, journal: Journal, environments: Environments, work_dir: str) -> None:
+        self._link = link
+        self._journal = journal
+        self._environments = environments
+        self._work_dir = work_dir
+
+    def remembered(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+        """What is known without asking: flows whose files are as they were when their interpreter was asked."""
+        known = self._journal.inspections()
+        keys = {key_of(deployment): _cache_key(deployment) for deployment in deployments}
+        return {one: known[key] for one, key in keys.items() if key is not None and key in known}
+
+    def hooks_of(self, deployment: Deployment) -> tuple[str, ...] | None:
+        """The state change hooks of its flow; None when its code was not asked as it is now."""
+        key = _cache_key(deployment)
+        known = self._journal.inspection(key) if key is not None else None
+        return known.hooks if known is not None else None
+
+    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, Finding]:
+        """What is known of each deployment's flow: remembered where its file is unchanged, else asked."""
+        found: dict[Key, Finding] = dict(self.remembered(deployments))
+        groups: dict[_Place, list[Deployment]] = {}
+        for deployment in deployments:
+            if key_of(deployment) not in found:
+                groups.setdefault(_place(deployment), []).append(deployment)
+        for members in groups.values():
+            for findings in await self._inspect_group(members):
+                found.update(findings)
+        return found
+
+    async def _inspect_group(self, members: list[Deployment]) -> list[dict[Key, Finding]]:
+        by_entrypoint: dict[str, list[Deployment]] = {}
+        for deployment in members:
+            by_entrypoint.setdefault(deployment.entrypoint, []).append(deployment)
+        results: list[dict[Key, Finding]] = []
+        for batch in inspection_batches(by_entrypoint):
+            answers = await self._ask(members[0], batch)
+            results.append({key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]})
+            fresh = {ep: answer for ep, answer in answers.items() if isinstance(answer, Inspection)}
+            self._remember([(by_entrypoint[ep][0], answer) for ep, answer in fresh.items()])
+        return results
+
+    def _remember(self, fresh: Iterable[tuple[Deployment, Inspection]]) -> None:
+        keyed = {_cache_key(deployment, answer.sha256): answer for deployment, answer in fresh}
+        self._journal.save_inspections({key: answer for key, answer in keyed.items() if key is not None})
+
+    async def _ask(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, Finding]:
+        run = member.run
+        environment = self._environments.merged(run)
+        if isinstance(environment, str):
+            failure = InspectionFailure(kind="no-answer", message=environment)
+            return dict.fromkeys(entrypoints, failure)
+        errand = new_errand(self._work_dir)
+        spec = inspection_spec(
+            python=run.python,
+            user=run.user,
+            group=run.group,
+            working_directory=run.working_directory,
+            environment=environment,
+            entrypoints=entrypoints,
+            key=errand.key,
+            output=errand.output,
+            result=errand.result,
+        )
+        try:
+            outcome = await run_errand(spec, link=self._link)
+        except SpawnerError as error:
+            return parse_results("", entrypoints, words=str(error))
+        return parse_results(outcome.answer, entrypoints, words=how_it_ended(outcome.record))
+
+
+def _place(deployment: Deployment) -> _Place:
+    run = deployment.run
+    return _Place(
+        run.python,
+        run.user,
+        run.group,
+        run.working_directory,
+        tuple(sorted(run.environment.items())),
+        run.environment_file,
+    )
+
+
+def _cache_key(deployment: Deployment, sha256: str | None = None) -> str | None:
+    run = deployment.run
+    return cache_key(
+        python=run.python,
+        entrypoint=deployment.entrypoint,
+        working_directory=run.working_directory,
+        user=run.user,
+        environment=run.environment,
+        sha256=sha256,
+    )

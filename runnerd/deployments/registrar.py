@@ -1,0 +1,309 @@
+"""Makes the API's deployments ours: what the files ask for is inspected, registered, and kept registered.
+
+Invariants: a deployment that did not change costs no request; one that fails concerns only itself. What becomes of
+those that were dropped from the files, dropping.py knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from runnerd.core.errors import ApiError, ApiRejected
+from runnerd.core.place import Problem
+from runnerd.core.prefect import DeploymentInfo, Inspection
+from runnerd.core.settings import Config, Deployment
+from runnerd.deployments.dropping import DropApi, Dropper
+from runnerd.deployments.inspection import InspectionFailure
+from runnerd.deployments.inspector import Inspector
+from runnerd.deployments.registry import Entry, Key, Registry, key_of
+from runnerd.journal.journal import Journal, Registration
+from runnerd.log.alerts import Alert
+from runnerd.log.log import Log
+from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
+from runnerd.prefect_api.backoff import Backoff
+from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
+from runnerd.system.watchdog import Pulse
+
+_LOOP = "register"
+_REGISTER_BOUND_S = 3600.0  # inspecting a thousand flows takes its time
+
+
+class DeploymentApi(DropApi, Protocol):
+    """What the registrar asks of Prefect."""
+
+    async def server(self) -> ServerInfo: ...
+    async def ensure_flow(self, name: str, tags: Sequence[str]) -> str: ...
+    async def apply_deployment(
+        self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
+    ) -> DeploymentInfo: ...
+    async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a reading of the configuration changed, by the deployments' names."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: int = 0
+
+
+class Registrar:
+    """`registered` is called whenever deployments have become known to the API, so that they are polled for."""
+
+    def __init__(
+        self,
+        *,
+        api: DeploymentApi,
+        inspector: Inspector,
+        journal: Journal,
+        registry: Registry,
+        url: str,
+        log: Log,
+        pulse: Pulse,
+        backoff: Callable[[], Backoff],
+        registered: Callable[[], None],
+    ) -> None:
+        self._api = api
+        self._inspector = inspector
+        self._journal = journal
+        self._registry = registry
+        self._url = url
+        self._log = log
+        self._pulse = pulse
+        self._backoff = backoff
+        self._registered = registered
+        self._todo: dict[Key, Deployment] = {}
+        self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=log)
+        self._news = False  # deployments were settled, and nobody was told yet
+        self._work = asyncio.Event()
+        self.settled = asyncio.Event()  # set while everything wanted has been dealt with
+
+    # --- what the files want --------------------------------------------------------------------------------------
+
+    def want(self, config: Config) -> Changes:
+        """Take a reading of the configuration: the registry shows it at once, the API is told by `keep`."""
+        wanted = {key_of(deployment): deployment for deployment in config.deployments}
+        had = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
+        added, changed, same = [], [], 0
+        for key, deployment in wanted.items():
+            old = self._registry.get(key)
+            if old is None:
+                added.append(deployment.name)
+                self._put_new(deployment, had.get(key))
+            elif _differs(old.deployment, deployment):
+                changed.append(old.full_name)
+                self._put_again(old, deployment)
+            else:
+                same += 1
+                self._put_again(old, deployment)
+        removed = self._drop_unwanted(set(wanted))
+        self._dropper.plan(config, wanted.keys())
+        self.settled.clear()
+        self._work.set()
+        return Changes(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=same)
+
+    def _put_new(self, deployment: Deployment, had: Registration | None) -> None:
+        """What the API has of it from before counts from the start: runs of the last daemon need their deployments."""
+        entry = Entry(deployment=deployment, problem=deployment.problem, invalid=bool(deployment.problem))
+        if had is not None:
+            entry = replace(entry, flow=had.flow, deployment_id=had.deployment_id)
+        self._registry.put(entry)
+        self._todo[key_of(deployment)] = deployment
+
+    def _put_again(self, old: Entry, deployment: Deployment) -> None:
+        """The files were read again: a flow whose code failed last time is tried again as well."""
+        invalid = deployment.problem is not None
+        self._registry.put(replace(old, deployment=deployment, problem=deployment.problem, invalid=invalid))
+        self._todo[key_of(deployment)] = deployment
+
+    def _drop_unwanted(self, wanted: set[Key]) -> list[str]:
+        gone = [entry for entry in self._registry.entries() if key_of(entry.deployment) not in wanted]
+        for entry in gone:
+            self._registry.remove(key_of(entry.deployment))
+            self._todo.pop(key_of(entry.deployment), None)
+        return [entry.full_name for entry in gone]
+
+    # --- telling the API --------------------------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Work off what is wanted, for ever; again and again while the API is away."""
+        backoff = self._backoff()
+        while True:
+            self._pulse.beat(_LOOP, within_s=float("inf"))
+            await self._work.wait()
+            self._work.clear()
+            self._pulse.beat(_LOOP, within_s=_REGISTER_BOUND_S)
+            left = self._left()
+            try:
+                await self._work_off()
+            except ApiError as error:
+                self._work.set()
+                if self._left() < left:
+                    backoff.reset()  # it answers, if not always: SQLite refuses what comes beside another write
+                await asyncio.sleep(backoff.next_s(error))
+                continue
+            backoff = self._backoff()
+            if not self._work.is_set():
+                self.settled.set()
+
+    def _left(self) -> int:
+        return len(self._todo) + self._dropper.left
+
+    async def _work_off(self) -> None:
+        self._settle_unchanged(list(self._todo.values()))
+        self._tell_of_news()
+        if self._todo:
+            major = (await self._api.server()).major
+            try:
+                await self._register_all(list(self._todo.values()), major)
+            finally:
+                self._tell_of_news()
+        await self._dropper.work_off()
+
+    def _tell_of_news(self) -> None:
+        """Only of news: each repeat would meet the poll that it has made, and SQLite refuses one of two writes."""
+        if self._news:
+            self._news = False
+            self._registered()
+
+    def _known(self) -> dict[tuple[str, str], Registration]:
+        """What the API has from us, by what it tells deployments apart: flow and name, wherever their code is."""
+        return {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
+
+    def _settle_unchanged(self, todo: list[Deployment]) -> None:
+        """What needs no request: deployments that the API has exactly as they are wanted."""
+        known, remembered = self._known(), self._inspector.remembered(todo)
+        for deployment in todo:
+            inspection = remembered.get(key_of(deployment))
+            before = known.get((inspection.flow_name, deployment.name)) if inspection is not None else None
+            if before is None or inspection is None or before.paused:
+                continue
+            body = deployment_body(deployment, inspection, major=before.major)
+            if not isinstance(body, Problem) and deployment_fingerprint(body, self._url) == before.fingerprint:
+                self._settle(deployment, before, inspection.flow_name)
+
+    async def _register_all(self, todo: list[Deployment], major: int) -> None:
+        known = self._known()
+        findings = await self._inspector.inspect(todo)
+        for deployment in todo:
+            key = key_of(deployment)
+            if self._todo.get(key) is not deployment:
+                continue  # read again meanwhile
+            finding = findings[key]
+            if isinstance(finding, InspectionFailure):
+                self._fail(deployment, finding.message)
+                continue
+            try:
+                await self._register(deployment, finding, major, known.get((finding.flow_name, deployment.name)))
+            except ApiRejected as error:
+                self._fail(deployment, f"the API rejects it: {error}")
+
+    async def _register(
+        self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
+    ) -> None:
+        full_name = f"{inspection.flow_name}/{deployment.name}"
+        rival = self._rival(deployment, inspection.flow_name)
+        if rival is not None:
+            return self._fail(deployment, f"the deployment {full_name} is already at {rival}")
+        if deployment.flow_name not in (None, inspection.flow_name):
+            said = deployment.flow_name
+            return self._fail(deployment, f"flow_name is {said}, but the code says {inspection.flow_name}")
+        body = deployment_body(deployment, inspection, major=major)
+        if isinstance(body, Problem):
+            return self._fail(deployment, body.message)
+        fingerprint = deployment_fingerprint(body, self._url)
+        if before is not None and not before.paused and before.fingerprint == fingerprint:
+            return self._settle(deployment, before, inspection.flow_name)
+        paused = deployment.paused or await self._paused_by_somebody(before)
+        flow_id = await self._api.ensure_flow(inspection.flow_name, ())
+        info = await self._api.apply_deployment(body, flow_id=flow_id, paused=paused)
+        registration = Registration(
+            url=self._url,
+            flow=inspection.flow_name,
+            name=deployment.name,
+            deployment_id=info.id,
+            fingerprint=fingerprint,
+            major=major,
+            deployment=deployment,
+        )
+        self._journal.save_registration(registration)
+        self._log.info("registered", deployment=full_name, id=info.id)
+        self._settle(deployment, registration, inspection.flow_name, paused=info.paused)
+        self._drop_of_other_flows(registration)
+
+    def _drop_of_other_flows(self, registered: Registration) -> None:
+        """Its flow was renamed: what the API has under the old name would have its schedules make runs for nobody."""
+        for one in self._journal.registrations(self._url):
+            if key_of(one.deployment) == key_of(registered.deployment) and one.flow != registered.flow:
+                self._dropper.add(one)
+
+    async def _paused_by_somebody(self, before: Registration | None) -> bool:
+        """A deployment that an operator paused in Prefect stays paused when its file changes."""
+        if before is None or before.paused or before.deployment.paused:
+            return False  # new, or paused by us, or by what its file said
+        found = await self._api.read_deployments([before.deployment_id])
+        return bool(found) and found[0].paused
+
+    def _rival(self, deployment: Deployment, flow: str) -> str | None:
+        """Where another entrypoint claims the same flow and name: the API would take them for one."""
+        for entry in self._registry.entries():
+            same = entry.flow == flow and entry.deployment.name == deployment.name
+            if same and key_of(entry.deployment) != key_of(deployment) and entry.deployment_id is not None:
+                return str(entry.deployment.place)
+        return None
+
+    def _settle(self, deployment: Deployment, known: Registration, flow: str, *, paused: bool | None = None) -> None:
+        """The API has it as it is wanted."""
+        entry = self._registry.get(key := key_of(deployment))
+        if entry is None:
+            return
+        self._todo.pop(key, None)
+        self._news = True
+        paused = entry.paused if paused is None else paused
+        self._registry.put(replace(entry, flow=flow, deployment_id=known.deployment_id, paused=paused))
+        if _differs(known.deployment, deployment) or known.deployment.place != deployment.place:
+            self._journal.save_registration(replace(known, deployment=deployment))
+
+    def _fail(self, deployment: Deployment, why: str) -> None:
+        """It cannot be registered as it is wanted; what the API has of it from before goes on."""
+        entry = self._registry.get(key := key_of(deployment))
+        if entry is None:
+            return
+        self._todo.pop(key, None)
+        where = {"deployment": deployment.name, "at": deployment.place}
+        self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
+        self._registry.put(replace(entry, problem=why))
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What kept deployments from being registered; what is wrong with their files is told elsewhere."""
+        return tuple(
+            Problem(message=entry.problem, place=entry.deployment.place, deployment=entry.deployment.name)
+            for entry in self._registry.entries()
+            if entry.problem is not None and not entry.invalid
+        )
+
+    # --- what others did to them ------------------------------------------------------------------------------------
+
+    def note_gone(self, deployment_ids: set[str]) -> None:
+        """Somebody deleted these in the API: they are registered again, because the files want them."""
+        for one in self._journal.registrations(self._url):
+            if one.deployment_id in deployment_ids:
+                self._journal.drop_registration(one)
+        for deployment_id in deployment_ids:
+            entry = self._registry.by_id(deployment_id)
+            if entry is not None:
+                self._log.warning("a deployment was deleted in the API; registering it again", name=entry.full_name)
+                self._registry.put(replace(entry, deployment_id=None))
+                self._todo[key_of(entry.deployment)] = entry.deployment
+        self.settled.clear()
+        self._work.set()
+
+
+def _differs(one: Deployment, other: Deployment) -> bool:
+    """Whether they ask for different things, wherever they stand."""
+    return replace(one, place=other.place, problem=None) != replace(other, problem=None)

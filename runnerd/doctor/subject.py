@@ -1,0 +1,54 @@
+"""The daemon as its doctor sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from runnerd.core.place import Problem
+from runnerd.core.settings import Config, RunSettings
+from runnerd.deployments.registry import Registry
+from runnerd.journal.journal import Journal
+from runnerd.launch.environment import Environments
+from runnerd.pools.table import PoolTable, Served, Service
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.processes.link import SpawnerLink
+from runnerd.system.paths import Paths
+from runnerd.system.systemd import Systemd
+from runnerd.system.watchdog import Pulse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Something whose flows run here: a deployment, or a work pool."""
+
+    name: str
+    run: RunSettings
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patient:
+    """What is looked at. `problems` are those of the configuration, `embedded` that of our own server, if any."""
+
+    url: str
+    api: PrefectApi
+    config: Callable[[], Config]
+    problems: Callable[[], list[Problem]]
+    embedded: Callable[[], str | None]
+    registry: Registry
+    pools: PoolTable
+    pool_problems: Callable[[], list[tuple[Served, str]]]
+    environments: Environments
+    journal: Journal
+    link: SpawnerLink
+    pulse: Pulse
+    systemd: Systemd
+    paths: Paths
+    environ: Mapping[str, str]
+
+    def sources(self) -> list[Source]:
+        """Whatever has flows that this daemon starts."""
+        own = [Source(name=e.full_name, run=e.deployment.run, problem=e.problem) for e in self.registry.entries()]
+        pools = [one for one in self.pools.entries() if one.service is not Service.OTHER]
+        return own + [Source(name=f"pool {one.name}", run=one.settings.run) for one in pools]

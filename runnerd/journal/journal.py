@@ -1,0 +1,323 @@
+"""The journal: one SQLite file that remembers what this host has promised.
+
+Invariants: every change is one transaction, on disk (WAL, synchronous FULL) when the call returns. A run's step that
+cannot be recorded is a JournalError, and while nothing can be recorded nothing new is claimed. What is remembered only
+to save work (registrations, inspections, the last good configuration) fails in silence, but for `problem`. A row that
+cannot be read is set aside and hides no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from runnerd.core.codec import Decoder, to_json
+from runnerd.core.errors import JournalError
+from runnerd.core.machine import Phase, RunRecord
+from runnerd.core.prefect import Inspection
+from runnerd.core.settings import Config, Deployment
+from runnerd.journal.journal_file import is_damage, open_file, what_to_do
+from runnerd.log.alerts import Alert
+
+T = TypeVar("T")
+_LAST_GOOD = "last good configuration"
+_TRIAL = "trial"
+_TRIAL_BYTES = 65536  # several times what a run writes from its claim to its end
+_MEANWHILE = "nothing new is claimed meanwhile, and what runs goes on"
+# What a row is called, and which column holds its document.
+_COLUMNS = {
+    "runs": ("id", "record"),
+    "registrations": ("flow || '/' || name", "record"),
+    "inspections": ("key", "record"),
+    "notes": ("key", "value"),
+}
+_UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)
+
+
+class Log(Protocol):
+    """What the journal needs of the daemon's log."""
+
+    def error(self, event: str, **fields: Any) -> Any: ...
+    def info(self, event: str, **fields: Any) -> Any: ...
+
+
+class Unlogged:
+    """A log that nobody reads."""
+
+    def error(self, event: str, **fields: Any) -> None: ...
+    def info(self, event: str, **fields: Any) -> None: ...
+
+
+_UNLOGGED = Unlogged()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """A deployment that we made the API's: which one it is there, and what we last told it.
+
+    `paused`: no file asked for it any more, and we have it paused. `pausing`: whether the API has heard that, we may
+    not know.
+    """
+
+    url: str
+    flow: str
+    name: str
+    deployment_id: str
+    fingerprint: str
+    major: int
+    deployment: Deployment
+    paused: bool = False
+    pausing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One step of a run's history."""
+
+    at: datetime
+    phase: Phase
+    event: str
+
+
+class Journal:
+    """The open journal. `moved_aside` names the damaged file that was found in its place, if there was one.
+
+    `problem` says why nothing can be recorded and what to do, None while all is well.
+    """
+
+    def __init__(self, *, path: str, now: Callable[[], datetime], log: Log = _UNLOGGED) -> None:
+        self._path = path
+        self._now = now
+        self._log = log
+        self._decoder = Decoder()
+        self._told: set[str] = set()  # rows that cannot be read, in case they cannot be set aside either
+        self._damaged = False
+        self.problem: str | None = None
+        opened = open_file(path, at=now())
+        self._db = opened.db
+        self.moved_aside = opened.moved_aside
+        self.notice: str | None = None  # what became of the damaged file
+        if opened.moved_aside is not None:
+            self._begin_again(opened.moved_aside, opened.why or "", opened.salvaged)
+
+    def _begin_again(self, aside: str, why: str, salvaged: Sequence[str]) -> None:
+        """Take over the runs that the damaged file still told of: where one stands now is asked of the API anyway."""
+        count = 0
+        for text in salvaged:
+            # What cannot be read, or not be written for want of room, the spawner knows of if it has a process.
+            with contextlib.suppress(JournalError, *_UNREADABLE):
+                self.save(self._decoder.decode(RunRecord, json.loads(text)), "read from a damaged journal")
+                count += 1
+        self.notice = (
+            f"the journal was damaged ({why}) and is now {aside}: the history is in there; {count} runs under way were"
+            " read from it, and others that the spawner has are taken over without their deployments' names"
+        )
+        what, alert = "the journal was damaged; it was moved aside", Alert.JOURNAL_DAMAGED
+        self._log.error(what, why=why, to=aside, runs=count, alert=alert)
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- trouble ------------------------------------------------------------------------------------------------
+
+    def try_again(self) -> None:
+        """Find out whether it can record again, with more than a run needs. Raises JournalError while it cannot."""
+        if self._damaged:
+            raise JournalError(self.problem or "")
+        with contextlib.suppress(sqlite3.Error):  # makes room: the log beside the file may be all there is too much
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", (_TRIAL, "." * _TRIAL_BYTES))
+        with self._writing() as db:
+            db.execute("DELETE FROM notes WHERE key = ?", (_TRIAL,))
+        if self.problem is not None:
+            self.problem = None
+            self._log.info("the journal records again", alert=Alert.JOURNAL_WORKS)
+
+    def _trouble(self, error: sqlite3.Error, verb: str) -> JournalError:
+        """Note it, and say so in the log when it is news."""
+        what = f"cannot {verb} the journal {self._path}: {error}"
+        problem = f"{what}{what_to_do(error, self._path)}; {_MEANWHILE}"
+        # Once damage was found its words stay: whatever follows from it, a restart is what helps.
+        if problem != self.problem and not self._damaged:
+            self.problem = problem
+            self._log.error("journal trouble", why=problem, alert=Alert.JOURNAL_FAILS)
+        self._damaged = self._damaged or is_damage(error)
+        return JournalError(what)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is on disk at the end, or none."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._trouble(error, "write") from error
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        # SQLite rolls back by itself on a full disk; asking again would hide why.
+        with contextlib.suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _rows(self, query: str, *values: object) -> list[tuple[str, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._trouble(error, "read") from error
+
+    def _decoded(self, kind: type[T], table: str, rest: str, *values: object) -> list[tuple[str, T]]:
+        """The rows that can be read, each with its name."""
+        name, document = _COLUMNS[table]
+        found = []
+        for rowid, key, text in self._rows(f"SELECT rowid, {name}, {document} FROM {table} {rest}", *values):
+            try:
+                found.append((key, self._decoder.decode(kind, json.loads(text))))
+            except _UNREADABLE as error:
+                self._set_aside(table, rowid, key, f"{type(error).__name__}: {error}")
+        return found
+
+    def _set_aside(self, table: str, rowid: str, key: str, why: str) -> None:
+        row = f"{table} {key}"
+        if row not in self._told:
+            self._log.error("a row of the journal cannot be read; it is set aside", row=row, why=why)
+        self._told.add(row)
+        with contextlib.suppress(JournalError), self._writing() as db:
+            db.execute(
+                f"INSERT INTO unreadable (at, source, record, why) SELECT ?, ?, {_COLUMNS[table][1]}, ? FROM {table}"
+                " WHERE rowid = ?",
+                (self._now().isoformat(), row, why, rowid),
+            )
+            db.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    def save(self, record: RunRecord, event: str) -> None:
+        """Record where a run stands now and what brought it there."""
+        if self.problem is not None and record.phase is Phase.CLAIMING:
+            self.try_again()  # a claim may just fit where the steps after it would not
+        with self._writing() as db:
+            self._put(db, record, event)
+
+    def _put(self, db: sqlite3.Connection, record: RunRecord, event: str) -> None:
+        db.execute(
+            "INSERT INTO runs (id, name, phase, created_at, record) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name=excluded.name, phase=excluded.phase,"
+            " created_at=excluded.created_at, record=excluded.record",
+            (record.id, record.name, record.phase, record.created_at.isoformat(), json.dumps(to_json(record))),
+        )
+        db.execute(
+            "INSERT INTO transitions (run_id, at, phase, event) VALUES (?, ?, ?, ?)",
+            (record.id, self._now().isoformat(), record.phase, event),
+        )
+
+    def withdraw(self, run_id: str, before: RunRecord | None) -> None:
+        """Undo a claim that was lost: the run's earlier record here comes back, or nothing of it stays."""
+        with self._writing() as db:
+            if before is None:
+                db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+            else:
+                self._put(db, before, "claimed elsewhere")  # over the claim's record; the history stays
+
+    def unfinished(self) -> list[RunRecord]:
+        """Every run that is not done, oldest first."""
+        return self._records("WHERE phase != 'done' ORDER BY created_at")
+
+    def history(self, limit: int = 1000) -> list[RunRecord]:
+        """Runs of any phase, newest first."""
+        return self._records("ORDER BY created_at DESC LIMIT ?", limit)
+
+    def run(self, run_id: str) -> RunRecord | None:
+        found = self._records("WHERE id = ?", run_id)
+        return found[0] if found else None
+
+    def find(self, ref: str) -> list[RunRecord]:
+        """Runs whose id is `ref` or starts with it, and those of that name; each sort newest first."""
+        pattern = ref.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        by_id = self._records("WHERE id LIKE ? ESCAPE '\\' ORDER BY created_at DESC LIMIT 20", pattern)
+        by_name = self._records("WHERE name = ? ORDER BY created_at DESC LIMIT 20", ref)
+        return list({record.id: record for record in (*by_id, *by_name)}.values())
+
+    def transitions(self, run_id: str) -> list[Transition]:
+        rows = self._rows("SELECT at, phase, event FROM transitions WHERE run_id = ? ORDER BY rowid", run_id)
+        return [Transition(at=datetime.fromisoformat(at), phase=Phase(phase), event=event) for at, phase, event in rows]
+
+    def prunable(self, *, before: datetime, max_runs: int, limit: int) -> list[RunRecord]:
+        """Finished runs older than `before`, or beyond the newest `max_runs`: the oldest `limit` of them."""
+        return self._records(
+            "WHERE phase = 'done' AND (created_at < ? OR rowid IN (SELECT rowid FROM runs ORDER BY created_at"
+            " LIMIT max(0, (SELECT count(*) FROM runs) - ?))) ORDER BY created_at LIMIT ?",
+            before.isoformat(),
+            max_runs,
+            limit,
+        )
+
+    def forget(self, run_ids: Iterable[str]) -> None:
+        with self._writing() as db:
+            db.executemany("DELETE FROM runs WHERE id = ?", [(run_id,) for run_id in run_ids])
+
+    def _records(self, rest: str, *values: object) -> list[RunRecord]:
+        return [record for _, record in self._decoded(RunRecord, "runs", rest, *values)]
+
+    # --- remembered to save work ----------------------------------------------------------------------------------
+
+    def registrations(self, url: str) -> list[Registration]:
+        """What the API knows of our deployments."""
+        return list(self._remembered(Registration, "registrations", "WHERE url = ?", url).values())
+
+    def save_registration(self, registration: Registration) -> None:
+        key = (registration.url, registration.flow, registration.name)
+        document = json.dumps(to_json(registration))
+        self._remember(
+            "INSERT OR REPLACE INTO registrations (url, flow, name, record) VALUES (?, ?, ?, ?)", [(*key, document)]
+        )
+
+    def drop_registration(self, registration: Registration) -> None:
+        key = (registration.url, registration.flow, registration.name)
+        self._remember("DELETE FROM registrations WHERE url = ? AND flow = ? AND name = ?", [key])
+
+    def inspections(self) -> dict[str, Inspection]:
+        """What flows' interpreters said, by its cache key."""
+        return self._remembered(Inspection, "inspections", "")
+
+    def inspection(self, key: str) -> Inspection | None:
+        """The remembered inspection of this cache key."""
+        return self._remembered(Inspection, "inspections", "WHERE key = ?", key).get(key)
+
+    def save_inspections(self, found: dict[str, Inspection]) -> None:
+        now = self._now().isoformat()
+        rows = [(key, now, json.dumps(to_json(inspection))) for key, inspection in found.items()]
+        self._remember("INSERT OR REPLACE INTO inspections (key, asked_at, record) VALUES (?, ?, ?)", rows)
+
+    def prune_memories(self, *, before: datetime) -> None:
+        """Forget what was asked and what could not be read before then."""
+        self._remember("DELETE FROM inspections WHERE asked_at < ?", [(before.isoformat(),)])
+        self._remember("DELETE FROM unreadable WHERE at < ?", [(before.isoformat(),)])
+
+    def last_good(self) -> Config | None:
+        """The configuration as it last was in force; None where there is none this version can read."""
+        return self._remembered(Config, "notes", "WHERE key = ?", _LAST_GOOD).get(_LAST_GOOD)
+
+    def save_last_good(self, config: Config) -> None:
+        document = json.dumps(to_json(config))
+        self._remember("INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", [(_LAST_GOOD, document)])
+
+    def _remembered(self, kind: type[T], table: str, rest: str, *values: object) -> dict[str, T]:
+        try:
+            return dict(self._decoded(kind, table, rest, *values))
+        except JournalError:  # noted in `problem`; then it is asked, registered or read anew
+            return {}
+
+    def _remember(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+        with contextlib.suppress(JournalError), self._writing() as db:
+            db.executemany(statement, rows)

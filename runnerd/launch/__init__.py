@@ -1,0 +1,1 @@
+"""What is needed to start a run: launch specs, environments, API access, scratch directories."""

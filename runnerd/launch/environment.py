@@ -1,0 +1,79 @@
+"""The environment that every process of a deployment or pool starts from.
+
+Invariant: it is built from nothing, so no variable of ours or of systemd's reaches a flow.
+"""
+
+from __future__ import annotations
+
+import os
+import os.path
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runnerd.config import parse_environment_file
+from runnerd.core.errors import ConfigError
+from runnerd.core.settings import RunSettings
+from runnerd.system.regular_files import open_regular
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who a run is: what passwd says of its user."""
+
+    name: str
+    home: str
+    shell: str
+
+
+def base_environment(account: Account, run: RunSettings, *, host: Mapping[str, str]) -> dict[str, str]:
+    """The environment every process of a deployment starts from; `host` gives LANG, LC_* and TZ."""
+    interpreter = os.path.dirname(run.python)
+    path = f"{interpreter}:{PATH}" if interpreter and interpreter not in PATH.split(":") else PATH
+    kept = {key: value for key, value in host.items() if key in ("LANG", "TZ") or key.startswith("LC_")}
+    return {
+        "LANG": "C.UTF-8",
+        **kept,
+        "PATH": path,
+        "HOME": account.home,
+        "USER": account.name,
+        "LOGNAME": account.name,
+        "SHELL": account.shell or "/bin/sh",
+        "PYTHONUNBUFFERED": "1",  # the output file is what `runnerctl logs -f` follows
+    }
+
+
+class Environments:
+    """Environments of run settings on this host; `environ` is the daemon's own, of which LANG, LC_* and TZ are kept."""
+
+    def __init__(self, *, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def merged(self, run: RunSettings) -> dict[str, str] | str:
+        """What a process of these settings gets that is no flow run; a sentence when it cannot be had."""
+        layers = self.layers(run)
+        if isinstance(layers, str):
+            return layers
+        base, from_file = layers
+        return {**base, **from_file, **run.environment}
+
+    def layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
+        """The base environment of these settings and what environment_file adds; a sentence when there is none."""
+        try:
+            entry = pwd.getpwnam(run.user) if run.user else pwd.getpwuid(os.geteuid())
+        except KeyError:
+            return f"no such user {run.user}" if run.user else f"uid {os.geteuid()} has no passwd entry"
+        account = Account(name=entry.pw_name, home=entry.pw_dir, shell=entry.pw_shell)
+        base = base_environment(account, run, host=self._environ)
+        if run.environment_file is None:
+            return base, {}
+        try:
+            with open(run.environment_file, encoding="utf-8", opener=open_regular) as file:
+                return base, parse_environment_file(file.read())
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            return f"environment_file {run.environment_file}: {why}"
+        except ConfigError as error:
+            return f"environment_file {run.environment_file}: {error}"

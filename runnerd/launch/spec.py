@@ -1,0 +1,168 @@
+"""From a claimed flow run to what the spawner is asked to start. Pure.
+
+Invariants: the environment is built from nothing, so no variable of ours or of systemd's reaches a flow; secrets
+go by environment only, never on a command line.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import os.path
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from runnerd.core.machine import RunRecord
+from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import Deployment, RunSettings
+from runnerd.launch.scratch import HOOKS_SUFFIX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiAccess:
+    """How a flow reaches the same API as we do; secrets stay out of every repr."""
+
+    url: str
+    environment: Mapping[str, str]  # PREFECT_API_KEY and its kin
+
+    def __repr__(self) -> str:
+        return f"ApiAccess(url={self.url!r}, environment=<{len(self.environment)} variables>)"
+
+
+def absolute_entrypoint(entrypoint: str, working_directory: str) -> str:
+    """A file's entrypoint with its whole path; a module's as it is."""
+    path, _, function = entrypoint.rpartition(":")
+    if not path.endswith(".py"):
+        return entrypoint
+    return f"{os.path.join(working_directory, path)}:{function}"
+
+
+def launch_spec(
+    record: RunRecord,
+    deployment: Deployment,
+    *,
+    access: ApiAccess,
+    base: Mapping[str, str],
+    file_environment: Mapping[str, str],
+    output: str,
+) -> LaunchSpec:
+    """What the spawner needs to start this attempt of a run.
+
+    The order of the environment, later wins: the base, environment_file, environment, then what makes the process
+    this flow run, which nothing may change.
+    """
+    run = deployment.run
+    environment = {
+        **base,
+        **access.environment,
+        **file_environment,
+        **run.environment,
+        "PREFECT_API_URL": access.url,
+        "PREFECT__FLOW_RUN_ID": record.id,
+        # The engine then neither reads the deployment nor copies or pulls code: it is here already.
+        # Its hooks on cancellation and crash are ours to run (runnerd/hooks.py): a killed process runs none.
+        "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
+        "PREFECT__FLOW_ENTRYPOINT": absolute_entrypoint(deployment.entrypoint, run.working_directory),
+        "RUNNERD_RUN_ID": record.id,
+        "RUNNERD_DEPLOYMENT": deployment.name,
+    }
+    argv = (run.python, "-m", "prefect.engine")
+    directory = run.working_directory
+    return run_spec(record, run, argv=argv, environment=environment, working_directory=directory, output=output)
+
+
+def run_spec(
+    record: RunRecord,
+    run: RunSettings,
+    *,
+    argv: tuple[str, ...],
+    environment: Mapping[str, str],
+    working_directory: str,
+    output: str,
+) -> LaunchSpec:
+    """The process of a run, bounded as its settings say."""
+    spec = bounded_spec(
+        run,
+        key=record.id,
+        attempt=record.attempt,
+        argv=argv,
+        environment=environment,
+        working_directory=working_directory,
+        output=output,
+    )
+    return replace(spec, runtime_max_s=run.runtime_max_s, intents=True)
+
+
+def bounded_spec(
+    run: RunSettings,
+    *,
+    key: str,
+    attempt: int,
+    argv: tuple[str, ...],
+    environment: Mapping[str, str],
+    working_directory: str,
+    output: str,
+) -> LaunchSpec:
+    """A process that is as bounded as a run with these settings, but in time."""
+    return LaunchSpec(
+        key=key,
+        attempt=attempt,
+        argv=argv,
+        environment=environment,
+        working_directory=working_directory,
+        output=output,
+        user=run.user,
+        group=run.group,
+        umask=run.umask,
+        nice=run.nice,
+        rlimits=run.rlimits,
+        memory_max_bytes=run.memory_max_bytes,
+        cpu_quota_percent=run.cpu_quota_percent,
+        tasks_max=run.tasks_max,
+        output_max_bytes=run.output_max_bytes,
+        stop_signal=run.stop_signal,
+        stop_timeout_s=run.stop_timeout_s,
+    )
+
+
+def hooks_spec(flow: LaunchSpec, record: RunRecord, *, program: str, timeout_s: float) -> LaunchSpec:
+    """What the spawner needs to start to run the hooks of an ended run: its flow's process, with another program.
+
+    Where the flow's has a directory of its own the hooks have another: that one is there still.
+    """
+    work = {"hook": record.hook, "of_child": record.hook_of_child}
+    directory = f"{flow.working_directory}{HOOKS_SUFFIX}" if flow.make_directory else flow.working_directory
+    return replace(
+        flow,
+        key=hooks_key(record.id),
+        working_directory=directory,
+        argv=program_argv(flow.argv[0], "runnerd-hooks"),
+        environment={**flow.environment, PROGRAM: program, "RUNNERD_HOOKS": json.dumps(work)},
+        runtime_max_s=timeout_s,
+        stop_signal=signal.SIGTERM,
+        stop_timeout_s=5.0,
+        intents=False,
+    )
+
+
+PROGRAM = "RUNNERD_PROGRAM"
+
+
+def program_text(name: str) -> str:
+    """The text of runnerd/programs/`name`.py, for another interpreter."""
+    return importlib.resources.files("runnerd.programs").joinpath(f"{name}.py").read_text(encoding="utf-8")
+
+
+def program_argv(python: str, name: str) -> tuple[str, ...]:
+    """Runs the text in the environment's PROGRAM: on a command line it would fill every process list of the host."""
+    return (python, "-c", f"import os; exec(os.environ.pop('{PROGRAM}'))", name)
+
+
+HOOKS_PREFIX = "hooks-"
+
+
+def hooks_key(run_id: str) -> str:
+    """The spawner's key of the process that runs this run's hooks."""
+    return f"{HOOKS_PREFIX}{run_id}"

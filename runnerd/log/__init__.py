@@ -1,0 +1,1 @@
+"""The daemon's own log: structlog set-up, systemd's journal, alerts."""

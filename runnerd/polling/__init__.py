@@ -1,0 +1,1 @@
+"""Polling the API for due runs and for cancellations; late runs."""

@@ -1,0 +1,1 @@
+"""From a pool's base job template and job variables to one process."""

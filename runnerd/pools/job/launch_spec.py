@@ -1,0 +1,82 @@
+"""From a claimed run of a work pool and its job to what the spawner is asked to start. Pure.
+
+Invariants: as launch.py; who the run is and what bounds it come from the configuration, never from the job; what makes
+the process this flow run is put in last, and no job can change it.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from runnerd.core.machine import RunRecord
+from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import RunSettings
+from runnerd.launch.spec import ApiAccess, run_spec
+from runnerd.pools.job.process_job import ProcessJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """Whose work it is; Prefect's client says so with every request."""
+
+    worker: str
+    deployment_id: str
+    deployment: str
+    flow_id: str
+    flow: str
+
+
+def pool_launch_spec(
+    record: RunRecord,
+    job: ProcessJob,
+    *,
+    run: RunSettings,
+    attribution: Attribution,
+    access: ApiAccess,
+    base: Mapping[str, str],
+    file_environment: Mapping[str, str],
+    output: str,
+    scratch: str | None,
+) -> LaunchSpec:
+    """What the spawner needs to start this attempt of a run. `scratch` is where it starts when its job does not say.
+
+    Without PREFECT__FLOW_ENTRYPOINT the engine reads the deployment and fetches the code as its pull steps say.
+    """
+    environment = {
+        **base,
+        **access.environment,
+        **file_environment,
+        **run.environment,
+        "PREFECT_API_URL": access.url,
+        "PREFECT__WORKER_NAME": attribution.worker,
+        "PREFECT__DEPLOYMENT_ID": attribution.deployment_id,
+        "PREFECT__DEPLOYMENT_NAME": attribution.deployment,
+        "PREFECT__FLOW_ID": attribution.flow_id,
+        "PREFECT__FLOW_NAME": attribution.flow,
+        **job.env,
+    }
+    spec = run_spec(
+        record,
+        run,
+        argv=job.command or (run.python, "-m", "prefect.engine"),
+        environment={
+            **{key: value for key, value in environment.items() if key not in job.removed},
+            "PREFECT__FLOW_RUN_ID": record.id,
+            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",  # they are ours to run, see launch.py
+            "RUNNERD_RUN_ID": record.id,
+            "RUNNERD_DEPLOYMENT": record.deployment,
+            "RUNNERD_POOL": record.pool or "",
+        },
+        working_directory=_directory(job, run, scratch),
+        output=output,
+    )
+    stop_timeout_s = run.stop_timeout_s if job.grace_period_s is None else job.grace_period_s
+    return replace(spec, stop_timeout_s=stop_timeout_s, make_directory=scratch is not None and not job.working_dir)
+
+
+def _directory(job: ProcessJob, run: RunSettings, scratch: str | None) -> str:
+    if job.working_dir:
+        return os.path.join(run.working_directory, job.working_dir)
+    return scratch or run.working_directory

@@ -1,0 +1,188 @@
+"""What a job configuration takes from Prefect: blocks and variables, which lookups that needs, and their values. Pure.
+
+Invariants: blocks come first and are not looked into for further blocks, variables come last and may stand in blocks,
+as Prefect does; names that no block or variable can have are never asked for; nothing a block says is in a message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from runnerd.core.place import Json
+from runnerd.core.prefect import BlockDocument, Variable
+from runnerd.pools.job.variables import NOTHING, Nothing, Path, deep_copy, kind, path_of, reach
+
+PLACEHOLDER = re.compile(r"{{\s*([\w.\-\[\]$]+)\s*}}")
+BLOCKS = "prefect.blocks."
+VARIABLES = "prefect.variables."
+
+_NAME = re.compile(r"[\w-]+")  # any other would be another path of the API
+_ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockNamed:
+    type_slug: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"block {self.type_slug}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWithId:
+    id: str
+
+    def __str__(self) -> str:
+        return f"the block with the id {self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class VariableNamed:
+    name: str
+
+    def __str__(self) -> str:
+        return f'Prefect variable "{self.name}"'
+
+
+Lookup = BlockNamed | BlockWithId | VariableNamed
+Found = Mapping[Lookup, BlockDocument | Variable | None]  # None: Prefect has none
+
+
+def is_lookup(placeholder: str) -> bool:
+    return placeholder.startswith((BLOCKS, VARIABLES))
+
+
+def holds_lookups(value: Json) -> bool:
+    """Whether a value is not known before something has been looked up."""
+    if isinstance(value, dict):
+        return _reference(value) is not None or any(holds_lookups(one) for one in value.values())
+    if isinstance(value, list):
+        return any(holds_lookups(one) for one in value)
+    return isinstance(value, str) and any(is_lookup(name) for name in PLACEHOLDER.findall(value))
+
+
+def walk(value: Json, path: Path, text: Callable[[str, Path], Json]) -> Json:
+    """A copy with every text replaced by what `text` makes of it; NOTHING leaves out the key or item."""
+    if isinstance(value, Mapping):
+        pairs = ((key, walk(one, (*path, key), text)) for key, one in value.items())
+        return {key: one for key, one in pairs if one is not NOTHING}
+    if isinstance(value, list):
+        items = (walk(one, (*path, index), text) for index, one in enumerate(value))
+        return [one for one in items if one is not NOTHING]
+    return text(value, path) if isinstance(value, str) else value
+
+
+class Lookups:
+    """The two passes. `wanted` is what has to be found before the next attempt, `problems` what cannot be."""
+
+    def __init__(self, found: Found, where: Callable[[Path], str]) -> None:
+        self._found = found
+        self._where = where
+        self.wanted: set[Lookup] = set()
+        self.problems: list[str] = []
+        self._from_blocks: set[Path] = set()
+
+    def resolved(self, value: Json, path: Path = ()) -> Json:
+        return walk(self._with_blocks(value, path), path, self._with_variables)
+
+    def secret(self, path: Path) -> bool:
+        """Whether the text at `path` is, in part at least, a block's."""
+        return any(path[:length] in self._from_blocks for length in range(len(path) + 1))
+
+    # --- blocks -------------------------------------------------------------------------------------------------
+
+    def _with_blocks(self, value: Json, path: Path) -> Json:
+        if isinstance(value, dict):
+            block_id = _reference(value)
+            if block_id is not None:
+                return self._whole_block(block_id, path)
+            return {key: self._with_blocks(one, (*path, key)) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self._with_blocks(one, (*path, index)) for index, one in enumerate(value)]
+        return self._text_with_blocks(value, path) if isinstance(value, str) else value
+
+    def _whole_block(self, block_id: str, path: Path) -> Json:
+        if not _ID.fullmatch(block_id):
+            return self._problem("what block_document_id refers to is no block's id", path)
+        block = self._block(BlockWithId(block_id), path)
+        return None if block is None else dict(block.data)
+
+    def _text_with_blocks(self, text: str, path: Path) -> Json:
+        alone = PLACEHOLDER.fullmatch(text)
+        if alone is not None and alone[1].startswith(BLOCKS):
+            return self._block_value(alone[1], path)
+
+        def embedded(match: re.Match[str]) -> str:
+            if not match[1].startswith(BLOCKS):
+                return match[0]
+            value = self._block_value(match[1], path)
+            if isinstance(value, (dict, list)):
+                words = f'"{match[0]}" is {kind(value)} and cannot stand in text; name one of its values'
+                self._problem(words, path)
+            return str(value)
+
+        return PLACEHOLDER.sub(embedded, text)
+
+    def _block_value(self, placeholder: str, path: Path) -> Json:
+        """What `prefect.blocks.<type>.<name>[.<path>]` says; the only attribute `value` need not be named."""
+        slug, name, attribute = [*placeholder.removeprefix(BLOCKS).split(".", 2), "", ""][:3]
+        if not _NAME.fullmatch(slug) or not _NAME.fullmatch(name):
+            return self._problem(f'"{placeholder}" names no block; write prefect.blocks.<type>.<name>', path)
+        lookup = BlockNamed(slug, name)
+        block = self._block(lookup, path)
+        if block is None:
+            return None
+        steps = path_of(attribute) if attribute else ()
+        data: Json = block.data
+        if set(data) == {"value"} and steps[:1] != ("value",):
+            data = data["value"]
+        value = reach(data, steps)
+        return self._problem(f'{lookup} has no "{attribute}"', path) if isinstance(value, Nothing) else value
+
+    def _block(self, lookup: BlockNamed | BlockWithId, path: Path) -> BlockDocument | None:
+        self._from_blocks.add(path)
+        if lookup not in self._found:
+            self.wanted.add(lookup)
+            return None
+        block = self._found[lookup]
+        if not isinstance(block, BlockDocument):
+            self._problem(f"{lookup} does not exist", path)
+            return None
+        return block
+
+    # --- variables ----------------------------------------------------------------------------------------------
+
+    def _with_variables(self, text: str, path: Path) -> Json:
+        alone = PLACEHOLDER.fullmatch(text)
+        if alone is not None and alone[1].startswith(VARIABLES):
+            return deep_copy(self._variable(alone[1], path))
+
+        def embedded(match: re.Match[str]) -> str:
+            return str(self._variable(match[1], path)) if match[1].startswith(VARIABLES) else match[0]
+
+        return PLACEHOLDER.sub(embedded, text)
+
+    def _variable(self, placeholder: str, path: Path) -> Json:
+        name = placeholder.removeprefix(VARIABLES)
+        lookup = VariableNamed(name)
+        if _NAME.fullmatch(name) and lookup not in self._found:
+            self.wanted.add(lookup)
+            return None
+        variable = self._found.get(lookup)
+        if isinstance(variable, Variable):
+            return variable.value
+        what = "a Prefect variable that a block names" if self.secret(path) else str(lookup)
+        return self._problem(f"{what} does not exist", path)
+
+    def _problem(self, words: str, path: Path) -> None:
+        self.problems.append(f"{words} ({self._where(path)})")
+
+
+def _reference(value: Mapping[str, Json]) -> str | None:
+    """The id in `{"$ref": {"block_document_id": id}}`."""
+    reference = value.get("$ref")
+    block_id = reference.get("block_document_id") if isinstance(reference, Mapping) else None
+    return str(block_id) if block_id else None

@@ -1,0 +1,158 @@
+"""Prefect's JSON of work pools, and of what their runs need, to our nouns; rules as in `parse`.
+
+What decides nothing is taken as absent when it is not what it should be; what a run hangs on raises Unreadable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from runnerd.core.place import Json
+from runnerd.core.prefect import (
+    BlockDocument,
+    FlowRun,
+    PoolDeployment,
+    Variable,
+    WorkerSeen,
+    WorkerType,
+    WorkPool,
+    WorkQueue,
+)
+from runnerd.prefect_api.parse import Unreadable, needed_text, optional_text, parse_flow_run, parse_time
+
+
+def parse_pool(data: Json) -> WorkPool:
+    """A work pool; raises Unreadable."""
+    data = _object(data, "a work pool")
+    return WorkPool(
+        id=needed_text(data, "id"),
+        name=needed_text(data, "name"),
+        type=needed_text(data, "type"),
+        description=optional_text(data.get("description")),
+        is_paused=data.get("is_paused") is True,
+        concurrency_limit=_whole(data.get("concurrency_limit")),
+        base_job_template=_mapping(data.get("base_job_template")),
+        status=optional_text(data.get("status")),
+        default_queue_id=optional_text(data.get("default_queue_id")),
+    )
+
+
+def parse_queue(data: Json) -> WorkQueue:
+    """A work queue; raises Unreadable."""
+    data = _object(data, "a work queue")
+    priority, chosen = _whole(data.get("priority")), data.get("filter")
+    return WorkQueue(
+        id=needed_text(data, "id"),
+        name=needed_text(data, "name"),
+        pool=optional_text(data.get("work_pool_name")),
+        description=optional_text(data.get("description")),
+        is_paused=data.get("is_paused") is True,
+        concurrency_limit=_whole(data.get("concurrency_limit")),
+        priority=1 if priority is None else priority,
+        filter=chosen if isinstance(chosen, dict) else None,
+        last_polled=parse_time(data.get("last_polled")),
+        status=optional_text(data.get("status")),
+    )
+
+
+def parse_worker(data: Json) -> WorkerSeen:
+    """A worker; raises Unreadable."""
+    data = _object(data, "a worker")
+    return WorkerSeen(
+        name=needed_text(data, "name"),
+        status=optional_text(data.get("status")),
+        last_heartbeat=parse_time(data.get("last_heartbeat_time")),
+    )
+
+
+def pool_run_parser(pool: str, queues: Mapping[str, str]) -> Callable[[Json], FlowRun]:
+    """How to read one item of what this pool offers, its queues' names by their ids."""
+
+    def parse(data: Json) -> FlowRun:
+        data = _object(data, "a run of a pool")
+        queue_id = optional_text(data.get("work_queue_id"))
+        run = parse_flow_run(_with_state(_object(data.get("flow_run"), "a flow run")))
+        return replace(run, pool=pool, queue=queues.get(queue_id or ""))
+
+    return parse
+
+
+def parse_placed_run(data: Json) -> FlowRun:
+    """A flow run with the pool and the queue it is in; raises Unreadable."""
+    data = _object(data, "a flow run")
+    pool, queue = optional_text(data.get("work_pool_name")), optional_text(data.get("work_queue_name"))
+    return replace(parse_flow_run(data), pool=pool, queue=queue)
+
+
+def _with_state(run: dict[str, Json]) -> dict[str, Json]:
+    """Both majors leave the state of an offered run out, and tell its type and its name beside it."""
+    if run.get("state") is not None:
+        return run
+    details = {"scheduled_time": run.get("next_scheduled_start_time")}
+    return {**run, "state": {"type": run.get("state_type"), "name": run.get("state_name"), "state_details": details}}
+
+
+def parse_pool_deployment(data: Json) -> PoolDeployment:
+    """A deployment as launching its runs needs it; raises Unreadable."""
+    data = _object(data, "a deployment")
+    # 2.20 takes both names in a request and answers with the first; 3.x knows the second.
+    overrides = {**_mapping(data.get("infra_overrides")), **_mapping(data.get("job_variables"))}
+    return PoolDeployment(
+        id=needed_text(data, "id"),
+        name=needed_text(data, "name"),
+        flow_id=needed_text(data, "flow_id"),
+        version=optional_text(data.get("version")),
+        job_variables=overrides,
+        infrastructure_document_id=optional_text(data.get("infrastructure_document_id")),
+        storage_document_id=optional_text(data.get("storage_document_id")),
+        updated=parse_time(data.get("updated")),
+    )
+
+
+def parse_block(data: Json) -> BlockDocument:
+    """A block; raises Unreadable, since a run must not start with half of it."""
+    data = _object(data, "a block")
+    if not isinstance(data.get("data"), dict):
+        raise Unreadable("a block's data is missing")
+    return BlockDocument(
+        id=needed_text(data, "id"),
+        name=optional_text(data.get("name")),
+        type_slug=needed_text(_object(data.get("block_type"), "a block's type"), "slug"),
+        data=data["data"],
+    )
+
+
+def parse_variable(data: Json) -> Variable:
+    """A variable; raises Unreadable. Its value may be anything, null too."""
+    data = _object(data, "a variable")
+    if "value" not in data:
+        raise Unreadable("a variable's value is missing")
+    return Variable(name=needed_text(data, "name"), value=data["value"])
+
+
+def parse_worker_types(data: Json) -> dict[str, WorkerType]:
+    """Types of workers by their names, of a listing by package; those without a template are left out."""
+    found: dict[str, WorkerType] = {}
+    for package, types in _object(data, "the listing of worker types").items():
+        for name, told in _mapping(types).items():
+            template = _mapping(told).get("default_base_job_configuration")
+            if isinstance(template, dict) and name not in found:
+                description = optional_text(told.get("description"))
+                found[name] = WorkerType(type=name, package=package, template=template, description=description)
+    return found
+
+
+def _object(data: Json, what: str) -> dict[str, Json]:
+    if not isinstance(data, dict):
+        raise Unreadable(f"{what} is not an object")
+    return data
+
+
+def _mapping(value: Json) -> dict[str, Json]:
+    """An object, or an empty one in place of whatever else it is."""
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(value: Json) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,234 @@
+"""The daemon's connection to the spawner, and how to start one where no service manager does.
+
+A connection that is lost is lost once: every waiting request fails with SpawnerError, `on_lost` is called, and
+`connect()` may be called again. Losing it ends no run. Requests are safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+
+from runnerd.core.errors import SpawnerError
+from runnerd.core.place import Json
+from runnerd.core.process import LaunchSpec
+from runnerd.processes.protocol import MAX_ANSWER_BYTES, Hello, Record, hello_from_json, record_from_json, spec_to_json
+from runnerd.spawner import __file__ as _package_file
+
+_READ_ERRORS = (OSError, EOFError, ValueError)
+
+
+class SpawnerClient:
+    """`on_record` is called with every record that changed, `on_lost` when the connection is gone (not by `close`).
+
+    Both are called from the event loop, in the order in which the spawner spoke, never during `connect` and never
+    before the caller of `connect` next awaits: so the replayed records come first.
+    """
+
+    def __init__(
+        self,
+        *,
+        socket_path: str,
+        on_record: Callable[[Record], None],
+        on_lost: Callable[[], None],
+        timeout_s: float = 60.0,
+    ) -> None:
+        self._socket_path = socket_path
+        self._on_record = on_record
+        self._on_lost = on_lost
+        self._timeout_s = timeout_s
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Future[Json]] = {}
+        self._last_id = 0
+        self.hello: Hello | None = None  # of the connection, or of the last one
+
+    async def connect(self) -> list[Record]:
+        """The records the spawner has. SpawnerError when it is not there or turns us away."""
+        await self.close()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=MAX_ANSWER_BYTES)
+        except (OSError, TimeoutError) as error:
+            raise SpawnerError(f"cannot reach the spawner at {self._socket_path}: {_words(error)}") from error
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                records = self._greeted(await reader.readline())
+        except BaseException as error:
+            writer.close()
+            if isinstance(error, _READ_ERRORS):
+                message = f"cannot talk to the spawner at {self._socket_path}: {_words(error)}"
+                raise SpawnerError(message) from error
+            raise
+        self._writer = writer
+        self._reading = asyncio.create_task(self._read(reader, writer), name="spawner connection")
+        return records
+
+    def _greeted(self, line: bytes) -> list[Record]:
+        if not line.endswith(b"\n"):
+            raise EOFError("it closed the connection")
+        hello = json.loads(line)
+        if "error" in hello:
+            raise SpawnerError(f"cannot use the spawner: {hello['error']['message']}", refused=True)
+        self.hello = hello_from_json(hello)
+        return [record_from_json(record) for record in hello.get("records", [])]
+
+    async def spawn(self, spec: LaunchSpec) -> Record:
+        """Start it; one that is known already is told about, not started again.
+
+        A run that could not start is a record too, with `error`. SpawnerError(refused) when the spec makes no sense
+        or the spawner cannot keep a record of it; then nothing ran.
+        """
+        return record_from_json(await self._ask("spawn", spec=spec_to_json(spec)))
+
+    async def stop(
+        self,
+        *,
+        key: str,
+        attempt: int,
+        reason: str,
+        timeout_s: float | None = None,
+        signal: int | None = None,
+        tell: str | None = None,
+    ) -> Record | None:
+        """Ask it to end, SIGKILL after `timeout_s` (None: as its spec says; 0: at once). None: unknown run.
+
+        `tell` ("cancel", "reschedule" or "relinquish") goes to a child that listens, before it is signalled.
+        """
+        return await self._ask_about_run(
+            "stop", key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, signal=signal, tell=tell
+        )
+
+    async def signal(self, *, key: str, attempt: int, signal: int) -> Record | None:
+        """Signal its group and do nothing more. None: unknown run."""
+        return await self._ask_about_run("signal", key=key, attempt=attempt, signal=signal)
+
+    async def list(self) -> list[Record]:
+        return [record_from_json(record) for record in await self._ask("list")]
+
+    async def forget(self, *, key: str, attempt: int) -> bool:
+        """Drop the record of a run that has exited; False when there was none. SpawnerError(refused) while it lives."""
+        try:
+            await self._ask("forget", key=key, attempt=attempt)
+        except UnknownRun:
+            return False
+        return True
+
+    async def retire(self) -> bool:
+        """Have it end, so that a newer one can take its place; False while it has a run and stays for that."""
+        return bool(await self._ask("retire"))
+
+    async def ping(self) -> dict[str, Json]:
+        """version, pid, uptime_s, runs (how many live)."""
+        answer: dict[str, Json] = await self._ask("ping")
+        return answer
+
+    async def close(self) -> None:
+        """Disconnect. Runs go on. `on_lost` is not called."""
+        reading, self._reading = self._reading, None
+        writer = self._writer
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait({reading})
+        self._drop("the connection was closed")
+        if writer is not None:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _ask_about_run(self, op: str, **fields: Json) -> Record | None:
+        try:
+            return record_from_json(await self._ask(op, **fields))
+        except UnknownRun:
+            return None
+
+    async def _ask(self, op: str, **fields: Json) -> Json:
+        if self._writer is None:
+            raise SpawnerError(f"cannot ask the spawner to {op}: not connected")
+        self._last_id = number = self._last_id + 1
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._writer.write(json.dumps({"op": op, "id": number, **fields}).encode() + b"\n")
+            async with asyncio.timeout(self._timeout_s):
+                return await answer
+        except TimeoutError:
+            message = f"cannot {op}: the spawner did not answer within {self._timeout_s:g} s"
+            raise SpawnerError(message) from None
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        cause = "it closed the connection"
+        try:
+            while (line := await reader.readline()).endswith(b"\n"):
+                self._take(json.loads(line))
+        except (*_READ_ERRORS, KeyError, TypeError, AttributeError, SpawnerError) as error:
+            cause = _words(error)
+        finally:
+            if self._writer is writer:
+                self._drop(cause)
+        self._reading = None
+        asyncio.get_running_loop().call_soon(self._on_lost)  # after the records that came before
+
+    def _take(self, message: Json) -> None:
+        if "event" in message:
+            # Through the loop: an exception of the callee is its own, and answers and events keep their order.
+            asyncio.get_running_loop().call_soon(self._on_record, record_from_json(message["record"]))
+            return
+        answer = self._waiting.get(message.get("reply"))
+        if answer is None or answer.done():
+            return
+        if "error" in message:
+            answer.set_exception(_refusal(message["error"]))
+        else:
+            answer.set_result(message["ok"])
+
+    def _drop(self, cause: str) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(SpawnerError(f"cannot hear from the spawner: {cause}"))
+
+
+class UnknownRun(SpawnerError):
+    """The spawner has no such run; told to callers as None or False."""
+
+
+def _refusal(error: Json) -> SpawnerError:
+    kind, message = error.get("kind"), str(error.get("message"))
+    return UnknownRun(message, refused=True) if kind == "unknown-run" else SpawnerError(message, refused=True)
+
+
+def _words(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+async def start_spawner(*, socket_path: str, runtime_dir: str, owner: int | None, log_file: str) -> None:
+    """Start a spawner in a session of its own, that exits when idle; returns once its socket is served.
+
+    It is not our child and outlives us. SpawnerError with its own words when it cannot serve.
+    """
+    program = os.path.join(os.path.dirname(_package_file), "__main__.py")
+    # -I: whatever is in our environment is not for a process that may be root. -S: `site` costs memory for nothing.
+    command = [sys.executable, "-I", "-S", program, "--socket", socket_path, "--runtime-dir", runtime_dir]
+    command += ["--exit-when-idle", "--background", "--log", log_file]
+    command += [] if owner is None else ["--owner", str(owner)]
+    try:
+        starting = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
+        )
+    except OSError as error:
+        raise SpawnerError(f"cannot start the spawner: {_words(error)}") from error
+    _, said = await starting.communicate()
+    if starting.returncode != 0:
+        words = said.decode("utf-8", "replace").strip() or f"exit status {starting.returncode}"
+        raise SpawnerError(f"cannot start the spawner: {words}")

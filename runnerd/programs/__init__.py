@@ -1,0 +1,1 @@
+"""Programs that run under other interpreters; their text is read, and no module of runnerd imports them."""

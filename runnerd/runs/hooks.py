@@ -1,0 +1,39 @@
+"""Runs the hooks of an ended run through the spawner, in the flow's own interpreter and as its user.
+
+Invariants: the API has been told before, so a hook sees the run's last state; a hook is begun once, whatever becomes of
+this daemon: the spawner starts (key, attempt) once, and what was begun in another boot is not begun again; however it
+ends, the run is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runnerd.core.errors import SpawnerError
+from runnerd.core.machine import RunRecord
+from runnerd.core.process import LaunchSpec
+from runnerd.launch.prepared import HookLauncher
+from runnerd.processes.link import SpawnerLink, how_it_ended
+
+
+async def run_hooks(
+    record: RunRecord, *, link: SpawnerLink, launcher: HookLauncher, boot_id: str, beginning: Callable[[], None]
+) -> str:
+    """Run `record.hook` and wait for the end, bounded by run.hook_timeout; how it went, in words.
+
+    `beginning` is called before anything is started: what it records keeps a later boot from starting it again.
+    """
+    if record.hook_boot not in (None, boot_id):
+        return "the host restarted meanwhile; they are not run again"
+    spec = await launcher.hooks(record)
+    if not isinstance(spec, LaunchSpec):
+        return f"could not start: {spec}"
+    if record.hook_boot is None:
+        beginning()
+    try:
+        seen = await link.complete(spec)
+    except SpawnerError as error:
+        return f"could not start: {error}"
+    if seen is not None and seen.stop_reason == "timeout":
+        return f"took longer than hook_timeout {spec.runtime_max_s:g}s; {how_it_ended(seen)}"
+    return how_it_ended(seen)

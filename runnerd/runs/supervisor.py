@@ -1,0 +1,297 @@
+"""The table of runs: who may start, who is under way, and what becomes of one that goes wrong.
+
+Invariants: slots are counted from the table, never from a counter; whatever goes wrong in one run is contained
+here, in one place, and the others never notice; leaving the supervisor detaches every run and ends none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from runnerd.core.errors import JournalError
+from runnerd.core.limits import Bucket, Caps, Claimant, admit
+from runnerd.core.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
+from runnerd.core.prefect import FlowRun
+from runnerd.deployments.registry import Registry
+from runnerd.log.alerts import Alert
+from runnerd.log.log import about
+from runnerd.processes.protocol import Record
+from runnerd.runs.record_keeper import Tools
+from runnerd.runs.run import Run
+
+_REVIVE_FIRST_S = 5.0
+_REVIVE_CAP_S = 300.0
+_REFUSED_FIRST_S = 20.0
+_REFUSED_CAP_S = 600.0
+_HELD = "the server counts the runs of its pool, and is asked again first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What became of a batch of offers: those claimed, those left and why, and when a start_rate token is next due.
+
+    `held` are those left that would have been claimed, had they not been held; their slots are left free for them.
+    """
+
+    claimed: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    held: tuple[str, ...] = ()
+    wait_s: float | None = None
+    full: bool = False  # the host has no room for any other, or can claim none
+    full_pools: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A run the API would not give us: left alone until `until` (monotonic), longer each time."""
+
+    count: int
+    until: float
+    why: str
+
+
+class Supervisor:
+    """Owns every run of this host. `freed` is called when a slot has become free."""
+
+    def __init__(
+        self,
+        *,
+        tools: Tools,
+        registry: Registry,
+        caps: Callable[[], Caps],
+        start_rate: Callable[[], float],
+        clock: Callable[[], float],
+        freed: Callable[[], None],
+    ) -> None:
+        self._tools = tools
+        self._registry = registry
+        self._caps = caps
+        self._start_rate = start_rate
+        self._clock = clock
+        self._freed = freed
+        self._bucket = Bucket(rate=start_rate(), tokens=max(1.0, start_rate()), at=clock())
+        self._runs: dict[str, Run] = {}
+        self._refused: dict[str, Refusal] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._shepherds: set[asyncio.Task[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self.adopted = asyncio.Event()  # once whatever the last daemon left is in the table
+        self.contained = 0  # exceptions of single runs, for status and metrics
+        self.draining: str | None = None  # why nothing new is claimed, while somebody wants it so
+        self.journal_problem: str | None = None  # why nothing new can be claimed; tried again at each offer
+
+    # --- the table ----------------------------------------------------------------------------------------------
+
+    def records(self) -> list[RunRecord]:
+        """Every run that is not done."""
+        return [run.record for run in self._runs.values()]
+
+    def run(self, run_id: str) -> Run | None:
+        return self._runs.get(run_id)
+
+    @property
+    def emptied(self) -> asyncio.Event:
+        """Set while no run is under way."""
+        return self._emptied
+
+    async def wait_change(self) -> None:
+        """Wait until some run's record is another one."""
+        changed = asyncio.get_running_loop().create_future()
+        self._waiters.append(changed)
+        await changed
+
+    def note_change(self) -> None:
+        """A record has changed; called after it is on disk."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def attach(self, tasks: asyncio.TaskGroup) -> None:
+        """From now on runs live in these tasks."""
+        self._tasks = tasks
+
+    def detach(self) -> None:
+        """Leave every run as it is: detaching is cancelling, and cancelling ends no process."""
+        for task in self._shepherds:
+            task.cancel()
+
+    # --- taking on runs -----------------------------------------------------------------------------------------
+
+    def adopt(self, records: Iterable[RunRecord]) -> None:
+        """Go on with what the journal says was under way."""
+        for record in records:
+            said = {"run": record.id, "deployment": record.deployment, "phase": record.phase}
+            self._tools.log.info("adopted", **said, about=about(record))
+            self._begin(Run(record=record, tools=self._tools))
+
+    def adopt_unknown(self, seen: Record) -> None:
+        """A flow run the spawner has and the journal has not: settle it all the same."""
+        record = RunRecord(
+            id=seen.key, name=seen.key, deployment_id=None, deployment="?", flow="?", phase=Phase.RUNNING,
+            transition_id=CLAIM_UNKNOWN, created_at=seen.started_at or datetime.now(UTC), attempt=seen.attempt,
+            identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at,
+        )  # fmt: skip
+        self._tools.log.warning("adopted a run the journal does not know", run=seen.key)
+        self._begin(Run(record=record, tools=self._tools))
+
+    def offer(self, offers: Sequence[FlowRun], *, hold: Collection[str] = ()) -> Offered:
+        """Claim as many of these as the limits allow, in this order, but none of those on `hold`."""
+        if self.draining is not None:
+            return Offered(skipped=dict.fromkeys((run.id for run in offers), self.draining))
+        now = self._clock()
+        fresh = [run for run in offers if run.id not in self._runs and not self._left_alone(run.id, now)]
+        live = [_claimant(record) for record in self.records()]
+        admission = admit([_claimant(run) for run in fresh], live, self._caps())
+        by_id = {run.id: run for run in fresh}
+        held = tuple(run_id for run_id in admission.admitted if run_id in hold)
+        admitted = [run_id for run_id in admission.admitted if run_id not in hold]
+        skipped = {**admission.skipped, **dict.fromkeys(held, _HELD)}
+        claimed: list[str] = []
+        for run_id in admitted:
+            bucket = self._bucket_now(now).take(now)
+            if bucket is None:
+                left = dict.fromkeys(admitted[len(claimed) :], "limits.start_rate is reached")
+                wait_s = self._bucket.wait_s(now)
+                return Offered(claimed=tuple(claimed), skipped={**skipped, **left}, held=held, wait_s=wait_s)
+            if not self._claim(by_id[run_id]):
+                left = dict.fromkeys((run.id for run in fresh), self.journal_problem or "")
+                return Offered(claimed=tuple(claimed), skipped=left, full=True)
+            self._bucket = bucket
+            claimed.append(run_id)
+        return Offered(
+            claimed=tuple(claimed),
+            skipped=skipped,
+            held=held,
+            full=admission.full,
+            full_pools=admission.full_pools,
+        )
+
+    def _bucket_now(self, now: float) -> Bucket:
+        rate = self._start_rate()
+        if rate != self._bucket.rate:
+            self._bucket = Bucket(rate=rate, tokens=min(self._bucket.tokens, max(1.0, rate)), at=now)
+        return self._bucket
+
+    def _left_alone(self, run_id: str, now: float) -> bool:
+        refusal = self._refused.get(run_id)
+        return refusal is not None and now < refusal.until
+
+    def claim_now(self, offer: FlowRun) -> bool:
+        """Claim this one whatever the limits say: somebody asked for it here and now."""
+        return offer.id not in self._runs and self._claim(offer, at_any_cost=True)
+
+    def _claim(self, offer: FlowRun, *, at_any_cost: bool = False) -> bool:
+        """Journal the intention to claim and begin. False when it cannot be recorded: then it is not claimed."""
+        try:
+            before = self._tools.journal.run(offer.id)
+            record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
+            self._tools.journal.save(record, "claiming")
+        except JournalError as error:
+            if self.journal_problem is None:
+                self._tools.log.error("nothing new is claimed", why=str(error), alert=Alert.JOURNAL_FAILS)
+            self.journal_problem = str(error)
+            return False
+        self.journal_problem = None
+        self._begin(Run(record=record, tools=self._tools, before=before, at_any_cost=at_any_cost))
+        self._tools.changed(record)
+        return True
+
+    def _new_record(self, offer: FlowRun, *, attempt: int) -> RunRecord:
+        entry = self._registry.by_id(offer.deployment_id)
+        return RunRecord(
+            id=offer.id,
+            name=offer.name,
+            deployment_id=offer.deployment_id,
+            deployment=entry.deployment.name if entry else "?",
+            flow=(entry.flow if entry else None) or "?",
+            transition_id=str(uuid.uuid4()),
+            created_at=self._tools.now(),
+            tags=offer.tags,
+            attempt=attempt,
+            user=entry.deployment.run.user if entry else None,
+            pool=offer.pool,
+            queue=offer.queue,
+        )
+
+    # --- shepherding --------------------------------------------------------------------------------------------
+
+    def _begin(self, run: Run) -> None:
+        assert self._tasks is not None, "a run is begun after attach"
+        self._runs[run.record.id] = run
+        self._emptied.clear()
+        task = self._tasks.create_task(self._shepherd(run), name=f"run {run.record.id}")
+        self._shepherds.add(task)
+        task.add_done_callback(self._shepherds.discard)
+
+    async def _shepherd(self, run: Run) -> None:
+        """Take one run to its end; the only place where a run's unexpected exception is caught."""
+        delay_s = _REVIVE_FIRST_S
+        while True:
+            try:
+                await run.live()
+                break
+            except JournalError as error:
+                # It goes on when there is room again; meanwhile its process does, and `status` says why.
+                about_it = about(run.record)
+                self._tools.log.error("a run waits for the journal", run=run.record.id, why=str(error), about=about_it)
+                delay_s = _REVIVE_FIRST_S
+            except Exception:
+                # A TaskGroup would otherwise cancel every other run. It is taken up again in the phase it is in.
+                self.contained += 1
+                more = {"in_s": delay_s, "alert": Alert.FAULT, "about": about(run.record)}
+                self._tools.log.exception("a run went wrong; it is taken up again", run=run.record.id, **more)
+            await asyncio.sleep(delay_s)
+            delay_s = min(_REVIVE_CAP_S, delay_s * 2)
+        self._let_go(run)
+
+    def _let_go(self, run: Run) -> None:
+        del self._runs[run.record.id]
+        if run.refused is not None:
+            self._note_refusal(run.record.id, run.refused)
+        else:
+            self._refused.pop(run.record.id, None)
+        if not self._runs:
+            self._emptied.set()
+        self._freed()
+
+    def _note_refusal(self, run_id: str, why: str) -> None:
+        """A run that is offered and refused over and over must not be asked for at every poll."""
+        now = self._clock()
+        for stale in [key for key, refusal in self._refused.items() if refusal.until + _REFUSED_CAP_S < now]:
+            del self._refused[stale]
+        count = self._refused[run_id].count + 1 if run_id in self._refused else 1
+        until = now + min(_REFUSED_CAP_S, _REFUSED_FIRST_S * 2 ** min(count - 1, 10))
+        self._refused[run_id] = Refusal(count=count, until=until, why=why)
+
+    # --- ending runs --------------------------------------------------------------------------------------------
+
+    def cancel(self, run_ids: Iterable[str], *, now: bool = False, announce: bool = True) -> None:
+        """End these because somebody wants it; `announce` where the API is not the one who told us."""
+        for run_id in run_ids:
+            run = self._runs.get(run_id)
+            if run is not None:
+                self._stop(run, Intent.CANCEL, now=now, announce=announce)
+
+    def evict_all(self, *, now: bool = False) -> None:
+        """End everything because the host stops."""
+        for run in list(self._runs.values()):
+            self._stop(run, Intent.EVICT, now=now)
+
+    def _stop(self, run: Run, intent: Intent, *, now: bool, announce: bool = False) -> None:
+        try:
+            run.stop(intent, now=now, announce=announce)
+        except JournalError as error:
+            # A full disk must not end the loop that asked, and with it the daemon. What Prefect wants is asked again.
+            what, about_it = "cannot record that a run is to be ended", about(run.record)
+            self._tools.log.error(what, run=run.record.id, why=str(error), about=about_it)
+
+
+def _claimant(run: FlowRun | RunRecord) -> Claimant:
+    return Claimant(run_id=run.id, deployment_id=run.deployment_id, tags=run.tags, pool=run.pool, queue=run.queue)

@@ -1,0 +1,1 @@
+"""The cgroup tree of runs, their limits, and out-of-memory ends."""

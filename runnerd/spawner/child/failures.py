@@ -1,0 +1,88 @@
+"""Puts a failed start in words: what is wrong with the program or the directory, seen as the run's own user."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from runnerd.spawner.io.messages import Launch
+
+
+def _who(launch: Launch) -> str:
+    return f"user {launch.user}" if launch.user else "the spawner's user"
+
+
+def why_no_directory(launch: Launch, error: OSError) -> str:
+    directory = launch.working_directory
+    if error.errno == errno.ENOENT:
+        return f"cannot start: working directory {directory} does not exist"
+    if error.errno == errno.ENOTDIR:
+        return f"cannot start: working directory {directory} is not a directory"
+    if error.errno == errno.EACCES:
+        return f"cannot start: working directory {directory}: permission denied for {_who(launch)}"
+    return f"cannot start: working directory {directory}: {error.strerror}"
+
+
+def why_not_made(launch: Launch, error: OSError) -> str:
+    directory = launch.working_directory
+    parent = os.path.dirname(directory.rstrip("/"))
+    causes = {
+        errno.EEXIST: "something is there already, and it must be the run's own",
+        errno.ENOENT: f"{parent} does not exist",
+        errno.ENOTDIR: f"{parent} is not a directory",
+        errno.EACCES: f"permission denied for {_who(launch)} in {parent}",
+    }
+    return f"cannot make the working directory {directory}: {causes.get(error.errno or 0, error.strerror)}"
+
+
+def why_no_exec(launch: Launch, path: str, error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"cannot start: {_why_not_found(launch, path)}"
+    if error.errno == errno.EACCES:
+        return f"cannot start: {_why_denied(launch, path)}"
+    if error.errno == errno.ENOEXEC:
+        return f"cannot start: {path} is not executable: neither a program for this machine nor a #! script"
+    if error.errno == errno.E2BIG:
+        return "cannot start: the arguments and the environment are too long together"
+    if error.errno == errno.EAGAIN:
+        return (
+            f"cannot start: {_who(launch)} has as many processes as its tasks_max or rlimits.nproc lets it have in all"
+        )
+    return f"cannot start: {path}: {error.strerror}"
+
+
+def _why_not_found(launch: Launch, path: str) -> str:
+    if "/" not in path:
+        return f"no such program {path} in PATH {launch.environment.get('PATH', os.defpath)}"
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"no such interpreter {path}: it is a link to {os.path.realpath(path)}, which does not exist"
+    if not os.path.exists(path):
+        return f"no such interpreter {path}"
+    interpreter = _first_line_interpreter(path)
+    if interpreter:
+        return f"{path} is a script for {interpreter}, which does not exist"
+    return f"{path} needs a program loader that is not installed"
+
+
+def _why_denied(launch: Launch, path: str) -> str:
+    if not os.path.exists(path):
+        return f"permission denied for {_who(launch)} on the way to {path}"
+    if os.path.isdir(path):
+        return f"{path} is a directory"
+    if not os.access(path, os.X_OK):
+        return f"{path} is not executable for {_who(launch)}"
+    interpreter = _first_line_interpreter(path)
+    if interpreter:
+        return f"{path} is a script for {interpreter}, which is not executable for {_who(launch)}"
+    return f"{path}: permission denied for {_who(launch)} (is its file system mounted noexec?)"
+
+
+def _first_line_interpreter(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return None
+    if not first.startswith(b"#!") or not first[2:].split():
+        return None
+    return os.fsdecode(first[2:].split()[0])

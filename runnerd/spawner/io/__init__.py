@@ -1,0 +1,1 @@
+"""The spawner's socket, messages, event loop, log and notifications."""

@@ -1,0 +1,196 @@
+"""The spawner's Unix socket: who may speak, lines in, lines out.
+
+A client can do nothing that ends another: nonsense gets an error line, one that does not read is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from functools import partial
+
+from runnerd.spawner.io.log import log, log_traceback
+from runnerd.spawner.io.loop import READ, WRITE, Loop
+from runnerd.spawner.io.messages import MAX_LINE_BYTES, Fields, Refused, bad, parse_object
+
+MAX_UNREAD_BYTES = 8 * 2**20
+_CHUNK_BYTES = 65536
+_ACCEPT_AGAIN_S = 1.0
+
+Answer = Callable[[Fields, Callable[[object], None]], None]
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, *, sock: socket.socket, loop: Loop, answer: Answer, closed: Callable[[Client], None]) -> None:
+        self._sock = sock
+        self._loop = loop
+        self._answer = answer
+        self._closed = closed
+        self._in = bytearray()
+        self._skipping = False  # the rest of a line that is too long
+        self._out = bytearray()
+        self._open = True
+        self._loop.watch(sock.fileno(), READ, self._on_ready)
+
+    def send(self, message: object) -> None:
+        if not self._open:
+            return
+        self._out += json.dumps(message).encode() + b"\n"
+        self._flush()
+        if len(self._out) > MAX_UNREAD_BYTES:
+            log("dropped a client that does not read")
+            self.close()
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.unwatch(self._sock.fileno())
+            self._sock.close()
+            self._closed(self)
+
+    def _on_ready(self) -> None:
+        self._flush()
+        if self._open:
+            self._read()
+
+    def _flush(self) -> None:
+        try:
+            if self._out:
+                del self._out[: self._sock.send(self._out)]
+        except BlockingIOError:
+            pass  # it comes when there is room
+        except OSError:
+            self.close()
+            return
+        self._loop.watch(self._sock.fileno(), READ | WRITE if self._out else READ, self._on_ready)
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(_CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        self._in += data
+        while self._open and (end := self._in.find(b"\n")) >= 0:
+            line = bytes(self._in[:end])
+            del self._in[: end + 1]
+            self._take(line)
+        if len(self._in) > MAX_LINE_BYTES:
+            self._take(bytes(self._in))
+            self._in.clear()
+            self._skipping = True
+
+    def _take(self, line: bytes) -> None:
+        if self._skipping:
+            self._skipping = False
+            return
+        number: object = None
+        try:
+            if len(line) > MAX_LINE_BYTES:
+                raise bad(f"a request must not be longer than {MAX_LINE_BYTES} bytes")
+            request = parse_object(line)
+            number = request.raw("id")
+            self._answer(request, lambda result: self.send({"reply": number, "ok": result}))
+        except Refused as refusal:
+            self._refuse(number, refusal.kind, str(refusal))
+        except Exception as error:  # one request of one connection: the runs of the others go on
+            log_traceback()
+            self._refuse(number, "internal", f"{type(error).__name__}: {error}")
+
+    def _refuse(self, number: object, kind: str, message: str) -> None:
+        self.send({"reply": number, "error": {"kind": kind, "message": message}})
+
+
+class Server:
+    def __init__(self, *, loop: Loop, allowed: frozenset[int]) -> None:
+        self._loop = loop
+        self._allowed = allowed
+        self._clients: set[Client] = set()
+        self._expecting = True  # somebody started us and has not come yet
+
+    @property
+    def deserted(self) -> bool:
+        """Nobody is connected, and nobody is waited for."""
+        return not self._clients and not self._expecting
+
+    def expect_no_more(self) -> None:
+        self._expecting = False
+
+    def broadcast(self, message: object) -> None:
+        for client in list(self._clients):
+            client.send(message)
+
+    def listen(self, listener: socket.socket, *, answer: Answer, hello: Callable[[], object]) -> None:
+        callback = partial(self._accept, listener, answer, hello)
+        self._loop.watch(listener.fileno(), READ, callback)
+
+    def _accept(self, listener: socket.socket, answer: Answer, hello: Callable[[], object]) -> None:
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # Out of descriptors: it stays ready, so without a pause this would spin.
+            log(f"cannot accept a connection: {error.strerror}")
+            self._loop.unwatch(listener.fileno())
+            again = partial(self.listen, listener, answer=answer, hello=hello)
+            self._loop.timer("accept", time.monotonic() + _ACCEPT_AGAIN_S, again)
+            return
+        sock.setblocking(False)
+        uid = _peer_uid(sock)
+        if uid not in self._allowed:
+            _turn_away(sock, uid)
+            return
+        self._expecting = False
+        client = Client(sock=sock, loop=self._loop, answer=answer, closed=self._clients.discard)
+        self._clients.add(client)
+        client.send(hello())
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
+def _turn_away(sock: socket.socket, uid: int) -> None:
+    log(f"turned away a client of uid {uid}")
+    error = {"kind": "not-permitted", "message": f"uid {uid} may not speak to this spawner"}
+    with sock:
+        try:
+            sock.send(json.dumps({"reply": None, "error": error}).encode() + b"\n")
+        except OSError:
+            return
+
+
+def bind(path: str, owner: int | None) -> socket.socket:
+    """Listen at `path`, where only `owner` (if given) and we ourselves may connect. Raises OSError.
+
+    Whatever is there is replaced: the caller holds the lock that says no other spawner serves it.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if os.path.lexists(path):
+            os.unlink(path)
+        before = os.umask(0o177)  # from its first instant on nobody else can connect
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
+        if owner is not None and os.geteuid() == 0:
+            os.chown(path, owner, -1)
+        listener.listen(64)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,1 @@
+"""/proc: identities, snapshots of processes, descendants and orphans of runs."""

@@ -1,0 +1,1 @@
+"""Runs of the spawner: started, watched, stopped, ended and recorded."""

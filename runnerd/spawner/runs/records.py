@@ -1,0 +1,216 @@
+"""What the spawner knows of each run, in memory and as one file per run.
+
+A file is always whole: written beside, synced, renamed, directory synced. It holds what a later spawner needs to watch
+the run on and to keep the promises made about it; never its environment, which may hold secrets.
+Deadlines are on the monotonic clock, which all processes of one boot share; a record of another boot needs none.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator
+
+from runnerd.spawner.io.log import log
+from runnerd.spawner.io.messages import Fields, Launch, Refused
+from runnerd.spawner.proc.identity import Boot
+
+PHASES = ("starting", "running", "stopping", "killing", "exited")
+_LAST = 1e10  # on the monotonic clock
+
+
+def utc_now() -> str:
+    """RFC 3339, to the millisecond."""
+    now = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+
+
+class Run:
+    """One run. `seen()` is what clients are told."""
+
+    __slots__ = (
+        "attempt",
+        "boot",
+        "error",
+        "exit",
+        "kernel_log_from",
+        "key",
+        "kill_at",
+        "output",
+        "output_max_bytes",
+        "phase",
+        "pid",
+        "runtime_at",
+        "signal_to_send",
+        "start_ticks",
+        "started_at",
+        "stop",
+        "stop_signal",
+        "stop_timeout_s",
+        "user",
+    )
+
+    def __init__(self, *, key: str, attempt: int, boot: Boot, output: str, stop_timeout_s: float) -> None:
+        self.key = key
+        self.attempt = attempt
+        self.boot = boot
+        self.phase = "starting"
+        self.pid: int | None = None
+        self.start_ticks: int | None = None
+        self.user: str | None = None
+        self.started_at = utc_now()
+        self.stop: dict[str, object] | None = None
+        self.error: dict[str, object] | None = None
+        self.exit: dict[str, object] | None = None
+        self.stop_signal = 15
+        self.stop_timeout_s = stop_timeout_s
+        self.output = output
+        self.output_max_bytes: int | None = None
+        self.runtime_at: float | None = None
+        self.kill_at: float | None = None
+        self.kernel_log_from: int | None = None  # the first line that can be about this run
+        self.signal_to_send: int | None = None  # it was asked to stop, and is being told why first
+
+    @property
+    def id(self) -> tuple[str, int]:
+        return (self.key, self.attempt)
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"key={self.key} attempt={self.attempt}"
+
+    @classmethod
+    def of(cls, launch: Launch, boot: Boot) -> Run:
+        run = cls(
+            key=launch.key,
+            attempt=launch.attempt,
+            boot=boot,
+            output=launch.output,
+            stop_timeout_s=launch.stop_timeout_s,
+        )
+        run.user = launch.user
+        run.stop_signal = launch.stop_signal
+        run.output_max_bytes = launch.output_max_bytes
+        if launch.runtime_max_s is not None:
+            run.runtime_at = time.monotonic() + launch.runtime_max_s
+        return run
+
+    @classmethod
+    def read(cls, record: Fields) -> Run:
+        """From a file; Refused when it is not one."""
+        kept = record.inner("kept")
+        timeout_s = kept.seconds("stop_timeout_s")
+        run = cls(
+            key=record.key(),
+            attempt=record.attempt(),
+            boot=Boot(id=record.need_text("boot_id"), pid_namespace=kept.need_whole("pid_namespace", 0, 2**62)),
+            output=kept.need_path("output"),
+            stop_timeout_s=30.0 if timeout_s is None else timeout_s,
+        )
+        run.phase = record.need_text("phase")
+        if run.phase not in PHASES:
+            raise Refused("bad-record", f"there is no phase {run.phase!r}")
+        run.pid = record.whole("pid", 1, 2**31)
+        run.start_ticks = record.whole("start_ticks", 0, 2**62)
+        run.user = record.text("user")
+        run.started_at = record.need_text("started_at")
+        run.stop, run.error, run.exit = (record.object_or_none(name) for name in ("stop", "error", "exit"))
+        run.stop_signal = kept.signal("stop_signal") or 15
+        run.output_max_bytes = kept.whole("output_max_bytes", 0, 2**62)
+        run.runtime_at = kept.seconds("runtime_at", _LAST)
+        run.kill_at = kept.seconds("kill_at", _LAST)
+        run.signal_to_send = kept.signal("signal_to_send")
+        run.kernel_log_from = kept.whole("kernel_log_from", 0, 2**63)
+        return run
+
+    def seen(self) -> dict[str, object]:
+        return {
+            "key": self.key,
+            "attempt": self.attempt,
+            "phase": self.phase,
+            "boot_id": self.boot.id,
+            "pid": self.pid,
+            "start_ticks": self.start_ticks,
+            "pgid": self.pid,
+            "user": self.user,
+            "started_at": self.started_at,
+            "stop": self.stop,
+            "error": self.error,
+            "exit": self.exit,
+        }
+
+    def kept(self) -> dict[str, object]:
+        """The settings a later spawner needs to carry on."""
+        return {
+            "pid_namespace": self.boot.pid_namespace,
+            "stop_signal": self.stop_signal,
+            "stop_timeout_s": self.stop_timeout_s,
+            "output": self.output,
+            "output_max_bytes": self.output_max_bytes,
+            "runtime_at": self.runtime_at,
+            "kill_at": self.kill_at,
+            "signal_to_send": self.signal_to_send,
+            "kernel_log_from": self.kernel_log_from,
+        }
+
+
+class RecordStore:
+    """The directory of record files."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def prepare(self) -> None:
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+
+    def _path(self, run: Run) -> str:
+        return os.path.join(self._directory, f"{run.key}.{run.attempt}.json")
+
+    def write(self, run: Run) -> None:
+        """On return the record is on disk, in full. Raises OSError and leaves the earlier one."""
+        path = self._path(run)
+        content = json.dumps({**run.seen(), "kept": run.kept()}).encode()
+        beside = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(beside, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(beside)
+        finally:
+            os.close(beside)
+        os.rename(path + ".tmp", path)
+        self._sync_directory()
+
+    def remove(self, run: Run) -> None:
+        try:
+            os.unlink(self._path(run))
+        except FileNotFoundError:
+            return
+        self._sync_directory()
+
+    def load(self) -> Iterator[Run]:
+        """Every record there is. One that cannot be read is moved aside and told about, and ends nothing."""
+        for name in sorted(os.listdir(self._directory)):
+            path = os.path.join(self._directory, name)
+            if name.endswith(".tmp"):
+                os.unlink(path)
+            elif name.endswith(".json"):
+                try:
+                    yield _read(path)
+                except (OSError, ValueError, RecursionError, Refused) as error:
+                    log(f"cannot read record {path}: {error}; moved aside to {name}.corrupt")
+                    os.rename(path, path + ".corrupt")
+
+    def _sync_directory(self) -> None:
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _read(path: str) -> Run:
+    with open(path, "rb") as file:
+        return Run.read(Fields(json.loads(file.read()), "the record"))

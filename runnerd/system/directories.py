@@ -1,0 +1,80 @@
+"""The directories of a daemon: which there are inside the ones it was given, and that nobody else is using them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import IO
+
+from runnerd.core.errors import RunnerdError
+from runnerd.system.paths import Paths
+
+
+def runs_dir(paths: Paths) -> str:
+    """Where the flows' output files are."""
+    return os.path.join(paths.log, "runs")
+
+
+def work_dir(paths: Paths) -> str:
+    """Where inspections leave their answers."""
+    return os.path.join(paths.runtime, "inspect")
+
+
+def positions_path(paths: Paths) -> str:
+    """What remembers how far output was forwarded to systemd's journal."""
+    return os.path.join(paths.state, "output-positions.json")
+
+
+def journal_path(paths: Paths) -> str:
+    return os.path.join(paths.state, "journal.db")
+
+
+def prepare(paths: Paths) -> None:
+    """Make what is missing. Raises RunnerdError, with the directory and what to do, when it cannot."""
+    wanted = {
+        paths.runtime: 0o755,
+        work_dir(paths): 0o700,
+        **({} if paths.managed_spawner else {paths.spawner_dir: 0o755}),
+        paths.state: 0o700,
+        paths.log: 0o750,
+        runs_dir(paths): 0o750,
+    }
+    for path, mode in wanted.items():
+        try:
+            os.makedirs(path, mode=mode, exist_ok=True)
+        except OSError as error:
+            raise RunnerdError(
+                f"cannot make the directory {path}: {error.strerror}; make it, or choose another with a --*-dir flag"
+            ) from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                raise RunnerdError(f"cannot write in {path}: it is mounted read-only; see findmnt -T {path}")
+            raise RunnerdError(f"cannot write in {path}: it belongs to somebody else; see ls -ld {path}")
+
+
+def lock(paths: Paths) -> IO[str]:
+    """Hold the state directory for this process. Raises RunnerdError when another runnerd has it."""
+    path = os.path.join(paths.state, "lock")
+    try:
+        file = open(path, "a+", encoding="ascii")  # held until the process ends
+    except OSError as error:
+        raise RunnerdError(f"cannot write {path}: {error.strerror}; see df {paths.state} and ls -l {path}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise RunnerdError(
+            f"another runnerd (pid {holder or 'unknown'}) uses {paths.state}; stop it, or give this one a --state-dir"
+        ) from None
+    sign(file)
+    return file
+
+
+def sign(file: IO[str]) -> None:
+    """Say in a lock that it is this process that holds it."""
+    with contextlib.suppress(OSError):  # a full disk: it is the lock that counts, the pid is for people
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"{os.getpid()}\n".encode())

@@ -1,0 +1,176 @@
+"""What systemd is told and asked: readiness, status, watchdog, and which job a stop belongs to.
+
+Invariants: status text is ASCII and READY=1 travels alone (sdnotify encodes Latin-1 and swallows every error, so a
+datagram with one odd character would be lost whole); the watchdog is fed from the loops' progress, never from a
+timer and never from the API's health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Protocol
+
+import sdnotify
+
+LIST_JOBS = ("systemctl", "list-jobs", "--no-legend", "--no-pager", "--plain")
+_JOBS_FRESH_S = 30.0
+
+
+class Job(StrEnum):
+    """The systemd job that a SIGTERM belongs to."""
+
+    RESTART = "restart"
+    STOP = "stop"
+    UNKNOWN = "unknown"
+
+
+class Notifier(Protocol):
+    """Where notifications go: systemd's socket, or nowhere."""
+
+    def notify(self, state: str) -> None: ...
+
+
+class Systemd:
+    """The service manager as one daemon sees it; every call is harmless where there is none."""
+
+    def __init__(self, *, environ: Mapping[str, str], pid: int, notifier: Notifier | None = None) -> None:
+        self._environ = environ
+        self._pid = pid
+        self.present = bool(environ.get("NOTIFY_SOCKET"))
+        self._notifier: Notifier = notifier or _notifier()
+        self._status = ""
+        self._jobs_file = environ.get("RUNNERD_JOBS_FILE")
+        self._born = time.time()
+
+    @property
+    def told_jobs(self) -> bool:
+        """Whether our unit leaves us systemd's jobs before it stops us, so that we need no bus to ask."""
+        return self._jobs_file is not None
+
+    def ready(self) -> None:
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """RELOADING=1 with its time in one datagram: without it Type=notify-reload waits until its timeout."""
+        micros = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={micros}")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`; sent only when it changed."""
+        if text != self._status:
+            self._status = text
+            self._send("STATUS=" + text.encode("ascii", "replace").decode("ascii").replace("\n", " "))
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Ask for more time to start or stop; to be repeated within that time."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+    def feed_watchdog(self) -> None:
+        self._send("WATCHDOG=1")
+
+    def watchdog_s(self) -> float | None:
+        """The watchdog's interval in seconds; None where it is off or meant for another process."""
+        usec = self._environ.get("WATCHDOG_USEC", "")
+        pid = self._environ.get("WATCHDOG_PID", "")
+        if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(self._pid)):
+            return None
+        return int(usec) / 1_000_000
+
+    def _send(self, state: str) -> None:
+        if self.present:
+            self._notifier.notify(state)
+
+    async def job(self, *, timeout_s: float = 5.0) -> Job:
+        """Which job is under way for our unit: a restart leaves the flows alone, a stop ends them."""
+        unit = own_unit()
+        if unit is None:
+            return Job.UNKNOWN
+        told = parse_jobs(self._left_jobs(), unit)
+        return told if told is not Job.UNKNOWN else await self._ask_job(unit, timeout_s)
+
+    def _left_jobs(self) -> str:
+        """What ExecStop= has just left us; not a file from before we were started, nor of a stop long ago."""
+        if self._jobs_file is None:
+            return ""
+        try:
+            with open(self._jobs_file, encoding="utf-8", errors="replace") as file:
+                written = os.fstat(file.fileno()).st_mtime
+                return file.read() if max(self._born, time.time() - _JOBS_FRESH_S) <= written else ""
+        except OSError:
+            return ""
+
+    async def _ask_job(self, unit: str, timeout_s: float) -> Job:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *LIST_JOBS,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+        except OSError:
+            return Job.UNKNOWN
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), timeout_s)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            return Job.UNKNOWN
+        return parse_jobs(output.decode("utf-8", "replace"), unit)
+
+
+def _notifier() -> Notifier:
+    notifier = sdnotify.SystemdNotifier()
+    if notifier.socket is not None:
+        # A manager that is too busy to read must lose a message rather than stop the whole daemon in send().
+        notifier.socket.setblocking(False)
+    made: Notifier = notifier
+    return made
+
+
+def parse_jobs(text: str, unit: str) -> Job:
+    """What `systemctl list-jobs` says of our unit, and of the machine: a shutdown stops us too."""
+    kinds: dict[str, str] = {}
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) >= 3:
+            kinds[fields[1]] = fields[2]
+    if any(target in kinds for target in ("shutdown.target", "reboot.target", "poweroff.target", "halt.target")):
+        return Job.STOP
+    kind = kinds.get(unit)
+    if kind in ("restart", "try-restart", "start"):
+        return Job.RESTART
+    return Job.STOP if kind == "stop" else Job.UNKNOWN
+
+
+def own_unit(cgroup_file: str = "/proc/self/cgroup") -> str | None:
+    """The name of the service this process belongs to, from its cgroup."""
+    try:
+        with open(cgroup_file, encoding="utf-8") as file:
+            paths = [line.rstrip("\n").split(":", 2)[2] for line in file if line.startswith("0::")]
+    except OSError:
+        return None
+    names = [part for path in paths for part in path.split("/") if part.endswith(".service")]
+    return names[-1] if names else None
+
+
+def listen_fds(environ: Mapping[str, str], pid: int) -> list[int]:
+    """The descriptors of socket activation, empty where they are not for this process."""
+    if environ.get("LISTEN_PID") != str(pid):
+        return []
+    count = environ.get("LISTEN_FDS", "0")
+    return list(range(3, 3 + int(count))) if count.isdigit() else []
+
+
+def unset(environ: dict[str, str] | os._Environ[str]) -> None:
+    """Take systemd's variables out of the environment, so that no child ever speaks in our name."""
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(name, None)

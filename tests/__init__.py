@@ -1,0 +1,1 @@
+"""Tests of runnerd; tests/kits holds what they share."""

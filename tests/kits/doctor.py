@@ -1,0 +1,89 @@
+"""A doctor and its patient: an engine between fakes, with directories of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runnerd.core.place import Problem
+from runnerd.core.settings import Config
+from runnerd.doctor.doctor import Doctor
+from runnerd.doctor.look import Look
+from runnerd.doctor.subject import Patient
+from runnerd.launch.environment import Environments
+from runnerd.system.directories import runs_dir, work_dir
+from runnerd.system.paths import Paths
+from runnerd.system.systemd import Systemd
+from tests.kits.engine import Engine, fake_engine
+from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.nouns import URL, Json, log_to
+
+PYTHON = "/opt/etl/bin/python"
+
+
+@dataclass
+class Practice:
+    """`problems` and `config` are what the patient has of them."""
+
+    doctor: Doctor
+    engine: Engine
+    spawner: FakeSpawner
+    paths: Paths
+    problems: list[Problem]
+    config: list[Config]
+
+    async def examine(self) -> dict[str, Json]:
+        """Its checks by their names."""
+        found = await self.doctor.examine()
+        checks = {check["name"]: check for check in found["checks"]}
+        assert len(checks) == len(found["checks"]), "two checks have one name"
+        assert found["ok"] is all(check["state"] != "error" for check in found["checks"])
+        return checks
+
+
+class Nowhere:
+    """Where notifications go without systemd."""
+
+    def notify(self, state: str) -> None: ...
+
+
+@asynccontextmanager
+async def practice(
+    folder: Path, *, environ: Mapping[str, str] | None = None, more: Sequence[Look] = (), **changes: Json
+) -> AsyncIterator[Practice]:
+    """Its spawner's processes end only when told to, or cannot start where its `start_error` is set."""
+    paths = Paths(*(str(folder / name) for name in ("etc", "run", "state", "log")), None)
+    for path in (paths.config, work_dir(paths), paths.state, runs_dir(paths)):
+        os.makedirs(path)
+    Path(paths.config, "runnerd.yaml").write_text("limits: {runs: 2}\n")
+    async with fake_engine(folder, **changes) as (engine, spawner):
+        problems: list[Problem] = []
+        config = [Config(settings=engine.settings, files=("runnerd.yaml",))]
+        patient = Patient(
+            url=URL,
+            api=engine.api,
+            config=lambda: config[0],
+            problems=lambda: list(problems),
+            embedded=lambda: None,
+            registry=engine.registry,
+            pools=engine.pools,
+            pool_problems=lambda: [(one, one.problem) for one in engine.pools.entries() if one.problem],
+            environments=Environments(environ={}),
+            journal=engine.journal,
+            link=engine.link,
+            pulse=engine.pulse,
+            systemd=Systemd(environ=environ or {}, pid=os.getpid(), notifier=Nowhere()),
+            paths=paths,
+            environ=environ or {},
+        )
+        doctor = Doctor(patient=patient, log=log_to(engine.lines), more=more)
+        yield Practice(doctor, engine, spawner, paths, problems, config)
+
+
+def python_of(user: str | None = None) -> str:
+    """What the check of this test's own interpreter is called."""
+    return f"python {sys.executable}" + (f" as {user}" if user else "")

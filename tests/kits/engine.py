@@ -1,0 +1,347 @@
+"""An Engine of real parts, and what it takes to put it around a FakePrefect and a FakeSpawner."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from runnerd.core.machine import Hook, RunRecord
+from runnerd.core.prefect import ApiState, FlowRun, Verdict
+from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import Deployment, Settings
+from runnerd.deployments.registry import Entry, Registry
+from runnerd.journal.journal import Journal
+from runnerd.launch.prepared import Launcher, Prepared
+from runnerd.launch.spec import hooks_spec
+from runnerd.polling.cancellations import Cancelling
+from runnerd.polling.poller import Poller
+from runnerd.pools.offers import PoolOffers
+from runnerd.pools.table import PoolTable
+from runnerd.prefect_api.answers import Answer, Claim
+from runnerd.prefect_api.backoff import Backoff
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.processes.link import SpawnerLink
+from runnerd.runs.drain import Drain
+from runnerd.runs.record_keeper import FlowRunApi, Tools
+from runnerd.runs.supervisor import Supervisor
+from runnerd.system.watchdog import Pulse
+from tests.kits import jump_loop as jumploop
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.nouns import Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
+
+POLL = "POST /deployments/get_scheduled_flow_runs"
+
+
+@dataclass
+class SpecLauncher:
+    """Launch specs with the deployment's own settings; `failure` is said instead where it is set."""
+
+    registry: Registry
+    failure: str | None = None
+    asked: list[tuple[str, int]] = field(default_factory=list)
+
+    def spec(self, record: RunRecord) -> LaunchSpec | str:
+        self.asked.append((record.id, record.attempt))
+        entry = self.registry.by_id(record.deployment_id)
+        if self.failure is not None or (entry is None and record.pool is None):
+            return self.failure or "its deployment is not configured on this host any more"
+        run = entry.deployment.run if entry is not None else a_deployment().run
+        return LaunchSpec(
+            key=record.id,
+            attempt=record.attempt,
+            argv=("true",),
+            environment={},
+            working_directory="/",
+            output=f"/var/log/{record.id}.{record.attempt}.log",
+            user=run.user,
+            runtime_max_s=run.runtime_max_s,
+            stop_timeout_s=run.stop_timeout_s,
+        )
+
+    async def prepare(self, record: RunRecord) -> Prepared:
+        spec = self.spec(record)
+        return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
+
+    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+        flow = self.spec(record)
+        return flow if isinstance(flow, str) else hooks_spec(flow, record, program="pass", timeout_s=60.0)
+
+
+class Interfering:
+    """An api that is overtaken: after each read of a run that was claimed one of `moves` is made, by somebody else."""
+
+    def __init__(self, api: PrefectApi, prefect: FakePrefect, moves: list[tuple[str, str | None]]) -> None:
+        self._api = api
+        self._prefect = prefect
+        self._moves = moves
+
+    async def claim(self, run_id: str, *, transition_id: str) -> Claim:
+        return await self._api.claim(run_id, transition_id=transition_id)
+
+    async def read_run(self, run_id: str) -> FlowRun | None:
+        found = await self._api.read_run(run_id)
+        if self._moves and self._claimed(run_id):
+            self._prefect.set_state(run_id, *self._moves.pop(0))
+        return found
+
+    def _claimed(self, run_id: str) -> bool:
+        return self._prefect.state_of(run_id) != "SCHEDULED"
+
+    async def history(self, run_id: str) -> list[ApiState]:
+        return await self._api.history(run_id)
+
+    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
+        return await self._api.propose(run_id, verdict, transition_id=transition_id)
+
+
+class Engine:
+    """Supervisor, poller and drain with their real parts. `settings` may be replaced while it runs."""
+
+    def __init__(
+        self,
+        *,
+        prefect: FakePrefect,
+        journal: Journal,
+        link: SpawnerLink,
+        api: PrefectApi,
+        launcher: Callable[[Registry], Launcher],
+        settings: Settings,
+        lines: LogLines,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+        run_api: FlowRunApi | None = None,
+        pools: PoolTable | None = None,
+    ) -> None:
+        self.prefect, self.journal, self.link, self.api = prefect, journal, link, api
+        self.settings, self.lines, self.now, self.clock = settings, lines, now, clock
+        self.registry = Registry()
+        self.pools = pools or PoolTable()
+        self.outdated: list[str] = []  # pools that were found to be another than known
+        self.launcher = launcher(self.registry)
+        self.hooks: set[Hook] = set()  # what flows have
+        self.changes: list[RunRecord] = []
+        self.heard: list[Callable[[RunRecord], None]] = []
+        self.tools = Tools(
+            api=run_api or api,
+            link=link,
+            journal=journal,
+            launcher=self.launcher,
+            log=log_to(lines),
+            now=now,
+            backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
+            then=lambda: self.settings.stop.then,
+            hooked=lambda _record, hook: hook in self.hooks,
+            changed=self._changed,
+        )
+        self.pulse = Pulse(clock=clock)
+        self.supervisor = Supervisor(
+            tools=self.tools,
+            registry=self.registry,
+            caps=lambda: self.registry.caps(self.settings.limits, pools=self.pools.caps()),
+            start_rate=lambda: self.settings.limits.start_rate_per_s,
+            clock=clock,
+            freed=lambda: self.poller.freed(),
+        )
+        self.poller = Poller(
+            api=api,
+            supervisor=self.supervisor,
+            registry=self.registry,
+            pools=PoolOffers(api=api.pools, table=self.pools, now=now, outdated=self.outdated.append),
+            settings=lambda: self.settings,
+            log=log_to(lines),
+            pulse=self.pulse,
+            now=now,
+            backoff=self.tools.backoff,
+            new_id=lambda: str(uuid.uuid4()),
+            jitter=lambda: 0.5,
+        )
+        self.cancelling = Cancelling(
+            api=api, supervisor=self.supervisor, settings=lambda: self.settings, pulse=self.pulse,
+            backoff=self.tools.backoff,
+        )  # fmt: skip
+        self.drain = Drain(supervisor=self.supervisor, now=now)
+        self.tasks: asyncio.TaskGroup | None = None
+        self.look_s = 0.02
+
+    def _changed(self, record: RunRecord) -> None:
+        self.changes.append(record)
+        for hear in self.heard:
+            hear(record)
+        self.supervisor.note_change()
+
+    # --- for tests ----------------------------------------------------------------------------------------------
+
+    def deploy(self, name: str = "nightly", *, run: Mapping[str, Json] | None = None, **changes: Json) -> str:
+        """A deployment that the API and the registry have; its id."""
+        return deploy(self.prefect, self.registry, a_deployment(name, run=run, **changes))
+
+    def add_run(self, deployment_id: str, *, in_s: float = 0.0, **more: Json) -> str:
+        """A run that falls due so many seconds from now; its id."""
+        return self.prefect.add_run(deployment_id, due=self.now() + timedelta(seconds=in_s), **more)
+
+    def offer(self, *run_ids: str) -> tuple[str, ...]:
+        """Offer these runs to the supervisor; those claimed."""
+        return self.supervisor.offer([flow_run(self.prefect, run_id) for run_id in run_ids]).claimed
+
+    def phase(self, run_id: str) -> str | None:
+        run = self.supervisor.run(run_id)
+        return run.record.phase.value if run is not None else None
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until it holds; looked at after every change of a run, and now and then."""
+        while not condition():
+            try:
+                async with asyncio.timeout(self.look_s):
+                    await self.supervisor.wait_change()
+            except TimeoutError:
+                continue
+
+    async def until_done(self, run_id: str) -> RunRecord:
+        """Its record in the journal once it is done."""
+        await self.until(lambda: self.supervisor.run(run_id) is None)
+        record = self.journal.run(run_id)
+        assert record is not None, "it was not done but withdrawn"
+        return record
+
+
+def running(engine: Engine, run_id: str) -> bool:
+    return engine.phase(run_id) == "running"
+
+
+async def start(engine: Engine, deployment_id: str | None = None, **more: Json) -> str:
+    """A run that runs; its id."""
+    run_id = engine.add_run(deployment_id or engine.deploy(), **more)
+    assert engine.offer(run_id) == (run_id,)
+    await engine.until(lambda: running(engine, run_id))
+    engine.prefect.set_state(run_id, "RUNNING")
+    return run_id
+
+
+def resume(engine: Engine, known: Iterable[Entry]) -> None:
+    """Go on as the next daemon of a host that has these deployments."""
+    for entry in known:
+        engine.registry.put(entry)
+    engine.supervisor.adopt(engine.journal.unfinished())
+
+
+def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
+    """As if a daemon had died with this much of a run written down."""
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at)
+    journal.save(replace(record, **changes), "as it was left")
+    journal.close()
+
+
+def events(engine: Engine, run_id: str) -> list[str]:
+    return [step.event for step in engine.journal.transitions(run_id)]
+
+
+def deploy(prefect: FakePrefect, registry: Registry, deployment: Deployment) -> str:
+    flow_id, deployment_id = str(uuid.uuid4()), str(uuid.uuid4())
+    prefect.flows[flow_id] = {"id": flow_id, "name": "etl", "tags": []}
+    prefect.deployments[deployment_id] = {
+        "id": deployment_id,
+        "name": deployment.name,
+        "flow_id": flow_id,
+        "tags": list(deployment.tags),
+        "paused": False,
+        "schedules": [],
+    }
+    registry.put(Entry(deployment=deployment, flow="etl", deployment_id=deployment_id))
+    return deployment_id
+
+
+@asynccontextmanager
+async def serving(engine: Engine) -> AsyncIterator[Engine]:
+    """The engine with its spawner link up; runs are detached at the end, as a daemon that hands over does."""
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as tasks:
+        engine.tasks = tasks
+        engine.supervisor.attach(tasks)
+        keeping = tasks.create_task(engine.link.keep())
+        try:
+            await engine.link.wait_up()
+            yield engine
+        except Exception as error:  # a failed assertion reads better outside of a group
+            failure = error
+        finally:
+            engine.supervisor.detach()
+            keeping.cancel()
+    await engine.link.close()
+    await engine.api.close()
+    engine.journal.close()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def fake_engine(
+    directory: Path,
+    *,
+    prefect: FakePrefect | None = None,
+    spawner: FakeSpawner | None = None,
+    run_api: FlowRunApi | None = None,
+    journal: Journal | None = None,
+    launcher: Callable[[Registry], Launcher] = SpecLauncher,
+    pools: PoolTable | None = None,
+    **changes: Json,
+) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
+    """Around a FakePrefect and a FakeSpawner, by the clock of the running loop. `changes` are of the settings."""
+    loop: Json = asyncio.get_running_loop()
+    prefect = prefect or FakePrefect(major=3)
+    spawner = spawner or FakeSpawner()
+    lines = LogLines()
+    engine = Engine(
+        prefect=prefect,
+        journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow),
+        link=SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(lines)),
+        api=fake_api(prefect, now=loop.utcnow),
+        launcher=launcher,
+        settings=settings(**changes),
+        lines=lines,
+        now=loop.utcnow,
+        clock=loop.time,
+        run_api=run_api,
+        pools=pools,
+    )
+    engine.look_s = 0.1
+    async with serving(engine):
+        yield engine, spawner
+
+
+@asynccontextmanager
+async def polling(
+    folder: Path, *, prefect: FakePrefect | None = None, watching: bool = False, **changes: Json
+) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
+    """An engine whose poller polls, ten seconds apart unless said otherwise."""
+    async with fake_engine(folder, prefect=prefect, **changes) as (engine, spawner):
+        loops = [asyncio.create_task(engine.poller.poll())]
+        if watching:
+            loops.append(asyncio.create_task(engine.cancelling.watch()))
+        try:
+            yield engine, spawner
+            assert not [loop for loop in loops if loop.done()], "a loop has ended, and the daemon with it"
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.wait(loops)
+
+
+def polls(engine: Engine) -> int:
+    """Requests for due runs since the last look."""
+    return copied(engine.prefect).count(POLL)
+
+
+def at(engine: Engine) -> float:
+    return engine.clock() - jumploop.START_S
+
+
+async def started_at(engine: Engine, run_id: str) -> float:
+    await engine.until(lambda: running(engine, run_id))
+    return at(engine)

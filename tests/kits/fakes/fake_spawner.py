@@ -1,0 +1,270 @@
+"""A spawner in memory: its clients speak as SpawnerClient does, its processes are entries in a table.
+
+Its timers are the running loop's, so under a JumpLoop a grace of thirty seconds takes no time. What it does is held
+to the real spawner by tests/process/test_fake_spawner.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from runnerd import __version__
+from runnerd.core.errors import SpawnerError
+from runnerd.core.process import Exit, Identity, LaunchSpec
+from runnerd.processes.client import SpawnerClient
+from runnerd.processes.link import Connect
+from runnerd.processes.protocol import Hello, Record, StartError
+
+BOOT = "boot-1"
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """One stop as it was asked for."""
+
+    key: str
+    attempt: int
+    reason: str
+    timeout_s: float | None
+    tell: str | None = None
+
+
+class FakeSpawner:
+    """Its methods are for tests; `connect` is for a SpawnerLink.
+
+    `stubborn` processes only go by SIGKILL. Those with `intents` acknowledge what they are told if `hears`, and then
+    exit 0. `down` lets nobody connect. `refuses` is said to every spawn.
+    `start_error` keeps every process from starting. `hello` is what it says of itself to who connects.
+    """
+
+    def __init__(self) -> None:
+        self.started: list[LaunchSpec] = []
+        self.stops: list[Stop] = []
+        self.stubborn = False
+        self.hears = False
+        self.down = False
+        self.refuses: str | None = None
+        self.start_error: str | None = None
+        self.hello = Hello(
+            version=__version__,
+            pid=999,
+            limits={"memory_max": "cgroup", "cpu_quota": "cgroup", "tasks_max": "cgroup"},
+            why=None,
+            boot_id=BOOT,
+        )
+        self.successor: Hello | None = None
+        self.retired = 0
+        self.records: dict[Key, Record] = {}
+        self.kill_at: dict[Key, asyncio.TimerHandle] = {}
+        self._clients: list[FakeClient] = []
+        self._specs: dict[Key, LaunchSpec] = {}
+
+    @property
+    def connect(self) -> Connect:
+        def connect(on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> SpawnerClient:
+            return cast(SpawnerClient, FakeClient(self, on_record, on_lost))
+
+        return connect
+
+    async def start(self) -> None:
+        """What a SpawnerLink calls where nobody answers."""
+        if self.down:
+            raise SpawnerError("cannot start the spawner: it is down")
+
+    # --- for tests ----------------------------------------------------------------------------------------------
+
+    def runs_of(self, key: str) -> list[LaunchSpec]:
+        """Every start of this key, in order."""
+        return [spec for spec in self.started if spec.key == key]
+
+    def live(self) -> list[str]:
+        return [record.key for record in self.records.values() if record.phase != "exited"]
+
+    def exit(self, key: str, *, code: int | None = 0, signal: int | None = None) -> None:
+        """Its latest attempt ends; with neither a code nor a signal nobody saw how."""
+        at = max(attempt for name, attempt in self.records if name == key)
+        self._end((key, at), Exit(code=None if signal else code, signal=signal, at=datetime.now(UTC)))
+
+    def lose(self) -> None:
+        """Every connection breaks."""
+        clients, self._clients = self._clients, []
+        for client in clients:
+            client.break_off()
+
+    def forget_all(self) -> None:
+        """As after a reboot: nobody knows of anything."""
+        for timer in self.kill_at.values():
+            timer.cancel()
+        self.records.clear()
+
+    # --- what clients ask ---------------------------------------------------------------------------------------
+
+    def admit(self, client: FakeClient) -> list[Record]:
+        if self.down:
+            raise SpawnerError("cannot reach the spawner at nowhere: it is down")
+        self._clients.append(client)
+        return list(self.records.values())
+
+    def leave(self, client: FakeClient) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+
+    def spawn(self, spec: LaunchSpec) -> Record:
+        key = (spec.key, spec.attempt)
+        if key in self.records:
+            return self.records[key]
+        if self.refuses is not None:
+            raise SpawnerError(self.refuses, refused=True)
+        pid = 1000 + len(self.started)
+        self.started.append(spec)
+        self._specs[key] = spec
+        record = Record(
+            key=spec.key,
+            attempt=spec.attempt,
+            phase="running",
+            identity=Identity(boot_id=BOOT, pid=pid, start_ticks=pid * 10),
+            pgid=pid,
+            user=spec.user,
+            started_at=datetime.now(UTC),
+        )
+        if self.start_error is not None:
+            error = StartError(stage="exec", errno=2, message=f"cannot start: {self.start_error}")
+            record = replace(record, phase="exited", error=error)
+        self._tell(record)
+        if spec.runtime_max_s is not None:
+            self._later(
+                key,
+                spec.runtime_max_s,
+                lambda: self.stop(*key, reason="timeout", timeout_s=None, tell="relinquish", asked=False),
+            )
+        return record
+
+    def stop(
+        self,
+        key: str,
+        attempt: int,
+        *,
+        reason: str,
+        timeout_s: float | None,
+        tell: str | None = None,
+        asked: bool = True,
+    ) -> Record | None:
+        if asked:
+            self.stops.append(Stop(key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, tell=tell))
+        record = self.records.get((key, attempt))
+        if record is None or record.phase in ("killing", "exited"):
+            return record
+        grace_s = self._specs[key, attempt].stop_timeout_s if timeout_s is None else timeout_s
+        if record.phase != "stopping":
+            record = replace(record, phase="stopping", stop_reason=reason, stop_at=datetime.now(UTC))
+            self._tell(record)
+            self._later((key, attempt), grace_s, lambda: self._kill((key, attempt)))
+            told = tell is not None and grace_s > 0 and self.hears and self._specs[key, attempt].intents
+            if told:
+                self._tell(replace(record, told=True))
+            if grace_s > 0 and not self.stubborn:
+                self._end(
+                    (key, attempt), Exit(code=0 if told else None, signal=None if told else 15, at=datetime.now(UTC))
+                )
+        elif asyncio.get_running_loop().time() + grace_s < self.kill_at[key, attempt].when():
+            self._later((key, attempt), grace_s, lambda: self._kill((key, attempt)))
+        return self.records[key, attempt]
+
+    def forget(self, key: str, attempt: int) -> bool:
+        record = self.records.get((key, attempt))
+        if record is not None and record.phase != "exited":
+            raise SpawnerError(f"cannot forget run {key}: it is {record.phase}", refused=True)
+        return self.records.pop((key, attempt), None) is not None
+
+    def retire(self) -> bool:
+        """The next one says of itself what `successor` is, else the same."""
+        if any(record.phase != "exited" for record in self.records.values()):
+            return False
+        self.retired += 1
+        self.hello = self.successor or self.hello
+        self.lose()
+        return True
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _later(self, key: Key, seconds: float, call: Callable[[], Any]) -> None:
+        if key in self.kill_at:
+            self.kill_at[key].cancel()
+        self.kill_at[key] = asyncio.get_running_loop().call_later(seconds, call)
+
+    def _kill(self, key: Key) -> None:
+        self._tell(replace(self.records[key], phase="killing"))
+        self._end(key, Exit(signal=9, at=datetime.now(UTC)))
+
+    def _end(self, key: Key, ended: Exit) -> None:
+        if key in self.kill_at:
+            self.kill_at.pop(key).cancel()
+        self._tell(replace(self.records[key], phase="exited", exit=ended))
+
+    def _tell(self, record: Record) -> None:
+        self.records[record.key, record.attempt] = record
+        for client in self._clients:
+            client.hear(record)
+
+
+class FakeClient:
+    """One connection. Each call yields to the loop once, as a real one would."""
+
+    def __init__(self, spawner: FakeSpawner, on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> None:
+        self._spawner = spawner
+        self._on_record = on_record
+        self._on_lost = on_lost
+        self._open = False
+        self.hello: Hello | None = None
+
+    async def connect(self) -> list[Record]:
+        await asyncio.sleep(0)
+        records = self._spawner.admit(self)
+        self.hello = self._spawner.hello
+        self._open = True
+        return records
+
+    async def spawn(self, spec: LaunchSpec) -> Record:
+        await self._travel("spawn")
+        return self._spawner.spawn(spec)
+
+    async def stop(
+        self, *, key: str, attempt: int, reason: str, timeout_s: float | None = None, tell: str | None = None
+    ) -> Record | None:
+        await self._travel("stop")
+        return self._spawner.stop(key, attempt, reason=reason, timeout_s=timeout_s, tell=tell)
+
+    async def forget(self, *, key: str, attempt: int) -> bool:
+        await self._travel("forget")
+        return self._spawner.forget(key, attempt)
+
+    async def list(self) -> list[Record]:
+        await self._travel("list")
+        return [*self._spawner.records.values()]
+
+    async def retire(self) -> bool:
+        await self._travel("retire")
+        return self._spawner.retire()
+
+    async def close(self) -> None:
+        self._open = False
+        self._spawner.leave(self)
+
+    async def _travel(self, op: str) -> None:
+        if not self._open:
+            raise SpawnerError(f"cannot ask the spawner to {op}: not connected")
+        await asyncio.sleep(0)
+        if not self._open:
+            raise SpawnerError("cannot hear from the spawner: it closed the connection")
+
+    def hear(self, record: Record) -> None:
+        asyncio.get_running_loop().call_soon(self._on_record, record)
+
+    def break_off(self) -> None:
+        self._open = False
+        self._on_lost()

@@ -1,0 +1,1 @@
+"""Throw-away machines with systemd as process 1."""

@@ -1,0 +1,265 @@
+"""Work pools for tests of the engine: their settings, a table that knows them, and a keeper between fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runnerd.core.machine import RunRecord
+from runnerd.core.place import Place
+from runnerd.core.prefect import WorkerType
+from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import PoolSettings, RunSettings
+from runnerd.deployments.launching import FlowLauncher
+from runnerd.deployments.registry import Registry
+from runnerd.launch.environment import Environments
+from runnerd.launch.prepared import Launchers
+from runnerd.launch.scratch import tidy_key
+from runnerd.launch.spec import ApiAccess
+from runnerd.pools.job.process_job import process_template
+from runnerd.pools.keeper import PoolKeeper
+from runnerd.pools.launching import PoolLauncher
+from runnerd.pools.table import PoolTable, Served
+from runnerd.prefect_api.answers import ServerInfo
+from runnerd.prefect_api.backoff import Backoff
+from runnerd.system.watchdog import Pulse
+from tests.kits.engine import Engine, fake_engine
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.nouns import URL, Json, LogLines, copied, fake_api, log_to
+
+HOST = "host-1"  # the worker's name
+
+
+def pool_settings(name: str = "etl", *, run: Mapping[str, Json] | None = None, **changes: Json) -> PoolSettings:
+    """`run` are keys of its run: section."""
+    settings = RunSettings(**{"python": sys.executable, "working_directory": "/srv/flows", **(run or {})})
+    return PoolSettings(
+        **{"name": name, "run": settings, "place": Place("/etc/runnerd/conf.d/20.yaml", 4, 7), **changes}
+    )
+
+
+def serve(table: PoolTable, prefect: FakePrefect, *wanted: PoolSettings) -> None:
+    """Want these, and know of each what the API has: every queue of it, or those that are named."""
+    table.want(wanted)
+    for settings in wanted:
+        known = table.get(settings.name)
+        assert known is not None
+        queues = [q for q in prefect.pools.queues(settings.name) if q.name in (settings.queues or (q.name,))]
+        pool = prefect.pools.read_pool(settings.name)
+        assert table.put(Served(settings=settings, pool=pool, queues=tuple(queues)), known=known)
+
+
+@dataclass
+class FakeOther:
+    """Prefect's own worker as PoolKeeper sees it: what it was told, and what became of it."""
+
+    wanted: list[tuple[Served, WorkerType | None, int]] = field(default_factory=list)
+    told: str = ""
+    problem: str | None = None
+    slow_s: float = 0.0  # how long it takes to stop
+
+    def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
+        self.wanted.append((served, kind, server.major))
+
+    async def keep(self) -> None:
+        self.told += "keep "
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.told += "left "
+
+    async def stop(self) -> None:
+        await asyncio.sleep(self.slow_s)
+        self.told += "stopped "
+
+    def document(self) -> Mapping[str, Any]:
+        return {"pid": 17}
+
+
+@dataclass
+class Keeping:
+    """A keeper between fakes; `found` counts how often there was something new to poll."""
+
+    prefect: FakePrefect
+    keeper: PoolKeeper
+    table: PoolTable
+    lines: LogLines
+    pulse: Pulse
+    others: dict[str, list[FakeOther]]
+    found: list[float]
+    loop: asyncio.AbstractEventLoop
+    drains: list[str]  # the host drains while there is one
+
+    def served(self, name: str = "etl") -> Served:
+        known = self.table.get(name)
+        assert known is not None
+        return known
+
+    def asked(self, what: str) -> int:
+        """Such requests since the last look, `METHOD /path`; all others are forgotten too."""
+        return copied(self.prefect).count(what)
+
+    def problems(self) -> dict[str, str]:
+        return {served.name: why for served, why in self.keeper.problems()}
+
+    async def want(self, *wanted: PoolSettings) -> None:
+        """And let the keeper have a look at them."""
+        self.table.want(wanted)
+        await asyncio.sleep(1)
+
+
+@asynccontextmanager
+async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> AsyncIterator[Keeping]:
+    """A keeper at work on these, by the clock of the running loop."""
+    loop: Any = asyncio.get_running_loop()
+    prefect = prefect or FakePrefect(major=3)
+    api, table, lines, pulse = fake_api(prefect, now=loop.utcnow), PoolTable(), LogLines(), Pulse(clock=loop.time)
+    others: dict[str, list[FakeOther]] = {}
+    found: list[float] = []
+    drains: list[str] = []
+
+    def other(served: Served) -> FakeOther:
+        others.setdefault(served.name, []).append(FakeOther())
+        return others[served.name][-1]
+
+    keeper = PoolKeeper(
+        api=api.pools,
+        server=api.server,
+        table=table,
+        other=other,
+        leftovers=nobody_left,
+        worker=lambda: HOST,
+        draining=lambda: bool(drains),
+        found=lambda: found.append(loop.time()),
+        now=loop.utcnow,
+        backoff=lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random),
+        pulse=pulse,
+        log=log_to(lines),
+    )
+    table.want(wanted)
+    task = asyncio.create_task(keeper.keep())
+    try:
+        await asyncio.sleep(1)
+        yield Keeping(prefect, keeper, table, lines, pulse, others, found, loop, drains)
+        assert not task.done(), "it has ended, and the daemon with it"
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        await api.close()
+
+
+# --- around an engine whose poller polls ---
+
+
+def offered_by(pool: str) -> str:
+    return f"POST /work_pools/{pool}/get_scheduled_flow_runs"
+
+
+def asked(engine: Engine, pool: str = "etl") -> int:
+    """Requests for this pool's runs since the last look."""
+    return copied(engine.prefect).count(offered_by(pool))
+
+
+def with_pools(**pools: Mapping[str, Json]) -> FakePrefect:
+    """By name what is said of each when it is made; `queues` in the order of their priorities."""
+    prefect = FakePrefect(major=3)
+    for name, about in pools.items():
+        prefect.pools.create_pool(name, **{key: value for key, value in about.items() if key != "queues"})
+        for queue in about.get("queues", ()):
+            prefect.pools.create_queue(name, queue)
+    return prefect
+
+
+def kick(engine: Engine, *wanted: PoolSettings) -> None:
+    serve(engine.pools, engine.prefect, *wanted)
+    engine.poller.kick()
+
+
+def pooled(engine: Engine, pool: str = "etl", **more: Json) -> str:
+    """A deployment of somebody else's in this pool; its id."""
+    return engine.prefect.pools.add_deployment(pool, **more)
+
+
+async def end(engine: Engine, spawner: FakeSpawner, run_id: str) -> None:
+    engine.prefect.set_state(run_id, "COMPLETED")
+    spawner.exit(run_id)
+    await engine.until_done(run_id)
+
+
+async def nobody_left(pools: Collection[str]) -> None:
+    """No earlier daemon kept a worker."""
+    del pools
+
+
+# --- around an engine that launches as a daemon does --------------------------------------------------------------
+
+
+@asynccontextmanager
+async def launching(
+    folder: Path, *, prefect: FakePrefect, wanted: Sequence[PoolSettings] | None = None, **more: Json
+) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
+    """An engine with the real launchers, which serves these pools; else `etl`, which is made where it is missing.
+
+    `more` is for fake_engine.
+    """
+    loop: Any = asyncio.get_running_loop()
+    if wanted is None and "etl" not in prefect.pools.pools:
+        prefect.pools.create_pool("etl", base_job_template=process_template(prefect.major))
+    table = PoolTable()
+    serve(table, prefect, *([pool_settings()] if wanted is None else wanted))
+    api = fake_api(prefect, now=loop.utcnow)
+    access = ApiAccess(url=URL, environment={"PREFECT_API_KEY": "secret-key"})
+
+    def launchers(registry: Registry) -> Launchers:
+        environments = Environments(environ={"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"})
+        own = FlowLauncher(registry=registry, access=lambda: access, output_dir="/out", environments=environments)
+        pools = PoolLauncher(
+            api=api,
+            table=table,
+            environments=environments,
+            access=lambda: access,
+            output_dir="/out",
+            worker=lambda: HOST,
+            backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
+        )
+        return Launchers(own=own, pools=pools)
+
+    async with fake_engine(folder, prefect=prefect, pools=table, launcher=launchers, **more) as (engine, spawner):
+        yield engine, spawner
+
+
+async def offer(engine: Engine, run_id: str) -> None:
+    """Offer it as its pool does."""
+    found = await engine.api.pools.placed_run(run_id)
+    assert found is not None
+    assert engine.supervisor.offer([found]).claimed == (run_id,)
+
+
+async def launched(engine: Engine, spawner: FakeSpawner, run_id: str) -> LaunchSpec:
+    """What the spawner was asked to start for this run, once it was."""
+    if engine.supervisor.run(run_id) is None:
+        await offer(engine, run_id)
+    await engine.until(lambda: spawner.runs_of(run_id))
+    return spawner.runs_of(run_id)[-1]
+
+
+async def finish(engine: Engine, spawner: FakeSpawner, run_id: str) -> RunRecord:
+    """It completes, and what it left behind is removed; its record."""
+    engine.prefect.set_state(run_id, "COMPLETED")
+    spawner.exit(run_id)
+    return await tidied(engine, spawner, run_id)
+
+
+async def tidied(engine: Engine, spawner: FakeSpawner, run_id: str) -> RunRecord:
+    """Its record once it is done, with its directory removed."""
+    await engine.until(lambda: engine.supervisor.run(run_id) is None or tidy_key(run_id) in spawner.live())
+    if engine.supervisor.run(run_id) is not None:
+        spawner.exit(tidy_key(run_id))
+    return await engine.until_done(run_id)

@@ -1,0 +1,122 @@
+"""A registrar around a FakePrefect, and an inspector that answers from a table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runnerd.core.place import Problem
+from runnerd.core.prefect import Inspection
+from runnerd.core.settings import Config, Deployment
+from runnerd.deployments.inspection import InspectionFailure
+from runnerd.deployments.inspector import Finding
+from runnerd.deployments.registrar import Changes, Registrar
+from runnerd.deployments.registry import Entry, Key, Registry, key_of
+from runnerd.journal.journal import Journal
+from runnerd.prefect_api.backoff import Backoff
+from runnerd.system.watchdog import Pulse
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.nouns import NOON, URL, LogLines, fake_api, log_to, settings
+
+
+@dataclass
+class FakeInspector:
+    """Answers by entrypoint; what it once answered well it remembers, as the real one does in the journal."""
+
+    answers: dict[str, Finding] = field(default_factory=dict)
+    known: dict[str, Inspection] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def remembered(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+        return {key_of(one): self.known[one.entrypoint] for one in deployments if one.entrypoint in self.known}
+
+    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, Finding]:
+        await asyncio.sleep(0)
+        found: dict[Key, Finding] = dict(self.remembered(deployments))
+        for one in deployments:
+            if key_of(one) not in found:
+                self.asked.append(one.entrypoint)
+                answer = self.answers.get(one.entrypoint, flow("etl"))
+                found[key_of(one)] = answer
+                if isinstance(answer, Inspection):
+                    self.known[one.entrypoint] = answer
+        return found
+
+    def change(self, entrypoint: str, answer: Finding) -> None:
+        """The file is another one now."""
+        self.known.pop(entrypoint, None)
+        self.answers[entrypoint] = answer
+
+
+def flow(name: str) -> Inspection:
+    return Inspection(flow_name=name, description=None, parameter_schema={}, prefect_version="3.8.8", file=None)
+
+
+BROKEN = InspectionFailure(kind="import-failed", message="cannot import etl.py: SyntaxError")
+
+
+@dataclass
+class Host:
+    """One life of a daemon, as far as registering goes."""
+
+    prefect: FakePrefect
+    inspector: FakeInspector
+    journal: Journal
+    registry: Registry
+    registrar: Registrar
+    lines: LogLines
+    registered: list[int]
+
+    async def want(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> Changes:
+        """A reading of the files; returns when all of it has been dealt with."""
+        changes = self.begin(*deployments, problems=problems)
+        await self.registrar.settled.wait()
+        return changes
+
+    def begin(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> Changes:
+        return self.registrar.want(
+            Config(settings=settings(), deployments=deployments, problems=tuple(problems), files=("10.yaml",))
+        )
+
+    def entry(self, deployment: Deployment) -> Entry:
+        found = self.registry.get(key_of(deployment))
+        assert found is not None
+        return found
+
+    def stored(self, name: str) -> dict[str, object]:
+        (found,) = [one for one in self.prefect.deployments.values() if one["name"] == name]
+        return found
+
+
+@asynccontextmanager
+async def a_host(
+    folder: Path, prefect: FakePrefect | None = None, inspector: FakeInspector | None = None
+) -> AsyncIterator[Host]:
+    prefect, inspector = prefect or FakePrefect(major=3), inspector or FakeInspector()
+    lines, registered = LogLines(), list[int]()
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: NOON)
+    registry, api = Registry(), fake_api(prefect)
+    registrar = Registrar(
+        api=api,
+        inspector=inspector,  # type: ignore[arg-type]
+        journal=journal,
+        registry=registry,
+        url=URL,
+        log=log_to(lines),
+        pulse=Pulse(clock=asyncio.get_running_loop().time),
+        backoff=lambda: Backoff(first_s=1.0, cap_s=30.0, uniform=lambda: 1.0),
+        registered=lambda: registered.append(len(registry.ids())),
+    )
+    keeping = asyncio.create_task(registrar.keep())
+    try:
+        yield Host(prefect, inspector, journal, registry, registrar, lines, registered)
+        assert not keeping.done(), "registering has ended, and the daemon with it"
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        journal.close()
+        if not keeping.cancelled():
+            keeping.result()

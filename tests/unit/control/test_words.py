@@ -1,0 +1,139 @@
+"""What runnerctl makes of values, and where both programs look for their directories."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from runnerd.cli.console import Cell, Column, Console
+from runnerd.cli.text import api_state, clean, duration, phase, relative, seconds_of, short_ids, size, verdict
+from runnerd.cli.verbs.run import parameters
+from runnerd.control.client import quote, target
+from runnerd.system.paths import Paths, resolve_paths
+from tests.kits.fakes.fake_host import a_run, ended
+
+NOON = datetime(2026, 8, 20, 12, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.44, "0.4 s"),
+        (9.97, "10 s"),
+        (59.6, "1 min"),
+        (185, "3 min 5 s"),
+        (3605, "1 h"),
+        (7620, "2 h 7 min"),
+        (4 * 86400 + 3700, "4 d 1 h"),
+    ],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_times_from_here() -> None:
+    assert relative("2026-08-20T11:58:55+00:00", NOON) == "1 min 5 s ago"
+    assert relative("2026-08-20T13:30:00+00:00", NOON, units=1) == "in 1 h"
+    assert relative("2026-08-20T12:00:00Z", NOON) == "now"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5s", 1.5), ("5m", 300), ("2h", 7200), ("1d", 86400), ("1h 30min", 5400)]
+)
+def test_durations_as_systemd_reads_them(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5x", "-5", "1h,", "h"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        seconds_of(text)
+
+
+def test_sizes_and_ids() -> None:
+    assert [size(n) for n in (0, 1023, 1536, 50 * 2**20, 3 * 2**40)] == ["0 B", "1023 B", "1.5 K", "50 M", "3.0 T"]
+    ids = ["aaaa1111-1", "aaaa1111-2", "bbbb"]
+    assert short_ids(ids) == {"aaaa1111-1": "aaaa1111-1", "aaaa1111-2": "aaaa1111-2", "bbbb": "bbbb"}
+    assert short_ids(["aaaa1111-1", "bbbb2222-2"]) == {"aaaa1111-1": "aaaa1111", "bbbb2222-2": "bbbb2222"}
+    assert short_ids([]) == {}
+
+
+def test_states_in_words() -> None:
+    assert api_state(a_run("x")) == "Running"
+    assert api_state(a_run("x", api_state="FAILED", api_state_name="TimedOut")) == "Failed (TimedOut)"
+    assert api_state(a_run("x", api_state=None, api_state_name=None)) == ""
+    assert phase(a_run("x", phase="stopping", intent="cancel")) == "stopping (cancel)"
+    assert phase(a_run("x", phase=None)) == "waiting"
+    assert phase(a_run("x", intent="cancel", **ended())) == "done"
+
+
+def test_verdicts_in_words() -> None:
+    crashed = ended(
+        api_state="CRASHED",
+        api_state_name="Crashed",
+        exit={"code": None, "signal": 9, "oom": True, "words": "killed: out of memory (memory_max 2G)"},
+    )
+    assert verdict(a_run("x", **ended()), NOON) == "Completed after 12 s"
+    assert verdict(a_run("x", **crashed), NOON) == "Crashed after 12 s: killed: out of memory (memory_max 2G)"
+    gone = ended(api_state=None, api_state_name=None, started_at=None, exit=None)
+    assert verdict(a_run("x", **gone), NOON) == "Gone from the API"
+
+
+def test_nothing_reaches_a_terminal_that_it_might_obey() -> None:
+    assert clean("a\x1b[31mb\nc\u202ed\udc80e\u00e9") == "a?[31mb?c?d?e\u00e9"
+
+
+def test_a_table_is_aligned_and_its_last_column_not_padded(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=False, width=None, colour=False)
+    columns = (Column("NAME", flexible=True), Column("COUNT", right=True), Column("LAST"))
+    console.table(columns, [("a", "1", "x"), ("b" * 20, Cell("20", "red"), "")])
+    assert capsys.readouterr().out.splitlines() == [
+        "NAME                  COUNT  LAST",
+        "a                         1  x",
+        "bbbbbbbbbbbbbbbbbbbb     20",
+    ]
+
+
+def test_parameters() -> None:
+    given = ["a=1", "b=true", "c=null", 'd="x=y"', "e=x=y", "f=NaN", "g=-", "h= 5"]
+    wanted = {"a": 1, "b": True, "c": None, "d": "x=y", "e": "x=y", "f": "NaN", "g": "-", "h": 5}
+    assert parameters(given) == wanted
+
+
+def test_request_targets() -> None:
+    assert quote("etl/na me?ü") == "etl%2Fna%20me%3F%C3%BC"
+    assert target("/v1/runs", {}) == "/v1/runs"
+    assert target("/v1/runs", {"state": "a&b", "x": "1"}) == "/v1/runs?state=a%26b&x=1"
+
+
+# --- paths ---------------------------------------------------------------------------------------------------
+
+
+def test_directories_of_root_and_of_a_user() -> None:
+    root = resolve_paths(environ={"HOME": "/root", "XDG_RUNTIME_DIR": "/run/user/0"}, root=True)
+    assert root == Paths("/etc/runnerd", "/run/runnerd", "/var/lib/runnerd", "/var/log/runnerd", None)
+    user = resolve_paths(environ={"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/7"}, root=False)
+    state = "/home/u/.local/state/runnerd"
+    assert user == Paths("/home/u/.config/runnerd", "/run/user/7/runnerd", state, f"{state}/log", None)
+    bare = resolve_paths(environ={"HOME": "/home/u"}, root=False)
+    assert bare.runtime == f"{state}/run"
+    assert (root.control_socket, user.control_socket) == (
+        "/run/runnerd/control.sock",
+        "/run/user/7/runnerd/control.sock",
+    )
+
+
+def test_a_flag_wins_over_systemd_which_wins_over_the_default(tmp_path: Path) -> None:
+    systemd = {
+        "CONFIGURATION_DIRECTORY": "/etc/a:/etc/b",
+        "RUNTIME_DIRECTORY": "/run/a:/run/b",
+        "STATE_DIRECTORY": "/var/lib/a",
+        "LOGS_DIRECTORY": "/var/log/a",
+        "CREDENTIALS_DIRECTORY": "/run/credentials/runnerd.service",
+    }
+    found = resolve_paths(environ=systemd, root=True)
+    assert found == Paths("/etc/a", "/run/a", "/var/lib/a", "/var/log/a", "/run/credentials/runnerd.service")
+    flagged = resolve_paths(environ=systemd, root=True, runtime="/tmp/x/", config=str(tmp_path))
+    assert (flagged.config, flagged.runtime, flagged.state) == (str(tmp_path), "/tmp/x", "/var/lib/a")
+    assert (flagged.spawner_dir, flagged.spawner_socket) == ("/tmp/x-spawner", "/tmp/x-spawner/spawner.sock")

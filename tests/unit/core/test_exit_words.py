@@ -1,0 +1,97 @@
+"""words.py: how a run ended, as it is read at night."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from runnerd.core.exit_words import NOBODY_SAW, duration, ending, exit_words, signal_name, size
+from runnerd.core.machine import Intent
+from runnerd.core.process import Exit
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0s"),
+        (0.25, "0.25s"),
+        (1, "1s"),
+        (59.5, "59.5s"),
+        (59.9996, "1min"),
+        (60, "1min"),
+        (90, "1min 30s"),
+        (90.4, "1min 30s"),
+        (3600, "1h"),
+        (3661, "1h 1min 1s"),
+        (7200, "2h"),
+        (86400, "1d"),
+        (90061, "1d 1h 1min 1s"),
+    ],
+)
+def test_durations_read_as_systemd_writes_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0"),
+        (1, "1"),
+        (1000, "1000"),
+        (1024, "1K"),
+        (512 * 2**20, "512M"),
+        (2 * 2**30, "2G"),
+        (2**40, "1T"),
+        (3 * 2**29, "1536M"),
+    ],
+)
+def test_sizes_read_as_systemd_takes_them(count: int, words: str) -> None:
+    assert size(count) == words
+
+
+def test_signals_have_names() -> None:
+    assert signal_name(signal.SIGSEGV) == "SIGSEGV"
+    assert signal_name(signal.SIGRTMIN) == "SIGRTMIN"
+    assert signal_name(99) == "signal 99"
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        (None, NOBODY_SAW),
+        (Exit(), NOBODY_SAW),
+        (Exit(code=0), "exited 0"),
+        (Exit(code=1), "exited 1"),
+        (Exit(signal=11), "killed by SIGSEGV"),
+        (Exit(signal=9, oom=True), "killed: out of memory (memory_max 2G)"),
+    ],
+)
+def test_exits(ended: Exit | None, words: str) -> None:
+    assert exit_words(ended, memory_max_bytes=2 * 2**30) == words
+
+
+def test_out_of_memory_without_a_bound_of_its_own() -> None:
+    assert exit_words(Exit(signal=9, oom=True)) == "killed: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("intent", "words"),
+    [
+        (None, "killed by SIGTERM"),
+        (Intent.CANCEL, "cancelled; killed by SIGTERM"),
+        (Intent.TIMEOUT, "ran longer than runtime_max 2h; killed by SIGTERM"),
+        (Intent.EVICT, "the host was stopped; killed by SIGTERM"),
+    ],
+)
+def test_endings_say_why(intent: Intent | None, words: str) -> None:
+    assert ending(Exit(signal=15), intent=intent, runtime_max_s=7200) == words
+
+
+def test_a_timeout_whose_bound_is_not_known() -> None:
+    assert ending(Exit(code=0), intent=Intent.TIMEOUT) == "ran longer than runtime_max; exited 0"
+
+
+def test_what_could_not_start_says_only_that() -> None:
+    words = ending(None, intent=Intent.CANCEL, failure="no such user etl")
+    assert words == "could not start: no such user etl"

@@ -1,0 +1,55 @@
+"""embedded.py: the server is kept at its port, is told of when it ends, and goes when it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from runnerd.daemon.embedded import KEY, EmbeddedServer
+from runnerd.processes.link import SpawnerLink
+from tests.kits import jump_loop as jumploop
+from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.nouns import LogLines, log_to
+
+
+def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
+    spawner, lines = FakeSpawner(), LogLines()
+
+    async def daemon(*, last: bool) -> None:
+        link = SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(lines))
+        server = EmbeddedServer(
+            link=link,
+            url="http://127.0.0.1:4200/api",
+            state_dir=str(tmp_path),
+            log_dir="/log",
+            log=log_to(lines),
+        )
+        tasks = [asyncio.create_task(link.keep()), asyncio.create_task(server.keep())]
+        await link.wait_up()
+        while spawner.live() != [KEY]:
+            await asyncio.sleep(0.1)
+        if last:
+            spawner.exit(KEY, code=3)
+            while len(spawner.started) < 2:
+                await asyncio.sleep(0.1)
+            assert server.problem == "the embedded Prefect server exited 3; see /log/prefect-server.log"
+            await server.stop()
+            await asyncio.wait(tasks[1:])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await link.close()
+
+    async def go() -> None:
+        await daemon(last=False)
+        assert (spawner.live(), len(spawner.started)) == ([KEY], 1)
+        await daemon(last=True)
+
+    jumploop.run(go())
+    assert spawner.records == {}
+    first = spawner.started[0]
+    assert first.argv[1:] == ("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "4200")
+    assert first.environment["PREFECT_HOME"] == str(tmp_path / "prefect-server")
+    assert [spec.attempt for spec in spawner.started] == [1, 2]
+    (told,) = [line for line in lines.all() if line["level"] == "error"]
+    assert told["event"] == "the embedded Prefect server ended"
