@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from runnerd.config import HostDefaults
 from runnerd.control.backend.asking import Ask
 from runnerd.control.backend.host import DaemonHost, Feed
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.server import ControlServer
 from runnerd.core.machine import Hook, Phase, RunRecord
 from runnerd.core.prefect import ApiCondition, ApiHealth
@@ -262,7 +262,7 @@ class Daemon:
             problems=self.summary.problems,
             doctor=doctor.examine,
             ask=ask,
-            pools=PoolDesk(api=self.api, ask=ask, now=self._now, served=self.pools.table.names),
+            pools=PoolsBackend(api=self.api, ask=ask, now=self._now, served=self.pools.table.names),
             started_at=self._now(),
         )
         sockets = [socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())]

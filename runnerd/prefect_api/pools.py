@@ -17,8 +17,11 @@ from typing import TypeVar
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import (
+    PROCESS,
     BlockDocument,
     FlowRun,
+    NewPool,
+    NewQueue,
     PoolDeployment,
     Variable,
     WorkerSeen,
@@ -66,23 +69,19 @@ class PoolsApi:
         """Every pool, by name."""
         return await self._every("/work_pools/filter", "work pools", parse_pool)
 
-    async def create_pool(
-        self,
-        name: str,
-        *,
-        type: str,
-        base_job_template: Mapping[str, Json] | None = None,
-        description: str | None = None,
-        is_paused: bool = False,
-        concurrency_limit: int | None = None,
-    ) -> WorkPool | Refused:
-        """A new pool with its queue `default`. The server knows no default template: without one it has none."""
-        if why := why_no_name(name) or _reserved(name, "created"):
+    async def create_pool(self, new: NewPool) -> WorkPool | Refused:
+        """Create a pool with its queue `default`; without a template in `new` the pool has none."""
+        if why := why_no_name(new.name) or _reserved(new.name, "created"):
             return Refused(reason=why)
-        body: dict[str, Json] = {"name": name, "type": type, "description": description, "is_paused": is_paused}
-        body["concurrency_limit"] = concurrency_limit
-        if base_job_template is not None:
-            body["base_job_template"] = dict(base_job_template)
+        body: dict[str, Json] = {
+            "name": new.name,
+            "type": new.type or PROCESS,
+            "description": new.description,
+            "is_paused": new.is_paused,
+            "concurrency_limit": new.concurrency_limit,
+        }
+        if new.base_job_template is not None:
+            body["base_job_template"] = dict(new.base_job_template)
         return await self._create("/work_pools/", body, "a new work pool", parse_pool)
 
     async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused:
@@ -114,22 +113,18 @@ class PoolsApi:
         """The queue of this name in that pool, None when there is none."""
         return await self._one("/work_pools/", _queue_place(pool, name), "a work queue", parse_queue)
 
-    async def create_queue(
-        self,
-        pool: str,
-        name: str,
-        *,
-        description: str | None = None,
-        is_paused: bool = False,
-        concurrency_limit: int | None = None,
-        priority: int | None = None,
-    ) -> WorkQueue | Refused:
-        """A new queue; without a priority it takes the first that is free, and a taken one moves the others down."""
-        place, why = in_path(pool), why_no_name(name) or why_no_name(pool)
+    async def create_queue(self, new: NewQueue) -> WorkQueue | Refused:
+        """Create a queue; a priority that another queue has moves that queue and those below it down."""
+        place, why = in_path(new.pool), why_no_name(new.name) or why_no_name(new.pool)
         if place is None or why:
             return Refused(reason=why or "")
-        body: dict[str, Json] = {"name": name, "description": description, "is_paused": is_paused}
-        body |= {"concurrency_limit": concurrency_limit, "priority": priority}
+        body: dict[str, Json] = {
+            "name": new.name,
+            "description": new.description,
+            "is_paused": new.is_paused,
+            "concurrency_limit": new.concurrency_limit,
+            "priority": new.priority,
+        }
         return await self._create(f"/work_pools/{place}/queues", body, "a new work queue", parse_queue)
 
     async def update_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> bool | Refused:

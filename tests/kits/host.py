@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runnerd.control.backend.asking import Ask
 from runnerd.control.backend.host import DaemonHost, Feed
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import Host, Peer
 from runnerd.core.place import Place, Problem
 from runnerd.core.settings import Config
@@ -91,7 +91,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             problems=lambda: [Problem(message="mend me", place=Place("f", 1, 2))],
             doctor=examine,
             ask=ask,
-            pools=PoolDesk(api=engine.api, ask=ask, now=engine.now, served=frozenset),
+            pools=PoolsBackend(api=engine.api, ask=ask, now=engine.now, served=frozenset),
             started_at=NOON,
         )
         made = Daemon(host, engine, spawner, feed)

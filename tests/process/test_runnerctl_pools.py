@@ -1,4 +1,4 @@
-"""runnerctl pool and queue, as processes, through the real control server and desk to a fake Prefect."""
+"""runnerctl pool and queue, as processes, through the real control server and its backend to a fake Prefect."""
 
 import json
 import os
@@ -173,7 +173,9 @@ def test_creating_a_pool(served: Serving, tmp_path: Path) -> None:
     assert did(served, "pool", "create", "plain", remark=advice) == "created work pool plain of type process\n"
     assert "already; runnerctl pool create --update" in failed(served, 1, "pool", "create", "etl")
     assert did(served, "pool", "create", "etl", "--update") == "updated work pool etl of type process\n"
-    assert "'docker', and stays so" in failed(served, 1, "pool", "create", "gpu", "--update", "--type", "process")
+    assert "its type is 'docker', and Prefect cannot change it" in failed(
+        served, 1, "pool", "create", "gpu", "--update", "--type", "process"
+    )
     assert "knows docker, process" in failed(served, 1, "pool", "create", "x", "--type", "nix")
 
 

@@ -26,7 +26,7 @@ from runnerd.control.backend.documents import (
     run_document,
 )
 from runnerd.control.backend.metrics import gauge
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import Peer, Refused
 from runnerd.core.errors import JournalError
 from runnerd.core.exit_words import time_text
@@ -86,7 +86,7 @@ class DaemonHost:
         problems: Callable[[], list[Problem]],
         doctor: Callable[[], Coroutine[Any, Any, Json]],
         ask: Ask,
-        pools: PoolDesk,
+        pools: PoolsBackend,
         started_at: datetime,
     ) -> None:
         self._url = url
