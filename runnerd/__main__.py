@@ -18,7 +18,7 @@ from runnerd.system.paths import Paths, resolve_paths
 
 if TYPE_CHECKING:  # `runnerd check` and `runnerd --version` do without the daemon's modules
     from runnerd.config import HostDefaults
-    from runnerd.daemon.service import Options
+    from runnerd.daemon.options import Options
     from runnerd.log.journald import Journald
     from runnerd.log.log import Log
 
@@ -166,7 +166,7 @@ def _run(args: argparse.Namespace, log: Log, journald: Journald | None) -> int:
     if os.getpid() == 1 and (status := become_init(os.environ)) is not None:
         return status  # before the daemon's modules are loaded: a parent that waits needs none of them
     from runnerd.config import load
-    from runnerd.daemon.service import Options
+    from runnerd.daemon.options import Options
     from runnerd.system.directories import lock, prepare
 
     paths, defaults = _paths(args), _defaults()
@@ -181,7 +181,7 @@ def _run(args: argparse.Namespace, log: Log, journald: Journald | None) -> int:
 def _detach(args: argparse.Namespace) -> int:
     from runnerd.config import load
     from runnerd.daemon.daemonize import Background, start
-    from runnerd.daemon.service import Options
+    from runnerd.daemon.options import Options
     from runnerd.log.log import make_log
 
     paths = _paths(args)
@@ -210,7 +210,9 @@ def _live(paths: Paths, log: Log, options: Options) -> int:
     """Serve; the directories are ours."""
     from runnerd.config import load
     from runnerd.daemon.build import Daemon
+    from runnerd.daemon.service import Service
     from runnerd.journal.journal import Journal
+    from runnerd.system.ambient import real_ambient
     from runnerd.system.directories import journal_path
     from runnerd.system.systemd import unset
 
@@ -223,10 +225,10 @@ def _live(paths: Paths, log: Log, options: Options) -> int:
         config=load(paths.config, defaults=defaults, last_good=journal.last_good()),
         journal=journal,
         environ=dict(os.environ),
-        log=log,
+        ambient=real_ambient(log),
     )
     unset(os.environ)
-    return asyncio.run(daemon.run())
+    return asyncio.run(Service(daemon=daemon, options=options).run())
 
 
 def _paths(args: argparse.Namespace) -> Paths:

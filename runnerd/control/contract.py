@@ -89,38 +89,19 @@ class Pools(Protocol):
     async def worker_type(self, name: str) -> Json | Refused: ...
 
 
-class Host(Protocol):
-    """A running daemon, as the control API sees it."""
-
-    @property
-    def pools(self) -> Pools: ...
-
-    def status(self) -> Json: ...
-
-    def health(self) -> tuple[bool, Json]:
-        """Whether all is well, and the health document."""
+class Runs(Protocol):
+    """The runs of this host."""
 
     async def adopted(self) -> None:
         """Return once the runs of the last daemon are known: before, nothing that changes something is asked."""
 
-    async def doctor(self) -> Json:
-        """The doctor document: looks at this host, which takes up to half a minute."""
-
-    def config(self) -> Json:
-        """The merged configuration in force, without secrets."""
-
-    async def metrics(self) -> str:
-        """Prometheus text."""
-
-    # --- runs ---
-
-    def runs(self, *, history: bool) -> list[Json]:
+    def listing(self, *, history: bool) -> list[Json]:
         """The runs here now, oldest first; with `history` those that are done as well."""
 
-    def run_document(self, run_id: str) -> Json | None:
+    def document(self, run_id: str) -> Json | None:
         """The run with this very id, live or done; None when the host never had it or has forgotten it."""
 
-    def find_runs(self, ref: str) -> list[Json]:
+    def find(self, ref: str) -> list[Json]:
         """Every run, live or done, that `ref` may mean: the one with this id, else those with this name, else those
         whose id starts with it."""
 
@@ -137,7 +118,7 @@ class Host(Protocol):
         """Ask for each to be cancelled (`now`: by SIGKILL at once) and return their documents without waiting for
         their end. A run that is done is left alone."""
 
-    async def create_run(
+    async def create(
         self, deployment_id: str, *, parameters: Json, name: str | None, tags: Sequence[str], peer: Peer
     ) -> Json | Refused:
         """Create a flow run in the API, due now; its document, with phase null until it is claimed here."""
@@ -145,17 +126,44 @@ class Host(Protocol):
     async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
         """Claim and start this one flow run here, whatever its deployment; its document."""
 
-    # --- deployments ---
 
-    def deployments(self) -> list[Json]: ...
+class Deployments(Protocol):
+    """The deployments of this host's files."""
 
-    def find_deployments(self, ref: str) -> list[Json]:
+    def listing(self) -> list[Json]: ...
+
+    def find(self, ref: str) -> list[Json]:
         """Every deployment that `ref` may mean: the one with this id, else "flow/name", else those with this name."""
 
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
         """Stop or resume its schedules; its document afterwards."""
 
-    # --- the host itself ---
+
+class Host(Protocol):
+    """A running daemon, as the control API sees it."""
+
+    @property
+    def runs(self) -> Runs: ...
+
+    @property
+    def deployments(self) -> Deployments: ...
+
+    @property
+    def pools(self) -> Pools: ...
+
+    def status(self) -> Json: ...
+
+    def health(self) -> tuple[bool, Json]:
+        """Whether all is well, and the health document."""
+
+    async def doctor(self) -> Json:
+        """The doctor document: looks at this host, which takes up to half a minute."""
+
+    def config(self) -> Json:
+        """The merged configuration in force, without secrets."""
+
+    async def metrics(self) -> str:
+        """Prometheus text."""
 
     async def reload(self, *, peer: Peer) -> Json:
         """Read the configuration again; the reload document once it is in force (or was refused)."""

@@ -9,35 +9,37 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.control.http.listener import Listener, Log
 from runnerd.control.http.router import Router
 from runnerd.control.routes.reads import Reads
+from runnerd.core.problems import Problems
 
 AGAIN_S = 10.0
 Address = tuple[str, int]
 
 
 class PublicPort:
-    """`keep` for ever. Whoever connects is nobody: he sees what `public_routes` show, and changes nothing."""
+    """`run` for ever. Who connects here is not known: the port shows what `public_routes` show, and changes nothing."""
 
-    def __init__(self, *, reads: Reads, log: Log) -> None:
+    def __init__(self, *, reads: Reads, problems: Problems, log: Log) -> None:
         self._listener = Listener(router=Router(reads.public_routes()), log=log)
         self._log = log
         self._at: Address | None = None
         self.problem: str | None = None
+        problems.register_text(lambda: self.problem)
 
-    async def keep(self, *, wanted: Callable[[], Address | None], replaced: asyncio.Event) -> None:
-        """Listen at the wanted address, and look again whenever the configuration was `replaced`."""
+    async def run(self, *, config: ConfigInForce) -> None:
+        """Listen at http.listen, and look again whenever the configuration was replaced."""
         try:
             while True:
-                replaced.clear()
-                await self._match(wanted())
+                config.replaced.clear()
+                await self._match(config.settings().http_listen)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(AGAIN_S if self.problem is not None else None):
-                        await replaced.wait()
+                        await config.replaced.wait()
         finally:
             await self._listener.close()
 

@@ -23,6 +23,7 @@ from runnerd.control.routes.changes import Changes
 from runnerd.control.routes.pools import PoolRoutes
 from runnerd.control.routes.reads import Reads
 from runnerd.core.errors import ControlError
+from runnerd.core.problems import Problems
 
 LIVE_CHECK_S = 5.0
 BACKLOG = 64
@@ -38,6 +39,7 @@ class ControlServer:
         self,
         *,
         host: Host,
+        problems: Problems,
         log: Log,
         socket_path: str,
         sockets: Sequence[socket.socket] = (),
@@ -47,7 +49,7 @@ class ControlServer:
         pools, reads = PoolRoutes(host=host, log=log), Reads(host=host)
         router = Router([*reads.routes(), *Changes(host=host, log=log).routes(), *pools.routes()])
         self._listener = Listener(router=router, log=log)
-        self.public = PublicPort(reads=reads, log=log)
+        self.public = PublicPort(reads=reads, problems=problems, log=log)
         self._path = socket_path
         self._sockets = tuple(sockets)
         self._mode = mode

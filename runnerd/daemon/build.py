@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
-import uuid
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 
-from runnerd.config import HostDefaults
+from runnerd.config import HostDefaults, load
+from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.asking import Ask
-from runnerd.control.backend.host import DaemonHost, Feed
+from runnerd.control.backend.deployments import DeploymentsBackend
+from runnerd.control.backend.health import Health
+from runnerd.control.backend.host import DaemonHost
+from runnerd.control.backend.metrics import Metrics
 from runnerd.control.backend.pools import PoolsBackend
+from runnerd.control.backend.runs import RunsBackend
+from runnerd.control.backend.status import Status
 from runnerd.control.server import ControlServer
-from runnerd.core.machine import Hook, Phase, RunRecord
 from runnerd.core.prefect import ApiCondition, ApiHealth
+from runnerd.core.problems import Problems
+from runnerd.core.record_feed import RecordFeed
 from runnerd.core.settings import EMBEDDED, Config
+from runnerd.core.wakes import Wakes
 from runnerd.daemon.embedded import EmbeddedServer, embedded_url
-from runnerd.daemon.reloading import ConfigInForce
-from runnerd.daemon.service import Options, Parts, Service
+from runnerd.daemon.options import Options
+from runnerd.daemon.reloading import Reloader
 from runnerd.daemon.summary import Summary
 from runnerd.deployments.inspector import Inspector
 from runnerd.deployments.launching import FlowLauncher
@@ -28,44 +33,30 @@ from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
 from runnerd.doctor.doctor import Doctor
-from runnerd.doctor.subject import Patient
+from runnerd.doctor.subject import Subject
 from runnerd.journal.journal import Journal
 from runnerd.launch.api_access import access_of, credentials_of
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_news import ApiNews
-from runnerd.log.log import Log
 from runnerd.output.forwarding import Forwarder
-from runnerd.polling.cancellations import Cancelling
+from runnerd.polling.cancellations import Cancellations
 from runnerd.polling.poller import Poller
 from runnerd.pools.build import build_pools
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerAt
 from runnerd.runs.drain import Drain
-from runnerd.runs.record_keeper import Tools
+from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
+from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.directories import runs_dir, work_dir
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd, listen_fds
-from runnerd.system.watchdog import Pulse
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _backoff() -> Backoff:
-    return Backoff(first_s=0.5, cap_s=30.0)
-
-
-def _later(seconds: float, call: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_later(seconds, call)
 
 
 class Daemon:
-    """One runnerd. `run` returns its exit status."""
+    """The parts of one runnerd; daemon/service.py has its life."""
 
     def __init__(
         self,
@@ -76,258 +67,261 @@ class Daemon:
         config: Config,
         journal: Journal,
         environ: Mapping[str, str],
-        log: Log,
-        now: Callable[[], datetime] = _now,
-        backoff: Callable[[], Backoff] = _backoff,
+        ambient: Ambient,
     ) -> None:
-        """`now` is the wall clock and `backoff` how each caller waits for the API; tests have others."""
-        self._paths = paths
-        self._options = options
+        self.paths = paths
+        self.journal = journal
+        self.ambient = ambient
         self._environ = environ
-        self._log = log
-        self._journal = journal
-        self._now = now
-        self._backoff = backoff
-        self._changed = asyncio.Event()
-        self._pulse = Pulse(clock=time.monotonic)
-        self._systemd = Systemd(environ=environ, pid=os.getpid())
-        embedded = config.settings.api.url == EMBEDDED
-        self._url = embedded_url(paths.state) if embedded else config.settings.api.url
-        self._news = ApiNews(url=self._url, log=log, later=_later)
-        self.config = ConfigInForce(
-            config=config,
-            directory=paths.config,
-            defaults=defaults,
-            journal=journal,
-            log=log,
-            systemd=self._systemd,
-            reloaded=self._changed.set,
+        # What the parts wake, hear and report by comes first: no part needs to know one that is built after it.
+        self.config = ConfigInForce(config)
+        self.wakes = Wakes()
+        self.feed = RecordFeed()
+        self.problems = Problems()
+        self.problems.register(self.config.problems)
+        self.problems.register_text(lambda: journal.problem)
+        self.problems.register_text(lambda: journal.notice)
+        self.tasks = asyncio.TaskGroup()
+        self.systemd = Systemd(environ=environ, pid=os.getpid())
+        self._build_edges()
+        self._build_deployments()
+        self._build_runs()
+        self.forwarder = Forwarder(
+            journald=options.journald,
+            paths=paths,
+            records=self.supervisor.records,
+            config=self.config,
+            feed=self.feed,
+            log=ambient.log,
         )
-        self._build()
-        self._embedded = self._build_embedded() if embedded else None
+        self._build_polling()
+        self._build_surroundings(defaults)
+        self._build_control()
 
-    def _build(self) -> None:
-        settings = self.config.settings
-        credentials = credentials_of(lambda: settings().api, environ=self._environ, directory=self._paths.credentials)
+    def _build_edges(self) -> None:
+        """The API, the spawner, and what both are reached by."""
+        embedded = self.config.settings().api.url == EMBEDDED
+        url = embedded_url(self.paths.state) if embedded else self.config.settings().api.url
+        self._news = ApiNews(url=url, log=self.ambient.log, later=call_later)
+        api = self.config.settings().api
+        credentials = credentials_of(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
-            url=self._url,
+            url=url,
             credentials=credentials,
-            headers=settings().api.headers,
-            timeout_s=settings().api.request_timeout_s,
-            now=self._now,
+            headers=api.headers,
+            timeout_s=api.request_timeout_s,
+            now=self.ambient.now,
             on_health=self._note_health,
         )
+        self._access = access_of(url, self.config, credentials)
+        at = SpawnerAt(self.paths)
+        self.link = SpawnerLink(connect=at.client, start=at.start, problems=self.problems, log=self.ambient.log)
+        self.embedded = self._build_embedded() if embedded else None
+
+    def _build_embedded(self) -> EmbeddedServer:
+        return EmbeddedServer(
+            link=self.link,
+            url=self.api.url,
+            state_dir=self.paths.state,
+            log_dir=self.paths.log,
+            problems=self.problems,
+            log=self.ambient.log,
+        )
+
+    def _build_deployments(self) -> None:
         self.registry = Registry()
-        at = SpawnerAt(self._paths)
-        self.link = SpawnerLink(connect=at.client, start=at.start, log=self._log)
-        access = access_of(self._url, lambda: settings().api, credentials)
-        environments = Environments(environ=self._environ)
-        launcher = FlowLauncher(
-            registry=self.registry, access=access, output_dir=runs_dir(self._paths), environments=environments
-        )
-        self.pools = build_pools(
-            api=self.api,
-            link=self.link,
-            environments=environments,
-            access=access,
-            paths=self._paths,
-            worker=lambda: settings().name,
-            draining=lambda: self.drain.draining is not None,
-            found=lambda: self.poller.kick(),
-            now=self._now,
-            backoff=self._backoff,
-            pulse=self._pulse,
-            log=self._log,
-        )
-        self._build_engine(launcher)
-        self._build_registration(environments)
-        self._build_summary()
-        self._build_control(self._doctor(environments))
-
-    def _build_engine(self, launcher: FlowLauncher) -> None:
-        settings, pools = self.config.settings, self.pools
-        self.feed = Feed()
-        tools = Tools(
-            api=self.api,
-            link=self.link,
-            journal=self._journal,
-            launcher=Launchers(own=launcher, pools=pools.launcher),
-            log=self._log,
-            now=self._now,
-            backoff=self._backoff,
-            then=lambda: settings().stop.then,
-            hooked=self._hooked,
-            changed=self._note_run,
-        )
-        self.supervisor = Supervisor(
-            tools=tools,
-            registry=self.registry,
-            caps=lambda: self.registry.caps(settings().limits, pools=pools.table.caps()),
-            start_rate=lambda: settings().limits.start_rate_per_s,
-            clock=time.monotonic,
-            freed=lambda: self.poller.freed(),
-        )
-        journald, records, log = self._options.journald, self.supervisor.records, self._log
-        self._forwarder = Forwarder(journald=journald, paths=self._paths, records=records, settings=settings, log=log)
-        self.poller = Poller(
-            api=self.api,
-            supervisor=self.supervisor,
-            registry=self.registry,
-            pools=pools.offers,
-            settings=settings,
-            log=self._log,
-            pulse=self._pulse,
-            now=self._now,
-            backoff=self._backoff,
-            new_id=lambda: str(uuid.uuid4()),
-        )
-        self.cancelling = Cancelling(
-            api=self.api, supervisor=self.supervisor, settings=settings, pulse=self._pulse, backoff=self._backoff
-        )
-        self.drain = Drain(supervisor=self.supervisor, now=self._now, changed=self.pools.keeper.look)
-
-    def _build_summary(self) -> None:
-        self.summary = Summary(
-            config=self.config,
-            registrar=self.registrar,
-            pools=self.pools.keeper,
-            poller=self.poller,
-            supervisor=self.supervisor,
-            drain=self.drain,
-            link=self.link,
-            journal=self._journal,
-            health=lambda: self.api.health,
-            embedded=lambda: self._embedded.problem if self._embedded else None,
-            public=lambda: self.control.public.problem,
-        )
-
-    def _build_registration(self, environments: Environments) -> None:
+        self._environments = Environments(environ=self._environ)
         self.inspector = Inspector(
-            link=self.link, journal=self._journal, environments=environments, work_dir=work_dir(self._paths)
+            link=self.link,
+            journal=self.journal,
+            registry=self.registry,
+            environments=self._environments,
+            work_dir=work_dir(self.paths),
         )
         self.registrar = Registrar(
             api=self.api,
             inspector=self.inspector,
-            journal=self._journal,
+            journal=self.journal,
             registry=self.registry,
-            url=self._url,
-            log=self._log,
-            pulse=self._pulse,
-            backoff=self._backoff,
-            registered=self._note_registered,
+            url=self.api.url,
+            ambient=self.ambient,
+            wakes=self.wakes,
+            problems=self.problems,
         )
         self.refresher = Refresher(
-            api=self.api, registry=self.registry, registrar=self.registrar, pulse=self._pulse, now=_now
-        )
-        self.config.use(self.registrar, pools=self.pools.table)
-
-    def _doctor(self, environments: Environments) -> Doctor:
-        patient = Patient(
-            url=self._url,
             api=self.api,
-            config=lambda: self.config.current,
-            problems=self.config.problems,
-            embedded=lambda: self._embedded.problem if self._embedded else None,
             registry=self.registry,
-            pools=self.pools.table,
-            pool_problems=self.pools.keeper.problems,
-            environments=environments,
-            journal=self._journal,
+            registrar=self.registrar,
+            feed=self.feed,
+            wakes=self.wakes,
+            ambient=self.ambient,
+        )
+        self.pools = build_pools(
+            api=self.api,
             link=self.link,
-            pulse=self._pulse,
-            systemd=self._systemd,
-            paths=self._paths,
+            environments=self._environments,
+            access=self._access,
+            paths=self.paths,
+            config=self.config,
+            feed=self.feed,
+            wakes=self.wakes,
+            problems=self.problems,
+            ambient=self.ambient,
+        )
+
+    def _build_runs(self) -> None:
+        own = FlowLauncher(
+            registry=self.registry,
+            access=self._access,
+            output_dir=runs_dir(self.paths),
+            environments=self._environments,
+        )
+        context = RunContext(
+            api=self.api,
+            link=self.link,
+            journal=self.journal,
+            launcher=Launchers(own=own, pools=self.pools.launcher),
+            ambient=self.ambient,
+            config=self.config,
+            feed=self.feed,
+            hooked=self.inspector.may_have_hook,
+        )
+        self.supervisor = Supervisor(
+            context=context,
+            registry=self.registry,
+            pool_caps=self.pools.table.caps,
+            tasks=self.tasks,
+            wakes=self.wakes,
+        )
+        self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
+
+    def _build_polling(self) -> None:
+        self.poller = Poller(
+            api=self.api,
+            supervisor=self.supervisor,
+            registry=self.registry,
+            pools=self.pools.offers,
+            config=self.config,
+            wakes=self.wakes,
+            ambient=self.ambient,
+            problems=self.problems,
+        )
+        self.cancellations = Cancellations(
+            api=self.api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
+        )
+
+    def _build_surroundings(self, defaults: HostDefaults) -> None:
+        def read(last_good: Config) -> Config:
+            return load(self.paths.config, defaults=defaults, last_good=last_good)
+
+        self.reloader = Reloader(
+            config=self.config,
+            read=read,
+            journal=self.journal,
+            registrar=self.registrar,
+            pools=self.pools.table,
+            systemd=self.systemd,
+            wakes=self.wakes,
+            log=self.ambient.log,
+        )
+        self.summary = Summary(
+            api=self.api,
+            config=self.config,
+            problems=self.problems,
+            supervisor=self.supervisor,
+            feed=self.feed,
+            wakes=self.wakes,
+            systemd=self.systemd,
+        )
+
+    def _doctor(self) -> Doctor:
+        embedded = self.embedded
+        subject = Subject(
+            api=self.api,
+            config=self.config,
+            embedded=lambda: embedded.problem if embedded else None,
+            registry=self.registry,
+            pools=self.pools.keeper,
+            environments=self._environments,
+            journal=self.journal,
+            link=self.link,
+            pulse=self.ambient.pulse,
+            systemd=self.systemd,
+            paths=self.paths,
             environ=self._environ,
         )
-        return Doctor(patient=patient, log=self._log)
+        return Doctor(subject=subject, log=self.ambient.log)
 
-    def _build_control(self, doctor: Doctor) -> None:
-        ask = Ask(backoff=self._backoff)
-        host = DaemonHost(
-            url=self._url,
+    def _build_control(self) -> None:
+        ask = Ask(ambient=self.ambient)
+        runs = RunsBackend(
             api=self.api,
+            ask=ask,
             supervisor=self.supervisor,
             poller=self.poller,
             registry=self.registry,
-            refresher=self.refresher,
-            journal=self._journal,
+            journal=self.journal,
             link=self.link,
-            drain=self.drain,
-            pulse=self._pulse,
-            served=self.pools.keeper.documents,
-            open_pools=lambda: {served.name for served in self.pools.offers.open()},
             feed=self.feed,
-            config=lambda: self.config.current,
-            reload=self.config.reload,
-            problems=self.summary.problems,
-            doctor=doctor.examine,
-            ask=ask,
-            pools=PoolsBackend(api=self.api, ask=ask, now=self._now, served=self.pools.table.names),
-            started_at=self._now(),
         )
-        sockets = [socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())]
+        deployments = DeploymentsBackend(
+            api=self.api,
+            ask=ask,
+            config=self.config,
+            registry=self.registry,
+            supervisor=self.supervisor,
+            wakes=self.wakes,
+        )
+        health = Health(
+            api=self.api,
+            link=self.link,
+            journal=self.journal,
+            pulse=self.ambient.pulse,
+            examine=self._doctor().examine,
+        )
+        host = DaemonHost(
+            status=self._status(runs, deployments),
+            health=health,
+            metrics=self._metrics(),
+            runs=runs,
+            deployments=deployments,
+            pools=PoolsBackend(api=self.api, ask=ask, now=self.ambient.now, served=self.pools.table.names),
+            drain=self.drain,
+            reload=self.reloader.reload,
+        )
         self.control = ControlServer(
             host=host,
-            log=self._log,
-            socket_path=self._paths.control_socket,
-            sockets=sockets,
+            problems=self.problems,
+            log=self.ambient.log,
+            socket_path=self.paths.control_socket,
+            sockets=[socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())],
             group="runnerd" if os.geteuid() == 0 else None,
         )
 
-    def _build_embedded(self) -> EmbeddedServer:
-        state, log_dir = self._paths.state, self._paths.log
-        return EmbeddedServer(link=self.link, url=self._url, state_dir=state, log_dir=log_dir, log=self._log)
-
-    async def run(self) -> int:
-        """Serve until somebody asks to stop. Raises ControlError or SpawnerError when it cannot begin."""
-        parts = Parts(
+    def _status(self, runs: RunsBackend, deployments: DeploymentsBackend) -> Status:
+        return Status(
             api=self.api,
-            cancelling=self.cancelling,
-            changed=self._changed,
             config=self.config,
-            control=self.control,
+            problems=self.problems,
             drain=self.drain,
-            embedded=self._embedded,
-            forwarder=self._forwarder,
-            journal=self._journal,
-            link=self.link,
-            log=self._log,
-            poller=self.poller,
-            pools=self.pools,
-            pulse=self._pulse,
-            refresher=self.refresher,
-            registrar=self.registrar,
-            supervisor=self.supervisor,
-            systemd=self._systemd,
-            status_text=self.summary.line,
-            ready={"config": self._paths.config, "api": self._url, "socket": self._paths.control_socket},
+            runs=runs,
+            deployments=deployments,
+            pools=self.pools.keeper,
+            ambient=self.ambient,
         )
-        return await Service(parts=parts, options=self._options).run()
 
-    # --- what the parts tell ------------------------------------------------------------------------------------------
+    def _metrics(self) -> Metrics:
+        return Metrics(
+            api=self.api,
+            config=self.config,
+            poller=self.poller,
+            pools=self.pools.keeper,
+            registry=self.registry,
+            supervisor=self.supervisor,
+        )
 
     def _note_health(self, health: ApiHealth) -> None:
         self._news.note(health)
-        self._changed.set()
+        self.wakes.status.set()
         if health.condition is ApiCondition.OK:
-            self.poller.kick()
-
-    def _note_run(self, record: RunRecord) -> None:
-        self.supervisor.note_change()
-        self.feed.tell(record)
-        self._forwarder.note(record)
-        self.pools.notes.note(record)
-        self._changed.set()
-        if record.phase is Phase.STARTING:
-            self.refresher.wake()  # its deployment's next start is another one now
-
-    def _hooked(self, record: RunRecord, hook: Hook) -> bool:
-        if record.pool is not None and record.failure is not None:
-            return False  # what could not be prepared for its flow cannot be for its hooks
-        entry = self.registry.by_id(record.deployment_id)
-        known = self.inspector.hooks_of(entry.deployment) if entry is not None else None
-        return known is None or hook in known
-
-    def _note_registered(self) -> None:
-        self.poller.kick()
-        self.refresher.wake()
+            self.wakes.poll_now()

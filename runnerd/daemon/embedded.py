@@ -15,6 +15,7 @@ import sys
 
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Problem
+from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log
@@ -50,12 +51,15 @@ def _free_port() -> int:
 class EmbeddedServer:
     """Keeps the server up."""
 
-    def __init__(self, *, link: SpawnerLink, url: str, state_dir: str, log_dir: str, log: Log) -> None:
+    def __init__(
+        self, *, link: SpawnerLink, url: str, state_dir: str, log_dir: str, log: Log, problems: Problems
+    ) -> None:
         self._link = link
         self._port = int(url.rsplit(":", 1)[1].split("/", 1)[0])
         self._home = os.path.join(state_dir, "prefect-server")
         self._log_dir = log_dir
         self._log = log
+        problems.register_text(lambda: self.problem)
         self._kept = LongLived(
             link=link, key=lambda: KEY, ours=KEY.__eq__, spec=self._spec, began=self._began, ended=self._ended
         )
@@ -65,9 +69,9 @@ class EmbeddedServer:
         words = self._kept.problem
         return f"the embedded Prefect server {words}; see {self._output()}" if words else None
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Keep it running until it is stopped; restarts come slower each time it ends early."""
-        await self._kept.keep()
+        await self._kept.run()
 
     async def stop(self) -> None:
         """End it; only when nothing of ours needs it any more."""

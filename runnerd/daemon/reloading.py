@@ -1,4 +1,4 @@
-"""The configuration in force, and how it is replaced by a new reading of the files.
+"""Reading the files again, and putting what they say in force.
 
 Invariants: what is in force is always a whole configuration; a reading that cannot be used changes nothing; every
 reload ends with READY=1, also one that failed, because systemd waits for it.
@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from runnerd.config import HostDefaults, load
+from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.documents import problem_document
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem
-from runnerd.core.settings import ApiSettings, Config, PoolSettings, Settings
+from runnerd.core.settings import ApiSettings, Config, PoolSettings
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.registrar import Changes, Registrar
 from runnerd.journal.journal import Journal
 from runnerd.log.alerts import Alert
@@ -25,49 +26,37 @@ from runnerd.system.systemd import Systemd
 _REGISTER_S = 60.0  # how long a reload waits until the API has what changed
 
 
-class ConfigInForce:
-    """`begin` puts the first reading in force, `reload` each later one; `reloaded` is called after that."""
+class Reloader:
+    """Puts readings of the files in force: `begin` the first one, `reload` each later one."""
 
     def __init__(
         self,
         *,
-        config: Config,
-        directory: str,
-        defaults: HostDefaults,
+        config: ConfigInForce,
+        read: Callable[[Config], Config],
         journal: Journal,
-        log: Log,
+        registrar: Registrar,
+        pools: PoolTable,
         systemd: Systemd,
-        reloaded: Callable[[], None],
+        wakes: Wakes,
+        log: Log,
     ) -> None:
-        self.current = config
-        self._directory = directory
-        self._defaults = defaults
+        """`read` reads the files, and falls back on a last good configuration. Raises ConfigError."""
+        self._config = config
+        self._read = read
         self._journal = journal
-        self._log = log
-        self._systemd = systemd
-        self._reloaded = reloaded
-        self._registrar: Registrar | None = None
-        self._pools = PoolTable()
-        self._one_at_a_time = asyncio.Lock()
-        self.replaced = asyncio.Event()  # set whenever another one is in force
-        self.refused: tuple[Problem, ...] = ()  # why the last reload changed nothing
-
-    def use(self, registrar: Registrar, *, pools: PoolTable) -> None:
-        """Who is told of the deployments, and of the work pools."""
         self._registrar = registrar
         self._pools = pools
-
-    def settings(self) -> Settings:
-        return self.current.settings
-
-    def problems(self) -> list[Problem]:
-        return [*self.refused, *self.current.problems]
+        self._systemd = systemd
+        self._wakes = wakes
+        self._log = log
+        self._one_at_a_time = asyncio.Lock()
 
     def begin(self) -> Changes:
-        return self._put_in_force(self.current)
+        """Put the reading that the daemon started with in force."""
+        return self._put_in_force(self._config.current)
 
     def _put_in_force(self, config: Config) -> Changes:
-        assert self._registrar is not None
         for problem in config.problems:
             self._log.warning(
                 "configuration problem",
@@ -76,8 +65,7 @@ class ConfigInForce:
                 alert=Alert.CONFIG_PROBLEM,
                 about={"deployment": problem.deployment},
             )
-        self.current = config
-        self.replaced.set()
+        self._config.replace(config)
         self._journal.save_last_good(config)
         self._pools.want(config.pools)
         return self._registrar.want(config)
@@ -90,40 +78,31 @@ class ConfigInForce:
                 return await self._reload()
             finally:
                 self._systemd.ready()
-                self._reloaded()
+                self._wakes.status.set()
 
     async def _reload(self) -> Json:
+        held = self._config
         try:
-            config = await asyncio.to_thread(load, self._directory, defaults=self._defaults, last_good=self.current)
+            config = await asyncio.to_thread(self._read, held.current)
         except ConfigError as error:
-            self.refused = error.problems
+            held.refused = error.problems
             for problem in error.problems:
                 why, alert = "cannot reload; the old configuration stays", Alert.RELOAD_REFUSED
                 self._log.error(why, at=problem.place, what=problem.message, alert=alert)
-            return _document(Changes(), Changes(), self.refused, ok=False)
-        self.refused = self._fixed_at_start(config)
-        config = replace(config, settings=replace(config.settings, api=self._api_of(config)))
-        pools = _pool_changes(self.current.pools, config.pools)
+            return _document(Changes(), Changes(), held.refused, ok=False)
+        held.refused = _fixed_at_start(held.settings().api, config.settings.api)
+        config = _with_fixed(config, held.settings().api)
+        pools = _pool_changes(held.current.pools, config.pools)
         changes = self._put_in_force(config)
         of_pools = {f"pools_{word}": count for word, count in _counts(pools).items() if count}
         self._log.info("reloaded", **_counts(changes), **of_pools)
         pending = await self._wait_until_registered()
-        failed = self._registrar_problems()
-        return _document(changes, pools, (*self.problems(), *failed, *pending), ok=not self.problems() and not failed)
-
-    def _fixed_at_start(self, config: Config) -> tuple[Problem, ...]:
-        old, new = self.current.settings.api, config.settings.api
-        if (old.url, old.headers, old.request_timeout_s) == (new.url, new.headers, new.request_timeout_s):
-            return ()
-        return (Problem(message="api.url, api.headers and api.request_timeout take effect at a restart only"),)
-
-    def _api_of(self, config: Config) -> ApiSettings:
-        old, new = self.current.settings.api, config.settings.api
-        return replace(new, url=old.url, headers=old.headers, request_timeout_s=old.request_timeout_s)
+        failed = self._registrar.problems()
+        ok = not held.problems() and not failed
+        return _document(changes, pools, (*held.problems(), *failed, *pending), ok=ok)
 
     async def _wait_until_registered(self) -> tuple[Problem, ...]:
-        """Wait for the API, but not for ever: it may be away. What is to be said of that."""
-        assert self._registrar is not None
+        """Wait until the API has what changed, at most _REGISTER_S; what is left to say after that."""
         try:
             async with asyncio.timeout(_REGISTER_S):
                 await self._registrar.settled.wait()
@@ -131,9 +110,17 @@ class ConfigInForce:
             return (Problem(message="the API has not been told yet; it will be when it answers"),)
         return ()
 
-    def _registrar_problems(self) -> tuple[Problem, ...]:
-        assert self._registrar is not None
-        return self._registrar.problems()
+
+def _fixed_at_start(old: ApiSettings, new: ApiSettings) -> tuple[Problem, ...]:
+    if (old.url, old.headers, old.request_timeout_s) == (new.url, new.headers, new.request_timeout_s):
+        return ()
+    return (Problem(message="api.url, api.headers and api.request_timeout take effect at a restart only"),)
+
+
+def _with_fixed(config: Config, old: ApiSettings) -> Config:
+    """The configuration with what counts from the start of the daemon until its end."""
+    api = replace(config.settings.api, url=old.url, headers=old.headers, request_timeout_s=old.request_timeout_s)
+    return replace(config, settings=replace(config.settings, api=api))
 
 
 def _pool_changes(old: Sequence[PoolSettings], new: Sequence[PoolSettings]) -> Changes:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from runnerd.core.errors import SpawnerError
+from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Deployment
 from runnerd.deployments.inspection import (
@@ -18,7 +19,7 @@ from runnerd.deployments.inspection import (
     inspection_spec,
     parse_results,
 )
-from runnerd.deployments.registry import Key, key_of
+from runnerd.deployments.registry import Key, Registry, key_of
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.processes.helper import new_errand, run_errand
@@ -42,9 +43,12 @@ class _Place:
 class Inspector:
     """`work_dir` holds the answers for as long as they are read."""
 
-    def __init__(self, *, link: SpawnerLink, journal: Journal, environments: Environments, work_dir: str) -> None:
+    def __init__(
+        self, *, link: SpawnerLink, journal: Journal, registry: Registry, environments: Environments, work_dir: str
+    ) -> None:
         self._link = link
         self._journal = journal
+        self._registry = registry
         self._environments = environments
         self._work_dir = work_dir
 
@@ -59,6 +63,14 @@ class Inspector:
         key = _cache_key(deployment)
         known = self._journal.inspection(key) if key is not None else None
         return known.hooks if known is not None else None
+
+    def may_have_hook(self, record: RunRecord, hook: Hook) -> bool:
+        """Whether the flow of this run has such a hook, as far as that is known without asking its code."""
+        if record.pool is not None and record.failure is not None:
+            return False  # what could not be prepared for its flow cannot be for its hooks
+        entry = self._registry.by_id(record.deployment_id)
+        known = self.hooks_of(entry.deployment) if entry is not None else None
+        return known is None or hook in known
 
     async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, Finding]:
         """What is known of each deployment's flow: remembered where its file is unchanged, else asked."""

@@ -6,16 +6,19 @@ Invariant: it only reads; it costs a few requests a minute however often `runner
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
+from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import DeploymentInfo, FlowRun, due
+from runnerd.core.record_feed import RecordFeed
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
-from runnerd.system.watchdog import Pulse
+from runnerd.system.ambient import Ambient
 
 INTERVAL_S = 60.0
 APART_S = 10.0  # however often it is woken
@@ -32,22 +35,31 @@ class ReadApi(Protocol):
 
 
 class Refresher:
-    """`wake` it after a change that people will want to see at once."""
+    """`run` for ever; it reads again when `wakes.refresh` is set, and when a run of a deployment has started."""
 
     def __init__(
-        self, *, api: ReadApi, registry: Registry, registrar: Registrar, pulse: Pulse, now: Callable[[], datetime]
+        self,
+        *,
+        api: ReadApi,
+        registry: Registry,
+        registrar: Registrar,
+        feed: RecordFeed,
+        wakes: Wakes,
+        ambient: Ambient,
     ) -> None:
         self._api = api
         self._registry = registry
         self._registrar = registrar
-        self._pulse = pulse
-        self._now = now
-        self._woken = asyncio.Event()
+        self._pulse = ambient.pulse
+        self._now = ambient.now
+        self._woken = wakes.refresh
+        feed.subscribe(self._note_start)
 
-    def wake(self) -> None:
-        self._woken.set()
+    def _note_start(self, record: RunRecord) -> None:
+        if record.phase is Phase.STARTING:
+            self._woken.set()  # the next start of its deployment is another one now
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         while True:
             self._pulse.beat(_LOOP, within_s=3600.0)
             self._woken.clear()

@@ -7,25 +7,25 @@ those that were dropped from the files, dropping.py knows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from runnerd.core.errors import ApiError, ApiRejected
 from runnerd.core.place import Problem
 from runnerd.core.prefect import DeploymentInfo, Inspection
+from runnerd.core.problems import Problems
 from runnerd.core.settings import Config, Deployment
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.dropping import DropApi, Dropper
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import Inspector
 from runnerd.deployments.registry import Entry, Key, Registry, key_of
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.alerts import Alert
-from runnerd.log.log import Log
 from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
-from runnerd.system.watchdog import Pulse
+from runnerd.system.ambient import Ambient
 
 _LOOP = "register"
 _REGISTER_BOUND_S = 3600.0  # inspecting a thousand flows takes its time
@@ -53,7 +53,7 @@ class Changes:
 
 
 class Registrar:
-    """`registered` is called whenever deployments have become known to the API, so that they are polled for."""
+    """`run` for ever; `want` takes each reading of the configuration."""
 
     def __init__(
         self,
@@ -63,22 +63,22 @@ class Registrar:
         journal: Journal,
         registry: Registry,
         url: str,
-        log: Log,
-        pulse: Pulse,
-        backoff: Callable[[], Backoff],
-        registered: Callable[[], None],
+        ambient: Ambient,
+        wakes: Wakes,
+        problems: Problems,
     ) -> None:
         self._api = api
         self._inspector = inspector
         self._journal = journal
         self._registry = registry
         self._url = url
-        self._log = log
-        self._pulse = pulse
-        self._backoff = backoff
-        self._registered = registered
+        self._log = ambient.log
+        self._pulse = ambient.pulse
+        self._backoff = ambient.backoff
+        self._wakes = wakes
+        problems.register(self.problems)
         self._todo: dict[Key, Deployment] = {}
-        self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=log)
+        self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
         self._news = False  # deployments were settled, and nobody was told yet
         self._work = asyncio.Event()
         self.settled = asyncio.Event()  # set while everything wanted has been dealt with
@@ -86,7 +86,7 @@ class Registrar:
     # --- what the files want --------------------------------------------------------------------------------------
 
     def want(self, config: Config) -> Changes:
-        """Take a reading of the configuration: the registry shows it at once, the API is told by `keep`."""
+        """Take a reading of the configuration: the registry shows it at once, the API is told by `run`."""
         wanted = {key_of(deployment): deployment for deployment in config.deployments}
         had = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
         added, changed, same = [], [], 0
@@ -130,7 +130,7 @@ class Registrar:
 
     # --- telling the API --------------------------------------------------------------------------------------------
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Work off what is wanted, for ever; again and again while the API is away."""
         backoff = self._backoff()
         while True:
@@ -169,7 +169,9 @@ class Registrar:
         """Only of news: each repeat would meet the poll that it has made, and SQLite refuses one of two writes."""
         if self._news:
             self._news = False
-            self._registered()
+            # They are polled for and shown from now on.
+            self._wakes.poll_now()
+            self._wakes.refresh.set()
 
     def _known(self) -> dict[tuple[str, str], Registration]:
         """What the API has from us, by what it tells deployments apart: flow and name, wherever their code is."""

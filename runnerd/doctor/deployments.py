@@ -8,22 +8,22 @@ from runnerd.core.place import Problem
 from runnerd.core.settings import Config
 from runnerd.deployments.registry import Entry, EntryState
 from runnerd.doctor.checks import Check, error, ok, some, warning
-from runnerd.doctor.subject import Patient
+from runnerd.doctor.subject import Subject
 from runnerd.pools.table import Served
 
 
-async def look_at_loops(patient: Patient) -> Sequence[Check]:
-    stuck = patient.pulse.stuck()
+async def look_at_loops(subject: Subject) -> Sequence[Check]:
+    stuck = subject.pulse.stuck()
     if not stuck:
         return [ok("loops", "every loop of runnerd makes progress")]
     detail = f"{', '.join(stuck)} of runnerd made no progress for too long"
     return [error("loops", detail, "systemctl restart runnerd: flows run on; and see journalctl -u runnerd for why")]
 
 
-async def look_at_journal(patient: Patient) -> Sequence[Check]:
-    journal = patient.journal
+async def look_at_journal(subject: Subject) -> Sequence[Check]:
+    journal = subject.journal
     if journal.problem is not None:
-        remedy = f"mend what it names in {patient.paths.state}; it is tried again by itself every few seconds"
+        remedy = f"mend what it names in {subject.paths.state}; it is tried again by itself every few seconds"
         return [error("journal", journal.problem, remedy)]
     if journal.notice is not None:
         remedy = "keep the old file if its history matters, and remove it later; a restart of runnerd clears this note"
@@ -31,12 +31,12 @@ async def look_at_journal(patient: Patient) -> Sequence[Check]:
     return [ok("journal", "records")]
 
 
-async def look_at_deployments(patient: Patient) -> Sequence[Check]:
-    config = patient.config()
+async def look_at_deployments(subject: Subject) -> Sequence[Check]:
+    config = subject.config.current
     return [
-        configuration_check(patient.problems(), len(config.files)),
-        deployments_check(patient.registry.entries(), config),
-        pools_check(patient.pools.entries(), patient.pool_problems()),
+        configuration_check(subject.config.problems(), len(config.files)),
+        deployments_check(subject.registry.entries(), config),
+        pools_check(subject.pools.entries(), subject.pools.problems()),
     ]
 
 

@@ -25,10 +25,10 @@ from runnerd.doctor.machine import (
 )
 from runnerd.doctor.prefect import Asked, look_at_api, look_at_clock, look_at_server
 from runnerd.doctor.spawner import look_at_files, look_at_spawner
-from runnerd.doctor.subject import Patient
+from runnerd.doctor.subject import Subject
 from runnerd.log.log import Log
 
-_LOOKS: tuple[tuple[str, Callable[[Patient], Coroutine[Any, Any, Sequence[Check]]]], ...] = (
+_LOOKS: tuple[tuple[str, Callable[[Subject], Coroutine[Any, Any, Sequence[Check]]]], ...] = (
     ("dbus", look_at_systemd),
     ("loops", look_at_loops),
     ("spawner", look_at_spawner),
@@ -46,16 +46,16 @@ _LOOKS: tuple[tuple[str, Callable[[Patient], Coroutine[Any, Any, Sequence[Check]
 class Doctor:
     """`more` are looks of whoever builds it, taken after the others."""
 
-    def __init__(self, *, patient: Patient, log: Log, more: Sequence[Look] = ()) -> None:
-        asked = Asked(api=patient.api)
+    def __init__(self, *, subject: Subject, log: Log, more: Sequence[Look] = ()) -> None:
+        asked = Asked(api=subject.api)
         self._looks = Looks(log=log)
         self._table = (
-            Look(name="api", take=lambda: look_at_api(patient, asked)),
+            Look(name="api", take=lambda: look_at_api(subject, asked)),
             Look(name="server version", take=lambda: look_at_server(asked)),
-            Look(name="clock", take=lambda: look_at_clock(patient, asked)),
-            *(Look(name=name, take=partial(look, patient)) for name, look in _LOOKS),
+            Look(name="clock", take=lambda: look_at_clock(subject, asked)),
+            *(Look(name=name, take=partial(look, subject)) for name, look in _LOOKS),
         )
-        self._interpreters = Interpreters(patient=patient, asked=asked)
+        self._interpreters = Interpreters(subject=subject, asked=asked)
         self._more = tuple(more)
 
     async def examine(self) -> Json:

@@ -15,7 +15,7 @@ from runnerd.core.process import LaunchSpec
 from runnerd.doctor.checks import Check, error, ok, unknown, warning
 from runnerd.doctor.look import Look, in_thread
 from runnerd.doctor.prefect import FLOOR, Asked
-from runnerd.doctor.subject import Patient, Source
+from runnerd.doctor.subject import Source, Subject
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.dialect import version_of
 from runnerd.processes.helper import Outcome, last_line, new_errand, run_errand
@@ -75,17 +75,17 @@ def interpreters_of(sources: Iterable[Source]) -> list[Interpreter]:
 class Interpreters:
     """A look for each; at most a few of them run at once."""
 
-    def __init__(self, *, patient: Patient, asked: Asked) -> None:
-        self._patient = patient
+    def __init__(self, *, subject: Subject, asked: Asked) -> None:
+        self._subject = subject
         self._asked = asked
         self._few = asyncio.Semaphore(_AT_ONCE)
 
     def looks(self) -> list[Look]:
-        return [self._look(one) for one in interpreters_of(self._patient.sources())]
+        return [self._look(one) for one in interpreters_of(self._subject.sources())]
 
     def _look(self, one: Interpreter) -> Look:
         async def take() -> Sequence[Check]:
-            if not self._patient.link.connected:
+            if not self._subject.link.connected:
                 return [unknown(one.name, "cannot be asked without a spawner", "mend the spawner check first")]
             async with self._few:
                 answer = await self._ask(one)
@@ -99,17 +99,17 @@ class Interpreters:
         if isinstance(spec, str):
             return spec
         try:
-            outcome = await run_errand(spec, link=self._patient.link, answer_max=_ANSWER_MAX)
+            outcome = await run_errand(spec, link=self._subject.link, answer_max=_ANSWER_MAX)
         except SpawnerError as why:
             return str(why)
         return read_answer(outcome.answer) or _why_not(outcome)
 
     def _spec(self, one: Interpreter) -> LaunchSpec | str:
         run = one.sources[0].run
-        environment = self._patient.environments.merged(run)
+        environment = self._subject.environments.merged(run)
         if isinstance(environment, str):
             return environment
-        errand = new_errand(work_dir(self._patient.paths))
+        errand = new_errand(work_dir(self._subject.paths))
         return LaunchSpec(
             key=errand.key,
             attempt=1,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from runnerd.config.files import DROP_INS, MAIN, list_drop_ins
 from runnerd.doctor.checks import Check, directory_check, disk_checks, error, ok, some, unreadable, warning
 from runnerd.doctor.look import Ran, in_thread, program
-from runnerd.doctor.subject import Patient
+from runnerd.doctor.subject import Subject
 from runnerd.launch.api_access import CREDENTIAL
 from runnerd.system.directories import runs_dir
 from runnerd.system.paths import Paths
@@ -20,13 +20,13 @@ from runnerd.system.systemd import LIST_JOBS, own_unit
 # --- the service manager --------------------------------------------------------------------------------------
 
 
-async def look_at_systemd(patient: Patient) -> Sequence[Check]:
-    if not patient.systemd.present:
+async def look_at_systemd(subject: Subject) -> Sequence[Check]:
+    if not subject.systemd.present:
         return [ok("dbus", "not needed: runnerd was not started by systemd")]
     found = ok("dbus", "not needed: runnerd.service says before a stop whether it is one")
-    if not patient.systemd.told_jobs:
+    if not subject.systemd.told_jobs:
         found = await dbus_check(program, unit=own_unit())
-    watchdog_s = patient.systemd.watchdog_s()
+    watchdog_s = subject.systemd.watchdog_s()
     if watchdog_s is not None:
         return [found, ok("watchdog", f"systemd restarts runnerd when it is stuck for {watchdog_s:g} s")]
     remedy = "systemctl edit runnerd, and write [Service] and WatchdogSec=60s into it"
@@ -49,16 +49,16 @@ async def dbus_check(run: Callable[..., Awaitable[Ran]], *, unit: str | None) ->
 # --- users ----------------------------------------------------------------------------------------------------
 
 
-async def look_at_users(patient: Patient) -> Sequence[Check]:
+async def look_at_users(subject: Subject) -> Sequence[Check]:
     wanted: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
-    for source in patient.sources():
+    for source in subject.sources():
         run = source.run
         if run.user is not None:
             wanted.setdefault(run.user, []).append(source.name)
         if run.group is not None:
             groups.setdefault(run.group, []).append(source.name)
-    flow_user = patient.environ.get("RUNNERD_FLOW_USER")
+    flow_user = subject.environ.get("RUNNERD_FLOW_USER")
     return [await in_thread(lambda: users_check(wanted, groups, flow_user))]
 
 
@@ -88,8 +88,8 @@ def _exists(look: Callable[[str], object], name: str) -> bool:
 # --- directories, files and disks -----------------------------------------------------------------------------
 
 
-async def look_at_directories(patient: Patient) -> Sequence[Check]:
-    return await in_thread(lambda: directory_checks(patient.paths, _me()))
+async def look_at_directories(subject: Subject) -> Sequence[Check]:
+    return await in_thread(lambda: directory_checks(subject.paths, _me()))
 
 
 def directory_checks(paths: Paths, user: str) -> list[Check]:
@@ -100,8 +100,8 @@ def directory_checks(paths: Paths, user: str) -> list[Check]:
     ]
 
 
-async def look_at_config_files(patient: Patient) -> Sequence[Check]:
-    return [await in_thread(lambda: config_check(patient.paths.config, _me()))]
+async def look_at_config_files(subject: Subject) -> Sequence[Check]:
+    return [await in_thread(lambda: config_check(subject.paths.config, _me()))]
 
 
 def config_check(directory: str, user: str) -> Check:
@@ -122,14 +122,14 @@ def config_check(directory: str, user: str) -> Check:
     return error(name, detail, f"chgrp {group} {closed[0]} && chmod g+r {closed[0]}")
 
 
-async def look_at_credentials(patient: Patient) -> Sequence[Check]:
-    api = patient.config().settings.api
+async def look_at_credentials(subject: Subject) -> Sequence[Check]:
+    api = subject.config.current.settings.api
     files = [path for path in (api.key_file, api.auth_string_file) if path is not None]
-    given = patient.paths.credentials
+    given = subject.paths.credentials
     if not files and given is not None:
         credential = os.path.join(given, CREDENTIAL)
         files = await in_thread(lambda: [credential] if os.path.exists(credential) else [])
-    variables = [name for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING") if patient.environ.get(name)]
+    variables = [name for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING") if subject.environ.get(name)]
     if not files:
         words = f"from {' and '.join(variables)}" if variables else "none: the API is asked without"
         return [ok("credentials", words)]
@@ -153,8 +153,8 @@ def credentials_check(files: Iterable[str], user: str) -> Check:
     return ok("credentials", f"read from {' and '.join(opened)}")
 
 
-async def look_at_disks(patient: Patient) -> Sequence[Check]:
-    return await in_thread(lambda: disk_checks(state=patient.paths.state, log=patient.paths.log))
+async def look_at_disks(subject: Subject) -> Sequence[Check]:
+    return await in_thread(lambda: disk_checks(state=subject.paths.state, log=subject.paths.log))
 
 
 def _me() -> str:

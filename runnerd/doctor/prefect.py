@@ -9,7 +9,7 @@ from runnerd.core.errors import ApiError
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.core.settings import ApiSettings
 from runnerd.doctor.checks import Check, error, ok, unknown, warning
-from runnerd.doctor.subject import Patient
+from runnerd.doctor.subject import Subject
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.clock import Skew
@@ -42,10 +42,10 @@ class Asked:
             return str(why)
 
 
-async def look_at_api(patient: Patient, asked: Asked) -> Sequence[Check]:
+async def look_at_api(subject: Subject, asked: Asked) -> Sequence[Check]:
     await asked.server()  # the health is that of the latest request, which may be long ago, or none yet
-    found = [api_check(patient.url, patient.api.health, patient.config().settings.api)]
-    embedded = patient.embedded()
+    found = [api_check(subject.api.url, subject.api.health, subject.config.current.settings.api)]
+    embedded = subject.embedded()
     if embedded is not None:
         remedy = "see its log, prefect-server.log in the log directory"
         found.append(error("embedded server", embedded, remedy))
@@ -100,9 +100,9 @@ def server_check(server: ServerInfo | str) -> Check:
 # --- its clock ------------------------------------------------------------------------------------------------
 
 
-async def look_at_clock(patient: Patient, asked: Asked) -> Sequence[Check]:
+async def look_at_clock(subject: Subject, asked: Asked) -> Sequence[Check]:
     await asked.server()
-    return [clock_check(patient.api.skew)]
+    return [clock_check(subject.api.skew)]
 
 
 def clock_check(skew: Skew | None) -> Check:

@@ -10,7 +10,7 @@ from runnerd import __version__
 from runnerd.core.settings import RunSettings
 from runnerd.doctor.checks import Check, error, ok, some, unknown, warning
 from runnerd.doctor.look import in_thread
-from runnerd.doctor.subject import Patient, Source
+from runnerd.doctor.subject import Source, Subject
 from runnerd.processes.protocol import Hello
 
 LIMITS = ("memory_max", "cpu_quota", "tasks_max")
@@ -23,16 +23,16 @@ _CONTROLLERS = (
 _DELEGATE = "start runnerd by its systemd units: runnerd-runs.service is the cgroup that runs get (Delegate=yes)"
 
 
-async def look_at_spawner(patient: Patient) -> Sequence[Check]:
-    managed = patient.paths.managed_spawner is not None
-    if not patient.link.connected:
-        why = patient.link.problem or "it is not connected yet"
-        log = "journalctl -u runnerd-spawner" if managed else os.path.join(patient.paths.log, "spawner.log")
+async def look_at_spawner(subject: Subject) -> Sequence[Check]:
+    managed = subject.paths.managed_spawner is not None
+    if not subject.link.connected:
+        why = subject.link.problem or "it is not connected yet"
+        log = "journalctl -u runnerd-spawner" if managed else os.path.join(subject.paths.log, "spawner.log")
         unit = "systemctl status runnerd-spawner, " if managed else ""
         detail = f"runnerd has no spawner: {why}; nothing can be started or ended meanwhile"
         return [error("spawner", detail, f"see {unit}{log}")]
-    hello = patient.link.hello
-    return [spawner_check(hello), limits_check(hello, patient.sources(), managed=managed)]
+    hello = subject.link.hello
+    return [spawner_check(hello), limits_check(hello, subject.sources(), managed=managed)]
 
 
 def spawner_check(hello: Hello | None) -> Check:
@@ -85,16 +85,16 @@ def _join(words: Sequence[str]) -> str:
 # --- file descriptors -----------------------------------------------------------------------------------------
 
 
-async def look_at_files(patient: Patient) -> Sequence[Check]:
+async def look_at_files(subject: Subject) -> Sequence[Check]:
     """Each run costs its spawner a few descriptors; every request and follower costs the daemon one."""
     own, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = {"runnerd": own}
-    hello = patient.link.hello
-    if patient.link.connected and hello is not None:
+    hello = subject.link.hello
+    if subject.link.connected and hello is not None:
         pid = hello.pid
         its = await in_thread(lambda: open_files_of(pid))
         limits |= {"runnerd-spawner": its} if its is not None else {}
-    return [files_check(limits, patient.config().settings.limits.runs)]
+    return [files_check(limits, subject.config.current.settings.limits.runs)]
 
 
 def open_files_of(pid: int) -> int | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from runnerd.core.place import Problem
-from runnerd.core.settings import Config, RunSettings
+from runnerd.config.in_force import ConfigInForce
+from runnerd.core.settings import RunSettings
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
-from runnerd.pools.table import PoolTable, Served, Service
+from runnerd.pools.keeper import PoolKeeper
+from runnerd.pools.table import Service
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.system.paths import Paths
@@ -28,17 +29,14 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patient:
-    """What is looked at. `problems` are those of the configuration, `embedded` that of our own server, if any."""
+class Subject:
+    """The parts of the daemon that are looked at."""
 
-    url: str
     api: PrefectApi
-    config: Callable[[], Config]
-    problems: Callable[[], list[Problem]]
-    embedded: Callable[[], str | None]
+    config: ConfigInForce
+    embedded: Callable[[], str | None]  # what is wrong with the embedded server; None where there is none
     registry: Registry
-    pools: PoolTable
-    pool_problems: Callable[[], list[tuple[Served, str]]]
+    pools: PoolKeeper
     environments: Environments
     journal: Journal
     link: SpawnerLink

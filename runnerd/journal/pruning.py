@@ -8,9 +8,11 @@ import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import RunRecord
 from runnerd.core.settings import JournalSettings
+from runnerd.core.wakes import Wakes
 from runnerd.journal.journal import Journal
 from runnerd.log.log import Log
 
@@ -20,7 +22,7 @@ _PRUNE_S = 3600.0
 _PRUNE_SLICE = 100  # some 20 ms without a turn for anybody else
 
 
-async def keep_journal(*, journal: Journal, healed: Callable[[], None]) -> None:
+async def keep_journal(*, journal: Journal, wakes: Wakes) -> None:
     """While nothing can be recorded, try again, so that it heals by itself also where nothing is on offer."""
     while True:
         await asyncio.sleep(_TRIAL_S)
@@ -28,15 +30,14 @@ async def keep_journal(*, journal: Journal, healed: Callable[[], None]) -> None:
             continue
         with contextlib.suppress(JournalError):
             journal.try_again()
-            healed()
+            wakes.offer.set()
 
 
-async def keep_pruning(
-    *, journal: Journal, settings: Callable[[], JournalSettings], now: Callable[[], datetime], log: Log
-) -> None:
+async def keep_pruning(*, journal: Journal, config: ConfigInForce, now: Callable[[], datetime], log: Log) -> None:
     """Keep the history within its bounds."""
     while True:
-        await prune(journal=journal, settings=settings(), now=now(), log=log)
+        settings = config.settings().journal
+        await prune(journal=journal, settings=settings, now=now(), log=log)
         await asyncio.sleep(_PRUNE_S)
 
 

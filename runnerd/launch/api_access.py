@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiDenied
-from runnerd.core.settings import ApiSettings
 from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.credentials import Credentials, credential_files
 
@@ -19,12 +19,12 @@ CREDENTIAL = "prefect-api-key"
 
 
 def credentials_of(
-    settings: Callable[[], ApiSettings], *, environ: Mapping[str, str], directory: str | None
+    config: ConfigInForce, *, environ: Mapping[str, str], directory: str | None
 ) -> Callable[[], Credentials]:
     """What key_file or auth_string_file hold; else systemd's credential, else Prefect's own variables."""
 
     def read() -> Credentials:
-        api = settings()
+        api = config.settings().api
         if api.key_file is None and api.auth_string_file is None:
             given = os.path.join(directory, CREDENTIAL) if directory else None
             if given is not None and os.path.exists(given):
@@ -36,9 +36,7 @@ def credentials_of(
     return read
 
 
-def access_of(
-    url: str, settings: Callable[[], ApiSettings], credentials: Callable[[], Credentials]
-) -> Callable[[], ApiAccess]:
+def access_of(url: str, config: ConfigInForce, credentials: Callable[[], Credentials]) -> Callable[[], ApiAccess]:
     """The same access for a flow, as the variables Prefect's client reads."""
 
     def read() -> ApiAccess:
@@ -51,7 +49,7 @@ def access_of(
             environment["PREFECT_API_AUTH_STRING"] = found.auth_string
         if found.key is not None:
             environment["PREFECT_API_KEY"] = found.key
-        headers = settings().headers
+        headers = config.settings().api.headers
         if headers:
             environment["PREFECT_CLIENT_CUSTOM_HEADERS"] = json.dumps(dict(headers))
         return ApiAccess(url=url, environment=environment)

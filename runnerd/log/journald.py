@@ -143,7 +143,7 @@ class Journald:
             self._lost = 0
         return True
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Send what waits also when nothing new is logged."""
         while True:
             await asyncio.sleep(_RETRY_S)

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.codec import Decoder, to_json
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.place import Json
-from runnerd.core.settings import Settings
+from runnerd.core.record_feed import RecordFeed
 from runnerd.log.journald import Journald
 from runnerd.log.log import Log
 from runnerd.output.folder_watch import FolderWatch
@@ -70,7 +71,8 @@ class Forwarder:
         journald: Journald | None,
         paths: Paths,
         records: Callable[[], Sequence[RunRecord]],
-        settings: Callable[[], Settings],
+        config: ConfigInForce,
+        feed: RecordFeed,
         log: Log,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,7 +80,7 @@ class Forwarder:
         self._folder = runs_dir(paths)
         self._positions = Positions(positions_path(paths))
         self._records = records
-        self._settings = settings
+        self._settings = config.settings
         self._log = log
         self._clock = clock
         self._tails: dict[Key, Tail] = {}
@@ -88,15 +90,16 @@ class Forwarder:
         self._watch: FolderWatch | None = None
         self._wake = asyncio.Event()
         self._troubles: dict[Key | None, str] = {}  # what was said already; None is the positions' file
+        if journald is not None:
+            feed.subscribe(self._note)
 
     def _allowance(self, lines: int) -> Allowance:
         return Allowance(lines=lines, window_s=WINDOW_S, clock=self._clock)
 
-    def note(self, record: RunRecord) -> None:
-        """A run has a new record. One may begin and end between two rounds."""
-        if self._journald is not None:
-            self._take_up(record)
-            self._wake.set()
+    def _note(self, record: RunRecord) -> None:
+        """Take up a changed run at once: one may begin and end between two rounds."""
+        self._take_up(record)
+        self._wake.set()
 
     def _take_up(self, record: RunRecord) -> None:
         tail = tail_of(record)
@@ -105,7 +108,7 @@ class Forwarder:
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Forward for ever; when it is cancelled, what is written by then is sent first."""
         if self._journald is None:
             return

@@ -6,15 +6,14 @@ Invariants: nothing is asked while no run is under way; nothing here ends becaus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.core.prefect import FlowRun, StateType
-from runnerd.core.settings import Settings
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.runs.supervisor import Supervisor
-from runnerd.system.watchdog import Pulse
+from runnerd.system.ambient import Ambient
 
 _INTERVAL_S = 5.0
 _REQUEST_BOUND_S = 180.0  # a request, its connection and its time limit: for the watchdog
@@ -26,40 +25,39 @@ class CancellingApi(Protocol):
     async def runs_of(self, run_ids: Sequence[str], *, states: Sequence[StateType]) -> list[FlowRun]: ...
 
 
-class Cancelling:
-    """`watch` for ever, or `look` once."""
+class Cancellations:
+    """`run` for ever, or `poll_once`."""
 
     def __init__(
         self,
         *,
         api: CancellingApi,
         supervisor: Supervisor,
-        settings: Callable[[], Settings],
-        pulse: Pulse,
-        backoff: Callable[[], Backoff],
+        config: ConfigInForce,
+        ambient: Ambient,
     ) -> None:
         self._api = api
         self._supervisor = supervisor
-        self._settings = settings
-        self._pulse = pulse
-        self._backoff = backoff
+        self._settings = config.settings
+        self._pulse = ambient.pulse
+        self._backoff = ambient.backoff
         self._seen_cancelled: set[str] = set()
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Ask for ever which of our own runs are to be cancelled."""
         backoff = self._backoff()
         while True:
             interval = min(_INTERVAL_S, self._settings().api.poll_interval_s)
             self._pulse.beat("cancelling", within_s=interval + _REQUEST_BOUND_S)
             try:
-                await self.look()
+                await self.poll_once()
                 backoff.reset()
             except (ApiAway, ApiDenied, ApiRejected) as error:
                 self._pulse.beat("cancelling", within_s=3600.0)
                 await asyncio.sleep(backoff.next_s(error))
             await asyncio.sleep(interval)
 
-    async def look(self) -> None:
+    async def poll_once(self) -> None:
         """One look. CANCELLING is a wish; CANCELLED while the process lives counts only when it stays so."""
         ours = [record.id for record in self._supervisor.records()]
         if not ours:

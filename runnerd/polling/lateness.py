@@ -6,16 +6,18 @@ read before it is let go of, because the server would let a late verdict overwri
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiRejected
 from runnerd.core.prefect import FlowRun, StateType, Verdict, due
 from runnerd.core.settings import LatePolicy, LateSettings
-from runnerd.log.log import Log
 from runnerd.prefect_api.answers import Answer
+from runnerd.system.ambient import Ambient
 
 _REFUSED_FIRST_S = 60.0
 _REFUSED_CAP_S = 3600.0
@@ -35,23 +37,23 @@ class LateRuns:
         self,
         *,
         api: LateApi,
-        settings: Callable[[], LateSettings],
-        log: Log,
-        now: Callable[[], datetime],
-        new_id: Callable[[], str],
+        config: ConfigInForce,
+        ambient: Ambient,
         between: Callable[[], None],
     ) -> None:
         self._api = api
-        self._settings = settings
-        self._log = log
-        self._now = now
-        self._new_id = new_id
+        self._config = config
+        self._log = ambient.log
+        self._now = ambient.now
         self._between = between
         self._looked_at: datetime | None = None
         self._waiting: set[str] = set()  # on offer here in time, by this look and by the one before
         self._waited: set[str] = set()
         self._gone: set[str] = set()  # let go of since this look began
         self._refused: dict[str, tuple[int, datetime]] = {}  # how often, and until when it is left alone
+
+    def _settings(self) -> LateSettings:
+        return self._config.settings().late
 
     def begin(self) -> None:
         """A new look at what is on offer. After a long time without one, whatever waited is as late as the others."""
@@ -90,7 +92,7 @@ class LateRuns:
             return True  # somebody else was quicker
         why = f"skipped: it fell due at {due(run)} and late.policy is {self._settings().policy}"
         verdict = Verdict(type=StateType.CANCELLED, name="Cancelled", message=why)
-        answer = await self._api.propose(run.id, verdict, transition_id=self._new_id())
+        answer = await self._api.propose(run.id, verdict, transition_id=str(uuid.uuid4()))
         if not answer.accepted and not answer.gone:
             self._note_refusal(run.id, answer.reason or "the API does not accept it")
             return False

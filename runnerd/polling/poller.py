@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected
 from runnerd.core.machine import Phase
 from runnerd.core.prefect import FlowRun, Verdict, due
-from runnerd.core.settings import Settings
+from runnerd.core.problems import Problems
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
-from runnerd.log.log import Log
 from runnerd.polling.lateness import LateRuns
 from runnerd.polling.on_offer import OnOffer
 from runnerd.pools.offers import PoolOffers
@@ -29,7 +30,7 @@ from runnerd.prefect_api.answers import Answer, ServerInfo
 from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.reading import PAGE
 from runnerd.runs.supervisor import Offered, Supervisor
-from runnerd.system.watchdog import Pulse
+from runnerd.system.ambient import Ambient
 
 T = TypeVar("T")
 LEAD_S = 3.0  # a cold start costs about this long, so a run is claimed this long before it is due
@@ -50,7 +51,7 @@ class OfferApi(Protocol):
 
 
 class Poller:
-    """`poll` for ever, or `poll_once`."""
+    """`run` for ever, or `poll_once`."""
 
     def __init__(
         self,
@@ -59,29 +60,23 @@ class Poller:
         supervisor: Supervisor,
         registry: Registry,
         pools: PoolOffers,
-        settings: Callable[[], Settings],
-        log: Log,
-        pulse: Pulse,
-        now: Callable[[], datetime],
-        backoff: Callable[[], Backoff],
-        new_id: Callable[[], str],
+        config: ConfigInForce,
+        wakes: Wakes,
+        ambient: Ambient,
+        problems: Problems,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._api = api
         self._supervisor = supervisor
         self._registry = registry
         self._pools = pools
-        self._settings = settings
-        self._log = log
-        self._pulse = pulse
-        self._now = now
-        self._backoff = backoff
-        self._late = LateRuns(
-            api=api, settings=lambda: settings().late, log=log, now=now, new_id=new_id, between=self._between
-        )
+        self._settings = config.settings
+        self._wakes = wakes
+        self._pulse = ambient.pulse
+        self._now = ambient.now
+        self._backoff = ambient.backoff
+        self._late = LateRuns(api=api, config=config, ambient=ambient, between=self._between)
         self._jitter = jitter
-        self._kicked = asyncio.Event()  # ask the API now
-        self._freed = asyncio.Event()  # look again at what is on offer
         self.on_offer = OnOffer()
         self._wait_s: float | None = None  # until start_rate lets the next one start
         self._held = False  # something would start, had the server been asked for it just now
@@ -90,28 +85,25 @@ class Poller:
         self._answered = False  # whether anything was, at the last poll
         self.polled_at: datetime | None = None
         self.unsupported: str | None = None  # why this server's runs cannot be claimed safely
-
-    def kick(self) -> None:
-        """Ask the API now instead of at the next interval."""
-        self._kicked.set()
-        self._freed.set()
+        problems.register_text(lambda: self.unsupported)
 
     def put_on_offer(self, run: FlowRun) -> None:
         """A run that was just created for this host: no need to ask the API for it."""
         self.on_offer.runs[run.id] = run
-        self._freed.set()
+        self._wakes.offer.set()
 
-    def freed(self) -> None:
-        """A slot is free: what is on offer is looked at again."""
-        self._freed.set()
+    def serves(self, run: FlowRun) -> bool:
+        """Whether this host starts such a run: its deployment or its work pool is served here."""
+        own = self._registry.by_id(run.deployment_id) is not None
+        return own or run.pool in {served.name for served in self._pools.open()}
 
     # --- due runs -----------------------------------------------------------------------------------------------
 
-    async def poll(self) -> None:
+    async def run(self) -> None:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
-            self._kicked.clear()
+            self._wakes.poll.clear()
             self._pulse.beat("poll", within_s=_REQUEST_BOUND_S)
             try:
                 await self.poll_once()
@@ -130,7 +122,7 @@ class Poller:
         self._pulse.beat("poll", within_s=3600.0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(backoff.next_s(error)):
-                await self._kicked.wait()
+                await self._wakes.poll.wait()
 
     async def poll_once(self) -> Offered:
         """One look at everything this host serves, and what it offers handed on. Raises ApiError, last of all."""
@@ -269,7 +261,7 @@ class Poller:
         Of a pool whose runs the server counts only what is fresh: meanwhile another host may have taken its last slot.
         """
         if self.on_offer.unjudged and self._supervisor.draining is None:
-            self._kicked.set()
+            self._wakes.poll.set()
             return Offered()
         horizon = self._now() + timedelta(seconds=LEAD_S)
         self.on_offer.keep_pools({served.name for served in self._pools.open()})
@@ -294,18 +286,18 @@ class Poller:
         loop = asyncio.get_running_loop()
         asked = loop.time()
         until = asked + seconds
-        while not self._kicked.is_set():
+        while not self._wakes.poll.is_set():
             left = until - loop.time()
             if left <= 0:
                 return
-            self._freed.clear()
+            self._wakes.offer.clear()
             self._pulse.beat("poll", within_s=left + _REQUEST_BOUND_S)
             try:
                 async with asyncio.timeout(min(left, self._next_due_s())):
-                    await self._freed.wait()
+                    await self._wakes.offer.wait()
             except TimeoutError:
                 pass
-            if not self._kicked.is_set() and self.on_offer.runs:
+            if not self._wakes.poll.is_set() and self.on_offer.runs:
                 self._offer_again()
             if self._server_has_more():
                 until = min(until, max(loop.time(), asked + _APART_S))

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
-from datetime import datetime
+from typing import Any
 
+from runnerd.config.in_force import ConfigInForce
+from runnerd.core.problems import Problems
+from runnerd.core.record_feed import RecordFeed
+from runnerd.core.wakes import Wakes
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
-from runnerd.log.log import Log
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.run_notes import PoolNotes
-from runnerd.pools.table import PoolTable
+from runnerd.pools.table import PoolTable, Served
 from runnerd.pools.workers.worker import ForeignWorker, end_leftovers
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.system.ambient import Ambient
 from runnerd.system.directories import runs_dir
 from runnerd.system.paths import Paths
-from runnerd.system.watchdog import Pulse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,36 +41,46 @@ def build_pools(
     environments: Environments,
     access: Callable[[], ApiAccess],
     paths: Paths,
-    worker: Callable[[], str],
-    draining: Callable[[], bool],
-    found: Callable[[], None],
-    now: Callable[[], datetime],
-    backoff: Callable[[], Backoff],
-    pulse: Pulse,
-    log: Log,
+    config: ConfigInForce,
+    feed: RecordFeed,
+    wakes: Wakes,
+    problems: Problems,
+    ambient: Ambient,
 ) -> PoolParts:
-    """`worker` is this host's name among the workers; `found` is called when there is something new to poll."""
-    table = PoolTable()
+    """Build them; this host's name among the workers is the host's `name`."""
+
+    def worker() -> str:
+        return config.settings().name
+
+    def other(served: Served) -> ForeignWorker:
+        return ForeignWorker(
+            pool=served.name,
+            link=link,
+            environments=environments,
+            access=access,
+            paths=paths,
+            name=worker,
+            log=ambient.log,
+        )
+
+    def leftovers(pools: Collection[str]) -> Coroutine[Any, Any, object]:
+        return end_leftovers(link, pools=pools)
+
+    table = PoolTable(wakes=wakes)
     keeper = PoolKeeper(
         api=api.pools,
-        server=api.server,
         table=table,
-        other=lambda served: ForeignWorker(
-            pool=served.name, link=link, environments=environments, access=access, paths=paths, name=worker, log=log
-        ),
-        leftovers=lambda pools: end_leftovers(link, pools=pools),
+        other=other,
+        leftovers=leftovers,
         worker=worker,
-        draining=draining,
-        found=found,
-        now=now,
-        backoff=backoff,
-        pulse=pulse,
-        log=log,
+        wakes=wakes,
+        problems=problems,
+        ambient=ambient,
     )
     return PoolParts(
         table=table,
         keeper=keeper,
-        offers=PoolOffers(api=api.pools, table=table, now=now, outdated=keeper.outdated),
+        offers=PoolOffers(api=api.pools, table=table, now=ambient.now, outdated=keeper.outdated),
         launcher=PoolLauncher(
             api=api,
             table=table,
@@ -76,7 +88,7 @@ def build_pools(
             access=access,
             output_dir=runs_dir(paths),
             worker=worker,
-            backoff=backoff,
+            backoff=ambient.backoff,
         ),
-        notes=PoolNotes(api=api.pools, table=table, worker=worker, backoff=backoff, log=log),
+        notes=PoolNotes(api=api.pools, table=table, worker=worker, feed=feed, ambient=ambient),
     )

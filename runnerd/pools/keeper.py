@@ -16,14 +16,15 @@ from typing import Any, Protocol
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected
 from runnerd.core.machine import RunRecord
+from runnerd.core.place import Problem
 from runnerd.core.prefect import PROCESS, WorkerType, WorkPool, WorkQueue
+from runnerd.core.problems import Problems
+from runnerd.core.wakes import Wakes
 from runnerd.log.alerts import Alert
-from runnerd.log.log import Log
 from runnerd.pools.creating import MakingApi, missing_queues, pool_or_why, unserved
 from runnerd.pools.table import PoolTable, Served, Service, served_document
 from runnerd.prefect_api.answers import ServerInfo
-from runnerd.prefect_api.backoff import Backoff
-from runnerd.system.watchdog import Pulse
+from runnerd.system.ambient import Ambient
 
 SYNC_S = 15.0
 HEARTBEAT_S = 30  # what Prefect's workers say; after three of them without one, a worker is OFFLINE
@@ -33,7 +34,9 @@ _PULSE_S = 3600.0  # one look is a dozen requests, and each may take minutes
 
 
 class KeepingApi(MakingApi, Protocol):
-    """What keeping a pool asks of Prefect."""
+    """What keeping a pool asks of Prefect; `server` says which one answers."""
+
+    async def server(self) -> ServerInfo: ...
 
     async def heartbeat(self, pool: str, *, worker: str, interval_s: int) -> bool: ...
 
@@ -42,7 +45,7 @@ class Other(Protocol):
     """Prefect's own worker, for a pool of a type that is not ours."""
 
     def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None: ...
-    async def keep(self) -> None: ...
+    async def run(self) -> None: ...
     async def stop(self) -> None: ...
     @property
     def problem(self) -> str | None: ...
@@ -50,36 +53,30 @@ class Other(Protocol):
 
 
 class PoolKeeper:
-    """`found` is called when there is something new to poll; `server` tells which Prefect answers."""
+    """`run` for ever. `other` makes what keeps a worker of Prefect's own."""
 
     def __init__(
         self,
         *,
         api: KeepingApi,
-        server: Callable[[], Coroutine[Any, Any, ServerInfo]],
         table: PoolTable,
         other: Callable[[Served], Other],
         leftovers: Callable[[Collection[str]], Coroutine[Any, Any, object]],
         worker: Callable[[], str],
-        draining: Callable[[], bool],
-        found: Callable[[], None],
-        now: Callable[[], datetime],
-        backoff: Callable[[], Backoff],
-        pulse: Pulse,
-        log: Log,
+        wakes: Wakes,
+        ambient: Ambient,
+        problems: Problems,
     ) -> None:
         self._api = api
-        self._server = server
         self._table = table
         self._make_other = other
         self._end_leftovers = leftovers
         self._worker = worker
-        self._draining = draining
-        self._found = found
-        self._now = now
-        self._backoff = backoff
-        self._pulse = pulse
-        self._log = log
+        self._wakes = wakes
+        self._now = ambient.now
+        self._backoff = ambient.backoff
+        self._pulse = ambient.pulse
+        self._log = ambient.log
         self._wake: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._others: dict[str, tuple[Other, asyncio.Task[None]]] = {}
@@ -87,19 +84,19 @@ class PoolKeeper:
         self._told: dict[str, str | None] = {}  # the problem that was last logged
         self._greeted: set[str] = set()  # pools that have heard of this host
         self._stopped = False
-        self._group: asyncio.TaskGroup | None = None
+        self._group = asyncio.TaskGroup()  # entered by `run`
         self.tried = asyncio.Event()  # of every pool it is known whether it can be served
+        problems.register(self._reported)
 
-    async def keep(self) -> None:
-        """Keep all of them for ever."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            group.create_task(self._end_workers_of_others(), name="workers of pools that are not served any more")
+    async def run(self) -> None:
+        """Serve all of them for ever."""
+        async with self._group:
+            self._group.create_task(self._end_workers_of_others(), name="workers of pools that are not served any more")
             while True:
-                self._table.changed.clear()
+                self._wakes.pools.clear()
                 await self._match()
                 self._note_tried()
-                await self._table.changed.wait()
+                await self._wakes.pools.wait()
 
     async def _end_workers_of_others(self) -> None:
         """An earlier daemon kept them, and nobody wants them now."""
@@ -114,7 +111,6 @@ class PoolKeeper:
             await asyncio.wait({task})
             self._wake.pop(name).set()
             await self._leave(name)
-        assert self._group is not None
         for name in () if self._stopped else wanted:
             if name in self._tasks:
                 self._wake[name].set()
@@ -126,11 +122,6 @@ class PoolKeeper:
         """Look at this pool now: it is not as it was known."""
         if name in self._wake:
             self._wake[name].set()
-
-    def look(self) -> None:
-        """Look at all of them now."""
-        for wake in self._wake.values():
-            wake.set()
 
     async def _keep_one(self, name: str) -> None:
         backoff = self._backoff()
@@ -163,7 +154,7 @@ class PoolKeeper:
     # --- one look ----------------------------------------------------------------------------------------------------
 
     async def _sync(self, served: Served) -> None:
-        server = await self._server()
+        server = await self._api.server()
         pool = await pool_or_why(self._api, served.settings, major=server.major)
         why = None if isinstance(pool, str) else unserved(pool, served.settings, major=server.major)
         if isinstance(pool, str) or why is not None:
@@ -194,7 +185,7 @@ class PoolKeeper:
         self._say(known)
         if news and known.open:
             self._log.info("serving a work pool", pool=known.name, queues=[queue.name for queue in known.queues])
-            self._found()
+            self._wakes.poll_now()
 
     def _note(self, served: Served | None, *, problem: str | None) -> None:
         if served is None:
@@ -213,11 +204,11 @@ class PoolKeeper:
     # --- Prefect's own workers ---------------------------------------------------------------------------------------
 
     async def _serve_by_other(self, served: Served, server: ServerInfo) -> None:
-        if self._draining():  # what it takes on is not ours to end, so it is not to take on more
+        if self._wakes.draining.is_set():  # what it takes on is not ours to end, so it is not to take on more
             if await self._dismiss_other(served.name):
                 await self._say_goodbye(served.name)
             return
-        assert served.pool is not None and self._group is not None
+        assert served.pool is not None
         if served.pool.type not in self._kinds:  # a long list, and the same for as long as the server is
             self._kinds = await self._api.worker_types()
         kind = self._kinds.get(served.pool.type)
@@ -225,7 +216,7 @@ class PoolKeeper:
             other = self._make_other(served)
             self._greeted.add(served.name)
             other.want(served, kind=kind, server=server)
-            task = self._group.create_task(other.keep(), name=f"worker of pool {served.name}")
+            task = self._group.create_task(other.run(), name=f"worker of pool {served.name}")
             self._others[served.name] = (other, task)
         else:
             self._others[served.name][0].want(served, kind=kind, server=server)
@@ -280,6 +271,13 @@ class PoolKeeper:
     def _problem(self, served: Served) -> str | None:
         other = self.other(served.name)
         return served.problem or (other.problem if other is not None else None)
+
+    def entries(self) -> list[Served]:
+        """Every pool that the files name."""
+        return self._table.entries()
+
+    def _reported(self) -> list[Problem]:
+        return [Problem(message=why, place=served.settings.place) for served, why in self.problems()]
 
     def problems(self) -> list[tuple[Served, str]]:
         """What keeps pools from being served."""

@@ -15,9 +15,9 @@ from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.place import Json
 from runnerd.core.prefect import StateType
-from runnerd.log.log import Log
+from runnerd.core.record_feed import RecordFeed
 from runnerd.pools.table import PoolTable, Service
-from runnerd.prefect_api.backoff import Backoff
+from runnerd.system.ambient import Ambient
 
 _AT_MOST = 1000  # of those that wait for the API
 
@@ -30,7 +30,7 @@ class NotesApi(Protocol):
 
 
 class PoolNotes:
-    """`note` takes every changed record; `keep` tells for ever. `worker` is this host's name among the workers."""
+    """`run` for ever. `worker` is this host's name among the workers."""
 
     def __init__(
         self,
@@ -38,25 +38,25 @@ class PoolNotes:
         api: NotesApi,
         table: PoolTable,
         worker: Callable[[], str],
-        backoff: Callable[[], Backoff],
-        log: Log,
+        feed: RecordFeed,
+        ambient: Ambient,
     ) -> None:
         self._api = api
         self._table = table
         self._worker = worker
-        self._backoff = backoff
-        self._log = log
+        self._backoff = ambient.backoff
+        self._log = ambient.log
         self._waiting: deque[RunRecord] = deque(maxlen=_AT_MOST)
         self._some = asyncio.Event()
+        feed.subscribe(self._note)
 
-    def note(self, record: RunRecord) -> None:
-        """A run has a new record."""
+    def _note(self, record: RunRecord) -> None:
         if record.pool is not None and record.phase in (Phase.RUNNING, Phase.DONE):
             self._waiting.append(record)
             self._some.set()
 
-    async def keep(self) -> None:
-        """Tell for ever."""
+    async def run(self) -> None:
+        """Send for ever what was noted, in order."""
         backoff = self._backoff()
         while True:
             await self._some.wait()

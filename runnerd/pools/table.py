@@ -5,7 +5,6 @@ Invariant: an entry is polled exactly when it is `open`; `state` and `problem` a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,6 +15,7 @@ from runnerd.core.limits import PoolCaps
 from runnerd.core.place import Json, Place
 from runnerd.core.prefect import AGENT, PROCESS, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
+from runnerd.core.wakes import Wakes
 
 
 class PoolState(StrEnum):
@@ -91,9 +91,9 @@ class Served:
 
 @dataclass(slots=True)
 class PoolTable:
-    """Entries by the pool's name, in the order of the files. `changed` is set when others are wanted."""
+    """Entries by the pool's name, in the order of the files."""
 
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    wakes: Wakes = field(default_factory=Wakes)
     _entries: dict[str, Served] = field(default_factory=dict)
 
     def want(self, pools: Sequence[PoolSettings]) -> None:
@@ -104,7 +104,7 @@ class PoolTable:
             same = old is not None and _essence(old.settings) == _essence(settings)
             entries[settings.name] = replace(old, settings=settings) if old and same else Served(settings=settings)
         self._entries = entries
-        self.changed.set()
+        self.wakes.pools.set()
 
     def entries(self) -> list[Served]:
         return list(self._entries.values())

@@ -53,6 +53,7 @@ class PrefectApi:
         on_health: Callable[[ApiHealth], None] | None = None,
     ) -> None:
         """`credentials` is called again whenever the API denies us; `client` is for tests, and closed by `close`."""
+        self.url = url
         self._cloud = httpx.URL(url).host in ("api.prefect.cloud", "api.stg.prefect.dev")
         self._transport = Transport(
             url=url,

@@ -59,6 +59,10 @@ class PoolsApi:
         self._reader = reader
         self._server = server
 
+    async def server(self) -> ServerInfo:
+        """Which Prefect answers; see PrefectApi.server."""
+        return await self._server()
+
     # --- pools ----------------------------------------------------------------------------------------------
 
     async def read_pool(self, name: str) -> WorkPool | None:
@@ -248,7 +252,7 @@ class PoolsApi:
         """Add labels to the run; 2.20 knows none, and is not asked: its 404 would read as a wrong URL."""
         # The server takes any JSON here, and then fails whenever a run with anything but a plain value is read.
         plain = {name: _plain(value) for name, value in labels.items() if value is not None}
-        if plain and is_uuid(run_id) and (await self._server()).major >= 3:
+        if plain and is_uuid(run_id) and (await self.server()).major >= 3:
             await self._transport.request("PATCH", f"/flow_runs/{run_id}/labels", body=plain, values=ABSENT)
 
     # --- kinds of requests ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.exit_words import exit_words
+from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log
@@ -39,7 +40,7 @@ class Connect(Protocol):
 class SpawnerLink:
     """`start` starts a spawner of our own where nobody else (systemd) does, and returns when it answers."""
 
-    def __init__(self, *, connect: Connect, start: Callable[[], Awaitable[None]], log: Log) -> None:
+    def __init__(self, *, connect: Connect, start: Callable[[], Awaitable[None]], problems: Problems, log: Log) -> None:
         self._connect = connect
         self._start = start
         self._log = log
@@ -49,6 +50,7 @@ class SpawnerLink:
         self._records: dict[tuple[str, int], Record] = {}
         self._listeners: dict[str, Callable[[], None]] = {}
         self.problem: str | None = None
+        problems.register_text(lambda: self.problem)
         self._boot_id: str | None = None
 
     @property
@@ -86,7 +88,7 @@ class SpawnerLink:
     async def wait_up(self) -> None:
         await self._up.wait()
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Keep the connection for ever: connect, wait until it is lost, connect again."""
         while True:
             await self._connect_once()

@@ -97,7 +97,7 @@ class LongLived:
         found = [seen for seen in self._records() if seen.phase != "exited"]
         return max(found, key=lambda seen: seen.started_at, default=None)
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Keep it running until it is stopped."""
         delay_s = self._waits.first_s
         while not self._stopping:

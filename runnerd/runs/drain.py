@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from runnerd.core.machine import Phase
+from runnerd.core.wakes import Wakes
 from runnerd.runs.supervisor import Supervisor
 
 REPORT_S = 10.0  # how long a stopping daemon waits to tell the API; what it could not tell is in the journal
@@ -30,12 +31,9 @@ class Draining:
 class Drain:
     """Holds the supervisor back, and ends runs when their time is up."""
 
-    def __init__(
-        self, *, supervisor: Supervisor, now: Callable[[], datetime], changed: Callable[[], None] = lambda: None
-    ) -> None:
-        """`changed` is called when a drain begins and when one ends."""
+    def __init__(self, *, supervisor: Supervisor, wakes: Wakes, now: Callable[[], datetime]) -> None:
         self._supervisor = supervisor
-        self._tell = changed
+        self._wakes = wakes
         self._now = now
         self._changed = asyncio.Event()
         self.draining: Draining | None = None
@@ -45,16 +43,21 @@ class Drain:
         until = now + timedelta(seconds=timeout_s) if timeout_s is not None else None
         self.draining = Draining(since=now, reason=reason, until=until)
         self._supervisor.draining = f"this host is draining: {reason}"
-        self._changed.set()
-        self._tell()
+        self._wakes.draining.set()
+        self._note_change()
 
     def end(self) -> None:
         self.draining = None
         self._supervisor.draining = None
-        self._changed.set()
-        self._tell()
+        self._wakes.draining.clear()
+        self._wakes.poll_now()
+        self._note_change()
 
-    async def keep(self) -> None:
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._wakes.pools.set()  # Prefect's own workers are ended by a drain, and begun after it
+
+    async def run(self) -> None:
         """End what still runs when a drain's time is up, for ever."""
         while True:
             self._changed.clear()

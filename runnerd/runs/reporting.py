@@ -14,7 +14,7 @@ from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due
 from runnerd.core.prefect import ApiState, FlowRun, Verdict
 from runnerd.log.log import about
 from runnerd.runs.hooks import run_hooks
-from runnerd.runs.record_keeper import Kept, Tools
+from runnerd.runs.record_store import RunContext, RunRecordStore
 
 _PROPOSALS = 5  # times a verdict is read, decided and told again when the API refuses it
 
@@ -22,23 +22,25 @@ _PROPOSALS = 5  # times a verdict is read, decided and told again when the API r
 class Reporter:
     """The last part of one run's life."""
 
-    def __init__(self, *, kept: Kept, tools: Tools) -> None:
-        self._kept = kept
-        self._tools = tools
+    def __init__(self, *, store: RunRecordStore, context: RunContext) -> None:
+        self._store = store
+        self._context = context
 
     @property
     def _record(self) -> RunRecord:
-        return self._kept.record
+        return self._store.record
 
     async def report(self) -> None:
         """Read, decide, tell; from the start again when the API refuses, because the run has moved on."""
         if self._record.hook is not None:
             return await self._run_hooks()
         for _ in range(_PROPOSALS):
-            found = await self._kept.tell(lambda: self._tools.api.read_run(self._record.id))
+            found = await self._store.retry_always(lambda: self._context.api.read_run(self._record.id))
             state = found.state if found is not None else None
             self._learn(found)
-            decision = settle(self._record, state, then=self._tools.then(), now=self._tools.now())
+            decision = settle(
+                self._record, state, then=self._context.config.settings().stop.then, now=self._context.ambient.now()
+            )
             if decision.settlement is Settlement.SPAWN_AGAIN:
                 return await self._respawn()
             if decision.verdict is None:
@@ -46,21 +48,21 @@ class Reporter:
             if await self._told(decision.verdict):
                 return None
         said = {"run": self._record.id, "words": self._record.words}
-        self._tools.log.error("the API keeps refusing the verdict", **said, about=about(self._record))
-        return self._kept.step(Event.TOLD)
+        self._context.ambient.log.error("the API keeps refusing the verdict", **said, about=about(self._record))
+        return self._store.step(Event.TOLD)
 
     def _learn(self, found: FlowRun | None) -> None:
         """A run that only the spawner knew of has its names from the API."""
         if found is not None and self._record.deployment_id is None:
-            self._kept.learn(name=found.name, deployment_id=found.deployment_id)
+            self._store.update(name=found.name, deployment_id=found.deployment_id)
 
     async def _told(self, verdict: Verdict) -> bool:
         # One for all repeats: an answer may be lost, and telling twice is two states. On disk before it is told, so
         # that whoever finds it told knows who did.
         transition_id = str(uuid.uuid4())
-        self._kept.save(replace(self._record, verdict_id=transition_id), f"telling {verdict.name or verdict.type}")
-        answer = await self._kept.tell(
-            lambda: self._tools.api.propose(self._record.id, verdict, transition_id=transition_id)
+        self._store.save(replace(self._record, verdict_id=transition_id), f"telling {verdict.name or verdict.type}")
+        answer = await self._store.retry_always(
+            lambda: self._context.api.propose(self._record.id, verdict, transition_id=transition_id)
         )
         if answer.gone:
             self._end(None)
@@ -77,23 +79,23 @@ class Reporter:
             self._record, api_state=state.type if state else None, api_state_name=state.name if state else None
         )
         hook, of_child = hook_due(told, state) if state else (None, False)
-        if hook is not None and self._tools.hooked(told, hook):
-            return self._kept.save(replace(told, hook=hook, hook_of_child=of_child), f"told; {hook} is due")
-        return self._kept.save(advance(told, Event.TOLD), "told")
+        if hook is not None and self._context.hooked(told, hook):
+            return self._store.save(replace(told, hook=hook, hook_of_child=of_child), f"told; {hook} is due")
+        return self._store.save(advance(told, Event.TOLD), "told")
 
     async def _run_hooks(self) -> None:
         """A run is done when its hooks are: until then it holds its slot, for they are processes of this host."""
-        boot_id = self._tools.link.boot_id
+        boot_id = self._context.link.boot_id
         how = await run_hooks(
             self._record,
-            link=self._tools.link,
-            launcher=self._tools.launcher,
+            link=self._context.link,
+            launcher=self._context.launcher,
             boot_id=boot_id,
-            beginning=lambda: self._kept.save(replace(self._record, hook_boot=boot_id), f"{self._record.hook} begun"),
+            beginning=lambda: self._store.save(replace(self._record, hook_boot=boot_id), f"{self._record.hook} begun"),
         )
         said = {"run": self._record.id, "hook": self._record.hook, "how": how}
-        self._tools.log.info("hooks", **said, about=about(self._record))
-        self._kept.save(advance(self._record, Event.TOLD), f"{self._record.hook}: {how}")
+        self._context.ambient.log.info("hooks", **said, about=about(self._record))
+        self._store.save(advance(self._record, Event.TOLD), f"{self._record.hook}: {how}")
 
     async def _respawn(self) -> None:
         ended = self._record.attempt
@@ -101,5 +103,5 @@ class Reporter:
             self._record, attempt=self._record.attempt + 1, respawned=True, identity=None, pgid=None,
             started_at=None, ended_at=None, exit=None, words=None,
         )  # fmt: skip
-        self._kept.save(advance(again, Event.RESPAWN), "no flow code ran; started again")
-        await self._tools.link.forget(self._record.id, ended)
+        self._store.save(advance(again, Event.RESPAWN), "no flow code ran; started again")
+        await self._context.link.forget(self._record.id, ended)

@@ -24,7 +24,7 @@ from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import claim_if_free
-from runnerd.runs.record_keeper import Kept, Tools
+from runnerd.runs.record_store import RunContext, RunRecordStore
 from runnerd.runs.reporting import Reporter
 from runnerd.runs.scratch import tidy
 
@@ -37,11 +37,11 @@ class Run:
     """A run under way. `live` takes it from the phase it is in to done."""
 
     def __init__(
-        self, *, record: RunRecord, tools: Tools, before: RunRecord | None = None, at_any_cost: bool = False
+        self, *, record: RunRecord, context: RunContext, before: RunRecord | None = None, at_any_cost: bool = False
     ) -> None:
-        self._kept = Kept(record=record, tools=tools)
-        self._tools = tools
-        self._reporter = Reporter(kept=self._kept, tools=tools)
+        self._store = RunRecordStore(record=record, context=context)
+        self._context = context
+        self._reporter = Reporter(store=self._store, context=context)
         self._before = before  # its record from an earlier claim here, to be put back when this claim is lost
         self._at_any_cost = at_any_cost  # claim it also where it has ended: somebody asked for this one by its id
         self._wake = asyncio.Event()
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def record(self) -> RunRecord:
-        return self._kept.record
+        return self._store.record
 
     # --- asked from outside -------------------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ class Run:
         """
         after = intend(self.record, intent)
         if after is not self.record:
-            self._kept.save(after, f"{intent} asked")
+            self._store.save(after, f"{intent} asked")
             self._announce = announce and intent is Intent.CANCEL
         self._kill = self._kill or now
         self._wake.set()
@@ -81,42 +81,42 @@ class Run:
             Phase.KILLING: self._watch,
             Phase.REPORTING: self._reporter.report,
         }
-        self._tools.link.listen(self.record.id, self._wake.set)
+        self._context.link.listen(self.record.id, self._wake.set)
         try:
             while self.record.phase is not Phase.DONE:
                 await steps[self.record.phase]()
             await self._tidy()
             await self._forget()
         finally:
-            self._tools.link.unlisten(self.record.id)
+            self._context.link.unlisten(self.record.id)
         self.done.set()
 
     async def _claim(self) -> None:
         def ask() -> Awaitable[Claim]:
-            return claim_if_free(self._tools.api, self.record, at_any_cost=self._at_any_cost)
+            return claim_if_free(self._context.api, self.record, at_any_cost=self._at_any_cost)
 
         try:
-            claim = await self._kept.insist(ask)
+            claim = await self._store.retry_while_away(ask)
         except ApiRejected as error:
             if self.record.intent is not Intent.CANCEL:
                 return self._lose(str(error))
             # Its end was asked for here, and answered with yes: left to the next offer it would run after all.
-            claim = await self._kept.tell(ask)
+            claim = await self._store.retry_always(ask)
         if claim.outcome is ClaimOutcome.WON:
             if claim.state is not None and claim.state.type is StateType.CANCELLING:
                 self.stop(Intent.CANCEL, announce=False)
-            return self._kept.step(Event.CLAIM_WON)
+            return self._store.step(Event.CLAIM_WON)
         return self._lose(claim.reason or f"the run is {claim.outcome}")
 
     def _lose(self, reason: str) -> None:
         self.refused = reason
         said = {"run": self.record.id, "deployment": self.record.deployment, "why": reason}
-        self._tools.log.info("claim lost", **said, about=about(self.record))
-        self._kept.withdraw(self._before)
+        self._context.ambient.log.info("claim lost", **said, about=about(self.record))
+        self._store.discard(self._before)
 
     async def _start(self) -> None:
         prepared = await self._prepare() if self.record.intent is None else Prepared(start="")
-        self._kept.learn(**prepared.learnt)
+        self._store.update(**prepared.learnt)
         spec = prepared.start
         if isinstance(spec, str) or self.record.intent is not None:  # that may have come meanwhile
             return await self._do_not_start(why=str(spec) if self.record.intent is None else None)
@@ -127,35 +127,35 @@ class Run:
             output=spec.output,
             user=prepared.user,
             runtime_max_s=spec.runtime_max_s,
-            boot_id=self._tools.link.boot_id,
+            boot_id=self._context.link.boot_id,
             scratch=spec.working_directory if spec.make_directory else None,
         )
-        self._kept.save(planned, "starting")
+        self._store.save(planned, "starting")
         self._resumed = False
         try:
-            seen = await self._tools.link.spawn(spec)
+            seen = await self._context.link.spawn(spec)
         except SpawnerError as error:
             return self._finish(None, failure=str(error))
         return self._started(seen)
 
     async def _prepare(self) -> Prepared:
         try:
-            return await self._kept.insist(lambda: self._tools.launcher.prepare(self.record))
+            return await self._store.retry_while_away(lambda: self._context.launcher.prepare(self.record))
         except ApiRejected as error:
             return Prepared(start=str(error))
 
     async def _may_have_run(self) -> bool:
         """Whether its process may have run and gone, and the spawner's memory of it with a boot. PENDING says no."""
-        await self._tools.link.wait_up()
-        if self._tools.link.record(self.record.id, self.record.attempt) is not None:
+        await self._context.link.wait_up()
+        if self._context.link.record(self.record.id, self.record.attempt) is not None:
             return False  # asking for it again will tell what became of it
-        found = await self._kept.insist(lambda: self._tools.api.read_run(self.record.id))
+        found = await self._store.retry_while_away(lambda: self._context.api.read_run(self.record.id))
         return found is None or found.state.type is not StateType.PENDING
 
     async def _do_not_start(self, *, why: str | None) -> None:
         """It is to be ended, or cannot be started: unless a daemon that died before it heard the answer started it."""
-        await self._tools.link.wait_up()
-        seen = self._tools.link.record(self.record.id, self.record.attempt)
+        await self._context.link.wait_up()
+        seen = self._context.link.record(self.record.id, self.record.attempt)
         if seen is not None:
             return self._started(seen)
         intent = self.record.intent
@@ -167,11 +167,11 @@ class Run:
             return self._finish(None, failure=seen.error.message.removeprefix("cannot start: "))
         user = seen.user or self.record.user
         known = replace(self.record, identity=seen.identity, pgid=seen.pgid, user=user, started_at=seen.started_at)
-        return self._kept.save(advance(known, Event.STARTED), "started")
+        return self._store.save(advance(known, Event.STARTED), "started")
 
     async def _watch(self) -> None:
         """Wait for the process to end, passing on whatever was asked meanwhile."""
-        link, attempt = self._tools.link, self.record.attempt
+        link, attempt = self._context.link, self.record.attempt
         while True:
             self._wake.clear()
             seen = link.record(self.record.id, attempt)
@@ -191,21 +191,23 @@ class Run:
     def _note_runtime_max(self, seen: Record) -> None:
         """runtime_max is the spawner's to enforce, with or without us; we only learn of it."""
         if seen.stop_reason == Intent.TIMEOUT and self.record.intent is None:
-            self._kept.save(advance(intend(self.record, Intent.TIMEOUT), Event.STOP), "runtime_max reached")
+            self._store.save(advance(intend(self.record, Intent.TIMEOUT), Event.STOP), "runtime_max reached")
 
     async def _ask_to_stop(self) -> None:
         wanted = Phase.KILLING if self._kill else Phase.STOPPING
         if self._asked in (wanted, Phase.KILLING):
             return
         # On disk before it is asked: a daemon that dies in between asks again, and asking twice changes nothing.
-        self._kept.step(Event.KILL if self._kill else Event.STOP)
+        self._store.step(Event.KILL if self._kill else Event.STOP)
         self._asked = wanted
         intent = self.record.intent or Intent.CANCEL
         if self._announce and not self._kill:
             await self._announce_cancel()
         timeout_s = 0.0 if self._kill else None
-        tell = _TELL[self._tools.then()] if intent is Intent.EVICT else _TELL.get(intent)
-        await self._tools.link.stop(self.record.id, self.record.attempt, reason=intent, timeout_s=timeout_s, tell=tell)
+        tell = _TELL[self._context.config.settings().stop.then] if intent is Intent.EVICT else _TELL.get(intent)
+        await self._context.link.stop(
+            self.record.id, self.record.attempt, reason=intent, timeout_s=timeout_s, tell=tell
+        )
 
     async def _announce_cancel(self) -> None:
         """Tell the API that it is being cancelled, so that a child that is asked to end does not make it a crash.
@@ -216,9 +218,11 @@ class Run:
         wish = Verdict(type=StateType.CANCELLING)
         try:
             async with asyncio.timeout(_ANNOUNCE_S):
-                await self._tools.api.propose(self.record.id, wish, transition_id=str(uuid.uuid4()))
+                await self._context.api.propose(self.record.id, wish, transition_id=str(uuid.uuid4()))
         except (ApiError, TimeoutError) as error:
-            self._tools.log.debug("the API did not hear of the cancel yet", run=self.record.id, why=str(error))
+            self._context.ambient.log.debug(
+                "the API did not hear of the cancel yet", run=self.record.id, why=str(error)
+            )
 
     def _lost(self) -> None:
         """The spawner is there and has never heard of it: its records went with the boot, or were removed."""
@@ -226,30 +230,30 @@ class Run:
 
     def _finish(self, ended: Exit | None, *, failure: str | None, words: str | None = None) -> None:
         """No process is left."""
-        at = ended.at if ended is not None and ended.at is not None else self._tools.now()
+        at = ended.at if ended is not None and ended.at is not None else self._context.ambient.now()
         record = replace(self.record, exit=ended, failure=failure, ended_at=at)
         boot_id = record.identity.boot_id if record.identity is not None else record.boot_id
-        if failure is None and boot_id not in (None, self._tools.link.boot_id):
+        if failure is None and boot_id not in (None, self._context.link.boot_id):
             words = HOST_RESTARTED  # no process outlives its boot, and nobody was left to see how it ended
         if failure is not None and record.pool is not None and record.started_at is None:
             words = words or f"submission failed: {failure}"
         said = words or ending(ended, intent=record.intent, failure=failure, runtime_max_s=record.runtime_max_s)
-        self._kept.save(advance(replace(record, words=said), Event.EXITED), "exited")
+        self._store.save(advance(replace(record, words=said), Event.EXITED), "exited")
 
     async def _tidy(self) -> None:
         """Remove its directory. Until that is done the spawner remembers the run, and tells whoever comes after us."""
         if self.record.scratch is None:
             return
-        trouble = await tidy(self.record, link=self._tools.link, spec=tidy_spec(self.record))
+        trouble = await tidy(self.record, link=self._context.link, spec=tidy_spec(self.record))
         if trouble is not None:
-            self._tools.log.warning(trouble, run=self.record.id, about=about(self.record))
+            self._context.ambient.log.warning(trouble, run=self.record.id, about=about(self.record))
 
     async def _forget(self) -> None:
         """The spawner need not remember it any longer; only after it is done on disk."""
         if self.record.started_at or self.record.failure:
-            await self._tools.link.forget(self.record.id, self.record.attempt)
+            await self._context.link.forget(self.record.id, self.record.attempt)
         if self.record.hook_boot is not None:
-            await self._tools.link.forget(hooks_key(self.record.id), self.record.attempt)
+            await self._context.link.forget(hooks_key(self.record.id), self.record.attempt)
 
 
 def _past(intent: Intent) -> str:

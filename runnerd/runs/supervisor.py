@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from runnerd.core.errors import JournalError
-from runnerd.core.limits import Bucket, Caps, Claimant, admit
+from runnerd.core.limits import Bucket, Caps, Claimant, PoolCaps, admit
 from runnerd.core.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
 from runnerd.core.prefect import FlowRun
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
 from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.processes.protocol import Record
-from runnerd.runs.record_keeper import Tools
+from runnerd.runs.record_store import RunContext
 from runnerd.runs.run import Run
 
 _REVIVE_FIRST_S = 5.0
@@ -55,28 +56,28 @@ class Refusal:
 
 
 class Supervisor:
-    """Owns every run of this host. `freed` is called when a slot has become free."""
+    """Owns every run of this host."""
 
     def __init__(
         self,
         *,
-        tools: Tools,
+        context: RunContext,
         registry: Registry,
-        caps: Callable[[], Caps],
-        start_rate: Callable[[], float],
-        clock: Callable[[], float],
-        freed: Callable[[], None],
+        pool_caps: Callable[[], Mapping[str, PoolCaps]],
+        tasks: asyncio.TaskGroup,
+        wakes: Wakes,
     ) -> None:
-        self._tools = tools
+        """`tasks` is entered before the first run begins; `pool_caps` are the limits of the work pools."""
+        self._context = context
         self._registry = registry
-        self._caps = caps
-        self._start_rate = start_rate
-        self._clock = clock
-        self._freed = freed
-        self._bucket = Bucket(rate=start_rate(), tokens=max(1.0, start_rate()), at=clock())
+        self._pool_caps = pool_caps
+        self._tasks = tasks
+        self._wakes = wakes
+        self._clock = context.ambient.clock
+        rate = self._start_rate()
+        self._bucket = Bucket(rate=rate, tokens=max(1.0, rate), at=self._clock())
         self._runs: dict[str, Run] = {}
         self._refused: dict[str, Refusal] = {}
-        self._tasks: asyncio.TaskGroup | None = None
         self._shepherds: set[asyncio.Task[None]] = set()
         self._waiters: list[asyncio.Future[None]] = []
         self._emptied = asyncio.Event()
@@ -85,6 +86,7 @@ class Supervisor:
         self.contained = 0  # exceptions of single runs, for status and metrics
         self.draining: str | None = None  # why nothing new is claimed, while somebody wants it so
         self.journal_problem: str | None = None  # why nothing new can be claimed; tried again at each offer
+        context.feed.subscribe(self._note_change)
 
     # --- the table ----------------------------------------------------------------------------------------------
 
@@ -106,16 +108,11 @@ class Supervisor:
         self._waiters.append(changed)
         await changed
 
-    def note_change(self) -> None:
-        """A record has changed; called after it is on disk."""
+    def _note_change(self, _record: RunRecord) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    def attach(self, tasks: asyncio.TaskGroup) -> None:
-        """From now on runs live in these tasks."""
-        self._tasks = tasks
 
     def detach(self) -> None:
         """Leave every run as it is: detaching is cancelling, and cancelling ends no process."""
@@ -128,8 +125,8 @@ class Supervisor:
         """Go on with what the journal says was under way."""
         for record in records:
             said = {"run": record.id, "deployment": record.deployment, "phase": record.phase}
-            self._tools.log.info("adopted", **said, about=about(record))
-            self._begin(Run(record=record, tools=self._tools))
+            self._context.ambient.log.info("adopted", **said, about=about(record))
+            self._begin(Run(record=record, context=self._context))
 
     def adopt_unknown(self, seen: Record) -> None:
         """A flow run the spawner has and the journal has not: settle it all the same."""
@@ -138,8 +135,8 @@ class Supervisor:
             transition_id=CLAIM_UNKNOWN, created_at=seen.started_at or datetime.now(UTC), attempt=seen.attempt,
             identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at,
         )  # fmt: skip
-        self._tools.log.warning("adopted a run the journal does not know", run=seen.key)
-        self._begin(Run(record=record, tools=self._tools))
+        self._context.ambient.log.warning("adopted a run the journal does not know", run=seen.key)
+        self._begin(Run(record=record, context=self._context))
 
     def offer(self, offers: Sequence[FlowRun], *, hold: Collection[str] = ()) -> Offered:
         """Claim as many of these as the limits allow, in this order, but none of those on `hold`."""
@@ -173,6 +170,13 @@ class Supervisor:
             full_pools=admission.full_pools,
         )
 
+    def _caps(self) -> Caps:
+        limits = self._context.config.settings().limits
+        return self._registry.caps(limits, pools=self._pool_caps())
+
+    def _start_rate(self) -> float:
+        return self._context.config.settings().limits.start_rate_per_s
+
     def _bucket_now(self, now: float) -> Bucket:
         rate = self._start_rate()
         if rate != self._bucket.rate:
@@ -190,17 +194,17 @@ class Supervisor:
     def _claim(self, offer: FlowRun, *, at_any_cost: bool = False) -> bool:
         """Journal the intention to claim and begin. False when it cannot be recorded: then it is not claimed."""
         try:
-            before = self._tools.journal.run(offer.id)
+            before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
-            self._tools.journal.save(record, "claiming")
+            self._context.journal.save(record, "claiming")
         except JournalError as error:
             if self.journal_problem is None:
-                self._tools.log.error("nothing new is claimed", why=str(error), alert=Alert.JOURNAL_FAILS)
+                self._context.ambient.log.error("nothing new is claimed", why=str(error), alert=Alert.JOURNAL_FAILS)
             self.journal_problem = str(error)
             return False
         self.journal_problem = None
-        self._begin(Run(record=record, tools=self._tools, before=before, at_any_cost=at_any_cost))
-        self._tools.changed(record)
+        self._begin(Run(record=record, context=self._context, before=before, at_any_cost=at_any_cost))
+        self._context.feed.publish(record)
         return True
 
     def _new_record(self, offer: FlowRun, *, attempt: int) -> RunRecord:
@@ -212,7 +216,7 @@ class Supervisor:
             deployment=entry.deployment.name if entry else "?",
             flow=(entry.flow if entry else None) or "?",
             transition_id=str(uuid.uuid4()),
-            created_at=self._tools.now(),
+            created_at=self._context.ambient.now(),
             tags=offer.tags,
             attempt=attempt,
             user=entry.deployment.run.user if entry else None,
@@ -223,7 +227,6 @@ class Supervisor:
     # --- shepherding --------------------------------------------------------------------------------------------
 
     def _begin(self, run: Run) -> None:
-        assert self._tasks is not None, "a run is begun after attach"
         self._runs[run.record.id] = run
         self._emptied.clear()
         task = self._tasks.create_task(self._shepherd(run), name=f"run {run.record.id}")
@@ -240,13 +243,15 @@ class Supervisor:
             except JournalError as error:
                 # It goes on when there is room again; meanwhile its process does, and `status` says why.
                 about_it = about(run.record)
-                self._tools.log.error("a run waits for the journal", run=run.record.id, why=str(error), about=about_it)
+                self._context.ambient.log.error(
+                    "a run waits for the journal", run=run.record.id, why=str(error), about=about_it
+                )
                 delay_s = _REVIVE_FIRST_S
             except Exception:
                 # A TaskGroup would otherwise cancel every other run. It is taken up again in the phase it is in.
                 self.contained += 1
                 more = {"in_s": delay_s, "alert": Alert.FAULT, "about": about(run.record)}
-                self._tools.log.exception("a run went wrong; it is taken up again", run=run.record.id, **more)
+                self._context.ambient.log.exception("a run went wrong; it is taken up again", run=run.record.id, **more)
             await asyncio.sleep(delay_s)
             delay_s = min(_REVIVE_CAP_S, delay_s * 2)
         self._let_go(run)
@@ -259,7 +264,7 @@ class Supervisor:
             self._refused.pop(run.record.id, None)
         if not self._runs:
             self._emptied.set()
-        self._freed()
+        self._wakes.offer.set()
 
     def _note_refusal(self, run_id: str, why: str) -> None:
         """A run that is offered and refused over and over must not be asked for at every poll."""
@@ -290,7 +295,7 @@ class Supervisor:
         except JournalError as error:
             # A full disk must not end the loop that asked, and with it the daemon. What Prefect wants is asked again.
             what, about_it = "cannot record that a run is to be ended", about(run.record)
-            self._tools.log.error(what, run=run.record.id, why=str(error), about=about_it)
+            self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=about_it)
 
 
 def _claimant(run: FlowRun | RunRecord) -> Claimant:

@@ -17,6 +17,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,10 +25,12 @@ from runnerd.config import HostDefaults, load
 from runnerd.core.errors import ConfigError, RunnerdError
 from runnerd.core.machine import RunRecord
 from runnerd.daemon.build import Daemon
-from runnerd.daemon.service import Options
+from runnerd.daemon.options import Options
+from runnerd.daemon.service import Service
 from runnerd.journal.journal import Journal
 from runnerd.log.log import make_log
 from runnerd.prefect_api.backoff import Backoff
+from runnerd.system.ambient import real_ambient
 from runnerd.system.directories import journal_path, lock, prepare
 from runnerd.system.paths import Paths, resolve_paths
 
@@ -135,11 +138,10 @@ def serve(paths: Paths, plan: Plan) -> int:
             config=load(paths.config, defaults=defaults, last_good=journal.last_good()),
             journal=journal,
             environ=dict(os.environ),
-            log=log,
-            now=plan.now,
-            backoff=lambda: Backoff(first_s=0.2, cap_s=2.0),  # so that a round ends soon after its last fault
+            # Little patience, so that a round ends soon after its last fault.
+            ambient=replace(real_ambient(log), now=plan.now, backoff=lambda: Backoff(first_s=0.2, cap_s=2.0)),
         )
-        return asyncio.run(daemon.run())
+        return asyncio.run(Service(daemon=daemon, options=Options()).run())
 
 
 if __name__ == "__main__":

@@ -9,18 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runnerd.core.place import Problem
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.settings import Config
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.look import Look
-from runnerd.doctor.subject import Patient
+from runnerd.doctor.subject import Subject
 from runnerd.launch.environment import Environments
 from runnerd.system.directories import runs_dir, work_dir
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd
 from tests.kits.engine import Engine, fake_engine
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.nouns import URL, Json, log_to
+from tests.kits.nouns import Json, log_to
+from tests.kits.pools import a_keeper
 
 PYTHON = "/opt/etl/bin/python"
 
@@ -33,8 +34,7 @@ class Practice:
     engine: Engine
     spawner: FakeSpawner
     paths: Paths
-    problems: list[Problem]
-    config: list[Config]
+    config: ConfigInForce
 
     async def examine(self) -> dict[str, Json]:
         """Its checks by their names."""
@@ -61,17 +61,13 @@ async def practice(
         os.makedirs(path)
     Path(paths.config, "runnerd.yaml").write_text("limits: {runs: 2}\n")
     async with fake_engine(folder, **changes) as (engine, spawner):
-        problems: list[Problem] = []
-        config = [Config(settings=engine.settings, files=("runnerd.yaml",))]
-        patient = Patient(
-            url=URL,
+        config = ConfigInForce(Config(settings=engine.settings, files=("runnerd.yaml",)))
+        subject = Subject(
             api=engine.api,
-            config=lambda: config[0],
-            problems=lambda: list(problems),
+            config=config,
             embedded=lambda: None,
             registry=engine.registry,
-            pools=engine.pools,
-            pool_problems=lambda: [(one, one.problem) for one in engine.pools.entries() if one.problem],
+            pools=a_keeper(engine),
             environments=Environments(environ={}),
             journal=engine.journal,
             link=engine.link,
@@ -80,8 +76,8 @@ async def practice(
             paths=paths,
             environ=environ or {},
         )
-        doctor = Doctor(patient=patient, log=log_to(engine.lines), more=more)
-        yield Practice(doctor, engine, spawner, paths, problems, config)
+        doctor = Doctor(subject=subject, log=log_to(engine.lines), more=more)
+        yield Practice(doctor, engine, spawner, paths, config)
 
 
 def python_of(user: str | None = None) -> str:

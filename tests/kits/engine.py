@@ -11,15 +11,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, Verdict
+from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
-from runnerd.core.settings import Deployment, Settings
+from runnerd.core.record_feed import RecordFeed
+from runnerd.core.settings import Config, Deployment, Settings
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher, Prepared
 from runnerd.launch.spec import hooks_spec
-from runnerd.polling.cancellations import Cancelling
+from runnerd.polling.cancellations import Cancellations
 from runnerd.polling.poller import Poller
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
@@ -28,8 +32,9 @@ from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.drain import Drain
-from runnerd.runs.record_keeper import FlowRunApi, Tools
+from runnerd.runs.record_store import FlowRunApi, RunContext
 from runnerd.runs.supervisor import Supervisor
+from runnerd.system.ambient import Ambient
 from runnerd.system.watchdog import Pulse
 from tests.kits import jump_loop as jumploop
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -101,6 +106,29 @@ class Interfering:
         return await self._api.propose(run_id, verdict, transition_id=transition_id)
 
 
+def an_ambient(lines: LogLines, *, now: Callable[[], datetime], clock: Callable[[], float]) -> Ambient:
+    """An ambient that logs to `lines` and retries after moments, the same ones each time."""
+    return Ambient(
+        log=log_to(lines),
+        now=now,
+        clock=clock,
+        backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
+        pulse=Pulse(clock=clock),
+    )
+
+
+class NotedEvent(asyncio.Event):
+    """An event that calls `note` each time it is set."""
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def set(self) -> None:
+        super().set()
+        self._note()
+
+
 class Engine:
     """Supervisor, poller and drain with their real parts. `settings` may be replaced while it runs."""
 
@@ -116,65 +144,65 @@ class Engine:
         lines: LogLines,
         now: Callable[[], datetime],
         clock: Callable[[], float],
+        problems: Problems,
         run_api: FlowRunApi | None = None,
         pools: PoolTable | None = None,
     ) -> None:
         self.prefect, self.journal, self.link, self.api = prefect, journal, link, api
-        self.settings, self.lines, self.now, self.clock = settings, lines, now, clock
+        self.config, self.lines, self.now, self.clock = ConfigInForce(Config(settings=settings)), lines, now, clock
+        self.ambient = an_ambient(lines, now=now, clock=clock)
+        self.pulse = self.ambient.pulse
+        self.problems = problems
+        self.wakes, self.feed = Wakes(), RecordFeed()
+        self.tasks = asyncio.TaskGroup()
         self.registry = Registry()
         self.pools = pools or PoolTable()
         self.outdated: list[str] = []  # pools that were found to be another than known
         self.launcher = launcher(self.registry)
         self.hooks: set[Hook] = set()  # what flows have
         self.changes: list[RunRecord] = []
-        self.heard: list[Callable[[RunRecord], None]] = []
-        self.tools = Tools(
+        self.context = RunContext(
             api=run_api or api,
             link=link,
             journal=journal,
             launcher=self.launcher,
-            log=log_to(lines),
-            now=now,
-            backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
-            then=lambda: self.settings.stop.then,
+            ambient=self.ambient,
+            config=self.config,
+            feed=self.feed,
             hooked=lambda _record, hook: hook in self.hooks,
-            changed=self._changed,
         )
-        self.pulse = Pulse(clock=clock)
+        self.feed.subscribe(self.changes.append)
         self.supervisor = Supervisor(
-            tools=self.tools,
+            context=self.context,
             registry=self.registry,
-            caps=lambda: self.registry.caps(self.settings.limits, pools=self.pools.caps()),
-            start_rate=lambda: self.settings.limits.start_rate_per_s,
-            clock=clock,
-            freed=lambda: self.poller.freed(),
+            pool_caps=self.pools.caps,
+            tasks=self.tasks,
+            wakes=self.wakes,
         )
         self.poller = Poller(
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
             pools=PoolOffers(api=api.pools, table=self.pools, now=now, outdated=self.outdated.append),
-            settings=lambda: self.settings,
-            log=log_to(lines),
-            pulse=self.pulse,
-            now=now,
-            backoff=self.tools.backoff,
-            new_id=lambda: str(uuid.uuid4()),
+            config=self.config,
+            wakes=self.wakes,
+            ambient=self.ambient,
+            problems=problems,
             jitter=lambda: 0.5,
         )
-        self.cancelling = Cancelling(
-            api=api, supervisor=self.supervisor, settings=lambda: self.settings, pulse=self.pulse,
-            backoff=self.tools.backoff,
-        )  # fmt: skip
-        self.drain = Drain(supervisor=self.supervisor, now=now)
-        self.tasks: asyncio.TaskGroup | None = None
+        self.cancellations = Cancellations(
+            api=api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
+        )
+        self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=now)
         self.look_s = 0.02
 
-    def _changed(self, record: RunRecord) -> None:
-        self.changes.append(record)
-        for hear in self.heard:
-            hear(record)
-        self.supervisor.note_change()
+    @property
+    def settings(self) -> Settings:
+        return self.config.settings()
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self.config.replace(Config(settings=settings))
 
     # --- for tests ----------------------------------------------------------------------------------------------
 
@@ -261,10 +289,8 @@ def deploy(prefect: FakePrefect, registry: Registry, deployment: Deployment) -> 
 async def serving(engine: Engine) -> AsyncIterator[Engine]:
     """The engine with its spawner link up; runs are detached at the end, as a daemon that hands over does."""
     failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        engine.tasks = tasks
-        engine.supervisor.attach(tasks)
-        keeping = tasks.create_task(engine.link.keep())
+    async with engine.tasks:
+        linking = engine.tasks.create_task(engine.link.run())
         try:
             await engine.link.wait_up()
             yield engine
@@ -272,7 +298,7 @@ async def serving(engine: Engine) -> AsyncIterator[Engine]:
             failure = error
         finally:
             engine.supervisor.detach()
-            keeping.cancel()
+            linking.cancel()
     await engine.link.close()
     await engine.api.close()
     engine.journal.close()
@@ -296,17 +322,18 @@ async def fake_engine(
     loop: Json = asyncio.get_running_loop()
     prefect = prefect or FakePrefect(major=3)
     spawner = spawner or FakeSpawner()
-    lines = LogLines()
+    lines, problems = LogLines(), Problems()
     engine = Engine(
         prefect=prefect,
         journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow),
-        link=SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(lines)),
+        link=SpawnerLink(connect=spawner.connect, start=spawner.start, problems=problems, log=log_to(lines)),
         api=fake_api(prefect, now=loop.utcnow),
         launcher=launcher,
         settings=settings(**changes),
         lines=lines,
         now=loop.utcnow,
         clock=loop.time,
+        problems=problems,
         run_api=run_api,
         pools=pools,
     )
@@ -321,9 +348,9 @@ async def polling(
 ) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
     """An engine whose poller polls, ten seconds apart unless said otherwise."""
     async with fake_engine(folder, prefect=prefect, **changes) as (engine, spawner):
-        loops = [asyncio.create_task(engine.poller.poll())]
+        loops = [asyncio.create_task(engine.poller.run())]
         if watching:
-            loops.append(asyncio.create_task(engine.cancelling.watch()))
+            loops.append(asyncio.create_task(engine.cancellations.run()))
         try:
             yield engine, spawner
             assert not [loop for loop in loops if loop.done()], "a loop has ended, and the daemon with it"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runnerd.control.backend.asking import Ask
-from runnerd.control.backend.host import DaemonHost, Feed
+from runnerd.control.backend.deployments import DeploymentsBackend
+from runnerd.control.backend.health import Health
+from runnerd.control.backend.host import DaemonHost
+from runnerd.control.backend.metrics import Metrics
 from runnerd.control.backend.pools import PoolsBackend
+from runnerd.control.backend.runs import RunsBackend
+from runnerd.control.backend.status import Status
 from runnerd.control.contract import Host, Peer
 from runnerd.core.place import Place, Problem
-from runnerd.core.settings import Config
-from runnerd.deployments.refresher import Refresher
-from runnerd.deployments.registrar import Registrar
 from runnerd.prefect_api.backoff import Backoff
 from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.nouns import NOON, URL, Json
-from tests.kits.registrar import FakeInspector
+from tests.kits.nouns import NOON, Json
+from tests.kits.pools import a_keeper
 
 PEER = Peer(uid=0, gid=0, pid=1)
 _IS_A_HOST: type[Host] = DaemonHost
@@ -27,39 +29,24 @@ _IS_A_HOST: type[Host] = DaemonHost
 
 @dataclass
 class Daemon:
-    """A DaemonHost over an engine; `reloads` counts, `problems` are shown."""
+    """A DaemonHost over an engine; `reloads` counts."""
 
     host: DaemonHost
     engine: Engine
     spawner: FakeSpawner
-    feed: Feed
     reloads: int = 0
 
     async def start(self, deployment: str = "nightly", **more: object) -> str:
         return await start(self.engine, self.engine.deploy(deployment), **more)
 
     def id_of(self, name: str) -> str:
-        (found,) = self.host.find_deployments(name)
+        (found,) = self.host.deployments.find(name)
         return str(found["id"])
 
 
 @asynccontextmanager
 async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
     async with fake_engine(folder, **changes) as (engine, spawner):
-        feed = Feed()
-        engine.heard.append(feed.tell)
-        backoff = lambda: Backoff(first_s=0.5, uniform=lambda: 1.0)  # noqa: E731
-        registrar = Registrar(
-            api=engine.api,
-            inspector=FakeInspector(),  # type: ignore[arg-type]
-            journal=engine.journal,
-            registry=engine.registry,
-            url=URL,
-            log=engine.tools.log,
-            pulse=engine.pulse,
-            backoff=backoff,
-            registered=lambda: None,
-        )
         made: Daemon
 
         async def examine() -> Json:
@@ -69,30 +56,56 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             made.reloads += 1
             return {"ok": True}
 
-        ask = Ask(backoff=backoff)
-        host = DaemonHost(
-            url=URL,
+        engine.problems.register(lambda: [Problem(message="mend me", place=Place("f", 1, 2))])
+        backoff = lambda: Backoff(first_s=0.5, uniform=lambda: 1.0)  # noqa: E731
+        ambient = replace(engine.ambient, now=lambda: NOON, backoff=backoff)
+        keeper = a_keeper(engine)
+        ask = Ask(ambient=ambient)
+        runs = RunsBackend(
             api=engine.api,
+            ask=ask,
             supervisor=engine.supervisor,
             poller=engine.poller,
             registry=engine.registry,
-            refresher=Refresher(
-                api=engine.api, registry=engine.registry, registrar=registrar, pulse=engine.pulse, now=engine.now
-            ),
             journal=engine.journal,
             link=engine.link,
-            drain=engine.drain,
-            pulse=engine.pulse,
-            feed=feed,
-            config=lambda: Config(settings=engine.settings),
-            reload=reload,
-            served=lambda records: [],
-            open_pools=lambda: {one.name for one in engine.pools.entries() if one.open},
-            problems=lambda: [Problem(message="mend me", place=Place("f", 1, 2))],
-            doctor=examine,
-            ask=ask,
-            pools=PoolsBackend(api=engine.api, ask=ask, now=engine.now, served=frozenset),
-            started_at=NOON,
+            feed=engine.feed,
         )
-        made = Daemon(host, engine, spawner, feed)
+        deployments = DeploymentsBackend(
+            api=engine.api,
+            ask=ask,
+            config=engine.config,
+            registry=engine.registry,
+            supervisor=engine.supervisor,
+            wakes=engine.wakes,
+        )
+        host = DaemonHost(
+            status=Status(
+                api=engine.api,
+                config=engine.config,
+                problems=engine.problems,
+                drain=engine.drain,
+                runs=runs,
+                deployments=deployments,
+                pools=keeper,
+                ambient=ambient,
+            ),
+            health=Health(
+                api=engine.api, link=engine.link, journal=engine.journal, pulse=engine.pulse, examine=examine
+            ),
+            metrics=Metrics(
+                api=engine.api,
+                config=engine.config,
+                poller=engine.poller,
+                pools=keeper,
+                registry=engine.registry,
+                supervisor=engine.supervisor,
+            ),
+            runs=runs,
+            deployments=deployments,
+            pools=PoolsBackend(api=engine.api, ask=ask, now=engine.now, served=frozenset),
+            drain=engine.drain,
+            reload=reload,
+        )
+        made = Daemon(host, engine, spawner)
         yield made

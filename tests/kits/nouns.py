@@ -68,6 +68,7 @@ def settings(
     prefetch_s: float = 10.0,
     late: LateSettings = LateSettings(),  # noqa: B008 - frozen
     then: Json = "cancel",
+    http_listen: tuple[str, int] | None = None,
 ) -> Settings:
     return Settings(
         name="host-1",
@@ -75,6 +76,7 @@ def settings(
         limits=LimitSettings(runs=runs, start_rate_per_s=start_rate, tags=tags or {}),
         late=late,
         stop=StopSettings(then=then),
+        http_listen=http_listen,
     )
 
 

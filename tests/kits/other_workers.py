@@ -14,6 +14,7 @@ from typing import Any
 
 from runnerd.core.place import Place
 from runnerd.core.prefect import WorkerType, WorkPool, WorkQueue
+from runnerd.core.problems import Problems
 from runnerd.core.settings import PoolSettings, RunSettings
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
@@ -157,8 +158,8 @@ class Bench:
 
         async def start() -> None: ...
 
-        link = SpawnerLink(connect=connect, start=start, log=log_to(self.lines))
-        keeping = asyncio.create_task(link.keep())
+        link = SpawnerLink(connect=connect, start=start, problems=Problems(), log=log_to(self.lines))
+        keeping = asyncio.create_task(link.run())
         await link.wait_up()
         try:
             yield link
@@ -173,7 +174,7 @@ class Bench:
         async with self.linked() as link:
             worker = Worker(self, link, settings.name)
             worker.want(settings, **wanted)
-            task = asyncio.create_task(worker.foreign.keep())
+            task = asyncio.create_task(worker.foreign.run())
             try:
                 yield worker
                 assert not task.done() or task.exception() is None

@@ -7,15 +7,17 @@ import random
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Place
 from runnerd.core.prefect import WorkerType
+from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import PoolSettings, RunSettings
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.registry import Registry
 from runnerd.launch.environment import Environments
@@ -29,10 +31,10 @@ from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.backoff import Backoff
 from runnerd.system.watchdog import Pulse
-from tests.kits.engine import Engine, fake_engine
+from tests.kits.engine import Engine, NotedEvent, an_ambient, fake_engine
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.nouns import URL, Json, LogLines, copied, fake_api, log_to
+from tests.kits.nouns import URL, Json, LogLines, copied, fake_api
 
 HOST = "host-1"  # the worker's name
 
@@ -68,7 +70,7 @@ class FakeOther:
     def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
         self.wanted.append((served, kind, server.major))
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         self.told += "keep "
         try:
             await asyncio.Event().wait()
@@ -95,7 +97,7 @@ class Keeping:
     others: dict[str, list[FakeOther]]
     found: list[float]
     loop: asyncio.AbstractEventLoop
-    drains: list[str]  # the host drains while there is one
+    wakes: Wakes
 
     def served(self, name: str = "etl") -> Served:
         known = self.table.get(name)
@@ -120,10 +122,12 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
     """A keeper at work on these, by the clock of the running loop."""
     loop: Any = asyncio.get_running_loop()
     prefect = prefect or FakePrefect(major=3)
-    api, table, lines, pulse = fake_api(prefect, now=loop.utcnow), PoolTable(), LogLines(), Pulse(clock=loop.time)
-    others: dict[str, list[FakeOther]] = {}
     found: list[float] = []
-    drains: list[str] = []
+    wakes = Wakes(poll=NotedEvent(lambda: found.append(loop.time())))
+    api, table, lines = fake_api(prefect, now=loop.utcnow), PoolTable(wakes=wakes), LogLines()
+    backoff = lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random)  # noqa: E731
+    ambient = replace(an_ambient(lines, now=loop.utcnow, clock=loop.time), backoff=backoff)
+    others: dict[str, list[FakeOther]] = {}
 
     def other(served: Served) -> FakeOther:
         others.setdefault(served.name, []).append(FakeOther())
@@ -131,28 +135,42 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
 
     keeper = PoolKeeper(
         api=api.pools,
-        server=api.server,
         table=table,
         other=other,
         leftovers=nobody_left,
         worker=lambda: HOST,
-        draining=lambda: bool(drains),
-        found=lambda: found.append(loop.time()),
-        now=loop.utcnow,
-        backoff=lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random),
-        pulse=pulse,
-        log=log_to(lines),
+        wakes=wakes,
+        problems=Problems(),
+        ambient=ambient,
     )
     table.want(wanted)
-    task = asyncio.create_task(keeper.keep())
+    task = asyncio.create_task(keeper.run())
     try:
         await asyncio.sleep(1)
-        yield Keeping(prefect, keeper, table, lines, pulse, others, found, loop, drains)
+        yield Keeping(prefect, keeper, table, lines, ambient.pulse, others, found, loop, wakes)
         assert not task.done(), "it has ended, and the daemon with it"
     finally:
         task.cancel()
         await asyncio.wait({task})
         await api.close()
+
+
+def a_keeper(engine: Engine) -> PoolKeeper:
+    """A keeper of an engine's pools that does nothing by itself."""
+
+    def other(served: Served) -> FakeOther:
+        raise AssertionError(f"work pool {served.name} is not to be looked at")
+
+    return PoolKeeper(
+        api=engine.api.pools,
+        table=engine.pools,
+        other=other,
+        leftovers=nobody_left,
+        worker=lambda: HOST,
+        wakes=engine.wakes,
+        problems=engine.problems,
+        ambient=engine.ambient,
+    )
 
 
 # --- around an engine whose poller polls ---
@@ -179,7 +197,7 @@ def with_pools(**pools: Mapping[str, Json]) -> FakePrefect:
 
 def kick(engine: Engine, *wanted: PoolSettings) -> None:
     serve(engine.pools, engine.prefect, *wanted)
-    engine.poller.kick()
+    engine.wakes.poll_now()
 
 
 def pooled(engine: Engine, pool: str = "etl", **more: Json) -> str:

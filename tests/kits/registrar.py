@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
+from runnerd.core.problems import Problems
 from runnerd.core.settings import Config, Deployment
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import Finding
 from runnerd.deployments.registrar import Changes, Registrar
 from runnerd.deployments.registry import Entry, Key, Registry, key_of
 from runnerd.journal.journal import Journal
 from runnerd.prefect_api.backoff import Backoff
-from runnerd.system.watchdog import Pulse
+from tests.kits.engine import NotedEvent, an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, URL, LogLines, fake_api, log_to, settings
+from tests.kits.nouns import NOON, URL, LogLines, fake_api, settings
 
 
 @dataclass
@@ -105,12 +107,14 @@ async def a_host(
         journal=journal,
         registry=registry,
         url=URL,
-        log=log_to(lines),
-        pulse=Pulse(clock=asyncio.get_running_loop().time),
-        backoff=lambda: Backoff(first_s=1.0, cap_s=30.0, uniform=lambda: 1.0),
-        registered=lambda: registered.append(len(registry.ids())),
+        ambient=replace(
+            an_ambient(lines, now=lambda: NOON, clock=asyncio.get_running_loop().time),
+            backoff=lambda: Backoff(first_s=1.0, cap_s=30.0, uniform=lambda: 1.0),
+        ),
+        wakes=Wakes(poll=NotedEvent(lambda: registered.append(len(registry.ids())))),
+        problems=Problems(),
     )
-    keeping = asyncio.create_task(registrar.keep())
+    keeping = asyncio.create_task(registrar.run())
     try:
         yield Host(prefect, inspector, journal, registry, registrar, lines, registered)
         assert not keeping.done(), "registering has ended, and the daemon with it"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import RunRecord
+from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import Deployment
 from runnerd.deployments.registry import Registry
@@ -22,7 +23,7 @@ from runnerd.prefect_api.credentials import Credentials
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
-from runnerd.runs.record_keeper import FlowRunApi
+from runnerd.runs.record_store import FlowRunApi
 from tests.kits.checkout import ROOT
 from tests.kits.engine import Engine, running, serving
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -74,7 +75,7 @@ def life_engine(
     **changes: Json,
 ) -> Engine:
     """Not yet serving. `changes` are of the settings."""
-    lines = LogLines()
+    lines, problems = LogLines(), Problems()
 
     def connect(on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> SpawnerClient:
         return SpawnerClient(socket_path=socket, on_record=on_record, on_lost=on_lost)
@@ -89,13 +90,14 @@ def life_engine(
     return Engine(
         prefect=prefect,
         journal=journal,
-        link=SpawnerLink(connect=connect, start=start, log=log_to(lines)),
+        link=SpawnerLink(connect=connect, start=start, problems=problems, log=log_to(lines)),
         api=api,
         launcher=launcher,
         settings=settings(**changes),
         lines=lines,
         now=now,
         clock=time.monotonic,
+        problems=problems,
         run_api=run_api(api) if run_api is not None else None,
     )
 

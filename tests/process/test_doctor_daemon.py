@@ -40,7 +40,7 @@ def script(host: Host, name: str, text: str) -> str:
 
 
 def test_what_a_host_has_and_lacks(host: Host) -> None:
-    right, wrong = with_prefect(host, "right", "3.8.8"), with_prefect(host, "wrong", "2.20.25")
+    right, wrong = with_prefect(host, "right", "3.9.1"), with_prefect(host, "wrong", "2.20.27")
     old = script(host, "old-python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     bare = script(host, "bare-python", f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
     breaks = script(host, "broken-python", "#!/bin/sh\necho it is broken >&2\nexit 3\n")
@@ -59,11 +59,11 @@ def test_what_a_host_has_and_lacks(host: Host) -> None:
     found = checks_of(host.json("doctor"))
     for name in ("api", "server version", "clock", "loops", "spawner", "journal", "state directory", "open files"):
         assert found[name]["state"] == "ok", found[name]
-    assert found["server version"]["detail"] == "Prefect 3.8.8"
+    assert found["server version"]["detail"] == "Prefect 3.9.1"
     assert f"version {__version__}" in found["spawner"]["detail"]
     assert found[f"python {sys.executable}"]["state"] in ("ok", "error")  # the stand-in cannot be imported
-    assert "Prefect 3.8.8" in found[f"python {sys.executable}"]["detail"]
-    assert "2.20.25 does not work with a server of 3.8.8" in found[f"python {old}"]["detail"]
+    assert "Prefect 3.9.1" in found[f"python {sys.executable}"]["detail"]
+    assert "2.20.27 does not work with a server of 3.9.1" in found[f"python {old}"]["detail"]
     assert "it has no Prefect" in found[f"python {bare}"]["detail"]
     assert found[f"python {breaks}"]["detail"].endswith("it cannot be run: it exited 3: it is broken")
 

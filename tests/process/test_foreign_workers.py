@@ -300,7 +300,7 @@ def test_it_needs_no_slot_of_the_others(bench: Bench) -> None:
         async with bench.daemon(bench.settings(bench.plain, install_policy="never")) as first:
             second = Worker(bench, first.link, "second")
             second.want(bench.settings(python, name="second"))
-            task = asyncio.create_task(second.foreign.keep())
+            task = asyncio.create_task(second.foreign.run())
             await second.runs()
             assert "has no Prefect" in await first.troubled("pool pool")
             await second.foreign.stop()

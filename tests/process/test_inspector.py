@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.prefect import Inspection
+from runnerd.core.problems import Problems
 from runnerd.core.settings import Deployment
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import Inspector
-from runnerd.deployments.registry import key_of
+from runnerd.deployments.registry import Registry, key_of
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.processes.client import SpawnerClient
@@ -60,10 +61,14 @@ class Bench:
 
         async def start() -> None: ...
 
-        self.link = SpawnerLink(connect=connect, start=start, log=log_to(lines))
+        self.link = SpawnerLink(connect=connect, start=start, problems=Problems(), log=log_to(lines))
         environments = Environments(environ={})
         self.inspector = Inspector(
-            link=self.link, journal=self.journal, environments=environments, work_dir=str(self.work)
+            link=self.link,
+            journal=self.journal,
+            registry=Registry(),
+            environments=environments,
+            work_dir=str(self.work),
         )
 
     def script(self, name: str) -> str:
@@ -95,7 +100,7 @@ def play(spawner: SpawnerUnderTest) -> Callable[[Callable[[Bench], Awaitable[Non
     def run(body: Callable[[Bench], Awaitable[None]]) -> None:
         async def go() -> None:
             bench = Bench(spawner)
-            keeping = asyncio.create_task(bench.link.keep())
+            keeping = asyncio.create_task(bench.link.run())
             await bench.link.wait_up()
             try:
                 await body(bench)

@@ -106,7 +106,7 @@ def test_cancel(stage: Stage, mode: str, now: bool, words: str) -> None:
 
 def test_cancelled_in_prefect(stage: Stage) -> None:
     async def body(engine: Engine) -> None:
-        watching = asyncio.create_task(engine.cancelling.watch())
+        watching = asyncio.create_task(engine.cancellations.run())
         run_id = begin(engine, "cancelling")
         record = await engine.until_done(run_id)
         assert (record.words, stage.prefect.state_of(run_id)) == ("cancelled; killed by SIGTERM", "CANCELLED")

@@ -22,8 +22,8 @@ MAY_LOAD = ("runnerd.cli", "runnerd.control.client", "runnerd.core.errors", "run
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Serving]:
     with serving(tmp_path) as it:
-        it.call(it.host.put_run, RUN)
-        it.call(it.host.put_deployment, "d-1", "nightly")
+        it.call(it.host.runs.put, RUN)
+        it.call(it.host.deployments.put, "d-1", "nightly")
         yield it
 
 

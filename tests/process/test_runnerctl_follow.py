@@ -29,7 +29,7 @@ FAILED = ended(
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Serving]:
     with serving(tmp_path) as it:
-        it.call(it.host.put_deployment, "d-1", "nightly")
+        it.call(it.host.deployments.put, "d-1", "nightly")
         yield it
 
 
@@ -53,16 +53,16 @@ def start() -> Iterator[Start]:
 
 def test_watching_a_run_that_completes(served: Serving, start: Start) -> None:
     process = start(served, "run", "nightly", "--watch")
-    served.until(lambda: served.host.subscribers() == 1)
-    served.call(served.host.put_run, CREATED, name="lucky-crab", phase="claiming")
+    served.until(lambda: served.host.runs.subscribers() == 1)
+    served.call(served.host.runs.put, CREATED, name="lucky-crab", phase="claiming")
     until_said(process, b"lucky-crab: claiming\n")
     say(served, CREATED, b"working\n")
-    served.call(served.host.put_run, CREATED, phase="running")
+    served.call(served.host.runs.put, CREATED, phase="running")
     assert process.stdout is not None
     assert process.stdout.readline() == b"working\n"
     say(served, CREATED, b"the end\n")
-    served.call(served.host.put_run, CREATED, phase="reporting")
-    served.call(served.host.put_run, CREATED, **ended())
+    served.call(served.host.runs.put, CREATED, phase="reporting")
+    served.call(served.host.runs.put, CREATED, **ended())
     result = finish(process)
     assert result.status == 0
     assert result.out == "the end\n"
@@ -71,8 +71,8 @@ def test_watching_a_run_that_completes(served: Serving, start: Start) -> None:
 
 def test_watching_a_run_that_fails(served: Serving, start: Start) -> None:
     process = start(served, "execute", RUN, "--watch")
-    served.until(lambda: served.host.subscribers() == 1)
-    served.call(served.host.put_run, RUN, name="given-run", **FAILED)
+    served.until(lambda: served.host.runs.subscribers() == 1)
+    served.call(served.host.runs.put, RUN, name="given-run", **FAILED)
     result = finish(process)
     assert result.status == 1
     assert result.err.endswith("given-run: Failed (TimedOut) after 12 s: killed by SIGTERM\n")
@@ -80,8 +80,8 @@ def test_watching_a_run_that_fails(served: Serving, start: Start) -> None:
 
 def test_watching_as_a_document(served: Serving, start: Start) -> None:
     process = start(served, "execute", RUN, "--watch", "--json")
-    served.until(lambda: served.host.subscribers() == 1)
-    done = served.call(served.host.put_run, RUN, **ended())
+    served.until(lambda: served.host.runs.subscribers() == 1)
+    done = served.call(served.host.runs.put, RUN, **ended())
     result = finish(process)
     assert result.status == 0
     assert f'"id": "{RUN}"' in result.out
@@ -93,12 +93,12 @@ def test_watching_says_what_a_run_waits_for(served: Serving, start: Start) -> No
     served.call(served.host.drain, timeout_s=None, reason=None, peer=None)
     process = start(served, "run", "nightly", "--watch")
     until_said(process, b"this host is draining: the run waits until runnerctl undrain\n")
-    served.call(served.host.put_run, CREATED, **ended())
+    served.call(served.host.runs.put, CREATED, **ended())
     assert finish(process).status == 0
 
 
 def test_ctrl_c_leaves_the_run_going_and_says_so(served: Serving, start: Start) -> None:
-    served.call(served.host.put_run, RUN)
+    served.call(served.host.runs.put, RUN)
     process = start(served, "execute", RUN, "--watch")
     until_said(process, b": running\n")
     os.killpg(process.pid, signal.SIGINT)
@@ -106,12 +106,12 @@ def test_ctrl_c_leaves_the_run_going_and_says_so(served: Serving, start: Start) 
     assert result.status == 130
     assert result.err.endswith("the run goes on; runnerctl logs -f aaaa1111 | runnerctl cancel aaaa1111\n")
     assert [verb for verb, _ in served.host.asked] == ["execute"]
-    served.until(lambda: served.host.subscribers() == 0)
+    served.until(lambda: served.host.runs.subscribers() == 0)
 
 
 def test_a_watcher_outlives_the_daemon_as_the_run_does(tmp_path: Path, start: Start) -> None:
     with serving(tmp_path) as before:
-        before.call(before.host.put_run, RUN)
+        before.call(before.host.runs.put, RUN)
         say(before, RUN, b"one\n")
         process = start(before, "execute", RUN, "--watch")
         assert process.stdout is not None
@@ -119,9 +119,9 @@ def test_a_watcher_outlives_the_daemon_as_the_run_does(tmp_path: Path, start: St
         until_said(process, b": running\n")
     say(before, RUN, b"two\n")
     with serving(tmp_path) as after:
-        after.call(after.host.put_run, RUN, phase="stopping", intent="timeout")
+        after.call(after.host.runs.put, RUN, phase="stopping", intent="timeout")
         until_said(process, b": stopping (timeout)\n")
-        after.call(after.host.put_run, RUN, **FAILED)
+        after.call(after.host.runs.put, RUN, **FAILED)
         result = finish(process)
     assert result.status == 1
     assert result.out == "two\n"
@@ -131,19 +131,19 @@ def test_a_watcher_outlives_the_daemon_as_the_run_does(tmp_path: Path, start: St
 
 
 def test_following_output_until_the_run_is_over(served: Serving, start: Start) -> None:
-    served.call(served.host.put_run, RUN)
+    served.call(served.host.runs.put, RUN)
     process = start(served, "logs", "-f", "aaaa")
     say(served, RUN, b"one\n")
     assert process.stdout is not None
     assert process.stdout.readline() == b"one\n"
     say(served, RUN, b"two\n\xff")
-    served.call(served.host.put_run, RUN, phase="reporting")
+    served.call(served.host.runs.put, RUN, phase="reporting")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, b"two\n\xff", b"")
 
 
 def test_ctrl_c_ends_following_without_a_word(served: Serving, start: Start) -> None:
-    served.call(served.host.put_run, RUN)
+    served.call(served.host.runs.put, RUN)
     say(served, RUN, b"one\n")
     process = start(served, "logs", "-f", RUN)
     assert process.stdout is not None
@@ -155,13 +155,13 @@ def test_ctrl_c_ends_following_without_a_word(served: Serving, start: Start) -> 
 
 def test_waiting_for_cancelled_runs(served: Serving, start: Start) -> None:
     other = "bbbb1111-0000-4000-8000-000000000002"
-    served.call(served.host.put_run, RUN)
-    served.call(served.host.put_run, other)
+    served.call(served.host.runs.put, RUN)
+    served.call(served.host.runs.put, other)
     process = start(served, "cancel", "--all", "--wait")
-    served.until(lambda: served.host.subscribers() == 1)  # it waits for the first
+    served.until(lambda: served.host.runs.subscribers() == 1)  # it waits for the first
     cancelled = {"api_state": "CANCELLED", "api_state_name": "Cancelled"}
-    served.call(served.host.put_run, other, **ended(**cancelled))
-    served.call(served.host.put_run, RUN, **ended(**cancelled))
+    served.call(served.host.runs.put, other, **ended(**cancelled))
+    served.call(served.host.runs.put, RUN, **ended(**cancelled))
     result = finish(process)
     assert result.status == 0
     assert result.out == (
@@ -227,7 +227,7 @@ def on_terminal(
 
 
 def test_a_terminal_gets_colour_short_ids_and_no_escape_of_a_runs_name(served: Serving) -> None:
-    served.call(served.host.put_run, RUN, name="evil\x1b[2Jname", memory_bytes=None)
+    served.call(served.host.runs.put, RUN, name="evil\x1b[2Jname", memory_bytes=None)
     with on_terminal(served, "status", width=200) as (terminal, process):
         text = terminal.to_the_end()
         assert process.wait(60) == 0
@@ -241,7 +241,7 @@ def test_a_terminal_gets_colour_short_ids_and_no_escape_of_a_runs_name(served: S
 
 @pytest.mark.parametrize("width", [40, 72, 100])
 def test_a_narrow_terminal_is_not_overrun(served: Serving, width: int) -> None:
-    served.call(served.host.put_run, RUN, name="a-name-that-is-longer-than-a-terminal-may-like-it-to-be")
+    served.call(served.host.runs.put, RUN, name="a-name-that-is-longer-than-a-terminal-may-like-it-to-be")
     for verb in (("runs",), ("runs", "--all"), ("deployments",)):
         with on_terminal(served, *verb, width=width, NO_COLOR="1") as (terminal, _):
             lines = terminal.to_the_end().splitlines()
@@ -253,7 +253,7 @@ def test_a_narrow_terminal_is_not_overrun(served: Serving, width: int) -> None:
 def test_top_draws_again_and_q_ends_it(served: Serving) -> None:
     with on_terminal(served, "top", width=120) as (terminal, process):
         terminal.until(b"No runs.")
-        served.call(served.host.put_run, RUN, name="came-later")
+        served.call(served.host.runs.put, RUN, name="came-later")
         terminal.until(b"came-later")
         terminal.press(b"q")
         assert terminal.to_the_end().endswith("\x1b[?25h\x1b[?1049l")
@@ -273,7 +273,7 @@ def test_top_goes_on_while_the_daemon_is_away(tmp_path: Path) -> None:
 
 def test_nothing_that_is_piped_is_cut(served: Serving) -> None:
     name = "n" * 300
-    served.call(served.host.put_run, RUN, name=name)
+    served.call(served.host.runs.put, RUN, name=name)
     result = runnerctl(served, "runs", COLUMNS="40")
     assert name in result.out
     assert RUN in result.out

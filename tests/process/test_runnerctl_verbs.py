@@ -19,11 +19,11 @@ OVER = "cccc3333-0000-4000-8000-000000000003"
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Serving]:
     with serving(tmp_path) as it:
-        it.call(it.host.put_run, RUN_A, name="wonderful-crab")
-        it.call(it.host.put_run, RUN_B, deployment="hourly")
-        it.call(it.host.put_run, OVER, name="finished", **ended())
-        it.call(it.host.put_deployment, "d-1", "nightly")
-        it.call(it.host.put_deployment, "d-2", "hourly", state="invalid", problem="no such file", limit=None)
+        it.call(it.host.runs.put, RUN_A, name="wonderful-crab")
+        it.call(it.host.runs.put, RUN_B, deployment="hourly")
+        it.call(it.host.runs.put, OVER, name="finished", **ended())
+        it.call(it.host.deployments.put, "d-1", "nightly")
+        it.call(it.host.deployments.put, "d-2", "hourly", state="invalid", problem="no such file", limit=None)
         yield it
 
 

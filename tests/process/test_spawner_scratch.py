@@ -15,6 +15,7 @@ import pytest
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import RunRecord
+from runnerd.core.problems import Problems
 from runnerd.launch.scratch import scratch_directory, tidy_key, tidy_spec
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
@@ -183,9 +184,10 @@ def tidied(spawner: SpawnerUnderTest, record: RunRecord) -> str | None:
                 socket_path=spawner.socket, on_record=on_record, on_lost=on_lost
             ),
             start=nobody_to_start,
+            problems=Problems(),
             log=log_to(LogLines()),
         )
-        keeping = asyncio.create_task(link.keep())
+        keeping = asyncio.create_task(link.run())
         try:
             async with asyncio.timeout(LIMIT_S):
                 words = await tidy(record, link=link, spec=tidy_spec(record))

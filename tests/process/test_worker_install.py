@@ -85,7 +85,7 @@ def test_an_environment_is_made_once_and_found_whole_or_made_again(bench: Bench)
             assert made(bench) == 2
             second = Worker(bench, worker.link, "second")  # another pool of the same user
             second.want(replace(settings, name="second"))
-            task = asyncio.create_task(second.foreign.keep())
+            task = asyncio.create_task(second.foreign.run())
             await second.runs(4)
             assert environments(bench) == [home]
             for one in (worker, second):

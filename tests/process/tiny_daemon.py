@@ -44,8 +44,8 @@ class DyingJournal(Journal):
 async def live(engine: Engine) -> None:
     """Adopt, poll once, and go when everything is done."""
     async with serving(engine):
-        watching = asyncio.create_task(engine.cancelling.watch())
-        log = engine.tools.log
+        watching = asyncio.create_task(engine.cancellations.run())
+        log = engine.ambient.log
         await adopt(journal=engine.journal, link=engine.link, supervisor=engine.supervisor, log=log)
         await engine.poller.poll_once()
         await engine.supervisor.emptied.wait()

@@ -1,7 +1,7 @@
 """Real Prefect servers: `prefect2`, `prefect3`, and `prefect`, which is both in turn.
 
 One server of each major per test session, on a free loopback port, with a home directory and a database of its own.
-Their environments are made by tests/envs/make.sh from lock files, because an unpinned Prefect soon stops starting.
+Their environments are made by tests/envs/make.sh from lock files: a Prefect whose dependencies move on may stop starting.
 """
 
 from __future__ import annotations

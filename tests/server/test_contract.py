@@ -30,7 +30,7 @@ def test_the_server_tells_its_version(server: Server) -> None:
     async def body(visit: Visit) -> None:
         info = await visit.insist(visit.api.server)
         assert (info.major, info.supported, info.why) == (visit.major, True, None)
-        assert info.version == {2: "2.20.25", 3: "3.8.8"}[visit.major]
+        assert info.version == {2: "2.20.27", 3: "3.9.1"}[visit.major]
         assert visit.api.health.condition is ApiCondition.OK
 
     server.visit(body)

@@ -26,7 +26,7 @@ KEY = re.compile(r"(?P<path>[a-z_]+(?:\[\])?(?:\.[a-z_]+(?:\[\])?)*)(?:: (?P<val
 OPTION = re.compile(r"--[a-z][a-z-]*")
 SPAN = re.compile(r"`([^`]+)`")
 COMMON = {"--json", "--socket", "--help", "--version"}
-METRICS = (ROOT / "runnerd" / "control" / "backend" / "host.py").read_text()
+METRICS = (ROOT / "runnerd" / "control" / "backend" / "metrics.py").read_text()
 ROUTES = "\n".join(path.read_text() for path in (ROOT / "runnerd" / "control").rglob("*.py"))
 MANUAL = (ROOT / "docs" / "man" / "runnerd.8").read_text()
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from runnerd.control.contract import Refused
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
-from runnerd.prefect_api.backoff import Backoff
+from runnerd.system.ambient import Ambient
 
 T = TypeVar("T")
 LIMIT_S = 120.0  # less than a client's, who must not hear that runnerd is the one that does not answer
@@ -22,8 +22,8 @@ _PATIENCE_S = 2.0
 class Ask:
     """`request` may be called several times: it has to be safe to repeat."""
 
-    def __init__(self, *, backoff: Callable[[], Backoff]) -> None:
-        self._backoff = backoff
+    def __init__(self, *, ambient: Ambient) -> None:
+        self._backoff = ambient.backoff
 
     async def __call__(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
         try:

@@ -8,6 +8,8 @@ from runnerd.control.contract import Refused
 from runnerd.core.prefect import AGENT_POOL, WorkPool
 from runnerd.prefect_api.answers import Refused as ApiRefused
 
+UNREGISTERED = Refused(status=409, detail="the API does not have this deployment yet; `runnerctl status` says why")
+
 
 def refused(no: ApiRefused) -> Refused:
     return Refused(status=422, detail=f"the API refuses: {no.reason}")

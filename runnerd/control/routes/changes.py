@@ -45,7 +45,7 @@ class Changes:
         async def answer_then(request: Request, *variables: str) -> Reply | StreamReply:
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    await self._host.adopted()
+                    await self._host.runs.adopted()
             except TimeoutError:
                 what = "runnerd is starting and does not know its runs yet; see runnerctl health, and ask again"
                 raise Problem(503, what, headers={"Retry-After": "1"}) from None
@@ -73,7 +73,7 @@ class Changes:
     def _to_cancel(self, refs: Sequence[str], deployment: str | None) -> list[str]:
         if refs:
             return list(dict.fromkeys(the_run(self._host, ref)["id"] for ref in refs))
-        live = [run for run in self._host.runs(history=False) if run["phase"] != DONE]
+        live = [run for run in self._host.runs.listing(history=False) if run["phase"] != DONE]
         if deployment:
             which = the_deployment(self._host, deployment)
             key = (which["flow"], which["name"])
@@ -82,7 +82,7 @@ class Changes:
 
     async def _cancel_runs(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
         peer = self._asked(request, "cancel", runs=list(run_ids), now=now)
-        return await self._host.cancel(run_ids, now=now, peer=peer)
+        return await self._host.runs.cancel(run_ids, now=now, peer=peer)
 
     async def _run(self, request: Request, ref: str) -> Reply:
         asked = body_of(request, {"parameters": (dict,), "name": (str,), "tags": (list,)})
@@ -91,7 +91,7 @@ class Changes:
         # The parameters' names only: their values may be secrets.
         parameters = asked["parameters"] or {}
         peer = self._asked(request, "run", deployment=which["name"], parameters=sorted(parameters))
-        created = await self._host.create_run(
+        created = await self._host.runs.create(
             which["id"], parameters=parameters, name=asked["name"] or None, tags=tags, peer=peer
         )
         return json_reply(granted(created), status=201)
@@ -101,7 +101,7 @@ class Changes:
         if not flow_run_id:
             raise Problem(422, "name the flow run: flow_run_id")
         peer = self._asked(request, "execute", run=flow_run_id)
-        return json_reply(granted(await self._host.execute(flow_run_id, peer=peer)), status=202)
+        return json_reply(granted(await self._host.runs.execute(flow_run_id, peer=peer)), status=202)
 
     async def _pause(self, request: Request, ref: str) -> Reply:
         return await self._set_paused(request, ref, paused=True)
@@ -113,7 +113,7 @@ class Changes:
         body_of(request, {})
         which = the_deployment(self._host, ref)
         peer = self._asked(request, "pause" if paused else "resume", deployment=which["name"])
-        return json_reply(granted(await self._host.set_paused(which["id"], paused, peer=peer)))
+        return json_reply(granted(await self._host.deployments.set_paused(which["id"], paused, peer=peer)))
 
     async def _reload(self, request: Request) -> Reply:
         body_of(request, {})

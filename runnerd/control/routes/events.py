@@ -54,7 +54,7 @@ class Feed:
 async def follow_runs(host: Host, run_id: str | None) -> AsyncGenerator[bytes, None]:
     """NDJSON: the current state of what matches, then each change. Of one run: until it is done."""
     feed = Feed(lambda document: run_id is None or document["id"] == run_id)
-    unsubscribe = host.subscribe(feed.put)  # before the first look, so that nothing falls in between
+    unsubscribe = host.runs.subscribe(feed.put)  # before the first look, so that nothing falls in between
     try:
         document: Json | None
         for document in _now(host, run_id):
@@ -75,6 +75,6 @@ def line(document: Json) -> bytes:
 
 def _now(host: Host, run_id: str | None) -> list[Json]:
     if run_id is None:
-        return host.runs(history=False)
-    document = host.run_document(run_id)
+        return host.runs.listing(history=False)
+    document = host.runs.document(run_id)
     return [] if document is None else [document]

@@ -17,10 +17,10 @@ LOOK_S = 0.2  # while somebody follows: nothing tells us that a file of somebody
 
 async def follow_output(host: Host, run_id: str, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
     """The output from `offset` on; with `follow` until the run's process is over and all of it was sent."""
-    path = host.output(run_id)
+    path = host.runs.output(run_id)
     while True:
         over = process_over(host, run_id)  # before reading: what it wrote until now is then read
-        if (now := host.output(run_id)) != path:
+        if (now := host.runs.output(run_id)) != path:
             offset, path = 0 if path else offset, now
         while path is not None:
             before = offset
@@ -36,5 +36,5 @@ async def follow_output(host: Host, run_id: str, *, offset: int, follow: bool) -
 
 def process_over(host: Host, run_id: str) -> bool:
     """Whether nothing of the run can write any more: while `reporting`, only the API is still to be told."""
-    document = host.run_document(run_id)
+    document = host.runs.document(run_id)
     return document is None or document["phase"] in ("reporting", DONE)

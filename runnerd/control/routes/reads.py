@@ -58,7 +58,7 @@ class Reads:
         return Reply(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _runs(self, request: Request) -> Reply:
-        runs = self._host.runs(history=flag(request, "history"))
+        runs = self._host.runs.listing(history=flag(request, "history"))
         if state := request.query.get("state"):
             runs = [run for run in runs if _in_state(run, state)]
         if ref := request.query.get("deployment"):
@@ -71,7 +71,7 @@ class Reads:
     async def _logs(self, request: Request, ref: str) -> StreamReply:
         run_id = the_run(self._host, ref)["id"]
         follow = flag(request, "follow")
-        path = self._host.output(run_id)
+        path = self._host.runs.output(run_id)
         try:
             there = path is not None and await asyncio.to_thread(is_readable, path)
         except OSError as error:
@@ -83,7 +83,7 @@ class Reads:
         return StreamReply(blocks=blocks, content_type="text/plain; charset=utf-8", live=follow)
 
     async def _deployments(self, request: Request) -> Reply:
-        return json_reply(self._host.deployments())
+        return json_reply(self._host.deployments.listing())
 
     async def _deployment(self, request: Request, ref: str) -> Reply:
         return json_reply(the_deployment(self._host, ref))
@@ -96,7 +96,7 @@ class Reads:
 
     def _run_to_come(self, ref: str) -> str:
         """The id of a run; a full id is good before the run got here (it was created a moment ago)."""
-        if not self._host.find_runs(ref):
+        if not self._host.runs.find(ref):
             with suppress(ValueError):
                 return str(uuid.UUID(ref))
         run_id: str = the_run(self._host, ref)["id"]
@@ -104,7 +104,7 @@ class Reads:
 
     def _of_deployment(self, runs: Sequence[Json], ref: str) -> list[Json]:
         """The runs of a deployment, which may be gone by now; only one that nobody knows is a Problem."""
-        if here := self._host.find_deployments(ref):
+        if here := self._host.deployments.find(ref):
             wanted = {(d["flow"], d["name"]) for d in here}
             return [run for run in runs if (run["flow"], run["deployment"]) in wanted]
         mine = [run for run in runs if ref in (run["deployment"], f"{run['flow']}/{run['deployment']}")]

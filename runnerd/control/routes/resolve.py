@@ -15,12 +15,12 @@ CANDIDATES = 10  # named in an answer; more would be no help
 
 def the_run(host: Host, ref: str) -> Json:
     """The document of the run that `ref` means. Raises Problem 404 or 409."""
-    return _one(host.find_runs(ref) if ref else [], ref, "run", "no-such-run", "runnerctl runs --all")
+    return _one(host.runs.find(ref) if ref else [], ref, "run", "no-such-run", "runnerctl runs --all")
 
 
 def the_deployment(host: Host, ref: str) -> Json:
     """The document of the deployment that `ref` means. Raises Problem 404 or 409."""
-    found = host.find_deployments(ref) if ref else []
+    found = host.deployments.find(ref) if ref else []
     return _one(found, ref, "deployment", "no-such-deployment", "runnerctl deployments")
 
 

@@ -48,7 +48,7 @@ FRESH_S = 900.0  # how long an error of a worker that runs on is told
 
 
 class ForeignWorker:
-    """The worker of one pool; `want` says as what, before `keep` and whenever something may have changed."""
+    """The worker of one pool; `want` says as what, before `run` and whenever something may have changed."""
 
     def __init__(
         self,
@@ -127,11 +127,11 @@ class ForeignWorker:
 
     # --- its life ----------------------------------------------------------------------------------------------------
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Keep it running; being cancelled leaves it as it is, for the next daemon."""
         async with asyncio.TaskGroup() as tasks:
             looking = tasks.create_task(self._keep_looking(), name=f"output of the worker of {self._pool}")
-            await self._kept.keep()
+            await self._kept.run()
             looking.cancel()
 
     async def stop(self) -> None:

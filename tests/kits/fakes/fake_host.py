@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from runnerd.control.backend.asking import Ask
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import Host, Peer, Refused
 from runnerd.control.server import ControlServer
-from runnerd.prefect_api.backoff import Backoff
+from runnerd.core.problems import Problems
+from tests.kits.engine import an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import fake_api
+from tests.kits.nouns import LogLines, fake_api
 
 Json = Any
 T = TypeVar("T")
@@ -85,6 +87,112 @@ def a_deployment(deployment_id: str, name: str, **changes: Json) -> Json:
     } | changes
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class FakeRuns:
+    """The runs of a FakeHost; `knows_its_runs` is cleared while the last daemon's are not known."""
+
+    def __init__(self, host: FakeHost, *, outputs: Path) -> None:
+        self._host = host
+        self._outputs = outputs
+        self._runs: dict[str, Json] = {}
+        self._changed: list[Callable[[Json], None]] = []
+        self.attempt = 1
+        self.knows_its_runs = asyncio.Event()
+        self.knows_its_runs.set()
+
+    # --- what tests do to them ---
+
+    def put(self, run_id: str, **changes: Json) -> Json:
+        """A new run, or changes to one; subscribers hear of it."""
+        self._runs[run_id] = (self._runs.get(run_id) or a_run(run_id)) | changes
+        for changed in list(self._changed):
+            changed(dict(self._runs[run_id]))
+        return dict(self._runs[run_id])
+
+    def subscribers(self) -> int:
+        return len(self._changed)
+
+    # --- Runs ---
+
+    async def adopted(self) -> None:
+        await self.knows_its_runs.wait()
+
+    def listing(self, *, history: bool) -> list[Json]:
+        return [dict(run) for run in self._runs.values() if history or run["phase"] != "done"]
+
+    def document(self, run_id: str) -> Json | None:
+        run = self._runs.get(run_id)
+        return None if run is None else dict(run)
+
+    def find(self, ref: str) -> list[Json]:
+        if ref in self._runs:
+            return [dict(self._runs[ref])]
+        named = [dict(run) for run in self._runs.values() if run["name"] == ref]
+        return named or [dict(run) for run in self._runs.values() if run["id"].startswith(ref)]
+
+    def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
+        self._changed.append(changed)
+        return lambda: self._changed.remove(changed)
+
+    def output(self, run_id: str) -> str | None:
+        run = self._runs.get(run_id)
+        started = run is not None and run["phase"] not in (None, "claiming")
+        suffix = "log" if self.attempt == 1 else f"{self.attempt}.log"
+        return str(self._outputs / f"{run_id}.{suffix}") if started else None
+
+    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
+        self._host.note("cancel", {"runs": list(run_ids), "now": now}, peer)
+        for run_id in run_ids:
+            if self._runs[run_id]["phase"] != "done":
+                self.put(run_id, phase="killing" if now else "stopping", intent="cancel")
+        return [dict(self._runs[run_id]) for run_id in run_ids]
+
+    async def create(
+        self, deployment_id: str, *, parameters: Json, name: str | None, tags: Sequence[str], peer: Peer
+    ) -> Json | Refused:
+        about = {"deployment": deployment_id, "parameters": parameters, "name": name, "tags": list(tags)}
+        self._host.note("run", about, peer)
+        (its,) = self._host.deployments.find(deployment_id)
+        created = sum(verb == "run" for verb, _ in self._host.asked)
+        run_id = f"00000000-0000-4000-8000-{created:012}"
+        return self._host.refusal or _waiting(run_id, name or "lucky-crab", its["name"])
+
+    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
+        self._host.note("execute", flow_run_id, peer)
+        return self._host.refusal or _waiting(flow_run_id, "given-run", None)
+
+
+class FakeDeployments:
+    """The deployments of a FakeHost."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+        self._deployments: dict[str, Json] = {}
+
+    def put(self, deployment_id: str, name: str, **changes: Json) -> None:
+        self._deployments[deployment_id] = a_deployment(deployment_id, name, **changes)
+
+    # --- Deployments ---
+
+    def listing(self) -> list[Json]:
+        return [dict(its) for its in self._deployments.values()]
+
+    def find(self, ref: str) -> list[Json]:
+        every = self.listing()
+        exact = [its for its in every if ref in (its["id"], f"{its['flow']}/{its['name']}")]
+        return exact or [its for its in every if its["name"] == ref]
+
+    async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
+        self._host.note("pause" if paused else "resume", deployment_id, peer)
+        if self._host.refusal:
+            return self._host.refusal
+        self._deployments[deployment_id]["state"] = "paused" if paused else "ready"
+        return dict(self._deployments[deployment_id])
+
+
 class FakeHost:
     """`asked` records every change and who asked for it; `refusal`, when set, answers every change that may refuse."""
 
@@ -97,9 +205,8 @@ class FakeHost:
         self.problems: list[Json] = []
         self.metrics_fail = False
         self.examined: Json = {"ok": True, "checks": []}
-        self.attempt = 1
-        self.knows_its_runs = asyncio.Event()
-        self.knows_its_runs.set()
+        self.runs = FakeRuns(self, outputs=outputs)
+        self.deployments = FakeDeployments(self)
         self.reloaded: Json = {
             "ok": True,
             "added": ["fresh"],
@@ -113,30 +220,11 @@ class FakeHost:
         self.served_pools = {"etl"}
         self.pools = PoolsBackend(
             api=fake_api(self.prefect),
-            ask=Ask(backoff=lambda: Backoff(first_s=0.01)),
-            now=lambda: datetime.now(UTC),
+            ask=Ask(ambient=an_ambient(LogLines(), now=_now, clock=time.monotonic)),
+            now=_now,
             served=lambda: self.served_pools,
         )
-        self._outputs = outputs
-        self._runs: dict[str, Json] = {}
-        self._deployments: dict[str, Json] = {}
-        self._changed: list[Callable[[Json], None]] = []
         self._drain: Json = None
-
-    # --- what tests do to it ---
-
-    def put_run(self, run_id: str, **changes: Json) -> Json:
-        """A new run, or changes to one; subscribers hear of it."""
-        self._runs[run_id] = (self._runs.get(run_id) or a_run(run_id)) | changes
-        for changed in list(self._changed):
-            changed(dict(self._runs[run_id]))
-        return dict(self._runs[run_id])
-
-    def put_deployment(self, deployment_id: str, name: str, **changes: Json) -> None:
-        self._deployments[deployment_id] = a_deployment(deployment_id, name, **changes)
-
-    def subscribers(self) -> int:
-        return len(self._changed)
 
     # --- Host ---
 
@@ -155,20 +243,17 @@ class FakeHost:
             "draining": self._drain is not None,
             "drain": self._drain,
             "limits": {
-                "runs": {"used": len(self.runs(history=False)), "max": 10},
+                "runs": {"used": len(self.runs.listing(history=False)), "max": 10},
                 "tags": {"gpu": {"used": 0, "max": 1}},
             },
-            "runs": self.runs(history=False),
-            "deployments": self.deployments(),
+            "runs": self.runs.listing(history=False),
+            "deployments": self.deployments.listing(),
             "problems": list(self.problems),
         }
 
     def health(self) -> tuple[bool, Json]:
         checks = [{"name": "journal", "ok": self.well, "detail": None if self.well else "disk full"}]
         return self.well, {"ok": self.well, "checks": checks}
-
-    async def adopted(self) -> None:
-        await self.knows_its_runs.wait()
 
     async def doctor(self) -> Json:
         return self.examined
@@ -181,101 +266,41 @@ class FakeHost:
             raise RuntimeError("this is the fault under test")
         return "# TYPE runnerd_runs gauge\nrunnerd_runs 1\n"
 
-    def runs(self, *, history: bool) -> list[Json]:
-        return [dict(run) for run in self._runs.values() if history or run["phase"] != "done"]
-
-    def run_document(self, run_id: str) -> Json | None:
-        run = self._runs.get(run_id)
-        return None if run is None else dict(run)
-
-    def find_runs(self, ref: str) -> list[Json]:
-        if ref in self._runs:
-            return [dict(self._runs[ref])]
-        named = [dict(run) for run in self._runs.values() if run["name"] == ref]
-        return named or [dict(run) for run in self._runs.values() if run["id"].startswith(ref)]
-
-    def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
-        self._changed.append(changed)
-        return lambda: self._changed.remove(changed)
-
-    def output(self, run_id: str) -> str | None:
-        run = self._runs.get(run_id)
-        started = run is not None and run["phase"] not in (None, "claiming")
-        suffix = "log" if self.attempt == 1 else f"{self.attempt}.log"
-        return str(self._outputs / f"{run_id}.{suffix}") if started else None
-
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
-        self._note("cancel", {"runs": list(run_ids), "now": now}, peer)
-        for run_id in run_ids:
-            if self._runs[run_id]["phase"] != "done":
-                self.put_run(run_id, phase="killing" if now else "stopping", intent="cancel")
-        return [dict(self._runs[run_id]) for run_id in run_ids]
-
-    async def create_run(
-        self, deployment_id: str, *, parameters: Json, name: str | None, tags: Sequence[str], peer: Peer
-    ) -> Json | Refused:
-        about = {"deployment": deployment_id, "parameters": parameters, "name": name, "tags": list(tags)}
-        self._note("run", about, peer)
-        its = self._deployments[deployment_id]
-        created = sum(verb == "run" for verb, _ in self.asked)
-        run_id = f"00000000-0000-4000-8000-{created:012}"
-        return self.refusal or self._waiting(run_id, name or "lucky-crab", its["name"])
-
-    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        self._note("execute", flow_run_id, peer)
-        return self.refusal or self._waiting(flow_run_id, "given-run", None)
-
-    def deployments(self) -> list[Json]:
-        return [dict(its) for its in self._deployments.values()]
-
-    def find_deployments(self, ref: str) -> list[Json]:
-        every = self.deployments()
-        exact = [its for its in every if ref in (its["id"], f"{its['flow']}/{its['name']}")]
-        return exact or [its for its in every if its["name"] == ref]
-
-    async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
-        self._note("pause" if paused else "resume", deployment_id, peer)
-        if self.refusal:
-            return self.refusal
-        self._deployments[deployment_id]["state"] = "paused" if paused else "ready"
-        return dict(self._deployments[deployment_id])
-
     async def reload(self, *, peer: Peer) -> Json:
-        self._note("reload", None, peer)
+        self.note("reload", None, peer)
         return self.reloaded
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
-        self._note("drain", {"timeout_s": timeout_s, "reason": reason}, peer)
+        self.note("drain", {"timeout_s": timeout_s, "reason": reason}, peer)
         self._drain = {"since": STAMP, "reason": reason, "until": None if timeout_s is None else LATER}
         return self.status()
 
     def undrain(self, *, peer: Peer) -> Json:
-        self._note("undrain", None, peer)
+        self.note("undrain", None, peer)
         self._drain = None
         return self.status()
 
-    # --- inside ---
-
-    def _note(self, verb: str, about: Json, peer: Peer) -> None:
+    def note(self, verb: str, about: Json, peer: Peer) -> None:
         self.asked.append((verb, about))
         self.peers.append(peer)
 
-    def _waiting(self, run_id: str, name: str, deployment: str | None) -> Json:
-        return a_run(
-            run_id,
-            name=name,
-            deployment=deployment,
-            phase=None,
-            pid=None,
-            pgid=None,
-            user=None,
-            start=None,
-            started_at=None,
-            api_state="SCHEDULED",
-            api_state_name="Scheduled",
-            memory_bytes=None,
-            cpu_seconds=None,
-        )
+
+def _waiting(run_id: str, name: str, deployment: str | None) -> Json:
+    return a_run(
+        run_id,
+        name=name,
+        deployment=deployment,
+        phase=None,
+        pid=None,
+        pgid=None,
+        user=None,
+        start=None,
+        started_at=None,
+        api_state="SCHEDULED",
+        api_state_name="Scheduled",
+        memory_bytes=None,
+        cpu_seconds=None,
+    )
 
 
 _IS_A_HOST: type[Host] = FakeHost  # for mypy: the fake keeps the shape of the real one
@@ -335,7 +360,7 @@ def serving(directory: Path) -> Iterator[Serving]:
         def wait(work: Coroutine[Any, Any, None]) -> None:
             asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
-        server = ControlServer(host=host, log=log, socket_path=socket)
+        server = ControlServer(host=host, problems=Problems(), log=log, socket_path=socket)
         wait(server.start())
         try:
             yield Serving(host=host, log=log, socket=socket, outputs=directory, loop=loop)

@@ -33,7 +33,7 @@ from tests.kits.fakes.fake_prefect_rules import (
 )
 
 Json = Any
-VERSIONS = {2: "2.20.25", 3: "3.8.8"}
+VERSIONS = {2: "2.20.27", 3: "3.9.1"}
 PAGE = 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from runnerd.cli.__main__ import VERBS
 from runnerd.control.backend.asking import LIMIT_S, Ask
@@ -10,11 +11,15 @@ from runnerd.control.client import PREFECT_TIMEOUT_S
 from runnerd.control.contract import Refused
 from runnerd.core.errors import ApiAway
 from runnerd.prefect_api.backoff import Backoff
+from runnerd.system.ambient import real_ambient
 from tests.kits import jump_loop as jumploop
+from tests.kits.nouns import LogLines, log_to
 
 
 def ask() -> Ask:
-    return Ask(backoff=lambda: Backoff(first_s=0.5, uniform=lambda: 1.0))
+    return Ask(
+        ambient=replace(real_ambient(log_to(LogLines())), backoff=lambda: Backoff(first_s=0.5, uniform=lambda: 1.0))
+    )
 
 
 def test_a_server_that_never_answers_is_given_up_before_runnerctl_gives_up_runnerd() -> None:

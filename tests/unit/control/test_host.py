@@ -110,15 +110,15 @@ def test_live_runs_and_history(tmp_path: Path) -> None:
             one.engine.prefect.set_state(past, "COMPLETED")
             one.spawner.exit(past)
             await one.engine.until_done(past)
-            assert [run["id"] for run in one.host.runs(history=False)] == [live]
-            assert [run["id"] for run in one.host.runs(history=True)] == [past, live]
-            document = one.host.run_document(past)
+            assert [run["id"] for run in one.host.runs.listing(history=False)] == [live]
+            assert [run["id"] for run in one.host.runs.listing(history=True)] == [past, live]
+            document = one.host.runs.document(past)
             assert document is not None
             assert (document["phase"], document["exit"]["words"]) == ("done", "exited 0")
-            assert one.host.run_document("nobody") is None
-            assert one.host.output(past) == f"/var/log/{past}.1.log"
-            assert one.host.output(live) == f"/var/log/{live}.1.log"
-            assert one.host.output("nobody") is None
+            assert one.host.runs.document("nobody") is None
+            assert one.host.runs.output(past) == f"/var/log/{past}.1.log"
+            assert one.host.runs.output(live) == f"/var/log/{live}.1.log"
+            assert one.host.runs.output("nobody") is None
 
     jumploop.run(go())
 
@@ -130,11 +130,11 @@ def test_finding_runs(tmp_path: Path) -> None:
             waiting = one.engine.add_run(one.engine.deploy("other"), name="shy-owl")
             await one.engine.poller.poll_once()
             for ref in (live, live[:8], "brave-fox"):
-                assert [run["id"] for run in one.host.find_runs(ref)] == [live]
+                assert [run["id"] for run in one.host.runs.find(ref)] == [live]
             for ref in (waiting, waiting[:8], "shy-owl"):
-                (found,) = one.host.find_runs(ref)
+                (found,) = one.host.runs.find(ref)
                 assert (found["id"], found["phase"], found["waiting"]) == (waiting, None, "limits.runs 1 is reached")
-            assert one.host.find_runs("brave") == one.host.find_runs("%") == []
+            assert one.host.runs.find("brave") == one.host.runs.find("%") == []
 
     jumploop.run(go())
 
@@ -144,7 +144,7 @@ def test_a_run_s_name_wins_over_the_start_of_another_s_id(tmp_path: Path) -> Non
         async with daemon(tmp_path) as one:
             other = await one.start("a")
             named = await one.start("b", name=other[:6])
-            assert [run["id"] for run in one.host.find_runs(other[:6])] == [named]
+            assert [run["id"] for run in one.host.runs.find(other[:6])] == [named]
 
     jumploop.run(go())
 
@@ -153,12 +153,13 @@ def test_changes_are_heard_of(tmp_path: Path) -> None:
     async def go() -> None:
         async with daemon(tmp_path) as one:
             heard: list[Any] = []
-            unsubscribe = one.host.subscribe(lambda document: heard.append(document["phase"]))
+            before = one.engine.feed.subscribers
+            unsubscribe = one.host.runs.subscribe(lambda document: heard.append(document["phase"]))
             run_id = await one.start()
             unsubscribe()
-            await one.host.cancel([run_id, "nobody"], now=False, peer=PEER)
+            await one.host.runs.cancel([run_id, "nobody"], now=False, peer=PEER)
             assert list(dict.fromkeys(heard)) == ["claiming", "starting", "running"]
-            assert one.feed.listeners == []
+            assert one.engine.feed.subscribers == before
 
     jumploop.run(go())
 
@@ -167,7 +168,7 @@ def test_cancel_answers_with_what_is_known(tmp_path: Path) -> None:
     async def go() -> None:
         async with daemon(tmp_path) as one:
             run_id = await one.start()
-            (document,) = await one.host.cancel([run_id, "nobody"], now=True, peer=PEER)
+            (document,) = await one.host.runs.cancel([run_id, "nobody"], now=True, peer=PEER)
             assert (document["id"], document["intent"]) == (run_id, "cancel")
             await one.engine.until_done(run_id)
             assert [stop.timeout_s for stop in one.spawner.stops] == [0.0]

@@ -19,14 +19,14 @@ from tests.kits.nouns import Json, a_deployment
 
 async def make(one: Daemon, deployment_id: str, **changes: Json) -> Json | Refused:
     given: dict[str, Json] = {"parameters": {"x": 1}, "name": "mine", "tags": ["t"], **changes}
-    return await one.host.create_run(deployment_id, peer=PEER, **given)
+    return await one.host.runs.create(deployment_id, peer=PEER, **given)
 
 
 def test_a_run_that_is_made_here_starts_without_a_poll(tmp_path: Path) -> None:
     async def go() -> None:
         async with daemon(tmp_path) as one:
             one.engine.deploy()
-            polling = asyncio.create_task(one.engine.poller.poll())
+            polling = asyncio.create_task(one.engine.poller.run())
             document = await make(one, one.id_of("nightly"))
             assert isinstance(document, dict)
             assert (document["name"], document["deployment"], document["tags"]) == ("mine", "nightly", ["t"])
@@ -77,7 +77,7 @@ def test_what_is_not_registered_can_neither_run_nor_be_paused(tmp_path: Path) ->
     async def go() -> None:
         async with daemon(tmp_path) as one:
             one.engine.registry.put(Entry(deployment=a_deployment("new")))
-            for answer in (await make(one, ""), await one.host.set_paused("", True, peer=PEER)):
+            for answer in (await make(one, ""), await one.host.deployments.set_paused("", True, peer=PEER)):
                 assert isinstance(answer, Refused)
                 assert answer.status == 409
 
@@ -88,10 +88,10 @@ def test_executing_a_given_run_here_and_now(tmp_path: Path) -> None:
     async def go() -> None:
         async with daemon(tmp_path, runs=0) as one:
             run_id = one.engine.add_run(one.engine.deploy(), in_s=86400.0)
-            document = await one.host.execute(run_id, peer=PEER)
+            document = await one.host.runs.execute(run_id, peer=PEER)
             assert isinstance(document, dict)
             assert document["id"] == run_id
-            again = await one.host.execute(run_id, peer=PEER)
+            again = await one.host.runs.execute(run_id, peer=PEER)
             assert isinstance(again, Refused)
             assert (again.status, "under way" in again.detail) == (409, True)
             await one.engine.until(lambda: one.engine.phase(run_id) == "running")
@@ -102,12 +102,12 @@ def test_executing_a_given_run_here_and_now(tmp_path: Path) -> None:
 def test_what_cannot_be_executed_here(tmp_path: Path) -> None:
     async def go() -> None:
         async with daemon(tmp_path) as one:
-            missing = await one.host.execute(str(uuid.uuid4()), peer=PEER)
+            missing = await one.host.runs.execute(str(uuid.uuid4()), peer=PEER)
             assert isinstance(missing, Refused)
             assert missing.status == 404
             run_id = one.engine.add_run(one.engine.deploy())
             one.engine.registry.remove(("nightly.py:flow", "nightly"))
-            elsewhere = await one.host.execute(run_id, peer=PEER)
+            elsewhere = await one.host.runs.execute(run_id, peer=PEER)
             assert isinstance(elsewhere, Refused)
             assert elsewhere.status == 409
 
@@ -122,11 +122,11 @@ def test_pausing_and_resuming(tmp_path: Path) -> None:
         async with daemon(tmp_path) as one:
             deployment_id = one.engine.deploy()
             for paused, state in ((True, "paused"), (False, "ready")):
-                document = await one.host.set_paused(deployment_id, paused, peer=PEER)
+                document = await one.host.deployments.set_paused(deployment_id, paused, peer=PEER)
                 assert isinstance(document, dict)
                 assert document["state"] == state
                 assert one.engine.prefect.deployments[deployment_id]["paused"] is paused
-                assert one.host.deployments()[0]["state"] == state
+                assert one.host.deployments.listing()[0]["state"] == state
 
     jumploop.run(go())
 
@@ -136,7 +136,7 @@ def test_pausing_what_was_deleted(tmp_path: Path) -> None:
         async with daemon(tmp_path) as one:
             deployment_id = one.engine.deploy()
             one.engine.prefect.deployments.clear()
-            refused = await one.host.set_paused(deployment_id, True, peer=PEER)
+            refused = await one.host.deployments.set_paused(deployment_id, True, peer=PEER)
             assert isinstance(refused, Refused)
             assert refused.status == 404
 
@@ -153,7 +153,7 @@ def test_draining_and_undraining(tmp_path: Path) -> None:
                 "asked by an operator",
                 None,
             )
-            polling = asyncio.create_task(one.engine.poller.poll())
+            polling = asyncio.create_task(one.engine.poller.run())
             await asyncio.sleep(60)
             assert one.engine.supervisor.records() == []
             assert one.host.undrain(peer=PEER)["draining"] is False

@@ -139,5 +139,5 @@ def test_an_api_that_is_away(served: Serving) -> None:
 
 
 def test_changes_wait_for_no_run(served: Serving) -> None:
-    served.call(served.host.knows_its_runs.clear)
+    served.call(served.host.runs.knows_its_runs.clear)
     assert done(served, "POST", "/v1/pools/etl/pause")["paused"] is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,11 +13,11 @@ from runnerd.control.backend.asking import Ask
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import OFFER_FIELDS, POOL_FIELDS, QUEUE_FIELDS, Pools, Refused
 from runnerd.core.prefect import AGENT, AGENT_POOL, NewPool, NewQueue
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.reading import PAGE
 from tests.kits import jump_loop as jumploop
+from tests.kits.engine import an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import Json, fake_api
+from tests.kits.nouns import Json, LogLines, fake_api
 
 TEMPLATE = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
 OWN = {"job_configuration": {"own": "1"}, "variables": {}}
@@ -33,7 +34,7 @@ def prefect(request: pytest.FixtureRequest) -> FakePrefect:
 
 def asked(prefect: FakePrefect, what: Callable[[PoolsBackend], Coroutine[Any, Any, Json | Refused]]) -> Any:
     """The answer, whatever it is."""
-    ask = Ask(backoff=lambda: Backoff(first_s=0.5))
+    ask = Ask(ambient=an_ambient(LogLines(), now=lambda: datetime.now(UTC), clock=time.monotonic))
     pools = PoolsBackend(api=fake_api(prefect), ask=ask, now=lambda: datetime.now(UTC), served=lambda: {"served"})
     return jumploop.run(what(pools))
 

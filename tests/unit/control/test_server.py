@@ -33,8 +33,8 @@ def served(tmp_path: Path) -> Iterator[Serving]:
 
 
 def two_runs(served: Serving) -> None:
-    served.call(served.host.put_run, RUN_A)
-    served.call(served.host.put_run, RUN_B)
+    served.call(served.host.runs.put, RUN_A)
+    served.call(served.host.runs.put, RUN_B)
 
 
 def detail(answer: tuple[int, object]) -> str:
@@ -48,7 +48,7 @@ def detail(answer: tuple[int, object]) -> str:
 
 def test_the_promised_keys_are_in_every_document(served: Serving) -> None:
     two_runs(served)
-    served.call(served.host.put_deployment, "d-1", "nightly")
+    served.call(served.host.deployments.put, "d-1", "nightly")
     assert set(PROMISED_STATUS.split()) <= STATUS_FIELDS
     assert set(PROMISED_RUN.split()) <= RUN_FIELDS
     assert set(PROMISED_DEPLOYMENT.split()) == DEPLOYMENT_FIELDS
@@ -64,8 +64,8 @@ def test_the_promised_keys_are_in_every_document(served: Serving) -> None:
 
 def test_runs_are_filtered_by_phase_state_deployment_and_history(served: Serving) -> None:
     two_runs(served)
-    served.call(served.host.put_run, "bbbb", deployment="gone", **ended(api_state_name="Skipped"))
-    served.call(served.host.put_deployment, "d-1", "nightly")
+    served.call(served.host.runs.put, "bbbb", deployment="gone", **ended(api_state_name="Skipped"))
+    served.call(served.host.deployments.put, "d-1", "nightly")
 
     def ids(query: str) -> list[str]:
         status, runs = ask(served, "GET", f"/v1/runs?{query}")
@@ -88,7 +88,7 @@ def test_runs_are_filtered_by_phase_state_deployment_and_history(served: Serving
 
 def test_one_run_by_id_prefix_and_name(served: Serving) -> None:
     two_runs(served)
-    served.call(served.host.put_run, RUN_B, name="a name/with ünicode")
+    served.call(served.host.runs.put, RUN_B, name="a name/with ünicode")
     for ref in (RUN_A, "aaaa1", "run-aaaa"):
         status, run = ask(served, "GET", f"/v1/runs/{ref}")
         assert status == 200
@@ -110,9 +110,9 @@ def test_an_ambiguous_prefix_names_the_candidates(served: Serving) -> None:
 
 
 def test_a_deployment_by_id_name_and_flow_slash_name(served: Serving) -> None:
-    served.call(served.host.put_deployment, "d-1", "nightly")
-    served.call(served.host.put_deployment, "d-2", "hourly", flow="etl")
-    served.call(served.host.put_deployment, "d-3", "hourly", flow="web")
+    served.call(served.host.deployments.put, "d-1", "nightly")
+    served.call(served.host.deployments.put, "d-2", "hourly", flow="etl")
+    served.call(served.host.deployments.put, "d-3", "hourly", flow="web")
     for ref, wanted in (("d-1", "d-1"), ("nightly", "d-1"), ("web%2Fhourly", "d-3")):
         status, its = ask(served, "GET", f"/v1/deployments/{ref}")
         assert status == 200
@@ -169,9 +169,9 @@ def test_cancel_of_several_is_all_or_nothing(served: Serving) -> None:
 
 def test_cancel_of_a_deployment_and_of_all(served: Serving) -> None:
     two_runs(served)
-    served.call(served.host.put_run, RUN_B, deployment="hourly")
-    served.call(served.host.put_run, "over", **ended())
-    served.call(served.host.put_deployment, "d-1", "nightly")
+    served.call(served.host.runs.put, RUN_B, deployment="hourly")
+    served.call(served.host.runs.put, "over", **ended())
+    served.call(served.host.deployments.put, "d-1", "nightly")
     assert ask(served, "POST", "/v1/cancel", {"deployment": "nightly"})[0] == 202
     assert ask(served, "POST", "/v1/cancel", {"all": True})[0] == 202
     assert [about["runs"] for _, about in served.host.asked] == [[RUN_A], [RUN_A, RUN_B]]
@@ -204,7 +204,7 @@ def test_nothing_to_cancel_is_no_error_and_asks_nobody(served: Serving) -> None:
 
 
 def test_a_run_is_created_with_what_was_asked_for(served: Serving) -> None:
-    served.call(served.host.put_deployment, "d-1", "nightly")
+    served.call(served.host.deployments.put, "d-1", "nightly")
     body = {"parameters": {"secret": "hush"}, "name": "now", "tags": ["a"]}
     status, run = ask(served, "POST", "/v1/deployments/etl%2Fnightly/run", body)
     assert status == 201
@@ -219,7 +219,7 @@ def test_a_run_is_created_with_what_was_asked_for(served: Serving) -> None:
 
 @pytest.mark.parametrize("status", [403, 404, 409, 422, 503])
 def test_what_the_host_refuses_is_a_problem_document(served: Serving, status: int) -> None:
-    served.call(served.host.put_deployment, "d-1", "nightly")
+    served.call(served.host.deployments.put, "d-1", "nightly")
     served.host.refusal = Refused(status=status, detail="because of the test")  # type: ignore[arg-type]
     for path, body in (
         ("/v1/deployments/nightly/run", None),
@@ -231,7 +231,7 @@ def test_what_the_host_refuses_is_a_problem_document(served: Serving, status: in
 
 
 def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
-    served.call(served.host.put_deployment, "d-1", "nightly")
+    served.call(served.host.deployments.put, "d-1", "nightly")
     assert ask(served, "POST", "/v1/deployments/nightly/pause")[0] == 200
     assert ask(served, "POST", "/v1/deployments/nightly/resume", {})[0] == 200
     assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A})[0] == 202
@@ -265,7 +265,7 @@ def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_path: Pa
 
     async def go() -> None:
         host = FakeHost(outputs=tmp_path)
-        host.knows_its_runs.clear()
+        host.runs.knows_its_runs.clear()
         routes = Changes(host=host, log=ListLog()).routes()
         for route in routes:
             request = Request(method="POST", path=(), query={}, body=b'{"all": true}', peer=Peer(pid=1, uid=0, gid=0))
@@ -274,8 +274,8 @@ def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_path: Pa
             assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
         waiting = asyncio.create_task(routes[0].answer(request))
         await asyncio.sleep(1)
-        host.put_run(RUN_A)
-        host.knows_its_runs.set()
+        host.runs.put(RUN_A)
+        host.runs.knows_its_runs.set()
         await waiting
         assert host.asked == [("cancel", {"runs": [RUN_A], "now": False})]
 

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.control.public import PublicPort
 from runnerd.control.routes.reads import Reads
 from runnerd.control.server import ControlServer
 from runnerd.core.errors import ControlError
+from runnerd.core.problems import Problems
+from runnerd.core.settings import Config
 from tests.kits.fakes.fake_host import FakeHost, ListLog, Serving, serving
 from tests.kits.fakes.raw_http import ask, parse
+from tests.kits.nouns import settings
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def served(tmp_path: Path) -> Iterator[Serving]:
 
 def server_on(path: Path, **settings: object) -> ControlServer:
     host = FakeHost(outputs=path.parent)
-    return ControlServer(host=host, log=ListLog(), socket_path=str(path), **settings)  # type: ignore[arg-type]
+    return ControlServer(host=host, problems=Problems(), log=ListLog(), socket_path=str(path), **settings)  # type: ignore[arg-type]
 
 
 def start_and_close(server: ControlServer, look: object = None) -> None:
@@ -115,13 +119,13 @@ class Public:
 
     def __init__(self, folder: Path) -> None:
         self.log = ListLog()
-        self.port = PublicPort(reads=Reads(host=FakeHost(outputs=folder)), log=self.log)
-        self.replaced = asyncio.Event()
+        self.port = PublicPort(reads=Reads(host=FakeHost(outputs=folder)), problems=Problems(), log=self.log)
+        self.config = ConfigInForce(Config(settings=settings()))
         self.address: tuple[str, int] | None = None
 
     def want(self, address: tuple[str, int] | None) -> None:
         self.address = address
-        self.replaced.set()
+        self.config.replace(Config(settings=settings(http_listen=address)))
 
     async def status(self, request: bytes) -> int:
         """The answer's status, once somebody listens."""
@@ -145,7 +149,7 @@ class Public:
 @asynccontextmanager
 async def public(folder: Path) -> AsyncIterator[Public]:
     it = Public(folder)
-    keeping = asyncio.create_task(it.port.keep(wanted=lambda: it.address, replaced=it.replaced))
+    keeping = asyncio.create_task(it.port.run(config=it.config))
     try:
         yield it
         assert not keeping.done()
@@ -204,11 +208,11 @@ def test_a_tcp_port_that_is_taken_is_told_once_and_tried_again(tmp_path: Path) -
                     await asyncio.sleep(0.01)
                 where = f"127.0.0.1:{taken.getsockname()[1]}"
                 assert it.port.problem == f"cannot listen on {where} as http.listen says: Address already in use"
-                it.replaced.set()  # a reload that changes nothing of it
-                while it.replaced.is_set():
+                it.config.replaced.set()  # a reload that changes nothing of it
+                while it.config.replaced.is_set():
                     await asyncio.sleep(0)
                 assert [line[1] for line in it.log.lines] == ["cannot show health and metrics"]
-            it.replaced.set()
+            it.config.replaced.set()
             assert await it.health() == 200
             assert it.port.problem is None
 

@@ -38,31 +38,31 @@ def client_of(served: Serving) -> ControlClient:
 
 
 def test_events_tell_what_is_and_then_what_changes(served: Serving) -> None:
-    served.call(served.host.put_run, RUN)
+    served.call(served.host.runs.put, RUN)
     events = client_of(served).lines("/v1/events")
     assert next(events)["phase"] == "running"
-    served.call(served.host.put_run, OTHER, phase="claiming")
+    served.call(served.host.runs.put, OTHER, phase="claiming")
     assert next(events)["id"] == OTHER
-    served.call(served.host.put_run, RUN, **ended())
+    served.call(served.host.runs.put, RUN, **ended())
     assert next(events)["phase"] == "done"
     events.close()  # type: ignore[attr-defined]
-    served.until(lambda: served.host.subscribers() == 0)
+    served.until(lambda: served.host.runs.subscribers() == 0)
 
 
 def test_events_of_one_run_end_with_it(served: Serving) -> None:
-    served.call(served.host.put_run, OTHER)
+    served.call(served.host.runs.put, OTHER)
     events = client_of(served).lines("/v1/events", {"run": RUN})  # created a moment ago, not here yet
     served_first = iter(events)
 
     def then() -> None:
-        served.host.put_run(OTHER, phase="stopping")
-        served.host.put_run(RUN, phase="claiming")
-        served.host.put_run(RUN, phase="running")
-        served.host.put_run(RUN, **ended())
+        served.host.runs.put(OTHER, phase="stopping")
+        served.host.runs.put(RUN, phase="claiming")
+        served.host.runs.put(RUN, phase="running")
+        served.host.runs.put(RUN, **ended())
 
     with connect(served) as probe:  # it subscribes when its request is read: wait for that, then let things happen
         probe.sendall(b"GET /v1/events?run=%s HTTP/1.1\r\nHost: x\r\n\r\n" % RUN.encode())
-        served.until(lambda: served.host.subscribers() == 1)
+        served.until(lambda: served.host.runs.subscribers() == 1)
         served.call(then)
         body = b""
         while block := probe.recv(65536):
@@ -70,7 +70,7 @@ def test_events_of_one_run_end_with_it(served: Serving) -> None:
     documents = [json.loads(line) for line in body.split(b"\r\n") if line.startswith(b"{")]
     assert [d["phase"] for d in documents] == ["claiming", "running", "done"]
     assert [d["phase"] for d in served_first] == ["done"]  # asked when it is over: the last word, and the end
-    assert served.host.subscribers() == 0
+    assert served.host.runs.subscribers() == 0
 
 
 def test_events_of_a_run_that_nobody_knows(served: Serving) -> None:
@@ -81,10 +81,10 @@ def test_a_reader_that_does_not_read_holds_nobody(served: Serving) -> None:
     big = "x" * 1000
     with connect(served) as stalled:
         stalled.sendall(GET_EVENTS)
-        served.until(lambda: served.host.subscribers() == 1)
+        served.until(lambda: served.host.runs.subscribers() == 1)
         for _ in range(20):
-            served.call(lambda: [served.host.put_run(RUN, name=big, pid=n) for n in range(500)])
-        served.call(served.host.put_run, RUN, name="the last")
+            served.call(lambda: [served.host.runs.put(RUN, name=big, pid=n) for n in range(500)])
+        served.call(served.host.runs.put, RUN, name="the last")
         assert ask(served, "GET", "/v1/status")[0] == 200
         events = b""
         while b"the last" not in events:  # however late it reads: how things stand is not lost
@@ -92,7 +92,7 @@ def test_a_reader_that_does_not_read_holds_nobody(served: Serving) -> None:
             assert block
             events += block
         assert events.count(b'"id"') < 10_000
-    served.until(lambda: served.host.subscribers() == 0)
+    served.until(lambda: served.host.runs.subscribers() == 0)
 
 
 def test_a_feed_that_overflows_keeps_the_last_of_each_run_or_ends() -> None:
@@ -117,18 +117,18 @@ def test_followers_leave_room_for_questions(served: Serving) -> None:
     try:
         for follower in followers:
             follower.sendall(GET_EVENTS)
-        served.until(lambda: served.host.subscribers() == STREAMS)
+        served.until(lambda: served.host.runs.subscribers() == STREAMS)
         assert raw(served, GET_EVENTS)[0] == 503
         assert ask(served, "GET", "/v1/status")[0] == 200
     finally:
         for follower in followers:
             follower.close()
-    served.until(lambda: served.host.subscribers() == 0)
+    served.until(lambda: served.host.runs.subscribers() == 0)
 
 
 def test_a_stream_that_the_server_ends_is_known_to_be_cut(tmp_path: Path) -> None:
     with serving(tmp_path) as served:
-        served.call(served.host.put_run, RUN)
+        served.call(served.host.runs.put, RUN)
         events = client_of(served).lines("/v1/events")
         next(events)
     with pytest.raises(Interrupted):
@@ -139,7 +139,7 @@ def test_a_stream_that_the_server_ends_is_known_to_be_cut(tmp_path: Path) -> Non
 
 
 def test_output_as_it_is_and_from_an_offset(served: Serving) -> None:
-    served.call(served.host.put_run, RUN)
+    served.call(served.host.runs.put, RUN)
     content = bytes(range(1, 256)) * 8000  # several blocks, and no text in any encoding
     (served.outputs / f"{RUN}.log").write_bytes(content)
     client = client_of(served)
@@ -152,14 +152,14 @@ def test_output_as_it_is_and_from_an_offset(served: Serving) -> None:
 
 
 def test_output_that_is_not_there_yet_and_not_there_any_more(served: Serving) -> None:
-    served.call(served.host.put_run, RUN, phase="claiming")
+    served.call(served.host.runs.put, RUN, phase="claiming")
     assert raw(served, b"GET /v1/runs/%s/logs HTTP/1.1\r\nHost: x\r\n\r\n" % RUN.encode())[0] == 200
-    served.call(served.host.put_run, RUN, **ended())
+    served.call(served.host.runs.put, RUN, **ended())
     assert ask(served, "GET", f"/v1/runs/{RUN}/logs")[0] == 410
 
 
 def test_output_that_cannot_be_read_says_so(served: Serving) -> None:
-    served.call(served.host.put_run, RUN)
+    served.call(served.host.runs.put, RUN)
     (served.outputs / f"{RUN}.log").symlink_to("/etc/passwd")
     with pytest.raises(ControlError, match="cannot read"):
         next(client_of(served).stream(f"/v1/runs/{RUN}/logs"))
@@ -167,7 +167,7 @@ def test_output_that_cannot_be_read_says_so(served: Serving) -> None:
 
 def test_following_through_growth_truncation_and_a_new_attempt(served: Serving) -> None:
     path = served.outputs / f"{RUN}.log"
-    served.call(served.host.put_run, RUN, phase="claiming")
+    served.call(served.host.runs.put, RUN, phase="claiming")
     blocks = client_of(served).stream(f"/v1/runs/{RUN}/logs", {"follow": "1"})
 
     def wait_for(wanted: bytes) -> None:
@@ -177,7 +177,7 @@ def test_following_through_growth_truncation_and_a_new_attempt(served: Serving) 
         assert got == wanted
 
     path.write_bytes(b"one\n")
-    served.call(served.host.put_run, RUN, phase="running")
+    served.call(served.host.runs.put, RUN, phase="running")
     wait_for(b"one\n")
     with path.open("ab") as more:
         more.write(b"two\n")
@@ -186,19 +186,19 @@ def test_following_through_growth_truncation_and_a_new_attempt(served: Serving) 
     with path.open("ab") as more:
         more.write(b"new\n")
     wait_for(b"new\n")
-    served.host.attempt = 2
+    served.host.runs.attempt = 2
     path = served.outputs / f"{RUN}.2.log"
     path.write_bytes(b"the second attempt\n")
     wait_for(b"the second attempt\n")
     with path.open("ab") as more:
         more.write(b"last words")
-    served.call(served.host.put_run, RUN, phase="reporting")  # nothing writes any more; the API does not matter
+    served.call(served.host.runs.put, RUN, phase="reporting")  # nothing writes any more; the API does not matter
     wait_for(b"last words")
     assert list(blocks) == []
 
 
 def test_a_follower_that_leaves_is_noticed_though_nothing_is_written(served: Serving) -> None:
-    served.call(served.host.put_run, RUN)
+    served.call(served.host.runs.put, RUN)
     follower: socket.socket = connect(served)
     follower.sendall(b"GET /v1/runs/%s/logs?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n" % RUN.encode())
     assert follower.recv(4096).startswith(b"HTTP/1.1 200")
@@ -237,7 +237,7 @@ def test_a_file_that_is_all_hole_is_empty(tmp_path: Path) -> None:
 
     async def work() -> list[bytes]:
         host = FakeHost(outputs=tmp_path)
-        host.put_run("output")
+        host.runs.put("output")
         return [block async for block in follow_output(host, "output", offset=0, follow=False)]
 
     assert asyncio.run(work()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from runnerd.core.problems import Problems
 from runnerd.daemon.embedded import KEY, EmbeddedServer
 from runnerd.processes.link import SpawnerLink
 from tests.kits import jump_loop as jumploop
@@ -16,15 +17,16 @@ def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
     spawner, lines = FakeSpawner(), LogLines()
 
     async def daemon(*, last: bool) -> None:
-        link = SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(lines))
+        link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(lines))
         server = EmbeddedServer(
             link=link,
             url="http://127.0.0.1:4200/api",
             state_dir=str(tmp_path),
             log_dir="/log",
+            problems=Problems(),
             log=log_to(lines),
         )
-        tasks = [asyncio.create_task(link.keep()), asyncio.create_task(server.keep())]
+        tasks = [asyncio.create_task(link.run()), asyncio.create_task(server.run())]
         await link.wait_up()
         while spawner.live() != [KEY]:
             await asyncio.sleep(0.1)

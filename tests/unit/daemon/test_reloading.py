@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runnerd.config import load
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.place import Json
-from runnerd.daemon.reloading import ConfigInForce
+from runnerd.core.wakes import Wakes
+from runnerd.daemon.reloading import Reloader
 from runnerd.pools.table import PoolTable
 from runnerd.system.systemd import Systemd
 from tests.kits import jump_loop as jumploop
@@ -39,12 +42,13 @@ class Reloads:
     files: ConfigDir
     host: Host
     config: ConfigInForce
+    reloader: Reloader
     systemd: Recorder
 
     async def reload(self) -> Json:
         """The reload document; checks that systemd was told of its beginning and its end."""
         before = len(self.systemd.told)
-        document = await self.config.reload()
+        document = await self.reloader.reload()
         assert self.systemd.told[before:] == ["RELOADING=1", "READY=1"]
         return document
 
@@ -58,19 +62,20 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
     files.write("conf.d/10.yaml", ONE)
     recorder = Recorder()
     async with a_host(folder, **changes) as host:
-        config = ConfigInForce(
-            config=files.load(),
-            directory=str(files.etc),
-            defaults=DEFAULTS,
+        config = ConfigInForce(files.load())
+        reloader = Reloader(
+            config=config,
+            read=lambda last_good: load(str(files.etc), defaults=DEFAULTS, last_good=last_good),
             journal=host.journal,
-            log=host.registrar._log,
+            registrar=host.registrar,
+            pools=PoolTable(),
             systemd=Systemd(environ={"NOTIFY_SOCKET": "x"}, pid=1, notifier=recorder),
-            reloaded=lambda: None,
+            wakes=Wakes(),
+            log=host.registrar._log,
         )
-        config.use(host.registrar, pools=PoolTable())
-        assert config.begin().added == ("one",)
+        assert reloader.begin().added == ("one",)
         await host.registrar.settled.wait()
-        yield Reloads(files, host, config, recorder)
+        yield Reloads(files, host, config, reloader, recorder)
 
 
 def test_nothing_changed(tmp_path: Path) -> None:
@@ -217,7 +222,7 @@ def test_reloads_do_not_overlap(tmp_path: Path) -> None:
     async def go() -> None:
         async with reloads(tmp_path) as at:
             at.files.write("conf.d/20.yaml", TWO)
-            first, second = await asyncio.gather(at.config.reload(), at.config.reload())
+            first, second = await asyncio.gather(at.reloader.reload(), at.reloader.reload())
             assert (first["added"], second["added"], second["unchanged"]) == (["two"], [], 2)
             assert at.systemd.told == ["RELOADING=1", "READY=1"] * 2
 

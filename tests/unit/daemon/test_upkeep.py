@@ -18,6 +18,7 @@ from runnerd.core.machine import Phase
 from runnerd.core.prefect import StateType
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import JournalSettings
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.refresher import INTERVAL_S, Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import EntryState
@@ -25,12 +26,11 @@ from runnerd.journal.journal import Journal
 from runnerd.journal.pruning import keep_journal, prune
 from runnerd.launch.scratch import TIDY_PREFIX
 from runnerd.launch.spec import HOOKS_PREFIX
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.processes.helper import KEY_PREFIX
 from runnerd.processes.upgrading import keep_spawner_new
 from runnerd.runs.adopting import adopt
 from tests.kits import jump_loop as jumploop
-from tests.kits.engine import Engine, fake_engine, start
+from tests.kits.engine import Engine, NotedEvent, fake_engine, start
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import NOON, URL, LogLines, a_record, copied, log_to
@@ -38,7 +38,7 @@ from tests.kits.registrar import FakeInspector
 
 
 async def adopted(engine: Engine) -> None:
-    await adopt(journal=engine.journal, link=engine.link, supervisor=engine.supervisor, log=engine.tools.log)
+    await adopt(journal=engine.journal, link=engine.link, supervisor=engine.supervisor, log=engine.ambient.log)
 
 
 def spec(key: str, attempt: int = 1) -> LaunchSpec:
@@ -236,7 +236,8 @@ def test_the_journal_heals_by_itself(tmp_path: Path) -> None:
     async def go() -> None:
         journal = HealingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
         healed: list[int] = []
-        keeping = asyncio.create_task(keep_journal(journal=journal, healed=lambda: healed.append(journal.tries)))
+        wakes = Wakes(offer=NotedEvent(lambda: healed.append(journal.tries)))
+        keeping = asyncio.create_task(keep_journal(journal=journal, wakes=wakes))
         await asyncio.sleep(60)
         assert journal.tries == 0, "nothing is written while nothing is wrong"
         journal.problem = "the disk is full"
@@ -273,17 +274,19 @@ async def refreshed(folder: Path) -> AsyncIterator[tuple[Engine, Refresher]]:
             journal=engine.journal,
             registry=engine.registry,
             url=URL,
-            log=engine.tools.log,
-            pulse=engine.pulse,
-            backoff=Backoff,
-            registered=lambda: None,
+            ambient=engine.ambient,
+            wakes=engine.wakes,
+            problems=engine.problems,
         )
-        yield (
-            engine,
-            Refresher(
-                api=engine.api, registry=engine.registry, registrar=registrar, pulse=engine.pulse, now=engine.now
-            ),
+        refresher = Refresher(
+            api=engine.api,
+            registry=engine.registry,
+            registrar=registrar,
+            feed=engine.feed,
+            wakes=engine.wakes,
+            ambient=engine.ambient,
         )
+        yield engine, refresher
 
 
 def test_the_next_start_and_pauses_of_each(tmp_path: Path) -> None:
@@ -318,11 +321,11 @@ def test_it_costs_a_few_requests_a_minute_however_often_it_is_woken(tmp_path: Pa
     async def go() -> None:
         async with refreshed(tmp_path) as (engine, refresher):
             engine.deploy()
-            keeping = asyncio.create_task(refresher.keep())
+            keeping = asyncio.create_task(refresher.run())
             for _ in range(600):
                 await asyncio.sleep(1)
                 if woken_every_s:
-                    refresher.wake()
+                    engine.wakes.refresh.set()
                 assert engine.pulse.stuck() == ()
             rounds = copied(engine.prefect).count("POST /deployments/filter")
             assert rounds == pytest.approx(600 / (10 if woken_every_s else INTERVAL_S), abs=1)
@@ -338,7 +341,7 @@ def test_what_cannot_be_asked_is_asked_later(tmp_path: Path, status: int) -> Non
         async with refreshed(tmp_path) as (engine, refresher):
             engine.add_run(engine.deploy(), in_s=3600.0)
             engine.prefect.trouble("", status=status, times=20)
-            keeping = asyncio.create_task(refresher.keep())
+            keeping = asyncio.create_task(refresher.run())
             await asyncio.sleep(100 * INTERVAL_S)
             assert not keeping.done()
             (entry,) = engine.registry.entries()
@@ -364,7 +367,7 @@ def test_a_spawner_of_another_version_makes_room_once_it_is_idle(
         spawner.hello, spawner.successor = replace(spawner.hello, version="0.0.1"), new
         async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
             run_id = await start(engine, engine.deploy("nightly"))
-            keeping = asyncio.create_task(keep_spawner_new(link=engine.link, log=engine.tools.log))
+            keeping = asyncio.create_task(keep_spawner_new(link=engine.link, log=engine.ambient.log))
             await asyncio.sleep(100)
             assert spawner.retired == 0
             spawner.exit(run_id, code=0)

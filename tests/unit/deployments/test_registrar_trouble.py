@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.place import Place, Problem
+from runnerd.core.record_feed import RecordFeed
 from runnerd.core.settings import Schedule
+from runnerd.core.wakes import Wakes
 from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registry import EntryState
-from runnerd.system.watchdog import Pulse
 from tests.kits import jump_loop as jumploop
+from tests.kits.engine import an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, URL, a_deployment, copied, fake_api
+from tests.kits.nouns import NOON, URL, LogLines, a_deployment, copied, fake_api
 from tests.kits.registrar import BROKEN, FakeInspector, a_host, flow
 
 A, B = a_deployment("a"), a_deployment("b")
@@ -329,8 +331,9 @@ def test_deleted_in_the_api_and_registered_again(tmp_path: Path) -> None:
                 api=fake_api(host.prefect),
                 registry=host.registry,
                 registrar=host.registrar,
-                pulse=Pulse(clock=lambda: 0.0),
-                now=lambda: NOON,
+                feed=RecordFeed(),
+                wakes=Wakes(),
+                ambient=an_ambient(LogLines(), now=lambda: NOON, clock=lambda: 0.0),
             )
             gone = host.entry(A).deployment_id or ""
             del host.prefect.deployments[gone]

@@ -63,7 +63,7 @@ def test_a_host_with_a_lot_of_trouble(tmp_path: Path) -> None:
             one.engine.deploy("nightly", run={"user": "nobody-of-ours"})
             one.engine.prefect.down = True
             one.engine.journal.problem = "cannot write the journal: disk full"
-            one.problems.append(Problem(message="unknown key 'x'"))
+            one.config.refused = (Problem(message="unknown key 'x'"),)
             one.engine.pulse.beat("poll", within_s=-1)
             one.spawner.down = True
             one.spawner.lose()

@@ -116,7 +116,7 @@ def test_what_waits_is_sent_also_when_nothing_new_is_logged(home: Path) -> None:
         journald = Journald(path=fake.path)
         for number in range(100):
             journald.log({"MESSAGE": str(number)})
-        keeping = asyncio.create_task(journald.keep())
+        keeping = asyncio.create_task(journald.run())
         fake.unstick()
         await asyncio.to_thread(fake.until, lambda: len(fake.entries) == 100, "all entries")
         keeping.cancel()

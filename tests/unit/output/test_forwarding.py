@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.machine import Phase, RunRecord
-from runnerd.core.settings import OutputSettings, Settings
+from runnerd.core.record_feed import RecordFeed
+from runnerd.core.settings import Config, OutputSettings, Settings
 from runnerd.log.journald import Journald
 from runnerd.output.forwarding import RUN_LINES, Forwarder
 from runnerd.system.directories import positions_path, runs_dir
@@ -35,7 +37,8 @@ class World:
         os.makedirs(self.paths.state)
         self.socket = home / "s"
         self.runs: dict[str, RunRecord] = {}
-        self.settings = settings()
+        self.config = ConfigInForce(Config(settings=settings()))
+        self.feed = RecordFeed()
         self.log = LogLines()
         self.at = 0.0
 
@@ -61,7 +64,8 @@ class World:
             journald=journald,
             paths=self.paths,
             records=lambda: list(self.runs.values()),
-            settings=lambda: self.settings,
+            config=self.config,
+            feed=self.feed,
             log=log_to(self.log),
             clock=lambda: self.at,
         )
@@ -71,7 +75,7 @@ class World:
         """One life; its end is that of a daemon that is told to stop."""
         journald = Journald(path=str(self.socket))
         forwarder = self.forwarder(journald)
-        keeping = asyncio.create_task(forwarder.keep())
+        keeping = asyncio.create_task(forwarder.run())
         try:
             yield forwarder
             assert not keeping.done()
@@ -100,21 +104,21 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 def test_lines_come_as_they_are_written_and_the_rest_at_the_end(world: World) -> None:
     async def check(fake: FakeJournald) -> None:
-        async with world.daemon() as forwarder:
+        async with world.daemon():
             record = world.begin("r")
-            forwarder.note(record)
+            world.feed.publish(record)
             world.write("r", "one\n")
             await until(lambda: fake.messages() == ["one"], "the first line")
             world.write("r", "two\nthree")
             await until(lambda: fake.messages() == ["one", "two"], "the second")
             world.runs["r"] = replace(record, phase=Phase.REPORTING)
-            forwarder.note(world.runs["r"])
+            world.feed.publish(world.runs["r"])
             await until(lambda: fake.messages() == ["one", "two", "three"], "what had no end")
             world.write("r", "a hook\n")
             await until(lambda: len(fake.messages()) == 4, "what hooks say")
             await until(lambda: world.positions(), "its position on disk")
             del world.runs["r"]
-            forwarder.note(replace(record, phase=Phase.DONE))
+            world.feed.publish(replace(record, phase=Phase.DONE))
             await until(lambda: not world.positions(), "it to be forgotten")
         assert fake.messages() == ["one", "two", "three", "a hook"]
         assert fake.entries[0]["RUNNERD_RUN_ID"] == b"r"
@@ -125,14 +129,14 @@ def test_lines_come_as_they_are_written_and_the_rest_at_the_end(world: World) ->
 
 def test_a_real_process_that_ends_before_anybody_looked(world: World) -> None:
     async def check(fake: FakeJournald) -> None:
-        async with world.daemon() as forwarder:
+        async with world.daemon():
             record = world.begin("r")
-            forwarder.note(record)
+            world.feed.publish(record)
             with open(record.output or "", "ab") as file:
                 program = "import sys; print('out', flush=True); print('err', file=sys.stderr); print('end', end='')"
                 subprocess.run([sys.executable, "-c", program], stdout=file, stderr=file, check=True)
             del world.runs["r"]
-            forwarder.note(replace(record, phase=Phase.DONE))
+            world.feed.publish(replace(record, phase=Phase.DONE))
             await until(lambda: len(fake.messages()) == 3, "its lines")
         assert fake.messages() == ["out", "err", "end"]
 
@@ -173,12 +177,12 @@ def test_what_is_written_by_the_end_is_sent_before_the_daemon_goes(world: World)
 
     async def check(fake: FakeJournald) -> None:
         record = world.begin("r")
-        async with world.daemon() as forwarder:
+        async with world.daemon():
             world.write("r", "one\n")
             await until(lambda: fake.messages() == ["one"], "the first line")
             world.write("r", "the last words")
             del world.runs["r"]
-            forwarder.note(replace(record, phase=Phase.DONE))
+            world.feed.publish(replace(record, phase=Phase.DONE))
         await until(lambda: fake.messages() == ["one", "the last words"], "the last words")
         assert world.positions() == []
 
@@ -188,10 +192,10 @@ def test_what_is_written_by_the_end_is_sent_before_the_daemon_goes(world: World)
 
 def test_each_attempt_is_read_from_its_own_beginning_to_its_end(world: World) -> None:
     async def check(fake: FakeJournald) -> None:
-        async with world.daemon() as forwarder:
-            forwarder.note(world.begin("r"))
+        async with world.daemon():
+            world.feed.publish(world.begin("r"))
             world.write("r", "first\nno end")
-            forwarder.note(world.begin("r", attempt=2))
+            world.feed.publish(world.begin("r", attempt=2))
             world.write("r", "second\n", attempt=2)
             await until(lambda: len(fake.messages()) == 3, "all lines")
             await until(lambda: [one["attempt"] for one in world.positions()] == [2], "the first to be forgotten")
@@ -205,8 +209,8 @@ def test_each_attempt_is_read_from_its_own_beginning_to_its_end(world: World) ->
 def test_a_stuck_journald_is_waited_for(world: World) -> None:
     async def check(fake: FakeJournald) -> None:
         lines = [str(number) for number in range(RUN_LINES // 2)]
-        async with world.daemon() as forwarder:
-            forwarder.note(world.begin("r"))
+        async with world.daemon():
+            world.feed.publish(world.begin("r"))
             world.write("r", "\n".join(lines) + "\n")
             await until(world.positions, "a round")
             assert 0 < int(str(world.positions()[0]["offset"])) < os.path.getsize(world.path("r"))
@@ -220,8 +224,8 @@ def test_a_stuck_journald_is_waited_for(world: World) -> None:
 
 def test_lines_left_out_are_told_also_when_nothing_follows(world: World) -> None:
     async def check(fake: FakeJournald) -> None:
-        async with world.daemon() as forwarder:
-            forwarder.note(world.begin("r"))
+        async with world.daemon():
+            world.feed.publish(world.begin("r"))
             world.write("r", "x\n" * (RUN_LINES + 5))
             await until(lambda: len(fake.messages()) == RUN_LINES, "as many as may pass")
             await until(lambda: [one["left_out"] for one in world.positions()] == [5], "the rest to be counted")
@@ -237,11 +241,11 @@ def test_lines_left_out_are_told_also_when_nothing_follows(world: World) -> None
 
 def test_a_run_that_ends_over_its_bound_has_it_told_at_once(world: World) -> None:
     async def check(fake: FakeJournald) -> None:
-        async with world.daemon() as forwarder:
+        async with world.daemon():
             record = world.begin("r")
             world.write("r", "x\n" * (RUN_LINES + 5))
             del world.runs["r"]
-            forwarder.note(record)
+            world.feed.publish(record)
             await until(lambda: len(fake.messages()) == RUN_LINES + 1, "word of the rest")
             await until(lambda: not world.positions(), "it to be forgotten")
         assert "left out 5 lines" in fake.messages()[-1]
@@ -252,17 +256,17 @@ def test_a_run_that_ends_over_its_bound_has_it_told_at_once(world: World) -> Non
 
 def test_it_can_be_turned_off_and_on_while_runs_go_on(world: World) -> None:
     async def check(fake: FakeJournald) -> None:
-        on = world.settings
+        on = world.config.settings()
         record = world.begin("r")
-        async with world.daemon() as forwarder:
+        async with world.daemon():
             world.write("r", "one\n")
             await until(lambda: fake.messages() == ["one"], "the line")
-            world.settings = off(on)
-            forwarder.note(record)
+            world.config.replace(Config(settings=off(on)))
+            world.feed.publish(record)
             await until(lambda: not world.positions(), "it to be forgotten")
             world.write("r", "two\n")
         assert fake.messages() == ["one"]
-        world.settings = on
+        world.config.replace(Config(settings=on))
         async with world.daemon():
             await until(lambda: fake.messages() == ["one", "one", "two"], "all of the run that goes on")
 
@@ -273,11 +277,11 @@ def test_it_can_be_turned_off_and_on_while_runs_go_on(world: World) -> None:
 def test_without_inotify_files_are_looked_at_now_and_then(world: World, tmp_path: Path) -> None:
     async def check(fake: FakeJournald) -> None:
         os.rmdir(runs_dir(world.paths))
-        async with world.daemon() as forwarder:
+        async with world.daemon():
             path = tmp_path / "elsewhere.1.log"
             record = replace(world.begin("r"), output=str(path))
             world.runs["r"] = record
-            forwarder.note(record)
+            world.feed.publish(record)
             for number in range(3):
                 with open(path, "a") as file:
                     file.write(f"{number}\n")
@@ -291,16 +295,16 @@ def test_without_inotify_files_are_looked_at_now_and_then(world: World, tmp_path
 
 def test_a_file_that_cannot_be_read_is_said_once_and_concerns_only_itself(world: World) -> None:
     async def check(fake: FakeJournald) -> None:
-        async with world.daemon() as forwarder:
+        async with world.daemon():
             bad = world.begin("bad")
             os.mkdir(bad.output or "")
-            forwarder.note(bad)
-            forwarder.note(world.begin("good"))
+            world.feed.publish(bad)
+            world.feed.publish(world.begin("good"))
             for number in range(3):
                 world.write("good", f"{number}\n")
                 await until(lambda: len(fake.messages()) > number, "the line")  # noqa: B023
             del world.runs["bad"]
-            forwarder.note(replace(bad, phase=Phase.DONE))
+            world.feed.publish(replace(bad, phase=Phase.DONE))
             await until(lambda: [one["run"] for one in world.positions()] == ["good"], "the bad one to be forgotten")
         said = [line for line in world.log.all() if line["level"] == "warning"]
         assert [(line["run"], line["why"]) for line in said] == [
@@ -347,11 +351,12 @@ def test_without_a_journal_it_does_nothing(world: World) -> None:
             journald=None,
             paths=world.paths,
             records=lambda: list(world.runs.values()),
-            settings=lambda: world.settings,
+            config=world.config,
+            feed=world.feed,
             log=log_to(world.log),
         )
-        forwarder.note(world.begin("r"))
-        await forwarder.keep()
+        world.feed.publish(world.begin("r"))
+        await forwarder.run()
         assert world.positions() == []
 
     asyncio.run(check())

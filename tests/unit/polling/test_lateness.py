@@ -108,7 +108,7 @@ def test_what_is_on_time_does_not_wait_until_all_late_ones_are_gone(tmp_path: Pa
                 if running(engine, second):
                     seen.append(states(engine, late_ids).count("SCHEDULED"))
 
-            engine.heard.append(note)
+            engine.feed.subscribe(note)
             await engine.until(lambda: "SCHEDULED" not in states(engine, late_ids))
             assert seen[0] > 0
 

@@ -24,7 +24,7 @@ def test_an_hour_of_polling_is_one_request_a_poll(tmp_path: Path) -> None:
         async with polling(tmp_path, watching=True) as (engine, _):
             for number in range(50):
                 engine.deploy(f"d{number}")
-            engine.poller.kick()
+            engine.wakes.poll_now()
             await asyncio.sleep(3595)
             asked = copied(engine.prefect)
             assert asked.count("GET /admin/version") == 1
@@ -47,7 +47,7 @@ def test_the_interval_is_jittered_and_read_anew(tmp_path: Path) -> None:
     async def go() -> None:
         async with polling(tmp_path, poll_interval_s=100.0) as (engine, _):
             engine.deploy()
-            engine.poller.kick()
+            engine.wakes.poll_now()
             await asyncio.sleep(1)
             assert polls(engine) == 1
             await asyncio.sleep(98)
@@ -63,13 +63,13 @@ def test_a_kick_asks_at_once(tmp_path: Path) -> None:
     async def go() -> None:
         async with polling(tmp_path, poll_interval_s=1000.0) as (engine, _):
             deployment_id = engine.deploy()
-            engine.poller.kick()
+            engine.wakes.poll_now()
             await asyncio.sleep(5)
             run_id = engine.add_run(deployment_id)
             await asyncio.sleep(5)
             assert engine.phase(run_id) is None
             copied(engine.prefect)
-            engine.poller.kick()
+            engine.wakes.poll_now()
             await started_at(engine, run_id)
             assert at(engine) < 10.1
             assert polls(engine) == 1
@@ -83,7 +83,7 @@ def test_a_run_made_for_this_host_needs_no_poll(tmp_path: Path) -> None:
     async def go() -> None:
         async with polling(tmp_path, poll_interval_s=1000.0) as (engine, _):
             deployment_id = engine.deploy()
-            engine.poller.kick()
+            engine.wakes.poll_now()
             await asyncio.sleep(5)
             run_id = engine.add_run(deployment_id)
             copied(engine.prefect)
@@ -104,7 +104,7 @@ def test_a_run_that_falls_due_starts_a_little_before_and_without_a_request(tmp_p
         async with polling(tmp_path, poll_interval_s=1000.0, prefetch_s=600.0) as (engine, _):
             deployment_id = engine.deploy()
             soon, later, beyond = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 400.0, 700.0))
-            engine.poller.kick()
+            engine.wakes.poll_now()
             await asyncio.sleep(1)
             assert (len(engine.poller.on_offer.runs), polls(engine)) == (2, 1)
             assert await started_at(engine, soon) == pytest.approx(50.0 - LEAD_S, abs=0.2)
@@ -120,7 +120,7 @@ def test_a_free_slot_takes_the_next_without_a_request(tmp_path: Path) -> None:
         async with polling(tmp_path, runs=1, poll_interval_s=1000.0) as (engine, spawner):
             deployment_id = engine.deploy()
             ids = [engine.add_run(deployment_id, in_s=-10.0 + n) for n in range(3)]
-            engine.poller.kick()
+            engine.wakes.poll_now()
             for number, run_id in enumerate(ids):
                 await started_at(engine, run_id)
                 assert list(engine.poller.on_offer.waiting.values()) == ["limits.runs 1 is reached"] * (2 - number)
@@ -138,7 +138,7 @@ def test_start_rate_spreads_the_starts(tmp_path: Path) -> None:
         async with polling(tmp_path, start_rate=0.5, poll_interval_s=1000.0) as (engine, _):
             deployment_id = engine.deploy()
             ids = [engine.add_run(deployment_id) for _ in range(5)]
-            engine.poller.kick()
+            engine.wakes.poll_now()
             starts = [await started_at(engine, run_id) for run_id in ids]
             gaps = [after - before for before, after in itertools.pairwise(starts)]
             assert gaps == pytest.approx([2.0] * 4, abs=0.2)
@@ -155,7 +155,7 @@ def test_a_claim_taken_by_another_host_is_not_asked_for_at_every_poll(tmp_path: 
             run = engine.prefect.runs[run_id]
             # A server that goes on offering what it does not give, as one with a full concurrency limit does.
             engine.prefect.trouble("set_state", status=409, times=1000)
-            engine.poller.kick()
+            engine.wakes.poll_now()
             await asyncio.sleep(600)
             asked = copied(engine.prefect)
             assert asked.count(f"POST /flow_runs/{run['id']}/set_state") == 5

@@ -37,7 +37,7 @@ class Breaking(FakeSpawner):
 
 
 async def taken_over(engine: Engine) -> None:
-    await adopt(journal=engine.journal, link=engine.link, supervisor=engine.supervisor, log=engine.tools.log)
+    await adopt(journal=engine.journal, link=engine.link, supervisor=engine.supervisor, log=engine.ambient.log)
 
 
 def planned(engine: Engine) -> bool:

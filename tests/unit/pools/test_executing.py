@@ -16,7 +16,7 @@ NOT_OURS = "neither its deployment nor its work pool is served here; runnerctl s
 
 
 async def execute(one: Daemon, run_id: str) -> object:
-    return await one.host.execute(run_id, peer=PEER)
+    return await one.host.runs.execute(run_id, peer=PEER)
 
 
 def test_a_pool_s_run_by_its_id(tmp_path: Path) -> None:

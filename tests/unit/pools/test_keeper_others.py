@@ -171,14 +171,14 @@ def test_a_host_that_drains_has_no_worker_of_prefect_s_until_it_claims_again() -
     async def go() -> None:
         async with keeping(pool_settings(), prefect=with_docker("etl")) as one:
             first = the_only(one)
-            one.drains.append("for a look")
-            one.keeper.look()
+            one.wakes.draining.set()
+            one.wakes.pools.set()
             await asyncio.sleep(1)
             assert (first.told, one.keeper.other("etl"), intervals(one)) == ("keep left stopped ", None, [1])
             await asyncio.sleep(600)
             assert (one.others["etl"], intervals(one)) == ([first], [1]), "it says goodbye once"
-            one.drains.clear()
-            one.keeper.look()
+            one.wakes.draining.clear()
+            one.wakes.pools.set()
             await asyncio.sleep(1)
             assert [other.told for other in one.others["etl"]] == ["keep left stopped ", "keep "]
 

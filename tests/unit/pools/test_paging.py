@@ -50,7 +50,7 @@ def test_draining(tmp_path: Path) -> None:
             assert asked(engine) == 10, "nobody looks past a page of runs that may not start anyway"
             assert set(engine.poller.on_offer.waiting.values()) == {engine.supervisor.draining}
             engine.drain.end()
-            engine.poller.kick()
+            engine.wakes.poll_now()
             await engine.until(lambda: running(engine, ids[9]))
             assert len(engine.supervisor.records()) == 10
 
@@ -68,7 +68,7 @@ def test_an_api_that_is_away_when_a_drain_ends(tmp_path: Path) -> None:
             await asyncio.sleep(15)
             engine.prefect.down = True
             engine.drain.end()
-            engine.poller.kick()
+            engine.wakes.poll_now()
             copied(engine.prefect)
             await asyncio.sleep(60)
             assert len(copied(engine.prefect)) < 100
@@ -245,7 +245,7 @@ def test_what_is_hidden_again_and_again_while_others_start(tmp_path: Path) -> No
             for number in range(450):
                 engine.add_run(busy, in_s=-20_000.0 + number)
             hidden = engine.add_run(pooled(engine), in_s=0.0)
-            engine.heard.append(lambda record: _end_soon(spawner, record, except_for=hidden))
+            engine.feed.subscribe(lambda record: _end_soon(spawner, record, except_for=hidden))
             kick(engine, pool_settings(run={"limit": 1}))
             assert await started_at(engine, hidden) < 60.0
 

@@ -15,13 +15,14 @@ import pytest
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.core.process import Identity
+from runnerd.core.record_feed import RecordFeed
 from runnerd.pools.run_notes import PoolNotes
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.backoff import Backoff
 from tests.kits import jump_loop as jumploop
-from tests.kits.engine import running
+from tests.kits.engine import an_ambient, running
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import Json, LogLines, a_record, copied, fake_api, log_to
+from tests.kits.nouns import Json, LogLines, a_record, copied, fake_api
 from tests.kits.pools import HOST, launched, launching, pool_settings, pooled, serve, with_pools
 
 BOOT = Identity(boot_id="b", pid=4711, start_ticks=1)
@@ -30,7 +31,7 @@ BOOT = Identity(boot_id="b", pid=4711, start_ticks=1)
 @dataclass
 class Noting:
     prefect: FakePrefect
-    notes: PoolNotes
+    feed: RecordFeed
     table: PoolTable
     lines: LogLines
 
@@ -49,16 +50,18 @@ async def noting(prefect: FakePrefect | None = None) -> AsyncIterator[Noting]:
     prefect = prefect or with_pools(etl={})
     table, lines, api = PoolTable(), LogLines(), fake_api(prefect, now=loop.utcnow)
     serve(table, prefect, *(pool_settings(name) for name in prefect.pools.pools))
+    feed = RecordFeed()
+    backoff = lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random)  # noqa: E731
     notes = PoolNotes(
         api=api.pools,
         table=table,
         worker=lambda: HOST,
-        backoff=lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random),
-        log=log_to(lines),
+        feed=feed,
+        ambient=replace(an_ambient(lines, now=loop.utcnow, clock=loop.time), backoff=backoff),
     )
-    task = asyncio.create_task(notes.keep())
+    task = asyncio.create_task(notes.run())
     try:
-        yield Noting(prefect, notes, table, lines)
+        yield Noting(prefect, feed, table, lines)
         assert not task.done(), "it has ended, and the daemon with it"
     finally:
         task.cancel()
@@ -70,7 +73,7 @@ def test_where_a_run_is_and_whose(tmp_path: Path) -> None:
     async def go() -> None:
         async with noting() as one:
             record = one.run_of(labels={"team": "x", "prefect.worker.name": "of the template"})
-            one.notes.note(record)
+            one.feed.publish(record)
             await asyncio.sleep(1)
             assert one.place(record) == f"runnerd@{HOST}:4711"
             assert one.prefect.runs[record.id]["labels"] == {
@@ -89,7 +92,7 @@ def test_a_pool_that_is_not_served_any_more(tmp_path: Path) -> None:
         async with noting() as one:
             record = one.run_of(identity=None)
             one.table.want([])
-            one.notes.note(record)
+            one.feed.publish(record)
             await asyncio.sleep(1)
             assert one.place(record) == f"runnerd@{HOST}:0"
             labels = one.prefect.runs[record.id]["labels"]
@@ -104,7 +107,7 @@ def test_agents_and_labels_on_prefect_2(tmp_path: Path) -> None:
         prefect.pools.create_pool("etl", type="prefect-agent")
         async with noting(prefect) as one:
             record = one.run_of()
-            one.notes.note(record)
+            one.feed.publish(record)
             await asyncio.sleep(1)
             assert one.place(record) == f"runnerd@{HOST}:4711"
             assert not [asked for asked in prefect.asked if asked.endswith("/labels")]
@@ -117,11 +120,11 @@ def test_of_what_nothing_is_told() -> None:
         async with noting() as one:
             record = one.run_of()
             for phase in Phase:
-                one.notes.note(replace(record, pool=None, phase=phase, api_state=StateType.SCHEDULED))
+                one.feed.publish(replace(record, pool=None, phase=phase, api_state=StateType.SCHEDULED))
                 if phase not in (Phase.RUNNING, Phase.DONE):
-                    one.notes.note(replace(record, phase=phase))
+                    one.feed.publish(replace(record, phase=phase))
             for state in (None, StateType.COMPLETED, StateType.CRASHED, StateType.PAUSED):
-                one.notes.note(replace(record, phase=Phase.DONE, api_state=state))
+                one.feed.publish(replace(record, phase=Phase.DONE, api_state=state))
             await asyncio.sleep(60)
             assert copied(one.prefect) == []
 
@@ -132,8 +135,8 @@ def test_the_place_of_a_run_that_is_to_be_started_again_is_cleared() -> None:
     async def go() -> None:
         async with noting() as one:
             record = one.run_of()
-            one.notes.note(record)
-            one.notes.note(replace(record, phase=Phase.DONE, api_state=StateType.SCHEDULED))
+            one.feed.publish(record)
+            one.feed.publish(replace(record, phase=Phase.DONE, api_state=StateType.SCHEDULED))
             await asyncio.sleep(1)
             assert one.place(record) is None
             patched = [asked for asked in one.prefect.asked if asked == f"PATCH /flow_runs/{record.id}"]
@@ -149,8 +152,8 @@ def test_an_api_that_is_away_hears_it_later_and_in_order(trouble: dict[str, Json
             one.prefect.trouble("PATCH", times=10_000, **trouble)
             records = [one.run_of() for _ in range(3)]
             for record in records:
-                one.notes.note(record)
-            one.notes.note(replace(records[0], phase=Phase.DONE, api_state=StateType.SCHEDULED))
+                one.feed.publish(record)
+            one.feed.publish(replace(records[0], phase=Phase.DONE, api_state=StateType.SCHEDULED))
             await asyncio.sleep(3600)
             assert len(copied(one.prefect)) < 1000
             one.prefect.troubles.clear()
@@ -168,8 +171,8 @@ def test_what_is_refused_is_let_go_of() -> None:
         async with noting() as one:
             first, second = one.run_of(), one.run_of()
             one.prefect.trouble(f"PATCH /flow_runs/{first.id}", status=422, times=10_000)
-            one.notes.note(first)
-            one.notes.note(second)
+            one.feed.publish(first)
+            one.feed.publish(second)
             await asyncio.sleep(1)
             assert (one.place(first), one.place(second)) == (None, f"runnerd@{HOST}:4711")
             assert one.lines.events("warning", "error") == []
@@ -182,8 +185,8 @@ def test_a_run_that_is_gone() -> None:
         async with noting() as one:
             gone, there = one.run_of(), one.run_of()
             del one.prefect.runs[gone.id]
-            one.notes.note(gone)
-            one.notes.note(there)
+            one.feed.publish(gone)
+            one.feed.publish(there)
             await asyncio.sleep(1)
             assert one.place(there) is not None
 
@@ -196,11 +199,11 @@ def test_of_too_many_the_oldest_are_let_go_of() -> None:
     async def go() -> None:
         async with noting() as one:
             records = [one.run_of() for _ in range(1001)]
-            one.notes.note(records[0])
+            one.feed.publish(records[0])
             while not one.prefect.asked:
                 await asyncio.sleep(0)
             for record in records[1:]:
-                one.notes.note(record)
+                one.feed.publish(record)
             await asyncio.sleep(600)
             assert [record for record in records[1:] if one.place(record) is None] == []
 
@@ -211,7 +214,7 @@ def test_what_is_told_of_a_run_of_the_engine(tmp_path: Path) -> None:
     async def go() -> None:
         prefect = with_pools(etl={})
         async with noting(prefect) as one, launching(tmp_path, prefect=prefect) as (engine, spawner):
-            engine.heard.append(one.notes.note)
+            engine.feed.subscribe(one.feed.publish)
             run_id = engine.add_run(pooled(engine))
             await launched(engine, spawner, run_id)
             await engine.until(lambda: running(engine, run_id))

@@ -195,7 +195,7 @@ def test_a_cancel_in_prefect_before_it_starts(tmp_path: Path) -> None:
             await offer(engine, run_id)
             await engine.until(lambda: engine.phase(run_id) == "starting")
             engine.prefect.set_state(run_id, "CANCELLING")
-            await engine.cancelling.look()
+            await engine.cancellations.poll_once()
             record = await engine.until_done(run_id)
             assert (record.words, record.api_state) == ("cancelled before it started", StateType.CANCELLED)
             assert spawner.started == []

@@ -35,7 +35,7 @@ def test_pools_stand_in_the_order_of_the_files() -> None:
     table.want([pool_settings("b"), pool_settings("a")])
     assert [served.name for served in table.entries()] == ["b", "a"]
     assert table.names() == {"a", "b"}
-    assert table.changed.is_set()
+    assert table.wakes.pools.is_set()
     assert (table.get("c"), table.get(None)) == (None, None)
 
 

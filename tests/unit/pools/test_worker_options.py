@@ -41,7 +41,7 @@ def test_what_was_prefetched_is_started_when_it_is_due_and_not_before(tmp_path: 
         async with polling(tmp_path, poll_interval_s=3600.0) as (engine, _):
             a_pool(engine, prefetch_s=60.0)
             run_id = due(engine, in_s=40.0)
-            engine.poller.kick()
+            engine.wakes.poll_now()
             assert 36.0 < await started_at(engine, run_id) < 41.0
 
     jumploop.run(go())

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from runnerd.core.errors import SpawnerError
+from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink
 from tests.kits import jump_loop as jumploop
@@ -25,8 +26,10 @@ def spec(key: str = "r-1", attempt: int = 1) -> LaunchSpec:
 
 @asynccontextmanager
 async def linked(spawner: FakeSpawner, lines: LogLines | None = None) -> AsyncIterator[SpawnerLink]:
-    link = SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(lines or LogLines()))
-    keeping = asyncio.create_task(link.keep())
+    link = SpawnerLink(
+        connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(lines or LogLines())
+    )
+    keeping = asyncio.create_task(link.run())
     try:
         await link.wait_up()
         yield link
@@ -191,8 +194,8 @@ class TurnedAway(FakeSpawner):
 def test_turned_away_it_starts_none_of_its_own() -> None:
     async def go() -> None:
         spawner = TurnedAway()
-        link = SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(LogLines()))
-        keeping = asyncio.create_task(link.keep())
+        link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(LogLines()))
+        keeping = asyncio.create_task(link.run())
         await asyncio.sleep(60)
         assert (spawner.starts, link.connected) == (0, False)
         assert "may not speak" in (link.problem or "")

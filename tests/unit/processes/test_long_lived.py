@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.long_lived import LongLived, State, Unready
@@ -26,7 +27,9 @@ class Stage:
         self.unready: Unready | None = None
         self.making: asyncio.Event | None = None  # what is needed takes until this is set
         self.heard: list[str] = []
-        self.link = SpawnerLink(connect=self.spawner.connect, start=self.spawner.start, log=log_to(LogLines()))
+        self.link = SpawnerLink(
+            connect=self.spawner.connect, start=self.spawner.start, problems=Problems(), log=log_to(LogLines())
+        )
         self.kept = self.new()
 
     def new(self) -> LongLived:
@@ -51,9 +54,9 @@ class Stage:
     async def keeping(self) -> AsyncIterator[asyncio.Task[None]]:
         """One daemon. Its going touches nothing that runs."""
         self.kept = self.new()
-        link = asyncio.create_task(self.link.keep())
+        link = asyncio.create_task(self.link.run())
         await self.link.wait_up()
-        task = asyncio.create_task(self.kept.keep())
+        task = asyncio.create_task(self.kept.run())
         try:
             yield task
         finally:

@@ -23,7 +23,7 @@ from tests.kits.nouns import Json
 async def keeping(folder: Path, **changes: Json) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
     """An engine whose drain is kept, as a daemon's is."""
     async with fake_engine(folder, **changes) as (engine, spawner):
-        loop = asyncio.create_task(engine.drain.keep())
+        loop = asyncio.create_task(engine.drain.run())
         try:
             yield engine, spawner
             assert not loop.done()

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from runnerd.core.machine import CLAIM_UNKNOWN, Hook, RunRecord
+from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.launch.scratch import scratch_directory, tidy_key, tidy_spec
 from runnerd.launch.spec import hooks_spec
@@ -77,8 +78,8 @@ def test_hooks_have_their_own(made: bool, directory: str) -> None:
 
 @asynccontextmanager
 async def linked(spawner: FakeSpawner) -> AsyncIterator[SpawnerLink]:
-    link = SpawnerLink(connect=spawner.connect, start=spawner.start, log=log_to(LogLines()))
-    keeping = asyncio.create_task(link.keep())
+    link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(LogLines()))
+    keeping = asyncio.create_task(link.run())
     await link.wait_up()
     try:
         yield link

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import sdnotify
 
-from runnerd.daemon.summary import keep_status
 from runnerd.processes.protocol import boot_id
 from runnerd.system.systemd import Job, Systemd, listen_fds, own_unit, parse_jobs, unset
 from runnerd.system.watchdog import Pulse, keep_watchdog
@@ -118,7 +117,6 @@ def test_where_there_is_no_systemd_nothing_is_told() -> None:
     systemd.reloading()
     systemd.status("x")
     systemd.feed_watchdog()
-    jumploop.run(keep_status(systemd=systemd, text=lambda: "never asked", changed=asyncio.Event()))
     jumploop.run(keep_watchdog(systemd=systemd, pulse=Pulse(clock=time.monotonic), log=log_to(LogLines())))
     assert (systemd.present, recorder.told) == (False, [])
 
@@ -167,20 +165,6 @@ def test_the_watchdog_is_not_fed_while_a_loop_is_stuck(manager: Manager) -> None
     jumploop.run(go())
     assert {(line["event"], line["stuck"]) for line in lines.all()} == {("not feeding the watchdog", "poll")}
     assert lines.events("error") != []
-
-
-def test_the_status_line_is_kept_true(manager: Manager) -> None:
-    said = iter(["1 running", "1 running", "2 running", "0 running", "3 running"])
-
-    async def go() -> None:
-        changed = asyncio.Event()
-        keeping = asyncio.create_task(keep_status(systemd=manager.systemd, text=lambda: next(said), changed=changed))
-        await asyncio.sleep(17)
-        changed.set()
-        await for_seconds(1, keeping)
-
-    jumploop.run(go())
-    assert manager.heard() == [b"STATUS=1 running", b"STATUS=2 running", b"STATUS=0 running", b"STATUS=3 running"]
 
 
 # --- which job --------------------------------------------------------------------------------------------------

@@ -8,22 +8,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Event, Hook, Phase, RunRecord, advance
 from runnerd.core.place import Json
 from runnerd.core.prefect import Verdict
-from runnerd.core.settings import StopThen
+from runnerd.core.record_feed import RecordFeed
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
 from runnerd.log.alerts import alert_of_run
-from runnerd.log.log import Log, about
+from runnerd.log.log import about
 from runnerd.prefect_api.answers import Answer
-from runnerd.prefect_api.backoff import Backoff, persist
+from runnerd.prefect_api.backoff import persist
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.claiming import ClaimApi
+from runnerd.system.ambient import Ambient
 
 T = TypeVar("T")
 _REFUSED_FIRST_S = 2.0
@@ -37,8 +38,8 @@ class FlowRunApi(ClaimApi, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What every run is given. `changed` hears of each new record, after it is on disk.
+class RunContext:
+    """What every run is given. `feed` announces each new record, after it is on disk.
 
     `hooked` says whether a run's flow has such hooks, as far as that is known without asking its code.
     """
@@ -47,20 +48,18 @@ class Tools:
     link: SpawnerLink
     journal: Journal
     launcher: Launcher
-    log: Log
-    now: Callable[[], datetime]
-    backoff: Callable[[], Backoff]
-    then: Callable[[], StopThen]
+    ambient: Ambient
+    config: ConfigInForce
+    feed: RecordFeed
     hooked: Callable[[RunRecord, Hook], bool]
-    changed: Callable[[RunRecord], None]
 
 
-class Kept:
+class RunRecordStore:
     """The record of one run: read freely, changed by `save` and `step` only."""
 
-    def __init__(self, *, record: RunRecord, tools: Tools) -> None:
+    def __init__(self, *, record: RunRecord, context: RunContext) -> None:
         self.record = record
-        self._tools = tools
+        self._context = context
 
     def step(self, event: Event) -> None:
         """Take the step of the table that this event is."""
@@ -69,26 +68,26 @@ class Kept:
     def save(self, record: RunRecord, event: str) -> None:
         """On disk first, then in memory."""
         before = self.record.phase
-        self._tools.journal.save(record, event)
+        self._context.journal.save(record, event)
         self.record = record
         if record.phase is not before or record.phase is Phase.CLAIMING:
             story = {"run": record.id, "deployment": record.deployment, "phase": record.phase, **_detail(record)}
             alert = alert_of_run(record) if record.phase is not before else None
-            say = self._tools.log.info if alert is None else self._tools.log.warning
+            say = self._context.ambient.log.info if alert is None else self._context.ambient.log.warning
             say("run", **story, alert=alert, about=about(record))
-        self._tools.changed(record)
+        self._context.feed.publish(record)
 
-    def learn(self, **facts: Json) -> None:
+    def update(self, **facts: Json) -> None:
         """What the API calls it, and the like; on disk with the next step, for nothing hangs on it."""
         self.record = replace(self.record, **facts)
 
-    def withdraw(self, before: RunRecord | None) -> None:
+    def discard(self, before: RunRecord | None) -> None:
         """Not ours: nothing happened here, so nothing of it stays in the journal but what was there `before`."""
-        self._tools.journal.withdraw(self.record.id, before)
+        self._context.journal.withdraw(self.record.id, before)
         self.record = advance(self.record, Event.CLAIM_LOST)
-        self._tools.changed(self.record)
+        self._context.feed.publish(self.record)
 
-    async def tell(self, request: Callable[[], Awaitable[T]]) -> T:
+    async def retry_always(self, request: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer, also where the API calls the request itself wrong.
 
         For what must not be lost: a proxy, or a server in the middle of its upgrade, refuses for a while only.
@@ -96,17 +95,17 @@ class Kept:
         delay_s = _REFUSED_FIRST_S
         while True:
             try:
-                return await self.insist(request)
+                return await self.retry_while_away(request)
             except ApiRejected as error:
                 if delay_s == _REFUSED_FIRST_S:
                     why = "the API refuses what it has to be told; it is told again"
-                    self._tools.log.error(why, run=self.record.id, why=str(error), about=about(self.record))
+                    self._context.ambient.log.error(why, run=self.record.id, why=str(error), about=about(self.record))
             await asyncio.sleep(delay_s)
             delay_s = min(_REFUSED_CAP_S, delay_s * 2)
 
-    async def insist(self, request: Callable[[], Awaitable[T]]) -> T:
+    async def retry_while_away(self, request: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer. Raises ApiRejected when the request itself is wrong."""
-        return await persist(request, backoff=self._tools.backoff())
+        return await persist(request, backoff=self._context.ambient.backoff())
 
 
 def _detail(record: RunRecord) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""The deployments of a running daemon, as the control API shows and changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from runnerd.config.in_force import ConfigInForce
+from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.documents import deployment_document, invalid_document
+from runnerd.control.backend.refusals import UNREGISTERED
+from runnerd.control.contract import Peer, Refused
+from runnerd.core.place import Json
+from runnerd.core.wakes import Wakes
+from runnerd.deployments.registry import Entry, Registry
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.supervisor import Supervisor
+
+
+class DeploymentsBackend:
+    """Implements runnerd.control.contract.Deployments."""
+
+    def __init__(
+        self,
+        *,
+        api: PrefectApi,
+        ask: Ask,
+        config: ConfigInForce,
+        registry: Registry,
+        supervisor: Supervisor,
+        wakes: Wakes,
+    ) -> None:
+        self._api = api
+        self._ask = ask
+        self._config = config
+        self._registry = registry
+        self._supervisor = supervisor
+        self._wakes = wakes
+
+    def listing(self) -> list[Json]:
+        return [*self._documents(self._registry.entries()), *map(invalid_document, self._config.current.invalid)]
+
+    def find(self, ref: str) -> list[Json]:
+        found = self._documents(self._registry.find(ref))
+        return found or [invalid_document(one) for one in self._config.current.invalid if one.name == ref]
+
+    def _documents(self, entries: Sequence[Entry]) -> list[Json]:
+        ids = [record.deployment_id for record in self._supervisor.records()]
+        return [deployment_document(e, running=ids.count(e.deployment_id) if e.deployment_id else 0) for e in entries]
+
+    async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
+        if not deployment_id:
+            return UNREGISTERED
+        ask = self._api.pause_deployment if paused else self._api.resume_deployment
+        done = await self._ask(lambda: ask(deployment_id))
+        if isinstance(done, Refused):
+            return done
+        entry = self._registry.by_id(deployment_id)
+        if not done or entry is None:
+            return Refused(status=404, detail="the API does not have this deployment")
+        self._registry.put(replace(entry, paused=paused))
+        self._wakes.refresh.set()
+        return self._documents([replace(entry, paused=paused)])[0]

@@ -1,0 +1,155 @@
+"""The runs of a running daemon, as the control API shows and changes them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.documents import offered_document, run_document
+from runnerd.control.backend.refusals import UNREGISTERED
+from runnerd.control.contract import Peer, Refused
+from runnerd.core.errors import JournalError
+from runnerd.core.machine import Intent, RunRecord, intend
+from runnerd.core.place import Json
+from runnerd.core.prefect import FlowRun
+from runnerd.core.record_feed import RecordFeed
+from runnerd.deployments.registry import Registry
+from runnerd.journal.journal import Journal
+from runnerd.polling.poller import Poller
+from runnerd.prefect_api.answers import Refused as ApiRefused
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.processes.link import SpawnerLink
+from runnerd.runs.supervisor import Supervisor
+from runnerd.system.usage import usage_of
+
+HISTORY = 1000  # runs that `runnerctl runs --all` shows at most
+
+
+class RunsBackend:
+    """Implements runnerd.control.contract.Runs."""
+
+    def __init__(
+        self,
+        *,
+        api: PrefectApi,
+        ask: Ask,
+        supervisor: Supervisor,
+        poller: Poller,
+        registry: Registry,
+        journal: Journal,
+        link: SpawnerLink,
+        feed: RecordFeed,
+    ) -> None:
+        self._api = api
+        self._ask = ask
+        self._supervisor = supervisor
+        self._poller = poller
+        self._registry = registry
+        self._journal = journal
+        self._link = link
+        self._feed = feed
+
+    async def adopted(self) -> None:
+        await self._supervisor.adopted.wait()
+
+    def records(self) -> list[RunRecord]:
+        """The records of the runs under way."""
+        return self._supervisor.records()
+
+    def listing(self, *, history: bool) -> list[Json]:
+        live = [self._live_document(record) for record in self._supervisor.records()]
+        if not history:
+            return live
+        known = {document["id"] for document in live}
+        past = [run_document(record) for record in self._journal.history(HISTORY) if record.id not in known]
+        return [*reversed(past), *live]
+
+    def _live_document(self, record: RunRecord) -> Json:
+        identity = record.identity if record.ended_at is None else None
+        usage = usage_of(identity, boot_id=self._link.boot_id) if identity is not None else None
+        return run_document(record, usage)
+
+    def document(self, run_id: str) -> Json | None:
+        run = self._supervisor.run(run_id)
+        if run is not None:
+            return self._live_document(run.record)
+        offered = self._poller.on_offer.runs.get(run_id)
+        if offered is not None:
+            return self._offered(offered)
+        record = self._journal.run(run_id)
+        return run_document(record) if record is not None else None
+
+    def _offered(self, run: FlowRun) -> Json:
+        waiting = self._poller.on_offer.waiting.get(run.id)
+        return offered_document(run, self._registry.by_id(run.deployment_id), waiting=waiting)
+
+    def find(self, ref: str) -> list[Json]:
+        records = {record.id: record for record in self._known(ref)}
+        offers = {run.id: run for run in self._poller.on_offer.runs.values() if run.id not in records}
+        exact = [i for i in (*records, *offers) if i == ref]
+        named = [r.id for r in records.values() if r.name == ref] + [r.id for r in offers.values() if r.name == ref]
+        prefixed = [i for i in (*records, *offers) if i.startswith(ref)]
+        chosen = exact or named or prefixed
+        return [found for found in (self.document(run_id) for run_id in chosen) if found is not None]
+
+    def _known(self, ref: str) -> list[RunRecord]:
+        """What the journal has, and what is under way and not in it: a run must be found to be cancelled."""
+        live = [run for run in self._supervisor.records() if run.id.startswith(ref) or run.name == ref]
+        try:
+            past = self._journal.find(ref)
+        except JournalError:  # noted in its problem
+            past = []
+        known = {record.id for record in past}
+        return [*past, *(run for run in live if run.id not in known)]
+
+    def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
+        return self._feed.subscribe(lambda record: changed(run_document(record)))
+
+    def output(self, run_id: str) -> str | None:
+        run = self._supervisor.run(run_id)
+        record = run.record if run is not None else self._journal.run(run_id)
+        return record.output if record is not None else None
+
+    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
+        self._supervisor.cancel(run_ids, now=now)
+        asked = [run.record for run in map(self._supervisor.run, run_ids) if run is not None]
+        if any(intend(record, Intent.CANCEL) is not record for record in asked):
+            raise JournalError(f"cannot cancel it: {self._journal.problem}")  # it is to be on disk first
+        documents = (self.document(run_id) for run_id in run_ids)
+        return [found for found in documents if found is not None]
+
+    async def create(
+        self, deployment_id: str, *, parameters: Json, name: str | None, tags: Sequence[str], peer: Peer
+    ) -> Json | Refused:
+        if not deployment_id:
+            return UNREGISTERED
+        key = str(uuid.uuid4())  # a repeat after a lost answer must not be a second run
+        made = await self._ask(
+            lambda: self._api.create_run(
+                deployment_id, parameters=parameters, name=name, tags=tags, idempotency_key=key
+            )
+        )
+        if isinstance(made, Refused):
+            return made
+        if isinstance(made, ApiRefused):
+            return Refused(status=422, detail=made.reason)
+        self._poller.put_on_offer(made)
+        return self._offered(made)
+
+    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
+        found = await self._ask(lambda: self._api.pools.placed_run(flow_run_id))
+        if isinstance(found, Refused):
+            return found
+        if found is None:
+            return Refused(status=404, detail=f"the API has no flow run {flow_run_id}")
+        if self._registry.by_id(found.deployment_id) is not None:
+            found = replace(found, pool=None, queue=None)
+        elif not self._poller.serves(found):
+            detail = "neither its deployment nor its work pool is served here; runnerctl status says what is"
+            return Refused(status=409, detail=detail)
+        if not self._supervisor.claim_now(found):
+            why = self._supervisor.journal_problem or "it is under way here already"
+            return Refused(status=409, detail=why)
+        return self.document(flow_run_id)

@@ -1,0 +1,74 @@
+"""The host at a glance: the status document."""
+
+from __future__ import annotations
+
+import os
+
+from runnerd import __version__
+from runnerd.config import document
+from runnerd.config.in_force import ConfigInForce
+from runnerd.control.backend.deployments import DeploymentsBackend
+from runnerd.control.backend.documents import api_document, limits_document, problem_document
+from runnerd.control.backend.runs import RunsBackend
+from runnerd.core.exit_words import time_text
+from runnerd.core.place import Json
+from runnerd.core.problems import Problems
+from runnerd.pools.keeper import PoolKeeper
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.drain import Drain
+from runnerd.system.ambient import Ambient
+
+
+class Status:
+    """Built when the daemon starts: its start is then."""
+
+    def __init__(
+        self,
+        *,
+        api: PrefectApi,
+        config: ConfigInForce,
+        problems: Problems,
+        drain: Drain,
+        runs: RunsBackend,
+        deployments: DeploymentsBackend,
+        pools: PoolKeeper,
+        ambient: Ambient,
+    ) -> None:
+        self._api = api
+        self._config = config
+        self._problems = problems
+        self._drain = drain
+        self._runs = runs
+        self._deployments = deployments
+        self._pools = pools
+        self._started_at = ambient.now()
+
+    def configuration(self) -> Json:
+        """The document of GET /v1/config: what is in force, without secrets."""
+        return document(self._config.current)
+
+    def document(self) -> Json:
+        """The document of GET /v1/status; see control/contract.py."""
+        settings = self._config.settings()
+        records = self._runs.records()
+        limits = limits_document(records, runs=settings.limits.runs, tags=dict(settings.limits.tags))
+        return {
+            "name": settings.name,
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": time_text(self._started_at),
+            "api": api_document(self._api.url, self._api.health),
+            "draining": self._drain.draining is not None,
+            "drain": self._drain_document(),
+            "limits": limits,
+            "runs": self._runs.listing(history=False),
+            "deployments": self._deployments.listing(),
+            "pools": self._pools.documents(records),
+            "problems": [problem_document(problem) for problem in self._problems.all()],
+        }
+
+    def _drain_document(self) -> Json:
+        draining = self._drain.draining
+        if draining is None:
+            return None
+        return {"since": time_text(draining.since), "reason": draining.reason, "until": time_text(draining.until)}

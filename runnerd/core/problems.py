@@ -1,0 +1,29 @@
+"""What an administrator has to fix, as the parts of the daemon report it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from runnerd.core.place import Problem
+
+Report = Callable[[], Iterable[Problem]]
+
+
+class Problems:
+    """Collects the problems of all parts; each part registers what it reports when it is built."""
+
+    def __init__(self) -> None:
+        self._reports: list[Report] = []
+
+    def register(self, report: Report) -> None:
+        """Have `report` asked whenever the problems are."""
+        self._reports.append(report)
+
+    def register_text(self, text: Callable[[], str | None]) -> None:
+        """Register a part that has at most one problem, without a place."""
+        self.register(lambda: [Problem(message=words)] if (words := text()) else [])
+
+    def all(self) -> list[Problem]:
+        """Every problem now, those with a place in a file first."""
+        found = [problem for report in self._reports for problem in report()]
+        return sorted(found, key=lambda problem: problem.place is None)
