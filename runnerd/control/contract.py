@@ -63,10 +63,10 @@ class Peer:
 
 
 class Pools(Protocol):
-    """The API's work pools and queues; every method waits for the API. A pool of None: every pool.
+    """The API's work pools and queues; every method waits for the API. `pool=None` means every pool.
 
-    `changes` are keys of the document; a concurrency limit of None is none. What a change or a deletion returns is the
-    document afterwards, or the last one.
+    `changes` are keys of the document; a concurrency limit of None removes the limit. A change returns the document
+    after it, a deletion the last document.
     """
 
     async def pools(self) -> Json | Refused: ...
