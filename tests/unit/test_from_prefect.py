@@ -86,7 +86,7 @@ def options_of(words: list[str]) -> set[str] | None:
             return None
         arguments = commands[words[1]].add_arguments
     else:
-        arguments = module.arguments
+        arguments = module.add_arguments
     parser = ArgumentParser(prog="runnerctl", usage="")
     arguments(parser)
     return COMMON | set(OPTION.findall(parser.format_help()))
