@@ -1,7 +1,8 @@
-"""Where people ask about work pools and queues, and have them changed; every answer is the API's own.
+"""Answers the control API's requests about work pools and queues from Prefect's API, and changes both there.
 
-Invariants: nothing is remembered between two questions; each question is one `Ask`, so what it does can be done twice:
-a thing that was found missing, asked for and is there the next time is ours, and the other way round for deleting.
+Invariants: no state is kept between two requests. Each request is one `Ask`, so its calls may be made twice, the answer
+to the first having been lost: a pool or queue that was missing, was asked for and exists at the second try was created
+by the first; a deleted one likewise.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class PoolDesk:
         self._previews = Previews(api=api, now=now)
         self._served = served
 
-    # --- looking --------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------------
 
     async def pools(self) -> Json | Refused:
         async def look() -> Json:
@@ -59,7 +60,7 @@ class PoolDesk:
         return await self._ask(look)
 
     async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused:
-        """What a pool, or all of them, or one queue would deliver within `hours`."""
+        """List the runs that one pool, every pool or one queue would deliver within `hours`."""
 
         async def look() -> Json | Refused:
             found = await self._pools(pool)
@@ -133,8 +134,7 @@ class PoolDesk:
         return await self._ask(make)
 
     async def change_pool(self, name: str, changes: Mapping[str, Json]) -> Json | Refused:
-        """`changes` by the keys of its document; None for a concurrency limit: none."""
-        return await self._ask(lambda: self._change(name, _theirs(changes)))
+        return await self._ask(lambda: self._change(name, _api_keys(changes)))
 
     async def delete_pool(self, name: str) -> Json | Refused:
         was: Json = None
@@ -181,7 +181,7 @@ class PoolDesk:
 
     async def change_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> Json | Refused:
         async def change() -> Json | Refused:
-            done = await self._api.pools.update_queue(pool, name, _theirs(changes))
+            done = await self._api.pools.update_queue(pool, name, _api_keys(changes))
             return refused(done) if isinstance(done, ApiRefused) else await self._queue_document(pool, name)
 
         return await self._ask(change)
@@ -225,7 +225,7 @@ class PoolDesk:
         return no_pool(name) if pool is None else [pool]
 
     async def _pool_for_queue(self, name: str) -> WorkPool | Refused:
-        """The pool; that of queues without one comes into being with the first of them, as with Prefect's client."""
+        """Read a queue's pool; create AGENT_POOL when it is missing, as Prefect's client does."""
         pool = await self._api.pools.read_pool(name)
         if pool is None and name == AGENT_POOL:
             await self._api.pools.create_pool(name, type=AGENT, base_job_template={})
@@ -240,7 +240,8 @@ class PoolDesk:
         return no_queue(pool, name) if queue is None else queue_document(queue, its)
 
 
-def _theirs(changes: Mapping[str, Json]) -> dict[str, Json]:
+def _api_keys(changes: Mapping[str, Json]) -> dict[str, Json]:
+    """Rename the keys of a document to the API's."""
     return {"is_paused" if key == "paused" else key: value for key, value in changes.items()}
 
 

@@ -1,4 +1,4 @@
-"""What the desk asks of Prefect's API. Protocols only."""
+"""The calls of Prefect's API that the work pools of the control API need. Protocols only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the desk refuses, in words for whoever asked."""
+"""The refusals of requests about work pools and queues, in words for the user who made the request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def refused(no: ApiRefused) -> Refused:
 
 
 def no_pool(name: str) -> Refused:
-    if name == AGENT_POOL:  # most likely nobody asked for it
+    if name == AGENT_POOL:  # most likely the default of --pool
         detail = f"there is no work pool {name!r}, where queues without a pool are; name one with --pool"
         return Refused(status=404, detail=detail)
     return Refused(status=404, detail=f"there is no work pool {name!r}; see runnerctl pool ls")
