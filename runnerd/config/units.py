@@ -1,7 +1,7 @@
-"""Durations, sizes, percentages, rates, limits and signals, read the way systemd reads them (systemd.time(7)).
+"""Parses and formats durations, sizes, percentages, rates, limits and signals as systemd does (systemd.time(7)).
 
-Pure: text or a number in, a plain number out. Whatever cannot be read raises ValueError with a sentence that says
-what would be right. Each `format_*` writes what its `parse_*` reads back to the same value.
+Pure. Each `parse_*` takes text or a number, and raises ValueError with a message that says what would be right. Each
+`format_*` writes text that its `parse_*` reads back to the same value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MICROSECONDS: dict[str, int] = {
 }
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 _UNIT = "(?:" + "|".join(sorted(filter(None, _MICROSECONDS), key=len, reverse=True)) + ")"
-# Between two numbers stands a unit or a blank, so that a long row of digits can be split in one way only.
+# Two numbers are separated by a unit or a blank, so that a long row of digits can be split in one way only.
 _DURATION = re.compile(rf"\+?\s*{_NUMBER}(?:(?:\s*{_UNIT}\s*|\s+){_NUMBER})*(?:\s*{_UNIT})?")
 _SPAN = re.compile(rf"([0-9]*)(?:\.([0-9]+))?\s*({_UNIT})?")
 _WRITTEN = (
@@ -52,7 +52,7 @@ RATE = "a rate such as 10/s or 30/m"
 
 
 def parse_duration(value: str | float) -> float:
-    """Seconds; math.inf for `infinity`. A bare number is seconds."""
+    """Parse a duration into seconds; math.inf for `infinity`. A bare number is seconds."""
     if not isinstance(value, str):
         if not 0 <= value <= _LONGEST_US / 1e6:
             raise ValueError(f"{value} is not {DURATION}")
@@ -73,13 +73,13 @@ def parse_duration(value: str | float) -> float:
 
 def _scaled(whole: str, fraction: str | None, scale: int) -> int:
     if len(whole) > 20:
-        return 2**65  # over every bound, and nothing to spend quadratic time on
+        return 2**65  # above every limit, without the quadratic time of parsing so many digits
     digits = (fraction or "")[:18]  # finer than a microsecond or a byte in any unit
     return int(whole or "0") * scale + (int(digits) * scale // 10 ** len(digits) if digits else 0)
 
 
 def format_duration(seconds: float) -> str:
-    """`1h 30min`, as systemd writes it; whole microseconds survive."""
+    """Format seconds as systemd does, `1h 30min`, to the microsecond."""
     if math.isinf(seconds):
         return INFINITY
     left, words = round(seconds * 1e6), []
@@ -91,7 +91,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(value: str | int) -> int | None:
-    """Bytes, with suffixes to the base 1024; None for `infinity`."""
+    """Parse a size into bytes; suffixes are to the base 1024; None for `infinity`."""
     text = str(value).strip()
     if text == INFINITY:
         return None
@@ -109,7 +109,7 @@ def parse_size(value: str | int) -> int | None:
 
 
 def format_size(size: int | None) -> str:
-    """`512M`; whole bytes survive."""
+    """Format bytes exactly, with the largest suffix that divides them: `512M`."""
     if size is None:
         return INFINITY
     for power in range(len(_SUFFIXES) - 1, 0, -1):
@@ -119,7 +119,7 @@ def format_size(size: int | None) -> str:
 
 
 def parse_percent(value: str) -> float:
-    """150.0 for `150%`, which is one and a half processors where it is a quota."""
+    """Parse a percentage: `150%` is 150.0, one and a half processors in a quota."""
     match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", value)
     if match is None:
         raise ValueError(f"{value!r} is not {PERCENT}")
@@ -134,7 +134,7 @@ _PER = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_rate(value: str | float) -> float:
-    """How many a second: `10/s`, `30/m`, `100/h`; a bare number is per second."""
+    """Parse a rate into a number per second: `10/s`, `30/m`, `100/h`; a bare number is per second."""
     if not isinstance(value, str):
         value = f"{value:f}/s"
     match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*/\s*(s|m|min|h)\s*", value)
@@ -151,7 +151,7 @@ UNLIMITED = -1
 
 
 def parse_rlimit(name: str, value: str | int) -> tuple[int, int]:
-    """(soft, hard) of one of RLIMITS in its own unit (count, bytes, seconds); UNLIMITED is `infinity`."""
+    """Parse one of RLIMITS into (soft, hard), in its unit: count, bytes or seconds; UNLIMITED for `infinity`."""
     parts = str(value).split(":")
     if len(parts) > 2:
         raise ValueError(f"{value!r} is not a limit; write one number, or soft:hard")
@@ -175,7 +175,7 @@ def _one_limit(name: str, text: str) -> int:
 
 
 def parse_signal(value: str | int) -> int:
-    """The number of `SIGTERM`, `TERM` or 15. SIGSTOP is refused: a stopped process never ends."""
+    """Parse a signal (`SIGTERM`, `TERM` or 15) into its number. SIGSTOP is refused: a stopped process never ends."""
     text = str(value).strip()
     if re.fullmatch(r"[0-9]{1,3}", text):
         number = int(text)
@@ -188,7 +188,7 @@ def parse_signal(value: str | int) -> int:
             raise ValueError(f"there is no signal {text!r}{near_match(full, names)}")
         number = names[full]
     if number == signal.SIGSTOP:
-        raise ValueError("SIGSTOP does not end a process; use SIGTERM, SIGINT or another one that does")
+        raise ValueError("SIGSTOP does not end a process; use SIGTERM or SIGINT")
     return number
 
 

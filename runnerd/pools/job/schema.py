@@ -17,7 +17,7 @@ from runnerd.core.schema_words import fault, most_telling
 from runnerd.pools.job.variables import Nothing, Path, reach
 
 
-class Flaw(NamedTuple):
+class VariableFlaw(NamedTuple):
     """A value that the schema does not allow, and what would be right."""
 
     path: Path
@@ -37,7 +37,9 @@ def schema_problem(schema: Mapping[str, Json]) -> str | None:
     return f'variables refers to "{shortened(astray[0])}", which is not in it' if astray else None
 
 
-def schema_flaws(schema: Mapping[str, Json], values: Mapping[str, Json], *, secret: Collection[str] = ()) -> list[Flaw]:
+def schema_flaws(
+    schema: Mapping[str, Json], values: Mapping[str, Json], *, secret: Collection[str] = ()
+) -> list[VariableFlaw]:
     """List the flaws of `values`; of those named in `secret` only the kind is shown."""
     from jsonschema import Draft202012Validator
 
@@ -112,6 +114,6 @@ def _references(schema: Json) -> Iterator[str]:
                 yield from _references(value)
 
 
-def _flaw(error: Any, secret: Collection[str]) -> Flaw:
+def _flaw(error: Any, secret: Collection[str]) -> VariableFlaw:
     path: Path = tuple(error.absolute_path)
-    return Flaw(path, fault(error, quote=quoted, secret=bool(path) and path[0] in secret))
+    return VariableFlaw(path, fault(error, quote=quoted, secret=bool(path) and path[0] in secret))

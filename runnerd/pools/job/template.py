@@ -29,7 +29,7 @@ from runnerd.pools.job.lookups import (
     is_lookup,
     walk,
 )
-from runnerd.pools.job.schema import Flaw, schema_flaws, schema_problem
+from runnerd.pools.job.schema import VariableFlaw, schema_flaws, schema_problem
 from runnerd.pools.job.variables import (
     Nothing,
     Path,
@@ -195,7 +195,7 @@ class _Attempt:
             flaws = schema_flaws(self._schema, values, secret=held)
         return [self._flaw_words(flaw) for flaw in flaws]
 
-    def _flaw_words(self, flaw: Flaw) -> str:
+    def _flaw_words(self, flaw: VariableFlaw) -> str:
         if not flaw.path:
             return f"the job variables: {flaw.words} (work pool {self._sources.pool}'s template)"
         return f'variable "{dotted(flaw.path)}" {flaw.words} ({self.variables.source(flaw.path)})'

@@ -26,15 +26,15 @@ ITEMS = [
     ("parameters: []", "4:17: parameters must be a map, not a list"),
     (
         "parameters: {a: .inf}",
-        "4:21: parameters.a: .inf is not a number JSON can carry; quote it if text is meant",
+        "4:21: parameters.a: .inf is not a number in JSON; quote it if text is meant",
     ),
     (
         "parameters: {a: [{b: .nan}]}",
-        "4:26: parameters.a[0].b: .nan is not a number JSON can carry; quote it if text is meant",
+        "4:26: parameters.a[0].b: .nan is not a number in JSON; quote it if text is meant",
     ),
     (
         "parameters: {a: '{{ prefect.blocks.secret.x }}'}",
-        "4:21: parameters.a: runnerd fills in no templates; write the value itself",
+        "4:21: parameters.a: templates are not supported; write the value itself",
     ),
     ("enforce_parameter_schema: yess", "4:31: enforce_parameter_schema must be true or false, not 'yess'"),
     ("concurrency_limit: 0", "4:24: concurrency_limit must be at least 1, not 0"),
@@ -67,7 +67,10 @@ ITEMS = [
         "schedules: [{cron: '0 2 * *'}]",
         "4:24: schedules[0].cron: '0 2 * *' has 4 fields; write five: minute hour day month weekday",
     ),
-    ("schedules: [{cron: '0 2 * * ä'}]", "4:24: schedules[0].cron: 'ä' in '0 2 * * ä' is not a cron field"),
+    (
+        "schedules: [{cron: '0 2 * * ä'}]",
+        "4:24: schedules[0].cron: 'ä' in '0 2 * * ä' is not a cron field; use numbers, names, and * , - /",
+    ),
     (
         "schedules: [{cron: '@hourl'}]",
         "4:24: schedules[0].cron: there is no '@hourl'; did you mean '@hourly'?",
@@ -117,7 +120,7 @@ ITEMS = [
     ),
     (
         "schedules: [{cron: '0 2 * * *', slug: a}, {cron: '0 3 * * *', slug: a}]",
-        "4:73: schedules[1].slug: 'a' is the slug of an earlier schedule",
+        "4:73: schedules[1].slug: an earlier schedule has the slug 'a'; change one",
     ),
     (
         "schedules: [{cron: '0 2 * * *', max_scheduled_runs: 0}]",
@@ -150,6 +153,7 @@ ITEMS = [
     ),
     ('run: {environment: {A: "\\0"}}', "4:24: run.environment: the value of 'A' has a NUL character"),
     ("run: {environment_file: nowhere.env}", "4:29: run.environment_file nowhere.env: no such file"),
+    ('run: {environment_file: "a\\xA0b"}', r"4:29: run.environment_file a\xa0b: no such file"),
     (
         "run: {environment_file: bad.env}",
         "4:29: run.environment_file bad.env: line 2: the quote opened here is never closed",
@@ -232,11 +236,11 @@ ITEMS = [
     ("run: {stop_signal: 0}", "4:24: run.stop_signal must be at least 1, not 0"),
     (
         "run: {stop_signal: SIGSTOP}",
-        "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM, SIGINT or another one that does",
+        "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM or SIGINT",
     ),
     (
         "run: {stop_signal: 19}",
-        "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM, SIGINT or another one that does",
+        "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM or SIGINT",
     ),
     ("run: {stop_timeout: 0}", "4:25: run.stop_timeout must be more than 0, not 0"),
     (
@@ -256,8 +260,8 @@ ITEMS = [
     (
         "pull: [{prefect.deployments.steps.git_clone: {repository: x}}]",
         (
-            "4:13: the pull step 'prefect.deployments.steps.git_clone' is not supported; runnerd "
-            "runs code that is on this host: use set_working_directory, or set "
+            "4:13: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
+            "runnerd runs code that is on this host; use set_working_directory, or set "
             "run.working_directory"
         ),
     ),
@@ -313,8 +317,8 @@ SETTINGS = [
     (
         "api: {url: 'http://u:p@h/api'}",
         (
-            "1:12: api.url: credentials do not belong into the URL; put user:password into a file "
-            "and name it in auth_string_file"
+            "1:12: api.url must not have credentials in it; put user:password into a file "
+            "and name the file in auth_string_file"
         ),
     ),
     (
@@ -343,7 +347,7 @@ SETTINGS = [
     ("api: {url: 5}", "1:12: api.url must be text, not 5; quote it"),
     (
         "api: {key_file: a, auth_string_file: b}",
-        "1:38: api.auth_string_file and api.key_file (conf.d/a.yaml:1:17) cannot both be; remove one",
+        "1:38: cannot have both api.auth_string_file and api.key_file (conf.d/a.yaml:1:17); remove one",
     ),
     ("api: {poll_interval: 0}", "1:22: api.poll_interval must be more than 0, not 0"),
     (
@@ -474,13 +478,13 @@ FILES = [
         ),
         [
             (
-                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported; "
-                "runnerd runs code that is on this host: use set_working_directory, or set "
+                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
+                "runnerd runs code that is on this host; use set_working_directory, or set "
                 "run.working_directory"
             ),
             (
-                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported; "
-                "runnerd runs code that is on this host: use set_working_directory, or set "
+                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
+                "runnerd runs code that is on this host; use set_working_directory, or set "
                 "run.working_directory"
             ),
         ],
@@ -488,7 +492,7 @@ FILES = [
     (
         "deployments: [{name: a, entrypoint: 'flows/etl.py:x'},{name: a, entrypoint: 'flows/etl.py:x'}]",
         [
-            "1:55: deployment 'a' of flows/etl.py:x stands here and at conf.d/a.yaml:1:15; rename or remove one",
+            "1:55: deployment 'a' of flows/etl.py:x is already defined at conf.d/a.yaml:1:15; rename or remove one",
         ],
     ),
     (
@@ -510,7 +514,7 @@ FILES = [
 ]
 
 NOTHING_SAYS = (
-    "runnerd.yaml:1:1: nothing says where Prefect's API is; write api: {url: http://HOST:4200/api} into it,"
+    "runnerd.yaml:1:1: the URL of Prefect's API is missing; write api: {url: http://HOST:4200/api} into it,"
     " or api: {url: embedded} for a private server, or set PREFECT_API_URL"
 )
 
