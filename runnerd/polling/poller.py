@@ -109,8 +109,7 @@ class Poller:
                 await self.poll_once()
             except (ApiAway, ApiDenied, ApiRejected) as error:
                 # The transport has said so once in the log and in `status`; here it only costs time.
-                if not self.on_offer.unjudged:
-                    self._offer_again()
+                self._offer_again()
                 if not self._answered:
                     await self._rest_after(backoff, error)
                     continue
@@ -260,8 +259,7 @@ class Poller:
 
         Of a pool whose runs the server counts only what is fresh: meanwhile another host may have taken its last slot.
         """
-        if self.on_offer.unjudged and self._supervisor.draining is None:
-            self._wakes.poll.set()
+        if self._awaits_late_policy():
             return Offered()
         horizon = self._now() + timedelta(seconds=LEAD_S)
         self.on_offer.keep_pools({served.name for served in self._pools.open()})
@@ -272,6 +270,10 @@ class Poller:
         self._wait_s, self._held = offered.wait_s, bool(offered.held)
         self._note_counted()
         return offered
+
+    def _awaits_late_policy(self) -> bool:
+        """Whether a drain has ended since the last poll: late.policy must be applied before any run starts."""
+        return bool(self.on_offer.runs) and self.on_offer.unjudged and self._supervisor.draining is None
 
     def _note_counted(self) -> None:
         limited = self._pools.limited()
@@ -297,7 +299,9 @@ class Poller:
                     await self._wakes.offer.wait()
             except TimeoutError:
                 pass
-            if not self._wakes.poll.is_set() and self.on_offer.runs:
+            if self._wakes.poll.is_set() or self._awaits_late_policy():
+                return
+            if self.on_offer.runs:
                 self._offer_again()
             if self._server_has_more():
                 until = min(until, max(loop.time(), asked + _APART_S))
