@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runnerd.daemon.daemonize import LogFile
+from runnerd.daemon.log_file import LogFile
 from tests.kits.daemon import GENEROUS_S, HUP, INT, KILL, TERM, Host, alive, eventually
 
 NOWHERE = "http://127.0.0.1:1/api"
