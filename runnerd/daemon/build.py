@@ -14,7 +14,7 @@ from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
 from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
 from runnerd.control.server import ControlServer
@@ -285,7 +285,7 @@ class Daemon:
             metrics=self._metrics(),
             runs=runs,
             deployments=deployments,
-            pools=PoolDesk(api=self.api, ask=ask, now=self.ambient.now, served=self.pools.table.names),
+            pools=PoolsBackend(api=self.api, ask=ask, now=self.ambient.now, served=self.pools.table.names),
             drain=self.drain,
             reload=self.reloader.reload,
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -33,16 +34,15 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Server:
-    """A server, real or fake. `visit` runs a coroutine function with an API client at it."""
+    """A server, real or fake."""
 
     url: str
     major: int
     fake: FakePrefect | None = None
 
-    def visit(self, body: Callable[[Visit], Awaitable[None]]) -> None:
-        asyncio.run(self._visit(body))
-
-    async def _visit(self, body: Callable[[Visit], Awaitable[None]]) -> None:
+    @asynccontextmanager
+    async def visit(self) -> AsyncIterator[Visit]:
+        """An API client at it."""
         client = None if self.fake is None else httpx.AsyncClient(transport=self.fake.transport())
         raw = httpx.AsyncClient(base_url=self.url, timeout=60, transport=None if client is None else client._transport)
         api = PrefectApi(
@@ -55,7 +55,7 @@ class Server:
         )
         async with raw:
             try:
-                await body(Visit(api, raw, self.major))
+                yield Visit(api, raw, self.major)
             finally:
                 await api.close()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,17 +131,13 @@ def begin(engine: Engine, mode: str, **run: Json) -> str:
 
 
 class Stage:
-    """A spawner and a server. `play` runs a test's body with an engine."""
+    """A spawner and a server, and what an engine does there."""
 
     def __init__(self, spawner: SpawnerUnderTest, prefect: FakePrefect, url: str) -> None:
         self.spawner, self.prefect, self.url = spawner, prefect, url
 
-    def play(self, body: Callable[[Engine], Awaitable[None]], **changes: Json) -> None:
-        async def go() -> None:
-            async with living(self.spawner, self.prefect, self.url, **changes) as engine:
-                await body(engine)
-
-        asyncio.run(go())
+    def engine(self, **changes: Json) -> AbstractAsyncContextManager[Engine]:
+        return living(self.spawner, self.prefect, self.url, **changes)
 
     async def until_running(self, engine: Engine, run_id: str) -> None:
         """Its body has begun."""

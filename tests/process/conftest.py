@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.async_tests import run_on_loop
 from tests.kits.cgroup import bounded_cgroup, skip_without_kernel_log
 from tests.kits.spawner import SpawnerUnderTest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    run_on_loop(pyfuncitem, asyncio.run)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,16 @@ class Subject:
             await self.client.signal(key="r-1", attempt=1, signal=15)
 
 
+Connected = Callable[[], AbstractAsyncContextManager[Subject]]
+
+
 @pytest.fixture(params=["fake", "real"])
-def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Callable[[Subject], Awaitable[None]]], None]:
-    """Plays a test's body with a connected client of the fake and of the real spawner."""
+def connected(request: pytest.FixtureRequest, tmp_path: Path) -> Connected:
+    """A connected client of the fake and of the real spawner in turn."""
     real = request.getfixturevalue("spawner") if request.param == "real" else None
 
     @asynccontextmanager
-    async def connected() -> AsyncIterator[Subject]:
+    async def connect() -> AsyncIterator[Subject]:
         subject = Subject(real, real.home if real is not None else tmp_path)
         assert await subject.client.connect() == []
         try:
@@ -91,21 +94,11 @@ def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Callable[[
         finally:
             await subject.client.close()
 
-    def run(body: Callable[[Subject], Awaitable[None]]) -> None:
-        async def go() -> None:
-            async with connected() as subject:
-                await body(subject)
-
-        asyncio.run(go())
-
-    return run
+    return connect
 
 
-Play = Callable[[Callable[[Subject], Awaitable[None]]], None]
-
-
-def test_what_is_known_is_not_started_again(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_what_is_known_is_not_started_again(connected: Connected) -> None:
+    async with connected() as at:
         first = await at.client.spawn(at.spec())
         assert (first.key, first.attempt, first.exit, first.error) == ("r-1", 1, None, None)
         await at.until("running")
@@ -118,33 +111,27 @@ def test_what_is_known_is_not_started_again(play: Play) -> None:
             await at.client.stop(key="r-1", attempt=attempt, reason="cancel", timeout_s=0.0)
             await at.until("exited", attempt)
 
-    play(body)
 
-
-def test_a_stop_tells_its_reason_and_the_signal(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_a_stop_tells_its_reason_and_the_signal(connected: Connected) -> None:
+    async with connected() as at:
         await at.client.spawn(at.spec())
         await at.client.stop(key="r-1", attempt=1, reason="cancel")
         ended = await at.until("exited")
         assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("cancel", 15)
         assert [record.phase for record in at.heard if record.phase in ("stopping", "exited")] == ["stopping", "exited"]
 
-    play(body)
 
-
-def test_a_stop_with_no_grace_kills(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_a_stop_with_no_grace_kills(connected: Connected) -> None:
+    async with connected() as at:
         await at.client.spawn(at.spec())
         await at.client.stop(key="r-1", attempt=1, reason="evict", timeout_s=0.0)
         ended = await at.until("exited")
         assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("evict", 9)
         assert "killing" in [record.phase for record in at.heard]
 
-    play(body)
 
-
-def test_a_later_stop_can_only_end_it_sooner(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_a_later_stop_can_only_end_it_sooner(connected: Connected) -> None:
+    async with connected() as at:
         at.fake.stubborn = True
         deaf = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done")
         await at.client.spawn(at.spec(argv=deaf, stop_timeout_s=1000.0))
@@ -156,23 +143,18 @@ def test_a_later_stop_can_only_end_it_sooner(play: Play) -> None:
         ended = await at.until("exited")
         assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("cancel", 9), "the first reason stays"
 
-    play(body)
 
-
-def test_runtime_max_stops_it_for_that_reason(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_runtime_max_stops_it_for_that_reason(connected: Connected) -> None:
+    async with connected() as at:
         await at.client.spawn(at.spec(runtime_max_s=0.2))
         ended = await at.until("exited")
         assert (ended.stop_reason, ended.exit and ended.exit.signal) == ("timeout", 15)
 
-    play(body)
 
-
-def test_one_that_listens_is_told_why_it_ends(play: Play) -> None:
+async def test_one_that_listens_is_told_why_it_ends(connected: Connected) -> None:
     child = str(Path(__file__).with_name("child.py"))
     speak = (sys.executable, "-I", "-S", child, "speak", "acknowledge")
-
-    async def body(at: Subject) -> None:
+    async with connected() as at:
         at.fake.hears = True
         await at.client.spawn(at.spec(argv=speak, intents=True))
         await at.wait_for_output("ready")
@@ -181,35 +163,28 @@ def test_one_that_listens_is_told_why_it_ends(play: Play) -> None:
         assert (ended.told, ended.exit and ended.exit.code) == (True, 0)
         assert [record.told for record in at.heard if record.phase == "stopping"] == [False, True]
 
-    play(body)
 
-
-def test_one_that_does_not_listen_is_signalled(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_one_that_does_not_listen_is_signalled(connected: Connected) -> None:
+    async with connected() as at:
         await at.client.spawn(at.spec())
         await at.client.stop(key="r-1", attempt=1, reason="cancel", tell="cancel")
         ended = await at.until("exited")
         assert (ended.told, ended.exit and ended.exit.signal) == (False, 15)
         assert [record.told for record in at.heard if record.phase == "stopping"] == [False]
 
-    play(body)
 
-
-def test_runtime_max_tells_it_to_leave_its_state_alone(play: Play) -> None:
+async def test_runtime_max_tells_it_to_leave_its_state_alone(connected: Connected) -> None:
     child = str(Path(__file__).with_name("child.py"))
     speak = (sys.executable, "-I", "-S", child, "speak", "acknowledge")
-
-    async def body(at: Subject) -> None:
+    async with connected() as at:
         at.fake.hears = True
         await at.client.spawn(at.spec(argv=speak, intents=True, runtime_max_s=3.0))
         ended = await at.until("exited")
         assert (ended.stop_reason, ended.told, ended.exit and ended.exit.code) == ("timeout", True, 0)
 
-    play(body)
 
-
-def test_what_could_not_start_is_a_record_with_an_error(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_what_could_not_start_is_a_record_with_an_error(connected: Connected) -> None:
+    async with connected() as at:
         at.fake.start_error = "no such interpreter /opt/x/python"
         record = await at.client.spawn(at.spec(argv=("/opt/x/python",)))
         assert (record.phase, record.exit) == ("exited", None)
@@ -217,19 +192,15 @@ def test_what_could_not_start_is_a_record_with_an_error(play: Play) -> None:
         assert record.error.message == "cannot start: no such interpreter /opt/x/python"
         assert await at.client.forget(key="r-1", attempt=1)
 
-    play(body)
 
-
-def test_what_nobody_knows(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_what_nobody_knows(connected: Connected) -> None:
+    async with connected() as at:
         assert await at.client.stop(key="r-1", attempt=1, reason="cancel") is None
         assert not await at.client.forget(key="r-1", attempt=1)
 
-    play(body)
 
-
-def test_only_what_has_ended_can_be_forgotten(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_only_what_has_ended_can_be_forgotten(connected: Connected) -> None:
+    async with connected() as at:
         await at.client.spawn(at.spec())
         with pytest.raises(SpawnerError) as refusal:
             await at.client.forget(key="r-1", attempt=1)
@@ -239,11 +210,9 @@ def test_only_what_has_ended_can_be_forgotten(play: Play) -> None:
         assert await at.client.forget(key="r-1", attempt=1)
         assert await at.client.list() == []
 
-    play(body)
 
-
-def test_a_later_client_is_told_all_there_is(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_a_later_client_is_told_all_there_is(connected: Connected) -> None:
+    async with connected() as at:
         first = await at.client.spawn(at.spec())
         await at.exit()
         await at.until("exited")
@@ -252,15 +221,11 @@ def test_a_later_client_is_told_all_there_is(play: Play) -> None:
         assert (record.phase, record.identity, record.exit and record.exit.signal) == ("exited", first.identity, 15)
         await other.close()
 
-    play(body)
 
-
-def test_a_closed_client_asks_nothing(play: Play) -> None:
-    async def body(at: Subject) -> None:
+async def test_a_closed_client_asks_nothing(connected: Connected) -> None:
+    async with connected() as at:
         await at.client.close()
         with pytest.raises(SpawnerError) as error:
             await at.client.spawn(at.spec())
         assert not error.value.refused
         assert not at.lost.is_set()
-
-    play(body)

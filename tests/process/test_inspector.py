@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,37 +96,28 @@ class Bench:
         return list(self.work.iterdir())
 
 
-@pytest.fixture
-def play(spawner: SpawnerUnderTest) -> Callable[[Callable[[Bench], Awaitable[None]]], None]:
-    def run(body: Callable[[Bench], Awaitable[None]]) -> None:
-        async def go() -> None:
-            bench = Bench(spawner)
-            keeping = asyncio.create_task(bench.link.run())
-            await bench.link.wait_up()
-            try:
-                await body(bench)
-                assert bench.left_behind() == []
-                assert bench.link.records() == []
-            finally:
-                keeping.cancel()
-                await asyncio.wait([keeping])
-                await bench.link.close()
-                bench.journal.close()
-
-        asyncio.run(go())
-
-    return run
-
-
-Play = Callable[[Callable[[Bench], Awaitable[None]]], None]
+@asynccontextmanager
+async def working_bench(spawner: SpawnerUnderTest) -> AsyncIterator[Bench]:
+    bench = Bench(spawner)
+    keeping = asyncio.create_task(bench.link.run())
+    await bench.link.wait_up()
+    try:
+        yield bench
+        assert bench.left_behind() == []
+        assert bench.link.records() == []
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        await bench.link.close()
+        bench.journal.close()
 
 
 def flow_names(found: dict[tuple[str, str], Inspection | InspectionFailure]) -> list[str]:
     return [one.flow_name if isinstance(one, Inspection) else one.message for one in found.values()]
 
 
-def test_one_process_for_all_flows_of_one_place(play: Play) -> None:
-    async def body(bench: Bench) -> None:
+async def test_one_process_for_all_flows_of_one_place(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
         wanted = [bench.deployment(name, f"{name}.py") for name in "abc"]
         wanted.append(replace(wanted[0], name="a again"))
         found = await bench.inspector.inspect(wanted)
@@ -133,11 +125,9 @@ def test_one_process_for_all_flows_of_one_place(play: Play) -> None:
         assert sorted(flow_names(found)) == ["a.py", "a.py", "b.py", "c.py"]
         assert bench.asked() == 1
 
-    play(body)
 
-
-def test_another_place_is_another_process(play: Play) -> None:
-    async def body(bench: Bench) -> None:
+async def test_another_place_is_another_process(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
         wanted = [
             bench.deployment("a", "a.py"),
             bench.deployment("b", "b.py", environment={"MOOD": "good"}),
@@ -148,11 +138,9 @@ def test_another_place_is_another_process(play: Play) -> None:
         moods = [one.description for one in found.values() if isinstance(one, Inspection)]
         assert sorted(moods, key=str) == [None, None, "good"]
 
-    play(body)
 
-
-def test_what_was_said_is_remembered_until_the_file_changes(play: Play) -> None:
-    async def body(bench: Bench) -> None:
+async def test_what_was_said_is_remembered_until_the_file_changes(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
         wanted = [bench.deployment(name, f"{name}.py") for name in "ab"]
         assert bench.inspector.remembered(wanted) == {}
         first = await bench.inspector.inspect(wanted)
@@ -165,11 +153,9 @@ def test_what_was_said_is_remembered_until_the_file_changes(play: Play) -> None:
         assert bench.asked() == 1
         assert set(bench.inspector.remembered(wanted)) == {key_of(one) for one in wanted}
 
-    play(body)
 
-
-def test_failures_are_of_their_own_deployment_and_not_remembered(play: Play) -> None:
-    async def body(bench: Bench) -> None:
+async def test_failures_are_of_their_own_deployment_and_not_remembered(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
         wanted = [bench.deployment(name, f"{name}.py") for name in ("good", "bad", "silent")]
         for _ in range(2):
             found = await bench.inspector.inspect(wanted)
@@ -181,8 +167,6 @@ def test_failures_are_of_their_own_deployment_and_not_remembered(play: Play) -> 
             assert silent.message == "the inspection process ended before it answered: exited 0"
         assert bench.asked() == 2
 
-    play(body)
-
 
 @pytest.mark.parametrize(
     ("run", "words"),
@@ -193,20 +177,17 @@ def test_failures_are_of_their_own_deployment_and_not_remembered(play: Play) -> 
         ({"environment_file": "/no/such/file"}, "environment_file /no/such/file: No such file or directory"),
     ],
 )
-def test_why_nobody_answers(play: Play, run: dict[str, str], words: str) -> None:
-    async def body(bench: Bench) -> None:
+async def test_why_nobody_answers(spawner: SpawnerUnderTest, run: dict[str, str], words: str) -> None:
+    async with working_bench(spawner) as bench:
         settings = {**run, "python": bench.script("mute")} if run.get("python") == "mute" else run
         (finding,) = (await bench.inspector.inspect([bench.deployment("a", "a.py", **settings)])).values()
         assert isinstance(finding, InspectionFailure)
         assert words in finding.message
 
-    play(body)
 
-
-def test_a_spawner_that_is_lost_in_the_middle(play: Play, spawner: SpawnerUnderTest) -> None:
+async def test_a_spawner_that_is_lost_in_the_middle(spawner: SpawnerUnderTest) -> None:
     """It comes back and still has the process, or tells how it ended."""
-
-    async def body(bench: Bench) -> None:
+    async with working_bench(spawner) as bench:
         asking = asyncio.create_task(bench.inspector.inspect([bench.deployment("a", "a.py")]))
         while not bench.link.records():
             await asyncio.sleep(0.001)
@@ -214,5 +195,3 @@ def test_a_spawner_that_is_lost_in_the_middle(play: Play, spawner: SpawnerUnderT
         spawner.start()
         (finding,) = (await asking).values()
         assert isinstance(finding, Inspection | InspectionFailure)
-
-    play(body)

@@ -13,7 +13,7 @@ import pytest
 from runnerd.core.machine import Phase
 from runnerd.core.prefect import FlowRun, StateType
 from runnerd.prefect_api.client import PrefectApi
-from tests.kits.engine import Engine, Interfering
+from tests.kits.engine import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.run_life import Stage, begin, living, ran
 from tests.kits.spawner import SpawnerUnderTest
@@ -39,8 +39,8 @@ def stage(request: pytest.FixtureRequest, spawner: SpawnerUnderTest) -> Iterator
         ("suspend", "PAUSED", "exited 0"),
     ],
 )
-def test_how_it_ends(stage: Stage, mode: str, state: str, words: str) -> None:
-    async def body(engine: Engine) -> None:
+async def test_how_it_ends(stage: Stage, mode: str, state: str, words: str) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, mode)
         record = await engine.until_done(run_id)
         assert (record.words, record.phase, record.intent) == (words, Phase.DONE, None)
@@ -52,29 +52,23 @@ def test_how_it_ends(stage: Stage, mode: str, state: str, words: str) -> None:
         assert (record.exit.max_rss_bytes or 0) > 2**20
         assert await engine.link._ask(lambda client: client.list()) == []
 
-    stage.play(body)
 
-
-def test_one_that_cannot_start(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_one_that_cannot_start(stage: Stage) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, "complete", python="/opt/x/bin/python")
         record = await engine.until_done(run_id)
         assert record.words == "could not start: no such interpreter /opt/x/bin/python"
         assert stage.prefect.state_of(run_id) == "CRASHED"
         assert stage.prefect.runs[run_id]["state"]["message"] == record.words
 
-    stage.play(body)
 
-
-def test_many_at_once(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_many_at_once(stage: Stage) -> None:
+    async with stage.engine(runs=20) as engine:
         ids = [begin(engine, mode) for mode in ["complete", "exit 1", "die"] * 4]
         for run_id in ids:
             await engine.until_done(run_id)
         assert sorted(ran(stage.spawner)) == sorted(ids)
         assert [stage.prefect.state_of(run_id) for run_id in ids] == ["COMPLETED", "CRASHED", "CRASHED"] * 4
-
-    stage.play(body, runs=20)
 
 
 # --- ending them --------------------------------------------------------------------------------------------------
@@ -89,8 +83,8 @@ def test_many_at_once(stage: Stage) -> None:
         ("wait", True, "cancelled; killed by SIGKILL"),
     ],
 )
-def test_cancel(stage: Stage, mode: str, now: bool, words: str) -> None:
-    async def body(engine: Engine) -> None:
+async def test_cancel(stage: Stage, mode: str, now: bool, words: str) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, mode, stop_timeout_s=3600.0 if now else 0.3)
         await stage.until_running(engine, run_id)
         for _ in range(2):
@@ -101,11 +95,9 @@ def test_cancel(stage: Stage, mode: str, now: bool, words: str) -> None:
         assert steps.count("cancel asked") == 1
         assert steps.count("kill" if now else "stop") == 1
 
-    stage.play(body)
 
-
-def test_cancelled_in_prefect(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_cancelled_in_prefect(stage: Stage) -> None:
+    async with stage.engine(poll_interval_s=0.05) as engine:
         watching = asyncio.create_task(engine.cancellations.run())
         run_id = begin(engine, "cancelling")
         record = await engine.until_done(run_id)
@@ -113,22 +105,18 @@ def test_cancelled_in_prefect(stage: Stage) -> None:
         watching.cancel()
         await asyncio.wait([watching])
 
-    stage.play(body, poll_interval_s=0.05)
 
-
-def test_cancelled_before_it_starts(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_cancelled_before_it_starts(stage: Stage) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, "complete")
         engine.supervisor.cancel([run_id])
         record = await engine.until_done(run_id)
         assert (record.words, ran(stage.spawner)) == ("cancelled before it started", [])
         assert stage.prefect.history[run_id] == ["Scheduled", "Pending", "Cancelled"]
 
-    stage.play(body)
 
-
-def test_cancelled_while_claiming(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_cancelled_while_claiming(stage: Stage) -> None:
+    async with stage.engine() as engine:
         stage.prefect.down = True
         run_id = begin(engine, "complete")
         await engine.until(lambda: len(stage.prefect.asked) > 2)
@@ -138,28 +126,23 @@ def test_cancelled_while_claiming(stage: Stage) -> None:
         assert (await engine.until_done(run_id)).words == "cancelled before it started"
         assert (stage.prefect.state_of(run_id), ran(stage.spawner)) == ("CANCELLED", [])
 
-    stage.play(body)
 
-
-def test_runtime_max(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_runtime_max(stage: Stage) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, "stubborn", runtime_max_s=1.0, stop_timeout_s=0.2)
         record = await engine.until_done(run_id)
         assert record.words == "ran longer than runtime_max 1s; killed by SIGKILL"
         state = stage.prefect.runs[run_id]["state"]
         assert (state["type"], state["name"]) == ("FAILED", "TimedOut")
 
-    stage.play(body)
-
 
 # --- claims -------------------------------------------------------------------------------------------------------
 
 
-def test_of_two_rivals_exactly_one_runs_it(stage: Stage) -> None:
+async def test_of_two_rivals_exactly_one_runs_it(stage: Stage) -> None:
     other = SpawnerUnderTest(Path(tempfile.mkdtemp(prefix="rival-")))
     other.start()
-
-    async def go() -> None:
+    try:
         async with (
             living(stage.spawner, stage.prefect, stage.url) as one,
             living(other, stage.prefect, stage.url) as two,
@@ -184,30 +167,25 @@ def test_of_two_rivals_exactly_one_runs_it(stage: Stage) -> None:
                 assert history == ["Scheduled", "Pending", "Running", "Completed"]
                 records = [engine.journal.run(run_id) for engine in (one, two)]
                 assert [record is None for record in records].count(True) == 1
-
-    try:
-        asyncio.run(go())
     finally:
         other.clear()
         shutil.rmtree(other.home)
 
 
-def test_a_claim_whose_answer_is_lost_still_runs_once(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_a_claim_whose_answer_is_lost_still_runs_once(stage: Stage) -> None:
+    async with stage.engine() as engine:
         stage.prefect.trouble("set_state", after=True)
         run_id = begin(engine, "complete")
         await engine.until_done(run_id)
         assert ran(stage.spawner) == [run_id]
         assert stage.prefect.history[run_id] == ["Scheduled", "Pending", "Running", "Completed"]
 
-    stage.play(body)
-
 
 # --- the API is away ----------------------------------------------------------------------------------------------
 
 
-def test_away_at_the_report_and_back(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_away_at_the_report_and_back(stage: Stage) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, "hold-and-exit 4")
         await stage.until_running(engine, run_id)
         stage.prefect.down = True
@@ -220,19 +198,15 @@ def test_away_at_the_report_and_back(stage: Stage) -> None:
         assert (await engine.until_done(run_id)).words == "exited 4"
         assert stage.prefect.state_of(run_id) == "CRASHED"
 
-    stage.play(body)
 
-
-def test_deleted_in_the_api_while_it_runs(stage: Stage) -> None:
-    async def body(engine: Engine) -> None:
+async def test_deleted_in_the_api_while_it_runs(stage: Stage) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, "hold")
         await stage.until_running(engine, run_id)
         del stage.prefect.runs[run_id]
         stage.go()
         record = await engine.until_done(run_id)
         assert (record.api_state, record.words) == (None, "exited 0")
-
-    stage.play(body)
 
 
 # --- what goes wrong in one run -----------------------------------------------------------------------------------
@@ -249,19 +223,17 @@ class Faulty(Interfering):
         return await self._api.read_run(run_id)
 
 
-def test_an_exception_in_one_run_concerns_no_other(stage: Stage) -> None:
+async def test_an_exception_in_one_run_concerns_no_other(stage: Stage) -> None:
     apis: list[Faulty] = []
 
     def faulty(api: PrefectApi) -> Faulty:
         apis.append(Faulty(api, stage.prefect, []))
         return apis[0]
 
-    async def body(engine: Engine) -> None:
+    async with stage.engine(run_api=faulty) as engine:
         bad = apis[0].faulty = begin(engine, "complete")
         good = [begin(engine, "complete") for _ in range(3)]
         for run_id in good:
             assert (await engine.until_done(run_id)).api_state is StateType.COMPLETED
         await engine.until(lambda: engine.supervisor.contained == 1)
         assert engine.phase(bad) == "reporting"
-
-    stage.play(body, run_api=faulty)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from runnerd.control.backend.documents import run_document
-from tests.kits.engine import Engine
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.run_life import Stage, begin
 from tests.kits.spawner import SpawnerUnderTest
@@ -21,8 +20,8 @@ def stage(bounded: Path, spawner: SpawnerUnderTest) -> Iterator[Stage]:
         yield Stage(spawner, prefect, url)
 
 
-def test_a_run_that_eats_too_much(stage: Stage, bounded: Path) -> None:
-    async def body(engine: Engine) -> None:
+async def test_a_run_that_eats_too_much(stage: Stage, bounded: Path) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, f"eat {bounded}")
         record = await engine.until_done(run_id)
         assert record.words == "killed: out of memory"
@@ -30,11 +29,9 @@ def test_a_run_that_eats_too_much(stage: Stage, bounded: Path) -> None:
         assert stage.prefect.state_of(run_id) == "CRASHED"
         assert stage.prefect.runs[run_id]["state"]["message"] == record.words
 
-    stage.play(body)
 
-
-def test_a_cancel_that_the_kernel_was_faster_than(stage: Stage, bounded: Path) -> None:
-    async def body(engine: Engine) -> None:
+async def test_a_cancel_that_the_kernel_was_faster_than(stage: Stage, bounded: Path) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, f"eat-when-asked {bounded}", stop_timeout_s=600.0)
         await stage.until_running(engine, run_id)
         engine.supervisor.cancel([run_id])
@@ -42,5 +39,3 @@ def test_a_cancel_that_the_kernel_was_faster_than(stage: Stage, bounded: Path) -
         assert record.words == "cancelled; killed: out of memory"
         assert stage.prefect.state_of(run_id) == "CANCELLED"
         assert stage.prefect.runs[run_id]["state"]["message"] == record.words
-
-    stage.play(body)

@@ -33,14 +33,14 @@ def stage(spawner: SpawnerUnderTest) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("ends", ["while nobody looks", "after it was adopted"])
-def test_detached_and_adopted(stage: Stage, ends: str) -> None:
+async def test_detached_and_adopted(stage: Stage, ends: str) -> None:
     ids: list[str] = []
-
-    async def first(engine: Engine) -> None:
+    async with stage.engine() as engine:
         ids.append(begin(engine, "hold"))
         await stage.until_running(engine, ids[0])
-
-    async def second(engine: Engine) -> None:
+    if ends == "while nobody looks":
+        stage.go()
+    async with stage.engine() as engine:
         (record,) = engine.journal.unfinished()
         assert (record.id, record.phase) == (ids[0], Phase.RUNNING)
         engine.supervisor.adopt([record])
@@ -49,21 +49,15 @@ def test_detached_and_adopted(stage: Stage, ends: str) -> None:
         done = await engine.until_done(ids[0])
         assert (done.words, done.identity, done.attempt) == ("exited 0", record.identity, 1)
         assert stage.prefect.state_of(ids[0]) == "COMPLETED"
-
-    stage.play(first)
-    if ends == "while nobody looks":
-        stage.go()
-    stage.play(second)
     assert ran(stage.spawner) == ids
 
 
 # --- started again ------------------------------------------------------------------------------------------------
 
 
-def test_pending_and_nobody_saw_the_exit_is_started_again_once(stage: Stage) -> None:
+async def test_pending_and_nobody_saw_the_exit_is_started_again_once(stage: Stage) -> None:
     """The spawner is killed, and while nobody looks the process as well."""
-
-    async def body(engine: Engine) -> None:
+    async with stage.engine() as engine:
         run_id = begin(engine, "silent")
         for attempt in (1, 2):
             started = stage.spawner.home / "started.txt"
@@ -76,8 +70,6 @@ def test_pending_and_nobody_saw_the_exit_is_started_again_once(stage: Stage) -> 
         assert (record.attempt, record.respawned, record.words) == (2, True, "it ended and nobody saw how")
         assert stage.prefect.history[run_id] == ["Scheduled", "Pending", "Crashed"]
         assert await engine.link._ask(lambda client: client.list()) == []
-
-    stage.play(body)
 
 
 def kill_flow(engine: Engine, run_id: str) -> None:

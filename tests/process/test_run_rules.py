@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+from tests.kits.inner_pytest import run_pytest
 
 
-def run_pytest(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    shutil.copy(CONFTEST, folder / "conftest.py")
-    (folder / "test_inner.py").write_text(text)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_inner.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+def run_rules(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    return run_pytest(folder, text, conftest=Path("tests/conftest.py"))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +24,7 @@ def run_pytest(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_hang_fails_and_the_next_test_runs(tmp_path: Path, hang: str) -> None:
-    done = run_pytest(
+    done = run_rules(
         tmp_path,
         "import asyncio, pytest, subprocess, threading\n"
         "@pytest.mark.time_limit(0.3)\n"
@@ -43,7 +38,7 @@ def test_a_hang_fails_and_the_next_test_runs(tmp_path: Path, hang: str) -> None:
 
 
 def test_a_hang_in_a_fixture_fails(tmp_path: Path) -> None:
-    done = run_pytest(
+    done = run_rules(
         tmp_path,
         "import pytest, threading\n"
         "@pytest.fixture\ndef hangs():\n    threading.Event().wait()\n"
@@ -56,7 +51,7 @@ def test_a_hang_in_a_fixture_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", ["", ", start_new_session=True"])
 def test_a_process_left_behind_fails_the_run_and_is_ended(tmp_path: Path, options: str) -> None:
     pid_file = tmp_path / "pid"
-    done = run_pytest(
+    done = run_rules(
         tmp_path,
         "import pathlib, subprocess, sys\n"
         "def test_leaves():\n"
@@ -72,5 +67,5 @@ def test_a_process_left_behind_fails_the_run_and_is_ended(tmp_path: Path, option
 
 
 def test_a_clean_run_is_left_alone(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, "import subprocess\ndef test_tidy():\n    subprocess.run(['true'], check=True)\n")
+    done = run_rules(tmp_path, "import subprocess\ndef test_tidy():\n    subprocess.run(['true'], check=True)\n")
     assert done.returncode == 0, done.stdout + done.stderr

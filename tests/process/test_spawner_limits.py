@@ -75,29 +75,23 @@ def python(program: str, *arguments: object) -> tuple[str, ...]:
     return (SYSTEM_PYTHON, "-I", "-S", "-c", program, *map(str, arguments))
 
 
-def hello(spawner: SpawnerUnderTest) -> Hello:
-    async def go() -> Hello:
-        async with spawner.link() as link:
-            assert link.client.hello is not None
-            return link.client.hello
-
-    return asyncio.run(go())
+async def hello(spawner: SpawnerUnderTest) -> Hello:
+    async with spawner.link() as link:
+        assert link.client.hello is not None
+        return link.client.hello
 
 
-def run(spawner: SpawnerUnderTest, argv: tuple[str, ...], **settings: object) -> Record:
-    async def go() -> Record:
-        async with spawner.link() as link:
-            await link.client.spawn(spawner.spec("run", *argv, **settings))
-            return await link.until("run", "exited")
-
-    return asyncio.run(go())
+async def run(spawner: SpawnerUnderTest, argv: tuple[str, ...], **settings: object) -> Record:
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", *argv, **settings))
+        return await link.until("run", "exited")
 
 
 # --- by rlimit ----------------------------------------------------------------------------------------------
 
 
-def test_what_it_can_give_without_cgroups(spawner: SpawnerUnderTest) -> None:
-    told = hello(spawner)
+async def test_what_it_can_give_without_cgroups(spawner: SpawnerUnderTest) -> None:
+    told = await hello(spawner)
     assert told.limits["memory_max"] == "rlimit"
     assert told.limits["cpu_quota"] is None
     assert told.limits["tasks_max"] == ("rlimit" if os.geteuid() == 0 else None)
@@ -115,8 +109,10 @@ def test_what_it_can_give_without_cgroups(spawner: SpawnerUnderTest) -> None:
         ({"memory_max_bytes": 150 * MIB, "rlimits": {"data": (2000 * MIB, -1)}}, "MemoryError", 150 * MIB),
     ],
 )
-def test_memory_of_each_process(spawner: SpawnerUnderTest, settings: dict[str, object], words: str, data: int) -> None:
-    run(spawner, python(TAKES, 500), **settings)
+async def test_memory_of_each_process(
+    spawner: SpawnerUnderTest, settings: dict[str, object], words: str, data: int
+) -> None:
+    await run(spawner, python(TAKES, 500), **settings)
     said = spawner.output("run").splitlines()
     assert said[0] == words
     assert f"DATA {data} {data}" in said
@@ -125,35 +121,31 @@ def test_memory_of_each_process(spawner: SpawnerUnderTest, settings: dict[str, o
 
 @needs_root
 @needs_system_python
-def test_tasks_of_another_user(spawner: SpawnerUnderTest) -> None:
-    run(spawner, python(FORKS), user="games", tasks_max=5)
+async def test_tasks_of_another_user(spawner: SpawnerUnderTest) -> None:
+    await run(spawner, python(FORKS), user="games", tasks_max=5)
     assert spawner.output("run").startswith("forked 4 ")
 
 
 @needs_root
-def test_tasks_that_its_user_has_besides(spawner: SpawnerUnderTest) -> None:
+async def test_tasks_that_its_user_has_besides(spawner: SpawnerUnderTest) -> None:
     """An rlimit counts them all, and then not even the run itself has room."""
-
-    async def go() -> Record:
-        async with spawner.link() as link:
-            for key in ("first", "second"):
-                await link.client.spawn(spawner.spec(key, "sleep", "1000", user="games", tasks_max=9))
-            record = await link.client.spawn(spawner.spec("third", "sleep", "1000", user="games", tasks_max=1))
-            for key in ("first", "second"):
-                await link.client.stop(key=key, attempt=0, reason="cancel", timeout_s=0)
-                await link.until(key, "exited")
-            return record
-
-    record = asyncio.run(go())
+    async with spawner.link() as link:
+        for key in ("first", "second"):
+            await link.client.spawn(spawner.spec(key, "sleep", "1000", user="games", tasks_max=9))
+        record = await link.client.spawn(spawner.spec("third", "sleep", "1000", user="games", tasks_max=1))
+        for key in ("first", "second"):
+            await link.client.stop(key=key, attempt=0, reason="cancel", timeout_s=0)
+            await link.until(key, "exited")
+        record = record
     assert record.error is not None
     words = "cannot start: user games has as many processes as its tasks_max or rlimits.nproc lets it have in all"
     assert (record.error.stage, record.error.message) == ("exec", words)
 
 
 @needs_system_python
-def test_tasks_of_the_spawners_own_user_are_not_counted(spawner: SpawnerUnderTest) -> None:
+async def test_tasks_of_the_spawners_own_user_are_not_counted(spawner: SpawnerUnderTest) -> None:
     """Or nobody could start a process as that user any more, the spawner itself included."""
-    run(spawner, python(TAKES, 1), tasks_max=1)
+    await run(spawner, python(TAKES, 1), tasks_max=1)
     assert "NPROC 1 1" not in spawner.output("run")
     assert spawner.output("run").startswith("got it")
 
@@ -172,60 +164,52 @@ def start_in(units: Path, spawner: SpawnerUnderTest, *extra: str) -> None:
     spawner.start(*(extra or ("--cgroup-unit", "runs.service")), through=through)
 
 
-def begin(spawner: SpawnerUnderTest, *argv: str, **settings: object) -> Identity:
-    async def go() -> Identity:
-        async with spawner.link() as link:
-            record = await link.client.spawn(spawner.spec("run", *(argv or ("sleep", "1000")), **settings))
-            assert record.identity is not None
-            return record.identity
-
-    return asyncio.run(go())
+async def begin(spawner: SpawnerUnderTest, *argv: str, **settings: object) -> Identity:
+    async with spawner.link() as link:
+        record = await link.client.spawn(spawner.spec("run", *(argv or ("sleep", "1000")), **settings))
+        assert record.identity is not None
+        return record.identity
 
 
-def end(spawner: SpawnerUnderTest) -> Record:
-    async def go() -> Record:
-        async with spawner.link() as link:
-            await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0)
-            return await link.until("run", "exited")
-
-    return asyncio.run(go())
+async def end(spawner: SpawnerUnderTest) -> Record:
+    async with spawner.link() as link:
+        await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0)
+        return await link.until("run", "exited")
 
 
-def test_runs_are_in_their_own_unit(units: Path, idle_spawner: SpawnerUnderTest) -> None:
+async def test_runs_are_in_their_own_unit(units: Path, idle_spawner: SpawnerUnderTest) -> None:
     start_in(units, idle_spawner)
     assert idle_spawner.process is not None
-    leader = begin(idle_spawner)
+    leader = await begin(idle_spawner)
     place = units / "runs.service" / "run-run.0"
     assert place.stat().st_mode & 0o777 == 0o755
     assert members(place) == {leader.pid}
     assert members(units / "a.service") == {idle_spawner.process.pid}
-    end(idle_spawner)
+    await end(idle_spawner)
     assert not place.exists()
 
 
 @pytest.mark.parametrize("before", [("--cgroup-unit", "runs.service"), ("--exit-when-idle",)], ids=["there", "own"])
-def test_found_again_by_the_next_spawner(units: Path, idle_spawner: SpawnerUnderTest, before: tuple[str, ...]) -> None:
+async def test_found_again_by_the_next_spawner(
+    units: Path, idle_spawner: SpawnerUnderTest, before: tuple[str, ...]
+) -> None:
     """Also what one that knew of no unit for runs left in its own."""
     start_in(units, idle_spawner, *before)
     argv = (sys.executable, "-I", "-S", str(idle_spawner.child_script), "escape", "run", "stay")
-    leader = begin(idle_spawner, *argv)
+    leader = await begin(idle_spawner, *argv)
     idle_spawner.wait_for_output("run")
     idle_spawner.end(signal.SIGKILL)
     os.kill(leader.pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(leader.pid), "the leader to be dead")
     assert idle_spawner.processes_of("run")
     start_in(units, idle_spawner)
-
-    async def ended() -> None:
-        async with idle_spawner.link() as link:
-            await link.until("run", "exited")
-
-    asyncio.run(ended())
+    async with idle_spawner.link() as link:
+        await link.until("run", "exited")
     assert idle_spawner.processes_of("run") == []
     assert list(units.glob("*/run-*")) == []
 
 
-def test_one_that_is_refused_leaves_no_cgroup(units: Path, idle_spawner: SpawnerUnderTest) -> None:
+async def test_one_that_is_refused_leaves_no_cgroup(units: Path, idle_spawner: SpawnerUnderTest) -> None:
     idle_spawner.start(
         "--cgroup-unit",
         "runs.service",
@@ -233,7 +217,7 @@ def test_one_that_is_refused_leaves_no_cgroup(units: Path, idle_spawner: Spawner
         through=tuple(inside(units / "a.service")),
     )
     with pytest.raises(Exception, match="cannot record it"):
-        begin(idle_spawner)
+        await begin(idle_spawner)
     assert list(units.glob("*/run-*")) == []
 
 
@@ -264,21 +248,21 @@ def cgroup_of(leader: Identity) -> Path:
     return Path(f"{mounted('cgroup2')}{path}")
 
 
-def test_all_are_kept(bounding: SpawnerUnderTest) -> None:
-    told = hello(bounding)
+async def test_all_are_kept(bounding: SpawnerUnderTest) -> None:
+    told = await hello(bounding)
     assert told.limits == {"memory_max": "cgroup", "cpu_quota": "cgroup", "tasks_max": "cgroup"}
     assert told.why is None
 
 
 @needs_system_python
-def test_tasks_of_the_run(bounding: SpawnerUnderTest) -> None:
-    run(bounding, python(FORKS), tasks_max=5)
+async def test_tasks_of_the_run(bounding: SpawnerUnderTest) -> None:
+    await run(bounding, python(FORKS), tasks_max=5)
     assert bounding.output("run").startswith("forked 4 ")
 
 
 @needs_system_python
-def test_processor_time_of_the_run(bounding: SpawnerUnderTest) -> None:
-    run(bounding, python(WORKS % mounted("cgroup2")), cpu_quota_percent=20.0)
+async def test_processor_time_of_the_run(bounding: SpawnerUnderTest) -> None:
+    await run(bounding, python(WORKS % mounted("cgroup2")), cpu_quota_percent=20.0)
     counts = dict(line.split() for line in bounding.output("run").splitlines() if line)
     assert counts["20000"] == "100000"
     assert int(counts["nr_throttled"]) > 0
@@ -286,30 +270,24 @@ def test_processor_time_of_the_run(bounding: SpawnerUnderTest) -> None:
 
 @needs_system_python
 @pytest.mark.parametrize("taken_over", [False, True])
-def test_too_much_memory_ends_all_of_the_run_and_no_other(bounding: SpawnerUnderTest, taken_over: bool) -> None:
-    async def start() -> tuple[Identity, Identity]:
-        async with bounding.link() as link:
-            found = []
-            for key in ("eater", "other"):
-                spec = bounding.spec(key, *python(FAMILY), memory_max_bytes=40 * MIB)
-                record = await link.client.spawn(spec)
-                await asyncio.to_thread(bounding.wait_for_output, key)
-                assert record.identity is not None
-                found.append(record.identity)
-            return found[0], found[1]
-
-    async def ended() -> Record:
-        async with bounding.link() as link:
-            return await link.until("eater", "exited")
-
-    eater, other = asyncio.run(start())
+async def test_too_much_memory_ends_all_of_the_run_and_no_other(bounding: SpawnerUnderTest, taken_over: bool) -> None:
+    async with bounding.link() as link:
+        found = []
+        for key in ("eater", "other"):
+            spec = bounding.spec(key, *python(FAMILY), memory_max_bytes=40 * MIB)
+            record = await link.client.spawn(spec)
+            await asyncio.to_thread(bounding.wait_for_output, key)
+            assert record.identity is not None
+            found.append(record.identity)
+        (eater, other) = found[0], found[1]
     place = cgroup_of(eater)
     assert (place / "memory.max").read_text() == f"{40 * MIB}\n"
     if taken_over:
         bounding.end(signal.SIGKILL)
         bounding.start("--cgroup-unit", "runs.service", through=tuple(inside(place.parent.parent / "a.service")))
     os.kill(eater.pid, signal.SIGUSR1)
-    record = asyncio.run(ended())
+    async with bounding.link() as link:
+        record = await link.until("eater", "exited")
     assert record.exit is not None
     assert (record.exit.signal, record.exit.oom) == (signal.SIGKILL, True)
     assert not place.exists()

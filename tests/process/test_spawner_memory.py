@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.process import Identity
-from runnerd.processes.protocol import Record
 from runnerd.spawner.proc.identity import is_alive
 from tests.kits.cgroup import EATER, eater_in, inside
 from tests.kits.spawner import Link, SpawnerUnderTest, wait_until
@@ -50,93 +49,72 @@ async def begin(link: Link, spawner: SpawnerUnderTest, argv: tuple[str, ...], un
     return record.identity
 
 
-def test_a_run_that_eats_too_much(bounded: Path, spawner: SpawnerUnderTest) -> None:
-    async def go() -> Record:
-        async with spawner.link() as link:
-            await link.client.spawn(spawner.spec("run", *eater_in(bounded)))
-            return await link.until("run", "exited")
-
-    record = asyncio.run(go())
+async def test_a_run_that_eats_too_much(bounded: Path, spawner: SpawnerUnderTest) -> None:
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", *eater_in(bounded)))
+        record = await link.until("run", "exited")
     assert record.exit is not None
     assert (record.exit.code, record.exit.signal, record.exit.oom) == (None, signal.SIGKILL, True)
     assert record.stop_reason is None
     assert " signal=9 out-of-memory\n" in spawner.said()
 
 
-def test_a_cancel_that_the_kernel_was_faster_than(bounded: Path, spawner: SpawnerUnderTest) -> None:
-    async def go() -> Record:
-        async with spawner.link() as link:
-            await begin(link, spawner, python_in(bounded, EATS_ON_TERM), "ready", stop_timeout_s=600.0)
-            await link.client.stop(key="run", attempt=0, reason="cancel")
-            return await link.until("run", "exited")
-
-    record = asyncio.run(go())
+async def test_a_cancel_that_the_kernel_was_faster_than(bounded: Path, spawner: SpawnerUnderTest) -> None:
+    async with spawner.link() as link:
+        await begin(link, spawner, python_in(bounded, EATS_ON_TERM), "ready", stop_timeout_s=600.0)
+        await link.client.stop(key="run", attempt=0, reason="cancel")
+        record = await link.until("run", "exited")
     assert record.exit is not None
     assert (record.stop_reason, record.exit.signal, record.exit.oom) == ("cancel", signal.SIGKILL, True)
 
 
-def test_a_child_of_it_that_eats(bounded: Path, spawner: SpawnerUnderTest) -> None:
-    async def go() -> Record:
-        async with spawner.link() as link:
-            await link.client.spawn(spawner.spec("run", *python_in(bounded, CHILD_EATS)))
-            return await link.until("run", "exited")
-
-    record = asyncio.run(go())
+async def test_a_child_of_it_that_eats(bounded: Path, spawner: SpawnerUnderTest) -> None:
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", *python_in(bounded, CHILD_EATS)))
+        record = await link.until("run", "exited")
     assert spawner.output("run") == "its child died of -9\n"
     assert record.exit is not None
     assert (record.exit.code, record.exit.signal, record.exit.oom) == (0, None, False)
 
 
 @pytest.mark.parametrize("by_us", [True, False], ids=["us", "somebody"])
-def test_killed_after_its_child_was(bounded: Path, spawner: SpawnerUnderTest, by_us: bool) -> None:
-    async def go() -> Record:
-        async with spawner.link() as link:
-            leader = await begin(link, spawner, python_in(bounded, CHILD_EATS, "stay"), "died of -9")
-            if by_us:
-                await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0)
-            else:
-                os.kill(leader.pid, signal.SIGKILL)
-            return await link.until("run", "exited")
-
-    record = asyncio.run(go())
+async def test_killed_after_its_child_was(bounded: Path, spawner: SpawnerUnderTest, by_us: bool) -> None:
+    async with spawner.link() as link:
+        leader = await begin(link, spawner, python_in(bounded, CHILD_EATS, "stay"), "died of -9")
+        if by_us:
+            await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0)
+        else:
+            os.kill(leader.pid, signal.SIGKILL)
+        record = await link.until("run", "exited")
     assert record.exit is not None
     assert (record.exit.signal, record.exit.oom) == (signal.SIGKILL, False)
 
 
-def test_one_that_was_taken_over(bounded: Path, spawner: SpawnerUnderTest) -> None:
+async def test_one_that_was_taken_over(bounded: Path, spawner: SpawnerUnderTest) -> None:
     """Nobody can wait for it. The kernel's log knows."""
 
     async def go() -> Identity:
         async with spawner.link() as link:
             return await begin(link, spawner, python_in(bounded, EATS_ON_TERM), "ready", stop_timeout_s=600.0)
 
-    async def end() -> Record:
-        async with spawner.link() as link:
-            await link.client.stop(key="run", attempt=0, reason="cancel")
-            return await link.until("run", "exited")
-
-    asyncio.run(go())
+    await go()
     spawner.end(signal.SIGKILL)
     spawner.start()
-    record = asyncio.run(end())
+    async with spawner.link() as link:
+        await link.client.stop(key="run", attempt=0, reason="cancel")
+        record = await link.until("run", "exited")
     assert record.exit is not None
     assert (record.exit.code, record.exit.signal, record.exit.oom) == (None, signal.SIGKILL, True)
 
 
-def test_while_there_was_no_spawner(bounded: Path, spawner: SpawnerUnderTest) -> None:
-    async def go() -> Identity:
-        async with spawner.link() as link:
-            return await begin(link, spawner, python_in(bounded, EATS_ON_TERM), "ready")
-
-    async def look() -> Record:
-        async with spawner.link() as link:
-            return await link.until("run", "exited")
-
-    leader = asyncio.run(go())
+async def test_while_there_was_no_spawner(bounded: Path, spawner: SpawnerUnderTest) -> None:
+    async with spawner.link() as link:
+        leader = await begin(link, spawner, python_in(bounded, EATS_ON_TERM), "ready")
     spawner.end(signal.SIGKILL)
     os.kill(leader.pid, signal.SIGTERM)
     wait_until(lambda: not is_alive(leader.pid), "the kernel to kill it")
     spawner.start()
-    record = asyncio.run(look())
+    async with spawner.link() as link:
+        record = await link.until("run", "exited")
     assert record.exit is not None
     assert (record.exit.code, record.exit.signal, record.exit.oom) == (None, signal.SIGKILL, True)

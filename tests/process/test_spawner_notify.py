@@ -67,34 +67,26 @@ def test_ready_once_it_serves(manager: Manager, idle_spawner: SpawnerUnderTest) 
     assert manager.hear() == "STOPPING=1"
 
 
-def test_how_many_live(manager: Manager, idle_spawner: SpawnerUnderTest) -> None:
+async def test_how_many_live(manager: Manager, idle_spawner: SpawnerUnderTest) -> None:
     manager.start(idle_spawner)
     manager.hear()
-
-    async def go() -> None:
-        async with idle_spawner.link() as link:
-            for number, key in enumerate(("one", "two"), 1):
-                await link.client.spawn(idle_spawner.spec(key, mode=("wait",)))
-                assert await asyncio.to_thread(manager.hear) == f"STATUS={number} live runs"
-            await link.client.stop(key="one", attempt=0, reason="cancel", timeout_s=0)
-            await link.until("one", "exited")
-            assert await asyncio.to_thread(manager.hear) == "STATUS=1 live runs"
-
-    asyncio.run(go())
+    async with idle_spawner.link() as link:
+        for number, key in enumerate(("one", "two"), 1):
+            await link.client.spawn(idle_spawner.spec(key, mode=("wait",)))
+            assert await asyncio.to_thread(manager.hear) == f"STATUS={number} live runs"
+        await link.client.stop(key="one", attempt=0, reason="cancel", timeout_s=0)
+        await link.until("one", "exited")
+        assert await asyncio.to_thread(manager.hear) == "STATUS=1 live runs"
     assert idle_spawner.end(signal.SIGKILL) == -signal.SIGKILL
     manager.start(idle_spawner)
     assert manager.hear() == "READY=1\nSTATUS=1 live runs"
 
 
-def test_a_run_gets_nothing_of_it(manager: Manager, idle_spawner: SpawnerUnderTest) -> None:
+async def test_a_run_gets_nothing_of_it(manager: Manager, idle_spawner: SpawnerUnderTest) -> None:
     manager.start(idle_spawner)
-
-    async def go() -> None:
-        async with idle_spawner.link() as link:
-            await link.client.spawn(idle_spawner.spec("run", mode=("facts",), environment={"A": "b"}))
-            await link.until("run", "exited")
-
-    asyncio.run(go())
+    async with idle_spawner.link() as link:
+        await link.client.spawn(idle_spawner.spec("run", mode=("facts",), environment={"A": "b"}))
+        await link.until("run", "exited")
     assert json.loads(idle_spawner.output("run"))["environment"] == {"A": "b"}
 
 
@@ -109,7 +101,7 @@ def test_a_manager_that_is_gone_holds_up_nobody(idle_spawner: SpawnerUnderTest) 
     assert "cannot tell the service manager STOPPING=1: No such file or directory" in idle_spawner.said()
 
 
-def test_a_manager_that_does_not_read(idle_spawner: SpawnerUnderTest) -> None:
+async def test_a_manager_that_does_not_read(idle_spawner: SpawnerUnderTest) -> None:
     """Its queue is full: runs start and end, and what was not told is told once there is room."""
     with managed(str(idle_spawner.home / "notify")) as manager:
         manager.start(idle_spawner)
@@ -126,4 +118,4 @@ def test_a_manager_that_does_not_read(idle_spawner: SpawnerUnderTest) -> None:
                 while await asyncio.to_thread(manager.hear) != "STATUS=1 live runs":
                     await link.client.ping()  # something happens
 
-        asyncio.run(go())
+        await go()

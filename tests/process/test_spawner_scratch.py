@@ -48,18 +48,14 @@ def tmp(spawner: SpawnerUnderTest) -> Path:
     return tmp
 
 
-def run(
+async def run(
     spawner: SpawnerUnderTest, directory: str, *argv: str, mode: tuple[str, ...] = (), **settings: object
 ) -> Record:
     """Start it in a directory of its own and see it end."""
     spec = spawner.spec("run", *argv, mode=mode, working_directory=directory, make_directory=True, **settings)
-
-    async def go() -> Record:
-        async with spawner.link() as link:
-            await link.client.spawn(spec)
-            return await link.until("run", "exited", spec.attempt)
-
-    return asyncio.run(go())
+    async with spawner.link() as link:
+        await link.client.spawn(spec)
+        return await link.until("run", "exited", spec.attempt)
 
 
 # --- made -------------------------------------------------------------------------------------------------------
@@ -67,8 +63,8 @@ def run(
 
 @users
 @pytest.mark.parametrize("umask", [None, 0, 0o777])
-def test_it_is_the_run_s_alone(spawner: SpawnerUnderTest, tmp: Path, user: str | None, umask: int | None) -> None:
-    record = run(spawner, f"{tmp}/mine", mode=("facts",), user=user, umask=umask)
+async def test_it_is_the_run_s_alone(spawner: SpawnerUnderTest, tmp: Path, user: str | None, umask: int | None) -> None:
+    record = await run(spawner, f"{tmp}/mine", mode=("facts",), user=user, umask=umask)
     assert record.error is None
     told = json.loads(spawner.output("run"))
     assert (told["directory"], told["umask"]) == (str(tmp / "mine"), 0o022 if umask is None else umask)
@@ -76,15 +72,11 @@ def test_it_is_the_run_s_alone(spawner: SpawnerUnderTest, tmp: Path, user: str |
     assert (stat.S_IMODE(facts.st_mode), facts.st_uid) == (0o700, pwd.getpwnam(user).pw_uid if user else os.geteuid())
 
 
-def test_a_run_that_asks_for_none_has_none_made(spawner: SpawnerUnderTest, tmp: Path) -> None:
+async def test_a_run_that_asks_for_none_has_none_made(spawner: SpawnerUnderTest, tmp: Path) -> None:
     """What a spawner does that is too old to know of it."""
-
-    async def go() -> Record:
-        async with spawner.link() as link:
-            await link.client.spawn(spawner.spec("run", "true", working_directory=str(tmp / "mine")))
-            return await link.until("run", "exited")
-
-    record = asyncio.run(go())
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", "true", working_directory=str(tmp / "mine")))
+        record = await link.until("run", "exited")
     assert record.error is not None
     assert record.error.message == f"cannot start: working directory {tmp}/mine does not exist"
     assert list(tmp.iterdir()) == []
@@ -109,13 +101,15 @@ TAKEN = "something is there already, and it must be the run's own"
         ("x" * 300, "File name too long"),
     ],
 )
-def test_where_it_cannot_be(spawner: SpawnerUnderTest, tmp: Path, user: str | None, directory: str, why: str) -> None:
+async def test_where_it_cannot_be(
+    spawner: SpawnerUnderTest, tmp: Path, user: str | None, directory: str, why: str
+) -> None:
     (tmp / "taken").mkdir()
     (tmp / "file").touch()
     (tmp / "link").symlink_to(tmp / "taken")
     (tmp / "dangling").symlink_to(tmp / "nowhere")
     before = sorted(tmp.rglob("*"))
-    error = run(spawner, f"{tmp}/{directory}", "touch", "ran", user=user).error
+    error = (await run(spawner, f"{tmp}/{directory}", "touch", "ran", user=user)).error
     assert error is not None
     message = f"cannot make the working directory {tmp}/{directory}: {why.format(tmp=tmp)}"
     assert (error.stage, error.message) == ("working-directory", message)
@@ -123,37 +117,33 @@ def test_where_it_cannot_be(spawner: SpawnerUnderTest, tmp: Path, user: str | No
 
 
 @needs_root
-def test_where_the_user_may_not(spawner: SpawnerUnderTest, tmp: Path) -> None:
+async def test_where_the_user_may_not(spawner: SpawnerUnderTest, tmp: Path) -> None:
     """Root could: the directory is made by whom it is for."""
     tmp.chmod(0o755)
-    error = run(spawner, f"{tmp}/mine", "true", user="nobody").error
+    error = (await run(spawner, f"{tmp}/mine", "true", user="nobody")).error
     assert error is not None
     assert error.message == f"cannot make the working directory {tmp}/mine: permission denied for user nobody in {tmp}"
     assert list(tmp.iterdir()) == []
 
 
 @users
-def test_a_program_that_is_not_there_leaves_none(spawner: SpawnerUnderTest, tmp: Path, user: str | None) -> None:
-    error = run(spawner, f"{tmp}/mine", "/no/such/program", user=user).error
+async def test_a_program_that_is_not_there_leaves_none(spawner: SpawnerUnderTest, tmp: Path, user: str | None) -> None:
+    error = (await run(spawner, f"{tmp}/mine", "/no/such/program", user=user)).error
     assert error is not None
     assert error.message == "cannot start: no such interpreter /no/such/program"
     assert list(tmp.iterdir()) == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_spawner_that_dies_before_the_start_leaves_none(idle_spawner: SpawnerUnderTest, when: str) -> None:
+async def test_a_spawner_that_dies_before_the_start_leaves_none(idle_spawner: SpawnerUnderTest, when: str) -> None:
     """Or the run could not be started a second time."""
     spawner, directory = idle_spawner, idle_spawner.home / "mine"
     spawner.start(program=("spawner-dies-before-go", when))
 
     spec = spawner.spec("run", "true", working_directory=str(directory), make_directory=True)
-
-    async def ask() -> None:
-        async with spawner.link() as link:
-            with pytest.raises(SpawnerError):
-                await link.client.spawn(spec)
-
-    asyncio.run(ask())
+    async with spawner.link() as link:
+        with pytest.raises(SpawnerError):
+            await link.client.spawn(spec)
     assert spawner.process is not None
     assert spawner.process.stdout is not None
     pid, ticks = map(int, spawner.process.stdout.readline().split())
@@ -172,36 +162,33 @@ def a_scratch_record(spawner: SpawnerUnderTest, tmp: Path, user: str | None, **c
     return replace(record, scratch=scratch_directory(record, tmp=str(tmp)))
 
 
-def tidied(spawner: SpawnerUnderTest, record: RunRecord) -> str | None:
+async def tidied(spawner: SpawnerUnderTest, record: RunRecord) -> str | None:
     """What comes of tidying up after this run; the spawner remembers none of it."""
 
     async def nobody_to_start() -> None:
         raise SpawnerError("cannot start another spawner")
 
-    async def go() -> str | None:
-        link = SpawnerLink(
-            connect=lambda on_record, on_lost: SpawnerClient(
-                socket_path=spawner.socket, on_record=on_record, on_lost=on_lost
-            ),
-            start=nobody_to_start,
-            problems=Problems(),
-            log=log_to(LogLines()),
-        )
-        keeping = asyncio.create_task(link.run())
-        try:
-            async with asyncio.timeout(LIMIT_S):
-                words = await tidy(record, link=link, spec=tidy_spec(record))
-            assert tidy_key(record.id) not in [seen.key for seen in link.records()]
-            return words
-        finally:
-            keeping.cancel()
-            await link.close()
-
-    return asyncio.run(go())
+    link = SpawnerLink(
+        connect=lambda on_record, on_lost: SpawnerClient(
+            socket_path=spawner.socket, on_record=on_record, on_lost=on_lost
+        ),
+        start=nobody_to_start,
+        problems=Problems(),
+        log=log_to(LogLines()),
+    )
+    keeping = asyncio.create_task(link.run())
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            words = await tidy(record, link=link, spec=tidy_spec(record))
+        assert tidy_key(record.id) not in [seen.key for seen in link.records()]
+        return words
+    finally:
+        keeping.cancel()
+        await link.close()
 
 
 @users
-def test_whatever_the_run_left_goes(spawner: SpawnerUnderTest, tmp: Path, user: str | None) -> None:
+async def test_whatever_the_run_left_goes(spawner: SpawnerUnderTest, tmp: Path, user: str | None) -> None:
     kept = spawner.home / "kept"
     kept.mkdir()
     (kept / "file").touch()
@@ -213,34 +200,34 @@ def test_whatever_the_run_left_goes(spawner: SpawnerUnderTest, tmp: Path, user: 
     before = a_scratch_record(spawner, tmp, user).scratch
     for number, directory in enumerate((record.scratch, f"{record.scratch}-hooks", str(before))):
         leaving = ("/bin/sh", "-ec", LEAVE_MUCH, "sh", str(kept))
-        ended = run(spawner, directory, *leaving, attempt=number, user=user).exit
+        ended = (await run(spawner, directory, *leaving, attempt=number, user=user)).exit
         assert ended is not None
         assert ended.code == 0, spawner.output("run")
     (tmp / "runnerd-another").mkdir()
-    assert tidied(spawner, record) is None, spawner.output("run")
+    assert await tidied(spawner, record) is None, spawner.output("run")
     assert [path.name for path in tmp.iterdir()] == ["runnerd-another"]
     assert [path.name for path in kept.iterdir()] == ["file"]
     assert stat.S_IMODE(kept.stat().st_mode) == 0o555, "what links lead to stays as it is"
 
 
-def test_what_is_gone_already(spawner: SpawnerUnderTest, tmp: Path) -> None:
-    assert tidied(spawner, a_scratch_record(spawner, tmp, None)) is None
+async def test_what_is_gone_already(spawner: SpawnerUnderTest, tmp: Path) -> None:
+    assert await tidied(spawner, a_scratch_record(spawner, tmp, None)) is None
 
 
-def test_a_link_in_its_place_goes_and_leads_nowhere(spawner: SpawnerUnderTest, tmp: Path) -> None:
+async def test_a_link_in_its_place_goes_and_leads_nowhere(spawner: SpawnerUnderTest, tmp: Path) -> None:
     record = a_scratch_record(spawner, tmp, None)
     assert record.scratch is not None
     kept = spawner.home / "kept"
     kept.mkdir()
     (kept / "file").touch()
     os.symlink(kept, record.scratch)
-    assert tidied(spawner, record) is None
+    assert await tidied(spawner, record) is None
     assert list(tmp.iterdir()) == []
     assert (kept / "file").exists()
 
 
 @needs_root
-def test_what_is_another_s_stays_and_is_told(spawner: SpawnerUnderTest, tmp: Path) -> None:
+async def test_what_is_another_s_stays_and_is_told(spawner: SpawnerUnderTest, tmp: Path) -> None:
     record = a_scratch_record(spawner, tmp, "nobody")
     assert record.scratch is not None
     stuck = Path(record.scratch)
@@ -249,6 +236,6 @@ def test_what_is_another_s_stays_and_is_told(spawner: SpawnerUnderTest, tmp: Pat
     (stuck / "root").mkdir(mode=0o700)
     (stuck / "root" / "file").touch()
     told = f"cannot remove {stuck}: exited 1; see `runnerctl logs {RUN_ID}`"
-    assert tidied(spawner, record) == told
+    assert await tidied(spawner, record) == told
     assert f"{stuck}/root" in spawner.output("run")
     assert (stuck / "root" / "file").exists()

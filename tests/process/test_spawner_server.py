@@ -214,61 +214,52 @@ def test_owner_may_speak(idle_spawner: SpawnerUnderTest, owner: str) -> None:
     assert json.loads(hello_as_nobody(idle_spawner).stdout)["event"] == "hello"
 
 
-def test_client_says_why_it_was_turned_away(idle_spawner: SpawnerUnderTest) -> None:
+async def test_client_says_why_it_was_turned_away(idle_spawner: SpawnerUnderTest) -> None:
     """A server of our own, because the test's own user is never turned away."""
 
-    async def go() -> None:
-        async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b'{"reply": null, "error": {"kind": "not-permitted", "message": "uid 5 may not"}}\n')
-            writer.close()
-            await writer.wait_closed()
+    async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'{"reply": null, "error": {"kind": "not-permitted", "message": "uid 5 may not"}}\n')
+        writer.close()
+        await writer.wait_closed()
 
-        async with await asyncio.start_unix_server(turn_away, idle_spawner.socket):
-            with pytest.raises(SpawnerError, match="cannot use the spawner: uid 5 may not") as refusal:
-                async with idle_spawner.link():
-                    pass
-            assert refusal.value.refused
-
-    asyncio.run(go())
-
-
-def test_client_says_what_is_missing(idle_spawner: SpawnerUnderTest) -> None:
-    async def go() -> None:
-        with pytest.raises(SpawnerError, match=r"cannot reach the spawner at .*: No such file or directory"):
+    async with await asyncio.start_unix_server(turn_away, idle_spawner.socket):
+        with pytest.raises(SpawnerError, match="cannot use the spawner: uid 5 may not") as refusal:
             async with idle_spawner.link():
                 pass
-        client = SpawnerClient(socket_path="/none", on_record=lambda _: None, on_lost=lambda: None)
-        with pytest.raises(SpawnerError, match="cannot ask the spawner to ping: not connected"):
+        assert refusal.value.refused
+
+
+async def test_client_says_what_is_missing(idle_spawner: SpawnerUnderTest) -> None:
+    with pytest.raises(SpawnerError, match=r"cannot reach the spawner at .*: No such file or directory"):
+        async with idle_spawner.link():
+            pass
+    client = SpawnerClient(socket_path="/none", on_record=lambda _: None, on_lost=lambda: None)
+    with pytest.raises(SpawnerError, match="cannot ask the spawner to ping: not connected"):
+        await client.ping()
+
+
+async def test_client_waits_no_longer_than_its_limit(idle_spawner: SpawnerUnderTest) -> None:
+    done = asyncio.Event()
+
+    async def say_hello_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'{"event": "hello", "version": "9", "pid": 1, "records": [], "more": {}}\n')
+        await done.wait()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_unix_server(say_hello_only, idle_spawner.socket):
+        client = SpawnerClient(
+            socket_path=idle_spawner.socket,
+            on_record=lambda _: None,
+            on_lost=lambda: None,
+            timeout_s=0.05,
+        )
+        assert await client.connect() == []
+        assert client.hello == Hello(version="9", pid=1, limits={}, why=None)  # an older one says no more
+        with pytest.raises(SpawnerError, match=r"did not answer within 0.05 s"):
             await client.ping()
-
-    asyncio.run(go())
-
-
-def test_client_waits_no_longer_than_its_limit(idle_spawner: SpawnerUnderTest) -> None:
-    async def go() -> None:
-        done = asyncio.Event()
-
-        async def say_hello_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b'{"event": "hello", "version": "9", "pid": 1, "records": [], "more": {}}\n')
-            await done.wait()
-            writer.close()
-            await writer.wait_closed()
-
-        async with await asyncio.start_unix_server(say_hello_only, idle_spawner.socket):
-            client = SpawnerClient(
-                socket_path=idle_spawner.socket,
-                on_record=lambda _: None,
-                on_lost=lambda: None,
-                timeout_s=0.05,
-            )
-            assert await client.connect() == []
-            assert client.hello == Hello(version="9", pid=1, limits={}, why=None)  # an older one says no more
-            with pytest.raises(SpawnerError, match=r"did not answer within 0.05 s"):
-                await client.ping()
-            done.set()
-            await client.close()
-
-    asyncio.run(go())
+        done.set()
+        await client.close()
 
 
 # --- one spawner ------------------------------------------------------------------------------------------------
@@ -329,35 +320,23 @@ def test_socket_path_that_cannot_be(idle_spawner: SpawnerUnderTest) -> None:
 # --- when it goes -----------------------------------------------------------------------------------------------
 
 
-def test_idle_spawner_goes_when_the_last_client_has_gone(idle_spawner: SpawnerUnderTest) -> None:
+async def test_idle_spawner_goes_when_the_last_client_has_gone(idle_spawner: SpawnerUnderTest) -> None:
     idle_spawner.start("--exit-when-idle")
-
-    async def go() -> None:
-        async with idle_spawner.link() as link:
-            await link.client.spawn(idle_spawner.spec("run", "true"))
-            await link.until("run", "exited")
-
-    asyncio.run(go())
+    async with idle_spawner.link() as link:
+        await link.client.spawn(idle_spawner.spec("run", "true"))
+        await link.until("run", "exited")
     assert idle_spawner.wait() == 0
     assert [path.name for path in idle_spawner.records.iterdir()] == ["run.0.json"]
 
 
-def test_spawner_with_a_live_run_is_not_idle(idle_spawner: SpawnerUnderTest) -> None:
+async def test_spawner_with_a_live_run_is_not_idle(idle_spawner: SpawnerUnderTest) -> None:
     idle_spawner.start("--exit-when-idle")
-
-    async def start() -> int:
-        async with idle_spawner.link() as link:
-            record = await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
-            assert record.identity is not None
-            return record.identity.pid
-
-    pid = asyncio.run(start())
-
-    async def look_again() -> None:
-        async with idle_spawner.link() as link:
-            assert link.replayed["run", 0].phase == "running"
-
-    asyncio.run(look_again())
+    async with idle_spawner.link() as link:
+        record = await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
+        assert record.identity is not None
+        pid = record.identity.pid
+    async with idle_spawner.link() as link:
+        assert link.replayed["run", 0].phase == "running"
     os.kill(pid, signal.SIGKILL)
     assert idle_spawner.wait() == 0
     (path,) = idle_spawner.records.iterdir()
@@ -370,7 +349,7 @@ def test_spawner_nobody_comes_to_goes(idle_spawner: SpawnerUnderTest) -> None:
     assert "idle; going" in idle_spawner.said()
 
 
-def test_start_spawner_in_the_background(idle_spawner: SpawnerUnderTest) -> None:
+async def test_start_spawner_in_the_background(idle_spawner: SpawnerUnderTest) -> None:
     spawner = idle_spawner
 
     async def start() -> None:
@@ -381,48 +360,38 @@ def test_start_spawner_in_the_background(idle_spawner: SpawnerUnderTest) -> None
             log_file=str(spawner.log),
         )
 
-    async def go() -> int:
-        await start()
-        async with spawner.link() as link:
-            pid = int((await link.client.ping())["pid"])
-            assert os.getsid(pid) != os.getsid(0)
-            assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
-            with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*another spawner does"):
-                await start()
-            return pid
-
-    pid = asyncio.run(go())
+    await start()
+    async with spawner.link() as link:
+        pid = int((await link.client.ping())["pid"])
+        assert os.getsid(pid) != os.getsid(0)
+        assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
+        with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*another spawner does"):
+            await start()
+        pid = pid
     ticks = start_ticks(pid)
     wait_until(lambda: start_ticks(pid) is None or start_ticks(pid) != ticks, "it to go, as it is idle")
     assert spawner.said().startswith("runnerd-spawner: serving ")
 
 
-def test_start_spawner_tells_why_it_cannot(idle_spawner: SpawnerUnderTest) -> None:
-    async def go() -> None:
-        with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*cannot use /dev/null/x"):
-            await start_spawner(
-                socket_path=idle_spawner.socket,
-                runtime_dir="/dev/null/x",
-                owner=None,
-                log_file=str(idle_spawner.log),
-            )
-
-    asyncio.run(go())
+async def test_start_spawner_tells_why_it_cannot(idle_spawner: SpawnerUnderTest) -> None:
+    with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*cannot use /dev/null/x"):
+        await start_spawner(
+            socket_path=idle_spawner.socket,
+            runtime_dir="/dev/null/x",
+            owner=None,
+            log_file=str(idle_spawner.log),
+        )
 
 
-def test_spawner_that_is_to_make_room_stays_for_its_runs(idle_spawner: SpawnerUnderTest) -> None:
+async def test_spawner_that_is_to_make_room_stays_for_its_runs(idle_spawner: SpawnerUnderTest) -> None:
     idle_spawner.start()
-
-    async def go() -> None:
-        async with idle_spawner.link() as link:
-            record = await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
-            assert record.identity is not None
-            assert not await link.client.retire()
-            os.kill(record.identity.pid, signal.SIGKILL)
-            await link.until("run", "exited")
-            assert await link.client.retire()
-
-    asyncio.run(go())
+    async with idle_spawner.link() as link:
+        record = await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
+        assert record.identity is not None
+        assert not await link.client.retire()
+        os.kill(record.identity.pid, signal.SIGKILL)
+        await link.until("run", "exited")
+        assert await link.client.retire()
     assert idle_spawner.wait() == 0
     (path,) = idle_spawner.records.iterdir()
     assert json.loads(path.read_text())["exit"]["signal"] == signal.SIGKILL  # for the next one

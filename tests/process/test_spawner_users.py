@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pwd
 
@@ -24,21 +23,18 @@ def not_allowed(user: str) -> str:
     return f"cannot start: the spawner may start nothing as user {user}; {name_it}"
 
 
-def answer(spawner: SpawnerUnderTest, **settings: object) -> Record:
-    async def go() -> Record:
-        async with spawner.link() as link:
-            await link.client.spawn(spawner.spec("run", "/bin/true", **settings))
-            return await link.until("run", "exited")
-
-    return asyncio.run(go())
+async def answer(spawner: SpawnerUnderTest, **settings: object) -> Record:
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", "/bin/true", **settings))
+        return await link.until("run", "exited")
 
 
 @needs_root
 @needs_system_python
 @pytest.mark.parametrize("users", ["*", "nobody", "daemon, nobody", "*,root"])
-def test_a_user_that_may_be(idle_spawner: SpawnerUnderTest, users: str) -> None:
+async def test_a_user_that_may_be(idle_spawner: SpawnerUnderTest, users: str) -> None:
     idle_spawner.start("--users", users)
-    record = answer(idle_spawner, user="nobody")
+    record = await answer(idle_spawner, user="nobody")
     assert record.error is None
     assert record.exit is not None
     assert record.exit.code == 0
@@ -46,9 +42,9 @@ def test_a_user_that_may_be(idle_spawner: SpawnerUnderTest, users: str) -> None:
 
 @needs_root
 @pytest.mark.parametrize("users", ["root", "*,root"])
-def test_root_where_it_is_named(idle_spawner: SpawnerUnderTest, users: str) -> None:
+async def test_root_where_it_is_named(idle_spawner: SpawnerUnderTest, users: str) -> None:
     idle_spawner.start("--users", users)
-    assert answer(idle_spawner, user="root").error is None
+    assert (await answer(idle_spawner, user="root")).error is None
 
 
 @pytest.mark.parametrize(
@@ -61,11 +57,11 @@ def test_root_where_it_is_named(idle_spawner: SpawnerUnderTest, users: str) -> N
         ("", "nobody", not_allowed("nobody")),
     ],
 )
-def test_refused_before_there_is_a_process(
+async def test_refused_before_there_is_a_process(
     idle_spawner: SpawnerUnderTest, users: str, user: str | None, message: str
 ) -> None:
     idle_spawner.start("--users", users)
-    record = answer(idle_spawner, user=user)
+    record = await answer(idle_spawner, user=user)
     assert record.error is not None
     assert (record.error.stage, record.error.message) == ("user", message)
     assert record.identity is None
@@ -77,13 +73,13 @@ def test_refused_before_there_is_a_process(
         async with idle_spawner.link() as link:
             return link.replayed["run", 0]
 
-    assert asyncio.run(replayed()) == record
+    assert await replayed() == record
 
 
 @needs_root
-def test_a_group_that_is_not_the_users(idle_spawner: SpawnerUnderTest) -> None:
+async def test_a_group_that_is_not_the_users(idle_spawner: SpawnerUnderTest) -> None:
     idle_spawner.start("--users", "*")
-    record = answer(idle_spawner, user="nobody", group="root")
+    record = await answer(idle_spawner, user="nobody", group="root")
     assert record.error is not None
     message = "cannot start: user nobody is not in group root (usermod -aG root nobody)"
     assert (record.error.stage, record.error.message) == ("group", message)
@@ -92,14 +88,14 @@ def test_a_group_that_is_not_the_users(idle_spawner: SpawnerUnderTest) -> None:
 
 @needs_root
 @needs_system_python
-def test_a_group_of_the_users(idle_spawner: SpawnerUnderTest) -> None:
+async def test_a_group_of_the_users(idle_spawner: SpawnerUnderTest) -> None:
     idle_spawner.start("--users", "*")
-    assert answer(idle_spawner, user="nobody", group="nogroup").error is None
+    assert (await answer(idle_spawner, user="nobody", group="nogroup")).error is None
 
 
-def test_a_user_that_is_not_there(idle_spawner: SpawnerUnderTest) -> None:
+async def test_a_user_that_is_not_there(idle_spawner: SpawnerUnderTest) -> None:
     idle_spawner.start("--users", "*")
-    record = answer(idle_spawner, user="no-such-user")
+    record = await answer(idle_spawner, user="no-such-user")
     assert record.error is not None
     assert record.error.message == "cannot start: no such user no-such-user"
 
@@ -115,8 +111,8 @@ def test_another_name_of_root() -> None:
     Users(None).check(Toor())  # type: ignore[arg-type]
 
 
-def test_without_the_option_whoever_asks_decides(spawner: SpawnerUnderTest) -> None:
-    record = answer(spawner)
+async def test_without_the_option_whoever_asks_decides(spawner: SpawnerUnderTest) -> None:
+    record = await answer(spawner)
     assert record.error is None
     assert record.user is None
     assert os.stat(spawner.home / "run.out").st_uid == os.geteuid()

@@ -1,16 +1,18 @@
 """Real Prefect servers: `prefect2`, `prefect3`, and `prefect`, which is both in turn.
 
 One server of each major per test session, on a free loopback port, with a home directory and a database of its own.
-Their environments are made by tests/envs/make.sh from lock files: a Prefect whose dependencies move on may stop starting.
+Their environments are made by tests/envs/make.sh from lock files: a Prefect whose dependencies move on may not start.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.kits.async_tests import run_on_loop
 from tests.kits.contract import Server
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.prefect_servers import PrefectServer, running_server
@@ -22,6 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("time_limit"):
             item.add_marker(pytest.mark.time_limit(TEST_LIMIT_S))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    run_on_loop(pyfuncitem, asyncio.run)
 
 
 @pytest.fixture(scope="session")

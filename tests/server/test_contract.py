@@ -26,42 +26,36 @@ Json = Any
 # --- the server itself ----------------------------------------------------------------------------------------
 
 
-def test_the_server_tells_its_version(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_the_server_tells_its_version(server: Server) -> None:
+    async with server.visit() as visit:
         info = await visit.insist(visit.api.server)
         assert (info.major, info.supported, info.why) == (visit.major, True, None)
         assert info.version == {2: "2.20.27", 3: "3.9.1"}[visit.major]
         assert visit.api.health.condition is ApiCondition.OK
 
-    server.visit(body)
-
 
 # --- claiming -------------------------------------------------------------------------------------------------
 
 
-def test_a_claim_is_won(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_claim_is_won(server: Server) -> None:
+    async with server.visit() as visit:
         run, mine = await visit.new_run(), new_id()
         claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=mine))
         assert claim.outcome is ClaimOutcome.WON
         assert claim.state is not None and claim.state.transition_id == mine
         assert await visit.state_of(run.id) is StateType.PENDING
 
-    server.visit(body)
 
-
-def test_a_claim_whose_answer_was_lost_is_won_again(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_claim_whose_answer_was_lost_is_won_again(server: Server) -> None:
+    async with server.visit() as visit:
         run, mine = await visit.new_run(), new_id()
         for _ in range(3):
             claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=mine))
             assert claim.outcome is ClaimOutcome.WON
 
-    server.visit(body)
 
-
-def test_a_claim_is_lost_to_a_rival(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_claim_is_lost_to_a_rival(server: Server) -> None:
+    async with server.visit() as visit:
         run, rival = await visit.new_run(), new_id()
         await visit.insist(lambda: visit.api.claim(run.id, transition_id=rival))
         claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=new_id()))
@@ -69,11 +63,9 @@ def test_a_claim_is_lost_to_a_rival(server: Server) -> None:
         assert claim.state is not None and claim.state.transition_id == rival
         assert claim.reason
 
-    server.visit(body)
 
-
-def test_exactly_one_of_many_claims_is_won(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_exactly_one_of_many_claims_is_won(server: Server) -> None:
+    async with server.visit() as visit:
         run = await visit.new_run()
         ids = [new_id() for _ in range(4)]
 
@@ -83,36 +75,30 @@ def test_exactly_one_of_many_claims_is_won(server: Server) -> None:
         outcomes = await asyncio.gather(*(claim(mine) for mine in ids))
         assert sorted(outcomes) == [ClaimOutcome.LOST] * 3 + [ClaimOutcome.WON]
 
-    server.visit(body)
-
 
 @pytest.mark.parametrize("path", [("PENDING", "RUNNING"), ("PENDING", "CANCELLING"), ("CANCELLED",)])
-def test_a_claim_of_a_run_that_moved_on_is_lost(server: Server, path: tuple[str, ...]) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_claim_of_a_run_that_moved_on_is_lost(server: Server, path: tuple[str, ...]) -> None:
+    async with server.visit() as visit:
         run = await visit.in_state(*path)
         claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=new_id()))
         assert claim.outcome is ClaimOutcome.LOST
         assert await visit.state_of(run.id) is StateType(path[-1])
 
-    server.visit(body)
 
-
-def test_a_claim_of_a_deleted_run_is_gone(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_claim_of_a_deleted_run_is_gone(server: Server) -> None:
+    async with server.visit() as visit:
         claim = await visit.insist(lambda: visit.api.claim(NOBODY, transition_id=new_id()))
         assert claim.outcome is ClaimOutcome.GONE
-
-    server.visit(body)
 
 
 @pytest.mark.parametrize(
     ("strategy", "then"),
     [("ENQUEUE", (StateType.SCHEDULED, "AwaitingConcurrencySlot")), ("CANCEL_NEW", (StateType.CANCELLED, "Cancelled"))],
 )
-def test_a_claim_over_the_deployments_limit_is_lost_where_the_server_counts(
+async def test_a_claim_over_the_deployments_limit_is_lost_where_the_server_counts(
     server: Server, strategy: Any, then: tuple[StateType, str]
 ) -> None:
-    async def body(visit: Visit) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy(concurrency_limit=1, collision_strategy=strategy)
         first, second = await visit.new_run(info.id), await visit.new_run(info.id)
         claim = await visit.insist(lambda: visit.api.claim(first.id, transition_id=new_id()))
@@ -127,8 +113,6 @@ def test_a_claim_over_the_deployments_limit_is_lost_where_the_server_counts(
         if strategy == "ENQUEUE":
             claim = await visit.insist(lambda: visit.api.claim(second.id, transition_id=new_id()))
             assert claim.outcome is ClaimOutcome.WON
-
-    server.visit(body)
 
 
 # --- reporting ------------------------------------------------------------------------------------------------
@@ -165,8 +149,8 @@ PENDING, RUNNING, CANCELLING = ("PENDING",), ("PENDING", "RUNNING"), ("PENDING",
     ],
     ids=lambda value: value.type.value if isinstance(value, Verdict) else value[-1],
 )
-def test_a_verdict_is_accepted(server: Server, path: tuple[str, ...], verdict: Verdict) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_verdict_is_accepted(server: Server, path: tuple[str, ...], verdict: Verdict) -> None:
+    async with server.visit() as visit:
         run = await visit.in_state(*path)
         answer = await visit.propose(run.id, verdict)
         assert answer.accepted and not answer.gone
@@ -174,8 +158,6 @@ def test_a_verdict_is_accepted(server: Server, path: tuple[str, ...], verdict: V
         assert after is not None
         told = (after.state.type, after.state.name, after.state.message)
         assert told == (verdict.type, verdict.name or verdict.type.value.capitalize(), verdict.message)
-
-    server.visit(body)
 
 
 @pytest.mark.parametrize(
@@ -194,19 +176,17 @@ def test_a_verdict_is_accepted(server: Server, path: tuple[str, ...], verdict: V
     ],
     ids=lambda value: value.type.value if isinstance(value, Verdict) else value[-1],
 )
-def test_a_verdict_is_refused(server: Server, path: tuple[str, ...], verdict: Verdict) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_verdict_is_refused(server: Server, path: tuple[str, ...], verdict: Verdict) -> None:
+    async with server.visit() as visit:
         run = await visit.in_state(*path)
         answer = await visit.propose(run.id, verdict)
         assert not answer.accepted and not answer.gone and answer.reason
         assert answer.state is not None and answer.state.type is StateType(path[-1])
         assert await visit.state_of(run.id) is StateType(path[-1])
 
-    server.visit(body)
 
-
-def test_a_verdict_told_twice_is_accepted_twice_and_recorded_once(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_verdict_told_twice_is_accepted_twice_and_recorded_once(server: Server) -> None:
+    async with server.visit() as visit:
         run, mine = await visit.in_state(*RUNNING), new_id()
         first = await visit.propose(run.id, CRASHED, mine)
         before = (await visit.raw("GET", f"/flow_runs/{run.id}")).json()["state"]["id"]
@@ -214,29 +194,23 @@ def test_a_verdict_told_twice_is_accepted_twice_and_recorded_once(server: Server
         assert first.accepted and second.accepted
         assert (await visit.raw("GET", f"/flow_runs/{run.id}")).json()["state"]["id"] == before
 
-    server.visit(body)
 
-
-def test_a_verdict_on_a_deleted_run_is_gone(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_verdict_on_a_deleted_run_is_gone(server: Server) -> None:
+    async with server.visit() as visit:
         answer = await visit.propose(NOBODY, CRASHED)
         assert answer.gone and not answer.accepted
 
-    server.visit(body)
 
-
-def test_cancelling_a_scheduled_run_that_nobody_runs_cancels_it_at_once(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_cancelling_a_scheduled_run_that_nobody_runs_cancels_it_at_once(server: Server) -> None:
+    async with server.visit() as visit:
         run = await visit.new_run()
         answer = await visit.propose(run.id, Verdict(type=StateType.CANCELLING))
         assert not answer.accepted
         assert await visit.state_of(run.id) is StateType.CANCELLED
 
-    server.visit(body)
 
-
-def test_a_rescheduled_run_is_offered_again(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_rescheduled_run_is_offered_again(server: Server) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy()
         run = await visit.new_run(info.id)
         await visit.insist(lambda: visit.api.claim(run.id, transition_id=new_id()))
@@ -244,11 +218,9 @@ def test_a_rescheduled_run_is_offered_again(server: Server) -> None:
         offered = await due(visit, info.id)
         assert [(each.id, each.state.name) for each in offered] == [(run.id, "AwaitingRetry")]
 
-    server.visit(body)
 
-
-def test_running_before_its_time_has_to_wait(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_running_before_its_time_has_to_wait(server: Server) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy()
         state = {"type": "SCHEDULED", "state_details": {"scheduled_time": text(5)}}
         run = (await visit.raw("POST", f"/deployments/{info.id}/create_flow_run", {"state": state})).json()
@@ -257,8 +229,6 @@ def test_running_before_its_time_has_to_wait(server: Server) -> None:
             server.fake.runs[run["id"]]["expected_start_time"] = text(5)
         answer = await visit.propose(run["id"], Verdict(type=StateType.RUNNING))
         assert not answer.accepted and answer.wait_s is not None and 200 < answer.wait_s <= 300
-
-    server.visit(body)
 
 
 # --- what is due ----------------------------------------------------------------------------------------------
@@ -271,8 +241,8 @@ async def due(visit: Visit, *deployment_ids: str, limit: int | None = None, minu
     )
 
 
-def test_due_runs_come_earliest_first_and_up_to_a_limit(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_due_runs_come_earliest_first_and_up_to_a_limit(server: Server) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy(tags=("etl",))
         made = [await visit.new_run(info.id) for _ in range(3)]
         assert [run.id for run in await due(visit, info.id)] == [run.id for run in made]
@@ -284,13 +254,10 @@ def test_due_runs_come_earliest_first_and_up_to_a_limit(server: Server) -> None:
         assert first.next_scheduled_start_time is not None and first.expected_start_time is not None
         assert not first.auto_scheduled
 
-    server.visit(body)
 
-
-def test_a_schedule_makes_runs_and_a_pause_takes_them_back(server: Server) -> None:
+async def test_a_schedule_makes_runs_and_a_pause_takes_them_back(server: Server) -> None:
     """The server's own scheduler at work: without it nothing ever falls due by itself."""
-
-    async def body(visit: Visit) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy(schedules=(Schedule(interval_s=3600),))
         if server.fake is not None:
             server.fake.add_run(info.id, due=datetime.now(UTC) + timedelta(minutes=30))
@@ -303,11 +270,9 @@ def test_a_schedule_makes_runs_and_a_pause_takes_them_back(server: Server) -> No
         await visit.insist(lambda: visit.api.pause_deployment(info.id))
         assert await due(visit, info.id, minutes=61) == []
 
-    server.visit(body)
 
-
-def test_only_scheduled_runs_of_the_asked_deployments_are_due(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_only_scheduled_runs_of_the_asked_deployments_are_due(server: Server) -> None:
+    async with server.visit() as visit:
         info, other = await visit.deploy(), await visit.deploy()
         run, claimed = await visit.new_run(info.id), await visit.new_run(info.id)
         await visit.new_run(other.id)
@@ -317,14 +282,12 @@ def test_only_scheduled_runs_of_the_asked_deployments_are_due(server: Server) ->
         assert await due(visit, NOBODY) == []
         assert await due(visit) == []
 
-    server.visit(body)
-
 
 # --- flow runs ------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_created_with_parameters_name_and_tags(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_run_is_created_with_parameters_name_and_tags(server: Server) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy(parameters={"x": 1}, tags=("etl",))
         made = await visit.insist(
             lambda: visit.api.create_run(info.id, parameters={"x": 5}, name="by-hand", tags=["now"])
@@ -334,11 +297,9 @@ def test_a_run_is_created_with_parameters_name_and_tags(server: Server) -> None:
         read = await visit.insist(lambda: visit.api.read_run(made.id))
         assert read is not None and read.parameters == {"x": 5} and read.state.type is StateType.SCHEDULED
 
-    server.visit(body)
 
-
-def test_the_same_idempotency_key_is_the_same_run(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_the_same_idempotency_key_is_the_same_run(server: Server) -> None:
+    async with server.visit() as visit:
         info, key = await visit.deploy(), new_id()
         made = [
             await visit.insist(lambda: visit.api.create_run(info.id, parameters={}, idempotency_key=key))
@@ -347,11 +308,9 @@ def test_the_same_idempotency_key_is_the_same_run(server: Server) -> None:
         assert isinstance(made[0], FlowRun) and isinstance(made[1], FlowRun)
         assert made[0].id == made[1].id
 
-    server.visit(body)
 
-
-def test_parameters_that_break_an_enforced_schema_are_refused_in_words(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_parameters_that_break_an_enforced_schema_are_refused_in_words(server: Server) -> None:
+    async with server.visit() as visit:
         strict = await visit.deploy(enforce_parameter_schema=True)
         refused = await visit.insist(lambda: visit.api.create_run(strict.id, parameters={"x": "seven"}))
         assert isinstance(refused, Refused) and "seven" in refused.reason
@@ -359,30 +318,23 @@ def test_parameters_that_break_an_enforced_schema_are_refused_in_words(server: S
         made = await visit.insist(lambda: visit.api.create_run(lax.id, parameters={"x": "seven"}))
         assert isinstance(made, FlowRun)
 
-    server.visit(body)
 
-
-def test_an_unknown_parameter_passes_even_an_enforced_schema(server: Server) -> None:
+async def test_an_unknown_parameter_passes_even_an_enforced_schema(server: Server) -> None:
     """So whoever wants a misspelt parameter refused has to look at the schema himself."""
-
-    async def body(visit: Visit) -> None:
+    async with server.visit() as visit:
         strict = await visit.deploy(enforce_parameter_schema=True)
         made = await visit.insist(lambda: visit.api.create_run(strict.id, parameters={"y": 1}))
         assert isinstance(made, FlowRun) and made.parameters["y"] == 1
 
-    server.visit(body)
 
-
-def test_a_run_of_no_deployment_is_refused(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_run_of_no_deployment_is_refused(server: Server) -> None:
+    async with server.visit() as visit:
         refused = await visit.insist(lambda: visit.api.create_run(NOBODY, parameters={}))
         assert isinstance(refused, Refused) and "not found" in refused.reason.lower()
 
-    server.visit(body)
 
-
-def test_the_history_of_a_run_tells_who_claimed_it(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_the_history_of_a_run_tells_who_claimed_it(server: Server) -> None:
+    async with server.visit() as visit:
         run, mine = await visit.new_run(), new_id()
         await visit.insist(lambda: visit.api.claim(run.id, transition_id=mine))
         await visit.propose(run.id, WISH)
@@ -390,11 +342,9 @@ def test_the_history_of_a_run_tells_who_claimed_it(server: Server) -> None:
         assert [state.type for state in history] == [StateType.SCHEDULED, StateType.PENDING, StateType.CANCELLING]
         assert history[1].transition_id == mine
 
-    server.visit(body)
 
-
-def test_runs_are_found_by_state(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_runs_are_found_by_state(server: Server) -> None:
+    async with server.visit() as visit:
         cancelling, running = await visit.in_state(*CANCELLING), await visit.in_state(*RUNNING)
         ours = [cancelling.id, running.id, NOBODY]
 
@@ -405,24 +355,20 @@ def test_runs_are_found_by_state(server: Server) -> None:
         assert await found(StateType.CANCELLING, StateType.RUNNING) == {cancelling.id, running.id}
         assert await found(StateType.COMPLETED) == set()
 
-    server.visit(body)
 
-
-def test_runs_are_found_among_more_than_one_page(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_runs_are_found_among_more_than_one_page(server: Server) -> None:
+    async with server.visit() as visit:
         run = await visit.in_state(*CANCELLING)
         many = [new_id() for _ in range(450)] + [run.id]
         found = await visit.insist(lambda: visit.api.runs_of(many, states=[StateType.CANCELLING]))
         assert [each.id for each in found] == [run.id]
 
-    server.visit(body)
-
 
 # --- flows and deployments ------------------------------------------------------------------------------------
 
 
-def test_a_flow_is_made_once(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_flow_is_made_once(server: Server) -> None:
+    async with server.visit() as visit:
         name = f"flow-{new_id()}"
         first = await visit.insist(lambda: visit.api.ensure_flow(name, ["a"]))
         assert await visit.insist(lambda: visit.api.ensure_flow(name, ["a"])) == first
@@ -431,21 +377,17 @@ def test_a_flow_is_made_once(server: Server) -> None:
             await visit.insist(lambda: visit.api.ensure_flow("no/slashes"))
         assert caught.value.status == 422 and "body.name" in str(caught.value)
 
-    server.visit(body)
 
-
-def test_applying_the_same_deployment_twice_is_one_deployment(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_applying_the_same_deployment_twice_is_one_deployment(server: Server) -> None:
+    async with server.visit() as visit:
         wanted = deployment(schedules=(Schedule(cron="0 2 * * *"), Schedule(interval_s=3600)))
         first, second = await visit.deploy(wanted), await visit.deploy(wanted)
         assert first == second
         assert len((await visit.stored(first.id))["schedules"]) == 2
         assert await visit.insist(lambda: visit.api.find_deployment("contract", wanted.name)) == first
 
-    server.visit(body)
 
-
-def test_everything_of_a_deployment_arrives_and_leaves_again(server: Server) -> None:
+async def test_everything_of_a_deployment_arrives_and_leaves_again(server: Server) -> None:
     full = deployment(
         parameters={"x": 3},
         tags=("etl", "nightly"),
@@ -458,8 +400,7 @@ def test_everything_of_a_deployment_arrives_and_leaves_again(server: Server) -> 
         schedules=(Schedule(cron="0 2 * * *"),),
     )
     empty = replace(deployment(), name=full.name)
-
-    async def body(visit: Visit) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy(full)
         assert info.paused
         stored = await visit.stored(info.id)
@@ -478,16 +419,14 @@ def test_everything_of_a_deployment_arrives_and_leaves_again(server: Server) -> 
         assert stored["enforce_parameter_schema"] is True
         assert limit_of(stored, visit.major) is None
 
-    server.visit(body)
-
 
 def limit_of(stored: Json, major: int) -> tuple[int, str] | None:
     limit = stored.get("concurrency_limit") or (stored.get("global_concurrency_limit") or {}).get("limit")
     return (limit, stored["concurrency_options"]["collision_strategy"]) if limit else None
 
 
-def test_a_pause_made_by_others_can_be_kept(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_pause_made_by_others_can_be_kept(server: Server) -> None:
+    async with server.visit() as visit:
         wanted = deployment()
         info = await visit.deploy(wanted)
         assert await visit.insist(lambda: visit.api.pause_deployment(info.id))
@@ -495,8 +434,6 @@ def test_a_pause_made_by_others_can_be_kept(server: Server) -> None:
             lambda: visit.api.apply_deployment(visit.body(wanted), flow_id=info.flow_id, paused=True)
         )
         assert again.id == info.id and again.paused
-
-    server.visit(body)
 
 
 @pytest.mark.parametrize(
@@ -525,8 +462,8 @@ def test_a_pause_made_by_others_can_be_kept(server: Server) -> None:
     ],
     ids=["cron", "cron day_and", "interval anchor", "interval", "rrule"],
 )
-def test_a_schedule_arrives(server: Server, schedule: Schedule, stored_rule: Json) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_schedule_arrives(server: Server, schedule: Schedule, stored_rule: Json) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy(schedules=(schedule, replace(schedule, active=False)))
         stored = (await visit.stored(info.id))["schedules"]
         assert sorted(each["active"] for each in stored) == [False, True]
@@ -538,20 +475,16 @@ def test_a_schedule_arrives(server: Server, schedule: Schedule, stored_rule: Jso
                 rule["rrule"] = rule["rrule"].splitlines()[-1]
             assert rule == stored_rule
 
-    server.visit(body)
 
-
-def test_schedules_without_a_timezone_are_taken(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_schedules_without_a_timezone_are_taken(server: Server) -> None:
+    async with server.visit() as visit:
         several = (Schedule(cron="0 2 * * *"), Schedule(interval_s=60), Schedule(rrule="FREQ=DAILY"))
         info = await visit.deploy(schedules=several)
         assert len((await visit.stored(info.id))["schedules"]) == 3
 
-    server.visit(body)
 
-
-def test_max_scheduled_runs_of_a_schedule_is_kept(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_max_scheduled_runs_of_a_schedule_is_kept(server: Server) -> None:
+    async with server.visit() as visit:
         wanted = deployment(schedules=(Schedule(cron="0 2 * * *", max_scheduled_runs=2), Schedule(cron="0 3 * * *")))
         for _ in range(2):
             info = await visit.deploy(wanted)
@@ -559,13 +492,10 @@ def test_max_scheduled_runs_of_a_schedule_is_kept(server: Server) -> None:
             found = {each["schedule"]["cron"]: each["max_scheduled_runs"] for each in stored}
             assert found == {"0 2 * * *": 2, "0 3 * * *": None}
 
-    server.visit(body)
 
-
-def test_a_schedule_with_its_own_parameters_needs_3(server: Server) -> None:
+async def test_a_schedule_with_its_own_parameters_needs_3(server: Server) -> None:
     wanted = deployment(schedules=(Schedule(cron="0 2 * * *", slug="night", parameters={"x": 9}),))
-
-    async def body(visit: Visit) -> None:
+    async with server.visit() as visit:
         if visit.major == 2:
             problem = deployment_body(wanted, INSPECTION, major=2)
             assert isinstance(problem, Problem) and problem.place == wanted.place
@@ -574,13 +504,10 @@ def test_a_schedule_with_its_own_parameters_needs_3(server: Server) -> None:
         (stored,) = (await visit.stored(info.id))["schedules"]
         assert (stored["slug"], stored["parameters"]) == ("night", {"x": 9})
 
-    server.visit(body)
 
-
-def test_the_other_majors_body_is_rejected_in_words(server: Server) -> None:
+async def test_the_other_majors_body_is_rejected_in_words(server: Server) -> None:
     """The reason why bodies are exact."""
-
-    async def body(visit: Visit) -> None:
+    async with server.visit() as visit:
         flow_id = await visit.insist(lambda: visit.api.ensure_flow("contract", []))
         odd = {"concurrency_limit": 1} if visit.major == 2 else {"is_schedule_active": True}
         wanted = visit.body(deployment())
@@ -591,11 +518,9 @@ def test_the_other_majors_body_is_rejected_in_words(server: Server) -> None:
         assert caught.value.status == 422 and next(iter(odd)) in str(caught.value)
         assert visit.api.health.condition is ApiCondition.OK
 
-    server.visit(body)
 
-
-def test_a_deployment_is_paused_resumed_read_and_deleted(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_deployment_is_paused_resumed_read_and_deleted(server: Server) -> None:
+    async with server.visit() as visit:
         info, other = await visit.deploy(), await visit.deploy()
         api = visit.api
 
@@ -610,32 +535,26 @@ def test_a_deployment_is_paused_resumed_read_and_deleted(server: Server) -> None
         assert await visit.insist(lambda: api.delete_deployment(info.id)) is True
         assert await read() == {other.id: False}
 
-    server.visit(body)
 
-
-def test_a_run_made_by_hand_survives_a_pause(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_a_run_made_by_hand_survives_a_pause(server: Server) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy()
         run = await visit.new_run(info.id)
         await visit.insist(lambda: visit.api.pause_deployment(info.id))
         assert [each.id for each in await due(visit, info.id)] == [run.id]
 
-    server.visit(body)
 
-
-def test_the_scheduled_runs_of_a_deleted_deployment_are_gone(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_the_scheduled_runs_of_a_deleted_deployment_are_gone(server: Server) -> None:
+    async with server.visit() as visit:
         info = await visit.deploy()
         run = await visit.new_run(info.id)
         await visit.insist(lambda: visit.api.delete_deployment(info.id))
         claim = await visit.insist(lambda: visit.api.claim(run.id, transition_id=new_id()))
         assert claim.outcome is ClaimOutcome.GONE
 
-    server.visit(body)
 
-
-def test_what_does_not_exist_is_a_value(server: Server) -> None:
-    async def body(visit: Visit) -> None:
+async def test_what_does_not_exist_is_a_value(server: Server) -> None:
+    async with server.visit() as visit:
         api = visit.api
         for nobody in (NOBODY, "no-uuid", "../deployments", ""):
             assert await visit.insist(lambda nobody=nobody: api.read_run(nobody)) is None
@@ -647,5 +566,3 @@ def test_what_does_not_exist_is_a_value(server: Server) -> None:
             assert await visit.insist(lambda nobody=nobody: api.read_deployments([nobody])) == []
         assert await visit.insist(lambda: api.find_deployment("no such flow", "d/e?f")) is None
         assert api.health.condition is ApiCondition.OK
-
-    server.visit(body)

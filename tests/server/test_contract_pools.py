@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from runnerd.core.prefect import AGENT_POOL, ApiCondition, FlowRun, StateType, WorkPool, WorkQueue
+from runnerd.core.prefect import AGENT_POOL, ApiCondition, FlowRun, NewPool, NewQueue, StateType, WorkPool, WorkQueue
 from runnerd.prefect_api.answers import Refused
 from tests.kits.contract import NOBODY, Server, Visit, new_id, text
 
@@ -40,7 +41,7 @@ class Place:
     major: int
 
     async def queue(self, name: str, **more: Any) -> WorkQueue:
-        made = await self.pools.create_queue(self.pool, name, **more)
+        made = await self.pools.create_queue(NewQueue(pool=self.pool, name=name, **more))
         assert isinstance(made, WorkQueue), made
         return made
 
@@ -74,20 +75,18 @@ class Place:
         return [run.id for run in await self.due(*queues, **more)]
 
 
-def at_pool(server: Server, body: Callable[[Place], Awaitable[None]]) -> None:
-    """Run a test with a pool of its own, which is gone afterwards."""
-
-    async def use(visit: Visit) -> None:
+@asynccontextmanager
+async def at_pool(server: Server) -> AsyncIterator[Place]:
+    """A pool for one test, which is gone afterwards."""
+    async with server.visit() as visit:
         pools, name = Insisting(visit), f"pool {new_id()[:8]}"
-        made = await pools.create_pool(name, type="process")
+        made = await pools.create_pool(NewPool(name=name))
         assert isinstance(made, WorkPool), made
         try:
-            await body(Place(visit, pools, name, visit.major))
+            yield Place(visit, pools, name, visit.major)
         finally:
             await pools.delete_pool(name)
         assert visit.api.health.condition is ApiCondition.OK
-
-    server.visit(use)
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
@@ -100,16 +99,18 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 # --- pools ----------------------------------------------------------------------------------------------------
 
 
-def test_a_pool_is_created_changed_and_deleted(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_pool_is_created_changed_and_deleted(server: Server) -> None:
+    async with at_pool(server) as at:
         name, pools = f"é? #{new_id()}", at.pools
         made = await pools.create_pool(
-            name,
-            type="docker",
-            base_job_template=TEMPLATE,
-            description="Two hosts.",
-            is_paused=True,
-            concurrency_limit=3,
+            NewPool(
+                name=name,
+                type="docker",
+                base_job_template=TEMPLATE,
+                description="Two hosts.",
+                is_paused=True,
+                concurrency_limit=3,
+            )
         )
         assert isinstance(made, WorkPool)
         assert (made.name, made.type, made.description, made.status) == (name, "docker", "Two hosts.", "PAUSED")
@@ -130,52 +131,43 @@ def test_a_pool_is_created_changed_and_deleted(server: Server) -> None:
         assert await pools.update_pool(name, changes) is False
         assert await pools.read_pool(name) is None
 
-    at_pool(server, body)
 
+async def test_a_pool_that_cannot_be_is_refused_in_words(server: Server) -> None:
+    async with at_pool(server) as at:
 
-def test_a_pool_that_cannot_be_is_refused_in_words(server: Server) -> None:
-    async def body(at: Place) -> None:
         async def why(call: Awaitable[Any]) -> str:
             refused = await call
             assert isinstance(refused, Refused), refused
             return refused.reason
 
         create, update, new = at.pools.create_pool, at.pools.update_pool, f"new {new_id()}"
-        assert "already exists" in await why(create(at.pool, type="process"))
-        assert "job_configuration" in await why(create(new, type="process", base_job_template={"job": {}}))
-        assert "concurrency_limit" in await why(create(new, type="process", concurrency_limit=-1))
+        assert "already exists" in await why(create(NewPool(name=at.pool)))
+        assert "job_configuration" in await why(create(NewPool(name=new, base_job_template={"job": {}})))
+        assert "concurrency_limit" in await why(create(NewPool(name=new, concurrency_limit=-1)))
         assert "job_configuration" in await why(update(at.pool, {"base_job_template": {"job": {}}}))
         assert "colour" in await why(update(at.pool, {"colour": "red"}))
         assert await at.pools.read_pool(new) is None
 
-    at_pool(server, body)
 
-
-def test_prefects_own_pools_are_no_matter_of_credentials(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_prefects_own_pools_are_no_matter_of_credentials(server: Server) -> None:
+    async with at_pool(server) as at:
         denied = await at.visit.raw("POST", "/work_pools/", {"name": "Prefect-x", "type": "process"})
         assert denied.status_code == 403
         for refused in (
-            await at.pools.create_pool("Prefect-x", type="process"),
+            await at.pools.create_pool(NewPool(name="Prefect-x")),
             await at.pools.update_pool("prefect-x", {"description": "mine"}),
             await at.pools.delete_pool("PREFECT"),
         ):
             assert isinstance(refused, Refused) and "Prefect's own" in refused.reason
         assert await at.pools.update_pool("prefect-x", {"is_paused": True}) is False
 
-    at_pool(server, body)
 
-
-def test_a_name_that_nothing_can_have_is_nobodys(server: Server) -> None:
-    async def body(at: Place) -> None:
-        for name in ("", " ", "a/b", "50%", "<x>", "..", "\udc80"):
-            await unusable(at, name)
-
+async def test_a_name_that_nothing_can_have_is_nobodys(server: Server) -> None:
     async def unusable(at: Place, name: str) -> None:
         pools, now = at.pools, datetime.now(UTC)
-        assert isinstance(await pools.create_pool(name, type="process"), Refused)
-        assert isinstance(await pools.create_queue(at.pool, name), Refused)
-        assert isinstance(await pools.create_queue(name, "q"), Refused)
+        assert isinstance(await pools.create_pool(NewPool(name=name)), Refused)
+        assert isinstance(await pools.create_queue(NewQueue(pool=at.pool, name=name)), Refused)
+        assert isinstance(await pools.create_queue(NewQueue(pool=name, name="q")), Refused)
         for nobody in (
             await pools.read_pool(name),
             await pools.read_queue(at.pool, name),
@@ -196,16 +188,18 @@ def test_a_name_that_nothing_can_have_is_nobodys(server: Server) -> None:
             assert no is False
         assert await pools.queues(name) == [] == await pools.workers(name)
 
-    at_pool(server, body)
+    async with at_pool(server) as at:
+        for name in ("", " ", "a/b", "50%", "<x>", "..", "\udc80"):
+            await unusable(at, name)
 
 
-def test_what_does_not_exist_is_a_value(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_what_does_not_exist_is_a_value(server: Server) -> None:
+    async with at_pool(server) as at:
         pools, now, nobody = at.pools, datetime.now(UTC), "no such"
         assert await pools.queues(nobody) == [] == await pools.workers(nobody)
         assert await pools.heartbeat(nobody, worker="w", interval_s=30) is False
         assert await pools.runs(nobody, queues={}, before=now) is None
-        refused = await pools.create_queue(nobody, "q")
+        refused = await pools.create_queue(NewQueue(pool=nobody, name="q"))
         assert isinstance(refused, Refused) and "not found" in refused.reason
         assert await pools.read_queue(at.pool, nobody) is None
         assert await pools.update_queue(at.pool, nobody, {"priority": 1}) is False
@@ -220,14 +214,13 @@ def test_what_does_not_exist_is_a_value(server: Server) -> None:
             await pools.note_infrastructure(no_id, "1")
             await pools.label_run(no_id, {"a": 1})
 
-    at_pool(server, body)
-
 
 # --- queues ---------------------------------------------------------------------------------------------------
 
 
-def test_queues_keep_an_order(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_queues_keep_an_order(server: Server) -> None:
+    async with at_pool(server) as at:
+
         async def order() -> list[tuple[str, int]]:
             return [(queue.name, queue.priority) for queue in await at.pools.queues(at.pool)]
 
@@ -247,13 +240,10 @@ def test_queues_keep_an_order(server: Server) -> None:
         assert await at.pools.delete_queue(at.pool, "b") is False
         assert [name for name, _ in await order()] == ["c", "default"]
 
-    at_pool(server, body)
 
-
-def test_queues_are_found_by_the_start_of_their_names(server: Server) -> None:
+async def test_queues_are_found_by_the_start_of_their_names(server: Server) -> None:
     """By exactly that: the servers take `_` for any character, and capitals for small letters."""
-
-    async def body(at: Place) -> None:
+    async with at_pool(server) as at:
         for name in ("etl_a", "etl-b", "ETL_c", "etl_d", "x"):
             await at.queue(name)
 
@@ -264,15 +254,13 @@ def test_queues_are_found_by_the_start_of_their_names(server: Server) -> None:
         assert await found("etl_d", "x", "nothing") == ["etl_d", "x"]
         assert await found("nothing") == []
 
-    at_pool(server, body)
 
-
-def test_a_queue_that_cannot_be_is_refused_in_words(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_queue_that_cannot_be_is_refused_in_words(server: Server) -> None:
+    async with at_pool(server) as at:
         await at.queue("q")
         for refused, word in (
-            (await at.pools.create_queue(at.pool, "q"), "already exists"),
-            (await at.pools.create_queue(at.pool, "r", priority=0), "priority"),
+            (await at.pools.create_queue(NewQueue(pool=at.pool, name="q")), "already exists"),
+            (await at.pools.create_queue(NewQueue(pool=at.pool, name="r", priority=0)), "priority"),
             (await at.pools.update_queue(at.pool, "q", {"colour": "red"}), "colour"),
             (await at.pools.update_queue(at.pool, "q", {"name": "default"}), "conflict"),
             (await at.pools.delete_queue(at.pool, "default"), "default queue"),
@@ -283,14 +271,12 @@ def test_a_queue_that_cannot_be_is_refused_in_words(server: Server) -> None:
         assert answer.status_code >= 500
         assert [queue.name for queue in await at.pools.queues(at.pool)] == ["default", "q"]
 
-    at_pool(server, body)
-
 
 # --- what a pool offers ---------------------------------------------------------------------------------------
 
 
-def test_runs_are_offered_by_priority_then_time(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_runs_are_offered_by_priority_then_time(server: Server) -> None:
+    async with at_pool(server) as at:
         high, low = await at.queue("high", priority=1), await at.queue("low")
         on_high, on_low = await at.deploy("high"), await at.deploy("low")
         late, early = await at.run(on_low, minutes=-1), await at.run(on_low, minutes=-2)
@@ -315,11 +301,9 @@ def test_runs_are_offered_by_priority_then_time(server: Server) -> None:
         assert await at.ids(limit=1000) == [urgent, early, late]  # the servers refuse more than 200
         assert await at.ids(limit=0) == []
 
-    at_pool(server, body)
 
-
-def test_a_deployment_that_names_no_queue_is_in_the_default_one(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_deployment_that_names_no_queue_is_in_the_default_one(server: Server) -> None:
+    async with at_pool(server) as at:
         run = await at.run(await at.deploy())
         default = await at.pools.read_queue(at.pool, "default")
         assert [(each.id, each.queue) for each in await at.due(default)] == [(run, "default")]
@@ -328,11 +312,9 @@ def test_a_deployment_that_names_no_queue_is_in_the_default_one(server: Server) 
         named = await at.pools.read_queue(at.pool, "named by a deployment")
         assert await at.ids(named) == [other]
 
-    at_pool(server, body)
 
-
-def test_the_times_of_what_is_asked_for_are_included(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_the_times_of_what_is_asked_for_are_included(server: Server) -> None:
+    async with at_pool(server) as at:
         run = await at.run(await at.deploy(), minutes=-1)
         due = (await at.due())[0].next_scheduled_start_time
         assert due is not None
@@ -341,21 +323,17 @@ def test_the_times_of_what_is_asked_for_are_included(server: Server) -> None:
         assert await at.ids(before=due - moment) == []
         assert await at.ids(after=due + moment) == []
 
-    at_pool(server, body)
 
-
-def test_one_unknown_queue_refuses_all(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_one_unknown_queue_refuses_all(server: Server) -> None:
+    async with at_pool(server) as at:
         await at.run(await at.deploy())
         default, now = await at.pools.read_queue(at.pool, "default"), datetime.now(UTC)
         both = {default.id: "default", NOBODY: "no such queue"}
         assert await at.pools.runs(at.pool, queues=both, before=now) is None
 
-    at_pool(server, body)
 
-
-def test_what_is_paused_offers_nothing(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_what_is_paused_offers_nothing(server: Server) -> None:
+    async with at_pool(server) as at:
         queue = await at.queue("q")
         ours, other = await at.run(await at.deploy("q")), await at.run(await at.deploy())
         assert await at.pools.update_queue(at.pool, "q", {"is_paused": True})
@@ -367,12 +345,10 @@ def test_what_is_paused_offers_nothing(server: Server) -> None:
         assert await at.pools.update_pool(at.pool, {"is_paused": False})
         assert sorted(await at.ids()) == sorted([ours, other])
 
-    at_pool(server, body)
-
 
 @pytest.mark.parametrize("limited", ["pool", "queue"])
-def test_a_limit_counts_pending_and_running_runs(server: Server, limited: str) -> None:
-    async def body(at: Place) -> None:
+async def test_a_limit_counts_pending_and_running_runs(server: Server, limited: str) -> None:
+    async with at_pool(server) as at:
         await at.queue("q")
         there = await at.deploy("q")
         runs = [await at.run(there, minutes=minutes) for minutes in (-4, -3, -2, -1)]
@@ -390,11 +366,9 @@ def test_a_limit_counts_pending_and_running_runs(server: Server, limited: str) -
         await at.enter(runs[1], "CANCELLING")  # it still runs, and is counted no more
         assert await at.ids() == [runs[2]]
 
-    at_pool(server, body)
 
-
-def test_the_limit_of_a_pool_is_for_all_its_queues(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_the_limit_of_a_pool_is_for_all_its_queues(server: Server) -> None:
+    async with at_pool(server) as at:
         high, low = await at.queue("high", priority=1), await at.queue("low")
         on_low = await at.run(await at.deploy("low"), minutes=-5)
         on_high = await at.run(await at.deploy("high"))
@@ -408,11 +382,9 @@ def test_the_limit_of_a_pool_is_for_all_its_queues(server: Server) -> None:
         assert await at.pools.update_pool(at.pool, {"concurrency_limit": None})
         assert await at.ids() == [on_low]
 
-    at_pool(server, body)
 
-
-def test_what_was_in_a_deleted_pool_stays_and_is_offered_by_nobody(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_what_was_in_a_deleted_pool_stays_and_is_offered_by_nobody(server: Server) -> None:
+    async with at_pool(server) as at:
         there = await at.deploy(job_variables={"a": 1})
         run = await at.run(there)
         assert await at.pools.delete_pool(at.pool) is True
@@ -422,17 +394,15 @@ def test_what_was_in_a_deleted_pool_stays_and_is_offered_by_nobody(server: Serve
         assert await at.visit.state_of(run) is StateType.SCHEDULED
         await at.run(there)
         # A pool that is created again under this name is another one.
-        assert isinstance(await at.pools.create_pool(at.pool, type="process"), WorkPool)
+        assert isinstance(await at.pools.create_pool(NewPool(name=at.pool)), WorkPool)
         assert await at.ids() == []
-
-    at_pool(server, body)
 
 
 # --- 2.x: agents ----------------------------------------------------------------------------------------------
 
 
-def test_a_queue_without_a_pool_is_in_the_agents_pool(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_queue_without_a_pool_is_in_the_agents_pool(server: Server) -> None:
+    async with at_pool(server) as at:
         name = f"q-{new_id()}"
         run = await at.run(await at.deploy(name, work_pool_name=None))
         queue = await at.pools.read_queue(AGENT_POOL, name)
@@ -442,11 +412,9 @@ def test_a_queue_without_a_pool_is_in_the_agents_pool(server: Server) -> None:
         assert [(each.id, each.queue) for each in found] == [(run, name)]
         assert [each.id for each in await at.pools.tagged_runs(queue.id, before=datetime.now(UTC))] == [run]
 
-    at_pool(server, body)
 
-
-def test_a_legacy_queue_picks_runs_by_tags_out_of_every_pool(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_legacy_queue_picks_runs_by_tags_out_of_every_pool(server: Server) -> None:
+    async with at_pool(server) as at:
         tag, name = new_id(), f"legacy-{new_id()}"
         both, one = await at.deploy(tags=[tag, "x", "y"]), await at.deploy(tags=[tag])
         run, _ = await at.run(both), await at.run(one)
@@ -477,14 +445,12 @@ def test_a_legacy_queue_picks_runs_by_tags_out_of_every_pool(server: Server) -> 
         assert await at.pools.delete_queue(AGENT_POOL, name) is True
         assert await at.pools.tagged_runs(queue.id, before=datetime.now(UTC)) is None
 
-    at_pool(server, body)
-
 
 # --- workers --------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_is_online_with_its_first_heartbeat(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_worker_is_online_with_its_first_heartbeat(server: Server) -> None:
+    async with at_pool(server) as at:
         assert await at.pools.workers(at.pool) == []
         for _ in range(2):
             assert await at.pools.heartbeat(at.pool, worker="host-1", interval_s=30) is True
@@ -495,13 +461,10 @@ def test_a_worker_is_online_with_its_first_heartbeat(server: Server) -> None:
         assert await at.pools.heartbeat(at.pool, worker="host-2", interval_s=30.5) is True  # which 3.x refuses
         assert [worker.name for worker in await at.pools.workers(at.pool)] == ["host-2", "host-1"]
 
-    at_pool(server, body)
 
-
-def test_a_last_heartbeat_of_one_second_makes_a_worker_offline(server: Server) -> None:
+async def test_a_last_heartbeat_of_one_second_makes_a_worker_offline(server: Server) -> None:
     """Of no second would not do: 2.20 takes 0 for the usual 30."""
-
-    async def body(at: Place) -> None:
+    async with at_pool(server) as at:
         await at.pools.heartbeat(at.pool, worker="stopped", interval_s=30)
         await at.pools.heartbeat(at.pool, worker="stopped", interval_s=1)
         if server.fake is not None:
@@ -513,26 +476,21 @@ def test_a_last_heartbeat_of_one_second_makes_a_worker_offline(server: Server) -
 
         await until(offline)
 
-    at_pool(server, body)
 
-
-def test_the_types_of_workers_are_told_with_their_templates(server: Server) -> None:
+async def test_the_types_of_workers_are_told_with_their_templates(server: Server) -> None:
     if server.fake is not None:
         server.fake.pools.add_worker_type("process", "prefect", TEMPLATE)
-
-    async def body(visit: Visit) -> None:
+    async with server.visit() as visit:
         process = (await Insisting(visit).worker_types())["process"]
         assert (process.type, process.package) == ("process", "prefect")
         assert process.description and {"job_configuration", "variables"} <= set(process.template)
-
-    server.visit(body)
 
 
 # --- what launching a run needs -------------------------------------------------------------------------------
 
 
-def test_a_deployment_tells_what_its_runs_need(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_deployment_tells_what_its_runs_need(server: Server) -> None:
+    async with at_pool(server) as at:
         there = await at.deploy(job_variables={"env": {"A": "1"}, "command": "true"}, version="7")
         stored = await at.visit.stored(there)
         found = await at.pools.deployment(there)
@@ -542,11 +500,9 @@ def test_a_deployment_tells_what_its_runs_need(server: Server) -> None:
         # 2.20 takes them by this name, and tells them by another.
         assert ("job_variables" in stored, "infra_overrides" in stored) == (at.major == 3, at.major == 2)
 
-    at_pool(server, body)
 
-
-def test_a_block_is_read_with_its_secrets(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_block_is_read_with_its_secrets(server: Server) -> None:
+    async with at_pool(server) as at:
         name, data = f"b-{new_id()}", {"value": "hunter2"}
         block_id = await block(server, at.visit, "secret", name, data)
         found = await at.pools.block_by_id(block_id)
@@ -554,8 +510,6 @@ def test_a_block_is_read_with_its_secrets(server: Server) -> None:
         assert "hunter2" not in repr(found)
         assert await at.pools.block_by_name("secret", name) == found
         assert await at.pools.block_by_name("json", name) is None
-
-    at_pool(server, body)
 
 
 async def block(server: Server, visit: Visit, slug: str, name: str, data: Json) -> str:
@@ -568,8 +522,8 @@ async def block(server: Server, visit: Visit, slug: str, name: str, data: Json) 
     return str((await visit.raw("POST", "/block_documents/", body)).json()["id"])
 
 
-def test_a_variable_is_read_as_it_was_written(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_a_variable_is_read_as_it_was_written(server: Server) -> None:
+    async with at_pool(server) as at:
         for value in ("seven", "") if at.major == 2 else ("seven", 7, None, {"a": [1, None]}):
             name = f"v_{new_id().replace('-', '_')}"
             if server.fake is not None:
@@ -580,14 +534,12 @@ def test_a_variable_is_read_as_it_was_written(server: Server) -> None:
             found = await at.pools.variable(name)
             assert (found.name, found.value) == (name, value)
 
-    at_pool(server, body)
-
 
 # --- what is noted at a run -----------------------------------------------------------------------------------
 
 
-def test_where_a_run_runs_is_noted_and_cleared(server: Server) -> None:
-    async def body(at: Place) -> None:
+async def test_where_a_run_runs_is_noted_and_cleared(server: Server) -> None:
+    async with at_pool(server) as at:
         run = await at.run(await at.deploy(tags=["t"]), parameters={"x": 1}, name="mine")
 
         async def stored() -> tuple[str | None, str, Json, Json]:
@@ -599,13 +551,10 @@ def test_where_a_run_runs_is_noted_and_cleared(server: Server) -> None:
         await at.pools.note_infrastructure(run, None)
         assert await stored() == (None, "mine", {"x": 1}, ["t"])
 
-    at_pool(server, body)
 
-
-def test_labels_are_added_as_plain_values(server: Server) -> None:
+async def test_labels_are_added_as_plain_values(server: Server) -> None:
     """3.x takes any JSON for a label, and then fails to read the run, so nothing else is sent."""
-
-    async def body(at: Place) -> None:
+    async with at_pool(server) as at:
         run = await at.run(await at.deploy())
         await at.pools.label_run(run, {"a": 1, "b": True, "nothing": None, "list": [1, {"x": None}]})
         await at.pools.label_run(run, {"c": "x"})
@@ -616,5 +565,3 @@ def test_labels_are_added_as_plain_values(server: Server) -> None:
         expected = {"a": 1, "b": True, "c": "x", "list": '[1, {"x": null}]'}
         assert {name: told["labels"].get(name) for name in expected} == expected
         assert "nothing" not in told["labels"]
-
-    at_pool(server, body)

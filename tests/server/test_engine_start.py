@@ -37,7 +37,7 @@ def where(told: str):
 
 @pytest.mark.parametrize("start", ["as we do", "as others do"])
 @pytest.mark.parametrize("entrypoint", ["relative", "absolute"])
-def test_the_flow_runs_in_its_directory_and_nothing_is_copied(
+async def test_the_flow_runs_in_its_directory_and_nothing_is_copied(
     prefect: PrefectServer, tmp_path: Path, start: str, entrypoint: str
 ) -> None:
     code, elsewhere, told = tmp_path / "code", tmp_path / "elsewhere", tmp_path / "told"
@@ -53,7 +53,7 @@ def test_the_flow_runs_in_its_directory_and_nothing_is_copied(
         run=RunSettings(python=prefect.python, working_directory=str(code)),
         place=Place("a.yaml"),
     )
-    run_id = asyncio.run(claimed_run(prefect, wanted))
+    run_id = await claimed_run(prefect, wanted)
     environment = {**prefect.environment, "PREFECT__FLOW_RUN_ID": run_id, "PYTHONDONTWRITEBYTECODE": "1"}
     ours = start == "as we do"
     if ours:
@@ -65,7 +65,7 @@ def test_the_flow_runs_in_its_directory_and_nothing_is_copied(
     )
 
     assert done.returncode == 0, done.stderr
-    assert asyncio.run(final_state(prefect, run_id)) is StateType.COMPLETED, done.stderr
+    assert await final_state(prefect, run_id) is StateType.COMPLETED, done.stderr
     assert told.read_text().splitlines() == [str(code), f"{code}/flows/where.py"]
     assert list(elsewhere.iterdir()) == []
 

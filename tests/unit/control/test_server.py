@@ -11,7 +11,6 @@ from runnerd.control.contract import DEPLOYMENT_FIELDS, PROBLEM_FIELDS, RUN_FIEL
 from runnerd.control.http.exchange import Request
 from runnerd.control.http.problem import Problem
 from runnerd.control.routes.changes import Changes
-from tests.kits import jump_loop as jumploop
 from tests.kits.fakes.fake_host import FakeHost, ListLog, Serving, ended, serving
 from tests.kits.fakes.raw_http import ask, raw
 
@@ -260,23 +259,19 @@ def test_a_drain_timeout_is_a_number_of_seconds(served: Serving, timeout_s: obje
     assert served.host.asked == []
 
 
-def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_path: Path) -> None:
+async def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_path: Path) -> None:
     """Not even "all of none": that is refused after a while, so that the one who asks asks again."""
-
-    async def go() -> None:
-        host = FakeHost(outputs=tmp_path)
-        host.runs.knows_its_runs.clear()
-        routes = Changes(host=host, log=ListLog()).routes()
-        for route in routes:
-            request = Request(method="POST", path=(), query={}, body=b'{"all": true}', peer=Peer(pid=1, uid=0, gid=0))
-            with pytest.raises(Problem) as refused:
-                await route.answer(request, *route.path.count("*") * ["x"])
-            assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
-        waiting = asyncio.create_task(routes[0].answer(request))
-        await asyncio.sleep(1)
-        host.runs.put(RUN_A)
-        host.runs.knows_its_runs.set()
-        await waiting
-        assert host.asked == [("cancel", {"runs": [RUN_A], "now": False})]
-
-    jumploop.run(go())
+    host = FakeHost(outputs=tmp_path)
+    host.runs.knows_its_runs.clear()
+    routes = Changes(host=host, log=ListLog()).routes()
+    for route in routes:
+        request = Request(method="POST", path=(), query={}, body=b'{"all": true}', peer=Peer(pid=1, uid=0, gid=0))
+        with pytest.raises(Problem) as refused:
+            await route.answer(request, *route.path.count("*") * ["x"])
+        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+    waiting = asyncio.create_task(routes[0].answer(request))
+    await asyncio.sleep(1)
+    host.runs.put(RUN_A)
+    host.runs.knows_its_runs.set()
+    await waiting
+    assert host.asked == [("cancel", {"runs": [RUN_A], "now": False})]

@@ -21,6 +21,8 @@ from tests.kits.fakes.fake_host import FakeHost, ListLog, Serving, serving
 from tests.kits.fakes.raw_http import ask, parse
 from tests.kits.nouns import settings
 
+pytestmark = pytest.mark.real_io
+
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Serving]:
@@ -33,80 +35,75 @@ def server_on(path: Path, **settings: object) -> ControlServer:
     return ControlServer(host=host, problems=Problems(), log=ListLog(), socket_path=str(path), **settings)  # type: ignore[arg-type]
 
 
-def start_and_close(server: ControlServer, look: object = None) -> None:
-    async def work() -> None:
-        await server.start()
-        if callable(look):
-            look()
-        await server.close()
-
-    asyncio.run(work())
+async def start_and_close(server: ControlServer, look: object = None) -> None:
+    await server.start()
+    if callable(look):
+        look()
+    await server.close()
 
 
-def test_the_socket_file_has_its_mode_and_goes_with_the_server(tmp_path: Path) -> None:
+async def test_the_socket_file_has_its_mode_and_goes_with_the_server(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     modes = []
-    start_and_close(server_on(path, group="no-such-group"), lambda: modes.append(stat.S_IMODE(path.stat().st_mode)))
+    await start_and_close(
+        server_on(path, group="no-such-group"), lambda: modes.append(stat.S_IMODE(path.stat().st_mode))
+    )
     assert modes == [0o660]
     assert not path.exists()
 
 
-def test_a_socket_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
+async def test_a_socket_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    start_and_close(server_on(path))
+    await start_and_close(server_on(path))
     assert not path.exists()
 
 
-def test_a_live_socket_is_left_alone_and_its_owner_named(served: Serving) -> None:
+async def test_a_live_socket_is_left_alone_and_its_owner_named(served: Serving) -> None:
     with pytest.raises(ControlError, match=rf"another runnerd is running \(pid {os.getpid()}\)"):
-        start_and_close(server_on(Path(served.socket)))
+        await start_and_close(server_on(Path(served.socket)))
     assert ask(served, "GET", "/v1/status")[0] == 200
 
 
-def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:
+async def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     path.write_text("precious")
     with pytest.raises(ControlError, match="no socket is in the way"):
-        start_and_close(server_on(path))
+        await start_and_close(server_on(path))
     assert path.read_text() == "precious"
 
 
-def test_a_directory_that_is_missing_is_one_message(tmp_path: Path) -> None:
+async def test_a_directory_that_is_missing_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match=r"cannot listen on .*: No such file or directory"):
-        start_and_close(server_on(tmp_path / "missing" / "control.sock"))
+        await start_and_close(server_on(tmp_path / "missing" / "control.sock"))
 
 
-def test_only_our_own_socket_file_is_removed(tmp_path: Path) -> None:
+async def test_only_our_own_socket_file_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
 
     def replace() -> None:
         path.unlink()
         path.write_text("somebody else's")
 
-    start_and_close(server_on(path), replace)
+    await start_and_close(server_on(path), replace)
     assert path.read_text() == "somebody else's"
 
 
-def test_a_socket_from_systemd_is_used_and_its_file_left(tmp_path: Path) -> None:
+async def test_a_socket_from_systemd_is_used_and_its_file_left(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
-
-    async def work() -> bytes:
-        with socket.socket(socket.AF_UNIX) as passed:
-            passed.bind(str(path))
-            passed.listen()
-            server = server_on(tmp_path / "unused.sock", sockets=[passed.dup()])
-            await server.start()
-            reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = await reader.read()
-            writer.close()
-            await writer.wait_closed()
-            await server.close()
-        return answer
-
-    assert asyncio.run(work()).startswith(b"HTTP/1.1 200")
+    with socket.socket(socket.AF_UNIX) as passed:
+        passed.bind(str(path))
+        passed.listen()
+        server = server_on(tmp_path / "unused.sock", sockets=[passed.dup()])
+        await server.start()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        await server.close()
+    assert answer.startswith(b"HTTP/1.1 200")
     assert path.exists()
     assert not (tmp_path / "unused.sock").exists()
 
@@ -164,34 +161,29 @@ def free_address() -> tuple[str, int]:
         return address
 
 
-def test_a_tcp_port_shows_health_and_metrics_and_nothing_else(tmp_path: Path) -> None:
-    async def work() -> list[int]:
-        async with public(tmp_path) as it:
-            it.want(free_address())
-            statuses = [
-                await it.status(b"GET /v1/%s HTTP/1.1\r\nHost: x\r\n\r\n" % what)
-                for what in (b"health", b"metrics", b"status", b"config")
-            ]
-            return [*statuses, await it.status(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")]
-
-    assert asyncio.run(work()) == [200, 200, 404, 404, 404]
+async def test_a_tcp_port_shows_health_and_metrics_and_nothing_else(tmp_path: Path) -> None:
+    async with public(tmp_path) as it:
+        it.want(free_address())
+        statuses = [
+            await it.status(b"GET /v1/%s HTTP/1.1\r\nHost: x\r\n\r\n" % what)
+            for what in (b"health", b"metrics", b"status", b"config")
+        ]
+        statuses.append(await it.status(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"))
+    assert statuses == [200, 200, 404, 404, 404]
 
 
-def test_a_tcp_port_is_where_the_configuration_has_it_now(tmp_path: Path) -> None:
-    async def work() -> None:
-        async with public(tmp_path) as it:
-            first = free_address()
-            it.want(first)
-            assert await it.health() == 200
-            it.want(free_address())
-            assert await it.health() == 200
-            assert not is_open(first)
-            last = it.address
-            it.want(None)
-            while is_open(last):
-                await asyncio.sleep(0.01)
-
-    asyncio.run(asyncio.wait_for(work(), 120))
+async def test_a_tcp_port_is_where_the_configuration_has_it_now(tmp_path: Path) -> None:
+    async with public(tmp_path) as it:
+        first = free_address()
+        it.want(first)
+        assert await it.health() == 200
+        it.want(free_address())
+        assert await it.health() == 200
+        assert not is_open(first)
+        last = it.address
+        it.want(None)
+        while is_open(last):
+            await asyncio.sleep(0.01)
 
 
 def is_open(address: tuple[str, int] | None) -> bool:
@@ -199,21 +191,18 @@ def is_open(address: tuple[str, int] | None) -> bool:
         return probe.connect_ex(address or ("", 0)) == 0
 
 
-def test_a_tcp_port_that_is_taken_is_told_once_and_tried_again(tmp_path: Path) -> None:
-    async def work() -> None:
-        async with public(tmp_path) as it:
-            with socket.create_server(("127.0.0.1", 0)) as taken:
-                it.want(taken.getsockname())
-                while it.port.problem is None:
-                    await asyncio.sleep(0.01)
-                where = f"127.0.0.1:{taken.getsockname()[1]}"
-                assert it.port.problem == f"cannot listen on {where} as http.listen says: Address already in use"
-                it.config.replaced.set()  # a reload that changes nothing of it
-                while it.config.replaced.is_set():
-                    await asyncio.sleep(0)
-                assert [line[1] for line in it.log.lines] == ["cannot show health and metrics"]
-            it.config.replaced.set()
-            assert await it.health() == 200
-            assert it.port.problem is None
-
-    asyncio.run(asyncio.wait_for(work(), 120))
+async def test_a_tcp_port_that_is_taken_is_told_once_and_tried_again(tmp_path: Path) -> None:
+    async with public(tmp_path) as it:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            it.want(taken.getsockname())
+            while it.port.problem is None:
+                await asyncio.sleep(0.01)
+            where = f"127.0.0.1:{taken.getsockname()[1]}"
+            assert it.port.problem == f"cannot listen on {where} as http.listen says: Address already in use"
+            it.config.replaced.set()  # a reload that changes nothing of it
+            while it.config.replaced.is_set():
+                await asyncio.sleep(0)
+            assert [line[1] for line in it.log.lines] == ["cannot show health and metrics"]
+        it.config.replaced.set()
+        assert await it.health() == 200
+        assert it.port.problem is None

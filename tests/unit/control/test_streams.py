@@ -95,21 +95,18 @@ def test_a_reader_that_does_not_read_holds_nobody(served: Serving) -> None:
     served.until(lambda: served.host.runs.subscribers() == 0)
 
 
-def test_a_feed_that_overflows_keeps_the_last_of_each_run_or_ends() -> None:
-    async def work() -> None:
-        feed = Feed(lambda document: document["id"] != "unwanted")
-        for n in range(BACKLOG):
-            feed.put(a_run("busy", pid=n))
-        feed.put(a_run("unwanted"))
-        feed.put(a_run("other"))
-        first, second = await feed.get(), await feed.get()
-        assert (first["id"], first["pid"]) == ("busy", BACKLOG - 1)
-        assert second["id"] == "other"
-        for n in range(BACKLOG + 1):
-            feed.put(a_run(f"run {n}"))
-        assert await feed.get() is None
-
-    asyncio.run(work())
+async def test_a_feed_that_overflows_keeps_the_last_of_each_run_or_ends() -> None:
+    feed = Feed(lambda document: document["id"] != "unwanted")
+    for n in range(BACKLOG):
+        feed.put(a_run("busy", pid=n))
+    feed.put(a_run("unwanted"))
+    feed.put(a_run("other"))
+    first, second = await feed.get(), await feed.get()
+    assert (first["id"], first["pid"]) == ("busy", BACKLOG - 1)
+    assert second["id"] == "other"
+    for n in range(BACKLOG + 1):
+        feed.put(a_run(f"run {n}"))
+    assert await feed.get() is None
 
 
 def test_followers_leave_room_for_questions(served: Serving) -> None:
@@ -230,14 +227,10 @@ def test_a_hole_at_the_front_is_skipped(tmp_path: Path) -> None:
     assert read_block(str(path), 50_000)[0] == b"kept"
 
 
-def test_a_file_that_is_all_hole_is_empty(tmp_path: Path) -> None:
+async def test_a_file_that_is_all_hole_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "output.log"
     path.touch()
     os.truncate(path, 10 * BLOCK)
-
-    async def work() -> list[bytes]:
-        host = FakeHost(outputs=tmp_path)
-        host.runs.put("output")
-        return [block async for block in follow_output(host, "output", offset=0, follow=False)]
-
-    assert asyncio.run(work()) == []
+    host = FakeHost(outputs=tmp_path)
+    host.runs.put("output")
+    assert [block async for block in follow_output(host, "output", offset=0, follow=False)] == []

@@ -8,12 +8,11 @@ from pathlib import Path
 from runnerd.core.problems import Problems
 from runnerd.daemon.embedded import KEY, EmbeddedServer
 from runnerd.processes.link import SpawnerLink
-from tests.kits import jump_loop as jumploop
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import LogLines, log_to
 
 
-def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
+async def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
     spawner, lines = FakeSpawner(), LogLines()
 
     async def daemon(*, last: bool) -> None:
@@ -42,12 +41,9 @@ def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
         await asyncio.wait(tasks)
         await link.close()
 
-    async def go() -> None:
-        await daemon(last=False)
-        assert (spawner.live(), len(spawner.started)) == ([KEY], 1)
-        await daemon(last=True)
-
-    jumploop.run(go())
+    await daemon(last=False)
+    assert (spawner.live(), len(spawner.started)) == ([KEY], 1)
+    await daemon(last=True)
     assert spawner.records == {}
     first = spawner.started[0]
     assert first.argv[1:] == ("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "4200")

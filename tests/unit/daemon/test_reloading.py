@@ -15,7 +15,6 @@ from runnerd.core.wakes import Wakes
 from runnerd.daemon.reloading import Reloader
 from runnerd.pools.table import PoolTable
 from runnerd.system.systemd import Systemd
-from tests.kits import jump_loop as jumploop
 from tests.kits.config import DEFAULTS, ConfigDir
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.registrar import BROKEN, FakeInspector, Host, a_host
@@ -78,170 +77,134 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
         yield Reloads(files, host, config, reloader, recorder)
 
 
-def test_nothing_changed(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
+async def test_nothing_changed(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        document = await at.reload()
+        none: Json = {"added": [], "changed": [], "removed": []}
+        wanted = {"ok": True, **none, "unchanged": 1, "pools": {**none, "unchanged": 0}, "problems": []}
+        assert document == wanted
+
+
+async def test_added_changed_and_removed(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.files.write("conf.d/20.yaml", TWO)
+        assert (await at.reload())["added"] == ["two"]
+        at.files.write("conf.d/20.yaml", TWO.replace("two,", "two, tags: [x],"))
+        assert (await at.reload())["changed"] == ["etl/two"]
+        (at.files.etc / "conf.d" / "20.yaml").unlink()
+        assert (await at.reload())["removed"] == ["etl/two"]
+        assert at.names() == ["one"]
+
+
+async def test_what_changed_about_pools_is_told_by_their_names(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+
+        async def told(text: str, name: str = "conf.d/20.yaml") -> tuple[list[str], list[str], list[str], int]:
+            at.files.write(name, text)
             document = await at.reload()
-            none: Json = {"added": [], "changed": [], "removed": []}
-            wanted = {"ok": True, **none, "unchanged": 1, "pools": {**none, "unchanged": 0}, "problems": []}
-            assert document == wanted
+            assert [document[word] for word in ("added", "changed", "removed", "unchanged")] == [[], [], [], 1]
+            pools = document["pools"]
+            return pools["added"], pools["changed"], pools["removed"], pools["unchanged"]
 
-    jumploop.run(go())
-
-
-def test_added_changed_and_removed(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-            at.files.write("conf.d/20.yaml", TWO)
-            assert (await at.reload())["added"] == ["two"]
-            at.files.write("conf.d/20.yaml", TWO.replace("two,", "two, tags: [x],"))
-            assert (await at.reload())["changed"] == ["etl/two"]
-            (at.files.etc / "conf.d" / "20.yaml").unlink()
-            assert (await at.reload())["removed"] == ["etl/two"]
-            assert at.names() == ["one"]
-
-    jumploop.run(go())
+        assert await told(POOLS) == (["p", "q"], [], [], 0)
+        assert await told(POOLS.replace("1", "2")) == ([], ["p"], [], 1)
+        assert await told("# further down\n" + POOLS.replace("1", "2")) == ([], [], [], 2)
+        assert await told(POOLS.replace("limit: 1", "limt: 3")) == ([], [], [], 2)  # its last good version
+        assert [(pool.name, pool.limit) for pool in at.config.current.pools] == [("q", None), ("p", 2)]
+        assert await told(POOLS.replace("1", "2"), "conf.d/15.yaml") == ([], [], [], 2)
+        assert await told("") == ([], [], [], 2)
+        assert await told("pools: [{name: q, run: {nice: 1}}]\n", "conf.d/15.yaml") == ([], ["q"], ["p"], 0)
 
 
-def test_what_changed_about_pools_is_told_by_their_names(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-
-            async def told(text: str, name: str = "conf.d/20.yaml") -> tuple[list[str], list[str], list[str], int]:
-                at.files.write(name, text)
-                document = await at.reload()
-                assert [document[word] for word in ("added", "changed", "removed", "unchanged")] == [[], [], [], 1]
-                pools = document["pools"]
-                return pools["added"], pools["changed"], pools["removed"], pools["unchanged"]
-
-            assert await told(POOLS) == (["p", "q"], [], [], 0)
-            assert await told(POOLS.replace("1", "2")) == ([], ["p"], [], 1)
-            assert await told("# further down\n" + POOLS.replace("1", "2")) == ([], [], [], 2)
-            assert await told(POOLS.replace("limit: 1", "limt: 3")) == ([], [], [], 2)  # its last good version
-            assert [(pool.name, pool.limit) for pool in at.config.current.pools] == [("q", None), ("p", 2)]
-            assert await told(POOLS.replace("1", "2"), "conf.d/15.yaml") == ([], [], [], 2)
-            assert await told("") == ([], [], [], 2)
-            assert await told("pools: [{name: q, run: {nice: 1}}]\n", "conf.d/15.yaml") == ([], ["q"], ["p"], 0)
-
-    jumploop.run(go())
+async def test_settings_take_effect(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.files.write("runnerd.yaml", "api: {url: http://127.0.0.1:4200/api, poll_interval: 3s}\nlimits: {runs: 7}\n")
+        assert (await at.reload())["ok"] is True
+        settings = at.config.settings()
+        assert (settings.limits.runs, settings.api.poll_interval_s) == (7, 3.0)
 
 
-def test_settings_take_effect(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-            at.files.write(
-                "runnerd.yaml", "api: {url: http://127.0.0.1:4200/api, poll_interval: 3s}\nlimits: {runs: 7}\n"
-            )
-            assert (await at.reload())["ok"] is True
-            settings = at.config.settings()
-            assert (settings.limits.runs, settings.api.poll_interval_s) == (7, 3.0)
-
-    jumploop.run(go())
-
-
-def test_a_reading_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-            before = at.config.current
-            at.files.write("runnerd.yaml", "limits: {runs: minus one}\n")
-            at.files.write("conf.d/20.yaml", TWO)
-            document = await at.reload()
-            assert document["ok"] is False
-            assert document["problems"][0]["file"].endswith("runnerd.yaml")
-            assert (at.config.current, at.names()) == (before, ["one"])
-            assert at.config.problems() != []
-            assert at.host.stored("one")["paused"] is False
-            assert "cannot reload; the old configuration stays" in at.host.lines.events("error")
-            at.files.write("runnerd.yaml", MAIN)
-            assert (await at.reload())["added"] == ["two"]
-            assert at.config.problems() == []
-
-    jumploop.run(go())
+async def test_a_reading_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        before = at.config.current
+        at.files.write("runnerd.yaml", "limits: {runs: minus one}\n")
+        at.files.write("conf.d/20.yaml", TWO)
+        document = await at.reload()
+        assert document["ok"] is False
+        assert document["problems"][0]["file"].endswith("runnerd.yaml")
+        assert (at.config.current, at.names()) == (before, ["one"])
+        assert at.config.problems() != []
+        assert at.host.stored("one")["paused"] is False
+        assert "cannot reload; the old configuration stays" in at.host.lines.events("error")
+        at.files.write("runnerd.yaml", MAIN)
+        assert (await at.reload())["added"] == ["two"]
+        assert at.config.problems() == []
 
 
-def test_a_broken_drop_in_takes_nothing_else_down(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-            at.files.write("conf.d/10.yaml", BAD)
-            at.files.write("conf.d/20.yaml", TWO)
-            document = await at.reload()
-            assert (document["ok"], document["added"]) == (False, ["two"])
-            assert "entrypoint" in " ".join(problem["message"] for problem in document["problems"])
-            assert sorted(at.names()) == ["one", "two"]
-            assert at.host.stored("one")["paused"] is False
-
-    jumploop.run(go())
+async def test_a_broken_drop_in_takes_nothing_else_down(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.files.write("conf.d/10.yaml", BAD)
+        at.files.write("conf.d/20.yaml", TWO)
+        document = await at.reload()
+        assert (document["ok"], document["added"]) == (False, ["two"])
+        assert "entrypoint" in " ".join(problem["message"] for problem in document["problems"])
+        assert sorted(at.names()) == ["one", "two"]
+        assert at.host.stored("one")["paused"] is False
 
 
-def test_what_is_fixed_at_the_start_stays(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-            url = at.config.settings().api.url
-            at.files.write("runnerd.yaml", "api: {url: http://elsewhere:4200/api, poll_interval: 3s}\n")
-            document = await at.reload()
-            assert document["ok"] is False
-            assert "at a restart only" in document["problems"][0]["message"]
-            assert (at.config.settings().api.url, at.config.settings().api.poll_interval_s) == (url, 3.0)
-            at.files.write("runnerd.yaml", MAIN)
-            assert (await at.reload())["ok"] is True
-
-    jumploop.run(go())
+async def test_what_is_fixed_at_the_start_stays(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        url = at.config.settings().api.url
+        at.files.write("runnerd.yaml", "api: {url: http://elsewhere:4200/api, poll_interval: 3s}\n")
+        document = await at.reload()
+        assert document["ok"] is False
+        assert "at a restart only" in document["problems"][0]["message"]
+        assert (at.config.settings().api.url, at.config.settings().api.poll_interval_s) == (url, 3.0)
+        at.files.write("runnerd.yaml", MAIN)
+        assert (await at.reload())["ok"] is True
 
 
-def test_a_flow_that_cannot_be_inspected_is_in_the_answer(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-            at.host.inspector.change("flows/etl.py:broken", BROKEN)
-            at.files.write("conf.d/20.yaml", TWO.replace("nightly", "broken"))
-            document = await at.reload()
-            assert document["ok"] is False
-            assert [problem["deployment"] for problem in document["problems"]] == ["two"]
-            assert document["problems"][0]["message"] == BROKEN.message
-
-    jumploop.run(go())
+async def test_a_flow_that_cannot_be_inspected_is_in_the_answer(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.host.inspector.change("flows/etl.py:broken", BROKEN)
+        at.files.write("conf.d/20.yaml", TWO.replace("nightly", "broken"))
+        document = await at.reload()
+        assert document["ok"] is False
+        assert [problem["deployment"] for problem in document["problems"]] == ["two"]
+        assert document["problems"][0]["message"] == BROKEN.message
 
 
-def test_with_the_api_away_a_reload_still_ends(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-            at.host.prefect.down = True
-            at.files.write("conf.d/20.yaml", TWO)
-            began = asyncio.get_running_loop().time()
-            document = await at.reload()
-            assert 59 < asyncio.get_running_loop().time() - began < 62
-            assert document["added"] == ["two"]
-            assert "the API has not been told yet" in document["problems"][-1]["message"]
-            at.host.prefect.down = False
-            await at.host.registrar.settled.wait()
-            assert at.host.stored("two")["paused"] is False
-
-    jumploop.run(go())
+async def test_with_the_api_away_a_reload_still_ends(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.host.prefect.down = True
+        at.files.write("conf.d/20.yaml", TWO)
+        began = asyncio.get_running_loop().time()
+        document = await at.reload()
+        assert 59 < asyncio.get_running_loop().time() - began < 62
+        assert document["added"] == ["two"]
+        assert "the API has not been told yet" in document["problems"][-1]["message"]
+        at.host.prefect.down = False
+        await at.host.registrar.settled.wait()
+        assert at.host.stored("two")["paused"] is False
 
 
-def test_reloads_do_not_overlap(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with reloads(tmp_path) as at:
-            at.files.write("conf.d/20.yaml", TWO)
-            first, second = await asyncio.gather(at.reloader.reload(), at.reloader.reload())
-            assert (first["added"], second["added"], second["unchanged"]) == (["two"], [], 2)
-            assert at.systemd.told == ["RELOADING=1", "READY=1"] * 2
-
-    jumploop.run(go())
+async def test_reloads_do_not_overlap(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.files.write("conf.d/20.yaml", TWO)
+        first, second = await asyncio.gather(at.reloader.reload(), at.reloader.reload())
+        assert (first["added"], second["added"], second["unchanged"]) == (["two"], [], 2)
+        assert at.systemd.told == ["RELOADING=1", "READY=1"] * 2
 
 
-def test_the_last_good_version_survives_a_restart(tmp_path: Path) -> None:
+async def test_the_last_good_version_survives_a_restart(tmp_path: Path) -> None:
     prefect, inspector = FakePrefect(major=3), FakeInspector()
-
-    async def go() -> None:
-        async with reloads(tmp_path, prefect=prefect, inspector=inspector) as at:
-            kept = at.config.current
-            at.files.write("conf.d/10.yaml", BAD)
-            await at.reload()
-            remembered = at.host.journal.last_good()
-            assert remembered is not None
-            assert [one.entrypoint for one in remembered.deployments] == [kept.deployments[0].entrypoint]
-            again = at.files.load(last_good=remembered)
-            assert [one.name for one in again.deployments] == ["one"]
-            assert again.problems != ()
-
-    jumploop.run(go())
+    async with reloads(tmp_path, prefect=prefect, inspector=inspector) as at:
+        kept = at.config.current
+        at.files.write("conf.d/10.yaml", BAD)
+        await at.reload()
+        remembered = at.host.journal.last_good()
+        assert remembered is not None
+        assert [one.entrypoint for one in remembered.deployments] == [kept.deployments[0].entrypoint]
+        again = at.files.load(last_good=remembered)
+        assert [one.name for one in again.deployments] == ["one"]
+        assert again.problems != ()

@@ -9,7 +9,6 @@ from pathlib import Path
 from runnerd.core.problems import Problems
 from runnerd.daemon.summary import Summary
 from runnerd.system.systemd import Systemd
-from tests.kits import jump_loop as jumploop
 from tests.kits.engine import Engine, fake_engine
 
 
@@ -46,47 +45,38 @@ def scripted(engine: Engine, systemd: Systemd, *lines: str) -> Scripted:
     return made
 
 
-def test_the_status_line_is_kept_true(tmp_path: Path) -> None:
+async def test_the_status_line_is_kept_true(tmp_path: Path) -> None:
     recorder = Recorder()
 
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, _):
-            systemd = Systemd(environ={"NOTIFY_SOCKET": "x"}, pid=1, notifier=recorder)
-            said = ("1 running", "1 running", "2 running", "0 running", "3 running")
-            running = asyncio.create_task(scripted(engine, systemd, *said).run())
-            await asyncio.sleep(17)
-            engine.wakes.status.set()
-            await asyncio.sleep(1)
-            running.cancel()
-            await asyncio.wait([running])
-
-    jumploop.run(go())
+    async with fake_engine(tmp_path) as (engine, _):
+        systemd = Systemd(environ={"NOTIFY_SOCKET": "x"}, pid=1, notifier=recorder)
+        said = ("1 running", "1 running", "2 running", "0 running", "3 running")
+        running = asyncio.create_task(scripted(engine, systemd, *said).run())
+        await asyncio.sleep(17)
+        engine.wakes.status.set()
+        await asyncio.sleep(1)
+        running.cancel()
+        await asyncio.wait([running])
     assert recorder.told == ["STATUS=1 running", "STATUS=2 running", "STATUS=0 running", "STATUS=3 running"]
 
 
-def test_where_there_is_no_systemd_no_line_is_sent(tmp_path: Path) -> None:
+async def test_where_there_is_no_systemd_no_line_is_sent(tmp_path: Path) -> None:
     recorder = Recorder()
 
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, _):
-            await scripted(engine, Systemd(environ={}, pid=1, notifier=recorder)).run()
-
-    jumploop.run(go())
+    async with fake_engine(tmp_path) as (engine, _):
+        await scripted(engine, Systemd(environ={}, pid=1, notifier=recorder)).run()
     assert recorder.told == []
 
 
-def test_a_run_that_has_changed_is_shown_at_once(tmp_path: Path) -> None:
+async def test_a_run_that_has_changed_is_shown_at_once(tmp_path: Path) -> None:
     recorder = Recorder()
 
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, _):
-            systemd = Systemd(environ={"NOTIFY_SOCKET": "x"}, pid=1, notifier=recorder)
-            running = asyncio.create_task(scripted(engine, systemd, *("0 running", "1 running") * 99).run())
-            await asyncio.sleep(0)
-            engine.offer(engine.add_run(engine.deploy()))
-            await asyncio.sleep(0.1)
-            running.cancel()
-            await asyncio.wait([running])
-
-    jumploop.run(go())
+    async with fake_engine(tmp_path) as (engine, _):
+        systemd = Systemd(environ={"NOTIFY_SOCKET": "x"}, pid=1, notifier=recorder)
+        running = asyncio.create_task(scripted(engine, systemd, *("0 running", "1 running") * 99).run())
+        await asyncio.sleep(0)
+        engine.offer(engine.add_run(engine.deploy()))
+        await asyncio.sleep(0.1)
+        running.cancel()
+        await asyncio.wait([running])
     assert recorder.told[:2] == ["STATUS=0 running", "STATUS=1 running"]

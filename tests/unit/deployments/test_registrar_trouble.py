@@ -14,7 +14,6 @@ from runnerd.core.settings import Schedule
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registry import EntryState
-from tests.kits import jump_loop as jumploop
 from tests.kits.engine import an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import NOON, URL, LogLines, a_deployment, copied, fake_api
@@ -27,326 +26,258 @@ ELSEWHERE = Place("/etc/runnerd/conf.d/20.yaml", 1, 1)
 # --- of one deployment --------------------------------------------------------------------------------------------
 
 
-def test_a_failing_inspection_concerns_only_its_deployment(tmp_path: Path) -> None:
-    async def go() -> None:
-        inspector = FakeInspector(answers={A.entrypoint: BROKEN})
-        async with a_host(tmp_path, inspector=inspector) as host:
-            await host.want(A, B)
-            assert (host.entry(A).state, host.entry(B).state) == (EntryState.UNREGISTERED, EntryState.READY)
-            assert host.registrar.problems() == (Problem(message=BROKEN.message, place=A.place, deployment="a"),)
-            inspector.change(A.entrypoint, flow("etl"))
-            await host.want(A, B)
-            assert (host.entry(A).state, host.registrar.problems()) == (EntryState.READY, ())
-
-    jumploop.run(go())
+async def test_a_failing_inspection_concerns_only_its_deployment(tmp_path: Path) -> None:
+    inspector = FakeInspector(answers={A.entrypoint: BROKEN})
+    async with a_host(tmp_path, inspector=inspector) as host:
+        await host.want(A, B)
+        assert (host.entry(A).state, host.entry(B).state) == (EntryState.UNREGISTERED, EntryState.READY)
+        assert host.registrar.problems() == (Problem(message=BROKEN.message, place=A.place, deployment="a"),)
+        inspector.change(A.entrypoint, flow("etl"))
+        await host.want(A, B)
+        assert (host.entry(A).state, host.registrar.problems()) == (EntryState.READY, ())
 
 
-def test_the_last_good_version_stays_registered_when_the_code_breaks(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(A)
-            host.inspector.change(A.entrypoint, BROKEN)
-            await host.want(replace(A, description="new"))
-            assert host.entry(A).problem == BROKEN.message
-            assert host.registry.ids() == list(host.prefect.deployments)
-            assert host.stored("a")["paused"] is False
-
-    jumploop.run(go())
+async def test_the_last_good_version_stays_registered_when_the_code_breaks(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(A)
+        host.inspector.change(A.entrypoint, BROKEN)
+        await host.want(replace(A, description="new"))
+        assert host.entry(A).problem == BROKEN.message
+        assert host.registry.ids() == list(host.prefect.deployments)
+        assert host.stored("a")["paused"] is False
 
 
-def test_one_the_api_rejects(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            host.prefect.trouble("POST /deployments/", status=422, body={"exception_message": "tags are too long"})
-            await host.want(A, B)
-            assert "the API rejects it: " in (host.entry(A).problem or "")
-            assert "tags are too long" in (host.entry(A).problem or "")
-            assert host.entry(B).state is EntryState.READY
-
-    jumploop.run(go())
+async def test_one_the_api_rejects(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        host.prefect.trouble("POST /deployments/", status=422, body={"exception_message": "tags are too long"})
+        await host.want(A, B)
+        assert "the API rejects it: " in (host.entry(A).problem or "")
+        assert "tags are too long" in (host.entry(A).problem or "")
+        assert host.entry(B).state is EntryState.READY
 
 
-def test_what_this_server_cannot_do(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path, FakePrefect(major=2)) as host:
-            await host.want(replace(A, schedules=(Schedule(cron="* * * * *", slug="s"),)), B)
-            assert "needs a Prefect 3 server" in (host.entry(A).problem or "")
-            assert host.entry(B).state is EntryState.READY
-
-    jumploop.run(go())
+async def test_what_this_server_cannot_do(tmp_path: Path) -> None:
+    async with a_host(tmp_path, FakePrefect(major=2)) as host:
+        await host.want(replace(A, schedules=(Schedule(cron="* * * * *", slug="s"),)), B)
+        assert "needs a Prefect 3 server" in (host.entry(A).problem or "")
+        assert host.entry(B).state is EntryState.READY
 
 
-def test_a_flow_that_is_not_the_one_the_file_names(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(replace(A, flow_name="elt"), replace(B, flow_name="etl"))
-            assert host.entry(A).problem == "flow_name is elt, but the code says etl"
-            assert host.entry(B).state is EntryState.READY
-
-    jumploop.run(go())
+async def test_a_flow_that_is_not_the_one_the_file_names(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(replace(A, flow_name="elt"), replace(B, flow_name="etl"))
+        assert host.entry(A).problem == "flow_name is elt, but the code says etl"
+        assert host.entry(B).state is EntryState.READY
 
 
-def test_two_of_the_same_flow_and_name(tmp_path: Path) -> None:
+async def test_two_of_the_same_flow_and_name(tmp_path: Path) -> None:
     prefect, inspector = FakePrefect(major=3), FakeInspector()
     rival = replace(A, entrypoint="copy.py:flow", place=ELSEWHERE)
-
-    async def go() -> None:
-        async with a_host(tmp_path, prefect, inspector) as host:
-            await host.want(A, rival)
-            assert host.entry(rival).problem == f"the deployment etl/a is already at {A.place}"
-            assert host.stored("a")["entrypoint"] == A.entrypoint
-        async with a_host(tmp_path, prefect, inspector) as host:
-            await host.want(rival, A)
-            assert host.entry(A).state is EntryState.READY
-            assert host.entry(rival).problem is not None, "whoever was first stays first"
-            await host.want(rival)
-            assert host.stored("a")["entrypoint"] == rival.entrypoint
-            assert host.entry(rival).state is EntryState.READY
-            assert host.stored("a")["paused"] is False
-
-    jumploop.run(go())
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(A, rival)
+        assert host.entry(rival).problem == f"the deployment etl/a is already at {A.place}"
+        assert host.stored("a")["entrypoint"] == A.entrypoint
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(rival, A)
+        assert host.entry(A).state is EntryState.READY
+        assert host.entry(rival).problem is not None, "whoever was first stays first"
+        await host.want(rival)
+        assert host.stored("a")["entrypoint"] == rival.entrypoint
+        assert host.entry(rival).state is EntryState.READY
+        assert host.stored("a")["paused"] is False
 
 
-def test_one_name_in_two_flows(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            other = replace(A, entrypoint="other.py:flow")
-            host.inspector.answers["other.py:flow"] = flow("other")
-            await host.want(A, other)
-            assert [entry.full_name for entry in host.registry.entries()] == ["etl/a", "other/a"]
-            assert len(host.prefect.deployments) == 2
-            await host.want(A)
-            paused = {one["entrypoint"]: one["paused"] for one in host.prefect.deployments.values()}
-            assert paused == {A.entrypoint: False, "other.py:flow": True}
-
-    jumploop.run(go())
+async def test_one_name_in_two_flows(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        other = replace(A, entrypoint="other.py:flow")
+        host.inspector.answers["other.py:flow"] = flow("other")
+        await host.want(A, other)
+        assert [entry.full_name for entry in host.registry.entries()] == ["etl/a", "other/a"]
+        assert len(host.prefect.deployments) == 2
+        await host.want(A)
+        paused = {one["entrypoint"]: one["paused"] for one in host.prefect.deployments.values()}
+        assert paused == {A.entrypoint: False, "other.py:flow": True}
 
 
 @pytest.mark.parametrize("status", [409, 422])
-def test_one_that_cannot_be_dropped_ends_nothing(tmp_path: Path, status: int) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(A, B)
-            host.prefect.trouble("/pause_deployment", status=status)
-            await host.want()
-            assert sorted(bool(one["paused"]) for one in host.prefect.deployments.values()) == [False, True]
-            assert "cannot drop a deployment" in host.lines.events("error")
-            await host.want()
-            assert all(one["paused"] for one in host.prefect.deployments.values())
-
-    jumploop.run(go())
+async def test_one_that_cannot_be_dropped_ends_nothing(tmp_path: Path, status: int) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(A, B)
+        host.prefect.trouble("/pause_deployment", status=status)
+        await host.want()
+        assert sorted(bool(one["paused"]) for one in host.prefect.deployments.values()) == [False, True]
+        assert "cannot drop a deployment" in host.lines.events("error")
+        await host.want()
+        assert all(one["paused"] for one in host.prefect.deployments.values())
 
 
 # --- the API is away ------------------------------------------------------------------------------------------------
 
 
-def test_an_outage_is_waited_out(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            host.prefect.down = True
-            host.begin(A, B)
-            await asyncio.sleep(3600)
-            assert not host.registrar.settled.is_set()
-            assert host.entry(A).state is EntryState.UNREGISTERED
-            host.prefect.down = False
-            await host.registrar.settled.wait()
-            assert host.entry(A).state is EntryState.READY
-            assert host.registered[-1] == 2
-
-    jumploop.run(go())
+async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        host.prefect.down = True
+        host.begin(A, B)
+        await asyncio.sleep(3600)
+        assert not host.registrar.settled.is_set()
+        assert host.entry(A).state is EntryState.UNREGISTERED
+        host.prefect.down = False
+        await host.registrar.settled.wait()
+        assert host.entry(A).state is EntryState.READY
+        assert host.registered[-1] == 2
 
 
-def test_repeating_tells_of_no_news(tmp_path: Path) -> None:
+async def test_repeating_tells_of_no_news(tmp_path: Path) -> None:
     """What it tells of is polled for, and SQLite refuses a registration beside a poll's own write, again and again."""
-
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(A)
-            told = len(host.registered)
-            host.prefect.trouble("POST /deployments/", status=503, times=8)
-            await host.want(A, B)
-            assert host.registered[told:] == [1, 2]
-
-    jumploop.run(go())
+    async with a_host(tmp_path) as host:
+        await host.want(A)
+        told = len(host.registered)
+        host.prefect.trouble("POST /deployments/", status=503, times=8)
+        await host.want(A, B)
+        assert host.registered[told:] == [1, 2]
 
 
-def test_what_is_refused_now_and_then_is_soon_repeated(tmp_path: Path) -> None:
+async def test_what_is_refused_now_and_then_is_soon_repeated(tmp_path: Path) -> None:
     many = [a_deployment(f"d{number}") for number in range(12)]
-
-    async def go() -> None:
-        loop = asyncio.get_running_loop()
-        async with a_host(tmp_path) as host:
-            await host.want(*many)
-            for deployment_id in host.registry.ids():
-                host.prefect.trouble(f"{deployment_id}/pause_deployment", status=503)
-            began = loop.time()
-            await host.want()
-            assert not any(trouble.times for trouble in host.prefect.troubles)
-            assert loop.time() - began < 30  # a wait that doubled each time would be minutes
-
-    jumploop.run(go())
+    loop = asyncio.get_running_loop()
+    async with a_host(tmp_path) as host:
+        await host.want(*many)
+        for deployment_id in host.registry.ids():
+            host.prefect.trouble(f"{deployment_id}/pause_deployment", status=503)
+        began = loop.time()
+        await host.want()
+        assert not any(trouble.times for trouble in host.prefect.troubles)
+        assert loop.time() - began < 30  # a wait that doubled each time would be minutes
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 503, 400, 422])
 @pytest.mark.parametrize("match", ["/admin/version", "/flows/", "POST /deployments/"])
-def test_no_answer_of_the_api_ends_registering(tmp_path: Path, match: str, status: int) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            host.prefect.trouble(match, status=status, times=3, body={"detail": "no"})
+async def test_no_answer_of_the_api_ends_registering(tmp_path: Path, match: str, status: int) -> None:
+    async with a_host(tmp_path) as host:
+        host.prefect.trouble(match, status=status, times=3, body={"detail": "no"})
+        await host.want(A, B)
+        for _ in range(3):
             await host.want(A, B)
-            for _ in range(3):
-                await host.want(A, B)
-            assert [entry.state for entry in host.registry.entries()] == [EntryState.READY] * 2
-
-    jumploop.run(go())
+        assert [entry.state for entry in host.registry.entries()] == [EntryState.READY] * 2
 
 
-def test_a_lost_answer_makes_no_second_deployment(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            host.prefect.trouble("POST /deployments/", after=True, times=2)
-            await host.want(A)
-            assert host.registry.ids() == list(host.prefect.deployments)
-
-    jumploop.run(go())
+async def test_a_lost_answer_makes_no_second_deployment(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        host.prefect.trouble("POST /deployments/", after=True, times=2)
+        await host.want(A)
+        assert host.registry.ids() == list(host.prefect.deployments)
 
 
-def test_dropping_goes_on_after_an_outage(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(A, B)
-            host.prefect.down = True
-            host.begin(B)
-            await asyncio.sleep(600)
-            host.prefect.down = False
-            await host.registrar.settled.wait()
-            assert host.stored("a")["paused"] is True
-
-    jumploop.run(go())
+async def test_dropping_goes_on_after_an_outage(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(A, B)
+        host.prefect.down = True
+        host.begin(B)
+        await asyncio.sleep(600)
+        host.prefect.down = False
+        await host.registrar.settled.wait()
+        assert host.stored("a")["paused"] is True
 
 
-def test_wanted_again_while_it_could_not_be_dropped(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(A, B)
-            host.prefect.trouble("/pause_deployment", status=503, times=20)
-            host.begin(B)
-            await asyncio.sleep(60)
-            await host.want(A, B)
-            await asyncio.sleep(3600)
-            assert host.stored("a")["paused"] is False
-            assert host.entry(A).state is EntryState.READY
-
-    jumploop.run(go())
+async def test_wanted_again_while_it_could_not_be_dropped(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(A, B)
+        host.prefect.trouble("/pause_deployment", status=503, times=20)
+        host.begin(B)
+        await asyncio.sleep(60)
+        await host.want(A, B)
+        await asyncio.sleep(3600)
+        assert host.stored("a")["paused"] is False
+        assert host.entry(A).state is EntryState.READY
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_the_daemon_ends_while_it_drops_one(tmp_path: Path, steps: int) -> None:
+async def test_the_daemon_ends_while_it_drops_one(tmp_path: Path, steps: int) -> None:
     """Wherever it ends, the next one has it live where the files want it again."""
     prefect, inspector = FakePrefect(major=3), FakeInspector()
-
-    async def go() -> None:
-        async with a_host(tmp_path, prefect, inspector) as host:
-            await host.want(A, B)
-            host.begin(B)
-            for _ in range(steps):
-                await asyncio.sleep(0)
-        async with a_host(tmp_path, prefect, inspector) as host:
-            await host.want(A, B)
-            assert host.stored("a")["paused"] is False
-            assert host.entry(A).state is EntryState.READY
-
-    jumploop.run(go())
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(A, B)
+        host.begin(B)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(A, B)
+        assert host.stored("a")["paused"] is False
+        assert host.entry(A).state is EntryState.READY
 
 
-def test_dropped_again_by_the_next_daemon(tmp_path: Path) -> None:
+async def test_dropped_again_by_the_next_daemon(tmp_path: Path) -> None:
     prefect, inspector = FakePrefect(major=3), FakeInspector()
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(A, B)
+        prefect.down = True
+        host.begin(B)
+        await asyncio.sleep(0.5)
+    prefect.down = False
+    async with a_host(tmp_path, prefect, inspector) as host:
+        assert host.stored("a")["paused"] is False
+        await host.want(B)
+        assert host.stored("a")["paused"] is True
 
-    async def go() -> None:
-        async with a_host(tmp_path, prefect, inspector) as host:
-            await host.want(A, B)
-            prefect.down = True
+
+async def test_read_again_while_the_last_reading_is_registered(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(A)
+        for at in range(12):
             host.begin(B)
-            await asyncio.sleep(0.5)
-        prefect.down = False
-        async with a_host(tmp_path, prefect, inspector) as host:
+            for _ in range(at):
+                await asyncio.sleep(0)
+            await host.want(replace(A, description=f"{at}"))
+            assert host.stored("a")["description"] == f"{at}"
             assert host.stored("a")["paused"] is False
-            await host.want(B)
-            assert host.stored("a")["paused"] is True
-
-    jumploop.run(go())
-
-
-def test_read_again_while_the_last_reading_is_registered(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(A)
-            for at in range(12):
-                host.begin(B)
-                for _ in range(at):
-                    await asyncio.sleep(0)
-                await host.want(replace(A, description=f"{at}"))
-                assert host.stored("a")["description"] == f"{at}"
-                assert host.stored("a")["paused"] is False
-                (entry,) = host.registry.entries()
-                assert entry.state is EntryState.READY
-
-    jumploop.run(go())
+            (entry,) = host.registry.entries()
+            assert entry.state is EntryState.READY
 
 
 # --- what others do in Prefect --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_paused_in_the_ui_stays_paused_over_a_change(tmp_path: Path, moved: bool) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(A)
-            host.stored("a")["paused"] = True
-            changed = replace(A, description="new", entrypoint="moved.py:flow" if moved else A.entrypoint)
-            await host.want(changed)
-            assert (host.stored("a")["description"], host.stored("a")["paused"]) == ("new", True)
-            assert host.entry(changed).state is EntryState.PAUSED
-
-    jumploop.run(go())
+async def test_paused_in_the_ui_stays_paused_over_a_change(tmp_path: Path, moved: bool) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(A)
+        host.stored("a")["paused"] = True
+        changed = replace(A, description="new", entrypoint="moved.py:flow" if moved else A.entrypoint)
+        await host.want(changed)
+        assert (host.stored("a")["description"], host.stored("a")["paused"]) == ("new", True)
+        assert host.entry(changed).state is EntryState.PAUSED
 
 
-def test_paused_in_its_file(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(replace(A, paused=True))
-            assert host.entry(A).state is EntryState.PAUSED
-            await host.want(A)
-            assert host.entry(A).state is EntryState.READY
-            assert host.stored("a")["paused"] is False
-
-    jumploop.run(go())
+async def test_paused_in_its_file(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(replace(A, paused=True))
+        assert host.entry(A).state is EntryState.PAUSED
+        await host.want(A)
+        assert host.entry(A).state is EntryState.READY
+        assert host.stored("a")["paused"] is False
 
 
-def test_deleted_in_the_api_and_registered_again(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with a_host(tmp_path) as host:
-            await host.want(A, B)
-            refresher = Refresher(
-                api=fake_api(host.prefect),
-                registry=host.registry,
-                registrar=host.registrar,
-                feed=RecordFeed(),
-                wakes=Wakes(),
-                ambient=an_ambient(LogLines(), now=lambda: NOON, clock=lambda: 0.0),
-            )
-            gone = host.entry(A).deployment_id or ""
-            del host.prefect.deployments[gone]
-            host.stored("b")["paused"] = True
-            await refresher.refresh()
-            assert host.entry(B).state is EntryState.PAUSED
-            await host.registrar.settled.wait()
-            assert host.entry(A).state is EntryState.READY
-            assert gone not in host.registry.ids()
-            assert len(host.journal.registrations(URL)) == 2
-            assert "a deployment was deleted in the API; registering it again" in host.lines.events("warning")
-            copied(host.prefect)
-            await refresher.refresh()
-            assert host.registrar.settled.is_set()
-
-    jumploop.run(go())
+async def test_deleted_in_the_api_and_registered_again(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(A, B)
+        refresher = Refresher(
+            api=fake_api(host.prefect),
+            registry=host.registry,
+            registrar=host.registrar,
+            feed=RecordFeed(),
+            wakes=Wakes(),
+            ambient=an_ambient(LogLines(), now=lambda: NOON, clock=lambda: 0.0),
+        )
+        gone = host.entry(A).deployment_id or ""
+        del host.prefect.deployments[gone]
+        host.stored("b")["paused"] = True
+        await refresher.refresh()
+        assert host.entry(B).state is EntryState.PAUSED
+        await host.registrar.settled.wait()
+        assert host.entry(A).state is EntryState.READY
+        assert gone not in host.registry.ids()
+        assert len(host.journal.registrations(URL)) == 2
+        assert "a deployment was deleted in the API; registering it again" in host.lines.events("warning")
+        copied(host.prefect)
+        await refresher.refresh()
+        assert host.registrar.settled.is_set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pwd
 import resource
@@ -184,23 +183,23 @@ def test_open_files() -> None:
 # --- the machine ------------------------------------------------------------------------------------------------
 
 
-def dbus(ran: Ran, unit: str | None = "runnerd.service") -> Check:
+async def dbus(ran: Ran, unit: str | None = "runnerd.service") -> Check:
     async def run(*argv: str) -> Ran:
         assert argv[:2] == ("systemctl", "list-jobs")
         return ran
 
-    return asyncio.run(dbus_check(run, unit=unit))
+    return await dbus_check(run, unit=unit)
 
 
-def test_dbus() -> None:
-    state_and_words(dbus(Ran(0, "", "")), "ok", "list-jobs answers")
-    failed = dbus(Ran(1, "", "Failed to connect to bus: No such file or directory\nmore"))
+async def test_dbus() -> None:
+    state_and_words(await dbus(Ran(0, "", "")), "ok", "list-jobs answers")
+    failed = await dbus(Ran(1, "", "Failed to connect to bus: No such file or directory\nmore"))
     state_and_words(
         failed, "error", "(Failed to connect to bus: No such file or directory)", "reads as a restart", "dbus"
     )
-    state_and_words(dbus(Ran(4, "", "")), "error", "(exit status 4)")
-    state_and_words(dbus(Ran(None, "", "systemctl did not answer within 5 s")), "error", "did not answer")
-    state_and_words(dbus(Ran(0, "", ""), unit=None), "error", "in no unit's cgroup", "systemctl start runnerd")
+    state_and_words(await dbus(Ran(4, "", "")), "error", "(exit status 4)")
+    state_and_words(await dbus(Ran(None, "", "systemctl did not answer within 5 s")), "error", "did not answer")
+    state_and_words(await dbus(Ran(0, "", ""), unit=None), "error", "in no unit's cgroup", "systemctl start runnerd")
 
 
 def test_users() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 import subprocess
@@ -115,10 +114,10 @@ def test_the_api(condition: ApiCondition, detail: str, alert: Alert) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_an_api_that_refuses_us_is_mended_here(status: int) -> None:
+async def test_an_api_that_refuses_us_is_mended_here(status: int) -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(status, json={"detail": "no"}))
     client = UnclosableClient(transport=transport, verify=False)
     api = PrefectApi(url=URL, credentials=Credentials, headers={}, timeout_s=60, now=lambda: NOON, client=client)
     with pytest.raises(ApiDenied):
-        asyncio.run(api.read_run(str(uuid.uuid4())))
+        await api.read_run(str(uuid.uuid4()))
     assert alert_of_api(api.health) is Alert.API_DENIED

@@ -111,8 +111,9 @@ def test_what_is_kept_has_a_bound_in_bytes_too(home: Path) -> None:
         journald.close()
 
 
-def test_what_waits_is_sent_also_when_nothing_new_is_logged(home: Path) -> None:
-    async def check(fake: FakeJournald) -> None:
+@pytest.mark.real_io
+async def test_what_waits_is_sent_also_when_nothing_new_is_logged(home: Path) -> None:
+    with journald_at(home / "s", stuck=True) as fake:
         journald = Journald(path=fake.path)
         for number in range(100):
             journald.log({"MESSAGE": str(number)})
@@ -122,9 +123,6 @@ def test_what_waits_is_sent_also_when_nothing_new_is_logged(home: Path) -> None:
         keeping.cancel()
         await asyncio.wait([keeping])
         journald.close()
-
-    with journald_at(home / "s", stuck=True) as fake:
-        asyncio.run(check(fake))
 
 
 def test_the_last_words_are_said_at_the_end(home: Path) -> None:

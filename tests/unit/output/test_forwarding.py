@@ -22,8 +22,10 @@ from runnerd.log.journald import Journald
 from runnerd.output.forwarding import RUN_LINES, Forwarder
 from runnerd.system.directories import positions_path, runs_dir
 from runnerd.system.paths import Paths
-from tests.kits.fakes.fake_journald import FakeJournald, journald_at
+from tests.kits.fakes.fake_journald import journald_at
 from tests.kits.nouns import LogLines, a_record, log_to, settings
+
+pytestmark = pytest.mark.real_io
 
 LIMIT_S = 60.0
 
@@ -102,8 +104,8 @@ async def until(condition: Callable[[], object], what: str) -> None:
     assert condition(), what
 
 
-def test_lines_come_as_they_are_written_and_the_rest_at_the_end(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
+async def test_lines_come_as_they_are_written_and_the_rest_at_the_end(world: World) -> None:
+    with journald_at(world.socket) as fake:
         async with world.daemon():
             record = world.begin("r")
             world.feed.publish(record)
@@ -123,12 +125,9 @@ def test_lines_come_as_they_are_written_and_the_rest_at_the_end(world: World) ->
         assert fake.messages() == ["one", "two", "three", "a hook"]
         assert fake.entries[0]["RUNNERD_RUN_ID"] == b"r"
 
+
+async def test_a_real_process_that_ends_before_anybody_looked(world: World) -> None:
     with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
-
-def test_a_real_process_that_ends_before_anybody_looked(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
         async with world.daemon():
             record = world.begin("r")
             world.feed.publish(record)
@@ -140,12 +139,9 @@ def test_a_real_process_that_ends_before_anybody_looked(world: World) -> None:
             await until(lambda: len(fake.messages()) == 3, "its lines")
         assert fake.messages() == ["out", "err", "end"]
 
+
+async def test_a_restart_repeats_nothing_and_loses_nothing(world: World) -> None:
     with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
-
-def test_a_restart_repeats_nothing_and_loses_nothing(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
         world.begin("goes-on")
         world.begin("ends")
         async with world.daemon():
@@ -168,14 +164,10 @@ def test_a_restart_repeats_nothing_and_loses_nothing(world: World) -> None:
         assert [e["MESSAGE"] for e in fake.entries if e["RUNNERD_RUN_ID"] == b"ends"] == [b"a", b"b", b"c"]
         assert [position["run"] for position in world.positions()] == ["goes-on"]
 
-    with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
 
-
-def test_what_is_written_by_the_end_is_sent_before_the_daemon_goes(world: World) -> None:
+async def test_what_is_written_by_the_end_is_sent_before_the_daemon_goes(world: World) -> None:
     """A host that stops ends its runs, and there may be no next daemon for long."""
-
-    async def check(fake: FakeJournald) -> None:
+    with journald_at(world.socket) as fake:
         record = world.begin("r")
         async with world.daemon():
             world.write("r", "one\n")
@@ -186,12 +178,9 @@ def test_what_is_written_by_the_end_is_sent_before_the_daemon_goes(world: World)
         await until(lambda: fake.messages() == ["one", "the last words"], "the last words")
         assert world.positions() == []
 
+
+async def test_each_attempt_is_read_from_its_own_beginning_to_its_end(world: World) -> None:
     with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
-
-def test_each_attempt_is_read_from_its_own_beginning_to_its_end(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
         async with world.daemon():
             world.feed.publish(world.begin("r"))
             world.write("r", "first\nno end")
@@ -202,12 +191,9 @@ def test_each_attempt_is_read_from_its_own_beginning_to_its_end(world: World) ->
         told = {(entry["RUNNERD_ATTEMPT"], entry["MESSAGE"]) for entry in fake.entries}
         assert told == {(b"1", b"first"), (b"1", b"no end"), (b"2", b"second")}
 
-    with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
 
-
-def test_a_stuck_journald_is_waited_for(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
+async def test_a_stuck_journald_is_waited_for(world: World) -> None:
+    with journald_at(world.socket, stuck=True) as fake:
         lines = [str(number) for number in range(RUN_LINES // 2)]
         async with world.daemon():
             world.feed.publish(world.begin("r"))
@@ -218,12 +204,9 @@ def test_a_stuck_journald_is_waited_for(world: World) -> None:
             await until(lambda: len(fake.messages()) == len(lines), "all lines")
         assert fake.messages() == lines
 
-    with journald_at(world.socket, stuck=True) as fake:
-        asyncio.run(check(fake))
 
-
-def test_lines_left_out_are_told_also_when_nothing_follows(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
+async def test_lines_left_out_are_told_also_when_nothing_follows(world: World) -> None:
+    with journald_at(world.socket) as fake:
         async with world.daemon():
             world.feed.publish(world.begin("r"))
             world.write("r", "x\n" * (RUN_LINES + 5))
@@ -235,12 +218,9 @@ def test_lines_left_out_are_told_also_when_nothing_follows(world: World) -> None
             "runnerd left out 5 lines here: more than 100 a second; runnerctl logs r has them"
         ]
 
+
+async def test_a_run_that_ends_over_its_bound_has_it_told_at_once(world: World) -> None:
     with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
-
-def test_a_run_that_ends_over_its_bound_has_it_told_at_once(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
         async with world.daemon():
             record = world.begin("r")
             world.write("r", "x\n" * (RUN_LINES + 5))
@@ -250,12 +230,9 @@ def test_a_run_that_ends_over_its_bound_has_it_told_at_once(world: World) -> Non
             await until(lambda: not world.positions(), "it to be forgotten")
         assert "left out 5 lines" in fake.messages()[-1]
 
+
+async def test_it_can_be_turned_off_and_on_while_runs_go_on(world: World) -> None:
     with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
-
-def test_it_can_be_turned_off_and_on_while_runs_go_on(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
         on = world.config.settings()
         record = world.begin("r")
         async with world.daemon():
@@ -270,12 +247,9 @@ def test_it_can_be_turned_off_and_on_while_runs_go_on(world: World) -> None:
         async with world.daemon():
             await until(lambda: fake.messages() == ["one", "one", "two"], "all of the run that goes on")
 
+
+async def test_without_inotify_files_are_looked_at_now_and_then(world: World, tmp_path: Path) -> None:
     with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
-
-def test_without_inotify_files_are_looked_at_now_and_then(world: World, tmp_path: Path) -> None:
-    async def check(fake: FakeJournald) -> None:
         os.rmdir(runs_dir(world.paths))
         async with world.daemon():
             path = tmp_path / "elsewhere.1.log"
@@ -289,12 +263,9 @@ def test_without_inotify_files_are_looked_at_now_and_then(world: World, tmp_path
         assert fake.messages() == ["0", "1", "2"]
         assert "output is looked at every second: there is no inotify" in world.log.events("info")
 
+
+async def test_a_file_that_cannot_be_read_is_said_once_and_concerns_only_itself(world: World) -> None:
     with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
-
-def test_a_file_that_cannot_be_read_is_said_once_and_concerns_only_itself(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
         async with world.daemon():
             bad = world.begin("bad")
             os.mkdir(bad.output or "")
@@ -311,13 +282,10 @@ def test_a_file_that_cannot_be_read_is_said_once_and_concerns_only_itself(world:
             ("bad", f"cannot read {bad.output}: not a regular file")
         ]
 
-    with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
 
 @pytest.mark.parametrize("left", ["", "{", "[1]", '[{"run": "r"}]', "{}x"])
-def test_positions_that_cannot_be_read_are_begun_anew(world: World, left: str) -> None:
-    async def check(fake: FakeJournald) -> None:
+async def test_positions_that_cannot_be_read_are_begun_anew(world: World, left: str) -> None:
+    with journald_at(world.socket) as fake:
         Path(positions_path(world.paths)).write_text(left)
         world.begin("r")
         world.write("r", "one\n")
@@ -326,12 +294,9 @@ def test_positions_that_cannot_be_read_are_begun_anew(world: World, left: str) -
         assert len(world.log.events("warning")) == 1
         assert [one["offset"] for one in world.positions()] == [4]
 
+
+async def test_positions_that_cannot_be_written_stop_nothing(world: World) -> None:
     with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
-
-
-def test_positions_that_cannot_be_written_stop_nothing(world: World) -> None:
-    async def check(fake: FakeJournald) -> None:
         os.mkdir(positions_path(world.paths) + ".new")
         world.begin("r")
         async with world.daemon():
@@ -341,22 +306,16 @@ def test_positions_that_cannot_be_written_stop_nothing(world: World) -> None:
         assert fake.messages() == ["0", "1", "2"]
         assert world.log.events("warning") == ["trouble with forwarding output to the journal"]
 
-    with journald_at(world.socket) as fake:
-        asyncio.run(check(fake))
 
-
-def test_without_a_journal_it_does_nothing(world: World) -> None:
-    async def check() -> None:
-        forwarder = Forwarder(
-            journald=None,
-            paths=world.paths,
-            records=lambda: list(world.runs.values()),
-            config=world.config,
-            feed=world.feed,
-            log=log_to(world.log),
-        )
-        world.feed.publish(world.begin("r"))
-        await forwarder.run()
-        assert world.positions() == []
-
-    asyncio.run(check())
+async def test_without_a_journal_it_does_nothing(world: World) -> None:
+    forwarder = Forwarder(
+        journald=None,
+        paths=world.paths,
+        records=lambda: list(world.runs.values()),
+        config=world.config,
+        feed=world.feed,
+        log=log_to(world.log),
+    )
+    world.feed.publish(world.begin("r"))
+    await forwarder.run()
+    assert world.positions() == []

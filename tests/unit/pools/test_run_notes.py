@@ -19,7 +19,6 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.pools.run_notes import PoolNotes
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.backoff import Backoff
-from tests.kits import jump_loop as jumploop
 from tests.kits.engine import an_ambient, running
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, LogLines, a_record, copied, fake_api
@@ -69,159 +68,128 @@ async def noting(prefect: FakePrefect | None = None) -> AsyncIterator[Noting]:
         await api.close()
 
 
-def test_where_a_run_is_and_whose(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with noting() as one:
-            record = one.run_of(labels={"team": "x", "prefect.worker.name": "of the template"})
-            one.feed.publish(record)
-            await asyncio.sleep(1)
-            assert one.place(record) == f"runnerd@{HOST}:4711"
-            assert one.prefect.runs[record.id]["labels"] == {
-                "team": "x",
-                "prefect.worker.name": HOST,
-                "prefect.worker.type": "process",
-                "prefect.work-pool.name": "etl",
-                "prefect.work-pool.id": one.prefect.pools.read_pool("etl").id,
-            }
-
-    jumploop.run(go())
+async def test_where_a_run_is_and_whose(tmp_path: Path) -> None:
+    async with noting() as one:
+        record = one.run_of(labels={"team": "x", "prefect.worker.name": "of the template"})
+        one.feed.publish(record)
+        await asyncio.sleep(1)
+        assert one.place(record) == f"runnerd@{HOST}:4711"
+        assert one.prefect.runs[record.id]["labels"] == {
+            "team": "x",
+            "prefect.worker.name": HOST,
+            "prefect.worker.type": "process",
+            "prefect.work-pool.name": "etl",
+            "prefect.work-pool.id": one.prefect.pools.read_pool("etl").id,
+        }
 
 
-def test_a_pool_that_is_not_served_any_more(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with noting() as one:
-            record = one.run_of(identity=None)
-            one.table.want([])
-            one.feed.publish(record)
-            await asyncio.sleep(1)
-            assert one.place(record) == f"runnerd@{HOST}:0"
-            labels = one.prefect.runs[record.id]["labels"]
-            assert labels == {"prefect.worker.name": HOST, "prefect.work-pool.name": "etl"}
-
-    jumploop.run(go())
+async def test_a_pool_that_is_not_served_any_more(tmp_path: Path) -> None:
+    async with noting() as one:
+        record = one.run_of(identity=None)
+        one.table.want([])
+        one.feed.publish(record)
+        await asyncio.sleep(1)
+        assert one.place(record) == f"runnerd@{HOST}:0"
+        labels = one.prefect.runs[record.id]["labels"]
+        assert labels == {"prefect.worker.name": HOST, "prefect.work-pool.name": "etl"}
 
 
-def test_agents_and_labels_on_prefect_2(tmp_path: Path) -> None:
-    async def go() -> None:
-        prefect = FakePrefect(major=2)
-        prefect.pools.create_pool("etl", type="prefect-agent")
-        async with noting(prefect) as one:
-            record = one.run_of()
-            one.feed.publish(record)
-            await asyncio.sleep(1)
-            assert one.place(record) == f"runnerd@{HOST}:4711"
-            assert not [asked for asked in prefect.asked if asked.endswith("/labels")]
-
-    jumploop.run(go())
+async def test_agents_and_labels_on_prefect_2(tmp_path: Path) -> None:
+    prefect = FakePrefect(major=2)
+    prefect.pools.create_pool("etl", type="prefect-agent")
+    async with noting(prefect) as one:
+        record = one.run_of()
+        one.feed.publish(record)
+        await asyncio.sleep(1)
+        assert one.place(record) == f"runnerd@{HOST}:4711"
+        assert not [asked for asked in prefect.asked if asked.endswith("/labels")]
 
 
-def test_of_what_nothing_is_told() -> None:
-    async def go() -> None:
-        async with noting() as one:
-            record = one.run_of()
-            for phase in Phase:
-                one.feed.publish(replace(record, pool=None, phase=phase, api_state=StateType.SCHEDULED))
-                if phase not in (Phase.RUNNING, Phase.DONE):
-                    one.feed.publish(replace(record, phase=phase))
-            for state in (None, StateType.COMPLETED, StateType.CRASHED, StateType.PAUSED):
-                one.feed.publish(replace(record, phase=Phase.DONE, api_state=state))
-            await asyncio.sleep(60)
-            assert copied(one.prefect) == []
-
-    jumploop.run(go())
+async def test_of_what_nothing_is_told() -> None:
+    async with noting() as one:
+        record = one.run_of()
+        for phase in Phase:
+            one.feed.publish(replace(record, pool=None, phase=phase, api_state=StateType.SCHEDULED))
+            if phase not in (Phase.RUNNING, Phase.DONE):
+                one.feed.publish(replace(record, phase=phase))
+        for state in (None, StateType.COMPLETED, StateType.CRASHED, StateType.PAUSED):
+            one.feed.publish(replace(record, phase=Phase.DONE, api_state=state))
+        await asyncio.sleep(60)
+        assert copied(one.prefect) == []
 
 
-def test_the_place_of_a_run_that_is_to_be_started_again_is_cleared() -> None:
-    async def go() -> None:
-        async with noting() as one:
-            record = one.run_of()
-            one.feed.publish(record)
-            one.feed.publish(replace(record, phase=Phase.DONE, api_state=StateType.SCHEDULED))
-            await asyncio.sleep(1)
-            assert one.place(record) is None
-            patched = [asked for asked in one.prefect.asked if asked == f"PATCH /flow_runs/{record.id}"]
-            assert len(patched) == 2, "it is cleared last"
-
-    jumploop.run(go())
+async def test_the_place_of_a_run_that_is_to_be_started_again_is_cleared() -> None:
+    async with noting() as one:
+        record = one.run_of()
+        one.feed.publish(record)
+        one.feed.publish(replace(record, phase=Phase.DONE, api_state=StateType.SCHEDULED))
+        await asyncio.sleep(1)
+        assert one.place(record) is None
+        patched = [asked for asked in one.prefect.asked if asked == f"PATCH /flow_runs/{record.id}"]
+        assert len(patched) == 2, "it is cleared last"
 
 
 @pytest.mark.parametrize("trouble", [{}, {"status": 503}, {"status": 401}])
-def test_an_api_that_is_away_hears_it_later_and_in_order(trouble: dict[str, Json]) -> None:
-    async def go() -> None:
-        async with noting() as one:
-            one.prefect.trouble("PATCH", times=10_000, **trouble)
-            records = [one.run_of() for _ in range(3)]
-            for record in records:
-                one.feed.publish(record)
-            one.feed.publish(replace(records[0], phase=Phase.DONE, api_state=StateType.SCHEDULED))
-            await asyncio.sleep(3600)
-            assert len(copied(one.prefect)) < 1000
-            one.prefect.troubles.clear()
-            await asyncio.sleep(60)
-            place = f"runnerd@{HOST}:4711"
-            assert [one.place(record) for record in records] == [None, place, place]
-            patched = [asked.split("/")[2] for asked in one.prefect.asked if asked.startswith("PATCH")]
-            assert list(dict.fromkeys(patched)) == [record.id for record in records]
-
-    jumploop.run(go())
+async def test_an_api_that_is_away_hears_it_later_and_in_order(trouble: dict[str, Json]) -> None:
+    async with noting() as one:
+        one.prefect.trouble("PATCH", times=10_000, **trouble)
+        records = [one.run_of() for _ in range(3)]
+        for record in records:
+            one.feed.publish(record)
+        one.feed.publish(replace(records[0], phase=Phase.DONE, api_state=StateType.SCHEDULED))
+        await asyncio.sleep(3600)
+        assert len(copied(one.prefect)) < 1000
+        one.prefect.troubles.clear()
+        await asyncio.sleep(60)
+        place = f"runnerd@{HOST}:4711"
+        assert [one.place(record) for record in records] == [None, place, place]
+        patched = [asked.split("/")[2] for asked in one.prefect.asked if asked.startswith("PATCH")]
+        assert list(dict.fromkeys(patched)) == [record.id for record in records]
 
 
-def test_what_is_refused_is_let_go_of() -> None:
-    async def go() -> None:
-        async with noting() as one:
-            first, second = one.run_of(), one.run_of()
-            one.prefect.trouble(f"PATCH /flow_runs/{first.id}", status=422, times=10_000)
-            one.feed.publish(first)
-            one.feed.publish(second)
-            await asyncio.sleep(1)
-            assert (one.place(first), one.place(second)) == (None, f"runnerd@{HOST}:4711")
-            assert one.lines.events("warning", "error") == []
-
-    jumploop.run(go())
+async def test_what_is_refused_is_let_go_of() -> None:
+    async with noting() as one:
+        first, second = one.run_of(), one.run_of()
+        one.prefect.trouble(f"PATCH /flow_runs/{first.id}", status=422, times=10_000)
+        one.feed.publish(first)
+        one.feed.publish(second)
+        await asyncio.sleep(1)
+        assert (one.place(first), one.place(second)) == (None, f"runnerd@{HOST}:4711")
+        assert one.lines.events("warning", "error") == []
 
 
-def test_a_run_that_is_gone() -> None:
-    async def go() -> None:
-        async with noting() as one:
-            gone, there = one.run_of(), one.run_of()
-            del one.prefect.runs[gone.id]
-            one.feed.publish(gone)
-            one.feed.publish(there)
-            await asyncio.sleep(1)
-            assert one.place(there) is not None
-
-    jumploop.run(go())
+async def test_a_run_that_is_gone() -> None:
+    async with noting() as one:
+        gone, there = one.run_of(), one.run_of()
+        del one.prefect.runs[gone.id]
+        one.feed.publish(gone)
+        one.feed.publish(there)
+        await asyncio.sleep(1)
+        assert one.place(there) is not None
 
 
-def test_of_too_many_the_oldest_are_let_go_of() -> None:
+async def test_of_too_many_the_oldest_are_let_go_of() -> None:
     """Also of the one that is just being told: it must not take another with it."""
-
-    async def go() -> None:
-        async with noting() as one:
-            records = [one.run_of() for _ in range(1001)]
-            one.feed.publish(records[0])
-            while not one.prefect.asked:
-                await asyncio.sleep(0)
-            for record in records[1:]:
-                one.feed.publish(record)
-            await asyncio.sleep(600)
-            assert [record for record in records[1:] if one.place(record) is None] == []
-
-    jumploop.run(go())
+    async with noting() as one:
+        records = [one.run_of() for _ in range(1001)]
+        one.feed.publish(records[0])
+        while not one.prefect.asked:
+            await asyncio.sleep(0)
+        for record in records[1:]:
+            one.feed.publish(record)
+        await asyncio.sleep(600)
+        assert [record for record in records[1:] if one.place(record) is None] == []
 
 
-def test_what_is_told_of_a_run_of_the_engine(tmp_path: Path) -> None:
-    async def go() -> None:
-        prefect = with_pools(etl={})
-        async with noting(prefect) as one, launching(tmp_path, prefect=prefect) as (engine, spawner):
-            engine.feed.subscribe(one.feed.publish)
-            run_id = engine.add_run(pooled(engine))
-            await launched(engine, spawner, run_id)
-            await engine.until(lambda: running(engine, run_id))
-            pid = engine.supervisor.records()[0].identity
-            assert pid is not None
-            await engine.until(lambda: prefect.runs[run_id]["infrastructure_pid"] == f"runnerd@{HOST}:{pid.pid}")
-            await asyncio.sleep(60)
-            assert [asked.startswith("PATCH") for asked in prefect.asked].count(True) == 2
-
-    jumploop.run(go())
+async def test_what_is_told_of_a_run_of_the_engine(tmp_path: Path) -> None:
+    prefect = with_pools(etl={})
+    async with noting(prefect) as one, launching(tmp_path, prefect=prefect) as (engine, spawner):
+        engine.feed.subscribe(one.feed.publish)
+        run_id = engine.add_run(pooled(engine))
+        await launched(engine, spawner, run_id)
+        await engine.until(lambda: running(engine, run_id))
+        pid = engine.supervisor.records()[0].identity
+        assert pid is not None
+        await engine.until(lambda: prefect.runs[run_id]["infrastructure_pid"] == f"runnerd@{HOST}:{pid.pid}")
+        await asyncio.sleep(60)
+        assert [asked.startswith("PATCH") for asked in prefect.asked].count(True) == 2

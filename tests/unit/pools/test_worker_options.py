@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from tests.kits import jump_loop as jumploop
 from tests.kits.engine import Engine, fake_engine, polling, started_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json
@@ -36,48 +35,36 @@ async def end(engine: Engine, spawner: Json, run_id: str) -> None:
     await engine.until_done(run_id)
 
 
-def test_what_was_prefetched_is_started_when_it_is_due_and_not_before(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with polling(tmp_path, poll_interval_s=3600.0) as (engine, _):
-            a_pool(engine, prefetch_s=60.0)
-            run_id = due(engine, in_s=40.0)
-            engine.wakes.poll_now()
-            assert 36.0 < await started_at(engine, run_id) < 41.0
-
-    jumploop.run(go())
+async def test_what_was_prefetched_is_started_when_it_is_due_and_not_before(tmp_path: Path) -> None:
+    async with polling(tmp_path, poll_interval_s=3600.0) as (engine, _):
+        a_pool(engine, prefetch_s=60.0)
+        run_id = due(engine, in_s=40.0)
+        engine.wakes.poll_now()
+        assert 36.0 < await started_at(engine, run_id) < 41.0
 
 
-def test_limit_is_how_many_runs_of_the_pool_there_may_be_here(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path, runs=10) as (engine, spawner):
-            a_pool(engine, limit=2)
-            runs = [due(engine, in_s=-number) for number in range(3)]
-            offered = await engine.poller.poll_once()
-            assert sorted(offered.claimed) == sorted(runs[1:]), "those that were due first"
-            assert dict(offered.skipped) == {runs[0]: "pool etl's limit 2 is reached"}
-            await end(engine, spawner, runs[2])
-            assert (await engine.poller.poll_once()).claimed == (runs[0],)
-
-    jumploop.run(go())
+async def test_limit_is_how_many_runs_of_the_pool_there_may_be_here(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path, runs=10) as (engine, spawner):
+        a_pool(engine, limit=2)
+        runs = [due(engine, in_s=-number) for number in range(3)]
+        offered = await engine.poller.poll_once()
+        assert sorted(offered.claimed) == sorted(runs[1:]), "those that were due first"
+        assert dict(offered.skipped) == {runs[0]: "pool etl's limit 2 is reached"}
+        await end(engine, spawner, runs[2])
+        assert (await engine.poller.poll_once()).claimed == (runs[0],)
 
 
-def test_the_host_s_own_limit_holds_beside_the_pool_s(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path, runs=1) as (engine, _):
-            a_pool(engine, limit=2)
-            runs = [due(engine, in_s=-number) for number in range(2)]
-            offered = await engine.poller.poll_once()
-            assert (offered.claimed, dict(offered.skipped)) == ((runs[1],), {runs[0]: "limits.runs 1 is reached"})
-
-    jumploop.run(go())
+async def test_the_host_s_own_limit_holds_beside_the_pool_s(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path, runs=1) as (engine, _):
+        a_pool(engine, limit=2)
+        runs = [due(engine, in_s=-number) for number in range(2)]
+        offered = await engine.poller.poll_once()
+        assert (offered.claimed, dict(offered.skipped)) == ((runs[1],), {runs[0]: "limits.runs 1 is reached"})
 
 
-def test_an_agent_s_run_is_one_of_its_pool_too(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path, prefect=FakePrefect(major=2)) as (engine, _):
-            a_pool(engine, type="prefect-agent", limit=1)
-            first, second = due(engine, in_s=-1), due(engine)
-            offered = await engine.poller.poll_once()
-            assert (offered.claimed, [*offered.skipped]) == ((first,), [second])
-
-    jumploop.run(go())
+async def test_an_agent_s_run_is_one_of_its_pool_too(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path, prefect=FakePrefect(major=2)) as (engine, _):
+        a_pool(engine, type="prefect-agent", limit=1)
+        first, second = due(engine, in_s=-1), due(engine)
+        offered = await engine.poller.poll_once()
+        assert (offered.claimed, [*offered.skipped]) == ((first,), [second])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -28,20 +27,17 @@ RUN = str(uuid.uuid4())
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-def visit(
+async def visit(
     use: Callable[[PrefectApi], Awaitable[T]],
     answer: Callable[[httpx.Request], httpx.Response],
     url: str = "http://prefect.test/api",
 ) -> T:
-    async def run() -> T:
-        client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-        api = PrefectApi(url=url, credentials=Credentials, headers={}, timeout_s=30, now=lambda: NOW, client=client)
-        try:
-            return await use(api)
-        finally:
-            await api.close()
-
-    return asyncio.run(run())
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    api = PrefectApi(url=url, credentials=Credentials, headers={}, timeout_s=30, now=lambda: NOW, client=client)
+    try:
+        return await use(api)
+    finally:
+        await api.close()
 
 
 def says(*bodies: Any, status: int = 200) -> Callable[[httpx.Request], httpx.Response]:
@@ -62,7 +58,7 @@ def run_json(**changes: Any) -> dict[str, Any]:
 # --- the server ---------------------------------------------------------------------------------------------------
 
 
-def test_the_version_is_asked_again_after_a_trouble() -> None:
+async def test_the_version_is_asked_again_after_a_trouble() -> None:
     async def use(api: PrefectApi) -> None:
         assert (await api.server()).version == (await api.server()).version == "2.20.25"
         with pytest.raises(ApiAway):
@@ -75,27 +71,27 @@ def test_the_version_is_asked_again_after_a_trouble() -> None:
         status, body = next(answers)
         return httpx.Response(status, json=body)
 
-    visit(use, answer)
+    await visit(use, answer)
 
 
-def test_cloud_is_3_without_being_asked() -> None:
+async def test_cloud_is_3_without_being_asked() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise AssertionError(f"asked {request.url}")
 
-    info = visit(lambda api: api.server(), answer, "https://api.prefect.cloud/api/accounts/a/workspaces/w")
+    info = await visit(lambda api: api.server(), answer, "https://api.prefect.cloud/api/accounts/a/workspaces/w")
     assert (info.major, info.supported) == (3, True)
 
 
 @pytest.mark.parametrize("body", [None, 3, {"version": "3.8.8"}])
-def test_a_version_that_is_none_is_not_an_answer(body: Any) -> None:
+async def test_a_version_that_is_none_is_not_an_answer(body: Any) -> None:
     with pytest.raises(ApiAway, match="the server's version"):
-        visit(lambda api: api.server(), says(body))
+        await visit(lambda api: api.server(), says(body))
 
 
 # --- odd answers --------------------------------------------------------------------------------------------------
 
 
-def test_runs_that_cannot_be_read_are_left_out_and_counted() -> None:
+async def test_runs_that_cannot_be_read_are_left_out_and_counted() -> None:
     async def use(api: PrefectApi) -> None:
         for expected in (2, 4):
             runs = await api.scheduled_runs(deployment_ids=["d"], before=NOW, limit=None)
@@ -104,21 +100,21 @@ def test_runs_that_cannot_be_read_are_left_out_and_counted() -> None:
         assert api.skipped.why == "unknown state type 'DREAMING'"
 
     page = [{}, run_json(), run_json(state={"type": "DREAMING"})]
-    visit(use, says(page, page))
+    await visit(use, says(page, page))
 
 
 @pytest.mark.parametrize("body", [None, [], {}, {"status": 7}, {"status": "ACCEPT", "state": {"type": "DREAMING"}}])
-def test_an_answer_to_a_proposal_that_cannot_be_read_is_asked_for_again(body: Any) -> None:
+async def test_an_answer_to_a_proposal_that_cannot_be_read_is_asked_for_again(body: Any) -> None:
     with pytest.raises(ApiAway, match="cannot read an answer to a proposed state"):
-        visit(lambda api: api.claim(RUN, transition_id="mine"), says(body))
+        await visit(lambda api: api.claim(RUN, transition_id="mine"), says(body))
 
 
-def test_a_run_that_cannot_be_read_is_not_taken_for_gone() -> None:
+async def test_a_run_that_cannot_be_read_is_not_taken_for_gone() -> None:
     with pytest.raises(ApiAway, match="unknown state type"):
-        visit(lambda api: api.read_run(RUN), says(run_json(state={"type": "DREAMING"})))
+        await visit(lambda api: api.read_run(RUN), says(run_json(state={"type": "DREAMING"})))
 
 
-def test_the_states_transition_id_decides_and_not_the_status_word() -> None:
+async def test_the_states_transition_id_decides_and_not_the_status_word() -> None:
     def told(status: str, kind: str, transition_id: str | None) -> dict[str, Any]:
         state = {"type": kind, "state_details": {"transition_id": transition_id}}
         return {"status": status, "state": state, "details": {"reason": "because"}}
@@ -133,33 +129,33 @@ def test_the_states_transition_id_decides_and_not_the_status_word() -> None:
         told("ACCEPT", "PENDING", None),  # a server that drops the id: nobody could tell whose it is
         told("REJECT", "SCHEDULED", "mine"),  # AwaitingConcurrencySlot must not start, whatever it carries
     ]
-    assert visit(claims, says(*bodies)) == ["won", "won", "lost", "lost", "lost"]
+    assert await visit(claims, says(*bodies)) == ["won", "won", "lost", "lost", "lost"]
 
 
-def test_a_claim_without_a_state_is_lost() -> None:
-    claim = visit(
+async def test_a_claim_without_a_state_is_lost() -> None:
+    claim = await visit(
         lambda api: api.claim(RUN, transition_id="mine"),
         says({"status": "ABORT", "state": None, "details": {"reason": "no"}}),
     )
     assert (claim.outcome, claim.state, claim.reason) == (ClaimOutcome.LOST, None, "no")
 
 
-def test_wait_is_told_in_seconds() -> None:
+async def test_wait_is_told_in_seconds() -> None:
     wait = {"status": "WAIT", "state": None, "details": {"delay_seconds": 30, "reason": "early"}}
     verdict = Verdict(type=StateType.RUNNING)
-    answer = visit(lambda api: api.propose(RUN, verdict, transition_id="mine"), says(wait))
+    answer = await visit(lambda api: api.propose(RUN, verdict, transition_id="mine"), says(wait))
     assert (answer.accepted, answer.wait_s, answer.reason) == (False, 30.0, "early")
 
 
-def test_a_refusal_without_words_names_its_status() -> None:
-    refused = visit(lambda api: api.create_run(RUN, parameters={}), says({}, status=409))
+async def test_a_refusal_without_words_names_its_status() -> None:
+    refused = await visit(lambda api: api.create_run(RUN, parameters={}), says({}, status=409))
     assert refused == Refused(reason="HTTP 409")
 
 
 # --- pages --------------------------------------------------------------------------------------------------------
 
 
-def test_long_lists_are_asked_for_in_pages() -> None:
+async def test_long_lists_are_asked_for_in_pages() -> None:
     sizes: list[int] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -170,11 +166,11 @@ def test_long_lists_are_asked_for_in_pages() -> None:
         return httpx.Response(200, json=[run_json(id=each) for each in ids])
 
     ids = [str(uuid.uuid4()) for _ in range(2 * PAGE + 1)]
-    runs = visit(lambda api: api.runs_of(ids, states=[StateType.CANCELLING]), answer)
+    runs = await visit(lambda api: api.runs_of(ids, states=[StateType.CANCELLING]), answer)
     assert [run.id for run in runs] == ids and sizes == [PAGE, PAGE, 1]
 
 
-def test_nothing_to_ask_is_not_asked() -> None:
+async def test_nothing_to_ask_is_not_asked() -> None:
     async def use(api: PrefectApi) -> None:
         assert await api.runs_of([], states=[StateType.CANCELLING]) == []
         assert await api.read_deployments([]) == []
@@ -184,7 +180,7 @@ def test_nothing_to_ask_is_not_asked() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise AssertionError(f"asked {request.url}")
 
-    visit(use, answer)
+    await visit(use, answer)
 
 
 # --- credentials --------------------------------------------------------------------------------------------------
@@ -223,67 +219,59 @@ def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
         credential_files(ApiSettings(url="x", key_file=str(tmp_path / "nokey")))()
 
 
-def test_a_key_that_is_rotated_in_its_file_heals(tmp_path: Path) -> None:
+async def test_a_key_that_is_rotated_in_its_file_heals(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("old")
     fake = FakePrefect(major=3, key="new")
-
-    async def use() -> None:
-        api = PrefectApi(
-            url="http://fake.test/api",
-            credentials=credential_files(ApiSettings(url="x", key_file=str(key))),
-            headers={},
-            timeout_s=30,
-            now=lambda: NOW,
-            client=httpx.AsyncClient(transport=fake.transport()),
-        )
-        with pytest.raises(ApiDenied):
-            await api.server()
-        assert api.health.condition is ApiCondition.DEGRADED
-        key.write_text("new")
-        assert (await api.server()).major == 3
-        assert api.health.condition is ApiCondition.OK
-        await api.close()
-
-    asyncio.run(use())
+    api = PrefectApi(
+        url="http://fake.test/api",
+        credentials=credential_files(ApiSettings(url="x", key_file=str(key))),
+        headers={},
+        timeout_s=30,
+        now=lambda: NOW,
+        client=httpx.AsyncClient(transport=fake.transport()),
+    )
+    with pytest.raises(ApiDenied):
+        await api.server()
+    assert api.health.condition is ApiCondition.DEGRADED
+    key.write_text("new")
+    assert (await api.server()).major == 3
+    assert api.health.condition is ApiCondition.OK
+    await api.close()
 
 
 @pytest.mark.parametrize("answer", [{}, [], {"login": "please"}, "hello", 5, None, [5], {"status": []}])
-def test_answers_that_are_json_and_not_prefect_s(answer: Any) -> None:
+async def test_answers_that_are_json_and_not_prefect_s(answer: Any) -> None:
     """A portal that says 200 to everything: the health says what is going on, and says so until it is over."""
     fake = FakePrefect(major=3)
     told: list[ApiHealth] = []
-
-    async def use() -> None:
-        api = PrefectApi(
-            url="http://fake.test/api",
-            credentials=Credentials,
-            headers={},
-            timeout_s=30,
-            now=lambda: NOW,
-            client=httpx.AsyncClient(transport=fake.transport()),
-            on_health=told.append,
-        )
-        await api.server()
-        fake.trouble("/flow_runs", status=200, body=answer, times=10**9)
-        for _ in range(3):
-            with pytest.raises(ApiAway, match="as Prefect sent it"):
-                await api.propose(str(uuid.uuid4()), Verdict(type=StateType.PENDING), transition_id=str(uuid.uuid4()))
-        assert [health.condition for health in told[:2]] == [ApiCondition.OK, ApiCondition.DEGRADED]
-        assert "is api.url right?" in api.health.detail
-        await api.close()
-
-    asyncio.run(use())
+    api = PrefectApi(
+        url="http://fake.test/api",
+        credentials=Credentials,
+        headers={},
+        timeout_s=30,
+        now=lambda: NOW,
+        client=httpx.AsyncClient(transport=fake.transport()),
+        on_health=told.append,
+    )
+    await api.server()
+    fake.trouble("/flow_runs", status=200, body=answer, times=10**9)
+    for _ in range(3):
+        with pytest.raises(ApiAway, match="as Prefect sent it"):
+            await api.propose(str(uuid.uuid4()), Verdict(type=StateType.PENDING), transition_id=str(uuid.uuid4()))
+    assert [health.condition for health in told[:2]] == [ApiCondition.OK, ApiCondition.DEGRADED]
+    assert "is api.url right?" in api.health.detail
+    await api.close()
 
 
 # --- over a real socket, and what importing costs --------------------------------------------------------------------
 
 
+@pytest.mark.real_io
 @pytest.mark.parametrize("major", [2, 3])
-def test_the_fake_can_be_served_on_a_port(major: int) -> None:
+async def test_the_fake_can_be_served_on_a_port(major: int) -> None:
     fake = FakePrefect(major=major)
-
-    async def use(url: str) -> None:
+    with fake.serve() as url:
         api = PrefectApi(url=url, credentials=Credentials, headers={}, timeout_s=30, now=lambda: NOW)
         try:
             assert (await api.server()).major == major
@@ -304,34 +292,27 @@ def test_the_fake_can_be_served_on_a_port(major: int) -> None:
         finally:
             await api.close()
 
-    with fake.serve() as url:
-        asyncio.run(use(url))
 
-
-def test_a_lost_answer_is_a_claim_that_can_be_repeated() -> None:
+async def test_a_lost_answer_is_a_claim_that_can_be_repeated() -> None:
     fake = FakePrefect(major=3)
-
-    async def use() -> None:
-        client = httpx.AsyncClient(transport=fake.transport())
-        api = PrefectApi(
-            url="http://fake.test/api",
-            credentials=Credentials,
-            headers={},
-            timeout_s=30,
-            now=lambda: NOW,
-            client=client,
-        )
-        fake.deployments["d"] = {"id": "d", "flow_id": "f", "name": "n"}
-        run_id = fake.add_run("d")
-        fake.trouble("/set_state", after=True)
-        with pytest.raises(ApiAway):
-            await api.claim(run_id, transition_id="mine")
-        assert fake.state_of(run_id) == "PENDING"
-        assert (await api.claim(run_id, transition_id="mine")).outcome is ClaimOutcome.WON
-        assert fake.history[run_id] == ["Scheduled", "Pending"]
-        await api.close()
-
-    asyncio.run(use())
+    client = httpx.AsyncClient(transport=fake.transport())
+    api = PrefectApi(
+        url="http://fake.test/api",
+        credentials=Credentials,
+        headers={},
+        timeout_s=30,
+        now=lambda: NOW,
+        client=client,
+    )
+    fake.deployments["d"] = {"id": "d", "flow_id": "f", "name": "n"}
+    run_id = fake.add_run("d")
+    fake.trouble("/set_state", after=True)
+    with pytest.raises(ApiAway):
+        await api.claim(run_id, transition_id="mine")
+    assert fake.state_of(run_id) == "PENDING"
+    assert (await api.claim(run_id, transition_id="mine")).outcome is ClaimOutcome.WON
+    assert fake.history[run_id] == ["Scheduled", "Pending"]
+    await api.close()
 
 
 def test_importing_the_client_leaves_out_what_a_daemon_does_not_need() -> None:

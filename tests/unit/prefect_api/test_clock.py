@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -43,29 +42,25 @@ def test_a_clock_of_our_own_that_was_set_meanwhile() -> None:
     assert measured_skew(DATE, sent=NOON, received=NOON - timedelta(seconds=1)) is None
 
 
-def test_the_client_keeps_what_the_latest_answer_of_its_own_host_told() -> None:
+async def test_the_client_keeps_what_the_latest_answer_of_its_own_host_told() -> None:
     answers = {
         "/api/admin/version": httpx.Response(307, headers={"Location": "http://elsewhere.test/api/x"}),
         "/api/x": httpx.Response(200, json="3.8.8", headers={"Date": "Sun, 22 Nov 2020 12:00:00 GMT"}),
     }
     here = httpx.MockTransport(lambda request: answers[request.url.path])
-
-    async def go() -> None:
-        client = httpx.AsyncClient(transport=here)
-        api = PrefectApi(
-            url="http://p.test/api", credentials=Credentials, headers={}, timeout_s=60, now=lambda: NOON, client=client
-        )
-        assert api.skew is None
-        await api.server()
-        assert api.skew is None  # another host has another clock
-        answers["/api/flow_run_states/"] = httpx.Response(200, json=[], headers={"Date": DATE})
-        await api.history(RUN)
-        first = api.skew
-        assert first is not None
-        assert first.seconds == pytest.approx(-0.5)
-        answers["/api/flow_run_states/"] = httpx.Response(200, json=[])
-        await api.history(RUN)
-        assert api.skew is first
-        await api.close()
-
-    asyncio.run(go())
+    client = httpx.AsyncClient(transport=here)
+    api = PrefectApi(
+        url="http://p.test/api", credentials=Credentials, headers={}, timeout_s=60, now=lambda: NOON, client=client
+    )
+    assert api.skew is None
+    await api.server()
+    assert api.skew is None  # another host has another clock
+    answers["/api/flow_run_states/"] = httpx.Response(200, json=[], headers={"Date": DATE})
+    await api.history(RUN)
+    first = api.skew
+    assert first is not None
+    assert first.seconds == pytest.approx(-0.5)
+    answers["/api/flow_run_states/"] = httpx.Response(200, json=[])
+    await api.history(RUN)
+    assert api.skew is first
+    await api.close()

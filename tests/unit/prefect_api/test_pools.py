@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ from runnerd.core.prefect import (
     ApiCondition,
     BlockDocument,
     FlowRun,
+    NewPool,
     PoolDeployment,
     StateType,
     Variable,
@@ -89,21 +89,18 @@ class Server:
         return httpx.Response(self.status, json=self.data)
 
 
-def visit(transport: httpx.MockTransport, use: Callable[[PrefectApi], Awaitable[T]]) -> T:
-    async def run() -> T:
-        client = httpx.AsyncClient(transport=transport)
-        url = "http://prefect.test/api"
-        api = PrefectApi(url=url, credentials=Credentials, headers={}, timeout_s=30, now=lambda: NOW, client=client)
-        try:
-            return await use(api)
-        finally:
-            await api.close()
-
-    return asyncio.run(run())
+async def visit(transport: httpx.MockTransport, use: Callable[[PrefectApi], Awaitable[T]]) -> T:
+    client = httpx.AsyncClient(transport=transport)
+    url = "http://prefect.test/api"
+    api = PrefectApi(url=url, credentials=Credentials, headers={}, timeout_s=30, now=lambda: NOW, client=client)
+    try:
+        return await use(api)
+    finally:
+        await api.close()
 
 
-def ask(server: Server, use: Callable[[PrefectApi], Awaitable[T]]) -> T:
-    return visit(httpx.MockTransport(server), use)
+async def ask(server: Server, use: Callable[[PrefectApi], Awaitable[T]]) -> T:
+    return await visit(httpx.MockTransport(server), use)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -203,13 +200,13 @@ def test_a_state_that_is_told_is_believed() -> None:
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
-def test_runs_that_cannot_be_read_are_left_out_and_counted() -> None:
+async def test_runs_that_cannot_be_read_are_left_out_and_counted() -> None:
     async def use(api: PrefectApi) -> list[FlowRun] | None:
         found = await api.pools.runs("etl", queues={}, before=NOW)
         assert (api.skipped.count, api.skipped.why) == (2, "unknown state type None")
         return found
 
-    found = ask(Server(data=[7, OFFERED, {"flow_run": {"id": "r", "flow_id": "f"}}]), use)
+    found = await ask(Server(data=[7, OFFERED, {"flow_run": {"id": "r", "flow_id": "f"}}]), use)
     assert found is not None and [run.id for run in found] == ["r"]
 
 
@@ -224,10 +221,10 @@ def test_runs_that_cannot_be_read_are_left_out_and_counted() -> None:
         (lambda pools: pools.tagged_runs(SOME, before=NOW, limit=3), {"limit": 3}),
     ],
 )
-def test_only_what_is_meant_is_asked_for(use: Callable[[Any], Awaitable[Any]], expected: dict[str, Any]) -> None:
+async def test_only_what_is_meant_is_asked_for(use: Callable[[Any], Awaitable[Any]], expected: dict[str, Any]) -> None:
     """No names are all queues, no limit is the server's; a limit above its own would be refused."""
     server = Server(data=[])
-    assert ask(server, lambda api: use(api.pools)) == []
+    assert await ask(server, lambda api: use(api.pools)) == []
     ((_, _, body),) = server.asked
     assert body == {"scheduled_before": NOW.isoformat(), **expected}
 
@@ -235,23 +232,23 @@ def test_only_what_is_meant_is_asked_for(use: Callable[[Any], Awaitable[Any]], e
 @pytest.mark.parametrize(
     ("name", "quoted"), [("a b", "a%20b"), ("a?b#c", "a%3Fb%23c"), ("é", "%C3%A9"), ("a;b=c", "a%3Bb%3Dc")]
 )
-def test_names_are_quoted_into_the_path(name: str, quoted: str) -> None:
+async def test_names_are_quoted_into_the_path(name: str, quoted: str) -> None:
     server = Server(data=POOL)
-    ask(server, lambda api: api.pools.read_pool(name))
+    await ask(server, lambda api: api.pools.read_pool(name))
     assert server.asked == [("GET", f"/api/work_pools/{quoted}", None)]
 
 
-def test_secrets_are_asked_for() -> None:
+async def test_secrets_are_asked_for() -> None:
     server = Server(data=BLOCK)
-    ask(server, lambda api: api.pools.block_by_id(SOME))
-    ask(server, lambda api: api.pools.block_by_name("process", "x y"))
+    await ask(server, lambda api: api.pools.block_by_id(SOME))
+    await ask(server, lambda api: api.pools.block_by_name("process", "x y"))
     assert [path for _, path, _ in server.asked] == [
         f"/api/block_documents/{SOME}?include_secrets=true",
         "/api/block_types/slug/process/block_documents/name/x%20y?include_secrets=true",
     ]
 
 
-def test_more_than_a_page_is_found() -> None:
+async def test_more_than_a_page_is_found() -> None:
     fake = FakePrefect(major=3)
     for number in range(2 * PAGE + 1):
         fake.pools.create_pool(f"pool-{number:03}")
@@ -264,7 +261,7 @@ def test_more_than_a_page_is_found() -> None:
         assert len(await api.pools.queues("pool-000")) == PAGE
         assert len(await api.pools.queues("pool-000", prefixes=["q-00"])) == 10
 
-    visit(fake.transport(), use)
+    await visit(fake.transport(), use)
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------
@@ -278,10 +275,10 @@ def test_more_than_a_page_is_found() -> None:
         (422, {}, "HTTP 422"),
     ],
 )
-def test_the_servers_no_is_a_value(status: int, data: Any, reason: str) -> None:
+async def test_the_servers_no_is_a_value(status: int, data: Any, reason: str) -> None:
     server = Server(status=status, data=data)
-    assert ask(server, lambda api: api.pools.create_pool("etl", type="x")) == Refused(reason=reason)
-    assert ask(server, lambda api: api.pools.update_pool("etl", {"is_paused": True})) == Refused(reason=reason)
+    assert await ask(server, lambda api: api.pools.create_pool(NewPool(name="etl", type="x"))) == Refused(reason=reason)
+    assert await ask(server, lambda api: api.pools.update_pool("etl", {"is_paused": True})) == Refused(reason=reason)
 
 
 @pytest.mark.parametrize(
@@ -295,23 +292,25 @@ def test_the_servers_no_is_a_value(status: int, data: Any, reason: str) -> None:
         (200, 7, ApiAway),
     ],
 )
-def test_other_failures_stay_failures(status: int, data: Any, error: type[Exception]) -> None:
+async def test_other_failures_stay_failures(status: int, data: Any, error: type[Exception]) -> None:
     server = Server(status=status, data=data)
     with pytest.raises(error):
-        ask(server, lambda api: api.pools.read_pool("etl"))
+        await ask(server, lambda api: api.pools.read_pool("etl"))
 
 
-def test_a_change_that_is_called_wrong_is_refused_as_such() -> None:
+async def test_a_change_that_is_called_wrong_is_refused_as_such() -> None:
     with pytest.raises(ApiRejected):
-        ask(Server(status=400, data={"detail": "odd"}), lambda api: api.pools.create_pool("etl", type="x"))
+        await ask(
+            Server(status=400, data={"detail": "odd"}), lambda api: api.pools.create_pool(NewPool(name="etl", type="x"))
+        )
 
 
-def test_a_denied_change_of_a_pool_is_one() -> None:
+async def test_a_denied_change_of_a_pool_is_one() -> None:
     with pytest.raises(ApiDenied):
-        ask(Server(status=403, data={"detail": "no"}), lambda api: api.pools.delete_pool("etl"))
+        await ask(Server(status=403, data={"detail": "no"}), lambda api: api.pools.delete_pool("etl"))
 
 
-def test_labels_are_not_sent_where_there_are_none() -> None:
+async def test_labels_are_not_sent_where_there_are_none() -> None:
     """Nor is it asked for by a 404, which would leave the API looking like a wrong URL."""
 
     async def use(api: PrefectApi) -> None:
@@ -322,14 +321,14 @@ def test_labels_are_not_sent_where_there_are_none() -> None:
         assert not [asked for asked in fake.asked if "labels" in asked]
 
     fake = FakePrefect(major=2)
-    visit(fake.transport(), use)
+    await visit(fake.transport(), use)
 
 
 @pytest.mark.parametrize(
     ("value", "sent"), [("x", "x"), (True, True), (1.5, 1.5), (float("inf"), "Infinity"), ([1], "[1]"), ({}, "{}")]
 )
-def test_a_label_is_a_plain_value(value: Any, sent: Any) -> None:
+async def test_a_label_is_a_plain_value(value: Any, sent: Any) -> None:
     fake = FakePrefect(major=3)
     run_id = fake.pools.add_run(fake.pools.add_deployment(None))
-    visit(fake.transport(), lambda api: api.pools.label_run(run_id, {"a": value}))
+    await visit(fake.transport(), lambda api: api.pools.label_run(run_id, {"a": value}))
     assert fake.runs[run_id]["labels"] == {"a": sent}

@@ -110,24 +110,24 @@ class Api:
         return "answer"
 
 
-def persisting(*errors: Exception) -> tuple[Api, str]:
+async def persisting(*errors: Exception) -> tuple[Api, str]:
     api = Api(*errors)
     backoff = Backoff(first_s=1.0, cap_s=8.0, uniform=lambda: 1.0)
-    return api, jumploop.run(persist(api.ask, backoff=backoff))
+    return api, await persist(api.ask, backoff=backoff)
 
 
-def test_persist_asks_until_there_is_an_answer() -> None:
-    api, answer = persisting(AWAY, AWAY, ApiDenied("401"), ApiAway("busy", retry_after_s=10.0))
+async def test_persist_asks_until_there_is_an_answer() -> None:
+    api, answer = await persisting(AWAY, AWAY, ApiDenied("401"), ApiAway("busy", retry_after_s=10.0))
     assert answer == "answer"
     assert api.asked_at == [0.0, 1.0, 3.0, 11.0, 23.0]
 
 
-def test_persist_outlives_a_day_of_outage() -> None:
-    api, answer = persisting(*[AWAY] * 10_000)
+async def test_persist_outlives_a_day_of_outage() -> None:
+    api, answer = await persisting(*[AWAY] * 10_000)
     assert answer == "answer"
     assert api.asked_at[-1] > 79_000
 
 
-def test_persist_lets_a_wrong_request_through() -> None:
+async def test_persist_lets_a_wrong_request_through() -> None:
     with pytest.raises(ApiRejected):
-        persisting(AWAY, ApiRejected("no", status=422))
+        await persisting(AWAY, ApiRejected("no", status=422))

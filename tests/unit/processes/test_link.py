@@ -13,7 +13,6 @@ from runnerd.core.errors import SpawnerError
 from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink
-from tests.kits import jump_loop as jumploop
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import LogLines, log_to
 
@@ -40,140 +39,116 @@ async def linked(spawner: FakeSpawner, lines: LogLines | None = None) -> AsyncIt
         await link.close()
 
 
-def test_what_is_known_is_what_was_last_said() -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        async with linked(spawner) as link:
-            started = await link.spawn(spec())
-            assert link.record("r-1", 1) == started
-            assert link.record("r-1", 2) is None
-            woken = asyncio.Event()
-            link.listen("r-1", woken.set)
-            spawner.exit("r-1", code=3)
-            await woken.wait()
-            (record,) = link.records()
-            assert (record.phase, record.exit and record.exit.code) == ("exited", 3)
-            link.unlisten("r-1")
-            link.unlisten("r-1")
-            await link.forget("r-1", 1)
-            assert (link.records(), spawner.records) == ([], {})
-
-    jumploop.run(go())
+async def test_what_is_known_is_what_was_last_said() -> None:
+    spawner = FakeSpawner()
+    async with linked(spawner) as link:
+        started = await link.spawn(spec())
+        assert link.record("r-1", 1) == started
+        assert link.record("r-1", 2) is None
+        woken = asyncio.Event()
+        link.listen("r-1", woken.set)
+        spawner.exit("r-1", code=3)
+        await woken.wait()
+        (record,) = link.records()
+        assert (record.phase, record.exit and record.exit.code) == ("exited", 3)
+        link.unlisten("r-1")
+        link.unlisten("r-1")
+        await link.forget("r-1", 1)
+        assert (link.records(), spawner.records) == ([], {})
 
 
-def test_what_the_spawner_says_of_itself_is_known_while_connected() -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        async with linked(spawner) as link:
-            assert link.hello == spawner.hello
-            spawner.hello = replace(spawner.hello, version="older", limits={})
-            spawner.down = True
-            spawner.lose()
-            await asyncio.sleep(0.01)
-            assert link.hello is None
-            spawner.down = False
-            await asyncio.sleep(10)
-            assert link.hello == spawner.hello
+async def test_what_the_spawner_says_of_itself_is_known_while_connected() -> None:
+    spawner = FakeSpawner()
+    async with linked(spawner) as link:
+        assert link.hello == spawner.hello
+        spawner.hello = replace(spawner.hello, version="older", limits={})
+        spawner.down = True
+        spawner.lose()
+        await asyncio.sleep(0.01)
         assert link.hello is None
-
-    jumploop.run(go())
-
-
-def test_every_listener_is_woken_by_a_reconnection() -> None:
-    async def go() -> None:
-        spawner, lines = FakeSpawner(), LogLines()
-        async with linked(spawner, lines) as link:
-            await link.spawn(spec())
-            woken: list[str] = []
-            link.listen("r-1", lambda: woken.append("r-1"))
-            link.listen("r-2", lambda: woken.append("r-2"))
-            await asyncio.sleep(1)
-            woken.clear()
-            spawner.lose()
-            spawner.forget_all()
-            await asyncio.sleep(1)
-            assert (woken, link.record("r-1", 1), link.connected) == (["r-1", "r-2"], None, True)
-            assert lines.events("warning") == ["the spawner's connection is lost; its runs go on"]
-
-    jumploop.run(go())
+        spawner.down = False
+        await asyncio.sleep(10)
+        assert link.hello == spawner.hello
+    assert link.hello is None
 
 
-def test_requests_wait_for_the_spawner_to_come_back() -> None:
-    async def go() -> None:
-        spawner, lines = FakeSpawner(), LogLines()
-        async with linked(spawner, lines) as link:
-            spawner.down = True
-            spawner.lose()
-            await asyncio.sleep(1)
-            asked = [asyncio.create_task(link.spawn(spec(f"r-{number}"))) for number in range(3)]
-            await asyncio.sleep(3600)
-            assert not [each for each in asked if each.done()]
-            assert (link.connected, link.problem) == (False, "cannot start the spawner: it is down")
-            assert lines.events("error") == ["cannot reach the spawner"], "said once"
-            spawner.down = False
-            assert [(await each).key for each in asked] == ["r-0", "r-1", "r-2"]
-            assert link.problem is None
+async def test_every_listener_is_woken_by_a_reconnection() -> None:
+    spawner, lines = FakeSpawner(), LogLines()
+    async with linked(spawner, lines) as link:
+        await link.spawn(spec())
+        woken: list[str] = []
+        link.listen("r-1", lambda: woken.append("r-1"))
+        link.listen("r-2", lambda: woken.append("r-2"))
+        await asyncio.sleep(1)
+        woken.clear()
+        spawner.lose()
+        spawner.forget_all()
+        await asyncio.sleep(1)
+        assert (woken, link.record("r-1", 1), link.connected) == (["r-1", "r-2"], None, True)
+        assert lines.events("warning") == ["the spawner's connection is lost; its runs go on"]
 
-    jumploop.run(go())
+
+async def test_requests_wait_for_the_spawner_to_come_back() -> None:
+    spawner, lines = FakeSpawner(), LogLines()
+    async with linked(spawner, lines) as link:
+        spawner.down = True
+        spawner.lose()
+        await asyncio.sleep(1)
+        asked = [asyncio.create_task(link.spawn(spec(f"r-{number}"))) for number in range(3)]
+        await asyncio.sleep(3600)
+        assert not [each for each in asked if each.done()]
+        assert (link.connected, link.problem) == (False, "cannot start the spawner: it is down")
+        assert lines.events("error") == ["cannot reach the spawner"], "said once"
+        spawner.down = False
+        assert [(await each).key for each in asked] == ["r-0", "r-1", "r-2"]
+        assert link.problem is None
 
 
 @pytest.mark.parametrize("moment", range(6))
-def test_a_connection_that_breaks_in_the_middle_starts_nothing_twice(moment: int) -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        async with linked(spawner) as link:
-            asked = asyncio.create_task(link.spawn(spec()))
-            for _ in range(moment):
-                await asyncio.sleep(0)
-            spawner.lose()
-            assert (await asked).phase == "running"
-            assert len(spawner.started) == 1
-            await link.stop("r-1", 1, reason="cancel")
-            assert spawner.live() == []
-
-    jumploop.run(go())
+async def test_a_connection_that_breaks_in_the_middle_starts_nothing_twice(moment: int) -> None:
+    spawner = FakeSpawner()
+    async with linked(spawner) as link:
+        asked = asyncio.create_task(link.spawn(spec()))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        spawner.lose()
+        assert (await asked).phase == "running"
+        assert len(spawner.started) == 1
+        await link.stop("r-1", 1, reason="cancel")
+        assert spawner.live() == []
 
 
-def test_a_refusal_is_the_caller_s() -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        spawner.refuses = "cannot start run r-1: bad argv"
-        async with linked(spawner) as link:
-            with pytest.raises(SpawnerError, match="bad argv"):
-                await link.spawn(spec())
-            assert link.connected
-
-    jumploop.run(go())
-
-
-def test_what_still_runs_is_not_forgotten_by_the_spawner() -> None:
-    async def go() -> None:
-        spawner, lines = FakeSpawner(), LogLines()
-        async with linked(spawner, lines) as link:
+async def test_a_refusal_is_the_caller_s() -> None:
+    spawner = FakeSpawner()
+    spawner.refuses = "cannot start run r-1: bad argv"
+    async with linked(spawner) as link:
+        with pytest.raises(SpawnerError, match="bad argv"):
             await link.spawn(spec())
-            await link.forget("r-1", 1)
-            assert spawner.live() == ["r-1"]
-            assert lines.events("warning") == ["the spawner kept a record"]
-            await link.forget("r-1", 7)
-
-    jumploop.run(go())
+        assert link.connected
 
 
-def test_an_exit_that_overtakes_the_reply_is_not_unlearnt() -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        async with linked(spawner) as link:
-            asked = asyncio.create_task(link.spawn(spec()))
-            while not spawner.started:
-                await asyncio.sleep(0)
-            spawner.exit("r-1", code=0)
-            await asyncio.sleep(1)
-            assert (await asked).phase in ("running", "exited")
-            known = link.record("r-1", 1)
-            assert known is not None
-            assert known.phase == "exited"
+async def test_what_still_runs_is_not_forgotten_by_the_spawner() -> None:
+    spawner, lines = FakeSpawner(), LogLines()
+    async with linked(spawner, lines) as link:
+        await link.spawn(spec())
+        await link.forget("r-1", 1)
+        assert spawner.live() == ["r-1"]
+        assert lines.events("warning") == ["the spawner kept a record"]
+        await link.forget("r-1", 7)
 
-    jumploop.run(go())
+
+async def test_an_exit_that_overtakes_the_reply_is_not_unlearnt() -> None:
+    spawner = FakeSpawner()
+    async with linked(spawner) as link:
+        asked = asyncio.create_task(link.spawn(spec()))
+        while not spawner.started:
+            await asyncio.sleep(0)
+        spawner.exit("r-1", code=0)
+        await asyncio.sleep(1)
+        assert (await asked).phase in ("running", "exited")
+        known = link.record("r-1", 1)
+        assert known is not None
+        assert known.phase == "exited"
 
 
 class TurnedAway(FakeSpawner):
@@ -191,19 +166,16 @@ class TurnedAway(FakeSpawner):
         self.starts += 1
 
 
-def test_turned_away_it_starts_none_of_its_own() -> None:
-    async def go() -> None:
-        spawner = TurnedAway()
-        link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(LogLines()))
-        keeping = asyncio.create_task(link.run())
-        await asyncio.sleep(60)
-        assert (spawner.starts, link.connected) == (0, False)
-        assert "may not speak" in (link.problem or "")
-        spawner.turned_away = False
-        await link.wait_up()
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        await link.close()
-        assert not link.connected
-
-    jumploop.run(go())
+async def test_turned_away_it_starts_none_of_its_own() -> None:
+    spawner = TurnedAway()
+    link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(LogLines()))
+    keeping = asyncio.create_task(link.run())
+    await asyncio.sleep(60)
+    assert (spawner.starts, link.connected) == (0, False)
+    assert "may not speak" in (link.problem or "")
+    spawner.turned_away = False
+    await link.wait_up()
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    await link.close()
+    assert not link.connected

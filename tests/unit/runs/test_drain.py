@@ -11,7 +11,6 @@ import pytest
 
 from runnerd.core.machine import Intent
 from runnerd.runs.drain import REPORT_S
-from tests.kits import jump_loop as jumploop
 from tests.kits.engine import Engine, at, fake_engine, running, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import Json
@@ -32,81 +31,66 @@ async def keeping(folder: Path, **changes: Json) -> AsyncIterator[tuple[Engine, 
             await asyncio.wait([loop])
 
 
-def test_a_drain_without_a_time_limit_ends_nothing(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with keeping(tmp_path) as (engine, spawner):
-            run_id = await start(engine)
-            engine.drain.begin(reason="upkeep", timeout_s=None)
-            other = engine.add_run(engine.deploy("other"))
-            assert engine.offer(other) == ()
-            assert engine.supervisor.draining == "this host is draining: upkeep"
-            assert engine.drain.draining is not None
-            assert (engine.drain.draining.reason, engine.drain.draining.until) == ("upkeep", None)
-            await asyncio.sleep(86400)
-            assert running(engine, run_id)
-            engine.drain.end()
-            assert (engine.drain.draining, engine.supervisor.draining) == (None, None)
-            assert engine.offer(other) == (other,)
-            assert spawner.stops == []
-
-    jumploop.run(go())
+async def test_a_drain_without_a_time_limit_ends_nothing(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.drain.begin(reason="upkeep", timeout_s=None)
+        other = engine.add_run(engine.deploy("other"))
+        assert engine.offer(other) == ()
+        assert engine.supervisor.draining == "this host is draining: upkeep"
+        assert engine.drain.draining is not None
+        assert (engine.drain.draining.reason, engine.drain.draining.until) == ("upkeep", None)
+        await asyncio.sleep(86400)
+        assert running(engine, run_id)
+        engine.drain.end()
+        assert (engine.drain.draining, engine.supervisor.draining) == (None, None)
+        assert engine.offer(other) == (other,)
+        assert spawner.stops == []
 
 
-def test_when_its_time_is_up_what_still_runs_is_ended(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with keeping(tmp_path) as (engine, spawner):
-            quick, slow = await start(engine), await start(engine, engine.deploy("slow"))
-            began = at(engine)
-            engine.drain.begin(reason="upkeep", timeout_s=60.0)
-            await asyncio.sleep(30)
-            engine.prefect.set_state(quick, "COMPLETED")
-            spawner.exit(quick)
-            assert (await engine.until_done(quick)).intent is None
-            assert (await engine.until_done(slow)).intent is Intent.EVICT
-            assert at(engine) - began == pytest.approx(60.0, abs=0.3)
-            await asyncio.sleep(1000)
-            assert engine.drain.draining is not None, "it goes on until somebody says undrain"
-
-    jumploop.run(go())
+async def test_when_its_time_is_up_what_still_runs_is_ended(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as (engine, spawner):
+        quick, slow = await start(engine), await start(engine, engine.deploy("slow"))
+        began = at(engine)
+        engine.drain.begin(reason="upkeep", timeout_s=60.0)
+        await asyncio.sleep(30)
+        engine.prefect.set_state(quick, "COMPLETED")
+        spawner.exit(quick)
+        assert (await engine.until_done(quick)).intent is None
+        assert (await engine.until_done(slow)).intent is Intent.EVICT
+        assert at(engine) - began == pytest.approx(60.0, abs=0.3)
+        await asyncio.sleep(1000)
+        assert engine.drain.draining is not None, "it goes on until somebody says undrain"
 
 
-def test_undrained_in_time(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with keeping(tmp_path) as (engine, spawner):
-            run_id = await start(engine)
-            engine.drain.begin(reason="upkeep", timeout_s=60.0)
-            await asyncio.sleep(59)
-            engine.drain.end()
-            await asyncio.sleep(1000)
-            assert running(engine, run_id)
-            assert spawner.stops == []
-
-    jumploop.run(go())
+async def test_undrained_in_time(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.drain.begin(reason="upkeep", timeout_s=60.0)
+        await asyncio.sleep(59)
+        engine.drain.end()
+        await asyncio.sleep(1000)
+        assert running(engine, run_id)
+        assert spawner.stops == []
 
 
 @pytest.mark.parametrize(("first", "second", "ended"), [(60.0, 500.0, 510.0), (500.0, 60.0, 70.0), (None, 60.0, 70.0)])
-def test_the_last_word_counts(tmp_path: Path, first: float | None, second: float, ended: float) -> None:
-    async def go() -> None:
-        async with keeping(tmp_path) as (engine, _):
-            run_id = await start(engine)
-            began = at(engine)
-            engine.drain.begin(reason="a", timeout_s=first)
-            await asyncio.sleep(10)
-            engine.drain.begin(reason="b", timeout_s=second)
-            await engine.until_done(run_id)
-            assert at(engine) - began == pytest.approx(ended, abs=0.3)
-
-    jumploop.run(go())
+async def test_the_last_word_counts(tmp_path: Path, first: float | None, second: float, ended: float) -> None:
+    async with keeping(tmp_path) as (engine, _):
+        run_id = await start(engine)
+        began = at(engine)
+        engine.drain.begin(reason="a", timeout_s=first)
+        await asyncio.sleep(10)
+        engine.drain.begin(reason="b", timeout_s=second)
+        await engine.until_done(run_id)
+        assert at(engine) - began == pytest.approx(ended, abs=0.3)
 
 
-def test_at_once(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with keeping(tmp_path) as (engine, _):
-            run_id = await start(engine)
-            engine.drain.begin(reason="now", timeout_s=0.0)
-            assert (await engine.until_done(run_id)).intent is Intent.EVICT
-
-    jumploop.run(go())
+async def test_at_once(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as (engine, _):
+        run_id = await start(engine)
+        engine.drain.begin(reason="now", timeout_s=0.0)
+        assert (await engine.until_done(run_id)).intent is Intent.EVICT
 
 
 # --- a daemon that stops ------------------------------------------------------------------------------------------
@@ -132,99 +116,77 @@ class Stopping:
         return at(self.engine) - self.began
 
 
-def test_with_nothing_to_do(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, _):
-            assert await Stopping(engine).took() == 0.0
-
-    jumploop.run(go())
+async def test_with_nothing_to_do(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, _):
+        assert await Stopping(engine).took() == 0.0
 
 
-def test_it_waits_for_what_runs(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            run_id = await start(engine)
-            stopping = Stopping(engine)
-            await asyncio.sleep(20)
-            engine.prefect.set_state(run_id, "COMPLETED")
-            spawner.exit(run_id)
-            assert await stopping.took() == pytest.approx(20.0, abs=0.1)
-            assert (engine.prefect.state_of(run_id), spawner.stops) == ("COMPLETED", [])
-
-    jumploop.run(go())
+async def test_it_waits_for_what_runs(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        stopping = Stopping(engine)
+        await asyncio.sleep(20)
+        engine.prefect.set_state(run_id, "COMPLETED")
+        spawner.exit(run_id)
+        assert await stopping.took() == pytest.approx(20.0, abs=0.1)
+        assert (engine.prefect.state_of(run_id), spawner.stops) == ("COMPLETED", [])
 
 
-def test_it_ends_what_runs_too_long(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            spawner.stubborn = True
-            run_id = await start(engine, engine.deploy(run={"stop_timeout_s": 100.0}))
-            assert await Stopping(engine).took() == pytest.approx(130.0, abs=0.2)
-            assert engine.prefect.state_of(run_id) == "CANCELLED"
-
-    jumploop.run(go())
+async def test_it_ends_what_runs_too_long(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        spawner.stubborn = True
+        run_id = await start(engine, engine.deploy(run={"stop_timeout_s": 100.0}))
+        assert await Stopping(engine).took() == pytest.approx(130.0, abs=0.2)
+        assert engine.prefect.state_of(run_id) == "CANCELLED"
 
 
-def test_somebody_in_a_hurry_goes_on_to_the_next_step(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            spawner.stubborn = True
-            run_id = await start(engine, engine.deploy(run={"stop_timeout_s": 1000.0}))
-            stopping = Stopping(engine, timeout_s=1000.0)
-            await asyncio.sleep(7)
-            assert engine.phase(run_id) == "running"
-            stopping.hurry.put_nowait(None)
-            await asyncio.sleep(7)
-            assert engine.phase(run_id) == "stopping"
-            stopping.hurry.put_nowait(None)
-            assert await stopping.took() == pytest.approx(14.0, abs=0.2)
-            assert [stop.timeout_s for stop in spawner.stops] == [None, 0.0]
-            assert engine.prefect.state_of(run_id) == "CANCELLED"
-
-    jumploop.run(go())
+async def test_somebody_in_a_hurry_goes_on_to_the_next_step(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        spawner.stubborn = True
+        run_id = await start(engine, engine.deploy(run={"stop_timeout_s": 1000.0}))
+        stopping = Stopping(engine, timeout_s=1000.0)
+        await asyncio.sleep(7)
+        assert engine.phase(run_id) == "running"
+        stopping.hurry.put_nowait(None)
+        await asyncio.sleep(7)
+        assert engine.phase(run_id) == "stopping"
+        stopping.hurry.put_nowait(None)
+        assert await stopping.took() == pytest.approx(14.0, abs=0.2)
+        assert [stop.timeout_s for stop in spawner.stops] == [None, 0.0]
+        assert engine.prefect.state_of(run_id) == "CANCELLED"
 
 
-def test_with_no_time_limit_it_waits_until_somebody_is_in_a_hurry(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, _):
-            await start(engine)
-            stopping = Stopping(engine, timeout_s=None)
-            await asyncio.sleep(86400)
-            assert not stopping.task.done()
-            stopping.hurry.put_nowait(None)
-            assert await stopping.took() == pytest.approx(86400.0, abs=0.2)
-
-    jumploop.run(go())
+async def test_with_no_time_limit_it_waits_until_somebody_is_in_a_hurry(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, _):
+        await start(engine)
+        stopping = Stopping(engine, timeout_s=None)
+        await asyncio.sleep(86400)
+        assert not stopping.task.done()
+        stopping.hurry.put_nowait(None)
+        assert await stopping.took() == pytest.approx(86400.0, abs=0.2)
 
 
-def test_it_does_not_wait_for_an_api_that_is_away(tmp_path: Path) -> None:
+async def test_it_does_not_wait_for_an_api_that_is_away(tmp_path: Path) -> None:
     """What could not be told is in the journal, for the next daemon."""
-
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            run_id = await start(engine)
-            engine.prefect.down = True
-            claiming = engine.add_run(engine.deploy("other"))
-            engine.offer(claiming)
-            await asyncio.sleep(60)
-            assert await Stopping(engine).took() == pytest.approx(30.0 + REPORT_S, abs=0.2)
-            assert spawner.live() == []
-            assert [engine.phase(one) for one in (run_id, claiming)] == ["reporting", "claiming"]
-            assert {record.id for record in engine.journal.unfinished()} == {run_id, claiming}
-
-    jumploop.run(go())
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.down = True
+        claiming = engine.add_run(engine.deploy("other"))
+        engine.offer(claiming)
+        await asyncio.sleep(60)
+        assert await Stopping(engine).took() == pytest.approx(30.0 + REPORT_S, abs=0.2)
+        assert spawner.live() == []
+        assert [engine.phase(one) for one in (run_id, claiming)] == ["reporting", "claiming"]
+        assert {record.id for record in engine.journal.unfinished()} == {run_id, claiming}
 
 
-def test_a_run_in_its_timeout_s_grace_is_ended_by_hurrying_too(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            spawner.stubborn = True
-            await start(engine, engine.deploy(run={"runtime_max_s": 5.0, "stop_timeout_s": 9999.0}))
-            await asyncio.sleep(6)
-            stopping = Stopping(engine)
-            for _ in range(2):
-                await asyncio.sleep(1)
-                stopping.hurry.put_nowait(None)
-            assert await stopping.took() < 3.0
-
-    jumploop.run(go())
+async def test_a_run_in_its_timeout_s_grace_is_ended_by_hurrying_too(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        spawner.stubborn = True
+        await start(engine, engine.deploy(run={"runtime_max_s": 5.0, "stop_timeout_s": 9999.0}))
+        await asyncio.sleep(6)
+        stopping = Stopping(engine)
+        for _ in range(2):
+            await asyncio.sleep(1)
+            stopping.hurry.put_nowait(None)
+        assert await stopping.took() < 3.0

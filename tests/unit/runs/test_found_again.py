@@ -11,7 +11,6 @@ import pytest
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.deployments.registry import Entry
-from tests.kits import jump_loop as jumploop
 from tests.kits.engine import Interfering, fake_engine, left_behind, resume, running, start
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -33,176 +32,141 @@ async def starting(folder: Path, prefect: FakePrefect, spawner: FakeSpawner) -> 
 
 
 @pytest.mark.parametrize("boot", ["boot-0", "boot-1"])
-def test_no_flow_code_had_run_so_it_is_started(tmp_path: Path, boot: str) -> None:
-    async def go() -> None:
-        spawner, prefect = FakeSpawner(), FakePrefect(major=3)
-        run_id, record, known = await starting(tmp_path, prefect, spawner)
-        left_behind(tmp_path, record, boot_id=boot)
-        spawner.forget_all()
-        async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
-            resume(engine, known)
-            await engine.until(lambda: running(engine, run_id))
-            assert len(spawner.runs_of(run_id)) == 2
-            assert prefect.history[run_id] == ["Scheduled", "Pending"]
-
-    jumploop.run(go())
+async def test_no_flow_code_had_run_so_it_is_started(tmp_path: Path, boot: str) -> None:
+    spawner, prefect = FakeSpawner(), FakePrefect(major=3)
+    run_id, record, known = await starting(tmp_path, prefect, spawner)
+    left_behind(tmp_path, record, boot_id=boot)
+    spawner.forget_all()
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        resume(engine, known)
+        await engine.until(lambda: running(engine, run_id))
+        assert len(spawner.runs_of(run_id)) == 2
+        assert prefect.history[run_id] == ["Scheduled", "Pending"]
 
 
 @pytest.mark.parametrize(
     ("boot", "words"), [("boot-0", "the host restarted"), ("boot-1", "it ended and nobody saw how")]
 )
-def test_flow_code_had_run_so_it_is_not_started_again(tmp_path: Path, boot: str, words: str) -> None:
+async def test_flow_code_had_run_so_it_is_not_started_again(tmp_path: Path, boot: str, words: str) -> None:
     """It was spawned, said RUNNING, and its daemon died before it could write down that it was spawned."""
-
-    async def go() -> None:
-        spawner, prefect = FakeSpawner(), FakePrefect(major=3)
-        run_id, record, known = await starting(tmp_path, prefect, spawner)
-        prefect.set_state(run_id, "RUNNING")
-        left_behind(tmp_path, record, boot_id=boot)
-        spawner.forget_all()
-        async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
-            resume(engine, known)
-            assert (await engine.until_done(run_id)).words == words
-            assert len(spawner.runs_of(run_id)) == 1
-            assert prefect.history[run_id] == ["Scheduled", "Pending", "Running", "Crashed"]
-
-    jumploop.run(go())
+    spawner, prefect = FakeSpawner(), FakePrefect(major=3)
+    run_id, record, known = await starting(tmp_path, prefect, spawner)
+    prefect.set_state(run_id, "RUNNING")
+    left_behind(tmp_path, record, boot_id=boot)
+    spawner.forget_all()
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        resume(engine, known)
+        assert (await engine.until_done(run_id)).words == words
+        assert len(spawner.runs_of(run_id)) == 1
+        assert prefect.history[run_id] == ["Scheduled", "Pending", "Running", "Crashed"]
 
 
-def test_a_start_that_the_spawner_knows_of_is_taken_over(tmp_path: Path) -> None:
-    async def go() -> None:
-        spawner, prefect = FakeSpawner(), FakePrefect(major=3)
-        run_id, record, known = await starting(tmp_path, prefect, spawner)
-        left_behind(tmp_path, record)
-        async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
-            resume(engine, known)
-            await engine.until(lambda: running(engine, run_id))
-            assert len(spawner.runs_of(run_id)) == 1
-
-    jumploop.run(go())
+async def test_a_start_that_the_spawner_knows_of_is_taken_over(tmp_path: Path) -> None:
+    spawner, prefect = FakeSpawner(), FakePrefect(major=3)
+    run_id, record, known = await starting(tmp_path, prefect, spawner)
+    left_behind(tmp_path, record)
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        resume(engine, known)
+        await engine.until(lambda: running(engine, run_id))
+        assert len(spawner.runs_of(run_id)) == 1
 
 
-def test_whether_it_ran_is_asked_of_the_api_for_as_long_as_it_takes(tmp_path: Path) -> None:
-    async def go() -> None:
-        spawner, prefect = FakeSpawner(), FakePrefect(major=3)
-        run_id, record, known = await starting(tmp_path, prefect, spawner)
-        left_behind(tmp_path, record, boot_id="boot-0")
-        spawner.forget_all()
-        prefect.down = True
-        async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
-            resume(engine, known)
-            await asyncio.sleep(3600.0)
-            assert engine.phase(run_id) == "starting"
-            prefect.down = False
-            await engine.until(lambda: running(engine, run_id))
-
-    jumploop.run(go())
+async def test_whether_it_ran_is_asked_of_the_api_for_as_long_as_it_takes(tmp_path: Path) -> None:
+    spawner, prefect = FakeSpawner(), FakePrefect(major=3)
+    run_id, record, known = await starting(tmp_path, prefect, spawner)
+    left_behind(tmp_path, record, boot_id="boot-0")
+    spawner.forget_all()
+    prefect.down = True
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        resume(engine, known)
+        await asyncio.sleep(3600.0)
+        assert engine.phase(run_id) == "starting"
+        prefect.down = False
+        await engine.until(lambda: running(engine, run_id))
 
 
 # --- a claim whose answer was lost --------------------------------------------------------------------------------
 
 
-def test_a_claim_without_an_answer_on_a_run_that_is_cancelled_since(tmp_path: Path) -> None:
+async def test_a_claim_without_an_answer_on_a_run_that_is_cancelled_since(tmp_path: Path) -> None:
     """Nobody else would ever end it: 2.20 leaves it Cancelling for good."""
-
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            run_id = engine.add_run(engine.deploy())
-            engine.prefect.trouble("set_state", after=True, times=1000)  # it acts, and nobody hears
-            engine.offer(run_id)
-            await engine.until(lambda: engine.prefect.state_of(run_id) == "PENDING")
-            engine.prefect.set_state(run_id, "CANCELLING")
-            engine.prefect.troubles.clear()
-            record = await engine.until_done(run_id)
-            assert (record.api_state, record.words) == (StateType.CANCELLED, "cancelled before it started")
-            assert spawner.started == []
-
-    jumploop.run(go())
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = engine.add_run(engine.deploy())
+        engine.prefect.trouble("set_state", after=True, times=1000)  # it acts, and nobody hears
+        engine.offer(run_id)
+        await engine.until(lambda: engine.prefect.state_of(run_id) == "PENDING")
+        engine.prefect.set_state(run_id, "CANCELLING")
+        engine.prefect.troubles.clear()
+        record = await engine.until_done(run_id)
+        assert (record.api_state, record.words) == (StateType.CANCELLED, "cancelled before it started")
+        assert spawner.started == []
 
 
-def test_cancelled_between_a_look_that_finds_it_ours_and_the_claim_s_repetition(tmp_path: Path) -> None:
-    async def go() -> None:
-        prefect = FakePrefect(major=2)
-        api = Interfering(fake_api(prefect), prefect, [("CANCELLING", None)])
-        async with fake_engine(tmp_path, prefect=prefect, run_api=api) as (engine, spawner):
-            run_id = engine.add_run(engine.deploy())
-            prefect.trouble("set_state", after=True, times=1)
-            engine.offer(run_id)
-            record = await engine.until_done(run_id)
-            assert (record.api_state, record.words) == (StateType.CANCELLED, "cancelled before it started")
-            assert prefect.history[run_id] == ["Scheduled", "Pending", "Cancelling", "Cancelled"]
-            assert spawner.started == []
-
-    jumploop.run(go())
+async def test_cancelled_between_a_look_that_finds_it_ours_and_the_claim_s_repetition(tmp_path: Path) -> None:
+    prefect = FakePrefect(major=2)
+    api = Interfering(fake_api(prefect), prefect, [("CANCELLING", None)])
+    async with fake_engine(tmp_path, prefect=prefect, run_api=api) as (engine, spawner):
+        run_id = engine.add_run(engine.deploy())
+        prefect.trouble("set_state", after=True, times=1)
+        engine.offer(run_id)
+        record = await engine.until_done(run_id)
+        assert (record.api_state, record.words) == (StateType.CANCELLED, "cancelled before it started")
+        assert prefect.history[run_id] == ["Scheduled", "Pending", "Cancelling", "Cancelled"]
+        assert spawner.started == []
 
 
-def test_somebody_else_s_claim_on_a_run_that_is_cancelled_is_theirs(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            run_id = engine.add_run(engine.deploy())
-            engine.prefect.set_state(run_id, "PENDING")
-            engine.prefect.set_state(run_id, "CANCELLING")
-            engine.offer(run_id)
-            await engine.supervisor.emptied.wait()
-            assert engine.prefect.state_of(run_id) == "CANCELLING"
-            assert (spawner.started, engine.journal.run(run_id)) == ([], None)
-
-    jumploop.run(go())
+async def test_somebody_else_s_claim_on_a_run_that_is_cancelled_is_theirs(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = engine.add_run(engine.deploy())
+        engine.prefect.set_state(run_id, "PENDING")
+        engine.prefect.set_state(run_id, "CANCELLING")
+        engine.offer(run_id)
+        await engine.supervisor.emptied.wait()
+        assert engine.prefect.state_of(run_id) == "CANCELLING"
+        assert (spawner.started, engine.journal.run(run_id)) == ([], None)
 
 
 # --- a cancel that the API has not heard of -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("then", ["cancel", "crash", "reschedule"])
-def test_a_child_is_told_why_it_ends(tmp_path: Path, then: str) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path, then=then) as (engine, spawner):
-            await start(engine)
-            engine.supervisor.evict_all()
-            await engine.supervisor.emptied.wait()
-            assert [stop.tell for stop in spawner.stops] == [None if then == "crash" else then]
-
-    jumploop.run(go())
+async def test_a_child_is_told_why_it_ends(tmp_path: Path, then: str) -> None:
+    async with fake_engine(tmp_path, then=then) as (engine, spawner):
+        await start(engine)
+        engine.supervisor.evict_all()
+        await engine.supervisor.emptied.wait()
+        assert [stop.tell for stop in spawner.stops] == [None if then == "crash" else then]
 
 
-def test_a_local_cancel_is_announced_once(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            run_id = await start(engine)
-            spawner.stubborn = True
-            for _ in range(3):
-                engine.supervisor.cancel([run_id])
-                await engine.until(lambda: engine.phase(run_id) == "stopping")
-            await engine.until(lambda: engine.prefect.state_of(run_id) == "CANCELLING")
-            await engine.until_done(run_id)
-            assert engine.prefect.history[run_id][2:] == ["Running", "Cancelling", "Cancelled"]
-            assert [stop.tell for stop in spawner.stops] == ["cancel"]
-
-    jumploop.run(go())
-
-
-def test_a_cancel_does_not_wait_for_an_api_that_is_away(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            run_id = await start(engine)
-            engine.prefect.down = True
+async def test_a_local_cancel_is_announced_once(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        spawner.stubborn = True
+        for _ in range(3):
             engine.supervisor.cancel([run_id])
-            await engine.until(lambda: engine.phase(run_id) == "reporting")
-            assert [stop.reason for stop in spawner.stops] == ["cancel"]
-            engine.prefect.down = False
-            assert (await engine.until_done(run_id)).api_state is StateType.CANCELLED
+            await engine.until(lambda: engine.phase(run_id) == "stopping")
+        await engine.until(lambda: engine.prefect.state_of(run_id) == "CANCELLING")
+        await engine.until_done(run_id)
+        assert engine.prefect.history[run_id][2:] == ["Running", "Cancelling", "Cancelled"]
+        assert [stop.tell for stop in spawner.stops] == ["cancel"]
 
-    jumploop.run(go())
+
+async def test_a_cancel_does_not_wait_for_an_api_that_is_away(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.down = True
+        engine.supervisor.cancel([run_id])
+        await engine.until(lambda: engine.phase(run_id) == "reporting")
+        assert [stop.reason for stop in spawner.stops] == ["cancel"]
+        engine.prefect.down = False
+        assert (await engine.until_done(run_id)).api_state is StateType.CANCELLED
 
 
-def test_a_cancel_of_a_run_that_has_just_completed_leaves_it_so(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with fake_engine(tmp_path) as (engine, spawner):
-            run_id = await start(engine)
-            engine.prefect.set_state(run_id, "COMPLETED")
-            engine.supervisor.cancel([run_id])
-            assert (await engine.until_done(run_id)).api_state is StateType.COMPLETED
-            assert engine.prefect.history[run_id][-1] == "Completed"
-            assert len(spawner.stops) == 1
-
-    jumploop.run(go())
+async def test_a_cancel_of_a_run_that_has_just_completed_leaves_it_so(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.set_state(run_id, "COMPLETED")
+        engine.supervisor.cancel([run_id])
+        assert (await engine.until_done(run_id)).api_state is StateType.COMPLETED
+        assert engine.prefect.history[run_id][-1] == "Completed"
+        assert len(spawner.stops) == 1

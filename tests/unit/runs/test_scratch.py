@@ -17,7 +17,6 @@ from runnerd.launch.scratch import scratch_directory, tidy_key, tidy_spec
 from runnerd.launch.spec import hooks_spec
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.scratch import tidy
-from tests.kits import jump_loop as jumploop
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import LogLines, a_record, log_to
 
@@ -106,67 +105,52 @@ async def begun(link: SpawnerLink, spawner: FakeSpawner) -> asyncio.Task[str | N
         ({"signal": 9}, f"{SAID}killed by SIGKILL; see `runnerctl logs {RUN_ID}`"),
     ],
 )
-def test_how_it_went(how: dict[str, int], words: str | None) -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        async with linked(spawner) as link:
-            tidying = await begun(link, spawner)
-            spawner.exit(tidy_key(RUN_ID), **how)
-            assert await tidying == words
-            assert spawner.records == {}
-
-    jumploop.run(go())
+async def test_how_it_went(how: dict[str, int], words: str | None) -> None:
+    spawner = FakeSpawner()
+    async with linked(spawner) as link:
+        tidying = await begun(link, spawner)
+        spawner.exit(tidy_key(RUN_ID), **how)
+        assert await tidying == words
+        assert spawner.records == {}
 
 
-def test_it_has_a_time_limit() -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        async with linked(spawner) as link:
-            words = await (await begun(link, spawner))
-            assert words == f"{SAID}it took longer than 600s; see `runnerctl logs {RUN_ID}`"
-            assert spawner.records == {}
-
-    jumploop.run(go())
+async def test_it_has_a_time_limit() -> None:
+    spawner = FakeSpawner()
+    async with linked(spawner) as link:
+        words = await (await begun(link, spawner))
+        assert words == f"{SAID}it took longer than 600s; see `runnerctl logs {RUN_ID}`"
+        assert spawner.records == {}
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "start_error"])
-def test_it_cannot_be_started(trouble: str) -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        setattr(spawner, trouble, "no more processes")
-        async with linked(spawner) as link:
-            words = await (await begun(link, spawner))
-            assert words is not None
-            assert words.startswith(SAID)
-            assert "no more processes" in words
-            assert spawner.records == {}
-
-    jumploop.run(go())
+async def test_it_cannot_be_started(trouble: str) -> None:
+    spawner = FakeSpawner()
+    setattr(spawner, trouble, "no more processes")
+    async with linked(spawner) as link:
+        words = await (await begun(link, spawner))
+        assert words is not None
+        assert words.startswith(SAID)
+        assert "no more processes" in words
+        assert spawner.records == {}
 
 
-def test_a_successor_waits_for_what_was_begun() -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        async with linked(spawner) as link:
-            tidying = await begun(link, spawner)
-            tidying.cancel()
-            await asyncio.wait([tidying])
-        async with linked(spawner) as link:
-            tidying = await begun(link, spawner)
-            spawner.exit(tidy_key(RUN_ID))
-            assert await tidying is None
-            assert len(spawner.runs_of(tidy_key(RUN_ID))) == 1
-
-    jumploop.run(go())
+async def test_a_successor_waits_for_what_was_begun() -> None:
+    spawner = FakeSpawner()
+    async with linked(spawner) as link:
+        tidying = await begun(link, spawner)
+        tidying.cancel()
+        await asyncio.wait([tidying])
+    async with linked(spawner) as link:
+        tidying = await begun(link, spawner)
+        spawner.exit(tidy_key(RUN_ID))
+        assert await tidying is None
+        assert len(spawner.runs_of(tidy_key(RUN_ID))) == 1
 
 
-def test_a_spawner_that_knows_nothing_of_it_any_more() -> None:
-    async def go() -> None:
-        spawner = FakeSpawner()
-        async with linked(spawner) as link:
-            tidying = await begun(link, spawner)
-            spawner.forget_all()
-            spawner.lose()
-            assert await tidying == f"{SAID}the spawner was lost"
-
-    jumploop.run(go())
+async def test_a_spawner_that_knows_nothing_of_it_any_more() -> None:
+    spawner = FakeSpawner()
+    async with linked(spawner) as link:
+        tidying = await begun(link, spawner)
+        spawner.forget_all()
+        spawner.lose()
+        assert await tidying == f"{SAID}the spawner was lost"

@@ -16,7 +16,6 @@ import sdnotify
 from runnerd.processes.protocol import boot_id
 from runnerd.system.systemd import Job, Systemd, listen_fds, own_unit, parse_jobs, unset
 from runnerd.system.watchdog import Pulse, keep_watchdog
-from tests.kits import jump_loop as jumploop
 from tests.kits.nouns import LogLines, log_to
 
 PID = 4711
@@ -110,14 +109,14 @@ class Recorder:
         self.told.append(state)
 
 
-def test_where_there_is_no_systemd_nothing_is_told() -> None:
+async def test_where_there_is_no_systemd_nothing_is_told() -> None:
     recorder = Recorder()
     systemd = Systemd(environ={}, pid=PID, notifier=recorder)
     systemd.ready()
     systemd.reloading()
     systemd.status("x")
     systemd.feed_watchdog()
-    jumploop.run(keep_watchdog(systemd=systemd, pulse=Pulse(clock=time.monotonic), log=log_to(LogLines())))
+    await keep_watchdog(systemd=systemd, pulse=Pulse(clock=time.monotonic), log=log_to(LogLines()))
     assert (systemd.present, recorder.told) == (False, [])
 
 
@@ -146,23 +145,19 @@ async def for_seconds(seconds: float, *loops: asyncio.Task[None]) -> None:
     await asyncio.wait(loops)
 
 
-def test_the_watchdog_is_not_fed_while_a_loop_is_stuck(manager: Manager) -> None:
+async def test_the_watchdog_is_not_fed_while_a_loop_is_stuck(manager: Manager) -> None:
     lines = LogLines()
-
-    async def go() -> None:
-        pulse = Pulse(clock=asyncio.get_running_loop().time)
-        feeding = asyncio.create_task(keep_watchdog(systemd=manager.systemd, pulse=pulse, log=log_to(lines)))
-        pulse.beat("poll", within_s=21)
-        pulse.beat("register", within_s=1e9)
-        await asyncio.sleep(21.5)
-        assert manager.heard() == [b"WATCHDOG=1"] * 5, "every five seconds of ten"
-        await asyncio.sleep(20)
-        assert manager.heard() == []
-        pulse.beat("poll", within_s=100)
-        await for_seconds(10, feeding)
-        assert manager.heard() == [b"WATCHDOG=1"] * 2
-
-    jumploop.run(go())
+    pulse = Pulse(clock=asyncio.get_running_loop().time)
+    feeding = asyncio.create_task(keep_watchdog(systemd=manager.systemd, pulse=pulse, log=log_to(lines)))
+    pulse.beat("poll", within_s=21)
+    pulse.beat("register", within_s=1e9)
+    await asyncio.sleep(21.5)
+    assert manager.heard() == [b"WATCHDOG=1"] * 5, "every five seconds of ten"
+    await asyncio.sleep(20)
+    assert manager.heard() == []
+    pulse.beat("poll", within_s=100)
+    await for_seconds(10, feeding)
+    assert manager.heard() == [b"WATCHDOG=1"] * 2
     assert {(line["event"], line["stuck"]) for line in lines.all()} == {("not feeding the watchdog", "poll")}
     assert lines.events("error") != []
 
@@ -195,10 +190,10 @@ def test_parse_jobs(jobs: str, job: Job) -> None:
     assert parse_jobs(jobs, UNIT) is job
 
 
-def test_without_systemctl_the_job_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_systemctl_the_job_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     systemd = Systemd(environ={}, pid=PID, notifier=Recorder())
-    assert asyncio.run(systemd.job()) is Job.UNKNOWN
+    assert await systemd.job() is Job.UNKNOWN
 
 
 def left_jobs(file: Path, *, age_s: float) -> str:
