@@ -113,12 +113,12 @@ def _serve(args: argparse.Namespace) -> int:
 
         open_standard_streams()
     from runnerd.log.alerts import Alert
-    from runnerd.log.journald import is_journal, reach
+    from runnerd.log.journald import is_journal_stream, open_journald
     from runnerd.log.log import make_log
 
     faulthandler.enable(file=2)  # so that the watchdog's SIGABRT leaves in the log where every thread hangs
-    under_systemd = not args.daemonize and is_journal(os.environ.get("JOURNAL_STREAM"), 2)
-    journald = reach() if under_systemd else None
+    under_systemd = not args.daemonize and is_journal_stream(os.environ.get("JOURNAL_STREAM"), 2)
+    journald = open_journald() if under_systemd else None
     entries = journald.log if journald is not None and args.log_format == "auto" else None
     log = make_log(log_format=args.log_format, journald=under_systemd, debug=args.debug, entries=entries)
     try:
@@ -167,14 +167,14 @@ def _run(args: argparse.Namespace, log: Log, journald: Journald | None) -> int:
         return status  # before the daemon's modules are loaded: a parent that waits needs none of them
     from runnerd.config import load
     from runnerd.daemon.options import Options
-    from runnerd.system.directories import lock, prepare
+    from runnerd.system.directories import lock_state, make_directories
 
     paths, defaults = _paths(args), _defaults()
     # Read once before anything is made, so that a broken runnerd.yaml leaves no trace; what was good last time
     # stands in for files that are broken now, and that is in the journal.
     load(paths.config, defaults=defaults)
-    prepare(paths)
-    with lock(paths):
+    make_directories(paths)
+    with lock_state(paths):
         return _live(paths, log, Options(once=args.once, journald=journald))
 
 

@@ -35,7 +35,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
 from runnerd.journal.journal import Journal
-from runnerd.launch.api_access import access_of, credentials_of
+from runnerd.launch.api_access import access_reader, credentials_reader
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_news import ApiNews
@@ -104,7 +104,7 @@ class Daemon:
         url = embedded_url(self.paths.state) if embedded else self.config.settings().api.url
         self._news = ApiNews(url=url, log=self.ambient.log, later=call_later)
         api = self.config.settings().api
-        credentials = credentials_of(self.config, environ=self._environ, directory=self.paths.credentials)
+        credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
             url=url,
             credentials=credentials,
@@ -113,7 +113,7 @@ class Daemon:
             now=self.ambient.now,
             on_health=self._note_health,
         )
-        self._access = access_of(url, self.config, credentials)
+        self._access = access_reader(url, self.config, credentials)
         at = SpawnerAt(self.paths)
         self.link = SpawnerLink(connect=at.client, start=at.start, problems=self.problems, log=self.ambient.log)
         self.embedded = self._build_embedded() if embedded else None

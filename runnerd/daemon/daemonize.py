@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from runnerd.core.errors import RunnerdError
 from runnerd.daemon.log_file import LogFile
 from runnerd.daemon.pid_file import PidFile
-from runnerd.system.directories import lock, prepare, sign
+from runnerd.system.directories import lock_state, make_directories, write_pid
 from runnerd.system.paths import Paths
 
 if TYPE_CHECKING:  # make_log's default is sys.stderr at import, which detaching replaces
@@ -52,7 +52,7 @@ class Background:
             self._log_file.reopen()
         except RunnerdError as error:
             if self._log is not None:
-                self._log.error("the log stays in its old file", why=str(error))
+                self._log.error("cannot reopen the log; going on in the old file", why=str(error))
 
     def ready(self) -> None:
         """End the command with status 0."""
@@ -90,11 +90,11 @@ def start(
     RunnerdError, in the command only, when the daemon cannot be detached.
     """
     _check_can_detach(environ, os.getpid())
-    prepare(paths)
+    make_directories(paths)
     with contextlib.ExitStack() as undo:
         locked = PidFile(pid_file)
         undo.callback(locked.untouched)
-        state = undo.enter_context(lock(paths))
+        state = undo.enter_context(lock_state(paths))
         log = undo.enter_context(LogFile(log_file))
         reading, writing = os.pipe()
         sys.stdout.flush()
@@ -111,7 +111,7 @@ def start(
     _detach([locked.fd, state.fileno(), log.fileno(), writing])
     try:
         background = Background(pid_file=locked, log_file=log, starter=writing)
-        sign(state)
+        write_pid(state)
         status = serve(background)
         background.ended(status)
         return status
@@ -150,7 +150,7 @@ def open_standard_streams() -> None:
 
 
 def _detach(keep: list[int]) -> None:
-    with modest_descriptors():
+    with lowered_descriptor_limit():
         from daemon import DaemonContext
 
     DaemonContext(
@@ -164,7 +164,7 @@ def _detach(keep: list[int]) -> None:
 
 
 @contextlib.contextmanager
-def modest_descriptors(most: int = 1 << 20) -> Iterator[None]:
+def lowered_descriptor_limit(most: int = 1 << 20) -> Iterator[None]:
     """Lower RLIMIT_NOFILE to `most`: at import, python-daemon 2.3 makes a set of all descriptors up to the limit.
 
     On some hosts the limit is a billion.

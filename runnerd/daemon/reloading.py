@@ -16,7 +16,7 @@ from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import ApiSettings, Config, PoolSettings
 from runnerd.core.wakes import Wakes
-from runnerd.deployments.registrar import Changes, Registrar
+from runnerd.deployments.registrar import ConfigChanges, Registrar
 from runnerd.journal.journal import Journal
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log
@@ -52,11 +52,11 @@ class Reloader:
         self._log = log
         self._one_at_a_time = asyncio.Lock()
 
-    def begin(self) -> Changes:
+    def begin(self) -> ConfigChanges:
         """Put the configuration that the daemon started with in force."""
         return self._put_in_force(self._config.current)
 
-    def _put_in_force(self, config: Config) -> Changes:
+    def _put_in_force(self, config: Config) -> ConfigChanges:
         for problem in config.problems:
             self._log.warning(
                 "configuration problem",
@@ -89,7 +89,7 @@ class Reloader:
             for problem in error.problems:
                 event, alert = "cannot reload; the old configuration stays", Alert.RELOAD_REFUSED
                 self._log.error(event, at=problem.place, what=problem.message, alert=alert)
-            return _document(Changes(), Changes(), in_force.refused, ok=False)
+            return _document(ConfigChanges(), ConfigChanges(), in_force.refused, ok=False)
         in_force.refused = _restart_needed(in_force.settings().api, config.settings.api)
         config = _with_old_api(config, in_force.settings().api)
         pools = _pool_changes(in_force.current.pools, config.pools)
@@ -107,7 +107,8 @@ class Reloader:
             async with asyncio.timeout(_WAIT_FOR_REGISTERING_S):
                 await self._registrar.settled.wait()
         except TimeoutError:
-            return (Problem(message="the API has not been told yet; it will be when it answers"),)
+            message = "deployments are not registered yet: the API does not answer; they will be when it does"
+            return (Problem(message=message),)
         return ()
 
 
@@ -124,13 +125,13 @@ def _with_old_api(config: Config, old: ApiSettings) -> Config:
     return replace(config, settings=replace(config.settings, api=api))
 
 
-def _pool_changes(old: Sequence[PoolSettings], new: Sequence[PoolSettings]) -> Changes:
+def _pool_changes(old: Sequence[PoolSettings], new: Sequence[PoolSettings]) -> ConfigChanges:
     """Compare the pools by name; their place in the files and their problem do not count as changes."""
     no_place = Place("")
     before, after = ({pool.name: replace(pool, place=no_place, problem=None) for pool in pools} for pools in (old, new))
     in_both = [name for name in after if name in before]
     changed = tuple(name for name in in_both if before[name] != after[name])
-    return Changes(
+    return ConfigChanges(
         added=tuple(name for name in after if name not in before),
         changed=changed,
         removed=tuple(name for name in before if name not in after),
@@ -138,11 +139,11 @@ def _pool_changes(old: Sequence[PoolSettings], new: Sequence[PoolSettings]) -> C
     )
 
 
-def _counts(changes: Changes) -> dict[str, int]:
+def _counts(changes: ConfigChanges) -> dict[str, int]:
     return {"added": len(changes.added), "changed": len(changes.changed), "removed": len(changes.removed)}
 
 
-def _document(changes: Changes, pools: Changes, problems: tuple[Problem, ...], *, ok: bool) -> Json:
+def _document(changes: ConfigChanges, pools: ConfigChanges, problems: tuple[Problem, ...], *, ok: bool) -> Json:
     return {
         "ok": ok,
         **_names(changes),
@@ -151,7 +152,7 @@ def _document(changes: Changes, pools: Changes, problems: tuple[Problem, ...], *
     }
 
 
-def _names(changes: Changes) -> Json:
+def _names(changes: ConfigChanges) -> Json:
     return {
         "added": list(changes.added),
         "changed": list(changes.changed),

@@ -14,14 +14,14 @@ from typing import Any
 from runnerd.core.errors import SpawnerError
 from runnerd.daemon.build import Daemon
 from runnerd.daemon.options import Options
-from runnerd.journal.pruning import keep_journal, keep_pruning
+from runnerd.journal.pruning import prune_periodically, recover_journal
 from runnerd.log.alerts import Alert
 from runnerd.prefect_api.backoff import persist
 from runnerd.processes.upgrading import keep_spawner_new
 from runnerd.runs.adopting import adopt
 from runnerd.runs.drain import first
 from runnerd.system.systemd import Job
-from runnerd.system.watchdog import keep_watchdog
+from runnerd.system.watchdog import feed_watchdog
 
 EX_TEMPFAIL = 75  # runnerd.service: RestartForceExitStatus=
 _SPAWNER_START_S = 60.0
@@ -78,10 +78,10 @@ class Service:
         self._start_task("reload", self._run_reloads())
         self._start_task("health and metrics", daemon.control.public.run(config=daemon.config))
         self._start_task("status", daemon.summary.run())
-        watchdog = keep_watchdog(systemd=daemon.systemd, pulse=daemon.ambient.pulse, log=daemon.ambient.log)
+        watchdog = feed_watchdog(systemd=daemon.systemd, pulse=daemon.ambient.pulse, log=daemon.ambient.log)
         self._start_task("watchdog", watchdog)
-        self._start_task("journal", keep_journal(journal=daemon.journal, wakes=daemon.wakes))
-        pruning = keep_pruning(
+        self._start_task("journal", recover_journal(journal=daemon.journal, wakes=daemon.wakes))
+        pruning = prune_periodically(
             journal=daemon.journal, config=daemon.config, now=daemon.ambient.now, log=daemon.ambient.log
         )
         self._start_task("prune", pruning)

@@ -19,11 +19,11 @@ from runnerd.core.prefect import StateType
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import JournalSettings
 from runnerd.core.wakes import Wakes
-from runnerd.deployments.refresher import INTERVAL_S, Refresher
+from runnerd.deployments.refresher import REFRESH_EVERY_S, Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import EntryState
 from runnerd.journal.journal import Journal
-from runnerd.journal.pruning import keep_journal, prune
+from runnerd.journal.pruning import prune_history, recover_journal
 from runnerd.launch.scratch import TIDY_PREFIX
 from runnerd.launch.spec import HOOKS_PREFIX
 from runnerd.processes.helper import KEY_PREFIX
@@ -147,7 +147,7 @@ async def test_old_runs_go_with_the_output_of_every_attempt(tmp_path: Path) -> N
     journal.save(old, "told")
     journal.save(replace(old, id="silent", output=None), "told")
     journal.save(a_record("new", phase=Phase.DONE, output=str(kept)), "told")
-    await prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
     assert [record.id for record in journal.history()] == ["new"]
     assert sorted(path.name for path in tmp_path.glob("*.log")) == ["new.1.log"]
     journal.close()
@@ -159,7 +159,7 @@ async def test_many_runs_are_forgotten_in_slices(tmp_path: Path) -> None:
     for number in range(450):
         journal.save(a_record(str(number), phase=Phase.DONE, created_at=NOON - timedelta(days=40)), "told")
     counting = asyncio.create_task(journal.count_turns())
-    await prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
     counting.cancel()
     assert journal.history() == []
     assert len(set(journal.forgetting)) == 5
@@ -189,13 +189,13 @@ async def test_output_that_cannot_be_removed_keeps_its_run_and_no_other(tmp_path
     for name in ("stuck", "free", "liberty"):
         output = tmp_path / f"{name}.1.log"
         journal.save(a_record(name, phase=Phase.DONE, output=str(output), created_at=NOON - timedelta(days=40)), "told")
-    await prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
     assert [record.id for record in journal.history()] == ["stuck"]
     (line,) = lines.all()
     assert (line["event"], line["runs"]) == ("cannot remove the output of old runs", 1)
     assert str(stuck) in line["why"]
     stuck.rmdir()
-    await prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
     assert journal.history() == []
     journal.close()
 
@@ -204,15 +204,15 @@ async def test_a_journal_that_cannot_forget_ends_no_loop(tmp_path: Path) -> None
     journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON), LogLines()
     journal.save(a_record("old", phase=Phase.DONE, created_at=NOON - timedelta(days=40)), "told")
     journal.close()
-    await prune(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
-    assert lines.events("warning") == ["cannot forget old runs"]
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
+    assert lines.events("warning") == ["cannot delete old runs from the journal"]
 
 
 async def test_the_journal_heals_by_itself(tmp_path: Path) -> None:
     journal = HealingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
     healed: list[int] = []
     wakes = Wakes(offer=NotedEvent(lambda: healed.append(journal.tries)))
-    keeping = asyncio.create_task(keep_journal(journal=journal, wakes=wakes))
+    keeping = asyncio.create_task(recover_journal(journal=journal, wakes=wakes))
     await asyncio.sleep(60)
     assert journal.tries == 0, "nothing is written while nothing is wrong"
     journal.problem = "the disk is full"
@@ -228,11 +228,11 @@ class HealingJournal(Journal):
 
     tries = 0
 
-    def try_again(self) -> None:
+    def try_writing(self) -> None:
         self.tries += 1
         if self.tries < 3:
             raise JournalError("the disk is full")
-        super().try_again()
+        super().try_writing()
 
 
 # --- what people see ----------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ async def test_it_costs_a_few_requests_a_minute_however_often_it_is_woken(
                 engine.wakes.refresh.set()
             assert engine.pulse.stuck() == ()
         rounds = copied(engine.prefect).count("POST /deployments/filter")
-        assert rounds == pytest.approx(600 / (10 if woken_every_s else INTERVAL_S), abs=1)
+        assert rounds == pytest.approx(600 / (10 if woken_every_s else REFRESH_EVERY_S), abs=1)
         keeping.cancel()
         await asyncio.wait([keeping])
 
@@ -307,7 +307,7 @@ async def test_what_cannot_be_asked_is_asked_later(tmp_path: Path, status: int) 
         engine.add_run(engine.deploy(), in_s=3600.0)
         engine.prefect.trouble("", status=status, times=20)
         keeping = asyncio.create_task(refresher.run())
-        await asyncio.sleep(100 * INTERVAL_S)
+        await asyncio.sleep(100 * REFRESH_EVERY_S)
         assert not keeping.done()
         (entry,) = engine.registry.entries()
         assert entry.next_run_at is not None

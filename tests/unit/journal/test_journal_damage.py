@@ -60,7 +60,7 @@ def is_refused(journal: Journal) -> None:
     """Nothing is claimed; what is only remembered to save work is no reason to fail."""
     with pytest.raises(JournalError, match="restart runnerd: it moves the file aside and takes over what runs"):
         journal.save(a_record("new"), "claiming")
-    assert "nothing new is claimed" in (journal.problem or "")
+    assert "no run is claimed" in (journal.problem or "")
 
 
 # --- found when it is opened --------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_a_journal_cut_off_anywhere_is_moved_aside_as_it_was(written: Path, tmp_
             assert journal.problem is None
             assert set(ids(journal.unfinished())) <= LIVE
             journal.save(a_record("new"), "claiming")
-        assert lines.events("error") == ["the journal was damaged; it was moved aside"]
+        assert lines.events("error") == ["the journal was damaged; moved the file aside"]
 
 
 def test_a_page_overwritten_anywhere(written: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_directory_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "journal.db").mkdir()
-    with pytest.raises(JournalError, match=r"cannot open the journal .*disk I/O error; is its disk"):
+    with pytest.raises(JournalError, match=r"cannot open the journal .*disk I/O error; check with dmesg"):
         Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
 
 
@@ -199,10 +199,10 @@ def test_damage_found_while_it_is_used(written: Path) -> None:
             with pytest.raises(JournalError, match="restart runnerd"):
                 journal.save(a_record(f"new-{again}"), "claiming")
             with pytest.raises(JournalError, match="restart runnerd"):
-                journal.try_again()
+                journal.try_writing()
         with pytest.raises(JournalError):
             journal.save(running("r-01"), "x")
-        assert lines.events("error") == ["journal trouble"], "once"
+        assert lines.events("error") == ["cannot use the journal"], "once"
         # What is only remembered to save work is no reason to fail.
         assert (journal.registrations("u"), journal.inspections(), journal.last_good()) == ([], {}, None)
         journal.save_inspections({"key": INSPECTION})
@@ -240,7 +240,7 @@ def test_trouble_where_even_the_directory_has_gone(tmp_path: Path) -> None:
         with no_file_may_grow(), pytest.raises(JournalError, match="cannot write the journal"):
             for number in range(100):
                 journal.save(running(f"r-{number}"), "started")
-        assert "is its disk read-only or failing?" in (journal.problem or "")
+        assert "check with dmesg whether its disk is read-only or failing" in (journal.problem or "")
         (tmp_path / "elsewhere").rename(tmp_path / "state")
 
 
@@ -253,11 +253,11 @@ def test_a_file_that_may_not_grow_is_trouble_in_words(tmp_path: Path) -> None:
                     journal.save(running(f"r-{number}"), "started")
             with pytest.raises(JournalError):
                 journal.save(a_record("new"), "claiming")
-        assert "is its disk read-only or failing? dmesg tells; nothing new is" in (journal.problem or "")
-        assert lines.events("error") == ["journal trouble"]
-        journal.try_again()
-        journal.try_again()
-        assert (journal.problem, lines.events("info")) == (None, ["the journal records again"])
+        assert "check with dmesg whether its disk is read-only or failing; no run is" in (journal.problem or "")
+        assert lines.events("error") == ["cannot use the journal"]
+        journal.try_writing()
+        journal.try_writing()
+        assert (journal.problem, lines.events("info")) == (None, ["the journal works again"])
 
 
 # --- rows that cannot be read -------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_a_row_that_cannot_be_read_is_set_aside(written: Path, bad: object) -> N
     with opened(written, lines) as journal:
         assert set(ids(journal.unfinished())) == LIVE - {"r-01"}
         (line,) = lines.all()
-        assert (line["event"], line["row"]) == ("a row of the journal cannot be read; it is set aside", "runs r-01")
+        assert (line["event"], line["row"]) == ("cannot read a row of the journal; moved it aside", "runs r-01")
         assert (journal.run("r-01"), journal.moved_aside, journal.problem) == (None, None, None)
         journal.save(running("r-01"), "taken over from the spawner")
     with contextlib.closing(sqlite3.connect(written)) as db:
@@ -304,7 +304,7 @@ def test_a_row_that_cannot_be_set_aside_either_is_told_once(written: Path) -> No
         other.execute("CREATE TRIGGER full BEFORE DELETE ON runs BEGIN SELECT RAISE(FAIL, 'no'); END")
         for _ in range(3):
             assert "r-01" not in ids(journal.unfinished())
-    assert lines.events("error").count("a row of the journal cannot be read; it is set aside") == 1
+    assert lines.events("error").count("cannot read a row of the journal; moved it aside") == 1
 
 
 def test_other_rows_that_cannot_be_read(written: Path) -> None:
@@ -417,7 +417,7 @@ def test_the_file_stops_growing(tmp_path: Path) -> None:
                 journal.save(replace(running(f"r-{cycle}-{number}"), phase=Phase.DONE), "told")
             old = journal.prunable(before=NOON.replace(year=1), max_runs=30, limit=1000)
             journal.forget(ids(old))
-            journal.try_again()  # copies the log
+            journal.try_writing()  # copies the log
             sizes.append(path.stat().st_size + Path(f"{path}-wal").stat().st_size)
         assert len(journal.history()) == 30
     assert max(sizes[3:]) <= sizes[2] * 1.1, sizes
