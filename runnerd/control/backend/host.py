@@ -1,6 +1,6 @@
-"""The daemon as the control API sees it: documents from memory, and the changes people may ask for.
+"""The running daemon behind the control API.
 
-Invariant: everything that only reads answers without waiting for the API; `pools` alone asks it.
+Invariant: reading never waits for Prefect's API, except for work pools, whose state only Prefect has, and the doctor.
 """
 
 from __future__ import annotations

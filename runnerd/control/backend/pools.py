@@ -43,7 +43,7 @@ class PoolsBackend:
         self._previews = Previews(api=api, now=now)
         self._served = served
 
-    # --- looking --------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------------
 
     async def pools(self) -> Json | Refused:
         async def look() -> Json:

@@ -19,7 +19,7 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import NewPool, NewQueue
 
 HOURS_MAX = 10 * 366 * 24
-LIMIT_MAX = 2**31 - 1  # what the servers' databases hold
+LIMIT_MAX = 2**31 - 1  # the largest integer in the databases of Prefect servers
 _LEAST = {"concurrency_limit": 0, "priority": 1}
 _POOL: Mapping[str, tuple[type, ...]] = {
     "base_job_template": (dict,),
@@ -42,7 +42,7 @@ class PoolRoutes:
 
     def routes(self) -> Sequence[Route]:
         pool, queue = "/v1/pools/*", "/v1/pools/*/queues/*"
-        looks: dict[str, Answer] = {
+        reads: dict[str, Answer] = {
             "/v1/pools": self._all,
             pool: self._one,
             f"{pool}/preview": self._preview,
@@ -67,11 +67,11 @@ class PoolRoutes:
             f"{queue}/delete": self._delete,
         }
         return [
-            *(Route("GET", path, answer) for path, answer in looks.items()),
+            *(Route("GET", path, answer) for path, answer in reads.items()),
             *(Route("POST", path, answer) for path, answer in changes.items()),
         ]
 
-    # --- looking --------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------------
 
     async def _all(self, request: Request) -> Reply:
         return json_reply(granted(await self._pools.pools()))
