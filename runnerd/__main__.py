@@ -180,7 +180,7 @@ def _run(args: argparse.Namespace, log: Log, journald: Journald | None) -> int:
 
 def _detach(args: argparse.Namespace) -> int:
     from runnerd.config import load
-    from runnerd.daemon.daemonize import Background, start
+    from runnerd.daemon.daemonize import Background, start_daemon
     from runnerd.daemon.options import Options
     from runnerd.log.log import make_log
 
@@ -189,15 +189,15 @@ def _detach(args: argparse.Namespace) -> int:
 
     def serve(background: Background) -> int:
         log = make_log(log_format=args.log_format, journald=False, stream=background.stream, debug=args.debug)
-        options = Options(once=args.once, ready=background.ready, hangup=background.reopen)
+        options = Options(once=args.once, ready=background.report_ready, hangup=background.reopen_log)
 
         def work() -> int:
             background.begin(log)
             return _live(paths, log, options)
 
-        return _reported(work, log=log, say=background.say)
+        return _reported(work, log=log, say=background.report_failure)
 
-    return start(
+    return start_daemon(
         paths=paths,
         pid_file=_absolute(args.pid_file) or os.path.join(paths.runtime, "runnerd.pid"),
         log_file=_absolute(args.log_file) or os.path.join(paths.log, "runnerd.log"),

@@ -25,7 +25,7 @@ from runnerd.daemon.pid_file import PidFile
 from runnerd.system.directories import lock_state, make_directories, write_pid
 from runnerd.system.paths import Paths
 
-if TYPE_CHECKING:  # make_log's default is sys.stderr at import, which detaching replaces
+if TYPE_CHECKING:  # its make_log captures sys.stderr at import, before `take_stderr` replaces it
     from runnerd.log.log import Log
 
 
@@ -42,11 +42,11 @@ class Background:
     def begin(self, log: Log) -> None:
         """Write the PID file and keep `log`, which writes to `stream`. Raises RunnerdError."""
         self._log = log
-        self._pid_file.sign()
+        self._pid_file.write_pid()
         if self._pid_file.stale:
             log.warning("replaced a stale PID file", file=self._pid_file.path, pid=self._pid_file.stale)
 
-    def reopen(self) -> None:
+    def reopen_log(self) -> None:
         """Reopen the log file, at each SIGHUP, because it may have been rotated."""
         try:
             self._log_file.reopen()
@@ -54,18 +54,18 @@ class Background:
             if self._log is not None:
                 self._log.error("cannot reopen the log; going on in the old file", why=str(error))
 
-    def ready(self) -> None:
+    def report_ready(self) -> None:
         """End the command with status 0."""
         self._send(ready=True)
         self._close_pipe()
 
-    def say(self, text: str) -> None:
+    def report_failure(self, text: str) -> None:
         """Print on the terminal, and log, why the daemon cannot go on."""
         self._send(said=text)
         if self._log is not None:
             self._log.error(text)
 
-    def ended(self, status: int) -> None:
+    def report_end(self, status: int) -> None:
         """End the command with the daemon's exit status, if the command still waits."""
         self._send(ended=status)
         self._close_pipe()
@@ -81,7 +81,7 @@ class Background:
             self._starter = None
 
 
-def start(
+def start_daemon(
     *, paths: Paths, pid_file: str, log_file: str, environ: Mapping[str, str], serve: Callable[[Background], int]
 ) -> int:
     """Detach a daemon and call `serve` in it; return the exit status.
@@ -93,7 +93,7 @@ def start(
     make_directories(paths)
     with contextlib.ExitStack() as undo:
         locked = PidFile(pid_file)
-        undo.callback(locked.untouched)
+        undo.callback(locked.restore)
         state = undo.enter_context(lock_state(paths))
         log = undo.enter_context(LogFile(log_file))
         reading, writing = os.pipe()
@@ -107,13 +107,13 @@ def start(
         state.close()
         log.close()
         os.close(writing)
-        return _await(reading, log_file)
+        return _wait_until_ready(reading, log_file)
     _detach([locked.fd, state.fileno(), log.fileno(), writing])
     try:
         background = Background(pid_file=locked, log_file=log, starter=writing)
         write_pid(state)
         status = serve(background)
-        background.ended(status)
+        background.report_end(status)
         return status
     finally:
         locked.remove()
@@ -179,7 +179,7 @@ def lowered_descriptor_limit(most: int = 1 << 20) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _await(reading: int, log_file: str) -> int:
+def _wait_until_ready(reading: int, log_file: str) -> int:
     """Read the detached daemon's messages until it is ready or has ended; return the command's exit status."""
     status = None
     try:

@@ -11,7 +11,7 @@ from runnerd.core.errors import RunnerdError
 
 
 class LogFile(io.RawIOBase):
-    """The log file as a stream. `take_stderr` makes the file descriptor 2, so that it gets what libraries print too."""
+    """A stream that writes to the log file; after `take_stderr` the file gets what libraries print to stderr too."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -11,7 +11,7 @@ from runnerd.core.errors import RunnerdError
 
 
 class PidFile:
-    """The PID file, locked as long as this process or a fork of it has the file open.
+    """Holds the PID file, locked as long as this process or a fork of it has the file open.
 
     Raises RunnerdError at construction when another process has locked the file, or when it is no PID file.
     """
@@ -25,7 +25,7 @@ class PidFile:
             raise RunnerdError(f"cannot use {path} as PID file: there is something else in it; choose another")
         self.stale = found.decode() or None  # the PID of an earlier daemon that did not remove the file
 
-    def sign(self) -> None:
+    def write_pid(self) -> None:
         """Write this process's PID into the file. Raises RunnerdError."""
         try:
             os.ftruncate(self.fd, 0)
@@ -41,7 +41,7 @@ class PidFile:
             os.unlink(self.path)
         self.close()
 
-    def untouched(self) -> None:
+    def restore(self) -> None:
         """Close the file; remove it only if this process has created it."""
         if self.stale is None:
             self.remove()
