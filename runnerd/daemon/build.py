@@ -40,8 +40,8 @@ from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_news import ApiNews
 from runnerd.output.forwarding import Forwarder
+from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
-from runnerd.polling.poller import Poller
 from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
@@ -196,7 +196,7 @@ class Daemon:
         self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
 
     def _build_polling(self) -> None:
-        self.poller = Poller(
+        self.poller = build_poller(
             api=self.api,
             supervisor=self.supervisor,
             registry=self.registry,

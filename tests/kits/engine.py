@@ -23,8 +23,8 @@ from runnerd.deployments.registry import Entry, Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher, Prepared
 from runnerd.launch.spec import hooks_spec
+from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
-from runnerd.polling.poller import Poller
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.answers import Answer, Claim
@@ -179,7 +179,7 @@ class Engine:
             tasks=self.tasks,
             wakes=self.wakes,
         )
-        self.poller = Poller(
+        self.poller = build_poller(
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
