@@ -128,12 +128,12 @@ def _serve(args: argparse.Namespace) -> int:
 
         open_standard_streams()
     from runnerd.log.alerts import Alert
-    from runnerd.log.journald import is_journal, reach
+    from runnerd.log.journald import is_journal_stream, open_journald
     from runnerd.log.log import make_log
 
     faulthandler.enable(file=2)  # the watchdog's SIGABRT then logs where every thread hangs
-    under_systemd = not args.daemonize and is_journal(os.environ.get("JOURNAL_STREAM"), 2)
-    journald = reach() if under_systemd else None
+    under_systemd = not args.daemonize and is_journal_stream(os.environ.get("JOURNAL_STREAM"), 2)
+    journald = open_journald() if under_systemd else None
     entries = journald.log if journald is not None and args.log_format == "auto" else None
     log = make_log(log_format=args.log_format, journald=under_systemd, debug=args.debug, entries=entries)
     try:
@@ -182,20 +182,20 @@ def _run(args: argparse.Namespace, log: Log, journald: Journald | None) -> int:
         return status  # before the daemon's modules are loaded, because a parent that only waits needs none of them
     from runnerd.config import load
     from runnerd.daemon.options import Options
-    from runnerd.system.directories import lock, prepare
+    from runnerd.system.directories import lock_state, make_directories
 
     paths, defaults = _resolve_paths(args), _make_defaults()
     # Load once before anything is created, so that nothing is left behind when runnerd.yaml is broken. The load that
     # counts is in _live: it takes the last good configuration from the journal for files that are broken now.
     load(paths.config, defaults=defaults)
-    prepare(paths)
-    with lock(paths):
+    make_directories(paths)
+    with lock_state(paths):
         return _live(paths, log, Options(once=args.once, journald=journald))
 
 
 def _detach(args: argparse.Namespace) -> int:
     from runnerd.config import load
-    from runnerd.daemon.daemonize import Background, start
+    from runnerd.daemon.daemonize import Background, start_daemon
     from runnerd.daemon.options import Options
     from runnerd.log.log import make_log
 
@@ -204,15 +204,15 @@ def _detach(args: argparse.Namespace) -> int:
 
     def serve(background: Background) -> int:
         log = make_log(log_format=args.log_format, journald=False, stream=background.stream, debug=args.debug)
-        options = Options(once=args.once, ready=background.ready, hangup=background.reopen)
+        options = Options(once=args.once, ready=background.report_ready, hangup=background.reopen_log)
 
         def work() -> int:
             background.begin(log)
             return _live(paths, log, options)
 
-        return _report_errors(work, log=log, say=background.say)
+        return _report_errors(work, log=log, say=background.report_failure)
 
-    return start(
+    return start_daemon(
         paths=paths,
         pid_file=_absolute(args.pid_file) or os.path.join(paths.runtime, "runnerd.pid"),
         log_file=_absolute(args.log_file) or os.path.join(paths.log, "runnerd.log"),

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from runnerd.config.messages import Flaw, Path
-from runnerd.config.units import parse_duration
 from runnerd.config.yaml_nodes import Map
-from runnerd.core.json_words import dotted, escape_unprintable
+from runnerd.core.json_words import dotted
 from runnerd.core.place import Json, Place
 from runnerd.core.settings import FOREVER_S
+from runnerd.core.units import parse_duration
 
 Reader = Callable[[Json], Json]
 Table = Mapping[str, tuple[str, Reader]]
@@ -61,7 +61,7 @@ class Flaws:
         self._prefixes = {flaw.path[:n] for flaw in found for n in range(1, len(flaw.path) + 1)}
 
     def add(self, path: Path, message: str, place: Place | None) -> None:
-        self.all.append(Flaw(tuple(path), escape_unprintable(message), place))  # a path may have any character
+        self.all.append(Flaw(tuple(path), message, place))
 
     def at(self, *path: str | int) -> bool:
         """Return whether the schema found a flaw at `path` or below."""

@@ -60,8 +60,3 @@ def shortened(text: str) -> str:
     """Bring a text onto one line, and cut it."""
     text = re.sub(r"\s+", " ", text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def escape_unprintable(text: str) -> str:
-    """Replace characters that cannot be printed by their escapes, as repr does."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

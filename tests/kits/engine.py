@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.backoff import Backoff
 from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, Verdict
 from runnerd.core.problems import Problems
@@ -23,12 +24,11 @@ from runnerd.deployments.registry import Entry, Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher, Prepared
 from runnerd.launch.spec import hooks_spec
+from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
-from runnerd.polling.poller import Poller
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.answers import Answer, Claim
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.drain import Drain
@@ -74,7 +74,7 @@ class SpecLauncher:
         spec = self.spec(record)
         return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         flow = self.spec(record)
         return flow if isinstance(flow, str) else hooks_spec(flow, record, program="pass", timeout_s=60.0)
 
@@ -179,7 +179,7 @@ class Engine:
             tasks=self.tasks,
             wakes=self.wakes,
         )
-        self.poller = Poller(
+        self.poller = build_poller(
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
