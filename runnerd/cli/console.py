@@ -54,13 +54,13 @@ class Console:
         plain = environ.get("NO_COLOR") or environ.get("TERM") == "dumb"
         return cls(json=json, width=width, colour=width is not None and not plain)
 
-    def document(self, document: Json) -> None:
+    def print_document(self, document: Json) -> None:
         print(json.dumps(document, indent=2, ensure_ascii=False))
 
-    def line(self, text: str = "") -> None:
+    def print_line(self, text: str = "") -> None:
         print(text)
 
-    def remark(self, text: str) -> None:
+    def print_remark(self, text: str) -> None:
         print(clean(text), file=sys.stderr, flush=True)
 
     def paint(self, text: str, style: str | None) -> str:
@@ -78,14 +78,14 @@ class Console:
             return "-"
         return clean(stamp) if self.width is None else f"{format_local(stamp)} ({format_relative(stamp, self.now)})"
 
-    def fields(self, pairs: Sequence[tuple[str, str | Cell | None]]) -> None:
+    def print_fields(self, pairs: Sequence[tuple[str, str | Cell | None]]) -> None:
         """Print aligned `key: value` lines, without those that have no value."""
         shown = [(key, _cell(value)) for key, value in pairs if value not in (None, "")]
         indent = max((len(key) for key, _ in shown), default=0) + 2
         for key, cell in shown:
-            self.line(f"{key + ':':<{indent}}{self.paint(cell.text, cell.style)}")
+            self.print_line(f"{key + ':':<{indent}}{self.paint(cell.text, cell.style)}")
 
-    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str | Cell]]) -> None:
+    def print_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str | Cell]]) -> None:
         cells = [[Cell(column.title, "bold") for column in columns]]
         cells += [[_cell(value) for value in row] for row in rows]
         widths = [max(len(row[i].text) for row in cells) for i in range(len(columns))]
@@ -93,7 +93,7 @@ class Console:
             widths = _fit(widths, columns, self.width)
         shown = [i for i, width in enumerate(widths) if width]
         for row in cells:
-            self.line(self._row([row[i] for i in shown], [columns[i] for i in shown], [widths[i] for i in shown]))
+            self.print_line(self._row([row[i] for i in shown], [columns[i] for i in shown], [widths[i] for i in shown]))
 
     def _row(self, row: Sequence[Cell], columns: Sequence[Column], widths: Sequence[int]) -> str:
         room = self.width

@@ -35,7 +35,7 @@ class PoolChanges(NamedTuple):
     def delete(self, call: Call, question: Callable[[Json], str]) -> Json | None:
         """Delete the pool or queue and return its last document; None when the user answers no. Raises UsageError."""
         if _must_ask(call) and not _ask(question(call.client.get(self.place(call)))):
-            call.console.remark("not deleted")
+            call.console.print_remark("not deleted")
             return None
         return call.client.post(f"{self.place(call)}/delete")
 
@@ -48,9 +48,9 @@ class PoolChanges(NamedTuple):
 def print_result(call: Call, document: Json, words: str) -> None:
     """Print `document` with --json, else `words`."""
     if call.console.json:
-        call.console.document(document)
+        call.console.print_document(document)
     else:
-        call.console.line(words)
+        call.console.print_line(words)
 
 
 def _describe(its: Json, changes: Mapping[str, Any]) -> str:

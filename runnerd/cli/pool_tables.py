@@ -37,7 +37,7 @@ def name_cell(its: Json) -> Cell:
 def print_caption(console: Console, marked: Sequence[object], words: str) -> None:
     """Explain the mark below a table that has marked rows."""
     if any(marked):
-        console.line(console.paint(f"{MARK.strip()} denotes {words}", "dim"))
+        console.print_line(console.paint(f"{MARK.strip()} denotes {words}", "dim"))
 
 
 def format_limit(limit: int | None) -> str:
@@ -63,7 +63,7 @@ def print_queues(console: Console, queues: Sequence[Json], *, pools: bool) -> No
         )
         for its in queues
     ]
-    console.table((_QUEUES[0], _POOL, *_QUEUES[1:]) if pools else _QUEUES, rows)
+    console.print_table((_QUEUES[0], _POOL, *_QUEUES[1:]) if pools else _QUEUES, rows)
     print_caption(console, [its["paused"] for its in queues], "a paused queue")
 
 
@@ -71,16 +71,16 @@ def print_preview(call: Call, where: str, *, pools: bool) -> None:
     """Print the preview that the control API has at `where`; with `pools`, also the pool of each run."""
     found = call.client.get(where, {"hours": str(call.args.hours)})
     if call.console.json:
-        call.console.document(found)
+        call.console.print_document(found)
         return
     if found["runs"]:
         _print_offers(call.console, found["runs"], pools=pools)
     else:
-        call.console.remark("no runs" if found["paused"] else "no runs; use --hours to list runs due later")
+        call.console.print_remark("no runs" if found["paused"] else "no runs; use --hours to list runs due later")
     if not found["whole"]:
-        call.console.remark("there may be more runs: the API lists at most 200 runs of a pool")
+        call.console.print_remark("there may be more runs: the API lists at most 200 runs of a pool")
     for name in found["paused"]:
-        call.console.remark(f"{name} is paused: it delivers no runs")
+        call.console.print_remark(f"{name} is paused: it delivers no runs")
 
 
 def _print_offers(console: Console, runs: Sequence[Json], *, pools: bool) -> None:
@@ -97,5 +97,5 @@ def _print_offers(console: Console, runs: Sequence[Json], *, pools: bool) -> Non
         )
         for run in runs
     ]
-    console.table((*_OFFERS[:4], _POOL, *_OFFERS[4:]) if pools else _OFFERS, rows)
+    console.print_table((*_OFFERS[:4], _POOL, *_OFFERS[4:]) if pools else _OFFERS, rows)
     print_caption(console, [run["late"] for run in runs], "a late run")

@@ -92,7 +92,7 @@ def print_runs(console: Console, runs: Sequence[Json]) -> None:
         )
         for run in runs
     ]
-    console.table(_RUNS, rows)
+    console.print_table(_RUNS, rows)
 
 
 def print_history(console: Console, runs: Sequence[Json]) -> None:
@@ -112,7 +112,7 @@ def print_history(console: Console, runs: Sequence[Json]) -> None:
             clean((run["exit"] or {}).get("words") or "-"),
         )
         rows.append(row)
-    console.table(_HISTORY, rows)
+    console.print_table(_HISTORY, rows)
 
 
 def print_deployments(console: Console, deployments: Sequence[Json]) -> None:
@@ -127,7 +127,7 @@ def print_deployments(console: Console, deployments: Sequence[Json]) -> None:
         )
         for its in deployments
     ]
-    console.table(_DEPLOYMENTS, rows)
+    console.print_table(_DEPLOYMENTS, rows)
 
 
 def print_pools(console: Console, pools: Sequence[Json]) -> None:
@@ -145,7 +145,7 @@ def print_pools(console: Console, pools: Sequence[Json]) -> None:
         )
         for its in pools
     ]
-    console.table(_POOLS, rows)
+    console.print_table(_POOLS, rows)
 
 
 def _format_pool_state(its: Json) -> str:

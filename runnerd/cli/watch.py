@@ -25,12 +25,14 @@ def follow_run(call: Call, run: Json) -> int:
         run = _follow(call, run)
     except KeyboardInterrupt:
         short = run["id"][:8]
-        call.console.remark(f"the run continues; follow: runnerctl logs -f {short}; cancel: runnerctl cancel {short}")
+        call.console.print_remark(
+            f"the run continues; follow: runnerctl logs -f {short}; cancel: runnerctl cancel {short}"
+        )
         return INTERRUPTED
     if call.console.json:
-        call.console.document(run)
+        call.console.print_document(run)
     else:
-        call.console.remark(f"{run['name']}: {format_verdict(run, time.time())}")
+        call.console.print_remark(f"{run['name']}: {format_verdict(run, time.time())}")
     return DONE if str(run["api_state"]).upper() == "COMPLETED" else FAILED
 
 
@@ -55,9 +57,9 @@ def explain_wait(status: Json) -> str | None:
 
 def _follow(call: Call, run: Json) -> Json:
     console, client = call.console, call.client
-    console.remark(f"{run['name']}: run {run['id']} of {run['deployment'] or 'no deployment'}")
+    console.print_remark(f"{run['name']}: run {run['id']} of {run['deployment'] or 'no deployment'}")
     if run["phase"] is None and (reason := explain_wait(client.get("/v1/status"))):
-        console.remark(f"{run['name']}: {reason}")
+        console.print_remark(f"{run['name']}: {reason}")
     copying: threading.Thread | None = None
     last = ""
     document = run
@@ -66,7 +68,7 @@ def _follow(call: Call, run: Json) -> Json:
             copying = threading.Thread(target=_copy_output, args=(client, run["id"], console), daemon=True)
             copying.start()
         if (words := format_phase(document)) not in (last, "done"):
-            console.remark(f"{document['name']}: {words}")
+            console.print_remark(f"{document['name']}: {words}")
             last = words
     if copying is not None:
         copying.join()  # the stream ends with the run's process; the verdict comes after all of the output
@@ -78,4 +80,4 @@ def _copy_output(client: ControlClient, run_id: str, console: Console) -> None:
         for block in follow_output(client, run_id):
             write_output(block)
     except (ControlError, OSError) as error:
-        console.remark(f"runnerctl: cannot show the output: {error}")
+        console.print_remark(f"runnerctl: cannot show the output: {error}")

@@ -25,7 +25,7 @@ from runnerd.config.settings import Sections, SettingsReader, make_settings, ove
 from runnerd.config.yaml_file import parse
 from runnerd.config.yaml_nodes import List, Map
 from runnerd.core.errors import ConfigError
-from runnerd.core.json_words import show
+from runnerd.core.json_words import show_value
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
 
@@ -272,7 +272,7 @@ def _not_a_map(node: Json) -> str:
     if node is None:
         return "is empty; write deployments: into it, or remove it"
     hint = "; put it under 'deployments:'" if isinstance(node, List) else "; write deployments: into it"
-    return f"must hold a map, not {show(node)}{hint}"
+    return f"must hold a map, not {show_value(node)}{hint}"
 
 
 def _place(nodes: Json, index: int, item: Json) -> Place:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from runnerd.config.yaml_nodes import List, Map
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json, Place, Problem
-from runnerd.core.schema_words import fault, is_about_a_key, unknown_keys
+from runnerd.core.schema_words import describe_fault, is_about_a_key, list_unknown_keys
 
 Path = Sequence[str | int]
 
@@ -32,7 +32,7 @@ def describe(error: Any, node: Json) -> list[Flaw]:
     path: list[str | int] = list(error.absolute_path)
     if error.validator == "additionalProperties":
         return _unknown_keys(error, path, node)
-    words = fault(error, written=_find_spelling(node, path))
+    words = describe_fault(error, written=_find_spelling(node, path))
     if is_about_a_key(error):
         return [Flaw((*path, error.instance), f"{dotted(path)} {words}", find_key_place(node, path, error.instance))]
     title = error.schema.get("title", "")
@@ -44,7 +44,7 @@ def _unknown_keys(error: Any, path: Path, node: Json) -> list[Flaw]:
     where = error.schema.get("title") or dotted(path)
     return [
         Flaw((*path, key), f"unknown key {key!r} in {where}{hint}", find_key_place(node, path, key))
-        for key, hint in unknown_keys(error)
+        for key, hint in list_unknown_keys(error)
     ]
 
 

@@ -10,7 +10,7 @@ from runnerd.config.messages import Path, find_value_place
 from runnerd.config.run_settings import read_run
 from runnerd.config.sections import Flaws, Table, Values
 from runnerd.config.yaml_nodes import List, Map
-from runnerd.core.json_words import dotted, show
+from runnerd.core.json_words import dotted, show_value
 from runnerd.core.place import Json
 
 _SET_DIRECTORY = (
@@ -36,7 +36,7 @@ def read_pull(holder: Map, table: Table, flaws: Flaws) -> Values:
 
 def _read_step(holder: Map, step: Json, path: Path, table: Table, flaws: Flaws) -> Values:
     if not isinstance(step, Map):
-        flaws.add(path, f"{dotted(path)} must be a map, not {show(step)}", find_value_place(holder, path))
+        flaws.add(path, f"{dotted(path)} must be a map, not {show_value(step)}", find_value_place(holder, path))
         return Values()
     values = Values()
     for name, arguments in step.items():
@@ -48,7 +48,7 @@ def _read_step(holder: Map, step: Json, path: Path, table: Table, flaws: Flaws) 
             )
             flaws.add((*path, name), message, step.key_place(name))
         elif not isinstance(directory, str) or "{{" in directory:
-            message = f"{dotted(path)} needs a plain directory, not {show(directory)}"
+            message = f"{dotted(path)} needs a plain directory, not {show_value(directory)}"
             flaws.add((*path, name), message, step.value_place(name))
         else:
             values = _read_directory(arguments, table, (*path, name), flaws)
@@ -78,7 +78,7 @@ def refuse_unsupported(deployment: Map, flaws: Flaws) -> None:
                 message = f"{dotted(path)}: templates are not supported; write the value itself"
                 flaws.add(path, message, find_value_place(deployment, path))
             elif isinstance(value, float) and not math.isfinite(value) and not flaws.at(*path):
-                message = f"{dotted(path)}: {show(value)} is not a number in JSON; quote it if text is meant"
+                message = f"{dotted(path)}: {show_value(value)} is not a number in JSON; quote it if text is meant"
                 flaws.add(path, message, find_value_place(deployment, path))
 
 

@@ -12,7 +12,7 @@ from runnerd.config.sections import Flaws, Table, Values, read_as_is, read_posit
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json
-from runnerd.core.schema_words import near_match
+from runnerd.core.schema_words import suggest_near_match
 from runnerd.core.settings import Schedule
 
 _KINDS = ("cron", "interval", "rrule")
@@ -92,7 +92,7 @@ def _unknown_zone(name: str) -> str:
     known: Collection[str] = zoneinfo.available_timezones()
     if not known:
         return f"cannot look up {name!r}: this host has no time zone data; install tzdata"
-    return f"there is no time zone {name!r}{near_match(name, known)}"
+    return f"there is no time zone {name!r}{suggest_near_match(name, known)}"
 
 
 def _check_slugs(nodes: Json, flaws: Flaws) -> None:
@@ -111,7 +111,7 @@ def _cron(value: Json) -> str:
     text = str(value).strip()
     if text.startswith("@"):
         if text not in _CRON_ALIASES:
-            raise ValueError(f"there is no {text!r}{near_match(text, _CRON_ALIASES)}")
+            raise ValueError(f"there is no {text!r}{suggest_near_match(text, _CRON_ALIASES)}")
         return text
     fields = text.split()
     if len(fields) not in (5, 6):  # the sixth, seconds, is an extension that Prefect's parser reads

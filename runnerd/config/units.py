@@ -10,7 +10,7 @@ import math
 import re
 import signal
 
-from runnerd.core.schema_words import near_match
+from runnerd.core.schema_words import suggest_near_match
 from runnerd.core.units import INFINITY, parse_duration, parse_size
 
 PERCENT = "a percentage such as 150%"
@@ -84,7 +84,7 @@ def parse_signal(value: str | int) -> int:
         names = {s.name: int(s) for s in signal.Signals}
         full = text if text.upper().startswith("SIG") else f"SIG{text}"
         if full not in names:
-            raise ValueError(f"there is no signal {text!r}{near_match(full, names)}")
+            raise ValueError(f"there is no signal {text!r}{suggest_near_match(full, names)}")
         number = names[full]
     if number == signal.SIGSTOP:
         raise ValueError("SIGSTOP does not end a process; use SIGTERM or SIGINT")

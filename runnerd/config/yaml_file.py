@@ -19,7 +19,7 @@ from yaml.constructor import SafeConstructor
 from runnerd.config.yaml_errors import find_refused_character, translate_error
 from runnerd.config.yaml_nodes import List, Map, Mark
 from runnerd.core.errors import ConfigError
-from runnerd.core.json_words import kind
+from runnerd.core.json_words import name_kind
 from runnerd.core.place import Json, Place, Problem
 
 MAX_DEPTH = 50
@@ -223,7 +223,7 @@ class _Builder:
             self._refuse(_COMPOUND_KEY.format(kind="map" if isinstance(key, Map) else "list"), at)
         if not isinstance(key, str):
             spelt = f"{value.spelling or 'null'!r}"
-            reads = "empty" if value.spelling == "" else f"{spelt} without quotes, which YAML reads as {kind(key)}"
+            reads = "empty" if value.spelling == "" else f"{spelt} without quotes, which YAML reads as {name_kind(key)}"
             self._refuse(f"a key must be text, not {reads}; quote it", at)
         if key in node:
             line = node.keys_at[key][0]

@@ -31,7 +31,7 @@ def dotted(path: Iterable[str | int]) -> str:
     return words
 
 
-def kind(value: Json) -> str:
+def name_kind(value: Json) -> str:
     """Name the kind of a value, without showing the value."""
     if isinstance(value, bool) or value is None:
         return "null" if value is None else "true or false"
@@ -40,23 +40,23 @@ def kind(value: Json) -> str:
     return "a map" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else "a number"
 
 
-def show(value: Json, quote: Callable[[str], str] = repr) -> str:
+def show_value(value: Json, quote: Callable[[str], str] = repr) -> str:
     """Show a value in a message: shortened, and of a list or a map only the kind."""
     if isinstance(value, str):
-        return shortened(quote(value))
+        return shorten(quote(value))
     if value is None or isinstance(value, Mapping | list):
-        return kind(value)
+        return name_kind(value)
     if isinstance(value, float) and not math.isfinite(value):
         return {math.inf: ".inf", -math.inf: "-.inf"}.get(value, ".nan")  # as YAML writes them; JSON has none
-    return shortened(json.dumps(value))
+    return shorten(json.dumps(value))
 
 
-def quoted(text: str) -> str:
+def quote_json(text: str) -> str:
     """Write a text as JSON does, for `show` and schema_words."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Bring a text onto one line, and cut it."""
     text = re.sub(r"\s+", " ", text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

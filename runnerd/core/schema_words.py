@@ -1,7 +1,7 @@
 """Turns an error of jsonschema into words: what is wrong with a value, and what would be right. Pure.
 
 jsonschema brings no types, so its errors are `Any` here. `quote` writes a text as its document does: repr for YAML,
-json_words.quoted for JSON. A schema may say what is right in words of its own, as `x-expect`.
+json_words.quote_json for JSON. A schema may say what is right in words of its own, as `x-expect`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from runnerd.core.json_words import TYPES, kind, show
+from runnerd.core.json_words import TYPES, name_kind, show_value
 from runnerd.core.place import Json
 
 Quote = Callable[[str], str]
@@ -22,7 +22,7 @@ class UnknownKey(NamedTuple):
     hint: str  # its near match, or nothing
 
 
-def near_match(word: str, known: Iterable[Json], quote: Quote = repr) -> str:
+def suggest_near_match(word: str, known: Iterable[Json], quote: Quote = repr) -> str:
     """Return `; did you mean 'x'?` for a misspelt word, or nothing; what is no text in `known` is left out."""
     words = [one for one in known if isinstance(one, str)]
     found = [one for one in words if one.lower() == word.lower()]
@@ -31,7 +31,7 @@ def near_match(word: str, known: Iterable[Json], quote: Quote = repr) -> str:
     return f"; did you mean {quote(found[0])}?" if found else ""
 
 
-def most_telling(error: Any) -> Any:
+def choose_most_telling(error: Any) -> Any:
     """Replace the error of a value that fits no form of anyOf or oneOf by that of the one form whose type it has."""
     while error.validator in ("anyOf", "oneOf") and error.context:
         near = [one for one in error.context if one.validator != "type" or one.path]
@@ -42,13 +42,13 @@ def most_telling(error: Any) -> Any:
     return error
 
 
-def unknown_keys(error: Any, quote: Quote = repr) -> list[UnknownKey]:
+def list_unknown_keys(error: Any, quote: Quote = repr) -> list[UnknownKey]:
     """List the keys that an error of the rule additionalProperties is about."""
     known = _schema(error).get("properties") or {}
     patterns = [re.compile(pattern) for pattern in _schema(error).get("patternProperties", ())]
     offered = [key for key, about in known.items() if not (isinstance(about, Mapping) and about.get("deprecated"))]
     unknown = [key for key in error.instance if key not in known and not any(one.search(key) for one in patterns)]
-    return [UnknownKey(key, near_match(key, offered, quote)) for key in unknown]
+    return [UnknownKey(key, suggest_near_match(key, offered, quote)) for key in unknown]
 
 
 def is_about_a_key(error: Any) -> bool:
@@ -57,13 +57,13 @@ def is_about_a_key(error: Any) -> bool:
     return steps[-2:-1] == ["propertyNames"] and steps[-3:-2] != ["properties"]
 
 
-def fault(error: Any, *, written: str | None = None, quote: Quote = repr, secret: bool = False) -> str:
+def describe_fault(error: Any, *, written: str | None = None, quote: Quote = repr, secret: bool = False) -> str:
     """Say what is wrong, to follow the name of the value: `must be text, not 5; quote it`.
 
     `written`: the value as its document spells it; `secret`: tell no more of the value than its kind.
     """
     value = error.instance
-    shown = kind(value) if secret else written or show(value, quote)
+    shown = name_kind(value) if secret else written or show_value(value, quote)
     if is_about_a_key(error):
         return f"has {'a key' if secret else f'the key {shown}'}; a key {_requirement(error, quote)}"
     if error.validator == "required":
@@ -127,19 +127,19 @@ def _kinds(error: Any) -> list[str]:
 
 def _choice(value: Json, quote: Quote) -> str:
     """Show one of the choices; a plain word as one would write it."""
-    return value if isinstance(value, str) and re.fullmatch(r"[\w.-]+", value) else show(value, quote)
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.-]+", value) else show_value(value, quote)
 
 
 def _hint(error: Any, requirement: str, quote: Quote, *, secret: bool) -> str:
     value = error.instance
     if error.validator == "enum":
-        return near_match(value, error.validator_value, quote) if isinstance(value, str) and not secret else ""
+        return suggest_near_match(value, error.validator_value, quote) if isinstance(value, str) and not secret else ""
     is_bare = error.validator in ("type", "anyOf", "oneOf") and isinstance(value, bool | int | float)
     return "; quote it" if is_bare and "text" in requirement else ""
 
 
 def _unknown(error: Any, quote: Quote, *, secret: bool) -> str:
-    found = [] if secret else unknown_keys(error, quote)
+    found = [] if secret else list_unknown_keys(error, quote)
     return "has " + (" and ".join(f"the unknown key {quote(key)}{hint}" for key, hint in found) or "unknown keys")
 
 

@@ -28,14 +28,16 @@ def run(call: Call) -> int:
             its = wait_until_done(call.client, its["id"])
         ended.append(its)
         if not call.console.json:
-            call.console.line(_words(its, already=its["id"] in already))
+            call.console.print_line(_words(its, already=its["id"] in already))
     if call.console.json:
-        call.console.document({"runs": ended})
+        call.console.print_document({"runs": ended})
     elif not asked:
-        call.console.line("nothing is running" if call.args.all else f"{call.args.deployment}: nothing is running")
+        call.console.print_line(
+            "nothing is running" if call.args.all else f"{call.args.deployment}: nothing is running"
+        )
     elif not call.args.wait and len(already) < len(asked):
         cancelling = format_count(len(asked) - len(already), "run")
-        call.console.remark(f"cancelling {cancelling}; use --wait to wait for the end")
+        call.console.print_remark(f"cancelling {cancelling}; use --wait to wait for the end")
     return DONE
 
 

@@ -26,12 +26,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     if call.args.what == "show":
-        call.console.document(call.client.get("/v1/config"))  # with and without --json, because JSON is YAML too
+        call.console.print_document(call.client.get("/v1/config"))  # with and without --json, because JSON is YAML too
         return DONE
     if call.args.what == "schema":
         from runnerd.config import read_schema  # not at the top, because it is slow to load
 
-        call.console.line(read_schema().rstrip("\n"))
+        call.console.print_line(read_schema().rstrip("\n"))
         return DONE
     return _check(call, call.args.path or find_config(os.environ, root=os.geteuid() == 0))
 
@@ -61,13 +61,13 @@ def _check(call: Call, path: str) -> int:
             }
             for its in problems
         ]
-        call.console.document({"ok": not problems, "problems": found})
+        call.console.print_document({"ok": not problems, "problems": found})
         return FAILED if problems else DONE
     for its in problems:
-        call.console.line(clean(its))
+        call.console.print_line(clean(its))
     if problems or config is None:
-        call.console.remark(f"runnerctl: found {format_count(len(problems), 'problem')} in {path}")
+        call.console.print_remark(f"runnerctl: found {format_count(len(problems), 'problem')} in {path}")
         return FAILED
     pools = f", {format_count(len(config.pools), 'pool')}" if config.pools else ""
-    call.console.line(f"{path}: {format_count(len(config.deployments), 'deployment')}{pools}, no problem")
+    call.console.print_line(f"{path}: {format_count(len(config.deployments), 'deployment')}{pools}, no problem")
     return DONE

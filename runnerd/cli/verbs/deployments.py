@@ -15,9 +15,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     deployments = call.client.get("/v1/deployments")
     if call.console.json:
-        call.console.document(deployments)
+        call.console.print_document(deployments)
     elif deployments:
         print_deployments(call.console, deployments)
     else:
-        call.console.remark("no deployments; write a YAML file into conf.d, then: runnerctl reload")
+        call.console.print_remark("no deployments; write a YAML file into conf.d, then: runnerctl reload")
     return DONE

@@ -30,7 +30,7 @@ def run(call: Call) -> int:
             raise
         found = _check_without_daemon(client, error)
     if call.console.json:
-        call.console.document(found)
+        call.console.print_document(found)
     else:
         print_checks(call.console, found["checks"])
     return DONE if found["ok"] else FAILED
@@ -48,9 +48,9 @@ def print_checks(console: Console, checks: Sequence[dict[str, str]]) -> None:
     names = max((len(check["name"]) for check in checks if len(check["name"]) <= _NAME_WIDTH), default=0)
     for check in checks:
         mark = console.paint(f"{clean(check['state']):<{marks}}", _STYLES.get(check["state"]))
-        console.line(f"{mark}  {clean(check['name']):<{names}}  {clean(check['detail'])}")
+        console.print_line(f"{mark}  {clean(check['name']):<{names}}  {clean(check['detail'])}")
         if check["state"] != "ok" and check["remedy"]:
-            console.line(f"{'':<{marks}}  -> {clean(check['remedy'])}")
+            console.print_line(f"{'':<{marks}}  -> {clean(check['remedy'])}")
     states = [check["state"] for check in checks]
     errors, warnings, unknown = (states.count(state) for state in ("error", "warning", "unknown"))
     parts = [format_count(errors, "error")] if errors else []
@@ -61,4 +61,4 @@ def print_checks(console: Console, checks: Sequence[dict[str, str]]) -> None:
         if parts
         else f"no problem in {format_count(len(checks), 'check')}"
     )
-    console.line(console.paint(verdict, "red" if errors else "yellow" if parts else "green"))
+    console.print_line(console.paint(verdict, "red" if errors else "yellow" if parts else "green"))

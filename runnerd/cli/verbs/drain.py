@@ -24,13 +24,13 @@ def run(call: Call) -> int:
     else:
         status = call.client.post("/v1/drain", _body(call))
     if call.console.json:
-        call.console.document(status)
+        call.console.print_document(status)
     elif call.args.verb == "undrain":
-        call.console.line("not draining: runs are claimed again")
+        call.console.print_line("not draining: runs are claimed again")
     else:
         running = len(status["runs"])
         remaining = f"{format_count(running, 'run')} still running" if running else "none is running"
-        call.console.line(f"draining: no new runs are claimed, {remaining}; runnerctl undrain ends the drain")
+        call.console.print_line(f"draining: no new runs are claimed, {remaining}; runnerctl undrain ends the drain")
     return DONE
 
 

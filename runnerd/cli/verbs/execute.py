@@ -19,7 +19,7 @@ def run(call: Call) -> int:
     if call.args.watch:
         return follow_run(call, started)
     if call.console.json:
-        call.console.document(started)
+        call.console.print_document(started)
     else:
-        call.console.line(f"executing run {clean(started['name'])} ({started['id']})")
+        call.console.print_line(f"executing run {clean(started['name'])} ({started['id']})")
     return DONE

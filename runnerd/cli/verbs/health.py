@@ -16,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(call: Call) -> int:
     health = call.client.get("/v1/health")
     if call.console.json:
-        call.console.document(health)
+        call.console.print_document(health)
     else:
         rows = [
             (
@@ -26,5 +26,5 @@ def run(call: Call) -> int:
             )
             for its in health["checks"]
         ]
-        call.console.table((Column("CHECK"), Column("HEALTH"), Column("DETAIL", flexible=True)), rows)
+        call.console.print_table((Column("CHECK"), Column("HEALTH"), Column("DETAIL", flexible=True)), rows)
     return DONE if health["ok"] else FAILED

@@ -24,7 +24,7 @@ def run(call: Call) -> int:
         blocks = call.client.stream(f"/v1/runs/{quote(run_id)}/logs")
     if call.console.json:
         text = b"".join(blocks).decode(errors="replace")
-        call.console.document({"id": run_id, "name": document["name"], "output": text})
+        call.console.print_document({"id": run_id, "name": document["name"], "output": text})
         return DONE
     for block in blocks:
         write_output(block)

@@ -17,10 +17,12 @@ def run(call: Call) -> int:
     verb = call.args.verb
     its = call.client.post(f"/v1/deployments/{quote(call.args.deployment)}/{verb}")
     if call.console.json:
-        call.console.document(its)
+        call.console.print_document(its)
     elif verb == "pause":
         running = f"; {format_count(its['running'], 'run')} of it not affected" if its["running"] else ""
-        call.console.line(f"{clean(its['name'])} is paused{running}")
+        call.console.print_line(f"{clean(its['name'])} is paused{running}")
     else:
-        call.console.line(f"{clean(its['name'])} is resumed; next run {call.console.when_in_full(its['next_run_at'])}")
+        call.console.print_line(
+            f"{clean(its['name'])} is resumed; next run {call.console.when_in_full(its['next_run_at'])}"
+        )
     return DONE

@@ -38,7 +38,7 @@ _WORKERS = (Column("WORKER", flexible=True), Column("STATUS"), Column("LAST HEAR
 def _ls(call: Call) -> int:
     console, pools = call.console, call.client.get("/v1/pools")
     if console.json:
-        console.document(pools)
+        console.print_document(pools)
     elif pools:
         rows = [
             (
@@ -52,20 +52,20 @@ def _ls(call: Call) -> int:
             )
             for its in pools
         ]
-        console.table(_POOLS, rows)
+        console.print_table(_POOLS, rows)
         print_caption(console, [its["paused"] for its in pools], "a paused pool")
     else:
-        console.remark("no work pools; create one with: runnerctl pool create")
+        console.print_remark("no work pools; create one with: runnerctl pool create")
     return DONE
 
 
 def _inspect(call: Call) -> int:
     console, its = call.console, call.client.get(_place(call))
     if console.json:
-        console.document(its)
+        console.print_document(its)
         return DONE
     variables = (its["base_job_template"].get("variables") or {}).get("properties") or {}
-    console.fields(
+    console.print_fields(
         [
             ("Pool", clean(its["name"])),
             ("Id", clean(its["id"])),
@@ -77,14 +77,14 @@ def _inspect(call: Call) -> int:
             ("Job variables", clean(", ".join(variables)) or "none"),
         ]
     )
-    console.line()
+    console.print_line()
     print_queues(console, its["queues"], pools=False)
     if its["workers"]:
         rows = [
             (clean(one["name"]), status_cell(one), console.when(one["last_heartbeat_at"])) for one in its["workers"]
         ]
-        console.line()
-        console.table(_WORKERS, rows)
+        console.print_line()
+        console.print_table(_WORKERS, rows)
     return DONE
 
 
@@ -109,7 +109,7 @@ def _create(call: Call) -> int:
     verb = "created" if made["created"] else "updated"
     print_result(call, made, f"{verb} work pool {clean(made['name'])} of type {clean(made['type'])}")
     if not call.console.json and not made["served"]:
-        call.console.remark("to serve the pool on this host, add it under pools: in runnerd.yaml")
+        call.console.print_remark("to serve the pool on this host, add it under pools: in runnerd.yaml")
     return DONE
 
 
@@ -136,7 +136,7 @@ def _delete(call: Call) -> int:
         return FAILED
     print_result(call, was, f"deleted work pool {clean(was['name'])}")
     if not call.console.json and was["served"]:
-        call.console.remark("this host serves the pool: remove it from pools: in runnerd.yaml as well")
+        call.console.print_remark("this host serves the pool: remove it from pools: in runnerd.yaml as well")
     return DONE
 
 
@@ -148,7 +148,7 @@ def _template(call: Call) -> int:
     its = call.client.get(f"/v1/worker-types/{quote(call.args.type)}")
     template, path = its["base_job_template"], call.args.file
     if path is None:
-        call.console.document(template)
+        call.console.print_document(template)
         return DONE
     try:
         with open(path, "w", encoding="utf-8") as file:

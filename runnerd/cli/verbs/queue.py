@@ -26,20 +26,20 @@ def _ls(call: Call) -> int:
     pool = call.args.pool
     queues = call.client.get("/v1/queues" if pool is None else f"/v1/pools/{quote(pool)}/queues")
     if call.console.json:
-        call.console.document(queues)
+        call.console.print_document(queues)
     elif queues:
         print_queues(call.console, queues, pools=pool is None)
     else:
-        call.console.remark("no work queues")
+        call.console.print_remark("no work queues")
     return DONE
 
 
 def _inspect(call: Call) -> int:
     console, its = call.console, call.client.get(_place(call))
     if console.json:
-        console.document(its)
+        console.print_document(its)
         return DONE
-    console.fields(
+    console.print_fields(
         [
             ("Queue", clean(its["name"])),
             ("Id", clean(its["id"])),

@@ -65,14 +65,16 @@ def _iterate_stamps(directory: str) -> Iterator[tuple[str, int, int]]:
 def _reload(call: Call) -> int:
     result = call.client.post("/v1/reload", timeout_s=RELOAD_TIMEOUT_S)
     if call.console.json:
-        call.console.document(result)
+        call.console.print_document(result)
         return DONE if result["ok"] else FAILED
     for word in ("added", "changed", "removed"):
         for name in [*result[word], *(f"pool {name}" for name in result.get("pools", {}).get(word, ()))]:
-            call.console.line(f"{word:<8} {clean(name)}")
-    call.console.line(f"{result['unchanged']} unchanged")
+            call.console.print_line(f"{word:<8} {clean(name)}")
+    call.console.print_line(f"{result['unchanged']} unchanged")
     for problem in result["problems"]:
-        call.console.remark(format_problem(problem))
+        call.console.print_remark(format_problem(problem))
     if not result["ok"]:
-        call.console.remark("runnerctl: the configuration has problems; only the parts without a problem are in force")
+        call.console.print_remark(
+            "runnerctl: the configuration has problems; only the parts without a problem are in force"
+        )
     return DONE if result["ok"] else FAILED

@@ -35,9 +35,9 @@ def run(call: Call) -> int:
     if args.watch:
         return follow_run(call, created)
     if call.console.json:
-        call.console.document(created)
+        call.console.print_document(created)
     else:
-        call.console.line(f"created run {clean(created['name'])} ({created['id']})")
+        call.console.print_line(f"created run {clean(created['name'])} ({created['id']})")
     return DONE
 
 

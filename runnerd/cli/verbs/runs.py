@@ -19,9 +19,9 @@ def run(call: Call) -> int:
     query = {"state": args.state, "deployment": args.deployment, "history": "1" if args.all else None}
     runs = call.client.get("/v1/runs", {name: value for name, value in query.items() if value})
     if call.console.json:
-        call.console.document(runs)
+        call.console.print_document(runs)
     elif not runs:
-        call.console.remark("no runs" if args.all else "no runs; use --all to list also runs that have ended")
+        call.console.print_remark("no runs" if args.all else "no runs; use --all to list also runs that have ended")
     elif args.all:
         print_history(call.console, runs)
     else:

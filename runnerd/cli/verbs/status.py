@@ -32,32 +32,32 @@ def run(call: Call) -> int:
     else:
         kind, document = _find(call, call.args.ref)
     if call.console.json:
-        call.console.document(document)
+        call.console.print_document(document)
     else:
         {"host": print_host, "run": print_run, "deployment": print_deployment}[kind](call.console, document)
     return DONE
 
 
 def print_host(console: Console, status: Json) -> None:
-    console.fields(_host_fields(console, status))
-    console.line()
+    console.print_fields(_host_fields(console, status))
+    console.print_line()
     if status["runs"]:
         print_runs(console, status["runs"])
     else:
-        console.line("No runs.")
-    console.line()
+        console.print_line("No runs.")
+    console.print_line()
     if status["deployments"]:
         print_deployments(console, status["deployments"])
     else:
-        console.line("No deployments.")
+        console.print_line("No deployments.")
     if status.get("pools"):
-        console.line()
+        console.print_line()
         print_pools(console, status["pools"])
     if status["problems"]:
-        console.line()
-        console.line(console.paint("Problems", "bold"))
+        console.print_line()
+        console.print_line(console.paint("Problems", "bold"))
         for problem in status["problems"]:
-            console.line("  " + console.paint(format_problem(problem), "red"))
+            console.print_line("  " + console.paint(format_problem(problem), "red"))
 
 
 def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell | None]]:
@@ -97,7 +97,7 @@ def _draining(console: Console, status: Json) -> str:
 def print_run(console: Console, run: Json) -> None:
     its_exit = run["exit"] or {}
     seconds = seconds_taken(run, console.now)
-    console.fields(
+    console.print_fields(
         [
             ("Run", clean(run["id"])),
             ("Name", clean(run["name"])),
@@ -126,7 +126,7 @@ def print_run(console: Console, run: Json) -> None:
 
 def print_deployment(console: Console, its: Json) -> None:
     place = f"{its['file']}:{its['line']}" if its["file"] else None
-    console.fields(
+    console.print_fields(
         [
             ("Deployment", _of_flow(its["flow"], its["name"])),
             ("Id", clean(its["id"] or "-")),

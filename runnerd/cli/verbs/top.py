@@ -45,11 +45,11 @@ def _frame(call: Call) -> str:
     console = Console(json=False, width=size.columns, colour=call.console.colour)
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        console.line(console.paint(f"runnerctl top, {time.strftime('%H:%M:%S')}; q quits", "dim"))
+        console.print_line(console.paint(f"runnerctl top, {time.strftime('%H:%M:%S')}; q quits", "dim"))
         try:
             print_host(console, call.client.get("/v1/status"))
         except ControlError as error:
-            console.line(console.paint(str(error), "red"))
+            console.print_line(console.paint(str(error), "red"))
     lines = text.getvalue().splitlines()[: size.lines - 1]
     return "".join(f"{line}{_CLEAR_LINE}\r\n" for line in lines)
 

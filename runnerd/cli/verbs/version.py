@@ -15,10 +15,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     if not call.console.json:
-        call.console.line(f"runnerctl {__version__}")  # before the request, so that it is printed without a daemon too
+        call.console.print_line(
+            f"runnerctl {__version__}"
+        )  # before the request, so that it is printed without a daemon too
     daemon = call.client.get("/v1/status")["version"]
     if call.console.json:
-        call.console.document({"runnerctl": __version__, "runnerd": daemon})
+        call.console.print_document({"runnerctl": __version__, "runnerd": daemon})
     else:
-        call.console.line(f"runnerd   {clean(daemon)}")
+        call.console.print_line(f"runnerd   {clean(daemon)}")
     return DONE

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from runnerd.core.json_words import kind
+from runnerd.core.json_words import name_kind
 from runnerd.core.place import Json
 from runnerd.core.prefect import BlockDocument, Variable
 from runnerd.pools.job.variables import NOTHING, Nothing, Path, deep_copy, path_of, reach
@@ -121,7 +121,7 @@ class Lookups:
                 return match[0]
             value = self._block_value(match[1], path)
             if isinstance(value, (dict, list)):
-                words = f'"{match[0]}" is {kind(value)} and cannot stand in text; name one of its values'
+                words = f'"{match[0]}" is {name_kind(value)} and cannot stand in text; name one of its values'
                 self._problem(words, path)
             return str(value)
 

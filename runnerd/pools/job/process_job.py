@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runnerd.core.json_words import kind
+from runnerd.core.json_words import name_kind
 from runnerd.core.place import Json
 from runnerd.core.prefect import BlockDocument
 from runnerd.pools.job.template import Unresolvable
@@ -148,7 +148,7 @@ class _Reading:
     def text(self, key: str) -> str | None:
         value = self._configuration.get(key)
         if isinstance(value, (dict, list)):
-            self._wrong(key, f"must be text, not {kind(value)}")
+            self._wrong(key, f"must be text, not {name_kind(value)}")
             return None
         text = None if value is None else _as_text(value)
         if text is not None and key != "command" and not _is_clean(text):
@@ -161,7 +161,7 @@ class _Reading:
             return default
         words = _as_text(value).strip().lower()
         if words not in _TRUE | _FALSE:
-            self._wrong(key, f"must be true or false, not {kind(value)}")
+            self._wrong(key, f"must be true or false, not {name_kind(value)}")
         return words in _TRUE
 
     def seconds(self, key: str) -> float | None:
@@ -176,7 +176,7 @@ class _Reading:
     def _map(self, key: str) -> Mapping[str, Json]:
         value = self._configuration.get(key)
         if value is not None and not isinstance(value, Mapping):
-            self._wrong(key, f"must be a map, not {kind(value)}")
+            self._wrong(key, f"must be a map, not {name_kind(value)}")
             return {}
         return value or {}
 

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from runnerd.core.json_words import dotted, quoted, shortened
+from runnerd.core.json_words import dotted, quote_json, shorten
 from runnerd.core.place import Json
-from runnerd.core.schema_words import fault, most_telling
+from runnerd.core.schema_words import choose_most_telling, describe_fault
 from runnerd.pools.job.variables import Nothing, Path, reach
 
 
@@ -32,9 +32,9 @@ def schema_problem(schema: Mapping[str, Json]) -> str | None:
     try:
         Draft202012Validator.check_schema(_prepared(schema, nulls=False))
     except SchemaError as exc:
-        return f"{dotted(['variables', *exc.absolute_path])} is no valid JSON schema: {shortened(exc.message)}"
+        return f"{dotted(['variables', *exc.absolute_path])} is no valid JSON schema: {shorten(exc.message)}"
     astray = sorted({reference for reference in _references(schema) if not _leads_somewhere(reference, schema)})
-    return f'variables refers to "{shortened(astray[0])}", which is not in it' if astray else None
+    return f'variables refers to "{shorten(astray[0])}", which is not in it' if astray else None
 
 
 def schema_flaws(
@@ -46,7 +46,7 @@ def schema_flaws(
     required = set(schema.get("required", ()))
     checked = {key: value for key, value in values.items() if value is not None or key in required}
     errors = Draft202012Validator(_prepared(schema)).iter_errors(checked)
-    flaws = (_flaw(most_telling(error), secret) for error in errors)
+    flaws = (_flaw(choose_most_telling(error), secret) for error in errors)
     return sorted(set(flaws), key=lambda flaw: ([str(step) for step in flaw.path], flaw.words))
 
 
@@ -116,4 +116,4 @@ def _references(schema: Json) -> Iterator[str]:
 
 def _flaw(error: Any, secret: Collection[str]) -> VariableFlaw:
     path: Path = tuple(error.absolute_path)
-    return VariableFlaw(path, fault(error, quote=quoted, secret=bool(path) and path[0] in secret))
+    return VariableFlaw(path, describe_fault(error, quote=quote_json, secret=bool(path) and path[0] in secret))

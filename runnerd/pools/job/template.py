@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runnerd.core.json_words import dotted, kind, quoted
+from runnerd.core.json_words import dotted, name_kind, quote_json
 from runnerd.core.place import Json
 from runnerd.core.prefect import FlowRun
-from runnerd.core.schema_words import near_match
+from runnerd.core.schema_words import suggest_near_match
 from runnerd.pools.job.lookups import (
     PLACEHOLDER,
     BlockNamed,
@@ -166,7 +166,7 @@ class _Attempt:
         if not isinstance(template.get("job_configuration"), Mapping):
             words = "has no job_configuration"
         elif schema is not None and not isinstance(schema, Mapping):
-            words = f"has {kind(schema)} for its variables where a JSON schema belongs"
+            words = f"has {name_kind(schema)} for its variables where a JSON schema belongs"
         else:
             wrong = schema_problem(self._schema)
             words = f"is wrong: {wrong}" if wrong else None
@@ -225,7 +225,7 @@ class _Attempt:
             template["env"] = {**(own if isinstance(own, Mapping) else {}), **given}
             self._placed |= {("env", key): ("env", key) for key in given}
         elif given is not None:
-            words = f'variable "env" must be a map, not {kind(given)}'
+            words = f'variable "env" must be a map, not {name_kind(given)}'
             self.problems.append(f"{words} ({self.variables.source(('env',))})")
 
     def _filled(self, text: str, path: Path) -> Json:
@@ -265,7 +265,11 @@ class _Attempt:
         steps = path_of(name)
         value = reach(self.variables.values, steps)
         if isinstance(value, Nothing) and steps[0] not in self._known:
-            hint = "; it can only stand in name" if self._is_context(name) else near_match(name, self._known, quoted)
+            hint = (
+                "; it can only stand in name"
+                if self._is_context(name)
+                else suggest_near_match(name, self._known, quote_json)
+            )
             self._problem(f'unknown placeholder "{{{{ {name} }}}}"{hint}', path)
         return value
 

@@ -63,7 +63,7 @@ def test_nothing_reaches_a_terminal_that_it_might_obey() -> None:
 def test_a_table_is_aligned_and_its_last_column_not_padded(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(json=False, width=None, colour=False)
     columns = (Column("NAME", flexible=True), Column("COUNT", right=True), Column("LAST"))
-    console.table(columns, [("a", "1", "x"), ("b" * 20, Cell("20", "red"), "")])
+    console.print_table(columns, [("a", "1", "x"), ("b" * 20, Cell("20", "red"), "")])
     assert capsys.readouterr().out.splitlines() == [
         "NAME                  COUNT  LAST",
         "a                         1  x",

@@ -7,8 +7,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from runnerd.core.json_words import quoted
-from runnerd.core.schema_words import fault, is_about_a_key, most_telling, near_match, unknown_keys
+from runnerd.core.json_words import quote_json
+from runnerd.core.schema_words import (
+    choose_most_telling,
+    describe_fault,
+    is_about_a_key,
+    list_unknown_keys,
+    suggest_near_match,
+)
 
 Json = Any
 PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
@@ -16,7 +22,7 @@ PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 def error_of(schema: Json, value: Json) -> Any:
     (error,) = jsonschema.Draft202012Validator(schema).iter_errors(value)
-    return most_telling(error)
+    return choose_most_telling(error)
 
 
 RULES = {
@@ -69,13 +75,13 @@ RULES = {
 
 @pytest.mark.parametrize(("schema", "value", "words"), RULES.values(), ids=RULES)
 def test_what_is_said_of_each_rule(schema: Json, value: Json, words: str) -> None:
-    assert fault(error_of(schema, value)) == words
+    assert describe_fault(error_of(schema, value)) == words
 
 
 def test_a_value_is_shown_as_it_was_written_or_as_its_document_writes_it() -> None:
-    assert fault(error_of(PORT, 23.5), written="0027.5") == "must be a whole number, not 0027.5"
+    assert describe_fault(error_of(PORT, 23.5), written="0027.5") == "must be a whole number, not 0027.5"
     error = error_of({"enum": ["Never"]}, "nevr")
-    assert fault(error, quote=quoted) == 'must be one of Never, not "nevr"; did you mean "Never"?'
+    assert describe_fault(error, quote=quote_json) == 'must be one of Never, not "nevr"; did you mean "Never"?'
 
 
 SECRETS = {
@@ -89,7 +95,7 @@ SECRETS = {
 
 @pytest.mark.parametrize(("schema", "value", "words"), SECRETS.values(), ids=SECRETS)
 def test_of_a_secret_only_the_kind_is_told(schema: Json, value: Json, words: str) -> None:
-    assert fault(error_of(schema, value), secret=True) == words
+    assert describe_fault(error_of(schema, value), secret=True) == words
 
 
 def test_a_value_under_a_key_that_is_called_like_a_rule_is_no_key() -> None:
@@ -103,7 +109,7 @@ def test_unknown_keys_are_those_that_no_pattern_takes_and_no_deprecated_key_is_o
         "patternProperties": {"^x-": True},
         "additionalProperties": False,
     }
-    assert unknown_keys(error_of(schema, {"x-mine": 1, "schedul": 2})) == [("schedul", "")]
+    assert list_unknown_keys(error_of(schema, {"x-mine": 1, "schedul": 2})) == [("schedul", "")]
 
 
 @pytest.mark.parametrize(
@@ -116,4 +122,4 @@ def test_unknown_keys_are_those_that_no_pattern_takes_and_no_deprecated_key_is_o
     ],
 )
 def test_near_matches(word: str, known: list[Json], hint: str) -> None:
-    assert near_match(word, known) == hint
+    assert suggest_near_match(word, known) == hint
