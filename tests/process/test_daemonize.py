@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runnerd.daemon.daemonize import LogFile
+from runnerd.daemon.log_file import LogFile
 from tests.kits.background import Background
 from tests.kits.daemon import GENEROUS_S, HUP, INT, KILL, TERM, alive, eventually
 
@@ -246,7 +246,7 @@ def test_a_log_that_cannot_be_opened_anew_goes_on_in_the_old_file(host: Backgrou
     host.log.mkdir()
     os.kill(pid, HUP)
     eventually(lambda: " reloaded " in rotated.read_text(), "the reload")
-    assert "the log stays in its old file" in rotated.read_text()
+    assert "cannot reopen the log; going on in the old file" in rotated.read_text()
 
 
 def test_a_log_that_cannot_be_written_is_refused(host: Background) -> None:
@@ -285,9 +285,9 @@ def test_python_daemon_is_loaded_for_this_only() -> None:
 def test_python_daemon_is_not_shown_a_billion_descriptors() -> None:
     """It makes a set of as many as there may be."""
     program = (
-        "from resource import *\nfrom runnerd.daemon.daemonize import modest_descriptors\n"
+        "from resource import *\nfrom runnerd.daemon.daemonize import lowered_descriptor_limit\n"
         "setrlimit(RLIMIT_NOFILE, (50, 400))\n"
-        "with modest_descriptors(500):\n    print(getrlimit(RLIMIT_NOFILE))\n"
-        "with modest_descriptors(100):\n    print(getrlimit(RLIMIT_NOFILE))\n"
+        "with lowered_descriptor_limit(500):\n    print(getrlimit(RLIMIT_NOFILE))\n"
+        "with lowered_descriptor_limit(100):\n    print(getrlimit(RLIMIT_NOFILE))\n"
     )
     assert python(program) == "(50, 400)\n(50, 100)\n"

@@ -23,7 +23,7 @@ def is_refused(journal: Journal) -> None:
     """Nothing is claimed; what is only remembered to save work is no reason to fail."""
     with pytest.raises(JournalError, match="restart runnerd: it moves the file aside and takes over what runs"):
         journal.save(a_record("new"), "claiming")
-    assert "nothing new is claimed" in (journal.problem or "")
+    assert "no run is claimed" in (journal.problem or "")
 
 
 # --- found when it is opened ----------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def test_a_journal_cut_off_anywhere_is_moved_aside_as_it_was(written: Path, tmp_
             assert journal.problem is None
             assert set(ids(journal.unfinished())) <= LIVE
             journal.save(a_record("new"), "claiming")
-        assert lines.events("error") == ["the journal was damaged; it was moved aside"]
+        assert lines.events("error") == ["the journal was damaged; moved the file aside"]
 
 
 def test_a_page_overwritten_anywhere(written: Path, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_directory_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "journal.db").mkdir()
-    with pytest.raises(JournalError, match=r"cannot open the journal .*disk I/O error; is its disk"):
+    with pytest.raises(JournalError, match=r"cannot open the journal .*disk I/O error; check with dmesg"):
         Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
 
 
@@ -162,10 +162,10 @@ def test_damage_found_while_it_is_used(written: Path) -> None:
             with pytest.raises(JournalError, match="restart runnerd"):
                 journal.save(a_record(f"new-{again}"), "claiming")
             with pytest.raises(JournalError, match="restart runnerd"):
-                journal.try_again()
+                journal.try_writing()
         with pytest.raises(JournalError):
             journal.save(running("r-01"), "x")
-        assert lines.events("error") == ["journal trouble"], "once"
+        assert lines.events("error") == ["cannot use the journal"], "once"
         # What is only remembered to save work is no reason to fail.
         assert (journal.registrations("u"), journal.inspections(), journal.last_good()) == ([], {}, None)
         journal.save_inspections({"key": INSPECTION})
@@ -203,7 +203,7 @@ def test_trouble_where_even_the_directory_has_gone(tmp_path: Path) -> None:
         with no_file_may_grow(), pytest.raises(JournalError, match="cannot write the journal"):
             for number in range(100):
                 journal.save(running(f"r-{number}"), "started")
-        assert "is its disk read-only or failing?" in (journal.problem or "")
+        assert "check with dmesg whether its disk is read-only or failing" in (journal.problem or "")
         (tmp_path / "elsewhere").rename(tmp_path / "state")
 
 
@@ -216,8 +216,8 @@ def test_a_file_that_may_not_grow_is_trouble_in_words(tmp_path: Path) -> None:
                     journal.save(running(f"r-{number}"), "started")
             with pytest.raises(JournalError):
                 journal.save(a_record("new"), "claiming")
-        assert "is its disk read-only or failing? dmesg tells; nothing new is" in (journal.problem or "")
-        assert lines.events("error") == ["journal trouble"]
-        journal.try_again()
-        journal.try_again()
-        assert (journal.problem, lines.events("info")) == (None, ["the journal records again"])
+        assert "check with dmesg whether its disk is read-only or failing; no run is" in (journal.problem or "")
+        assert lines.events("error") == ["cannot use the journal"]
+        journal.try_writing()
+        journal.try_writing()
+        assert (journal.problem, lines.events("info")) == (None, ["the journal works again"])

@@ -28,7 +28,7 @@ def test_a_row_that_cannot_be_read_is_set_aside(written: Path, bad: object) -> N
     with opened(written, lines) as journal:
         assert set(ids(journal.unfinished())) == LIVE - {"r-01"}
         (line,) = lines.all()
-        assert (line["event"], line["row"]) == ("a row of the journal cannot be read; it is set aside", "runs r-01")
+        assert (line["event"], line["row"]) == ("cannot read a row of the journal; moved it aside", "runs r-01")
         assert (journal.run("r-01"), journal.moved_aside, journal.problem) == (None, None, None)
         journal.save(running("r-01"), "taken over from the spawner")
     with contextlib.closing(sqlite3.connect(written)) as db:
@@ -54,7 +54,7 @@ def test_a_row_that_cannot_be_set_aside_either_is_told_once(written: Path) -> No
         other.execute("CREATE TRIGGER full BEFORE DELETE ON runs BEGIN SELECT RAISE(FAIL, 'no'); END")
         for _ in range(3):
             assert "r-01" not in ids(journal.unfinished())
-    assert lines.events("error").count("a row of the journal cannot be read; it is set aside") == 1
+    assert lines.events("error").count("cannot read a row of the journal; moved it aside") == 1
 
 
 def test_other_rows_that_cannot_be_read(written: Path) -> None:
