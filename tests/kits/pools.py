@@ -31,7 +31,8 @@ from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.system.watchdog import Pulse
-from tests.kits.engine import Engine, NotedEvent, an_ambient, fake_engine
+from tests.kits.engine import Engine, an_ambient, fake_engine
+from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import URL, Json, LogLines, copied, fake_api

@@ -19,7 +19,8 @@ from runnerd.deployments.inspector import InspectionResult
 from runnerd.deployments.registrar import ConfigChanges, Registrar
 from runnerd.deployments.registry import Entry, Key, Registry, key_of
 from runnerd.journal.journal import Journal
-from tests.kits.engine import NotedEvent, an_ambient
+from tests.kits.engine import an_ambient
+from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import NOON, URL, LogLines, fake_api, settings
 

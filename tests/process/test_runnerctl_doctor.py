@@ -26,8 +26,8 @@ from runnerd.cli.verbs.doctor import print_checks
 from runnerd.core.errors import ControlError
 from runnerd.doctor.checks import Check, disk_checks, ok
 from runnerd.system.paths import Paths, resolve_paths
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.runnerctl import runnerctl
+from tests.kits.fakes.serving import Serving, serving
 
 CHECKS = [
     {"name": "api", "state": "ok", "detail": "it answers", "remedy": None},

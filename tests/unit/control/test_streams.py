@@ -16,8 +16,9 @@ from runnerd.control.routes.events import BACKLOG, Feed
 from runnerd.control.routes.output import follow_output
 from runnerd.core.errors import ControlError
 from runnerd.output.output_file import BLOCK_BYTES, read_block
-from tests.kits.fakes.fake_host import FakeHost, Serving, a_run, ended, serving
+from tests.kits.fakes.fake_host import FakeHost, a_run, ended
 from tests.kits.fakes.raw_http import ask, connect, raw
+from tests.kits.fakes.serving import Serving, serving
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
 OTHER = "bbbb1111-0000-4000-8000-000000000002"

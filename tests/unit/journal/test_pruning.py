@@ -14,7 +14,7 @@ from runnerd.core.settings import JournalSettings
 from runnerd.core.wakes import Wakes
 from runnerd.journal.journal import Journal
 from runnerd.journal.pruning import prune_history, recover_journal
-from tests.kits.engine import NotedEvent
+from tests.kits.engine_parts import NotedEvent
 from tests.kits.nouns import NOON, LogLines, a_record, log_to
 
 

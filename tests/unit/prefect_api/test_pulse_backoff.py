@@ -10,7 +10,7 @@ from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.prefect_api.backoff import persist
 from runnerd.system.watchdog import Pulse
-from tests.kits import jump_loop as jumploop
+from tests.kits.jump_loop import START_S
 
 AWAY = ApiAway("away")
 
@@ -54,7 +54,7 @@ class Api:
         self.asked_at: list[float] = []
 
     async def ask(self) -> str:
-        self.asked_at.append(asyncio.get_running_loop().time() - jumploop.START_S)
+        self.asked_at.append(asyncio.get_running_loop().time() - START_S)
         if self.errors:
             raise self.errors.pop(0)
         return "answer"

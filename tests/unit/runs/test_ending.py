@@ -11,7 +11,8 @@ import pytest
 from runnerd.core.machine import Intent, Phase
 from runnerd.core.prefect import StateType
 from runnerd.journal.journal import Journal
-from tests.kits.engine import Interfering, events, fake_engine, running, start
+from tests.kits.engine import events, fake_engine, running, start
+from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import fake_api

@@ -11,8 +11,9 @@ from runnerd.control.contract import DEPLOYMENT_FIELDS, PROBLEM_FIELDS, RUN_FIEL
 from runnerd.control.http.exchange import Request
 from runnerd.control.http.problem import Problem
 from runnerd.control.routes.changes import Changes
-from tests.kits.fakes.fake_host import FakeHost, ListLog, Serving, ended, serving
+from tests.kits.fakes.fake_host import FakeHost, ended
 from tests.kits.fakes.raw_http import ask, raw
+from tests.kits.fakes.serving import ListLog, Serving, serving
 
 RUN_A = "aaaa1111-0000-4000-8000-000000000001"
 RUN_B = "aaaa2222-0000-4000-8000-000000000002"

@@ -9,8 +9,8 @@ import pytest
 
 from runnerd.control.http.exchange import BODY_MAX
 from runnerd.control.http.listener import CONNECTIONS
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.raw_http import ask, connect, parse, raw, read_all
+from tests.kits.fakes.serving import Serving, serving
 
 
 @pytest.fixture
