@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.backoff import Backoff
 from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
@@ -24,7 +25,6 @@ from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.drain import Drain
