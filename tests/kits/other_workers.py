@@ -26,6 +26,7 @@ from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.long_lived import Waits
 from runnerd.system.paths import Paths
+from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
 from tests.kits.spawner import LIMIT_S, SpawnerUnderTest
 
@@ -159,14 +160,8 @@ class Bench:
         async def start() -> None: ...
 
         link = SpawnerLink(connect=connect, start=start, problems=Problems(), log=log_to(self.lines))
-        keeping = asyncio.create_task(link.run())
-        await link.wait_up()
-        try:
+        async with running_link(link):
             yield link
-        finally:
-            keeping.cancel()
-            await asyncio.wait([keeping])
-            await link.close()
 
     @asynccontextmanager
     async def daemon(self, settings: PoolSettings, **wanted: Json) -> AsyncIterator[Worker]:

@@ -1,4 +1,4 @@
-"""workpools/making.py through its keeper: what is there of a pool before it is served, and why it cannot be."""
+"""creating.py through the keeper: what is there of a pool before it is served, and why it cannot be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""workpools/keeper.py: pools are known, heard of, and never the reason that anything else stops."""
+"""keeper.py: pools are known, heard of, and never the reason that anything else stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""workpools/keeper.py and pools of other types: Prefect's own worker comes, hears of changes, and goes."""
+"""keeper.py and pools of other types: Prefect's own worker comes, hears of changes, and goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""workpools/launching.py: from a claimed run of a pool to what the spawner starts, or to a sentence."""
+"""launching.py: from a claimed run of a pool to what the spawner starts, or to a sentence."""
 
 from __future__ import annotations
 

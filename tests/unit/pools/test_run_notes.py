@@ -1,4 +1,4 @@
-"""workpools/notes.py: what Prefect is told of a pool's run besides its state, and that nobody waits for it."""
+"""run_notes.py: what Prefect is told of a pool's run besides its state, and that nobody waits for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""workpools/table.py and views.py: what is wanted and known of each pool, and as what people see it."""
+"""table.py: what is wanted and known of each pool, and as what people see it."""
 
 from __future__ import annotations
 

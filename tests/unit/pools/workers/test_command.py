@@ -1,4 +1,4 @@
-"""workercommand.py: what a worker is started from is its key, and an interpreter is judged by what it answered."""
+"""command.py: what a worker is started from is its key, and an interpreter is judged by what it answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""workeroutput.py: what went wrong is found in what Prefect's workers and pip print."""
+"""output.py: what went wrong is found in what Prefect's workers and pip print."""
 
 from __future__ import annotations
 
