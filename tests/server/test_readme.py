@@ -39,8 +39,8 @@ VARIES = (
     (r"(?<=running )\d+", "PID"),
     (r"\bnow\b|\d[\d. dhmins]* ago\b", "AGO"),
     (r"(?<= 1/1 )(?:-|in \d[\d dhmins]*)(?= -$)", "NEXT"),  # the server schedules in its own time
-    (r"\d+(?:\.\d)? [KMG]\b", "SIZE"),
-    (r"\d+\.\d s", "SECONDS"),
+    (r"\b\d+(?:\.\d)? ?[KMG]\b", "SIZE"),
+    (r"\b\d+(?:\.\d)? ?s\b", "SECONDS"),
     (r"pid \d+", "pid PID"),
     (r"^runnerd: [\w.+~-]+", "runnerd: VERSION"),
     (r"^Host: \S+", "Host: HOST"),
