@@ -21,7 +21,7 @@ from runnerd.journal.journal import Journal
 from runnerd.prefect_api.backoff import Backoff
 from tests.kits.engine import NotedEvent, an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, URL, LogLines, fake_api, settings
+from tests.kits.nouns import NOON, URL, LogLines, fake_api, log_to, settings
 
 
 @dataclass
@@ -99,7 +99,7 @@ async def a_host(
 ) -> AsyncIterator[Host]:
     prefect, inspector = prefect or FakePrefect(major=3), inspector or FakeInspector()
     lines, registered = LogLines(), list[int]()
-    journal = Journal(path=str(folder / "journal.db"), now=lambda: NOON)
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
     registry, api = Registry(), fake_api(prefect)
     registrar = Registrar(
         api=api,

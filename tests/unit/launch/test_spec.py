@@ -1,4 +1,4 @@
-"""launch.py: what a flow's process is given, and above all what it is not."""
+"""spec.py and environment.py: what a flow's process gets, and what it must not get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""systemd.py and its two loops: what travels over a real datagram socket, and which job a stop belongs to."""
+"""systemd.py and watchdog.py: datagrams on a real socket, feeding the watchdog, and the job of a stop."""
 
 from __future__ import annotations
 
