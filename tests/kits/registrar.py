@@ -79,7 +79,7 @@ class Host:
         return changes
 
     def begin(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
-        return self.registrar.want(
+        return self.registrar.plan(
             Config(settings=settings(), deployments=deployments, problems=tuple(problems), files=("10.yaml",))
         )
 
