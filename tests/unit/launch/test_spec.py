@@ -138,4 +138,4 @@ def test_an_environment_file_that_would_never_end_is_refused(tmp_path: Path) -> 
     fifo = tmp_path / "env"
     os.mkfifo(fifo)
     run = RunSettings(python="python3", working_directory="/", environment_file=str(fifo))
-    assert Environments(environ={}).layers(run) == f"environment_file {fifo}: not a regular file"
+    assert Environments(environ={}).build_layers(run) == f"environment_file {fifo}: not a regular file"
