@@ -184,7 +184,7 @@ def resume(engine: Engine, known: Iterable[Entry]) -> None:
 
 def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
     """As if a daemon had died with this much of a run written down."""
-    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(replace(record, **changes), "as it was left")
     journal.close()
 
@@ -248,7 +248,7 @@ async def fake_engine(
     lines, problems = LogLines(), Problems()
     engine = Engine(
         prefect=prefect,
-        journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow),
+        journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow, log=log_to(LogLines())),
         link=SpawnerLink(connect=spawner.connect, start=spawner.start, problems=problems, log=log_to(lines)),
         api=fake_api(prefect, now=loop.utcnow),
         launcher=launcher,

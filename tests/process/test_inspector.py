@@ -55,7 +55,7 @@ class Bench:
         self.work = spawner.home / "work"
         self.work.mkdir()
         self.python = self.script("python")
-        self.journal = Journal(path=str(spawner.home / "journal.db"), now=now)
+        self.journal = Journal(path=str(spawner.home / "journal.db"), now=now, log=log_to(LogLines()))
         lines = LogLines()
 
         def connect(on_record: Callable[..., None], on_lost: Callable[[], None]) -> SpawnerClient:

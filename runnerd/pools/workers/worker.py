@@ -111,7 +111,7 @@ class ForeignWorker:
         chosen = bool(settings.queues or settings.match)
         if chosen and not served.queues:
             return None  # without a name Prefect's worker would take from every queue
-        environment = self._environments.merged(settings.run)
+        environment = self._environments.build(settings.run)
         if isinstance(environment, str):
             return environment
         return Wish(
