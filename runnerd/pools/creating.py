@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from runnerd.core.place import Json
-from runnerd.core.prefect import AGENT, PROCESS, WorkPool, WorkQueue
+from runnerd.core.prefect import AGENT, PROCESS, NewPool, NewQueue, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
 from runnerd.pools.job.process_job import process_template
 from runnerd.prefect_api.answers import Refused
@@ -41,7 +41,7 @@ async def _create_pool(api: PoolsApi, settings: PoolSettings, major: int) -> Wor
     template = await _choose_template(api, settings, kind, major)
     if isinstance(template, str):
         return template
-    made = await api.create_pool(settings.name, type=kind, base_job_template=template)
+    made = await api.create_pool(NewPool(name=settings.name, type=kind, base_job_template=template))
     if isinstance(made, Refused):
         there = await api.read_pool(settings.name)  # another host was quicker
         return there or f"cannot create work pool {settings.name}: {made.reason}"
@@ -102,7 +102,7 @@ async def find_or_create_queues(api: PoolsApi, settings: PoolSettings) -> tuple[
     untouched = set(there) <= {"default"}
     for name in missing:
         priority = settings.queues.index(name) + 1 if untouched else None
-        made = await api.create_queue(settings.name, name, priority=priority)
+        made = await api.create_queue(NewQueue(pool=settings.name, name=name, priority=priority))
         if isinstance(made, Refused):
             there = {queue.name: queue for queue in await api.queues(settings.name)}
             if name not in there:  # else another host was quicker

@@ -72,14 +72,19 @@ class PoolLauncher:
         facts = await self._read_facts(record)
         if isinstance(facts, str):
             return Prepared(start=facts)
-        learnt: dict[str, Json] = {"name": facts.run.name, "deployment": facts.deployment.name, "flow": facts.flow}
+        known: dict[str, Json] = {"name": facts.run.name, "deployment": facts.deployment.name, "flow": facts.flow}
         job = await self._resolve_job(facts)
         if isinstance(job, Unresolvable):
-            return Prepared(start=job.problem, learnt=learnt)
+            return Prepared(start=job.problem, record_fields=known)
         return Prepared(
-            start=self._make_spec(replace(record, **learnt), facts, job),
+            start=self._make_spec(replace(record, **known), facts, job),
             user=facts.served.settings.run.user or facts.base["USER"],
-            learnt={**learnt, "process_name": job.name, "labels": job.labels, "stream_output": job.stream_output},
+            record_fields={
+                **known,
+                "process_name": job.name,
+                "labels": job.labels,
+                "stream_output": job.stream_output,
+            },
         )
 
     def _make_spec(self, record: RunRecord, facts: _RunFacts, job: ProcessJob) -> LaunchSpec:
@@ -103,7 +108,7 @@ class PoolLauncher:
             ),
         )
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         """Make the launch spec of this run's hooks, or say why they cannot be run. Waits for the API."""
         try:
             prepared = await persist(lambda: self.prepare(record), backoff=self._backoff())

@@ -74,7 +74,7 @@ class SpecLauncher:
         spec = self.spec(record)
         return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         flow = self.spec(record)
         return flow if isinstance(flow, str) else hooks_spec(flow, record, program="pass", timeout_s=60.0)
 
