@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
@@ -24,7 +25,7 @@ from runnerd.pools.job.lookups import BlockNamed, BlockWithId, Lookup, VariableN
 from runnerd.pools.job.process_job import ProcessJob, agent_job, process_job, process_template
 from runnerd.pools.job.template import Resolved, Sources, Unresolvable, lookups, resolve, run_context
 from runnerd.pools.table import PoolTable, Served
-from runnerd.prefect_api.backoff import Backoff, persist
+from runnerd.prefect_api.backoff import persist
 from runnerd.prefect_api.client import PrefectApi
 
 

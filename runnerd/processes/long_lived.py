@@ -1,8 +1,8 @@
-"""A process that is to run for as long as it is wanted: kept through the spawner, which owns it.
+"""Runs a long-lived process through the spawner: starts the process again whenever it ends.
 
-Invariants: it outlives the daemon, and the next one finds it by its key; its key changes with what it is started from,
-so one that was started from something else is known as such, and ended politely once its successor can be started;
-being cancelled detaches, only `stop` ends anything.
+Invariants: the process outlives the daemon, and the next daemon finds it by its key; the key changes with the settings
+that the process is started from, so a process with other settings is found, and stopped once its successor can be
+started; being cancelled detaches, only `stop` ends a process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink, how_it_ended
@@ -20,20 +21,20 @@ from runnerd.processes.protocol import Record
 
 
 class State(StrEnum):
-    WAITING = "waiting"  # for the spawner, or for somebody to want it
-    PREPARING = "preparing"  # what it needs is being made
+    WAITING = "waiting"  # for the spawner, or until the process is wanted
+    PREPARING = "preparing"  # the launch spec is being made
     RUNNING = "running"
-    RESTARTING = "restarting"  # it ended, and is started again soon
-    FAILED = "failed"  # it cannot be started, which is tried again
+    RESTARTING = "restarting"  # the process ended, and is started again soon
+    FAILED = "failed"  # the process cannot be started; the start is retried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """Before a restart: twice as long each time it ends early, from `first_s` to `cap_s`."""
+    """The back-off between restarts; a process that ran for `steady_s` is restarted after `first_s` again."""
 
     first_s: float = 1.0
     cap_s: float = 60.0
-    steady_s: float = 60.0  # one that lived this long starts afresh in that count
+    steady_s: float = 60.0
 
 
 WAITS = Waits()
@@ -41,7 +42,7 @@ WAITS = Waits()
 
 @dataclass(frozen=True, slots=True)
 class Unready:
-    """Why it cannot be started now, and how far apart that is tried at least and at most."""
+    """Why the process cannot be started now, and the least and the greatest delay between two tries."""
 
     words: str
     least_s: float = 0.0
@@ -49,12 +50,13 @@ class Unready:
 
 
 class LongLived:
-    """Keeps one such process.
+    """Starts, watches and restarts one long-lived process.
 
-    `key` says under which key it is wanted now, None while it is not; `ours` knows every key it may have had.
-    `spec` says what to start, and may take its time; key and attempt are filled in here.
-    `starting` is called right before each start. `began` hears of it, and with False of one that was found running.
-    `ended` hears in words how it ended or why it cannot be started, and in how many seconds it is tried again.
+    `key` returns the key under which the process is wanted now, None while it is not wanted; `ours` returns whether a
+    key is one of this process, past or present. `spec` is awaited before each start and returns what to start; key and
+    attempt are filled in here. `starting` is called right before each start. `began` is called after a start with the
+    spawner's record and True, and with False for a process that was found running. `ended` is called with the words for
+    how the process ended or why it cannot be started, and with the seconds until the next start.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class LongLived:
         self._ended = ended
         self._starting = starting
         self._waits = waits
-        self._woken = asyncio.Event()  # something is new about its processes, or `look` was called
+        self._woken = asyncio.Event()  # a record of its processes has changed, or `look` was called
         self._asked = asyncio.Event()
         self._stopping = False
         self._attempts: dict[str, int] = {}
@@ -85,39 +87,37 @@ class LongLived:
         self._failing = False
         self.state = State.WAITING
         self.restarts = 0
-        self.problem: str | None = None  # how it ended or why it cannot be started, until it has run steadily again
+        self.problem: str | None = None  # how the process ended or cannot be started, until it has run steadily again
 
     def look(self) -> None:
-        """What `key` says may be another one, or what `spec` needs may be there now."""
+        """Ask `key` and `spec` again: `key` may return another one, or `spec` may find what it needs."""
         self._woken.set()
         self._asked.set()
 
     def alive(self) -> Record | None:
-        """The process as the spawner last told of it; the latest, where one is being replaced."""
+        """Return the spawner's last record of the running process; of the latest, while one is being replaced."""
         found = [seen for seen in self._records() if seen.phase != "exited"]
         return max(found, key=lambda seen: seen.started_at, default=None)
 
     async def run(self) -> None:
-        """Keep it running until it is stopped."""
-        delay_s = self._waits.first_s
+        """Keep the process running until `stop` is called."""
+        backoff = Backoff(first_s=self._waits.first_s, cap_s=self._waits.cap_s, jitter=0.0)
         while not self._stopping:
             self._since = None
             end = await self._once()
+            if end is None or self._steady():
+                backoff.reset()
             if end is None:
-                delay_s = self._waits.first_s
                 continue
-            if self._steady():
-                delay_s = self._waits.first_s
-            delay_s = min(max(delay_s, end.least_s), end.cap_s)
+            delay_s = backoff.next_s(at_least_s=end.least_s, cap_s=end.cap_s)
             self.problem, self._failing = end.words, self.state is State.FAILED
             self._ended(end.words, delay_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._asked.wait()
-            delay_s *= 2
 
     async def _once(self) -> Unready | None:
-        """Start it, or find it running, and wait for its end; None when another one is wanted, or none."""
+        """Start the process, or find it running, and wait for its end; None if another one is wanted, or none."""
         await self._link.wait_up()
         self._asked.clear()
         key = self._key()
@@ -138,7 +138,7 @@ class LongLived:
         self._attempts[key] = seen.attempt
         self._since = asyncio.get_running_loop().time()
         if self._failing:
-            self.problem, self._failing = None, False  # it could not be started, and now it is
+            self.problem, self._failing = None, False  # the start had failed, and now has not
         self.state = State.RUNNING
         self._began(seen, not alive)
         return await self._watch(seen)
@@ -149,7 +149,7 @@ class LongLived:
             await self._woken.wait()
 
     async def _start(self, key: str) -> Record | Unready | None:
-        """None when that is not wanted any more: what it needs may have taken long to make."""
+        """Start the process; None if it is not wanted any more, for `spec` may have taken long."""
         self.state = State.PREPARING if self._attempts.get(key) is None else State.RESTARTING
         spec = await self._spec()
         if self._stopping or self._key() != key:
@@ -169,7 +169,7 @@ class LongLived:
             return self._failed(str(error))
 
     async def _watch(self, seen: Record) -> Unready | None:
-        self._link.listen(seen.key, self._woken.set)  # what came before is in the record
+        self._link.listen(seen.key, self._woken.set)  # earlier events are in the record
         while not self._stopping and self._key() == seen.key:
             self._woken.clear()
             latest = self._link.record(seen.key, seen.attempt)
@@ -196,7 +196,7 @@ class LongLived:
     # --- ending -----------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """End it, whoever started it; only when nobody needs it any more."""
+        """End the process, also one that an earlier daemon started."""
         self._stopping = True
         self.look()
         await self._end(self._records())
@@ -211,7 +211,7 @@ class LongLived:
 
 
 async def end(link: SpawnerLink, seen: Record, *, woken: asyncio.Event) -> None:
-    """Have it end politely, wait for that, and forget it; `woken` is what its listener sets meanwhile."""
+    """Stop the process of `seen`, wait for its end and forget its record; `woken` is set at each change of it."""
 
     def ended() -> bool:
         latest = link.record(seen.key, seen.attempt)
