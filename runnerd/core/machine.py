@@ -108,6 +108,7 @@ class RunRecord:
     start: str = "cold"
     output: str | None = None
     runtime_max_s: float | None = None
+    memory_max_bytes: int | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit: Exit | None = None

@@ -24,11 +24,11 @@ T = TypeVar("T")
 _RETRY_S = 1.0
 
 
-def how_it_ended(seen: Record | None) -> str:
-    """What `SpawnerLink.complete` came back with, in words."""
+def how_it_ended(seen: Record | None, *, memory_max_bytes: int | None = None) -> str:
+    """Say how a process ended that `SpawnerLink.complete` has run; `memory_max_bytes` is what its spec allowed."""
     if seen is None:
         return "the spawner was lost"
-    return seen.error.message if seen.error else exit_words(seen.exit)
+    return seen.error.message if seen.error else exit_words(seen.exit, memory_max_bytes=memory_max_bytes)
 
 
 class Connect(Protocol):

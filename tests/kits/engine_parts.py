@@ -41,6 +41,7 @@ class SpecLauncher:
             output=f"/var/log/{record.id}.{record.attempt}.log",
             user=run.user,
             runtime_max_s=run.runtime_max_s,
+            memory_max_bytes=run.memory_max_bytes,
             stop_timeout_s=run.stop_timeout_s,
         )
 

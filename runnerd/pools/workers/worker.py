@@ -11,8 +11,6 @@ import asyncio
 import os
 from collections.abc import Callable, Collection
 
-import psutil
-
 from runnerd.core.exit_words import time_text
 from runnerd.core.place import Json
 from runnerd.core.prefect import WorkerType
@@ -237,8 +235,10 @@ async def end_leftovers(link: SpawnerLink, *, pools: Collection[str]) -> list[st
 
 
 def _program_of(pid: int | None) -> str | None:
-    """Return the program of a process that an earlier daemon has started; None when it cannot be read."""
+    """Return the program of a process that an earlier daemon has started; None when the process is gone."""
+    # Not by psutil: it takes 2 MiB that a daemon without runs never needs.
     try:
-        return psutil.Process(pid).cmdline()[0] if pid is not None else None
-    except (psutil.Error, IndexError):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return os.fsdecode(file.read().partition(b"\0")[0]) or None
+    except OSError:
         return None

@@ -88,6 +88,29 @@ async def test_runtime_max_is_told_as_such(tmp_path: Path) -> None:
         assert spawner.stops == [], "the spawner's own doing"
 
 
+@pytest.mark.parametrize(("memory_max_bytes", "limit"), [(2 * 2**30, " (memory_max 2G)"), (None, "")])
+async def test_the_end_of_a_run_that_took_too_much_memory(
+    tmp_path: Path, memory_max_bytes: int | None, limit: str
+) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine, engine.deploy(run={"memory_max_bytes": memory_max_bytes}))
+        spawner.exit(run_id, signal=9, oom=True)
+        record = await engine.until_done(run_id)
+        assert record.words == f"killed: out of memory{limit}"
+        assert engine.prefect.state_of(run_id) == "CRASHED"
+        assert engine.prefect.runs[run_id]["state"]["message"] == record.words
+
+
+async def test_the_end_of_a_run_that_a_daemon_adopts_says_its_memory_max(tmp_path: Path) -> None:
+    spawner, prefect = FakeSpawner(), FakePrefect(major=3)
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        run_id = await start(engine, engine.deploy(run={"memory_max_bytes": 512 * 2**20}))
+    spawner.exit(run_id, signal=9, oom=True)
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        engine.supervisor.adopt(engine.journal.unfinished())
+        assert (await engine.until_done(run_id)).words == "killed: out of memory (memory_max 512M)"
+
+
 @pytest.mark.parametrize("how", ["cancel", "evict"])
 async def test_a_run_in_its_timeout_s_grace_can_still_be_killed_at_once(tmp_path: Path, how: str) -> None:
     async with fake_engine(tmp_path) as (engine, spawner):
