@@ -50,7 +50,7 @@ def test_without_any_api_url_there_is_no_configuration(tmp_path: Path) -> None:
     etc = ConfigDir(tmp_path / "etc", main=None)
     assert etc.fatal() == [
         (
-            "runnerd.yaml:1:1: nothing says where Prefect's API is; write api: {url: http://HOST:4200/api} into it,"
+            "runnerd.yaml:1:1: the URL of Prefect's API is missing; write api: {url: http://HOST:4200/api} into it,"
             " or api: {url: embedded} for a private server, or set PREFECT_API_URL"
         )
     ]
@@ -87,7 +87,7 @@ def test_a_missing_directory_is_told(tmp_path: Path) -> None:
     assert [str(p) for p in problems] == [
         (
             f"cannot read the configuration directory {tmp_path / 'none'}: No such file or directory;"
-            " mend it or name another"
+            " fix it or name another"
         )
     ]
 
@@ -173,7 +173,7 @@ def test_two_ways_to_log_in_cost_the_drop_in_that_brings_the_second(etc: ConfigD
     etc.write("conf.d/a.yaml", "api: {auth_string_file: /s, poll_interval: 1s}\n")
     config = etc.load()
     assert etc.words(config.problems) == [
-        "conf.d/a.yaml:1:25: api.auth_string_file and api.key_file (runnerd.yaml:1:32) cannot both be; remove one"
+        "conf.d/a.yaml:1:25: cannot have both api.auth_string_file and api.key_file (runnerd.yaml:1:32); remove one"
     ]
     assert (config.settings.api.key_file, config.settings.api.auth_string_file) == ("/k", None)
 
@@ -195,7 +195,7 @@ def test_the_second_of_two_equal_deployments_names_the_first(etc: ConfigDir) -> 
     assert [d.description for d in config.deployments] == ["first"]
     assert etc.words(config.problems) == [
         (
-            "conf.d/b.yaml:3:5: deployment 'a' of flows/etl.py:nightly stands here and at conf.d/a.yaml:2:5;"
+            "conf.d/b.yaml:3:5: deployment 'a' of flows/etl.py:nightly is already defined at conf.d/a.yaml:2:5;"
             " rename or remove one"
         )
     ]
@@ -207,7 +207,7 @@ def test_equal_names_of_one_stated_flow_are_doubles_and_of_others_not(etc: Confi
     config = etc.load()
     assert [d.entrypoint for d in config.deployments] == ["m:f1", "m:f3"]
     assert etc.words(config.problems) == [
-        "conf.d/a.yaml:3:5: deployment 'a' of x stands here and at conf.d/a.yaml:2:5; rename or remove one"
+        "conf.d/a.yaml:3:5: deployment 'a' of x is already defined at conf.d/a.yaml:2:5; rename or remove one"
     ]
 
 

@@ -165,19 +165,19 @@ WRONG = [
     ("{name: a, queues: [x, 5]}", f"2:27: queues[1] {WHAT_NAMES_ARE}, not 5; quote it"),
     ("{name: a, queues: [x/y]}", f"2:24: queues[0] {WHAT_NAMES_ARE}, not 'x/y'"),
     ("{name: a, queues: ['']}", "2:24: queues[0] must not be empty"),
-    ("{name: a, queues: [x, y, x]}", "2:30: queues[2]: 'x' stands twice; remove one"),
-    ("{name: a, match: [x, x]}", "2:26: match[1]: 'x' stands twice; remove one"),
+    ("{name: a, queues: [x, y, x]}", "2:30: queues[2]: 'x' is repeated; remove one"),
+    ("{name: a, match: [x, x]}", "2:26: match[1]: 'x' is repeated; remove one"),
     ("{name: a, match: []}", "2:22: match must not be an empty list; name one, or remove the key"),
     ("{name: a, match: ''}", "2:22: match must not be empty"),
     ("{name: a, match: 5}", f"2:22: match {WHAT_NAMES_ARE}, or a list of such texts, not 5; quote it"),
     ("{name: a, match: x/}", f"2:22: match {WHAT_NAMES_ARE}, or a list of such texts, not 'x/'"),
     (
         "{name: a, queues: [x], match: y}",
-        "2:28: queues and match cannot both be; name the queues, or say how their names begin",
+        "2:28: cannot have both queues and match; remove one",
     ),
     (
         "{name: a, match: [y], queues: [x]}",
-        "2:27: queues and match cannot both be; name the queues, or say how their names begin",
+        "2:27: cannot have both queues and match; remove one",
     ),
     ("{name: a, type: ''}", "2:21: type must not be empty"),
     ('{name: a, type: "x\\ty"}', "2:21: type: 'x\\ty' has a control character"),
@@ -258,7 +258,7 @@ def test_the_second_of_two_entries_of_one_pool_names_the_first(etc: ConfigDir) -
     etc.write("conf.d/b.yaml", A.replace("1", "3") + "  - {name: A}\n")
     config = etc.load()
     assert [(pool.name, pool.limit) for pool in config.pools] == [("a", 1), ("A", None)]
-    words = "pool 'a' stands here and at conf.d/a.yaml:2:5; make one of them, or remove one"
+    words = "pool 'a' is already defined at conf.d/a.yaml:2:5; merge them, or remove one"
     assert etc.words(config.problems) == [f"conf.d/a.yaml:3:5: {words}", f"conf.d/b.yaml:2:5: {words}"]
 
 

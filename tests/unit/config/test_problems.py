@@ -18,15 +18,15 @@ ITEMS = [
     ("parameters: []", "4:17: parameters must be a map, not a list"),
     (
         "parameters: {a: .inf}",
-        "4:21: parameters.a: .inf is not a number JSON can carry; quote it if text is meant",
+        "4:21: parameters.a: .inf is not a number in JSON; quote it if text is meant",
     ),
     (
         "parameters: {a: [{b: .nan}]}",
-        "4:26: parameters.a[0].b: .nan is not a number JSON can carry; quote it if text is meant",
+        "4:26: parameters.a[0].b: .nan is not a number in JSON; quote it if text is meant",
     ),
     (
         "parameters: {a: '{{ prefect.blocks.secret.x }}'}",
-        "4:21: parameters.a: runnerd fills in no templates; write the value itself",
+        "4:21: parameters.a: templates are not supported; write the value itself",
     ),
     ("enforce_parameter_schema: yess", "4:31: enforce_parameter_schema must be true or false, not 'yess'"),
     ("concurrency_limit: 0", "4:24: concurrency_limit must be at least 1, not 0"),
@@ -59,7 +59,10 @@ ITEMS = [
         "schedules: [{cron: '0 2 * *'}]",
         "4:24: schedules[0].cron: '0 2 * *' has 4 fields; write five: minute hour day month weekday",
     ),
-    ("schedules: [{cron: '0 2 * * ä'}]", "4:24: schedules[0].cron: 'ä' in '0 2 * * ä' is not a cron field"),
+    (
+        "schedules: [{cron: '0 2 * * ä'}]",
+        "4:24: schedules[0].cron: 'ä' in '0 2 * * ä' is not a cron field; use numbers, names, and * , - /",
+    ),
     (
         "schedules: [{cron: '@hourl'}]",
         "4:24: schedules[0].cron: there is no '@hourl'; did you mean '@hourly'?",
@@ -109,7 +112,7 @@ ITEMS = [
     ),
     (
         "schedules: [{cron: '0 2 * * *', slug: a}, {cron: '0 3 * * *', slug: a}]",
-        "4:73: schedules[1].slug: 'a' is the slug of an earlier schedule",
+        "4:73: schedules[1].slug: an earlier schedule has the slug 'a'; change one",
     ),
     (
         "schedules: [{cron: '0 2 * * *', max_scheduled_runs: 0}]",
@@ -228,11 +231,11 @@ ITEMS = [
     ("run: {stop_signal: 0}", "4:24: run.stop_signal must be at least 1, not 0"),
     (
         "run: {stop_signal: SIGSTOP}",
-        "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM, SIGINT or another one that does",
+        "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM or SIGINT",
     ),
     (
         "run: {stop_signal: 19}",
-        "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM, SIGINT or another one that does",
+        "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM or SIGINT",
     ),
     ("run: {stop_timeout: 0}", "4:25: run.stop_timeout must be more than 0, not 0"),
     (
@@ -252,8 +255,8 @@ ITEMS = [
     (
         "pull: [{prefect.deployments.steps.git_clone: {repository: x}}]",
         (
-            "4:13: the pull step 'prefect.deployments.steps.git_clone' is not supported; runnerd "
-            "runs code that is on this host: use set_working_directory, or set "
+            "4:13: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
+            "runnerd runs code that is on this host; use set_working_directory, or set "
             "run.working_directory"
         ),
     ),
