@@ -101,9 +101,9 @@ def test_what_may_not_be_read_is_told(open_etc: ConfigDir) -> None:
     assert answer.stderr == ""
     assert answer.stdout.replace(f"{etc.etc}/", "").splitlines() == [
         "conf.d/a.yaml:1:1: cannot be read: Permission denied",
-        "conf.d/c2.yaml:1:38: entrypoint hidden/x.py: cannot be seen; check the modes of the directories above it",
+        "conf.d/c2.yaml:1:38: entrypoint hidden/x.py: permission denied; check the modes of the directories above it",
         (
-            "conf.d/d.yaml:1:68: run.environment_file hidden/env: cannot be seen;"
+            "conf.d/d.yaml:1:68: run.environment_file hidden/env: permission denied;"
             " check the modes of the directories above it"
         ),
         "b c0 c1",

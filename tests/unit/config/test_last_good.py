@@ -82,9 +82,9 @@ def test_a_drop_in_directory_that_cannot_be_listed_keeps_everything(etc: ConfigD
     etc.write("conf.d", "not a directory")
     now = etc.load(last_good=good)
     assert etc.words(now.problems) == [
-        "conf.d:1:1: cannot list the drop-ins: Not a directory; what they last said stays in force"
+        "conf.d:1:1: cannot list the drop-ins: Not a directory; their last good settings stay in force"
     ]
-    assert [(entry.name, entry.problem) for entry in kind.found(now)] == [("a", f"{etc.etc}/conf.d cannot be listed")]
+    assert [(entry.name, entry.problem) for entry in kind.found(now)] == [("a", f"cannot list {etc.etc}/conf.d")]
     assert now.settings.limits.runs == 3
 
 

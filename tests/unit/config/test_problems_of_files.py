@@ -45,8 +45,8 @@ SETTINGS = [
     (
         "api: {url: 'http://u:p@h/api'}",
         (
-            "1:12: api.url: credentials do not belong into the URL; put user:password into a file "
-            "and name it in auth_string_file"
+            "1:12: api.url must not have credentials in it; put user:password into a file "
+            "and name the file in auth_string_file"
         ),
     ),
     (
@@ -75,7 +75,7 @@ SETTINGS = [
     ("api: {url: 5}", "1:12: api.url must be text, not 5; quote it"),
     (
         "api: {key_file: a, auth_string_file: b}",
-        "1:38: api.auth_string_file and api.key_file (conf.d/a.yaml:1:17) cannot both be; remove one",
+        "1:38: cannot have both api.auth_string_file and api.key_file (conf.d/a.yaml:1:17); remove one",
     ),
     ("api: {poll_interval: 0}", "1:22: api.poll_interval must be more than 0, not 0"),
     (
@@ -205,13 +205,13 @@ FILES = [
         ),
         [
             (
-                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported; "
-                "runnerd runs code that is on this host: use set_working_directory, or set "
+                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
+                "runnerd runs code that is on this host; use set_working_directory, or set "
                 "run.working_directory"
             ),
             (
-                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported; "
-                "runnerd runs code that is on this host: use set_working_directory, or set "
+                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
+                "runnerd runs code that is on this host; use set_working_directory, or set "
                 "run.working_directory"
             ),
         ],
@@ -219,7 +219,7 @@ FILES = [
     (
         "deployments: [{name: a, entrypoint: 'flows/etl.py:x'},{name: a, entrypoint: 'flows/etl.py:x'}]",
         [
-            "1:55: deployment 'a' of flows/etl.py:x stands here and at conf.d/a.yaml:1:15; rename or remove one",
+            "1:55: deployment 'a' of flows/etl.py:x is already defined at conf.d/a.yaml:1:15; rename or remove one",
         ],
     ),
     (
@@ -240,7 +240,7 @@ FILES = [
     ),
 ]
 NOTHING_SAYS = (
-    "runnerd.yaml:1:1: nothing says where Prefect's API is; write api: {url: http://HOST:4200/api} into it,"
+    "runnerd.yaml:1:1: the URL of Prefect's API is missing; write api: {url: http://HOST:4200/api} into it,"
     " or api: {url: embedded} for a private server, or set PREFECT_API_URL"
 )
 
