@@ -228,7 +228,7 @@ def _live(paths: Paths, log: Log, options: Options) -> int:
     from runnerd.journal.journal import Journal
     from runnerd.system.ambient import real_ambient
     from runnerd.system.directories import journal_path
-    from runnerd.system.systemd import unset
+    from runnerd.system.systemd import unset_variables
 
     defaults = _make_defaults()
     ambient = real_ambient(log)
@@ -242,7 +242,7 @@ def _live(paths: Paths, log: Log, options: Options) -> int:
         environ=dict(os.environ),
         ambient=ambient,
     )
-    unset(os.environ)
+    unset_variables(os.environ)
     return asyncio.run(Service(daemon=daemon, options=options).run())
 
 

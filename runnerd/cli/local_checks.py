@@ -68,13 +68,8 @@ def run_checks(checks: Mapping[str, CheckFunction], *, timeout_s: float) -> list
         thread.start()
     for thread in threads:
         thread.join(timeout_s)
-    late = [
-        unknown(
-            "",
-            f"check did not finish within {format_duration(timeout_s)}",
-            "find the file system that hangs: df, findmnt",
-        )
-    ]
+    detail = f"check did not finish within {format_duration(timeout_s)}"
+    late = [unknown("", detail, "find the file system that hangs: df, findmnt")]
     return [check._replace(name=check.name or name) for name in checks for check in found.get(name, late)]
 
 

@@ -38,7 +38,7 @@ from runnerd.journal.journal import Journal
 from runnerd.launch.api_access import access_reader, credentials_reader
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
-from runnerd.log.api_news import ApiNews
+from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.output.forwarding import Forwarder
 from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
@@ -103,7 +103,7 @@ class Daemon:
         """Build the clients of the API and of the spawner."""
         embedded = self.config.settings().api.url == EMBEDDED
         url = embedded_url(self.paths.state) if embedded else self.config.settings().api.url
-        self._news = ApiNews(url=url, log=self.ambient.log, later=call_later)
+        self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         api = self.config.settings().api
         credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
@@ -322,7 +322,7 @@ class Daemon:
         )
 
     def _note_health(self, health: ApiHealth) -> None:
-        self._news.note(health)
+        self._health_log.note_health(health)
         self.wakes.status.set()
         if health.condition is ApiCondition.OK:
             self.wakes.poll_now()

@@ -107,7 +107,7 @@ class Interpreters:
 
     def _spec(self, one: Interpreter) -> LaunchSpec | str:
         run = one.sources[0].run
-        environment = self._subject.environments.merged(run)
+        environment = self._subject.environments.build(run)
         if isinstance(environment, str):
             return environment
         errand = new_errand(work_dir(self._subject.paths))

@@ -26,7 +26,7 @@ async def look_at_systemd(subject: Subject) -> Sequence[Check]:
     if not subject.systemd.present:
         return [ok("dbus", "not needed: runnerd was not started by systemd")]
     found = ok("dbus", "not needed: runnerd.service says before a stop whether it is one")
-    if not subject.systemd.told_jobs:
+    if not subject.systemd.has_jobs_file:
         found = await dbus_check(run_program, unit=own_unit())
     watchdog_s = subject.systemd.watchdog_s()
     if watchdog_s is not None:

@@ -11,7 +11,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.pools.keeper import PoolKeeper
-from runnerd.pools.table import Service
+from runnerd.pools.table import PoolService
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.system.paths import Paths
@@ -48,5 +48,5 @@ class Subject:
     def sources(self) -> list[Source]:
         """Whatever has flows that this daemon starts."""
         own = [Source(name=e.full_name, run=e.deployment.run, problem=e.problem) for e in self.registry.entries()]
-        pools = [one for one in self.pools.entries() if one.service is not Service.OTHER]
+        pools = [one for one in self.pools.entries() if one.service is not PoolService.OTHER]
         return own + [Source(name=f"pool {one.name}", run=one.settings.run) for one in pools]

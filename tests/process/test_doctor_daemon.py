@@ -8,20 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from runnerd import __version__
-from tests.kits.daemon import Host
+from tests.kits.daemon import Host, host_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    prefect = FakePrefect(major=3)
-    with prefect.serve() as url:
-        one = Host(url=url, python=sys.executable)
-        try:
-            yield one
-        finally:
-            one.close()
+    with host_at(FakePrefect(major=3)) as host:
+        yield host
 
 
 def with_prefect(host: Host, name: str, version: str) -> str:

@@ -12,8 +12,8 @@ import pytest
 from runnerd.cli.__main__ import find_socket, main
 from runnerd.control.contract import Refused
 from tests.kits.checkout import HIDDEN, hidden_from_others
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.runnerctl import environment, finish, runnerctl, started
+from tests.kits.fakes.serving import Serving, serving
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
 MAY_LOAD = (

@@ -17,8 +17,9 @@ from runnerd.control.server import ControlServer
 from runnerd.core.errors import ControlError
 from runnerd.core.problems import Problems
 from runnerd.core.settings import Config
-from tests.kits.fakes.fake_host import FakeHost, ListLog, Serving, serving
+from tests.kits.fakes.fake_host import FakeHost
 from tests.kits.fakes.raw_http import ask, parse
+from tests.kits.fakes.serving import ListLog, Serving, serving
 from tests.kits.nouns import settings
 
 pytestmark = pytest.mark.real_io

@@ -1,4 +1,4 @@
-"""keeping.py: a process that is wanted is there, is only one, is the one that is wanted, and outlives who wanted it."""
+"""long_lived.py: a process that is wanted is there, is the only one, is the wanted one, and outlives who wanted it."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ import pytest
 from runnerd.core.machine import Intent, Phase
 from runnerd.core.prefect import StateType
 from runnerd.journal.journal import Journal
-from tests.kits.engine import Interfering, events, fake_engine, running, start
+from tests.kits.engine import events, fake_engine, running, start
+from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.nouns import fake_api
+from tests.kits.nouns import LogLines, fake_api, log_to
 
 # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -65,7 +66,7 @@ async def test_a_kill_that_was_asked_for_is_asked_for_again_after_a_restart(tmp_
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
         run_id = await start(engine)
         record = next(record for record in engine.changes[::-1] if record.id == run_id)
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(replace(record, phase=Phase.KILLING, intent=Intent.CANCEL), "kill")
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner, journal=journal) as (engine, _):
         engine.supervisor.adopt(engine.journal.unfinished())
@@ -192,7 +193,7 @@ async def test_cancelled_while_starting_and_taken_up_by_a_successor(tmp_path: Pa
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
         run_id = await start(engine)
         record = next(record for record in engine.changes[::-1] if record.phase is Phase.STARTING)
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(replace(record, intent=Intent.CANCEL), "cancel asked")
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner, journal=journal) as (engine, _):
         engine.supervisor.adopt(engine.journal.unfinished())
@@ -208,7 +209,7 @@ async def test_started_by_a_predecessor_and_not_configured_any_more(tmp_path: Pa
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
         run_id = await start(engine)
         record = next(record for record in engine.changes[::-1] if record.phase is Phase.STARTING)
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(record, "as it was when the daemon died")
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner, journal=journal) as (engine, _):
         engine.supervisor.adopt(engine.journal.unfinished())

@@ -9,7 +9,7 @@ from runnerd.log.alerts import alert_of_api
 from runnerd.log.log import Log
 
 
-class ApiNews:
+class ApiHealthLog:
     """Logs each change of the API's condition once the change has lasted long enough.
 
     A busy SQLite server answers 503 now and then, so a degraded state shorter than HICCUP_S is not logged. An API that
@@ -30,7 +30,7 @@ class ApiNews:
         self._latest: ApiHealth | None = None
         self._recoveries = 0  # logged since the API was last OK for STEADY_S
 
-    def note(self, health: ApiHealth) -> None:
+    def note_health(self, health: ApiHealth) -> None:
         """Take the API's present health; log it now or later if it is a change."""
         before, self._latest = self._latest, health
         if before is not None and before.condition is health.condition:

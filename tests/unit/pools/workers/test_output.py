@@ -1,4 +1,4 @@
-"""workeroutput.py: what went wrong is found in what Prefect's workers and pip print."""
+"""output.py: what went wrong is found in what Prefect's workers and pip print."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ WARNING: There was an error checking the latest version of pip.
 def found(text: str) -> Findings:
     findings = Findings()
     for line in text.splitlines():
-        findings.take(line)
+        findings.read_line(line)
     return findings
 
 
@@ -112,25 +112,25 @@ def test_only_what_is_new_is_read(tmp_path: Path) -> None:
     path.write_text(KOPF)
     output = WorkerOutput(path=str(path), clock=lambda: clock.now)
     output.begin()
-    output.look()
+    output.read_new()
     assert (output.findings.errors, output.error_at, output.last_words()) == (0, None, None)
     with path.open("a") as file:
         file.write(THREAD[:30])
         file.flush()
-        output.look()
+        output.read_new()
         assert output.findings.errors == 0, "half a line is none"
         file.write(THREAD[30:])
         file.flush()
         clock.now = 7.0
-        output.look()
+        output.read_new()
         assert (output.findings.error, output.error_at) == ("Service failed", 7.0)
         clock.now = 9.0
-        output.look()
+        output.read_new()
         assert output.error_at == 7.0
         file.write("its last words")
     assert output.last_words() == "Service failed", "what was logged as an error says more"
     output.begin(fresh=False)
-    output.look()
+    output.read_new()
     assert output.findings.errors == 2, "of one that was found running, what it said before counts"
 
 
@@ -147,9 +147,9 @@ def test_a_lot_of_output_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "out"
     output = WorkerOutput(path=str(path), clock=lambda: 0.0)
     path.write_text(("y" * 200 + "\n") * 30_000 + THREAD)
-    output.look()
+    output.read_new()
     assert output.findings.errors == 0, "not all of it at once: everybody else waits"
-    output.look()
+    output.read_new()
     assert output.findings.errors == 1
 
 

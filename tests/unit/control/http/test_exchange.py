@@ -1,22 +1,14 @@
 """The control server and requests that are wrong, cut short, too large or too many."""
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from runnerd.control.http.exchange import BODY_MAX
 from runnerd.control.http.listener import CONNECTIONS
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.raw_http import ask, connect, parse, raw, read_all
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Serving]:
-    with serving(tmp_path) as it:
-        yield it
+from tests.kits.fakes.serving import Serving
 
 
 def test_a_path_that_is_not_there_and_a_method_that_is_not_for_it(served: Serving) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,9 @@ from runnerd.control.contract import DEPLOYMENT_FIELDS, PROBLEM_FIELDS, RUN_FIEL
 from runnerd.control.http.exchange import Request
 from runnerd.control.http.problem import Problem
 from runnerd.control.routes.changes import Changes
-from tests.kits.fakes.fake_host import FakeHost, ListLog, Serving, ended, serving
+from tests.kits.fakes.fake_host import FakeHost, ended
 from tests.kits.fakes.raw_http import ask, raw
+from tests.kits.fakes.serving import ListLog, Serving
 
 RUN_A = "aaaa1111-0000-4000-8000-000000000001"
 RUN_B = "aaaa2222-0000-4000-8000-000000000002"
@@ -23,12 +23,6 @@ PROMISED_RUN = (
     " api_state exit memory_bytes cpu_seconds"
 )
 PROMISED_DEPLOYMENT = "id name flow file line state problem next_run_at running limit"
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Serving]:
-    with serving(tmp_path) as it:
-        yield it
 
 
 def two_runs(served: Serving) -> None:

@@ -1,4 +1,4 @@
-"""jobs.py: what a process job configuration, or a 2.x infrastructure block, comes to."""
+"""process_job.py: what a process job configuration, or a 2.x infrastructure block, comes to."""
 
 from __future__ import annotations
 

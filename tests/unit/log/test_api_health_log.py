@@ -1,4 +1,4 @@
-"""api_news.py: which changes of the API's condition are logged, and when."""
+"""api_health_log.py: which changes of the API's condition are logged, and when."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runnerd.core.prefect import ApiCondition, ApiHealth
-from runnerd.log.api_news import ApiNews
+from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.log.log import make_log
 
 
 class News:
-    """ApiNews, its log, and a clock that is moved by hand."""
+    """ApiHealthLog, its log, and a clock that is moved by hand."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
@@ -24,7 +24,7 @@ class News:
         self.condition: ApiCondition | None = None
         self.waiting: list[tuple[float, Callable[[], None]]] = []
         log = make_log(log_format="json", journald=False, stream=self.stream)
-        self.news = ApiNews(
+        self.health_log = ApiHealthLog(
             url="u", log=log, later=lambda seconds, call: self.waiting.append((self.at + seconds, call))
         )
 
@@ -33,7 +33,7 @@ class News:
         if condition is not self.condition:
             self.condition, self.since = condition, self.at
         since = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=self.since)
-        self.news.note(ApiHealth(condition=condition, since=since, detail=detail))
+        self.health_log.note_health(ApiHealth(condition=condition, since=since, detail=detail))
         self.at += for_s
         due = [call for at, call in self.waiting if at <= self.at]
         self.waiting = [(at, call) for at, call in self.waiting if at > self.at]
@@ -66,7 +66,7 @@ def test_the_first_that_is_heard_is_told() -> None:
 def test_a_hiccup_is_no_news() -> None:
     news = News()
     for condition in (OK, DEGRADED, OK, DEGRADED, OK):
-        news.note(condition, for_s=ApiNews.HICCUP_S - 0.1)
+        news.note(condition, for_s=ApiHealthLog.HICCUP_S - 0.1)
     news.note(OK, for_s=100)
     assert news.told() == [SAID_OK]
 
@@ -74,8 +74,8 @@ def test_a_hiccup_is_no_news() -> None:
 def test_a_trouble_that_stays_is_news() -> None:
     news = News()
     news.note(OK)
-    news.note(DEGRADED, "401", for_s=ApiNews.HICCUP_S / 2)
-    news.note(DEGRADED, "403", for_s=ApiNews.HICCUP_S)
+    news.note(DEGRADED, "401", for_s=ApiHealthLog.HICCUP_S / 2)
+    news.note(DEGRADED, "403", for_s=ApiHealthLog.HICCUP_S)
     assert news.told() == [SAID_OK, SAID_DEGRADED]
     assert '"detail": "403"' in news.stream.getvalue()
 
@@ -86,7 +86,7 @@ def test_one_trouble_that_becomes_another_is_news_when_it_stays() -> None:
         news.note(UNREACHABLE, for_s=20)
         news.note(DEGRADED, for_s=20)
     assert news.told() == [SAID_UNREACHABLE]
-    news.note(DEGRADED, for_s=ApiNews.OTHER_TROUBLE_S)
+    news.note(DEGRADED, for_s=ApiHealthLog.OTHER_TROUBLE_S)
     news.note(OK)
     assert news.told() == [SAID_UNREACHABLE, SAID_DEGRADED, SAID_OK]
 
@@ -99,7 +99,7 @@ def test_an_api_that_comes_and_goes_for_an_hour(trouble: ApiCondition) -> None:
         news.note(trouble, for_s=10)
     assert 2 < len(news.told()) < 10
     assert news.told()[-1][0] == "warning"
-    news.note(OK, for_s=ApiNews.CALM_S[-1] + 1)
+    news.note(OK, for_s=ApiHealthLog.CALM_S[-1] + 1)
     assert news.told()[-1] == SAID_OK
 
 

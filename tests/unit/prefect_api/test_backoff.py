@@ -1,4 +1,4 @@
-"""The watchdog's pulse, and requests that are repeated until the API answers."""
+"""backoff.py: requests that are repeated until the API answers."""
 
 from __future__ import annotations
 
@@ -9,41 +9,9 @@ import pytest
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.prefect_api.backoff import persist
-from runnerd.system.watchdog import Pulse
-from tests.kits import jump_loop as jumploop
+from tests.kits.jump_loop import START_S
 
 AWAY = ApiAway("away")
-
-
-class Clock:
-    now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_only_a_loop_that_missed_its_own_bound_is_stuck() -> None:
-    clock = Clock()
-    pulse = Pulse(clock=clock)
-    pulse.beat("poll", within_s=10)
-    pulse.beat("register", within_s=float("inf"))
-    pulse.beat("cancelling", within_s=100)
-    clock.now += 10
-    assert pulse.stuck() == ()
-    clock.now += 1
-    assert pulse.stuck() == ("poll",)
-    pulse.beat("poll", within_s=10)
-    assert pulse.stuck() == ()
-
-
-def test_a_loop_that_has_ended_promises_nothing() -> None:
-    clock = Clock()
-    pulse = Pulse(clock=clock)
-    pulse.beat("poll", within_s=1)
-    clock.now += 5
-    pulse.leave("poll")
-    pulse.leave("never began")
-    assert pulse.stuck() == ()
 
 
 class Api:
@@ -54,7 +22,7 @@ class Api:
         self.asked_at: list[float] = []
 
     async def ask(self) -> str:
-        self.asked_at.append(asyncio.get_running_loop().time() - jumploop.START_S)
+        self.asked_at.append(asyncio.get_running_loop().time() - START_S)
         if self.errors:
             raise self.errors.pop(0)
         return "answer"

@@ -1,4 +1,4 @@
-"""poollaunch.py: what a work pool's run is started with, and what its job cannot change."""
+"""launch_spec.py: what a work pool's run is started with, and what its job cannot change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""workercommand.py: what a worker is started from is its key, and an interpreter is judged by what it answered."""
+"""command.py: what a worker is started from is its key, and an interpreter is judged by what it answered."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from runnerd.core.prefect import WorkerType
 from runnerd.core.settings import PoolSettings, RunSettings
 from runnerd.launch.spec import ApiAccess
 from runnerd.pools.workers.command import (
-    Interpreter,
-    Wish,
-    family,
-    install_family,
+    ProbedPython,
+    WorkerPlan,
+    install_key_prefix,
     install_spec,
+    key_prefix,
     label,
     package_of,
+    parse_probe,
     probe_spec,
-    read_answer,
-    unsuited,
+    why_unsuited,
     worker_spec,
 )
 from runnerd.prefect_api.dialect import server_info
@@ -34,10 +34,10 @@ RUN = RunSettings(
 )  # fmt: skip
 POOL = PoolSettings(name="etl", run=RUN, place=Place("/etc/runnerd/runnerd.yaml"))
 ACCESS = ApiAccess(url="http://p/api", environment={"PREFECT_API_KEY": "s3cret"})
-GOOD = Interpreter(python="/opt/py/bin/python", prefect="3.8.8", package="0.7.4", module=True, no_create=True)
+GOOD = ProbedPython(python="/opt/py/bin/python", prefect="3.8.8", package="0.7.4", module=True, no_create=True)
 
 
-def wish(**changes: Any) -> Wish:
+def plan(**changes: Any) -> WorkerPlan:
     defaults: dict[str, Any] = {
         "settings": POOL,
         "type": "docker",
@@ -48,26 +48,26 @@ def wish(**changes: Any) -> Wish:
         "environment": {"HOME": "/home/etl", "PATH": "/bin", "A": "1"},
         "access": ACCESS,
     }
-    return Wish(**{**defaults, **changes})
+    return WorkerPlan(**{**defaults, **changes})
 
 
-def pool(**changes: Any) -> Wish:
-    return wish(settings=replace(POOL, **changes))
+def pool(**changes: Any) -> WorkerPlan:
+    return plan(settings=replace(POOL, **changes))
 
 
-def run(**changes: Any) -> Wish:
+def run(**changes: Any) -> WorkerPlan:
     return pool(run=replace(RUN, **changes))
 
 
 OTHERS = {
-    "type": wish(type="ecs"),
-    "package": wish(package="prefect-aws"),
-    "server": wish(server=server_info("3.9.0")),
-    "queues": wish(queues=("a",)),
-    "name": wish(name="host-2"),
-    "environment": wish(environment={"HOME": "/home/etl", "PATH": "/bin", "A": "2"}),
-    "url": wish(access=replace(ACCESS, url="http://q/api")),
-    "api key": wish(access=replace(ACCESS, environment={"PREFECT_API_KEY": "other"})),
+    "type": plan(type="ecs"),
+    "package": plan(package="prefect-aws"),
+    "server": plan(server=server_info("3.9.0")),
+    "queues": plan(queues=("a",)),
+    "name": plan(name="host-2"),
+    "environment": plan(environment={"HOME": "/home/etl", "PATH": "/bin", "A": "2"}),
+    "url": plan(access=replace(ACCESS, url="http://q/api")),
+    "api key": plan(access=replace(ACCESS, environment={"PREFECT_API_KEY": "other"})),
     "limit": pool(limit=1),
     "prefetch": pool(prefetch_s=30.0),
     "user": run(user="other"),
@@ -75,7 +75,7 @@ OTHERS = {
     "memory": run(memory_max_bytes=2**20),
 }
 SAME = {
-    "order": wish(environment={"A": "1", "PATH": "/bin", "HOME": "/home/etl"}),
+    "order": plan(environment={"A": "1", "PATH": "/bin", "HOME": "/home/etl"}),
     "place": pool(place=Place("/etc/runnerd/conf.d/x.yaml", 7)),
     "policy": pool(install_policy="never"),
     "limit of each deployment": run(limit=9),
@@ -85,13 +85,13 @@ SAME = {
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_what_it_is_started_from_is_in_its_key(what: str) -> None:
-    assert OTHERS[what].key != wish().key
-    assert OTHERS[what].key.startswith(family("etl"))
+    assert OTHERS[what].key != plan().key
+    assert OTHERS[what].key.startswith(key_prefix("etl"))
 
 
 @pytest.mark.parametrize("what", SAME)
 def test_what_is_of_no_concern_to_it_is_not(what: str) -> None:
-    assert SAME[what].key == wish().key
+    assert SAME[what].key == plan().key
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_every_name_of_a_pool_makes_keys_and_file_names_of_its_own(name: str) ->
         assert Fields({"key": key}, "it").key() == key  # or it is refused
     assert re.fullmatch(r"[\w-]{1,80}", label(name))
     others = {"etl", "etl_prod", "etl-prod", "x" * 60} - {name}
-    assert not any(one.key.startswith(family(other)) for other in others)
-    assert not any(one.install_key.startswith(install_family(other)) for other in others)
+    assert not any(one.key.startswith(key_prefix(other)) for other in others)
+    assert not any(one.install_key.startswith(install_key_prefix(other)) for other in others)
 
 
 @pytest.mark.parametrize(
@@ -117,15 +117,15 @@ def test_every_name_of_a_pool_makes_keys_and_file_names_of_its_own(name: str) ->
     ],
 )
 def test_what_pip_is_asked_for(version: str, package: str | None, requirements: tuple[str, ...]) -> None:
-    assert wish(server=server_info(version), package=package).requirements == requirements
+    assert plan(server=server_info(version), package=package).requirements == requirements
 
 
 def test_an_environment_is_its_users_and_shared_where_it_is_the_same() -> None:
-    one = wish()
+    one = plan()
     assert re.fullmatch(r"/home/etl/\.cache/runnerd/workers/docker-[0-9a-f]{12}", one.directory)
     assert pool(name="other", limit=4).directory == one.directory
-    assert wish(environment={"HOME": "/h", "XDG_CACHE_HOME": "/c"}).directory.startswith("/c/runnerd/workers/docker-")
-    assert len({one.directory, run(python="/x").directory, wish(server=server_info("3.9.0")).directory}) == 3
+    assert plan(environment={"HOME": "/h", "XDG_CACHE_HOME": "/c"}).directory.startswith("/c/runnerd/workers/docker-")
+    assert len({one.directory, run(python="/x").directory, plan(server=server_info("3.9.0")).directory}) == 3
 
 
 @pytest.mark.parametrize(
@@ -139,31 +139,31 @@ def test_an_environment_is_its_users_and_shared_where_it_is_the_same() -> None:
         (replace(GOOD, prefect="mine"), "prefect-docker", None),
     ],
 )
-def test_an_interpreter_is_judged(answer: Interpreter, package: str | None, lacks: str | None) -> None:
-    assert unsuited(answer, wish(package=package)) == lacks
+def test_an_interpreter_is_judged(answer: ProbedPython, package: str | None, lacks: str | None) -> None:
+    assert why_unsuited(answer, plan(package=package)) == lacks
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"prefect": "3"}', "null"])
 def test_an_answer_that_is_none_is_none(text: str) -> None:
-    assert read_answer("/p", text) is None
+    assert parse_probe("/p", text) is None
 
 
 def test_the_worker_has_its_pools_limits_but_for_that_of_time() -> None:
-    spec = worker_spec(wish(), GOOD, output="/o")
+    spec = worker_spec(plan(), GOOD, output="/o")
     assert (spec.user, spec.group, spec.nice, spec.umask, spec.memory_max_bytes) == ("etl", "data", 5, 0o27, 2**30)
     assert (spec.runtime_max_s, spec.intents, spec.stop_timeout_s) == (None, False, 7.0)
     assert spec.working_directory == "/"
     assert worker_spec(pool(scratch=False), GOOD, output="/o").working_directory == "/srv"
-    assert "s3cret" not in " ".join(spec.argv) + spec.key + repr(wish())
+    assert "s3cret" not in " ".join(spec.argv) + spec.key + repr(plan())
     assert spec.environment["PREFECT_API_KEY"] == "s3cret"
-    forced = wish(environment={"PREFECT_API_URL": "http://evil", "PREFECT_API_KEY": "mine"})
+    forced = plan(environment={"PREFECT_API_URL": "http://evil", "PREFECT_API_KEY": "mine"})
     given = worker_spec(forced, GOOD, output="/o").environment
     assert (given["PREFECT_API_URL"], given["PREFECT_API_KEY"]) == ("http://p/api", "mine")
 
 
 def test_what_installs_and_asks_gets_no_access_to_prefect() -> None:
-    install = install_spec(wish(), program="pass", upgrade=False, attempt=1, output="/o")
-    probe = probe_spec(wish(), "/p", key="inspect-1", output="/o", result="/r")
+    install = install_spec(plan(), program="pass", upgrade=False, attempt=1, output="/o")
+    probe = probe_spec(plan(), "/p", key="inspect-1", output="/o", result="/r")
     for spec in (install, probe):
         assert "s3cret" not in str(spec)
         assert spec.user == "etl"
