@@ -93,6 +93,7 @@ class Daemon:
             config=self.config,
             feed=self.feed,
             log=ambient.log,
+            clock=ambient.clock,
         )
         self._build_polling()
         self._build_surroundings(defaults)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +77,7 @@ class Forwarder:
         config: ConfigInForce,
         feed: RecordFeed,
         log: Log,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self._journald = journald
         self._folder = runs_dir(paths)
