@@ -19,10 +19,8 @@ from contextlib import suppress
 from runnerd.control.contract import Host
 from runnerd.control.http.listener import Listener, Log
 from runnerd.control.http.router import Router
-from runnerd.control.public import PublicPort
-from runnerd.control.routes.changes import Changes
-from runnerd.control.routes.pools import PoolRoutes
-from runnerd.control.routes.reads import Reads
+from runnerd.control.public_port import PublicPort
+from runnerd.control.routes.table import build_routes
 from runnerd.core.errors import ControlError
 from runnerd.core.problems import Problems
 
@@ -47,10 +45,9 @@ class ControlServer:
         mode: int = 0o660,
         group: str | None = None,
     ) -> None:
-        pools, reads = PoolRoutes(host=host, log=log), Reads(host=host)
-        router = Router([*reads.routes(), *Changes(host=host, log=log).routes(), *pools.routes()])
-        self._listener = Listener(router=router, log=log)
-        self.public = PublicPort(reads=reads, problems=problems, log=log)
+        routes = build_routes(host=host, log=log)
+        self._listener = Listener(router=Router(routes), log=log)
+        self.public = PublicPort(routes=routes, problems=problems, log=log)
         self._path = socket_path
         self._sockets = tuple(sockets)
         self._mode = mode

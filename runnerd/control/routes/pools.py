@@ -6,14 +6,13 @@ Invariant: the path of a request names the pool and the queue; its body, which i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from runnerd.control.contract import Host, Pools
 from runnerd.control.http.exchange import Reply, Request, json_reply
 from runnerd.control.http.listener import Log
 from runnerd.control.http.problem import Problem
-from runnerd.control.http.router import Answer, Route
-from runnerd.control.routes.changes import asked
+from runnerd.control.routes.change_log import log_change
 from runnerd.control.routes.resolve import body_of, granted
 from runnerd.core.place import Json
 
@@ -39,67 +38,36 @@ class PoolRoutes:
     def _pools(self) -> Pools:
         return self._host.pools
 
-    def routes(self) -> Sequence[Route]:
-        pool, queue = "/v1/pools/*", "/v1/pools/*/queues/*"
-        reads: dict[str, Answer] = {
-            "/v1/pools": self._all,
-            pool: self._one,
-            f"{pool}/preview": self._preview,
-            f"{pool}/queues": self._queues,
-            queue: self._queue,
-            f"{queue}/preview": self._preview,
-            "/v1/queues": self._queues,
-            "/v1/preview": self._preview,
-            "/v1/worker-types": self._types,
-            "/v1/worker-types/*": self._type,
-        }
-        changes: dict[str, Answer] = {
-            "/v1/pools": self._create,
-            f"{pool}/pause": self._pause,
-            f"{pool}/resume": self._resume,
-            f"{pool}/update": self._update,
-            f"{pool}/delete": self._delete,
-            f"{pool}/queues": self._create_queue,
-            f"{queue}/pause": self._pause,
-            f"{queue}/resume": self._resume,
-            f"{queue}/update": self._update,
-            f"{queue}/delete": self._delete,
-        }
-        return [
-            *(Route("GET", path, answer) for path, answer in reads.items()),
-            *(Route("POST", path, answer) for path, answer in changes.items()),
-        ]
-
     # --- reading --------------------------------------------------------------------------------------------------
 
-    async def _all(self, request: Request) -> Reply:
+    async def list_pools(self, request: Request) -> Reply:
         return json_reply(granted(await self._pools.pools()))
 
-    async def _one(self, request: Request, pool: str) -> Reply:
+    async def get_pool(self, request: Request, pool: str) -> Reply:
         return json_reply(granted(await self._pools.pool(pool)))
 
-    async def _queues(self, request: Request, pool: str | None = None) -> Reply:
+    async def list_queues(self, request: Request, pool: str | None = None) -> Reply:
         return json_reply(granted(await self._pools.queues(pool)))
 
-    async def _queue(self, request: Request, pool: str, queue: str) -> Reply:
+    async def get_queue(self, request: Request, pool: str, queue: str) -> Reply:
         return json_reply(granted(await self._pools.queue(pool, queue)))
 
-    async def _preview(self, request: Request, pool: str | None = None, queue: str | None = None) -> Reply:
+    async def get_preview(self, request: Request, pool: str | None = None, queue: str | None = None) -> Reply:
         return json_reply(granted(await self._pools.preview(pool, queue, hours=_hours(request))))
 
-    async def _types(self, request: Request) -> Reply:
+    async def list_worker_types(self, request: Request) -> Reply:
         return json_reply(granted(await self._pools.worker_types()))
 
-    async def _type(self, request: Request, name: str) -> Reply:
+    async def get_worker_type(self, request: Request, name: str) -> Reply:
         return json_reply(granted(await self._pools.worker_type(name)))
 
     # --- changing -------------------------------------------------------------------------------------------------
 
-    async def _create(self, request: Request) -> Reply:
+    async def create_pool(self, request: Request) -> Reply:
         allowed = {**_POOL, "name": (str,), "type": (str,), "paused": (bool,), "update": (bool,)}
         its = _checked(body_of(request, allowed))
         name = _name(its)
-        asked(self._log, request, "create pool", pool=name, type=its["type"], update=bool(its["update"]))
+        log_change(self._log, request, "create pool", pool=name, type=its["type"], update=bool(its["update"]))
         made = granted(
             await self._pools.create_pool(
                 name,
@@ -113,22 +81,22 @@ class PoolRoutes:
         )
         return json_reply(made, status=201 if made["created"] else 200)
 
-    async def _create_queue(self, request: Request, pool: str) -> Reply:
+    async def create_queue(self, request: Request, pool: str) -> Reply:
         its = _checked(body_of(request, {**_QUEUE, "name": (str,)}))
         name = _name(its)
         about = {member: its[member] for member in _QUEUE}
-        asked(self._log, request, "create queue", pool=pool, queue=name)
+        log_change(self._log, request, "create queue", pool=pool, queue=name)
         return json_reply(granted(await self._pools.create_queue(pool, name, **about)), status=201)
 
-    async def _pause(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+    async def pause(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         body_of(request, {})
         return await self._change(request, "pause", pool, queue, {"paused": True})
 
-    async def _resume(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+    async def resume(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         body_of(request, {})
         return await self._change(request, "resume", pool, queue, {"paused": False})
 
-    async def _update(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+    async def update(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         allowed = _POOL if queue is None else _QUEUE
         given = _checked(body_of(request, allowed))
         named = json.loads(request.body) if request.body else {}  # an absent member stays; null removes a limit
@@ -143,21 +111,21 @@ class PoolRoutes:
     async def _change(
         self, request: Request, verb: str, pool: str, queue: str | None, changes: Mapping[str, Json]
     ) -> Reply:
-        self._asked(request, verb, pool, queue, members=sorted(changes))
+        self._log_change(request, verb, pool, queue, members=sorted(changes))
         if queue is None:
             return json_reply(granted(await self._pools.change_pool(pool, changes)))
         return json_reply(granted(await self._pools.change_queue(pool, queue, changes)))
 
-    async def _delete(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+    async def delete(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         body_of(request, {})
-        self._asked(request, "delete", pool, queue)
+        self._log_change(request, "delete", pool, queue)
         if queue is None:
             return json_reply(granted(await self._pools.delete_pool(pool)))
         return json_reply(granted(await self._pools.delete_queue(pool, queue)))
 
-    def _asked(self, request: Request, verb: str, pool: str, queue: str | None, **about: object) -> None:
+    def _log_change(self, request: Request, verb: str, pool: str, queue: str | None, **about: object) -> None:
         named = {"pool": pool} if queue is None else {"pool": pool, "queue": queue}
-        asked(self._log, request, f"{verb} {'pool' if queue is None else 'queue'}", **named, **about)
+        log_change(self._log, request, f"{verb} {'pool' if queue is None else 'queue'}", **named, **about)
 
 
 def _hours(request: Request) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.control.public import PublicPort
-from runnerd.control.routes.reads import Reads
+from runnerd.control.public_port import PublicPort
+from runnerd.control.routes.table import build_routes
 from runnerd.control.server import ControlServer
 from runnerd.core.errors import ControlError
 from runnerd.core.problems import Problems
@@ -116,7 +116,8 @@ class Public:
 
     def __init__(self, folder: Path) -> None:
         self.log = ListLog()
-        self.port = PublicPort(reads=Reads(host=FakeHost(outputs=folder)), problems=Problems(), log=self.log)
+        routes = build_routes(host=FakeHost(outputs=folder), log=self.log)
+        self.port = PublicPort(routes=routes, problems=Problems(), log=self.log)
         self.config = ConfigInForce(Config(settings=settings()))
         self.address: tuple[str, int] | None = None
 
