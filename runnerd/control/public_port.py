@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.control.http.listener import Listener, Log
+from runnerd.control.http.listener import Listener, RequestLog
 from runnerd.control.http.router import Access, Route, Router
 from runnerd.core.problems import Problems
 
@@ -27,7 +27,7 @@ class PublicPort:
     `problem` is why the port cannot be opened now, None without a problem.
     """
 
-    def __init__(self, *, routes: Sequence[Route], problems: Problems, log: Log) -> None:
+    def __init__(self, *, routes: Sequence[Route], problems: Problems, log: RequestLog) -> None:
         public = [route for route in routes if route.access is Access.PUBLIC]
         self._listener = Listener(router=Router(public), log=log)
         self._log = log

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from runnerd.control.contract import Host
-from runnerd.control.http.listener import Listener, Log
+from runnerd.control.http.listener import Listener, RequestLog
 from runnerd.control.http.router import Router
 from runnerd.control.public_port import PublicPort
 from runnerd.control.routes.table import build_routes
@@ -39,7 +39,7 @@ class ControlServer:
         *,
         host: Host,
         problems: Problems,
-        log: Log,
+        log: RequestLog,
         socket_path: str,
         sockets: Sequence[socket.socket] = (),
         mode: int = 0o660,

@@ -15,7 +15,7 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import AGENT, PROCESS, WorkerType, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
 from runnerd.pools.job.process_job import process_template
-from runnerd.prefect_api.answers import Refused
+from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.system.regular_files import open_regular
 
 
@@ -25,10 +25,10 @@ class MakingApi(Protocol):
     async def read_pool(self, name: str) -> WorkPool | None: ...
     async def create_pool(
         self, name: str, *, type: str, base_job_template: Mapping[str, Json] | None = None
-    ) -> WorkPool | Refused: ...
-    async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused: ...
+    ) -> WorkPool | ApiRefusal: ...
+    async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | ApiRefusal: ...
     async def queues(self, pool: str, *, prefixes: Sequence[str] = ()) -> list[WorkQueue]: ...
-    async def create_queue(self, pool: str, name: str, *, priority: int | None = None) -> WorkQueue | Refused: ...
+    async def create_queue(self, pool: str, name: str, *, priority: int | None = None) -> WorkQueue | ApiRefusal: ...
     async def worker_types(self) -> dict[str, WorkerType]: ...
 
 
@@ -55,7 +55,7 @@ async def _create(api: MakingApi, settings: PoolSettings, major: int) -> WorkPoo
     if isinstance(template, str):
         return template
     made = await api.create_pool(settings.name, type=kind, base_job_template=template)
-    if isinstance(made, Refused):
+    if isinstance(made, ApiRefusal):
         there = await api.read_pool(settings.name)  # somebody else was quicker
         return there or f"cannot create work pool {settings.name}: {made.reason}"
     return made
@@ -116,7 +116,7 @@ async def missing_queues(api: MakingApi, settings: PoolSettings) -> tuple[WorkQu
     for name in missing:
         place = settings.queues.index(name) + 1 if untouched else None
         made = await api.create_queue(settings.name, name, priority=place)
-        if isinstance(made, Refused):
+        if isinstance(made, ApiRefusal):
             there = {queue.name: queue for queue in await api.queues(settings.name)}
             if name not in there:  # else somebody was quicker
                 return f"cannot create queue {name} of work pool {settings.name}: {made.reason}"

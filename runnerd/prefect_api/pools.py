@@ -26,7 +26,7 @@ from runnerd.core.prefect import (
     WorkPool,
     WorkQueue,
 )
-from runnerd.prefect_api.answers import Refused, ServerInfo
+from runnerd.prefect_api.answers import ApiRefusal, ServerInfo
 from runnerd.prefect_api.parse import parse_each
 from runnerd.prefect_api.parse_pools import (
     parse_block,
@@ -79,26 +79,26 @@ class PoolsApi:
         description: str | None = None,
         is_paused: bool = False,
         concurrency_limit: int | None = None,
-    ) -> WorkPool | Refused:
+    ) -> WorkPool | ApiRefusal:
         """A new pool with its queue `default`. The server knows no default template: without one it has none."""
         if why := why_no_name(name) or _reserved(name, "created"):
-            return Refused(reason=why)
+            return ApiRefusal(reason=why)
         body: dict[str, Json] = {"name": name, "type": type, "description": description, "is_paused": is_paused}
         body["concurrency_limit"] = concurrency_limit
         if base_job_template is not None:
             body["base_job_template"] = dict(base_job_template)
         return await self._create("/work_pools/", body, "a new work pool", parse_pool)
 
-    async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused:
+    async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | ApiRefusal:
         """Change what `changes` names: description, is_paused, concurrency_limit, base_job_template."""
         if set(changes) - _MAY_CHANGE and (why := _reserved(name, "changed but for its pause and its limit")):
-            return Refused(reason=why)
+            return ApiRefusal(reason=why)
         return await self._change("PATCH", "/work_pools/", in_path(name), dict(changes))
 
-    async def delete_pool(self, name: str) -> bool | Refused:
+    async def delete_pool(self, name: str) -> bool | ApiRefusal:
         """Delete it with its queues; its deployments stay, and belong to no pool any more."""
         if why := _reserved(name, "deleted"):
-            return Refused(reason=why)
+            return ApiRefusal(reason=why)
         return await self._change("DELETE", "/work_pools/", in_path(name))
 
     # --- queues ---------------------------------------------------------------------------------------------
@@ -127,27 +127,27 @@ class PoolsApi:
         is_paused: bool = False,
         concurrency_limit: int | None = None,
         priority: int | None = None,
-    ) -> WorkQueue | Refused:
+    ) -> WorkQueue | ApiRefusal:
         """A new queue; without a priority it takes the first that is free, and a taken one moves the others down."""
         place, why = in_path(pool), why_no_name(name) or why_no_name(pool)
         if place is None or why:
-            return Refused(reason=why or "")
+            return ApiRefusal(reason=why or "")
         body: dict[str, Json] = {"name": name, "description": description, "is_paused": is_paused}
         body |= {"concurrency_limit": concurrency_limit, "priority": priority}
         return await self._create(f"/work_pools/{place}/queues", body, "a new work queue", parse_queue)
 
-    async def update_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> bool | Refused:
+    async def update_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> bool | ApiRefusal:
         """Change what `changes` names: name, description, is_paused, concurrency_limit, priority."""
         return await self._change("PATCH", "/work_pools/", _queue_place(pool, name), dict(changes))
 
-    async def delete_queue(self, pool: str, name: str) -> bool | Refused:
+    async def delete_queue(self, pool: str, name: str) -> bool | ApiRefusal:
         """Delete it; a pool's default queue cannot be."""
         queue = await self.read_queue(pool, name)
         if queue is None:
             return False
         holder = await self.read_pool(pool)
         if holder is not None and holder.default_queue_id == queue.id:
-            return Refused(reason=f"{name} is the default queue of {pool}, which goes only with its pool")
+            return ApiRefusal(reason=f"{name} is the default queue of {pool}, which goes only with its pool")
         return await self._change("DELETE", "/work_pools/", _queue_place(pool, name))
 
     # --- runs -----------------------------------------------------------------------------------------------
@@ -281,11 +281,11 @@ class PoolsApi:
                 break
         return found
 
-    async def _create(self, path: str, body: Json, what: str, parse: Callable[[Json], T]) -> T | Refused:
+    async def _create(self, path: str, body: Json, what: str, parse: Callable[[Json], T]) -> T | ApiRefusal:
         reply = await self._transport.request("POST", path, body=body, values=REFUSED)
         return refused(reply) if reply.status >= 400 else self._reader.read(what, reply.data, parse)
 
-    async def _change(self, method: str, above: str, place: str | None, body: Json = None) -> bool | Refused:
+    async def _change(self, method: str, above: str, place: str | None, body: Json = None) -> bool | ApiRefusal:
         if place is None:
             return False
         reply = await self._transport.request(method, f"{above}{place}", body=body, values=REFUSED)

@@ -11,7 +11,7 @@ from typing import Any
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
 from runnerd.control.contract import Peer
@@ -30,7 +30,7 @@ class DaemonHost:
         metrics: Metrics,
         runs: RunsBackend,
         deployments: DeploymentsBackend,
-        pools: PoolDesk,
+        pools: PoolsBackend,
         drain: Drain,
         reload: Callable[[], Coroutine[Any, Any, Json]],
     ) -> None:

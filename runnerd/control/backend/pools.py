@@ -1,6 +1,6 @@
 """Answers the control API's requests about work pools and queues from Prefect's API, and changes both there.
 
-Invariants: no state is kept between two requests. Each request is one `Ask`, so its calls may be made twice, the answer
+Invariants: no state is kept between two requests. Each request is one `ApiCaller`, so its calls may be made twice, the answer
 to the first having been lost: a pool or queue that was missing, was asked for and exists at the second try was created
 by the first; a deleted one likewise.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.pool_documents import pool_document, queue_document, type_document, whole_pool_document
-from runnerd.control.backend.pools_api import Api
 from runnerd.control.backend.previews import Previews
 from runnerd.control.backend.refusals import (
     no_pool,
@@ -26,17 +25,23 @@ from runnerd.control.backend.refusals import (
 from runnerd.control.contract import Refused
 from runnerd.core.place import Json
 from runnerd.core.prefect import AGENT, AGENT_POOL, PROCESS, WorkPool
-from runnerd.prefect_api.answers import Refused as ApiRefused
+from runnerd.prefect_api.answers import ApiRefusal
+from runnerd.prefect_api.client import PrefectApi
 
 
-class PoolDesk:
-    """Implements runnerd.control.host.Pools. `served` is what the configuration of this host names."""
+class PoolsBackend:
+    """Implements runnerd.control.contract.HostPools. `served` is what the configuration of this host names."""
 
     def __init__(
-        self, *, api: Api, ask: Ask, now: Callable[[], datetime], served: Callable[[], Collection[str]]
+        self,
+        *,
+        api: PrefectApi,
+        call_api: ApiCaller,
+        now: Callable[[], datetime],
+        served: Callable[[], Collection[str]],
     ) -> None:
         self._api = api
-        self._ask = ask
+        self._call_api = call_api
         self._previews = Previews(api=api, now=now)
         self._served = served
 
@@ -47,7 +52,7 @@ class PoolDesk:
             pools = sorted(await self._api.pools.all_pools(), key=lambda pool: pool.name)
             return [self._document(pool) for pool in pools]
 
-        return await self._ask(look)
+        return await self._call_api(look)
 
     async def pool(self, name: str) -> Json | Refused:
         async def look() -> Json | Refused:
@@ -57,7 +62,7 @@ class PoolDesk:
             queues, workers = await self._api.pools.queues(name), await self._api.pools.workers(name)
             return whole_pool_document(pool, served=pool.name in self._served(), queues=queues, workers=workers)
 
-        return await self._ask(look)
+        return await self._call_api(look)
 
     async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused:
         """List the runs that one pool, every pool or one queue would deliver within `hours`."""
@@ -66,7 +71,7 @@ class PoolDesk:
             found = await self._pools(pool)
             return found if isinstance(found, Refused) else await self._previews.document(found, queue, hours=hours)
 
-        return await self._ask(look)
+        return await self._call_api(look)
 
     async def queues(self, pool: str | None) -> Json | Refused:
         async def look() -> Json | Refused:
@@ -75,17 +80,17 @@ class PoolDesk:
                 return found
             return [queue_document(queue, its) for its in found for queue in await self._api.pools.queues(its.name)]
 
-        return await self._ask(look)
+        return await self._call_api(look)
 
     async def queue(self, pool: str, name: str) -> Json | Refused:
-        return await self._ask(lambda: self._queue_document(pool, name))
+        return await self._call_api(lambda: self._queue_document(pool, name))
 
     async def worker_types(self) -> Json | Refused:
         async def look() -> Json:
             types = await self._api.pools.worker_types()
             return [type_document(types[name]) for name in sorted(types)]
 
-        return await self._ask(look)
+        return await self._call_api(look)
 
     async def worker_type(self, name: str) -> Json | Refused:
         async def look() -> Json | Refused:
@@ -94,7 +99,7 @@ class PoolDesk:
                 return Refused(status=404, detail=unknown_type(name, types))
             return {**type_document(types[name]), "base_job_template": dict(types[name].template)}
 
-        return await self._ask(look)
+        return await self._call_api(look)
 
     # --- changing pools -------------------------------------------------------------------------------------------
 
@@ -129,12 +134,12 @@ class PoolDesk:
                 return _with(await self._change(name, its), created=False)
             asked = True
             made = await pools.create_pool(name, type=kind, **its)
-            return refused(made) if isinstance(made, ApiRefused) else {**self._document(made), "created": True}
+            return refused(made) if isinstance(made, ApiRefusal) else {**self._document(made), "created": True}
 
-        return await self._ask(make)
+        return await self._call_api(make)
 
     async def change_pool(self, name: str, changes: Mapping[str, Json]) -> Json | Refused:
-        return await self._ask(lambda: self._change(name, _api_keys(changes)))
+        return await self._call_api(lambda: self._change(name, _api_keys(changes)))
 
     async def delete_pool(self, name: str) -> Json | Refused:
         was: Json = None
@@ -146,9 +151,9 @@ class PoolDesk:
                 return was or no_pool(name)
             was = self._document(pool)
             done = await self._api.pools.delete_pool(name)
-            return refused(done) if isinstance(done, ApiRefused) else was
+            return refused(done) if isinstance(done, ApiRefusal) else was
 
-        return await self._ask(end)
+        return await self._call_api(end)
 
     # --- changing queues ------------------------------------------------------------------------------------------
 
@@ -175,16 +180,16 @@ class PoolDesk:
             made = await self._api.pools.create_queue(
                 pool, name, description=description, concurrency_limit=concurrency_limit, priority=priority
             )
-            return refused(made) if isinstance(made, ApiRefused) else queue_document(made, its)
+            return refused(made) if isinstance(made, ApiRefusal) else queue_document(made, its)
 
-        return await self._ask(make)
+        return await self._call_api(make)
 
     async def change_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> Json | Refused:
         async def change() -> Json | Refused:
             done = await self._api.pools.update_queue(pool, name, _api_keys(changes))
-            return refused(done) if isinstance(done, ApiRefused) else await self._queue_document(pool, name)
+            return refused(done) if isinstance(done, ApiRefusal) else await self._queue_document(pool, name)
 
-        return await self._ask(change)
+        return await self._call_api(change)
 
     async def delete_queue(self, pool: str, name: str) -> Json | Refused:
         was: Json = None
@@ -196,9 +201,9 @@ class PoolDesk:
                 return was or found
             was = found
             done = await self._api.pools.delete_queue(pool, name)
-            return refused(done) if isinstance(done, ApiRefused) else was
+            return refused(done) if isinstance(done, ApiRefusal) else was
 
-        return await self._ask(end)
+        return await self._call_api(end)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -207,7 +212,7 @@ class PoolDesk:
 
     async def _change(self, name: str, changes: Mapping[str, Json]) -> Json | Refused:
         done = await self._api.pools.update_pool(name, changes)
-        if isinstance(done, ApiRefused):
+        if isinstance(done, ApiRefusal):
             return refused(done)
         pool = await self._api.pools.read_pool(name)
         return no_pool(name) if pool is None else self._document(pool)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from runnerd.control.http.exchange import Reply, Request, StreamReply
-from runnerd.control.http.problem import Problem
+from runnerd.control.http.problem import HttpProblem
 
 Handler = Callable[..., Awaitable[Reply | StreamReply]]
 
@@ -55,7 +55,7 @@ class Router:
         self._routes = tuple(routes)
 
     async def answer(self, request: Request) -> Reply | StreamReply:
-        """Call the handler of the request. Raises Problem."""
+        """Call the handler of the request. Raises HttpProblem."""
         matches = [(r, v) for r in self._routes if (v := r.variables(request.path)) is not None]
         for route, variables in matches:
             if route.method == request.method:
@@ -63,5 +63,5 @@ class Router:
         path = "/" + "/".join(request.path)
         if matches:
             allow = ", ".join(sorted({route.method for route, _ in matches}))
-            raise Problem(405, f"{path} answers to {allow} only", headers={"Allow": allow})
-        raise Problem(404, f"there is no {path} here; see /v1/status", kind="no-such-path")
+            raise HttpProblem(405, f"{path} answers to {allow} only", headers={"Allow": allow})
+        raise HttpProblem(404, f"there is no {path} here; see /v1/status", kind="no-such-path")

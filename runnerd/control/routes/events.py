@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Request, StreamReply
-from runnerd.control.routes.resolve import the_run
+from runnerd.control.routes.resolve import find_run
 from runnerd.core.place import Json
 
 BACKLOG = 1024
@@ -40,7 +40,7 @@ class EventRoutes:
         if not self._host.runs.find(ref):
             with suppress(ValueError):
                 return str(uuid.UUID(ref))
-        run_id: str = the_run(self._host, ref)["id"]
+        run_id: str = find_run(self._host, ref)["id"]
         return run_id
 
 

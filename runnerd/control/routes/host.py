@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Reply, Request, json_reply
-from runnerd.control.http.listener import Log
-from runnerd.control.http.problem import Problem
+from runnerd.control.http.listener import RequestLog
+from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
-from runnerd.control.routes.resolve import body_of
+from runnerd.control.routes.resolve import read_body
 
 SECONDS_MAX = 10 * 365 * 86400.0
 
@@ -15,7 +15,7 @@ SECONDS_MAX = 10 * 365 * 86400.0
 class HostRoutes:
     """Handles the paths of /v1 that name no run, deployment or work pool."""
 
-    def __init__(self, *, host: Host, log: Log) -> None:
+    def __init__(self, *, host: Host, log: RequestLog) -> None:
         self._host = host
         self._log = log
 
@@ -37,18 +37,18 @@ class HostRoutes:
         return json_reply(self._host.config())
 
     async def reload_config(self, request: Request) -> Reply:
-        body_of(request, {})
+        read_body(request, {})
         return json_reply(await self._host.reload(peer=log_change(self._log, request, "reload")))
 
     async def drain(self, request: Request) -> Reply:
-        body = body_of(request, {"timeout_s": (float, int), "reason": (str,)})
+        body = read_body(request, {"timeout_s": (float, int), "reason": (str,)})
         timeout_s, reason = body["timeout_s"], body["reason"] or None
         if timeout_s is not None and not 0 <= timeout_s <= SECONDS_MAX:
-            raise Problem(422, "'timeout_s' must be a number of seconds from 0 on")
+            raise HttpProblem(422, "'timeout_s' must be a number of seconds from 0 on")
         peer = log_change(self._log, request, "drain", timeout_s=timeout_s, reason=reason)
         timeout_s = None if timeout_s is None else float(timeout_s)
         return json_reply(self._host.drain(timeout_s=timeout_s, reason=reason, peer=peer))
 
     async def undrain(self, request: Request) -> Reply:
-        body_of(request, {})
+        read_body(request, {})
         return json_reply(self._host.undrain(peer=log_change(self._log, request, "undrain")))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from runnerd.control.contract import Host, Pools
+from runnerd.control.contract import Host, HostPools
 from runnerd.control.http.exchange import Reply, Request, json_reply
-from runnerd.control.http.listener import Log
-from runnerd.control.http.problem import Problem
+from runnerd.control.http.listener import RequestLog
+from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
-from runnerd.control.routes.resolve import body_of, granted
+from runnerd.control.routes.resolve import read_body, unwrap
 from runnerd.core.place import Json
 
 HOURS_MAX = 10 * 366 * 24
@@ -30,45 +30,45 @@ _QUEUE: Mapping[str, tuple[type, ...]] = {"concurrency_limit": (int,), "descript
 class PoolRoutes:
     """Answers at once, also before adoption: pools are the API's, and no request here touches a run of this host."""
 
-    def __init__(self, *, host: Host, log: Log) -> None:
+    def __init__(self, *, host: Host, log: RequestLog) -> None:
         self._host = host
         self._log = log
 
     @property
-    def _pools(self) -> Pools:
+    def _pools(self) -> HostPools:
         return self._host.pools
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def list_pools(self, request: Request) -> Reply:
-        return json_reply(granted(await self._pools.pools()))
+        return json_reply(unwrap(await self._pools.pools()))
 
     async def get_pool(self, request: Request, pool: str) -> Reply:
-        return json_reply(granted(await self._pools.pool(pool)))
+        return json_reply(unwrap(await self._pools.pool(pool)))
 
     async def list_queues(self, request: Request, pool: str | None = None) -> Reply:
-        return json_reply(granted(await self._pools.queues(pool)))
+        return json_reply(unwrap(await self._pools.queues(pool)))
 
     async def get_queue(self, request: Request, pool: str, queue: str) -> Reply:
-        return json_reply(granted(await self._pools.queue(pool, queue)))
+        return json_reply(unwrap(await self._pools.queue(pool, queue)))
 
     async def get_preview(self, request: Request, pool: str | None = None, queue: str | None = None) -> Reply:
-        return json_reply(granted(await self._pools.preview(pool, queue, hours=_hours(request))))
+        return json_reply(unwrap(await self._pools.preview(pool, queue, hours=_hours(request))))
 
     async def list_worker_types(self, request: Request) -> Reply:
-        return json_reply(granted(await self._pools.worker_types()))
+        return json_reply(unwrap(await self._pools.worker_types()))
 
     async def get_worker_type(self, request: Request, name: str) -> Reply:
-        return json_reply(granted(await self._pools.worker_type(name)))
+        return json_reply(unwrap(await self._pools.worker_type(name)))
 
     # --- changing -------------------------------------------------------------------------------------------------
 
     async def create_pool(self, request: Request) -> Reply:
         allowed = {**_POOL, "name": (str,), "type": (str,), "paused": (bool,), "update": (bool,)}
-        its = _checked(body_of(request, allowed))
+        its = _checked(read_body(request, allowed))
         name = _name(its)
         log_change(self._log, request, "create pool", pool=name, type=its["type"], update=bool(its["update"]))
-        made = granted(
+        made = unwrap(
             await self._pools.create_pool(
                 name,
                 type=its["type"] or None,
@@ -82,30 +82,30 @@ class PoolRoutes:
         return json_reply(made, status=201 if made["created"] else 200)
 
     async def create_queue(self, request: Request, pool: str) -> Reply:
-        its = _checked(body_of(request, {**_QUEUE, "name": (str,)}))
+        its = _checked(read_body(request, {**_QUEUE, "name": (str,)}))
         name = _name(its)
         about = {member: its[member] for member in _QUEUE}
         log_change(self._log, request, "create queue", pool=pool, queue=name)
-        return json_reply(granted(await self._pools.create_queue(pool, name, **about)), status=201)
+        return json_reply(unwrap(await self._pools.create_queue(pool, name, **about)), status=201)
 
     async def pause(self, request: Request, pool: str, queue: str | None = None) -> Reply:
-        body_of(request, {})
+        read_body(request, {})
         return await self._change(request, "pause", pool, queue, {"paused": True})
 
     async def resume(self, request: Request, pool: str, queue: str | None = None) -> Reply:
-        body_of(request, {})
+        read_body(request, {})
         return await self._change(request, "resume", pool, queue, {"paused": False})
 
     async def update(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         allowed = _POOL if queue is None else _QUEUE
-        given = _checked(body_of(request, allowed))
+        given = _checked(read_body(request, allowed))
         named = json.loads(request.body) if request.body else {}  # an absent member stays; null removes a limit
         changes = {member: value for member, value in given.items() if member in named}
         if not changes:
-            raise Problem(422, f"name what to change: {', '.join(allowed)}")
+            raise HttpProblem(422, f"name what to change: {', '.join(allowed)}")
         for member, value in changes.items():
             if value is None and member != "concurrency_limit":
-                raise Problem(422, f"{member!r} cannot be null")
+                raise HttpProblem(422, f"{member!r} cannot be null")
         return await self._change(request, "update", pool, queue, changes)
 
     async def _change(
@@ -113,15 +113,15 @@ class PoolRoutes:
     ) -> Reply:
         self._log_change(request, verb, pool, queue, members=sorted(changes))
         if queue is None:
-            return json_reply(granted(await self._pools.change_pool(pool, changes)))
-        return json_reply(granted(await self._pools.change_queue(pool, queue, changes)))
+            return json_reply(unwrap(await self._pools.change_pool(pool, changes)))
+        return json_reply(unwrap(await self._pools.change_queue(pool, queue, changes)))
 
     async def delete(self, request: Request, pool: str, queue: str | None = None) -> Reply:
-        body_of(request, {})
+        read_body(request, {})
         self._log_change(request, "delete", pool, queue)
         if queue is None:
-            return json_reply(granted(await self._pools.delete_pool(pool)))
-        return json_reply(granted(await self._pools.delete_queue(pool, queue)))
+            return json_reply(unwrap(await self._pools.delete_pool(pool)))
+        return json_reply(unwrap(await self._pools.delete_queue(pool, queue)))
 
     def _log_change(self, request: Request, verb: str, pool: str, queue: str | None, **about: object) -> None:
         named = {"pool": pool} if queue is None else {"pool": pool, "queue": queue}
@@ -131,21 +131,21 @@ class PoolRoutes:
 def _hours(request: Request) -> int:
     text = request.query.get("hours", "1")
     if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= HOURS_MAX):
-        raise Problem(422, f"hours must be a whole number from 1 to {HOURS_MAX}, not {text!r}")
+        raise HttpProblem(422, f"hours must be a whole number from 1 to {HOURS_MAX}, not {text!r}")
     return int(text)
 
 
 def _name(its: Mapping[str, Json]) -> str:
     name: str = its["name"] or ""
     if not name.strip():
-        raise Problem(422, "name it: name")
+        raise HttpProblem(422, "name it: name")
     return name
 
 
 def _checked(its: dict[str, Json]) -> dict[str, Json]:
-    """Check the range of the numbers among the members. Raises Problem 422."""
+    """Check the range of the numbers among the members. Raises HttpProblem 422."""
     for member, least in _LEAST.items():
         value = its.get(member)
         if value is not None and not least <= value <= LIMIT_MAX:
-            raise Problem(422, f"{member!r} must be a whole number from {least} on")
+            raise HttpProblem(422, f"{member!r} must be a whole number from {least} on")
     return its

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Reply, Request, StreamReply
-from runnerd.control.http.listener import Log
-from runnerd.control.http.problem import Problem
+from runnerd.control.http.listener import RequestLog
+from runnerd.control.http.problem import HttpProblem
 from runnerd.control.http.router import Access, Route
 from runnerd.control.routes.deployments import DeploymentRoutes
 from runnerd.control.routes.events import EventRoutes
@@ -20,7 +20,7 @@ ADOPTION_LIMIT_S = 15.0  # below the client's limit: a client that gave up must 
 ADOPTED, PUBLIC = Access.ADOPTED, Access.PUBLIC
 
 
-def build_routes(*, host: Host, log: Log) -> list[Route]:
+def build_routes(*, host: Host, log: RequestLog) -> list[Route]:
     """Return the routes of the control API.
 
     The changes of work pools do not wait for adoption: pools are Prefect's, and no run of this host is touched.
@@ -85,7 +85,7 @@ def _once_adopted(host: Host, route: Route) -> Route:
                 await host.runs.adopted()
         except TimeoutError:
             detail = "runnerd is starting and does not know its runs yet; see runnerctl health, and ask again"
-            raise Problem(503, detail, headers={"Retry-After": "1"}) from None
+            raise HttpProblem(503, detail, headers={"Retry-After": "1"}) from None
         return await route.handler(request, *variables)
 
     return replace(route, handler=handle)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from runnerd.control.backend.asking import Ask
-from runnerd.control.backend.pools import PoolDesk
-from runnerd.control.contract import OFFER_FIELDS, POOL_FIELDS, QUEUE_FIELDS, Pools, Refused
+from runnerd.control.backend.api_calls import ApiCaller
+from runnerd.control.backend.pools import PoolsBackend
+from runnerd.control.contract import OFFER_FIELDS, POOL_FIELDS, QUEUE_FIELDS, HostPools, Refused
 from runnerd.core.prefect import AGENT, AGENT_POOL
 from runnerd.prefect_api.reading import PAGE
 from tests.kits import jump_loop as jumploop
@@ -29,7 +29,7 @@ NEW: dict[str, Json] = {
     "concurrency_limit": None,
     "update": False,
 }
-_IS_WHAT_THE_HOST_HAS: type[Pools] = PoolDesk
+_IS_WHAT_THE_HOST_HAS: type[HostPools] = PoolsBackend
 
 
 @pytest.fixture(params=[2, 3])
@@ -40,10 +40,12 @@ def prefect(request: pytest.FixtureRequest) -> FakePrefect:
     return fake
 
 
-def asked(prefect: FakePrefect, what: Callable[[PoolDesk], Coroutine[Any, Any, Json | Refused]]) -> Any:
+def asked(prefect: FakePrefect, what: Callable[[PoolsBackend], Coroutine[Any, Any, Json | Refused]]) -> Any:
     """The answer, whatever it is."""
-    ask = Ask(ambient=an_ambient(LogLines(), now=lambda: datetime.now(UTC), clock=time.monotonic))
-    desk = PoolDesk(api=fake_api(prefect), ask=ask, now=lambda: datetime.now(UTC), served=lambda: {"served"})
+    call_api = ApiCaller(ambient=an_ambient(LogLines(), now=lambda: datetime.now(UTC), clock=time.monotonic))
+    desk = PoolsBackend(
+        api=fake_api(prefect), call_api=call_api, now=lambda: datetime.now(UTC), served=lambda: {"served"}
+    )
     return jumploop.run(what(desk))
 
 
@@ -192,7 +194,7 @@ def test_one_pool_with_everything_in_it(prefect: FakePrefect) -> None:
     ],
 )
 def test_a_pool_that_is_not_there(
-    prefect: FakePrefect, what: Callable[[PoolDesk], Coroutine[Any, Any, Json | Refused]]
+    prefect: FakePrefect, what: Callable[[PoolsBackend], Coroutine[Any, Any, Json | Refused]]
 ) -> None:
     no(asked(prefect, what), 404, "no work pool", "runnerctl pool ls")
     assert prefect.pools.pools == {}

@@ -9,7 +9,7 @@ import pytest
 
 from runnerd.control.contract import DEPLOYMENT_FIELDS, PROBLEM_FIELDS, RUN_FIELDS, STATUS_FIELDS, Peer, Refused
 from runnerd.control.http.exchange import Request
-from runnerd.control.http.problem import Problem
+from runnerd.control.http.problem import HttpProblem
 from runnerd.control.http.router import Access
 from runnerd.control.routes.table import build_routes
 from tests.kits.fakes.fake_host import FakeHost, ListLog, Serving, ended, serving
@@ -269,7 +269,7 @@ async def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_pa
     assert len(routes) == 9
     for route in routes.values():
         request = Request(method="POST", path=(), query={}, body=b'{"all": true}', peer=Peer(pid=1, uid=0, gid=0))
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(HttpProblem) as refused:
             await route.handler(request, *route.path.count("*") * ["x"])
         assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
     waiting = asyncio.create_task(routes["/v1/cancel"].handler(request))

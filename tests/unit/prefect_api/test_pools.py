@@ -27,7 +27,7 @@ from runnerd.core.prefect import (
     WorkPool,
     WorkQueue,
 )
-from runnerd.prefect_api.answers import Refused
+from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.client import PAGE, PrefectApi
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.parse import Unreadable
@@ -276,8 +276,8 @@ async def test_more_than_a_page_is_found() -> None:
 )
 async def test_the_servers_no_is_a_value(status: int, data: Any, reason: str) -> None:
     server = Server(status=status, data=data)
-    assert await ask(server, lambda api: api.pools.create_pool("etl", type="x")) == Refused(reason=reason)
-    assert await ask(server, lambda api: api.pools.update_pool("etl", {"is_paused": True})) == Refused(reason=reason)
+    assert await ask(server, lambda api: api.pools.create_pool("etl", type="x")) == ApiRefusal(reason=reason)
+    assert await ask(server, lambda api: api.pools.update_pool("etl", {"is_paused": True})) == ApiRefusal(reason=reason)
 
 
 @pytest.mark.parametrize(

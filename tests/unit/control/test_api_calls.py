@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from runnerd.cli.__main__ import ASK_PREFECT, VERBS
-from runnerd.control.backend.asking import LIMIT_S, Ask
+from runnerd.control.backend.api_calls import LIMIT_S, ApiCaller
 from runnerd.control.client import PREFECT_TIMEOUT_S
 from runnerd.control.contract import Refused
 from runnerd.core.errors import ApiAway
@@ -15,15 +15,15 @@ from runnerd.system.ambient import real_ambient
 from tests.kits.nouns import LogLines, log_to
 
 
-def ask() -> Ask:
-    return Ask(
+def a_caller() -> ApiCaller:
+    return ApiCaller(
         ambient=replace(real_ambient(log_to(LogLines())), backoff=lambda: Backoff(first_s=0.5, uniform=lambda: 1.0))
     )
 
 
 async def test_a_server_that_never_answers_is_given_up_before_runnerctl_gives_up_runnerd() -> None:
     began = asyncio.get_running_loop().time()
-    said = await ask()(asyncio.Event().wait)
+    said = await a_caller()(asyncio.Event().wait)
     assert isinstance(said, Refused)
     assert said.status == 503
     assert "did not answer within 120 s; it may have done what was asked all the same" in said.detail
@@ -43,6 +43,6 @@ async def test_one_that_is_slow_and_then_busy_is_asked_again() -> None:
             raise ApiAway("503", answered=True)
         return "done"
 
-    assert isinstance(await ask()(slow_and_busy), Refused)  # three times 40 s are too long
+    assert isinstance(await a_caller()(slow_and_busy), Refused)  # three times 40 s are too long
     times = 1
-    assert await ask()(slow_and_busy) == "done"
+    assert await a_caller()(slow_and_busy) == "done"

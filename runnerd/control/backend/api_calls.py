@@ -19,7 +19,7 @@ _RETRIES = 4
 _RETRY_WAIT_MAX_S = 2.0
 
 
-class Ask:
+class ApiCaller:
     """Calls `request` until the API answers; `request` must be safe to repeat."""
 
     def __init__(self, *, ambient: Ambient) -> None:
