@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from runnerd.core.place import Json
+from runnerd.core.prefect import NewPool, NewQueue
 
 STATUS_FIELDS: Final = frozenset(
     "name version pid started_at api draining drain limits runs deployments problems".split()
@@ -73,29 +74,17 @@ class HostPools(Protocol):
     async def pools(self) -> Json | Refused: ...
     async def pool(self, name: str) -> Json | Refused: ...
     async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused: ...
-    async def create_pool(
-        self,
-        name: str,
-        *,
-        type: str | None,
-        base_job_template: Json | None,
-        description: str | None,
-        paused: bool,
-        concurrency_limit: int | None,
-        update: bool,
-    ) -> Json | Refused:
-        """Create a work pool of type "process" unless `type` is given, with its type's template unless one is given.
+    async def create_pool(self, new: NewPool, *, update: bool) -> Json | Refused:
+        """Create a work pool, with the base job template of its type unless `new` has one.
 
-        With `update`, an existing pool of this name is changed to these values instead.
+        With `update`, make an existing pool of this name equal to `new`, except for its type and its queues.
         """
 
     async def change_pool(self, name: str, changes: Mapping[str, Json]) -> Json | Refused: ...
     async def delete_pool(self, name: str) -> Json | Refused: ...
     async def queues(self, pool: str | None) -> Json | Refused: ...
     async def queue(self, pool: str, name: str) -> Json | Refused: ...
-    async def create_queue(
-        self, pool: str, name: str, *, description: str | None, concurrency_limit: int | None, priority: int | None
-    ) -> Json | Refused: ...
+    async def create_queue(self, new: NewQueue) -> Json | Refused: ...
     async def change_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> Json | Refused: ...
     async def delete_queue(self, pool: str, name: str) -> Json | Refused: ...
     async def worker_types(self) -> Json | Refused: ...

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runnerd.core.prefect import AGENT_POOL, ApiCondition, FlowRun, StateType, WorkPool, WorkQueue
+from runnerd.core.prefect import AGENT_POOL, ApiCondition, FlowRun, NewPool, NewQueue, StateType, WorkPool, WorkQueue
 from runnerd.prefect_api.answers import ApiRefusal
 from tests.kits.contract import NOBODY, Server, Visit, new_id, text
 
@@ -41,7 +41,7 @@ class Place:
     major: int
 
     async def queue(self, name: str, **more: Any) -> WorkQueue:
-        made = await self.pools.create_queue(self.pool, name, **more)
+        made = await self.pools.create_queue(NewQueue(pool=self.pool, name=name, **more))
         assert isinstance(made, WorkQueue), made
         return made
 
@@ -80,7 +80,7 @@ async def at_pool(server: Server) -> AsyncIterator[Place]:
     """A pool for one test, which is gone afterwards."""
     async with server.visit() as visit:
         pools, name = Insisting(visit), f"pool {new_id()[:8]}"
-        made = await pools.create_pool(name, type="process")
+        made = await pools.create_pool(NewPool(name=name))
         assert isinstance(made, WorkPool), made
         try:
             yield Place(visit, pools, name, visit.major)
@@ -103,12 +103,14 @@ async def test_a_pool_is_created_changed_and_deleted(server: Server) -> None:
     async with at_pool(server) as at:
         name, pools = f"é? #{new_id()}", at.pools
         made = await pools.create_pool(
-            name,
-            type="docker",
-            base_job_template=TEMPLATE,
-            description="Two hosts.",
-            is_paused=True,
-            concurrency_limit=3,
+            NewPool(
+                name=name,
+                type="docker",
+                base_job_template=TEMPLATE,
+                description="Two hosts.",
+                is_paused=True,
+                concurrency_limit=3,
+            )
         )
         assert isinstance(made, WorkPool)
         assert (made.name, made.type, made.description, made.status) == (name, "docker", "Two hosts.", "PAUSED")
@@ -139,9 +141,9 @@ async def test_a_pool_that_cannot_be_is_refused_in_words(server: Server) -> None
             return refused.reason
 
         create, update, new = at.pools.create_pool, at.pools.update_pool, f"new {new_id()}"
-        assert "already exists" in await why(create(at.pool, type="process"))
-        assert "job_configuration" in await why(create(new, type="process", base_job_template={"job": {}}))
-        assert "concurrency_limit" in await why(create(new, type="process", concurrency_limit=-1))
+        assert "already exists" in await why(create(NewPool(name=at.pool)))
+        assert "job_configuration" in await why(create(NewPool(name=new, base_job_template={"job": {}})))
+        assert "concurrency_limit" in await why(create(NewPool(name=new, concurrency_limit=-1)))
         assert "job_configuration" in await why(update(at.pool, {"base_job_template": {"job": {}}}))
         assert "colour" in await why(update(at.pool, {"colour": "red"}))
         assert await at.pools.read_pool(new) is None
@@ -152,7 +154,7 @@ async def test_prefects_own_pools_are_no_matter_of_credentials(server: Server) -
         denied = await at.visit.raw("POST", "/work_pools/", {"name": "Prefect-x", "type": "process"})
         assert denied.status_code == 403
         for refused in (
-            await at.pools.create_pool("Prefect-x", type="process"),
+            await at.pools.create_pool(NewPool(name="Prefect-x")),
             await at.pools.update_pool("prefect-x", {"description": "mine"}),
             await at.pools.delete_pool("PREFECT"),
         ):
@@ -163,9 +165,9 @@ async def test_prefects_own_pools_are_no_matter_of_credentials(server: Server) -
 async def test_a_name_that_nothing_can_have_is_nobodys(server: Server) -> None:
     async def unusable(at: Place, name: str) -> None:
         pools, now = at.pools, datetime.now(UTC)
-        assert isinstance(await pools.create_pool(name, type="process"), ApiRefusal)
-        assert isinstance(await pools.create_queue(at.pool, name), ApiRefusal)
-        assert isinstance(await pools.create_queue(name, "q"), ApiRefusal)
+        assert isinstance(await pools.create_pool(NewPool(name=name)), ApiRefusal)
+        assert isinstance(await pools.create_queue(NewQueue(pool=at.pool, name=name)), ApiRefusal)
+        assert isinstance(await pools.create_queue(NewQueue(pool=name, name="q")), ApiRefusal)
         for nobody in (
             await pools.read_pool(name),
             await pools.read_queue(at.pool, name),
@@ -197,7 +199,7 @@ async def test_what_does_not_exist_is_a_value(server: Server) -> None:
         assert await pools.queues(nobody) == [] == await pools.workers(nobody)
         assert await pools.heartbeat(nobody, worker="w", interval_s=30) is False
         assert await pools.runs(nobody, queues={}, before=now) is None
-        refused = await pools.create_queue(nobody, "q")
+        refused = await pools.create_queue(NewQueue(pool=nobody, name="q"))
         assert isinstance(refused, ApiRefusal) and "not found" in refused.reason
         assert await pools.read_queue(at.pool, nobody) is None
         assert await pools.update_queue(at.pool, nobody, {"priority": 1}) is False
@@ -257,8 +259,8 @@ async def test_a_queue_that_cannot_be_is_refused_in_words(server: Server) -> Non
     async with at_pool(server) as at:
         await at.queue("q")
         for refused, word in (
-            (await at.pools.create_queue(at.pool, "q"), "already exists"),
-            (await at.pools.create_queue(at.pool, "r", priority=0), "priority"),
+            (await at.pools.create_queue(NewQueue(pool=at.pool, name="q")), "already exists"),
+            (await at.pools.create_queue(NewQueue(pool=at.pool, name="r", priority=0)), "priority"),
             (await at.pools.update_queue(at.pool, "q", {"colour": "red"}), "colour"),
             (await at.pools.update_queue(at.pool, "q", {"name": "default"}), "conflict"),
             (await at.pools.delete_queue(at.pool, "default"), "default queue"),
@@ -392,7 +394,7 @@ async def test_what_was_in_a_deleted_pool_stays_and_is_offered_by_nobody(server:
         assert await at.visit.state_of(run) is StateType.SCHEDULED
         await at.run(there)
         # A pool that is created again under this name is another one.
-        assert isinstance(await at.pools.create_pool(at.pool, type="process"), WorkPool)
+        assert isinstance(await at.pools.create_pool(NewPool(name=at.pool)), WorkPool)
         assert await at.ids() == []
 
 

@@ -80,12 +80,13 @@ def options_of(words: list[str]) -> set[str] | None:
         return COMMON
     if words[0] not in VERBS:
         return None
-    module = importlib.import_module(f"runnerd.cli.verbs.{VERBS[words[0]][0]}")
-    arguments = module.arguments
+    module = importlib.import_module(f"runnerd.cli.verbs.{VERBS[words[0]].module}")
     if commands := getattr(module, "COMMANDS", None):
         if words[1:2] == [] or words[1] not in commands:
             return None
-        arguments = commands[words[1]][1]
+        arguments = commands[words[1]].add_arguments
+    else:
+        arguments = module.arguments
     parser = ArgumentParser(prog="runnerctl", usage="")
     arguments(parser)
     return COMMON | set(OPTION.findall(parser.format_help()))

@@ -1,32 +1,27 @@
-"""runnerctl pool: look at the API's work pools and change them, with the daemon's credentials."""
+"""runnerctl pool: show the API's work pools and change them, with the daemon's credentials."""
 
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
-from collections.abc import Callable
 
 from runnerd.cli.call import DONE, FAILED, Call, Usage
+from runnerd.cli.command import Command, argument
 from runnerd.cli.console import Column
-from runnerd.cli.pool_tables import (
-    Changes,
-    add_hours,
-    add_yes,
-    ask_before,
-    caption,
-    confirmed,
-    limit,
-    limit_words,
+from runnerd.cli.pool_arguments import (
+    CONCURRENCY_LIMIT,
+    DESCRIPTION,
+    HOURS,
+    LIMIT,
+    NAME,
+    TEMPLATE,
+    YES,
     name,
-    name_cell,
-    preview,
-    queues_table,
-    quote,
-    say,
-    status_cell,
     template_of,
 )
+from runnerd.cli.pool_changes import Changes, say
+from runnerd.cli.pool_tables import caption, limit_words, name_cell, preview, queues_table, status_cell
 from runnerd.cli.text import clean, count
+from runnerd.control.client import Json, quote
 from runnerd.core.errors import RunnerdError
 
 _POOLS = (
@@ -39,67 +34,6 @@ _POOLS = (
     Column("ID", spare=True),
 )
 _WORKERS = (Column("WORKER", flexible=True), Column("STATUS"), Column("LAST HEARTBEAT"))
-
-
-# --- what each takes ------------------------------------------------------------------------------------------
-
-
-def arguments(parser: ArgumentParser) -> None:
-    del parser  # its commands have them
-
-
-def _none(parser: ArgumentParser) -> None:
-    del parser
-
-
-def _named(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", type=name)
-
-
-def _create_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    parser.add_argument("--type", metavar="T", help="of its workers (process)")
-    parser.add_argument("--paused", action="store_true", help="it delivers nothing until it is resumed")
-    parser.add_argument("--update", action="store_true", help="make one that is there already like this")
-    _about(parser)
-
-
-def _update_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    _about(parser)
-
-
-def _about(parser: ArgumentParser) -> None:
-    parser.add_argument("--base-job-template", metavar="F", help="a JSON file with its base job template")
-    parser.add_argument("--concurrency-limit", metavar="N", type=limit, help="how many runs at a time")
-    parser.add_argument("--description", metavar="D", help="what it is for")
-
-
-def _preview_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", type=name, nargs="?", help="every pool without one")
-    add_hours(parser)
-
-
-def _delete_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    add_yes(parser)
-
-
-def _limit_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    parser.add_argument("limit", metavar="N", type=limit)
-
-
-def _template_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--type", metavar="T", type=name, required=True, help="of a pool's workers")
-    parser.add_argument("--file", metavar="F", help="write it there")
-
-
-# --- what each does -------------------------------------------------------------------------------------------
-
-
-def run(call: Call) -> int:
-    return _DO[call.args.command](call)
 
 
 def _ls(call: Call) -> int:
@@ -122,7 +56,7 @@ def _ls(call: Call) -> int:
         console.table(_POOLS, rows)
         caption(console, [its["paused"] for its in pools], "a paused pool")
     else:
-        console.remark("no work pools; runnerctl pool create makes one")
+        console.remark("no work pools; create one with: runnerctl pool create")
     return DONE
 
 
@@ -176,7 +110,7 @@ def _create(call: Call) -> int:
     verb = "created" if made["created"] else "updated"
     say(call, made, f"{verb} work pool {clean(made['name'])} of type {clean(made['type'])}")
     if not call.console.json and not made["served"]:
-        call.console.remark("name it under pools: in runnerd.yaml to have this host serve it")
+        call.console.remark("to serve it on this host, add it under pools: in runnerd.yaml")
     return DONE
 
 
@@ -189,24 +123,24 @@ def _update(call: Call) -> int:
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if not changes:
-        raise Usage("say what to change: --base-job-template, --concurrency-limit or --description")
+        raise Usage("nothing to change; give --base-job-template, --concurrency-limit or --description")
     its = call.client.post(f"{_place(call)}/update", changes)
     say(call, its, f"updated work pool {clean(its['name'])}")
     return DONE
 
 
 def _delete(call: Call) -> int:
-    if ask_before(call):
-        its = call.client.get(_place(call))
-        queues = count(len(its["queues"]), "queue")
-        if not confirmed(f"Delete work pool {clean(its['name'])} with {queues}?"):
-            call.console.remark("nothing was deleted")
-            return FAILED
-    was = call.client.post(f"{_place(call)}/delete")
+    was = _CHANGES.delete(call, _deletion)
+    if was is None:
+        return FAILED
     say(call, was, f"deleted work pool {clean(was['name'])}")
     if not call.console.json and was["served"]:
-        call.console.remark("this host serves it: take it out of pools: in runnerd.yaml as well")
+        call.console.remark("this host serves it: remove it from pools: in runnerd.yaml as well")
     return DONE
+
+
+def _deletion(its: Json) -> str:
+    return f"Delete work pool {clean(its['name'])} with {count(len(its['queues']), 'queue')}?"
 
 
 def _template(call: Call) -> int:
@@ -229,30 +163,41 @@ def _place(call: Call) -> str:
 
 
 _CHANGES = Changes("work pool", _place)
-# command: (what it does, its arguments)
-COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
-    "ls": ("the work pools", _none),
-    "create": ("create a work pool", _create_arguments),
-    "inspect": ("everything about one", _named),
-    "preview": ("the runs that are to come", _preview_arguments),
-    "pause": ("have it deliver nothing", _named),
-    "resume": ("have it deliver again", _named),
-    "delete": ("delete it with its queues", _delete_arguments),
-    "update": ("change what is said about it", _update_arguments),
-    "set-concurrency-limit": ("let it have so many runs at a time", _limit_arguments),
-    "clear-concurrency-limit": ("let it have any number of runs", _named),
-    "get-default-base-job-template": ("the base job template of a type of workers", _template_arguments),
-}
-_DO = {
-    "ls": _ls,
-    "create": _create,
-    "inspect": _inspect,
-    "preview": _preview,
-    "pause": _CHANGES.pause,
-    "resume": _CHANGES.pause,
-    "delete": _delete,
-    "update": _update,
-    "set-concurrency-limit": _CHANGES.set_limit,
-    "clear-concurrency-limit": _CHANGES.clear_limit,
-    "get-default-base-job-template": _template,
+_ANY = argument("name", metavar="NAME", type=name, nargs="?", help="one pool only (every pool)")
+_TYPE = argument("--type", metavar="T", help="create it for workers of this type (process)")
+_PAUSED = argument("--paused", action="store_true", help="create it paused: it delivers no runs until it is resumed")
+_UPDATE = argument("--update", action="store_true", help="if it exists, make it what a new one would be")
+_OF_TYPE = argument("--type", metavar="T", type=name, required=True, help="print the template of this worker type")
+_FILE = argument("--file", metavar="F", help="write the template to this file (standard output)")
+
+COMMANDS = {
+    "ls": Command("list the work pools", (), _ls),
+    "create": Command(
+        "create a work pool",
+        (
+            NAME,
+            _TYPE,
+            _PAUSED,
+            _UPDATE,
+            TEMPLATE.with_default("that of its type"),
+            CONCURRENCY_LIMIT.with_default("no limit"),
+            DESCRIPTION.with_default("none"),
+        ),
+        _create,
+    ),
+    "inspect": Command("show everything about a pool", (NAME,), _inspect),
+    "preview": Command("list the runs that a pool would deliver next", (_ANY, HOURS), _preview),
+    "pause": Command("pause the pool: it delivers no runs", (NAME,), _CHANGES.pause),
+    "resume": Command("resume the pool: it delivers runs again", (NAME,), _CHANGES.resume),
+    "delete": Command("delete the pool and its queues", (NAME, YES), _delete),
+    "update": Command(
+        "change the pool's template, concurrency limit or description",
+        (NAME, TEMPLATE, CONCURRENCY_LIMIT, DESCRIPTION),
+        _update,
+    ),
+    "set-concurrency-limit": Command("set the pool's concurrency limit", (NAME, LIMIT), _CHANGES.set_limit),
+    "clear-concurrency-limit": Command("remove the pool's concurrency limit", (NAME,), _CHANGES.clear_limit),
+    "get-default-base-job-template": Command(
+        "print the default base job template of a worker type", (_OF_TYPE, _FILE), _template
+    ),
 }

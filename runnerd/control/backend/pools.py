@@ -1,13 +1,14 @@
 """Answers the control API's requests about work pools and queues from Prefect's API, and changes both there.
 
-Invariants: no state is kept between two requests. Each request is one `ApiCaller`, so its calls may be made twice, the answer
-to the first having been lost: a pool or queue that was missing, was asked for and exists at the second try was created
-by the first; a deleted one likewise.
+Invariants: no state is kept between two requests. After a lost answer `ApiCaller` repeats all calls of a request: a
+pool or queue that was missing at the first try and exists at the second was created by the first; a deleted one
+likewise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from runnerd.control.backend.api_calls import ApiCaller
@@ -24,13 +25,15 @@ from runnerd.control.backend.refusals import (
 )
 from runnerd.control.contract import Refused
 from runnerd.core.place import Json
-from runnerd.core.prefect import AGENT, AGENT_POOL, PROCESS, WorkPool
+from runnerd.core.prefect import AGENT, AGENT_POOL, PROCESS, NewPool, NewQueue, WorkPool
 from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.client import PrefectApi
 
+_CHANGEABLE = ("base_job_template", "concurrency_limit", "description", "is_paused")  # by the API's keys
+
 
 class PoolsBackend:
-    """Implements runnerd.control.contract.HostPools. `served` is what the configuration of this host names."""
+    """Implements runnerd.control.contract.HostPools. `served`: the pools that the configuration of this host names."""
 
     def __init__(
         self,
@@ -48,92 +51,82 @@ class PoolsBackend:
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def pools(self) -> Json | Refused:
-        async def look() -> Json:
+        async def read() -> Json:
             pools = sorted(await self._api.pools.all_pools(), key=lambda pool: pool.name)
             return [self._document(pool) for pool in pools]
 
-        return await self._call_api(look)
+        return await self._call_api(read)
 
     async def pool(self, name: str) -> Json | Refused:
-        async def look() -> Json | Refused:
+        async def read() -> Json | Refused:
             pool = await self._api.pools.read_pool(name)
             if pool is None:
                 return no_pool(name)
             queues, workers = await self._api.pools.queues(name), await self._api.pools.workers(name)
             return whole_pool_document(pool, served=pool.name in self._served(), queues=queues, workers=workers)
 
-        return await self._call_api(look)
+        return await self._call_api(read)
 
     async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused:
         """List the runs that one pool, every pool or one queue would deliver within `hours`."""
 
-        async def look() -> Json | Refused:
+        async def read() -> Json | Refused:
             found = await self._pools(pool)
             return found if isinstance(found, Refused) else await self._previews.document(found, queue, hours=hours)
 
-        return await self._call_api(look)
+        return await self._call_api(read)
 
     async def queues(self, pool: str | None) -> Json | Refused:
-        async def look() -> Json | Refused:
+        async def read() -> Json | Refused:
             found = await self._pools(pool)
             if isinstance(found, Refused):
                 return found
             return [queue_document(queue, its) for its in found for queue in await self._api.pools.queues(its.name)]
 
-        return await self._call_api(look)
+        return await self._call_api(read)
 
     async def queue(self, pool: str, name: str) -> Json | Refused:
         return await self._call_api(lambda: self._queue_document(pool, name))
 
     async def worker_types(self) -> Json | Refused:
-        async def look() -> Json:
+        async def read() -> Json:
             types = await self._api.pools.worker_types()
             return [type_document(types[name]) for name in sorted(types)]
 
-        return await self._call_api(look)
+        return await self._call_api(read)
 
     async def worker_type(self, name: str) -> Json | Refused:
-        async def look() -> Json | Refused:
+        async def read() -> Json | Refused:
             types = await self._api.pools.worker_types()
             if name not in types:
                 return Refused(status=404, detail=unknown_type(name, types))
             return {**type_document(types[name]), "base_job_template": dict(types[name].template)}
 
-        return await self._call_api(look)
+        return await self._call_api(read)
 
     # --- changing pools -------------------------------------------------------------------------------------------
 
-    async def create_pool(
-        self,
-        name: str,
-        *,
-        type: str | None,
-        base_job_template: Json | None,
-        description: str | None,
-        paused: bool,
-        concurrency_limit: int | None,
-        update: bool,
-    ) -> Json | Refused:
+    async def create_pool(self, new: NewPool, *, update: bool) -> Json | Refused:
         asked = False
 
         async def make() -> Json | Refused:
             nonlocal asked
-            pools = self._api.pools
-            there = await pools.read_pool(name)
+            there = await self._api.pools.read_pool(new.name)
             if there is not None and not update:
-                return {**self._document(there), "created": True} if asked else pool_is_there(name)
-            if there is not None and type not in (None, there.type):
-                return other_type(there, type)
-            kind = there.type if there else type or PROCESS
-            template = await self._template(kind) if base_job_template is None else base_job_template
+                return {**self._document(there), "created": True} if asked else pool_is_there(new.name)
+            if there is not None and new.type not in (None, there.type):
+                return other_type(there, new.type)
+            kind = there.type if there else new.type or PROCESS
+            template = await self._template(kind) if new.base_job_template is None else new.base_job_template
             if isinstance(template, Refused):
                 return template
-            its = {"base_job_template": template, "is_paused": paused}
-            its |= {"description": description, "concurrency_limit": concurrency_limit}
+            whole = replace(new, type=kind, base_job_template=template)
             if there is not None:
-                return _with(await self._change(name, its), created=False)
+                return _with(
+                    await self._change(new.name, {key: getattr(whole, key) for key in _CHANGEABLE}), created=False
+                )
             asked = True
-            made = await pools.create_pool(name, type=kind, **its)
+            made = await self._api.pools.create_pool(whole)
             return refused(made) if isinstance(made, ApiRefusal) else {**self._document(made), "created": True}
 
         return await self._call_api(make)
@@ -157,30 +150,20 @@ class PoolsBackend:
 
     # --- changing queues ------------------------------------------------------------------------------------------
 
-    async def create_queue(
-        self,
-        pool: str,
-        name: str,
-        *,
-        description: str | None,
-        concurrency_limit: int | None,
-        priority: int | None,
-    ) -> Json | Refused:
+    async def create_queue(self, new: NewQueue) -> Json | Refused:
         asked = False
 
         async def make() -> Json | Refused:
             nonlocal asked
-            its = await self._pool_for_queue(pool)
-            if isinstance(its, Refused):
-                return its
-            there = await self._api.pools.read_queue(pool, name)
+            pool = await self._pool_for_queue(new.pool)
+            if isinstance(pool, Refused):
+                return pool
+            there = await self._api.pools.read_queue(new.pool, new.name)
             if there is not None:
-                return queue_document(there, its) if asked else queue_is_there(pool, name)
+                return queue_document(there, pool) if asked else queue_is_there(new.pool, new.name)
             asked = True
-            made = await self._api.pools.create_queue(
-                pool, name, description=description, concurrency_limit=concurrency_limit, priority=priority
-            )
-            return refused(made) if isinstance(made, ApiRefusal) else queue_document(made, its)
+            made = await self._api.pools.create_queue(new)
+            return refused(made) if isinstance(made, ApiRefusal) else queue_document(made, pool)
 
         return await self._call_api(make)
 
@@ -233,7 +216,7 @@ class PoolsBackend:
         """Read a queue's pool; create AGENT_POOL when it is missing, as Prefect's client does."""
         pool = await self._api.pools.read_pool(name)
         if pool is None and name == AGENT_POOL:
-            await self._api.pools.create_pool(name, type=AGENT, base_job_template={})
+            await self._api.pools.create_pool(NewPool(name=name, type=AGENT, base_job_template={}))
             pool = await self._api.pools.read_pool(name)
         return pool or no_pool(name)
 

@@ -27,17 +27,18 @@ def no_queue(pool: str, name: str) -> Refused:
 
 
 def pool_is_there(name: str) -> Refused:
-    return Refused(
-        status=409, detail=f"there is a work pool {name!r} already; runnerctl pool create --update changes it"
-    )
+    detail = f"cannot create work pool {name!r}: it exists already; runnerctl pool create --update changes it"
+    return Refused(status=409, detail=detail)
 
 
 def queue_is_there(pool: str, name: str) -> Refused:
-    return Refused(status=409, detail=f"there is a work queue {name!r} in work pool {pool!r} already")
+    detail = f"cannot create work queue {name!r} in work pool {pool!r}: it exists already; see runnerctl queue ls"
+    return Refused(status=409, detail=detail)
 
 
 def other_type(pool: WorkPool, type: str | None) -> Refused:
-    detail = f"work pool {pool.name!r} is of type {pool.type!r}, and stays so; it cannot become {type!r}"
+    cause = f"its type is {pool.type!r}, and Prefect cannot change it; leave the type out, or delete the pool first"
+    detail = f"cannot change work pool {pool.name!r} to type {type!r}: {cause}"
     return Refused(status=409, detail=detail)
 
 

@@ -9,7 +9,7 @@ from runnerd.control.http.problem import HttpProblem
 
 
 def log_change(log: RequestLog, request: Request, verb: str, **about: object) -> Peer:
-    """Log the requested change and the peer, and return the peer. Raises HttpProblem 403 over TCP, which has no peer."""
+    """Log the requested change and the peer; return the peer. Raises HttpProblem 403 over TCP, which has no peer."""
     peer = request.peer
     if peer is None:
         raise HttpProblem(403, "runnerd only takes changes over its Unix socket")

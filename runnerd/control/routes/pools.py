@@ -15,6 +15,7 @@ from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
 from runnerd.control.routes.resolve import read_body, unwrap
 from runnerd.core.place import Json
+from runnerd.core.prefect import NewPool, NewQueue
 
 HOURS_MAX = 10 * 366 * 24
 LIMIT_MAX = 2**31 - 1  # the largest integer in the databases of Prefect servers
@@ -66,27 +67,24 @@ class PoolRoutes:
     async def create_pool(self, request: Request) -> Reply:
         allowed = {**_POOL, "name": (str,), "type": (str,), "paused": (bool,), "update": (bool,)}
         its = _checked(read_body(request, allowed))
-        name = _name(its)
-        log_change(self._log, request, "create pool", pool=name, type=its["type"], update=bool(its["update"]))
-        made = unwrap(
-            await self._pools.create_pool(
-                name,
-                type=its["type"] or None,
-                base_job_template=its["base_job_template"],
-                description=its["description"],
-                paused=bool(its["paused"]),
-                concurrency_limit=its["concurrency_limit"],
-                update=bool(its["update"]),
-            )
+        update = bool(its["update"])
+        new = NewPool(
+            name=_name(its),
+            type=its["type"] or None,
+            base_job_template=its["base_job_template"],
+            description=its["description"],
+            is_paused=bool(its["paused"]),
+            concurrency_limit=its["concurrency_limit"],
         )
+        log_change(self._log, request, "create pool", pool=new.name, type=its["type"], update=update)
+        made = unwrap(await self._pools.create_pool(new, update=update))
         return json_reply(made, status=201 if made["created"] else 200)
 
     async def create_queue(self, request: Request, pool: str) -> Reply:
         its = _checked(read_body(request, {**_QUEUE, "name": (str,)}))
-        name = _name(its)
-        about = {member: its[member] for member in _QUEUE}
-        log_change(self._log, request, "create queue", pool=pool, queue=name)
-        return json_reply(unwrap(await self._pools.create_queue(pool, name, **about)), status=201)
+        new = NewQueue(pool=pool, name=_name(its), **{member: its[member] for member in _QUEUE})
+        log_change(self._log, request, "create queue", pool=pool, queue=new.name)
+        return json_reply(unwrap(await self._pools.create_queue(new)), status=201)
 
     async def pause(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         read_body(request, {})
