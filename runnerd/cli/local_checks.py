@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runnerd import __version__
 from runnerd.core.errors import ControlError
-from runnerd.doctor.checks import Check, directory_check, disk_checks, error, ok, unknown, warning
+from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, unknown, warning
 from runnerd.system.paths import Paths, resolve_paths
 
 Look = Callable[[], Sequence[Check]]
@@ -37,7 +37,7 @@ def local_checks(environ: Mapping[str, str], *, error: ControlError, socket_path
         looks |= {
             "configuration": lambda: [configuration_check(paths.config, environ)],
             "directories": lambda: directory_checks(paths),
-            "disks": lambda: disk_checks(state=paths.state, log=paths.log),
+            "disks": lambda: check_disks(state=paths.state, log=paths.log),
         }
     return [daemon_check(error, systemd=systemd), *take_all(looks, limit_s=_LIMIT_S)]
 
@@ -208,7 +208,7 @@ def directory_checks(paths: Paths) -> list[Check]:
     """Whether they are there; whether the daemon may write in them we can tell only where we are its user."""
     found = []
     for name, path in (("state directory", paths.state), ("log directory", paths.log)):
-        check = directory_check(name, path, user=_DAEMON, write=False)
+        check = check_directory(name, path, user=_DAEMON, write=False)
         exists = os.path.isdir(path)
         found.append(ok(name, f"{path} is there") if exists else check)
     return found

@@ -1,7 +1,8 @@
-"""Looks that may hang, fail or take their time, and what becomes of those who wait for them.
+"""Runs checks that may hang, fail or take long.
 
-Invariants: the loop is never blocked; nobody waits longer than the limit; a look that hangs is not taken twice, so
-that asking again and again piles nothing up; one that fails is a check that says so, and hides no other.
+Invariants: the loop is never blocked. No caller waits longer than the time limit of a group. A group that hangs is not
+started a second time, so repeated requests do not pile up threads. A group that fails becomes a check that says so, and
+does not affect the other groups.
 """
 
 from __future__ import annotations
@@ -21,54 +22,56 @@ _OUTPUT_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """`name` is what its check is called where it comes to nothing."""
+class CheckGroup:
+    """Checks that run together; `name` is the name of the check that reports the group's failure or time-out."""
 
     name: str
-    take: Callable[[], Coroutine[Any, Any, Sequence[Check]]]
+    run: Callable[[], Coroutine[Any, Any, Sequence[Check]]]
     limit_s: float = 8.0
 
 
-class Looks:
+class CheckRunner:
+    """Runs check groups, each at most once at a time."""
+
     def __init__(self, *, log: Log) -> None:
         self._log = log
-        self._going: dict[str, asyncio.Task[Sequence[Check]]] = {}
+        self._running: dict[str, asyncio.Task[Sequence[Check]]] = {}
 
-    async def take(self, look: Look) -> Sequence[Check]:
-        """What it finds, or that it found nothing in time; then it goes on, and whoever asks next waits for it."""
-        task = self._going.get(look.name)
+    async def run(self, group: CheckGroup) -> Sequence[Check]:
+        """Run the group, or join its current run; after the time limit, leave it running for the next caller."""
+        task = self._running.get(group.name)
         if task is None:
-            task = asyncio.create_task(look.take(), name=f"doctor: {look.name}")
-            self._going[look.name] = task
-            task.add_done_callback(lambda done: self._over(look.name, done))
-        await asyncio.wait({task}, timeout=look.limit_s)
+            task = asyncio.create_task(group.run(), name=f"doctor: {group.name}")
+            self._running[group.name] = task
+            task.add_done_callback(lambda done: self._note_end(group.name, done))
+        await asyncio.wait({task}, timeout=group.limit_s)
         if not task.done():
-            detail = f"cannot be told: looking has taken more than {look.limit_s:g} s, and goes on"
-            return [unknown(look.name, detail, "ask again in a while; if it stays like this, look for what hangs")]
+            detail = f"check did not finish within {group.limit_s:g} s; it is still running"
+            return [unknown(group.name, detail, "run the doctor again later; if this stays, find what hangs")]
         if task.cancelled():
-            return [unknown(look.name, "cannot be told: runnerd is stopping")]
+            return [unknown(group.name, "check did not finish: runnerd is stopping")]
         why = task.exception()
         if why is not None:
-            detail = f"cannot be told: the look itself failed: {type(why).__name__}: {why}"
-            return [unknown(look.name, detail, "runnerd's log has the details: journalctl -u runnerd")]
+            detail = f"check failed with an internal error: {type(why).__name__}: {why}"
+            return [unknown(group.name, detail, "see the log of runnerd: journalctl -u runnerd")]
         return task.result()
 
-    def _over(self, name: str, task: asyncio.Task[Sequence[Check]]) -> None:
-        self._going.pop(name, None)
+    def _note_end(self, name: str, task: asyncio.Task[Sequence[Check]]) -> None:
+        self._running.pop(name, None)
         if not task.cancelled() and task.exception() is not None:
-            self._log.error("a look of the doctor failed", look=name, exc_info=task.exception())
+            self._log.error("a check of the doctor failed", check=name, exc_info=task.exception())
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """What `call` returns or raises, from a thread of its own.
+    """Call `call` in a thread of its own; return what it returns, raise what it raises.
 
-    Not asyncio.to_thread: a look at a dead NFS mount would keep one of the few threads that everybody shares, and the
-    daemon's end would wait for it.
+    Not asyncio.to_thread: a check of a dead NFS mount would hold one of the few threads that all callers share, and the
+    daemon's end would wait for that thread.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def tell(result: T | None, why: BaseException | None) -> None:
+    def resolve(result: T | None, why: BaseException | None) -> None:
         if future.done():
             return
         if why is not None:
@@ -82,8 +85,8 @@ async def in_thread(call: Callable[[], T]) -> T:
             result = call()
         except BaseException as raised:
             why = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, result, why)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
+            loop.call_soon_threadsafe(resolve, result, why)
 
     threading.Thread(target=work, name="doctor", daemon=True).start()
     return await future
