@@ -1,6 +1,6 @@
-"""What a verb of runnerctl with commands of its own says about each: a table {name: Command(help, arguments, run)}.
+"""Describes the commands of a verb that has some (pool, queue), in a table {name: Command(help, arguments, run)}.
 
-NamedTuples, not dataclasses: runnerctl loads this at every such call and must answer at once.
+NamedTuples, not dataclasses, because loading dataclasses would double the time of a call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from runnerd.cli.call import Call
 
 
 class Argument(NamedTuple):
-    """One argument as argparse takes it; made by `argument`, and shared by the commands that take it."""
+    """One argument, in the terms of argparse; commands can share it."""
 
     flags: tuple[str, ...]
     settings: Mapping[str, Any]
@@ -24,7 +24,7 @@ class Argument(NamedTuple):
 
 
 def argument(*flags: str, **settings: Any) -> Argument:
-    """Describe an argument in the words of ArgumentParser.add_argument."""
+    """Describe an argument as ArgumentParser.add_argument does."""
     return Argument(flags, settings)
 
 

@@ -1,4 +1,4 @@
-"""The arguments that several commands of runnerctl pool and runnerctl queue take, and how their values are read."""
+"""Defines the arguments that several commands of runnerctl pool and runnerctl queue have, and parses their values."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from runnerd.control.client import Json
 from runnerd.core.errors import RunnerdError
 
 
-def name(text: str) -> str:
-    """Read a name for argparse; an empty one would stand for every pool or queue."""
+def parse_name(text: str) -> str:
+    """Parse a name for argparse; an empty name would stand for every pool or queue."""
     if not text.strip():
-        raise ArgumentTypeError("the name is empty")
+        raise ArgumentTypeError("the name must not be empty")
     return text
 
 
-def limit(text: str) -> int:
-    """Read a concurrency limit for argparse."""
-    return _number(text, least=0)
+def parse_limit(text: str) -> int:
+    """Parse a concurrency limit for argparse."""
+    return _parse_number(text, least=0)
 
 
-def positive(text: str) -> int:
-    """Read a priority or a number of hours for argparse."""
-    return _number(text, least=1)
+def parse_positive(text: str) -> int:
+    """Parse a priority or a number of hours for argparse."""
+    return _parse_number(text, least=1)
 
 
-def _number(text: str, *, least: int) -> int:
+def _parse_number(text: str, *, least: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-        raise ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        raise ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
     return int(text)
 
 
-NAME = argument("name", metavar="NAME", type=name)
-LIMIT = argument("limit", metavar="N", type=limit, help="the number of runs that may run at the same time")
-HOURS = argument("--hours", metavar="N", type=positive, default=1, help="look this many hours ahead (1)")
+LIMIT = argument("limit", metavar="N", type=parse_limit, help="the number of runs that may run at the same time")
+HOURS = argument(
+    "--hours", metavar="N", type=parse_positive, default=1, help="list the runs due within this many hours (1)"
+)
 YES = argument("--yes", action="store_true", help="delete without asking first")
 CONCURRENCY_LIMIT = argument(
-    "--concurrency-limit", metavar="N", type=limit, help="let only this many runs run at the same time"
+    "--concurrency-limit", metavar="N", type=parse_limit, help="set the number of runs that may run at the same time"
 )
-DESCRIPTION = argument("--description", metavar="D", help="set its description")
-TEMPLATE = argument("--base-job-template", metavar="F", help="take its base job template from this JSON file")
+DESCRIPTION = argument("--description", metavar="D", help="set the description")
+TEMPLATE = argument("--base-job-template", metavar="F", help="set the base job template from this JSON file")
 
 
-def template_of(path: str | None) -> Json | None:
-    """Read the base job template in a file; None without a path. Raises RunnerdError."""
+def read_template(path: str | None) -> Json | None:
+    """Read a base job template from a file; None without a path. Raises RunnerdError."""
     if path is None:
         return None
     try:
@@ -57,6 +58,7 @@ def template_of(path: str | None) -> Json | None:
         raise RunnerdError(f"cannot read {path}: it is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise RunnerdError(
-            f"cannot use {path}: a base job template is a JSON object, as runnerctl pool inspect --json shows one"
+            f"cannot use {path} as base job template: it is not a JSON object;"
+            " see one with: runnerctl pool get-default-base-job-template --type process"
         )
     return found

@@ -1,4 +1,4 @@
-"""The changes that runnerctl makes to work pools and to work queues alike, and the question before a deletion."""
+"""Changes and deletes work pools and work queues, and asks before a deletion."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from runnerd.cli.call import DONE, Call, Usage
+from runnerd.cli.call import DONE, Call, UsageError
 from runnerd.cli.text import clean
 from runnerd.control.client import Json
 
 
-class Changes(NamedTuple):
-    """Changes one pool or queue, as `noun` says, that the control API has at `place`."""
+class PoolChanges(NamedTuple):
+    """Changes one pool or queue: `noun` is "work pool" or "work queue", `place` returns its path in the control API."""
 
     noun: str
     place: Callable[[Call], str]
@@ -33,28 +33,28 @@ class Changes(NamedTuple):
         return self._change(call, "update", changes, changes)
 
     def delete(self, call: Call, question: Callable[[Json], str]) -> Json | None:
-        """Delete it and return its last document; None when the user, asked on a terminal, said no. Raises Usage."""
-        if _must_ask(call) and not _confirmed(question(call.client.get(self.place(call)))):
-            call.console.remark("nothing was deleted")
+        """Delete the pool or queue and return its last document; None when the user answers no. Raises UsageError."""
+        if _must_ask(call) and not _ask(question(call.client.get(self.place(call)))):
+            call.console.remark("not deleted")
             return None
         return call.client.post(f"{self.place(call)}/delete")
 
     def _change(self, call: Call, action: str, body: Json, changes: Mapping[str, Any]) -> int:
         its = call.client.post(f"{self.place(call)}/{action}", body)
-        say(call, its, f"{self.noun} {clean(its['name'])} {_changed(its, changes)}")
+        print_result(call, its, f"{self.noun} {clean(its['name'])} {_describe(its, changes)}")
         return DONE
 
 
-def say(call: Call, document: Json, words: str) -> None:
-    """Print the document with --json, else `words`."""
+def print_result(call: Call, document: Json, words: str) -> None:
+    """Print `document` with --json, else `words`."""
     if call.console.json:
         call.console.document(document)
     else:
         call.console.line(words)
 
 
-def _changed(its: Json, changes: Mapping[str, Any]) -> str:
-    """Describe one change."""
+def _describe(its: Json, changes: Mapping[str, Any]) -> str:
+    """Describe one change, to follow the name of the pool or queue."""
     if "paused" in changes:
         return "is paused: it delivers no runs" if changes["paused"] else "is resumed: it delivers runs again"
     if "priority" in changes:
@@ -64,16 +64,18 @@ def _changed(its: Json, changes: Mapping[str, Any]) -> str:
 
 
 def _must_ask(call: Call) -> bool:
-    """Whether a deletion needs a question. Raises Usage where no terminal can answer it."""
+    """Return whether to ask before a deletion. Raises UsageError when there is no terminal to ask on."""
     if call.args.yes:
         return False
     if not sys.stdin.isatty():
-        raise Usage("cannot ask whether to delete it: standard input is not a terminal; add --yes to delete it")
+        raise UsageError(
+            "cannot ask before deleting: standard input is not a terminal; use --yes to delete without asking"
+        )
     return True
 
 
-def _confirmed(question: str) -> bool:
-    """Ask on standard error; anything but yes, the end of input too, is no."""
+def _ask(question: str) -> bool:
+    """Ask on standard error; every answer but yes, and the end of input, means no."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):

@@ -1,4 +1,4 @@
-"""The tables that several commands of runnerctl pool and runnerctl queue print, and the cells in them."""
+"""Prints the tables of runnerctl pool and runnerctl queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from runnerd.cli.call import Call
 from runnerd.cli.console import Cell, Column, Console
-from runnerd.cli.text import clean, short_ids
+from runnerd.cli.text import clean, shorten_ids
 from runnerd.control.client import Json
 
 MARK = " (**)"
@@ -34,29 +34,29 @@ def name_cell(its: Json) -> Cell:
     return Cell(clean(its["name"]) + MARK, "yellow") if its["paused"] else Cell(clean(its["name"]))
 
 
-def caption(console: Console, marked: Sequence[object], words: str) -> None:
-    """Explain the mark below a table that has one."""
+def print_caption(console: Console, marked: Sequence[object], words: str) -> None:
+    """Explain the mark below a table that has marked rows."""
     if any(marked):
         console.line(console.paint(f"{MARK.strip()} denotes {words}", "dim"))
 
 
-def limit_words(limit: int | None) -> str:
+def format_limit(limit: int | None) -> str:
     return "none" if limit is None else str(limit)
 
 
 def status_cell(its: Json) -> Cell:
-    """Show the status of a pool, a queue or a worker; pools for agents have no status of their own."""
+    """Show the status of a pool, a queue or a worker; an agent's pool has none."""
     words = "paused" if its.get("paused") else clean(its["status"] or "-").lower().replace("_", " ")
     return Cell(words, {"ready": "green", "paused": "yellow", "online": "green"}.get(words))
 
 
-def queues_table(console: Console, queues: Sequence[Json], *, pools: bool) -> None:
+def print_queues(console: Console, queues: Sequence[Json], *, pools: bool) -> None:
     """Print the queues; with `pools`, also the pool of each."""
     rows = [
         (
             *([name_cell(its), clean(its["pool"])] if pools else [name_cell(its)]),
             str(its["priority"]),
-            limit_words(its["concurrency_limit"]),
+            format_limit(its["concurrency_limit"]),
             status_cell(its),
             console.when(its["last_polled_at"]),
             clean(its["description"] or "-"),
@@ -64,27 +64,27 @@ def queues_table(console: Console, queues: Sequence[Json], *, pools: bool) -> No
         for its in queues
     ]
     console.table((_QUEUES[0], _POOL, *_QUEUES[1:]) if pools else _QUEUES, rows)
-    caption(console, [its["paused"] for its in queues], "a paused queue")
+    print_caption(console, [its["paused"] for its in queues], "a paused queue")
 
 
-def preview(call: Call, where: str, *, pools: bool) -> None:
-    """Print the runs that would be delivered, as the control API has them at `where`; with `pools`, also by which."""
+def print_preview(call: Call, where: str, *, pools: bool) -> None:
+    """Print the preview that the control API has at `where`; with `pools`, also the pool of each run."""
     found = call.client.get(where, {"hours": str(call.args.hours)})
     if call.console.json:
         call.console.document(found)
         return
     if found["runs"]:
-        _offers_table(call.console, found["runs"], pools=pools)
+        _print_offers(call.console, found["runs"], pools=pools)
     else:
-        call.console.remark("no runs" if found["paused"] else "no runs; use --hours to look further ahead")
+        call.console.remark("no runs" if found["paused"] else "no runs; use --hours to list runs due later")
     if not found["whole"]:
-        call.console.remark("there may be more: the API lists at most 200 runs of a pool")
+        call.console.remark("there may be more runs: the API lists at most 200 runs of a pool")
     for name in found["paused"]:
         call.console.remark(f"{name} is paused: it delivers no runs")
 
 
-def _offers_table(console: Console, runs: Sequence[Json], *, pools: bool) -> None:
-    ids = {run["id"]: run["id"] for run in runs} if console.width is None else short_ids([run["id"] for run in runs])
+def _print_offers(console: Console, runs: Sequence[Json], *, pools: bool) -> None:
+    ids = {run["id"]: run["id"] for run in runs} if console.width is None else shorten_ids([run["id"] for run in runs])
     rows = [
         (
             Cell(console.when(run["due_at"]) + MARK, "red") if run["late"] else Cell(console.when(run["due_at"])),
@@ -98,4 +98,4 @@ def _offers_table(console: Console, runs: Sequence[Json], *, pools: bool) -> Non
         for run in runs
     ]
     console.table((*_OFFERS[:4], _POOL, *_OFFERS[4:]) if pools else _OFFERS, rows)
-    caption(console, [run["late"] for run in runs], "a late run")
+    print_caption(console, [run["late"] for run in runs], "a late run")

@@ -50,7 +50,7 @@ class Dropper:
         """Add a registration to the list."""
         self._todo.append(one)
 
-    async def work_off(self) -> None:
+    async def drop_all(self) -> None:
         """Drop every listed registration. Raises ApiError while the API is away; the rest then stays listed."""
         for one in list(self._todo):
             try:

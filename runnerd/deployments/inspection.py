@@ -31,10 +31,10 @@ FailureKind = Literal[
     "no-answer",
 ]
 
-TIME_LIMIT_S = 60.0  # for each entrypoint
-BATCH = 50  # entrypoints per process: the work list is one environment string, which Linux bounds at 128 KiB
-SPARE_S = 60.0  # per process, for importing prefect itself, which takes seconds on a busy host
-OUTPUT_MAX_BYTES = 2**20
+TIME_LIMIT_PER_ENTRYPOINT_S = 60.0
+ENTRYPOINTS_PER_PROCESS = 50  # they are passed in one environment string, which Linux bounds at 128 KiB
+_START_LIMIT_PER_PROCESS_S = 60.0  # importing prefect takes seconds on a busy host
+_OUTPUT_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,8 @@ class InspectionFailure:
 def inspection_batches(entrypoints: Iterable[str]) -> Iterator[tuple[str, ...]]:
     """Split the entrypoints, each once and in order, into batches for one process each."""
     unique = tuple(dict.fromkeys(entrypoints))
-    for start in range(0, len(unique), BATCH):
-        yield unique[start : start + BATCH]
+    for start in range(0, len(unique), ENTRYPOINTS_PER_PROCESS):
+        yield unique[start : start + ENTRYPOINTS_PER_PROCESS]
 
 
 def inspection_spec(
@@ -64,7 +64,7 @@ def inspection_spec(
     key: str,
     output: str,
     result: str,
-    time_limit_s: float = TIME_LIMIT_S,
+    time_limit_s: float = TIME_LIMIT_PER_ENTRYPOINT_S,
 ) -> LaunchSpec:
     """Make the launch spec of a process that inspects the entrypoints and writes their results to the file `result`.
 
@@ -82,8 +82,8 @@ def inspection_spec(
         result=result,
         user=user,
         group=group,
-        output_max_bytes=OUTPUT_MAX_BYTES,
-        runtime_max_s=time_limit_s * len(unique) + SPARE_S,
+        output_max_bytes=_OUTPUT_MAX_BYTES,
+        runtime_max_s=time_limit_s * len(unique) + _START_LIMIT_PER_PROCESS_S,
         stop_timeout_s=5.0,
     )
 

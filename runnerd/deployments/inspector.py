@@ -25,7 +25,7 @@ from runnerd.launch.environment import Environments
 from runnerd.processes.helper import new_errand, run_errand
 from runnerd.processes.link import SpawnerLink, how_it_ended
 
-Finding = Inspection | InspectionFailure
+InspectionResult = Inspection | InspectionFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Inspector:
         self._environments = environments
         self._work_dir = work_dir
 
-    def remembered(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+    def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         """Return the cached inspections of those deployments whose file has not changed since."""
         cached = self._journal.inspections()
         keys = {key_of(deployment): _cache_key(deployment) for deployment in deployments}
@@ -72,9 +72,9 @@ class Inspector:
         hooks = self.hooks_of(entry.deployment) if entry is not None else None
         return hooks is None or hook in hooks
 
-    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, Finding]:
+    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
         """Inspect each deployment's flow, from the cache where its file is unchanged, else by running its code."""
-        found: dict[Key, Finding] = dict(self.remembered(deployments))
+        found: dict[Key, InspectionResult] = dict(self.cached(deployments))
         groups: dict[_ProcessSettings, list[Deployment]] = {}
         for deployment in deployments:
             if key_of(deployment) not in found:
@@ -84,11 +84,11 @@ class Inspector:
                 found.update(findings)
         return found
 
-    async def _inspect_group(self, members: list[Deployment]) -> list[dict[Key, Finding]]:
+    async def _inspect_group(self, members: list[Deployment]) -> list[dict[Key, InspectionResult]]:
         by_entrypoint: dict[str, list[Deployment]] = {}
         for deployment in members:
             by_entrypoint.setdefault(deployment.entrypoint, []).append(deployment)
-        results: list[dict[Key, Finding]] = []
+        results: list[dict[Key, InspectionResult]] = []
         for batch in inspection_batches(by_entrypoint):
             answers = await self._run_inspection(members[0], batch)
             results.append({key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]})
@@ -100,7 +100,7 @@ class Inspector:
         keyed = {_cache_key(deployment, answer.sha256): answer for deployment, answer in fresh}
         self._journal.save_inspections({key: answer for key, answer in keyed.items() if key is not None})
 
-    async def _run_inspection(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, Finding]:
+    async def _run_inspection(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, InspectionResult]:
         """Run one process with the settings of `member` for a batch of entrypoints."""
         run = member.run
         environment = self._environments.merged(run)

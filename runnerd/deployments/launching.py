@@ -51,7 +51,7 @@ class FlowLauncher:
         )
         return Prepared(start=spec, user=entry.deployment.run.user or base["USER"])
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         """Make the launch spec of the run's hooks, or a sentence why the hooks cannot be run."""
         entry, flow = self._registry.by_id(record.deployment_id), (await self.prepare(record)).start
         if entry is None or isinstance(flow, str):

@@ -20,8 +20,8 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.reading import PAGE
 from runnerd.system.ambient import Ambient
 
-INTERVAL_S = 60.0
-APART_S = 10.0  # at least, however often `wakes.refresh` is set
+REFRESH_EVERY_S = 60.0
+_REFRESH_GAP_MIN_S = 10.0  # however often `wakes.refresh` is set
 _NEXT_START_WITHIN = timedelta(days=30)
 _REQUESTS_FOR_NEXT_STARTS = 5  # the first mostly suffices; each answers for at least one more deployment
 _LOOP = "refresh"
@@ -61,9 +61,9 @@ class Refresher:
                 await self.refresh()
             except (ApiAway, ApiDenied, ApiRejected):
                 pass  # the transport has logged it
-            await asyncio.sleep(APART_S)
+            await asyncio.sleep(_REFRESH_GAP_MIN_S)
             try:
-                async with asyncio.timeout(INTERVAL_S - APART_S):
+                async with asyncio.timeout(REFRESH_EVERY_S - _REFRESH_GAP_MIN_S):
                     await self._woken.wait()
             except TimeoutError:
                 continue
@@ -76,7 +76,7 @@ class Refresher:
         found = {info.id: info for info in await self._api.read_deployments(ids)}
         gone = set(ids) - set(found)
         if gone:
-            self._registrar.note_gone(gone)
+            self._registrar.register_again(gone)
         for info in found.values():
             entry = self._registry.by_id(info.id)
             if entry is not None and entry.paused is not info.paused:

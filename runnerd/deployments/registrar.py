@@ -30,7 +30,7 @@ _REGISTER_BOUND_S = 3600.0  # the longest time without a beat; inspecting a thou
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class ConfigChanges:
     """Names of the deployments that a new configuration added, changed and removed, and the number unchanged."""
 
     added: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Registrar:
 
     # --- what the files want --------------------------------------------------------------------------------------
 
-    def want(self, config: Config) -> Changes:
+    def want(self, config: Config) -> ConfigChanges:
         """Put the configuration's deployments into the registry now, and have `run` register them."""
         wanted = {key_of(deployment): deployment for deployment in config.deployments}
         registered = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
@@ -92,7 +92,7 @@ class Registrar:
         self._dropper.plan(config, wanted.keys())
         self.settled.clear()
         self._work.set()
-        return Changes(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=unchanged)
+        return ConfigChanges(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=unchanged)
 
     def _put_new(self, deployment: Deployment, registered: Registration | None) -> None:
         """Add an entry, with the id it was last registered under: runs of the last daemon need their deployments."""
@@ -127,7 +127,7 @@ class Registrar:
             self._pulse.beat(_LOOP, within_s=_REGISTER_BOUND_S)
             left = self._left()
             try:
-                await self._work_off()
+                await self._register_and_drop()
             except ApiError as error:
                 self._work.set()
                 if self._left() < left:
@@ -141,7 +141,7 @@ class Registrar:
     def _left(self) -> int:
         return len(self._todo) + self._dropper.left
 
-    async def _work_off(self) -> None:
+    async def _register_and_drop(self) -> None:
         self._settle_unchanged(list(self._todo.values()))
         self._wake_others()
         if self._todo:
@@ -150,7 +150,7 @@ class Registrar:
                 await self._register_all(list(self._todo.values()), major)
             finally:
                 self._wake_others()
-        await self._dropper.work_off()
+        await self._dropper.drop_all()
 
     def _wake_others(self) -> None:
         """Wake the poller and the refresher if a deployment got its id.
@@ -169,9 +169,9 @@ class Registrar:
 
     def _settle_unchanged(self, todo: list[Deployment]) -> None:
         """Settle the deployments that were last registered exactly as wanted now, without a request."""
-        known, remembered = self._registrations(), self._inspector.remembered(todo)
+        known, cached = self._registrations(), self._inspector.cached(todo)
         for deployment in todo:
-            inspection = remembered.get(key_of(deployment))
+            inspection = cached.get(key_of(deployment))
             before = known.get((inspection.flow_name, deployment.name)) if inspection is not None else None
             if before is None or inspection is None or before.paused:
                 continue
@@ -193,7 +193,7 @@ class Registrar:
             try:
                 await self._register(deployment, finding, major, known.get((finding.flow_name, deployment.name)))
             except ApiRejected as error:
-                self._fail(deployment, f"the API rejects it: {error}")
+                self._fail(deployment, f"the API rejects the deployment: {error}")
 
     async def _register(
         self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
@@ -281,7 +281,7 @@ class Registrar:
 
     # --- deletions in the API ---------------------------------------------------------------------------------------
 
-    def note_gone(self, deployment_ids: set[str]) -> None:
+    def register_again(self, deployment_ids: set[str]) -> None:
         """Register again the deployments that were deleted in the API, because the files still declare them."""
         for one in self._journal.registrations(self._url):
             if one.deployment_id in deployment_ids:

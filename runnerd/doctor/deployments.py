@@ -16,14 +16,14 @@ async def run_loop_checks(subject: Subject) -> Sequence[Check]:
     stuck = subject.pulse.stuck()
     if not stuck:
         return [ok("loops", "every loop of runnerd makes progress")]
-    remedy = "restart runnerd, which does not stop runs: systemctl restart runnerd; for the cause see its log"
+    remedy = "systemctl restart runnerd; runs continue through a restart; journalctl -u runnerd shows why"
     return [error("loops", f"loops without progress: {', '.join(stuck)}", remedy)]
 
 
 async def run_journal_checks(subject: Subject) -> Sequence[Check]:
     journal = subject.journal
     if journal.problem is not None:
-        remedy = f"correct the cause in {subject.paths.state}; runnerd tries again every few seconds"
+        remedy = f"fix the cause in {subject.paths.state}; runnerd tries again every few seconds"
         return [error("journal", journal.problem, remedy)]
     if journal.notice is not None:
         remedy = "move or remove the old file, which only holds history; a restart of runnerd clears this warning"
@@ -44,7 +44,7 @@ def configuration_check(problems: Sequence[Problem], files: int) -> Check:
     if not problems:
         return ok("configuration", f"{files} {'file' if files == 1 else 'files'} in force, no problems")
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    remedy = "correct what runnerctl config check lists, then runnerctl reload"
+    remedy = "fix the problems listed by: runnerctl config check; then runnerctl reload"
     return error("configuration", f"{problems[0]}{more}", remedy)
 
 
@@ -64,7 +64,7 @@ def deployments_check(entries: Iterable[Entry], config: Config) -> Check:
     if stale:
         said.append(f"cannot apply the configuration of {some(stale)}: it is invalid; the last valid one is in force")
     if said:
-        remedy = "correct the cause, which runnerctl status shows for each; then runnerctl reload"
+        remedy = "fix the cause, which runnerctl status shows for each; then runnerctl reload"
         return error("deployments", "; ".join(said), remedy)
     if waiting:
         detail = f"not registered in Prefect yet: {some([one.full_name for one in waiting])}"
@@ -77,7 +77,7 @@ def pools_check(pools: Sequence[Served], problems: Sequence[tuple[Served, str]])
     """Report work pools that cannot be served as an error, those not read from Prefect yet as a warning."""
     if problems:
         details = "; ".join(f"cannot serve {served.name}: {words}" for served, words in problems)
-        return error("work pools", details, "correct the cause; runnerd tries again by itself")
+        return error("work pools", details, "fix the cause; runnerd tries again by itself")
     waiting = [served.name for served in pools if served.pool is None]
     if waiting:
         remedy = "wait if they were just added; else see the api check"

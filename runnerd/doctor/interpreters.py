@@ -88,7 +88,7 @@ class InterpreterChecks:
         async def run() -> Sequence[Check]:
             if not self._subject.link.connected:
                 detail = "cannot run this interpreter: the spawner is not connected"
-                return [unknown(one.name, detail, "correct the spawner check first")]
+                return [unknown(one.name, detail, "fix the problem of the spawner check first")]
             async with self._few:
                 versions = await self._read_versions(one)
             return [interpreter_check(one, versions, await self._server.read())]
@@ -156,7 +156,7 @@ def interpreter_check(one: CheckedInterpreter, versions: Versions | str, server:
     """
     if isinstance(versions, str):
         detail = f"cannot run the interpreter of {_users(one)}: {versions.removeprefix('cannot start: ')}"
-        return error(one.name, detail, "correct the cause, or set run.python to an interpreter that has Prefect")
+        return error(one.name, detail, "fix the cause, or set run.python to an interpreter that has Prefect")
     if versions.prefect is None:
         detail = f"Prefect is not installed in the interpreter of {_users(one)}"
         return error(one.name, detail, f"{_install(one, server)}, or set run.python to another interpreter")

@@ -72,9 +72,9 @@ def _degraded_remedy(detail: str, settings: ApiSettings) -> str:
     if detail.startswith("403"):
         return f"grant this credential the permission in Prefect, or put another {place}"
     if "is api.url right" in detail:
-        return "set api.url to the URL of Prefect's API (it ends in /api) and restart runnerd, which does not stop runs"
+        return "set api.url to the URL of Prefect's API, which ends in /api, and restart runnerd; runs continue through a restart"
     if detail.startswith(("cannot read the API key", "cannot read the auth string", "cannot use the ")):
-        return "correct that file: one line, readable by the user of runnerd; runnerd reads it again by itself"
+        return "fix that file: one line, readable by the user of runnerd; runnerd reads it again by itself"
     return "see the log of the Prefect server or of its proxy; runnerd recovers by itself"
 
 
@@ -88,7 +88,7 @@ async def run_server_checks(server: ServerQuery) -> Sequence[Check]:
 def server_check(server: ServerInfo | str) -> Check:
     name = "server version"
     if isinstance(server, str):
-        return unknown(name, server, "correct the api check first")
+        return unknown(name, server, "fix the problem of the api check first")
     if not server.supported:
         return error(name, server.why or f"Prefect {server.version} is not known", "use a Prefect server 2.20 or 3.x")
     version = version_of(server.version)

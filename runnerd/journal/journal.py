@@ -28,7 +28,7 @@ T = TypeVar("T")
 _LAST_GOOD = "last good configuration"
 _TRIAL = "trial"
 _TRIAL_BYTES = 65536  # several times what a run writes from its claim to its end
-_MEANWHILE = "nothing new is claimed meanwhile, and what runs goes on"
+_MEANWHILE = "no run is claimed until then; running flows go on"
 # By table: the SQL expression of a row's name, and the column of its JSON document.
 _COLUMNS = {
     "runs": ("id", "record"),
@@ -118,7 +118,7 @@ class Journal:
             f"the journal was damaged ({why}) and is now {aside}: the history is in there; {count} runs under way were"
             " read from it, and others that the spawner has are taken over without their deployments' names"
         )
-        what, alert = "the journal was damaged; it was moved aside", Alert.JOURNAL_DAMAGED
+        what, alert = "the journal was damaged; moved the file aside", Alert.JOURNAL_DAMAGED
         self._log.error(what, why=why, to=aside, runs=count, alert=alert)
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Journal:
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
-    def try_again(self) -> None:
+    def try_writing(self) -> None:
         """Write and delete more bytes than a run needs, and clear `problem`. Raises JournalError when that fails."""
         if self._damaged:
             raise JournalError(self.problem or "")
@@ -139,7 +139,7 @@ class Journal:
             db.execute("DELETE FROM notes WHERE key = ?", (_TRIAL,))
         if self.problem is not None:
             self.problem = None
-            self._log.info("the journal records again", alert=Alert.JOURNAL_WORKS)
+            self._log.info("the journal works again", alert=Alert.JOURNAL_WORKS)
 
     def _trouble(self, error: sqlite3.Error, verb: str) -> JournalError:
         """Set `problem`, log a new one, and return the exception to raise."""
@@ -148,7 +148,7 @@ class Journal:
         # After damage the problem stays as it is: later errors follow from the damage, and only a restart helps.
         if problem != self.problem and not self._damaged:
             self.problem = problem
-            self._log.error("journal trouble", why=problem, alert=Alert.JOURNAL_FAILS)
+            self._log.error("cannot use the journal", why=problem, alert=Alert.JOURNAL_FAILS)
         self._damaged = self._damaged or is_damage(error)
         return JournalError(what)
 
@@ -192,7 +192,7 @@ class Journal:
     def _set_aside(self, table: str, rowid: str, key: str, why: str) -> None:
         row = f"{table} {key}"
         if row not in self._logged_rows:
-            self._log.error("a row of the journal cannot be read; it is set aside", row=row, why=why)
+            self._log.error("cannot read a row of the journal; moved it aside", row=row, why=why)
         self._logged_rows.add(row)
         with contextlib.suppress(JournalError), self._writing() as db:
             db.execute(
@@ -207,7 +207,7 @@ class Journal:
     def save(self, record: RunRecord, event: str) -> None:
         """Write a run's record and a transition with the `event` that changed the record. Raises JournalError."""
         if self.problem is not None and record.phase is Phase.CLAIMING:
-            self.try_again()  # on a nearly full disk the claim may still fit where the run's later steps would not
+            self.try_writing()  # on a nearly full disk the claim may still fit where the run's later steps would not
         with self._writing() as db:
             self._put(db, record, event)
 
@@ -223,7 +223,7 @@ class Journal:
             (record.id, self._now().isoformat(), record.phase, event),
         )
 
-    def withdraw(self, run_id: str, before: RunRecord | None) -> None:
+    def withdraw_claim(self, run_id: str, before: RunRecord | None) -> None:
         """Undo a lost claim: restore the run's record from before the claim, or delete the run when it had none."""
         with self._writing() as db:
             if before is None:

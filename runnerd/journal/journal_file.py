@@ -92,7 +92,7 @@ def what_to_do(error: Exception, path: str) -> str:
     if code in _ACCESS_CODES or isinstance(error, OSError):
         return "; runnerd must be able to write to it and in its directory"
     if code == sqlite3.SQLITE_IOERR:
-        return "; is its disk read-only or failing? dmesg tells"
+        return "; check with dmesg whether its disk is read-only or failing"
     return ""
 
 

@@ -22,26 +22,26 @@ _PRUNE_EVERY_S = 3600.0
 _RUNS_PER_SLICE = 100  # about 20 ms, in which the event loop runs nothing else
 
 
-async def keep_journal(*, journal: Journal, wakes: Wakes) -> None:
+async def recover_journal(*, journal: Journal, wakes: Wakes) -> None:
     """Retry a journal that cannot be written every few seconds, for ever; without this, only a claim would retry it."""
     while True:
         await asyncio.sleep(_TRY_WRITING_EVERY_S)
         if journal.problem is None:
             continue
         with contextlib.suppress(JournalError):
-            journal.try_again()
+            journal.try_writing()
             wakes.offer.set()
 
 
-async def keep_pruning(*, journal: Journal, config: ConfigInForce, now: Callable[[], datetime], log: Log) -> None:
+async def prune_periodically(*, journal: Journal, config: ConfigInForce, now: Callable[[], datetime], log: Log) -> None:
     """Prune the history every hour, for ever."""
     while True:
         settings = config.settings().journal
-        await prune(journal=journal, settings=settings, now=now(), log=log)
+        await prune_history(journal=journal, settings=settings, now=now(), log=log)
         await asyncio.sleep(_PRUNE_EVERY_S)
 
 
-async def prune(*, journal: Journal, settings: JournalSettings, now: datetime, log: Log) -> None:
+async def prune_history(*, journal: Journal, settings: JournalSettings, now: datetime, log: Log) -> None:
     """Delete finished runs beyond journal.keep and journal.max_runs, and their output files.
 
     A run whose output cannot be removed stays in the journal and is tried again the next time.
@@ -58,7 +58,7 @@ async def prune(*, journal: Journal, settings: JournalSettings, now: datetime, l
             journal.forget(removed)
             await asyncio.sleep(0)  # let other tasks run: there may be ten thousand runs to delete
     except JournalError as error:
-        log.warning("cannot forget old runs", why=str(error))
+        log.warning("cannot delete old runs from the journal", why=str(error))
     if failed:
         log.warning("cannot remove the output of old runs", runs=len(failed), why=next(iter(failed.values())))
     journal.prune_memories(before=now - _INSPECTIONS_KEPT)

@@ -18,7 +18,7 @@ from runnerd.prefect_api.credentials import Credentials, credential_files
 CREDENTIAL = "prefect-api-key"
 
 
-def credentials_of(
+def credentials_reader(
     config: ConfigInForce, *, environ: Mapping[str, str], directory: str | None
 ) -> Callable[[], Credentials]:
     """Make a reader of the credentials in force; the reader raises ApiDenied for a file that cannot be read.
@@ -40,7 +40,7 @@ def credentials_of(
     return read
 
 
-def access_of(url: str, config: ConfigInForce, credentials: Callable[[], Credentials]) -> Callable[[], ApiAccess]:
+def access_reader(url: str, config: ConfigInForce, credentials: Callable[[], Credentials]) -> Callable[[], ApiAccess]:
     """Make a reader of the API's URL and credentials as the environment variables that Prefect's client reads."""
 
     def read() -> ApiAccess:

@@ -16,19 +16,19 @@ class Prepared:
     """What a launcher made of a run's record.
 
     `start`: the launch spec, or a sentence why the run cannot be started. `user`: the account that the process will
-    run as, never taken from the run's environment, because the API may have set that. `learnt`: fields to update in
-    the run's record.
+    run as, never taken from the run's environment, because the API may have set that. `record_fields`:
+    fields to update in the run's record.
     """
 
     start: LaunchSpec | str
     user: str | None = None
-    learnt: Mapping[str, Json] = field(default_factory=dict)
+    record_fields: Mapping[str, Json] = field(default_factory=dict)
 
 
 class HookLauncher(Protocol):
     """Makes the launch spec of a run's hooks, or a sentence why the hooks cannot be started."""
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str: ...
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str: ...
 
 
 class Launcher(HookLauncher, Protocol):
@@ -47,5 +47,5 @@ class Launchers:
     async def prepare(self, record: RunRecord) -> Prepared:
         return await (self._own if record.pool is None else self._pools).prepare(record)
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
-        return await (self._own if record.pool is None else self._pools).hooks(record)
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
+        return await (self._own if record.pool is None else self._pools).prepare_hooks(record)

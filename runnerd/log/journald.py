@@ -32,7 +32,7 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_
 Fields = Mapping[str, str | bytes]
 
 
-def is_journal(journal_stream: str | None, fd: int) -> bool:
+def is_journal_stream(journal_stream: str | None, fd: int) -> bool:
     """Whether `fd` is the stream that JOURNAL_STREAM names: a process whose output is redirected inherits it too."""
     try:
         facts = os.fstat(fd)
@@ -41,7 +41,7 @@ def is_journal(journal_stream: str | None, fd: int) -> bool:
     return journal_stream == f"{facts.st_dev}:{facts.st_ino}"
 
 
-def reach(path: str = SOCKET) -> Journald | None:
+def open_journald(path: str = SOCKET) -> Journald | None:
     """Open the journal's socket; None where that is impossible."""
     try:
         return Journald(path=path)

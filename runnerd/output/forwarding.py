@@ -24,14 +24,14 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.log.journald import Journald
 from runnerd.log.log import Log
 from runnerd.output.folder_watch import FolderWatch
-from runnerd.output.tailing import Allowance, Outcome, Tail, forward, left_out_entry, tail_of
+from runnerd.output.tailing import BlockOutcome, RateLimit, Tail, forward, left_out_entry, make_tail
 from runnerd.system.directories import positions_path, runs_dir
 from runnerd.system.paths import Paths
 
 # journald's default rate limit is 10,000 entries in 30 s per service; some of them are the daemon's own log.
-WINDOW_S = 10.0
-HOST_LINES = 2000
-RUN_LINES = 1000
+RATE_WINDOW_S = 10.0
+HOST_LINES_PER_WINDOW = 2000
+RUN_LINES_PER_WINDOW = 1000
 
 _GATHER_S = 0.25  # between the first write and the round that forwards it with the writes after it
 _POLL_S = 1.0  # between rounds without inotify, while journald takes nothing, and while left-out lines are unreported
@@ -62,7 +62,7 @@ class Forwarded:
 
     key: Key
     tail: Tail | None
-    outcome: Outcome
+    outcome: BlockOutcome
     trouble: str | None = None
 
 
@@ -88,8 +88,8 @@ class Forwarder:
         self._log = log
         self._clock = clock
         self._tails: dict[Key, Tail] = {}
-        self._host = self._allowance(HOST_LINES)
-        self._allowances: dict[str, Allowance] = {}
+        self._host_limit = self._new_limit(HOST_LINES_PER_WINDOW)
+        self._run_limits: dict[str, RateLimit] = {}
         self._send_retries_left = 0
         self._watch: FolderWatch | None = None
         self._wake = asyncio.Event()
@@ -97,8 +97,8 @@ class Forwarder:
         if journald is not None:
             feed.subscribe(self._note_record)
 
-    def _allowance(self, lines: int) -> Allowance:
-        return Allowance(lines=lines, window_s=WINDOW_S, clock=self._clock)
+    def _new_limit(self, lines: int) -> RateLimit:
+        return RateLimit(lines=lines, window_s=RATE_WINDOW_S, clock=self._clock)
 
     def _note_record(self, record: RunRecord) -> None:
         """Add the output of a changed run at once: a short run may begin and end between two rounds."""
@@ -106,7 +106,7 @@ class Forwarder:
         self._wake.set()
 
     def _add_tail(self, record: RunRecord) -> None:
-        tail = tail_of(record)
+        tail = make_tail(record)
         if tail is not None:
             self._tails.setdefault(tail.key, tail)
 
@@ -122,7 +122,7 @@ class Forwarder:
         try:
             self._watch = FolderWatch(self._folder)
         except OSError as error:
-            self._log.info("output is looked at every second: there is no inotify", why=error.strerror)
+            self._log.info("output files are polled every second: inotify is not available", why=error.strerror)
         try:
             while True:
                 await self._wait(await self._forward_all())
@@ -176,20 +176,20 @@ class Forwarder:
             return
         self._tails.pop(result.key, None)
         self._troubles.pop(result.key, None)
-        self._allowances.pop(result.key[0], None)
+        self._run_limits.pop(result.key[0], None)
 
     def _pause_s(self, results: Sequence[Forwarded]) -> float | None:
         left = [one for one in results if one.tail is not None]
-        if any(one.outcome is Outcome.MOVED for one in left):
+        if any(one.outcome is BlockOutcome.MOVED for one in left):
             return 0.0
-        waiting = any(one.outcome is Outcome.STUCK or (one.tail and one.tail.left_out) for one in left)
+        waiting = any(one.outcome is BlockOutcome.STUCK or (one.tail and one.tail.left_out) for one in left)
         return _POLL_S if waiting or (left and self._watch is None) else None
 
     def _log_trouble(self, key: Key | None, trouble: str | None) -> None:
         """Log a trouble when it is new, not at every round."""
         if trouble is not None and trouble != self._troubles.get(key):
             run = key[0] if key is not None else None
-            self._log.warning("trouble with forwarding output to the journal", run=run, why=trouble)
+            self._log.warning("cannot forward output as usual", run=run, why=trouble)
         if trouble is not None:
             self._troubles[key] = trouble
         else:
@@ -214,21 +214,21 @@ class Forwarder:
         return results, self._positions.save([one.tail for one in results if one.tail is not None])
 
     def _forward(self, file: FileToForward) -> Forwarded:
-        tail, outcome = file.tail, Outcome.END
+        tail, outcome = file.tail, BlockOutcome.END
         # The run's limit before the host's: a run over its own limit must use up nothing of the host's.
-        allowances = (self._allowances.setdefault(tail.run, self._allowance(RUN_LINES)), self._host)
+        limits = (self._run_limits.setdefault(tail.run, self._new_limit(RUN_LINES_PER_WINDOW)), self._host_limit)
         try:
             for _ in range(_BLOCKS_PER_FILE_PER_ROUND):
-                tail, outcome = forward(tail, over=file.over, allowances=allowances, send=self._send)
-                if outcome is not Outcome.MOVED:
+                tail, outcome = forward(tail, over=file.over, limits=limits, send=self._send)
+                if outcome is not BlockOutcome.MOVED:
                     break
         except OSError as error:
             trouble = f"cannot read {tail.path}: {error.strerror}"
-            return Forwarded(key=tail.key, tail=None if file.gone else tail, outcome=Outcome.END, trouble=trouble)
-        if file.gone and outcome is Outcome.END:
-            if tail.left_out == 0 or self._send(left_out_entry(tail, allowances)):
+            return Forwarded(key=tail.key, tail=None if file.gone else tail, outcome=BlockOutcome.END, trouble=trouble)
+        if file.gone and outcome is BlockOutcome.END:
+            if tail.left_out == 0 or self._send(left_out_entry(tail, limits)):
                 return Forwarded(key=tail.key, tail=None, outcome=outcome)
-            outcome = Outcome.STUCK
+            outcome = BlockOutcome.STUCK
         return Forwarded(key=tail.key, tail=tail, outcome=outcome)
 
 

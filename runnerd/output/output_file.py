@@ -12,7 +12,7 @@ import os
 
 from runnerd.system.regular_files import open_regular
 
-BLOCK = 256 * 2**10
+BLOCK_BYTES = 256 * 2**10
 
 
 def read_block(path: str, offset: int) -> tuple[bytes, int]:
@@ -28,7 +28,7 @@ def read_block(path: str, offset: int) -> tuple[bytes, int]:
     try:
         size = os.fstat(descriptor).st_size
         offset = _skip_hole(descriptor, offset if offset <= size else 0, size)
-        block = os.pread(descriptor, BLOCK, offset)
+        block = os.pread(descriptor, BLOCK_BYTES, offset)
     finally:
         os.close(descriptor)
     # A hole ends at a page, not at a line, and another may be punched between lseek and pread: both read as NUL bytes.

@@ -1,8 +1,8 @@
 """Forwards one run's output file to systemd's journal: finds its lines, makes their entries, limits their rate.
 
-Invariants: lines are sent in order, whole or, beyond LINE_MAX, in pieces; the offset moves only past lines that were
-sent or left out, so a successor that goes on from the offset neither repeats nor loses a line; lines left out because
-of a rate limit are counted.
+Invariants: lines are sent in order, whole or, beyond LINE_MAX_BYTES, in pieces; the offset moves only past lines that
+were sent or left out, so a successor that goes on from the offset neither repeats nor loses a line; lines left out
+because of a rate limit are counted.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from enum import StrEnum
 
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.log.journald import encode
-from runnerd.output.output_file import BLOCK, read_block
+from runnerd.output.output_file import BLOCK_BYTES, read_block
 
-LINE_MAX = 48 * 2**10  # journald's default LineMax= for the output of services
+LINE_MAX_BYTES = 48 * 2**10  # journald's default LineMax= for the output of services
 _BYTES_PER_COUNTED_LINE = 1024  # a line of n KiB counts as n more lines against the rate limits
 
 _LEVEL = re.compile(rb"\d\d:\d\d:\d\d\.\d{3} \| (DEBUG|WARNING|ERROR|CRITICAL) *\|")
@@ -44,7 +44,7 @@ class Tail:
         return (self.run, self.attempt)
 
 
-def tail_of(record: RunRecord) -> Tail | None:
+def make_tail(record: RunRecord) -> Tail | None:
     """Make the tail of a run's present attempt, at offset 0.
 
     None while this attempt has no output file yet, because until the start the record names the output of the attempt
@@ -67,7 +67,7 @@ def tail_of(record: RunRecord) -> Tail | None:
     )
 
 
-class Allowance:
+class RateLimit:
     """Allows `lines` lines per window of `window_s` seconds; after one refusal, none until the next window.
 
     journald has a rate limit per service, and beyond it drops the daemon's own messages too, so ours is lower.
@@ -94,7 +94,7 @@ class Allowance:
         return enough
 
 
-class Outcome(StrEnum):
+class BlockOutcome(StrEnum):
     """How forwarding one block ended."""
 
     MOVED = "moved"  # lines were sent or left out; there may be more
@@ -103,32 +103,32 @@ class Outcome(StrEnum):
 
 
 def forward(
-    tail: Tail, *, over: bool, allowances: tuple[Allowance, ...], send: Callable[[bytes], bool]
-) -> tuple[Tail, Outcome]:
+    tail: Tail, *, over: bool, limits: tuple[RateLimit, ...], send: Callable[[bytes], bool]
+) -> tuple[Tail, BlockOutcome]:
     """Send the lines of the next block; return the tail moved past them.
 
     `over`: nothing more will be written, so a last line without a newline is sent too. `send` returns False when
     journald does not take the entry. Raises OSError when the output file exists and cannot be read.
     """
-    if tail.left_out and all(allowance.left() for allowance in allowances):
-        if not send(left_out_entry(tail, allowances)):
-            return tail, Outcome.STUCK
+    if tail.left_out and all(limit.left() for limit in limits):
+        if not send(left_out_entry(tail, limits)):
+            return tail, BlockOutcome.STUCK
         tail = replace(tail, left_out=0)
     block, after = read_block(tail.path, tail.offset)
     start, at, left_out = after - len(block), 0, 0
-    whole = over and len(block) < BLOCK
-    head = encode(fields_of(tail))
+    whole = over and len(block) < BLOCK_BYTES
+    head = encode(journal_fields(tail))
     while (found := _next_line(block, at, whole=whole)) is not None:
         line, behind = found
-        if line and not all(allowance.take(1 + len(line) // _BYTES_PER_COUNTED_LINE) for allowance in allowances):
+        if line and not all(limit.take(1 + len(line) // _BYTES_PER_COUNTED_LINE) for limit in limits):
             behind = max(block.rfind(b"\n") + 1, behind)  # the rest of the block is left out at once
             left_out += block.count(b"\n", at, behind) or 1
         elif line and not send(head + encode({"PRIORITY": _priority(line), "MESSAGE": line})):
-            return replace(tail, offset=start + at, left_out=tail.left_out + left_out), Outcome.STUCK
+            return replace(tail, offset=start + at, left_out=tail.left_out + left_out), BlockOutcome.STUCK
         at = behind
     moved = start + at != tail.offset
     tail = replace(tail, offset=start + at, left_out=tail.left_out + left_out)
-    return tail, Outcome.MOVED if moved else Outcome.END
+    return tail, BlockOutcome.MOVED if moved else BlockOutcome.END
 
 
 def _next_line(block: bytes, at: int, *, whole: bool) -> tuple[bytes, int] | None:
@@ -136,11 +136,11 @@ def _next_line(block: bytes, at: int, *, whole: bool) -> tuple[bytes, int] | Non
 
     None when the line has no newline yet. `whole`: the block ends with the file's last line, newline or not.
     """
-    end = block.find(b"\n", at, at + LINE_MAX + 1)
+    end = block.find(b"\n", at, at + LINE_MAX_BYTES + 1)
     if end >= 0:
         return block[at:end].rstrip(), end + 1
-    if len(block) - at > LINE_MAX:
-        end = _between_characters(block, at + LINE_MAX)
+    if len(block) - at > LINE_MAX_BYTES:
+        end = _between_characters(block, at + LINE_MAX_BYTES)
     elif whole and at < len(block):
         end = len(block)
     else:
@@ -162,7 +162,7 @@ def _priority(line: bytes) -> str:
     return _PRIORITIES[match[1]] if match else _INFO
 
 
-def fields_of(tail: Tail) -> dict[str, str]:
+def journal_fields(tail: Tail) -> dict[str, str]:
     """Return the journal fields that all entries of this tail have."""
     known = {"RUNNERD_DEPLOYMENT": tail.deployment, "RUNNERD_FLOW": tail.flow, "RUNNERD_POOL": tail.pool or "?"}
     return {
@@ -180,11 +180,11 @@ def _identifier(deployment: str) -> str:
     return text if text and text != "runnerd" else f"flow_{text}".rstrip("_")
 
 
-def left_out_entry(tail: Tail, allowances: tuple[Allowance, ...]) -> bytes:
+def left_out_entry(tail: Tail, limits: tuple[RateLimit, ...]) -> bytes:
     """Make the entry that says how many lines are missing here, and which command shows them."""
-    bound = min(allowance.lines / allowance.window_s for allowance in allowances)
+    bound = min(limit.lines / limit.window_s for limit in limits)
     message = (
         f"runnerd left out {tail.left_out} lines here: more than {bound:g} a second; runnerctl logs {tail.run} has them"
     )
     fields = {"PRIORITY": "4", "RUNNERD_LEFT_OUT": str(tail.left_out), "MESSAGE": message}
-    return encode({**fields_of(tail), **fields})
+    return encode({**journal_fields(tail), **fields})

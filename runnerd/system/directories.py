@@ -31,7 +31,7 @@ def journal_path(paths: Paths) -> str:
     return os.path.join(paths.state, "journal.db")
 
 
-def prepare(paths: Paths) -> None:
+def make_directories(paths: Paths) -> None:
     """Make the directories that are missing. Raises RunnerdError when one cannot be made or written to."""
     wanted = {
         paths.runtime: 0o755,
@@ -51,10 +51,10 @@ def prepare(paths: Paths) -> None:
         if not os.access(path, os.W_OK | os.X_OK):
             if os.statvfs(path).f_flag & os.ST_RDONLY:
                 raise RunnerdError(f"cannot write in {path}: it is mounted read-only; see findmnt -T {path}")
-            raise RunnerdError(f"cannot write in {path}: it belongs to somebody else; see ls -ld {path}")
+            raise RunnerdError(f"cannot write in {path}: permission denied; see ls -ld {path}")
 
 
-def lock(paths: Paths) -> IO[str]:
+def lock_state(paths: Paths) -> IO[str]:
     """Lock the state directory until the returned file is closed. Raises RunnerdError when another runnerd holds it."""
     path = os.path.join(paths.state, "lock")
     try:
@@ -70,11 +70,11 @@ def lock(paths: Paths) -> IO[str]:
         raise RunnerdError(
             f"another runnerd (pid {holder or 'unknown'}) uses {paths.state}; stop it, or give this one a --state-dir"
         ) from None
-    sign(file)
+    write_pid(file)
     return file
 
 
-def sign(file: IO[str]) -> None:
+def write_pid(file: IO[str]) -> None:
     """Write this process's PID into the lock file."""
     with contextlib.suppress(OSError):  # a full disk must not prevent a start: the PID is for people, the flock locks
         os.ftruncate(file.fileno(), 0)

@@ -34,7 +34,7 @@ class Pulse:
         return tuple(loop for loop, (at, within_s) in self._beats.items() if now - at > within_s)
 
 
-async def keep_watchdog(*, systemd: Systemd, pulse: Pulse, log: Log) -> None:
+async def feed_watchdog(*, systemd: Systemd, pulse: Pulse, log: Log) -> None:
     """Feed the watchdog twice per interval while no loop is stuck; return at once where systemd's watchdog is off."""
     interval_s = systemd.watchdog_s()
     if interval_s is None:

@@ -99,7 +99,7 @@ def module_of(verb: str) -> Any:
 def options_of(verb: str) -> set[str]:
     """The options that come right after the verb: none where it has commands."""
     module = module_of(verb)
-    return options_in(module.arguments) if not hasattr(module, "COMMANDS") else {"--help"}
+    return options_in(module.add_arguments) if not hasattr(module, "COMMANDS") else {"--help"}
 
 
 def options_in(arguments: Callable[[ArgumentParser], None]) -> set[str]:

@@ -1,10 +1,10 @@
-"""runnerctl pool: show the API's work pools and change them, with the daemon's credentials."""
+"""runnerctl pool: show and change work pools in Prefect, through the daemon."""
 
 from __future__ import annotations
 
 import json
 
-from runnerd.cli.call import DONE, FAILED, Call, Usage
+from runnerd.cli.call import DONE, FAILED, Call, UsageError
 from runnerd.cli.command import Command, argument
 from runnerd.cli.console import Column
 from runnerd.cli.pool_arguments import (
@@ -12,15 +12,14 @@ from runnerd.cli.pool_arguments import (
     DESCRIPTION,
     HOURS,
     LIMIT,
-    NAME,
     TEMPLATE,
     YES,
-    name,
-    template_of,
+    parse_name,
+    read_template,
 )
-from runnerd.cli.pool_changes import Changes, say
-from runnerd.cli.pool_tables import caption, limit_words, name_cell, preview, queues_table, status_cell
-from runnerd.cli.text import clean, count
+from runnerd.cli.pool_changes import PoolChanges, print_result
+from runnerd.cli.pool_tables import format_limit, name_cell, print_caption, print_preview, print_queues, status_cell
+from runnerd.cli.text import clean, format_count
 from runnerd.control.client import Json, quote
 from runnerd.core.errors import RunnerdError
 
@@ -45,7 +44,7 @@ def _ls(call: Call) -> int:
             (
                 name_cell(its),
                 clean(its["type"]),
-                limit_words(its["concurrency_limit"]),
+                format_limit(its["concurrency_limit"]),
                 status_cell(its),
                 "here" if its["served"] else "-",
                 clean(its["description"] or "-"),
@@ -54,7 +53,7 @@ def _ls(call: Call) -> int:
             for its in pools
         ]
         console.table(_POOLS, rows)
-        caption(console, [its["paused"] for its in pools], "a paused pool")
+        print_caption(console, [its["paused"] for its in pools], "a paused pool")
     else:
         console.remark("no work pools; create one with: runnerctl pool create")
     return DONE
@@ -73,13 +72,13 @@ def _inspect(call: Call) -> int:
             ("Type", clean(its["type"])),
             ("Description", clean(its["description"] or "")),
             ("Status", status_cell(its)),
-            ("Concurrency limit", limit_words(its["concurrency_limit"])),
+            ("Concurrency limit", format_limit(its["concurrency_limit"])),
             ("Served", "by this host" if its["served"] else "not by this host"),
             ("Job variables", clean(", ".join(variables)) or "none"),
         ]
     )
     console.line()
-    queues_table(console, its["queues"], pools=False)
+    print_queues(console, its["queues"], pools=False)
     if its["workers"]:
         rows = [
             (clean(one["name"]), status_cell(one), console.when(one["last_heartbeat_at"])) for one in its["workers"]
@@ -91,7 +90,7 @@ def _inspect(call: Call) -> int:
 
 def _preview(call: Call) -> int:
     every = call.args.name is None
-    preview(call, "/v1/preview" if every else f"{_place(call)}/preview", pools=every)
+    print_preview(call, "/v1/preview" if every else f"{_place(call)}/preview", pools=every)
     return DONE
 
 
@@ -100,7 +99,7 @@ def _create(call: Call) -> int:
     body = {
         "name": args.name,
         "type": args.type,
-        "base_job_template": template_of(args.base_job_template),
+        "base_job_template": read_template(args.base_job_template),
         "description": args.description,
         "paused": args.paused,
         "concurrency_limit": args.concurrency_limit,
@@ -108,39 +107,41 @@ def _create(call: Call) -> int:
     }
     made = call.client.post("/v1/pools", body)
     verb = "created" if made["created"] else "updated"
-    say(call, made, f"{verb} work pool {clean(made['name'])} of type {clean(made['type'])}")
+    print_result(call, made, f"{verb} work pool {clean(made['name'])} of type {clean(made['type'])}")
     if not call.console.json and not made["served"]:
-        call.console.remark("to serve it on this host, add it under pools: in runnerd.yaml")
+        call.console.remark("to serve the pool on this host, add it under pools: in runnerd.yaml")
     return DONE
 
 
 def _update(call: Call) -> int:
     args = call.args
     given = {
-        "base_job_template": template_of(args.base_job_template),
+        "base_job_template": read_template(args.base_job_template),
         "concurrency_limit": args.concurrency_limit,
         "description": args.description,
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if not changes:
-        raise Usage("nothing to change; give --base-job-template, --concurrency-limit or --description")
+        raise UsageError(
+            "cannot update: no change given; use --base-job-template, --concurrency-limit or --description"
+        )
     its = call.client.post(f"{_place(call)}/update", changes)
-    say(call, its, f"updated work pool {clean(its['name'])}")
+    print_result(call, its, f"updated work pool {clean(its['name'])}")
     return DONE
 
 
 def _delete(call: Call) -> int:
-    was = _CHANGES.delete(call, _deletion)
+    was = _CHANGES.delete(call, _question)
     if was is None:
         return FAILED
-    say(call, was, f"deleted work pool {clean(was['name'])}")
+    print_result(call, was, f"deleted work pool {clean(was['name'])}")
     if not call.console.json and was["served"]:
-        call.console.remark("this host serves it: remove it from pools: in runnerd.yaml as well")
+        call.console.remark("this host serves the pool: remove it from pools: in runnerd.yaml as well")
     return DONE
 
 
-def _deletion(its: Json) -> str:
-    return f"Delete work pool {clean(its['name'])} with {count(len(its['queues']), 'queue')}?"
+def _question(its: Json) -> str:
+    return f"Delete work pool {clean(its['name'])} with {format_count(len(its['queues']), 'queue')}?"
 
 
 def _template(call: Call) -> int:
@@ -154,7 +155,7 @@ def _template(call: Call) -> int:
             file.write(json.dumps(template, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise RunnerdError(f"cannot write {path}: {error.strerror}") from None
-    say(call, template, f"wrote {clean(path)}")
+    print_result(call, template, f"wrote {clean(path)}")
     return DONE
 
 
@@ -162,12 +163,13 @@ def _place(call: Call) -> str:
     return f"/v1/pools/{quote(call.args.name)}"
 
 
-_CHANGES = Changes("work pool", _place)
-_ANY = argument("name", metavar="NAME", type=name, nargs="?", help="one pool only (every pool)")
-_TYPE = argument("--type", metavar="T", help="create it for workers of this type (process)")
-_PAUSED = argument("--paused", action="store_true", help="create it paused: it delivers no runs until it is resumed")
-_UPDATE = argument("--update", action="store_true", help="if it exists, make it what a new one would be")
-_OF_TYPE = argument("--type", metavar="T", type=name, required=True, help="print the template of this worker type")
+_CHANGES = PoolChanges("work pool", _place)
+_NAME = argument("name", metavar="NAME", type=parse_name, help="the work pool's name")
+_ANY = argument("name", metavar="NAME", type=parse_name, nargs="?", help="the work pool's name (every pool)")
+_TYPE = argument("--type", metavar="T", help="set the worker type (process)")
+_PAUSED = argument("--paused", action="store_true", help="create a paused pool: it delivers no runs until resumed")
+_UPDATE = argument("--update", action="store_true", help="if the pool exists, change it to these settings (fail)")
+_OF_TYPE = argument("--type", metavar="T", type=parse_name, required=True, help="use this worker type")
 _FILE = argument("--file", metavar="F", help="write the template to this file (standard output)")
 
 COMMANDS = {
@@ -175,28 +177,28 @@ COMMANDS = {
     "create": Command(
         "create a work pool",
         (
-            NAME,
+            _NAME,
             _TYPE,
             _PAUSED,
             _UPDATE,
-            TEMPLATE.with_default("that of its type"),
+            TEMPLATE.with_default("the worker type's own"),
             CONCURRENCY_LIMIT.with_default("no limit"),
             DESCRIPTION.with_default("none"),
         ),
         _create,
     ),
-    "inspect": Command("show everything about a pool", (NAME,), _inspect),
+    "inspect": Command("show a pool in full, with its queues and workers", (_NAME,), _inspect),
     "preview": Command("list the runs that a pool would deliver next", (_ANY, HOURS), _preview),
-    "pause": Command("pause the pool: it delivers no runs", (NAME,), _CHANGES.pause),
-    "resume": Command("resume the pool: it delivers runs again", (NAME,), _CHANGES.resume),
-    "delete": Command("delete the pool and its queues", (NAME, YES), _delete),
+    "pause": Command("pause a pool: it delivers no runs", (_NAME,), _CHANGES.pause),
+    "resume": Command("resume a pool: it delivers runs again", (_NAME,), _CHANGES.resume),
+    "delete": Command("delete a pool and its queues", (_NAME, YES), _delete),
     "update": Command(
-        "change the pool's template, concurrency limit or description",
-        (NAME, TEMPLATE, CONCURRENCY_LIMIT, DESCRIPTION),
+        "change a pool's base job template, concurrency limit or description",
+        (_NAME, TEMPLATE, CONCURRENCY_LIMIT, DESCRIPTION),
         _update,
     ),
-    "set-concurrency-limit": Command("set the pool's concurrency limit", (NAME, LIMIT), _CHANGES.set_limit),
-    "clear-concurrency-limit": Command("remove the pool's concurrency limit", (NAME,), _CHANGES.clear_limit),
+    "set-concurrency-limit": Command("set a pool's concurrency limit", (_NAME, LIMIT), _CHANGES.set_limit),
+    "clear-concurrency-limit": Command("remove a pool's concurrency limit", (_NAME,), _CHANGES.clear_limit),
     "get-default-base-job-template": Command(
         "print the default base job template of a worker type", (_OF_TYPE, _FILE), _template
     ),

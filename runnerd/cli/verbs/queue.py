@@ -1,16 +1,24 @@
-"""runnerctl queue: show the work queues of the API's pools and change them, with the daemon's credentials."""
+"""runnerctl queue: show and change work queues in Prefect, through the daemon."""
 
 from __future__ import annotations
 
 from runnerd.cli.call import DONE, FAILED, Call
 from runnerd.cli.command import Command, argument
-from runnerd.cli.pool_arguments import CONCURRENCY_LIMIT, DESCRIPTION, HOURS, LIMIT, NAME, YES, name, positive
-from runnerd.cli.pool_changes import Changes, say
-from runnerd.cli.pool_tables import limit_words, preview, queues_table, status_cell
+from runnerd.cli.pool_arguments import (
+    CONCURRENCY_LIMIT,
+    DESCRIPTION,
+    HOURS,
+    LIMIT,
+    YES,
+    parse_name,
+    parse_positive,
+)
+from runnerd.cli.pool_changes import PoolChanges, print_result
+from runnerd.cli.pool_tables import format_limit, print_preview, print_queues, status_cell
 from runnerd.cli.text import clean
 from runnerd.control.client import Json, quote
 
-# Where Prefect keeps queues created without a pool; not imported, because core/prefect.py is slow to load.
+# The pool of queues that were created without one; not imported, because core/prefect.py is slow to load.
 _AGENT_POOL = "default-agent-pool"
 
 
@@ -20,7 +28,7 @@ def _ls(call: Call) -> int:
     if call.console.json:
         call.console.document(queues)
     elif queues:
-        queues_table(call.console, queues, pools=pool is None)
+        print_queues(call.console, queues, pools=pool is None)
     else:
         call.console.remark("no work queues")
     return DONE
@@ -39,7 +47,7 @@ def _inspect(call: Call) -> int:
             ("Description", clean(its["description"] or "")),
             ("Status", status_cell(its)),
             ("Priority", str(its["priority"])),
-            ("Concurrency limit", limit_words(its["concurrency_limit"])),
+            ("Concurrency limit", format_limit(its["concurrency_limit"])),
             ("Last polled", console.when_in_full(its["last_polled_at"])),
             ("Filter", clean(its["filter"] or "")),
         ]
@@ -48,7 +56,7 @@ def _inspect(call: Call) -> int:
 
 
 def _preview(call: Call) -> int:
-    preview(call, f"{_place(call)}/preview", pools=False)
+    print_preview(call, f"{_place(call)}/preview", pools=False)
     return DONE
 
 
@@ -62,7 +70,7 @@ def _create(call: Call) -> int:
     }
     made = call.client.post(f"/v1/pools/{quote(args.pool)}/queues", body)
     words = f"created work queue {clean(made['name'])} in work pool {clean(made['pool'])}, priority {made['priority']}"
-    say(call, made, words)
+    print_result(call, made, words)
     return DONE
 
 
@@ -71,14 +79,14 @@ def _set_priority(call: Call) -> int:
 
 
 def _delete(call: Call) -> int:
-    was = _CHANGES.delete(call, _deletion)
+    was = _CHANGES.delete(call, _question)
     if was is None:
         return FAILED
-    say(call, was, f"deleted work queue {clean(was['name'])} of work pool {clean(was['pool'])}")
+    print_result(call, was, f"deleted work queue {clean(was['name'])} of work pool {clean(was['pool'])}")
     return DONE
 
 
-def _deletion(its: Json) -> str:
+def _question(its: Json) -> str:
     return f"Delete work queue {clean(its['name'])} of work pool {clean(its['pool'])}?"
 
 
@@ -86,29 +94,33 @@ def _place(call: Call) -> str:
     return f"/v1/pools/{quote(call.args.pool)}/queues/{quote(call.args.name)}"
 
 
-_CHANGES = Changes("work queue", _place)
-_ONE_POOL = argument("--pool", metavar="P", type=name, help="list the queues of this work pool only (every pool)")
+_CHANGES = PoolChanges("work queue", _place)
+_NAME = argument("name", metavar="NAME", type=parse_name, help="the work queue's name")
+_ONE_POOL = argument("--pool", metavar="P", type=parse_name, help="list only the queues of this work pool (every pool)")
 _POOL = argument(
-    "--pool", metavar="P", type=name, default=_AGENT_POOL, help=f"name the queue's work pool ({_AGENT_POOL})"
+    "--pool", metavar="P", type=parse_name, default=_AGENT_POOL, help=f"use the queue of this work pool ({_AGENT_POOL})"
+)
+_IN_POOL = argument(
+    "--pool", metavar="P", type=parse_name, default=_AGENT_POOL, help=f"create it in this work pool ({_AGENT_POOL})"
 )
 _NEW_PRIORITY = argument(
-    "--priority", metavar="N", type=positive, help="set its priority; 1 is served first (the first free one)"
+    "--priority", metavar="N", type=parse_positive, help="set the priority; 1 is served first (the first free one)"
 )
-_PRIORITY = argument("priority", metavar="N", type=positive, help="the new priority; 1 is served first")
+_PRIORITY = argument("priority", metavar="N", type=parse_positive, help="the new priority; 1 is served first")
 
 COMMANDS = {
     "ls": Command("list the work queues", (_ONE_POOL,), _ls),
     "create": Command(
         "create a work queue",
-        (NAME, _POOL, _NEW_PRIORITY, CONCURRENCY_LIMIT.with_default("no limit"), DESCRIPTION.with_default("none")),
+        (_NAME, _IN_POOL, _NEW_PRIORITY, CONCURRENCY_LIMIT.with_default("no limit"), DESCRIPTION.with_default("none")),
         _create,
     ),
-    "inspect": Command("show everything about a queue", (NAME, _POOL), _inspect),
-    "preview": Command("list the runs that a queue would deliver next", (NAME, _POOL, HOURS), _preview),
-    "pause": Command("pause the queue: it delivers no runs", (NAME, _POOL), _CHANGES.pause),
-    "resume": Command("resume the queue: it delivers runs again", (NAME, _POOL), _CHANGES.resume),
-    "delete": Command("delete the queue", (NAME, _POOL, YES), _delete),
-    "set-priority": Command("set the queue's priority within its pool", (NAME, _POOL, _PRIORITY), _set_priority),
-    "set-concurrency-limit": Command("set the queue's concurrency limit", (NAME, _POOL, LIMIT), _CHANGES.set_limit),
-    "clear-concurrency-limit": Command("remove the queue's concurrency limit", (NAME, _POOL), _CHANGES.clear_limit),
+    "inspect": Command("show a queue in full", (_NAME, _POOL), _inspect),
+    "preview": Command("list the runs that a queue would deliver next", (_NAME, _POOL, HOURS), _preview),
+    "pause": Command("pause a queue: it delivers no runs", (_NAME, _POOL), _CHANGES.pause),
+    "resume": Command("resume a queue: it delivers runs again", (_NAME, _POOL), _CHANGES.resume),
+    "delete": Command("delete a queue", (_NAME, _POOL, YES), _delete),
+    "set-priority": Command("set a queue's priority within its pool", (_NAME, _POOL, _PRIORITY), _set_priority),
+    "set-concurrency-limit": Command("set a queue's concurrency limit", (_NAME, _POOL, LIMIT), _CHANGES.set_limit),
+    "clear-concurrency-limit": Command("remove a queue's concurrency limit", (_NAME, _POOL), _CHANGES.clear_limit),
 }

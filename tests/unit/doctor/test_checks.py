@@ -74,7 +74,7 @@ def test_some() -> None:
     [
         ("401: the API key is not accepted", "put a valid credential into /etc/runnerd/key"),
         ("403: the API key may not POST /flows/", "grant this credential the permission"),
-        ("cannot read the API key file /etc/runnerd/key: Permission denied", "correct that file"),
+        ("cannot read the API key file /etc/runnerd/key: Permission denied", "fix that file"),
         ("HTTP 404 from GET /x: is api.url right? It ends in /api", "set api.url to"),
         ("cannot read a flow run as Prefect sent it: x; is api.url right? It ends in /api", "set api.url to"),
         ("HTTP 503 from POST /x: database is locked", "see the log of the Prefect server"),
