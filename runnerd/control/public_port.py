@@ -55,7 +55,7 @@ class PublicPort:
         self._at = None
         problem = await self._open(wanted) if wanted is not None else None
         if problem is not None and problem != self.problem:  # log a problem once, not at every try
-            self._log.warning("cannot show health and metrics", why=problem)
+            self._log.warning("cannot serve health and metrics", why=problem)
         self.problem = problem
 
     async def _open(self, address: Address) -> str | None:
@@ -65,10 +65,10 @@ class PublicPort:
             listening = socket.create_server(address, family=family)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)  # create_server adds the address to strerror
-            return f"cannot listen on {text_of(address)} as http.listen says: {why}"
+            return f"cannot listen on {text_of(address)} (http.listen): {why}"
         await self._listener.start([listening])
         self._at = address
-        self._log.info("showing health and metrics", at=text_of(address))
+        self._log.info("serving health and metrics", at=text_of(address))
         return None
 
 

@@ -109,7 +109,7 @@ def remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ControlError(f"cannot listen on {path}: a file that is no socket is in the way; move it")
+        raise ControlError(f"cannot listen on {path}: the file there is not a socket; move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(LIVE_CHECK_S)  # connect() on a Unix socket blocks only while the listen backlog is full
         try:
@@ -119,7 +119,9 @@ def remove_stale(path: str) -> None:
                 os.unlink(path)
             return
         except TimeoutError:
-            raise ControlError(f"another runnerd is running on {path} (and does not answer)") from None
+            raise ControlError(
+                f"cannot listen on {path}: another runnerd is running there and does not answer; stop it first"
+            ) from None
         size = struct.calcsize("iII")
         pid, _, _ = struct.unpack("iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    raise ControlError(f"another runnerd is running (pid {pid}) on {path}; stop it first")
+    raise ControlError(f"cannot listen on {path}: another runnerd is running there (pid {pid}); stop it first")

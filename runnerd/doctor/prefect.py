@@ -72,7 +72,7 @@ def _degraded_remedy(detail: str, settings: ApiSettings) -> str:
     if detail.startswith("403"):
         return f"grant this credential the permission in Prefect, or put another {place}"
     if "is api.url right" in detail:
-        return "set api.url to the URL of Prefect's API, which ends in /api, and restart runnerd; runs continue through a restart"
+        return "set api.url to the URL of Prefect's API, which ends in /api; then systemctl restart runnerd"
     if detail.startswith(("cannot read the API key", "cannot read the auth string", "cannot use the ")):
         return "fix that file: one line, readable by the user of runnerd; runnerd reads it again by itself"
     return "see the log of the Prefect server or of its proxy; runnerd recovers by itself"

@@ -30,8 +30,8 @@ class ApiCaller:
             async with asyncio.timeout(LIMIT_S):
                 return await self._retry(request)
         except TimeoutError:
-            slow = f"Prefect did not answer within {LIMIT_S:g} s; it may have done what was asked all the same"
-            return Refused(status=503, detail=f"{slow}: look before you ask again")
+            slow = f"Prefect did not answer within {LIMIT_S:g} s; the change may have been made"
+            return Refused(status=503, detail=f"{slow}: check before you try again")
 
     async def _retry(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
         backoff = self._backoff()

@@ -57,7 +57,9 @@ class DeploymentsBackend:
             return done
         entry = self._registry.by_id(deployment_id)
         if not done or entry is None:
-            return Refused(status=404, detail="the API does not have this deployment")
+            return Refused(
+                status=404, detail="there is no such deployment in Prefect any more; runnerctl status shows its state"
+            )
         self._registry.put(replace(entry, paused=paused))
         self._wakes.refresh.set()
         return self._documents([replace(entry, paused=paused)])[0]

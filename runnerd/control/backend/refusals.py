@@ -8,7 +8,7 @@ from runnerd.control.contract import Refused
 from runnerd.core.prefect import AGENT_POOL, WorkPool
 from runnerd.prefect_api.answers import ApiRefusal
 
-UNREGISTERED = Refused(status=409, detail="the API does not have this deployment yet; `runnerctl status` says why")
+UNREGISTERED = Refused(status=409, detail="the deployment is not registered in Prefect yet; runnerctl status shows why")
 
 
 def refused(no: ApiRefusal) -> Refused:

@@ -117,7 +117,7 @@ class RunsBackend:
         records = [run.record for run in map(self._supervisor.run, run_ids) if run is not None]
         # The intent is set only once it is on disk; a record that can still take it was not written.
         if any(intend(record, Intent.CANCEL) is not record for record in records):
-            raise JournalError(f"cannot cancel it: {self._journal.problem}")
+            raise JournalError(f"cannot cancel: {self._journal.problem}")
         documents = (self.document(run_id) for run_id in run_ids)
         return [found for found in documents if found is not None]
 
@@ -144,13 +144,14 @@ class RunsBackend:
         if isinstance(found, Refused):
             return found
         if found is None:
-            return Refused(status=404, detail=f"the API has no flow run {flow_run_id}")
+            return Refused(status=404, detail=f"there is no flow run {flow_run_id} in Prefect")
         if self._registry.by_id(found.deployment_id) is not None:
             found = replace(found, pool=None, queue=None)
         elif not self._poller.serves(found):
-            detail = "neither its deployment nor its work pool is served here; runnerctl status says what is"
+            cause = "neither its deployment nor its work pool is served here"
+            detail = f"cannot execute flow run {flow_run_id}: {cause}; runnerctl status lists both"
             return Refused(status=409, detail=detail)
         if not self._supervisor.claim_now(found):
-            why = self._supervisor.journal_problem or "it is under way here already"
-            return Refused(status=409, detail=why)
+            cause = self._supervisor.journal_problem or "the run is live on this host already"
+            return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
         return self.document(flow_run_id)

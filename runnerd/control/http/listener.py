@@ -73,7 +73,11 @@ class Listener:
             if room:
                 await self._exchange(exchange)
             else:
-                await exchange.send(problem_reply(HttpProblem(503, f"there are {CONNECTIONS} connections already")))
+                await exchange.send(
+                    problem_reply(
+                        HttpProblem(503, f"cannot serve more than {CONNECTIONS} connections at once; try again")
+                    )
+                )
             await exchange.finish()
         except (ConnectionError, TimeoutError):
             pass  # the client has closed or does not read, so no answer can be delivered
@@ -88,7 +92,11 @@ class Listener:
             await exchange.send(reply)
         elif reply is not None and self._streams >= STREAMS:
             await reply.blocks.aclose()
-            await exchange.send(problem_reply(HttpProblem(503, f"there are {STREAMS} followers already")))
+            await exchange.send(
+                problem_reply(
+                    HttpProblem(503, f"cannot serve more than {STREAMS} streams at once; end a follower first")
+                )
+            )
         elif reply is not None:
             self._streams += 1
             try:
@@ -108,7 +116,7 @@ class Listener:
             return problem_reply(HttpProblem(503, str(error)))
         except Exception:
             self._log.exception("control request failed")
-            return problem_reply(HttpProblem(500, "runnerd erred; its log has the traceback"))
+            return problem_reply(HttpProblem(500, "internal error of runnerd; see its log: journalctl -u runnerd"))
 
 
 def peer_of(writer: asyncio.StreamWriter) -> Peer | None:

@@ -63,5 +63,5 @@ class Router:
         path = "/" + "/".join(request.path)
         if matches:
             allow = ", ".join(sorted({route.method for route, _ in matches}))
-            raise HttpProblem(405, f"{path} answers to {allow} only", headers={"Allow": allow})
-        raise HttpProblem(404, f"there is no {path} here; see /v1/status", kind="no-such-path")
+            raise HttpProblem(405, f"{path} allows only {allow}", headers={"Allow": allow})
+        raise HttpProblem(404, f"there is no path {path}; /v1/status is one", kind="no-such-path")

@@ -12,6 +12,6 @@ def log_change(log: RequestLog, request: Request, verb: str, **about: object) ->
     """Log the requested change and the peer; return the peer. Raises HttpProblem 403 over TCP, which has no peer."""
     peer = request.peer
     if peer is None:
-        raise HttpProblem(403, "runnerd only takes changes over its Unix socket")
+        raise HttpProblem(403, "cannot make changes over TCP; use the Unix socket")
     log.info("control", verb=verb, uid=peer.uid, gid=peer.gid, pid=peer.pid, **about)
     return peer

@@ -102,7 +102,7 @@ def _one(found: list[Json], ref: str, noun: str, kind: str, command: str) -> Jso
     more = f" and {len(found) - CANDIDATES} more" if len(found) > CANDIDATES else ""
     raise HttpProblem(
         409,
-        f"{ref!r} may mean {len(found)} {noun}s: {named}{more}",
+        f"{ref!r} matches {len(found)} {noun}s: {named}{more}; name one by its id",
         kind="ambiguous",
         extra={"candidates": candidates},
     )

@@ -50,10 +50,14 @@ class RunRoutes:
         try:
             exists = path is not None and await asyncio.to_thread(is_readable, path)
         except OSError as error:
-            detail = f"runnerd cannot read {path}: {error.strerror}"
+            detail = f"cannot read {path}: {error.strerror}"
             raise HttpProblem(500, detail, kind="no-output") from None
         if not exists and process_over(self._host, run_id):
-            raise HttpProblem(410, f"no output of run {run_id} is kept", kind="no-output")
+            raise HttpProblem(
+                410,
+                f"there is no output of run {run_id}: it never started, or its output was removed",
+                kind="no-output",
+            )
         blocks = follow_output(self._host, run_id, offset=read_number(request, "offset"), follow=follow)
         return StreamReply(blocks=blocks, content_type="text/plain; charset=utf-8", live=follow)
 
@@ -62,14 +66,14 @@ class RunRoutes:
         run = find_run(self._host, ref)
         documents = await self._cancel(request, [run["id"]], now=bool(body["now"]))
         if not documents:
-            raise HttpProblem(404, f"run {run['id']} is gone", kind="no-such-run")
+            raise HttpProblem(404, f"run {run['id']} does not exist any more", kind="no-such-run")
         return json_reply(documents[0], status=202)
 
     async def cancel_runs(self, request: Request) -> Reply:
         """Cancel the runs named; when one of several names is wrong, cancel none of them."""
         body = read_body(request, {"runs": (list,), "deployment": (str,), "all": (bool,), "now": (bool,)})
         if sum(bool(body[member]) for member in ("runs", "deployment", "all")) != 1:
-            raise HttpProblem(422, "name what to cancel: one of runs, deployment and all")
+            raise HttpProblem(422, "cannot cancel: give exactly one of runs, deployment and all")
         run_ids = self._run_ids(read_strings(body["runs"], "runs"), body["deployment"])
         documents = await self._cancel(request, run_ids, now=bool(body["now"])) if run_ids else []
         return json_reply({"runs": documents}, status=202)
@@ -77,7 +81,7 @@ class RunRoutes:
     async def execute_run(self, request: Request) -> Reply:
         flow_run_id = read_body(request, {"flow_run_id": (str,)})["flow_run_id"]
         if not flow_run_id:
-            raise HttpProblem(422, "name the flow run: flow_run_id")
+            raise HttpProblem(422, "cannot execute: flow_run_id is missing")
         peer = log_change(self._log, request, "execute", run=flow_run_id)
         return json_reply(unwrap(await self._host.runs.execute(flow_run_id, peer=peer)), status=202)
 

@@ -84,7 +84,7 @@ def _once_adopted(host: Host, route: Route) -> Route:
             async with asyncio.timeout(ADOPTION_LIMIT_S):
                 await host.runs.adopted()
         except TimeoutError:
-            detail = "runnerd is starting and does not know its runs yet; see runnerctl health, and ask again"
+            detail = "cannot make changes yet: runnerd is starting and has not adopted its runs; try again in a moment"
             raise HttpProblem(503, detail, headers={"Retry-After": "1"}) from None
         return await route.handler(request, *variables)
 
