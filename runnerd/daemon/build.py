@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
@@ -254,10 +254,10 @@ class Daemon:
         return Doctor(subject=subject, log=self.ambient.log)
 
     def _build_control(self) -> None:
-        ask = Ask(ambient=self.ambient)
+        call_api = ApiCaller(ambient=self.ambient)
         runs = RunsBackend(
             api=self.api,
-            ask=ask,
+            call_api=call_api,
             supervisor=self.supervisor,
             poller=self.poller,
             registry=self.registry,
@@ -267,7 +267,7 @@ class Daemon:
         )
         deployments = DeploymentsBackend(
             api=self.api,
-            ask=ask,
+            call_api=call_api,
             config=self.config,
             registry=self.registry,
             supervisor=self.supervisor,
@@ -286,7 +286,7 @@ class Daemon:
             metrics=self._metrics(),
             runs=runs,
             deployments=deployments,
-            pools=PoolsBackend(api=self.api, ask=ask, now=self.ambient.now, served=self.pools.table.names),
+            pools=PoolsBackend(api=self.api, call_api=call_api, now=self.ambient.now, served=self.pools.table.names),
             drain=self.drain,
             reload=self.reloader.reload,
         )

@@ -14,7 +14,7 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import AGENT, PROCESS, NewPool, NewQueue, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
 from runnerd.pools.job.process_job import process_template
-from runnerd.prefect_api.answers import Refused
+from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.system.regular_files import open_regular
 
@@ -42,7 +42,7 @@ async def _create_pool(api: PoolsApi, settings: PoolSettings, major: int) -> Wor
     if isinstance(template, str):
         return template
     made = await api.create_pool(NewPool(name=settings.name, type=kind, base_job_template=template))
-    if isinstance(made, Refused):
+    if isinstance(made, ApiRefusal):
         there = await api.read_pool(settings.name)  # another host was quicker
         return there or f"cannot create work pool {settings.name}: {made.reason}"
     return made
@@ -103,7 +103,7 @@ async def find_or_create_queues(api: PoolsApi, settings: PoolSettings) -> tuple[
     for name in missing:
         priority = settings.queues.index(name) + 1 if untouched else None
         made = await api.create_queue(NewQueue(pool=settings.name, name=name, priority=priority))
-        if isinstance(made, Refused):
+        if isinstance(made, ApiRefusal):
             there = {queue.name: queue for queue in await api.queues(settings.name)}
             if name not in there:  # else another host was quicker
                 return f"cannot create queue {name} of work pool {settings.name}: {made.reason}"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.pools import PoolsBackend
-from runnerd.control.contract import Pools, Refused
+from runnerd.control.contract import HostPools, Refused
 from runnerd.core.prefect import NewPool, NewQueue
 from tests.kits.engine import an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -17,13 +17,15 @@ from tests.kits.nouns import Json, LogLines, fake_api
 
 TEMPLATE = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
 OWN = {"job_configuration": {"own": "1"}, "variables": {}}
-_IS_WHAT_THE_HOST_HAS: type[Pools] = PoolsBackend
+_IS_WHAT_THE_HOST_HAS: type[HostPools] = PoolsBackend
 
 
 async def asked(prefect: FakePrefect, what: Callable[[PoolsBackend], Coroutine[Any, Any, Json | Refused]]) -> Any:
     """The answer, whatever it is."""
-    ask = Ask(ambient=an_ambient(LogLines(), now=lambda: datetime.now(UTC), clock=time.monotonic))
-    pools = PoolsBackend(api=fake_api(prefect), ask=ask, now=lambda: datetime.now(UTC), served=lambda: {"served"})
+    call_api = ApiCaller(ambient=an_ambient(LogLines(), now=lambda: datetime.now(UTC), clock=time.monotonic))
+    pools = PoolsBackend(
+        api=fake_api(prefect), call_api=call_api, now=lambda: datetime.now(UTC), served=lambda: {"served"}
+    )
     return await what(pools)
 
 

@@ -8,7 +8,7 @@ from tests.kits.nouns import Json, a_deployment
 
 
 def state_and_words(check: Check, state: str, *words: str) -> None:
-    """A check in this state that says this; whoever is told of trouble is told what to do."""
+    """Assert the check's state and words, and that it has a remedy unless it is ok."""
     assert check.state == state
     assert (check.remedy is None) is (state == "ok"), check
     text = f"{check.detail} | {check.remedy}"

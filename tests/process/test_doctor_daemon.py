@@ -58,9 +58,11 @@ def test_what_a_host_has_and_lacks(host: Host) -> None:
     assert f"version {__version__}" in found["spawner"]["detail"]
     assert found[f"python {sys.executable}"]["state"] in ("ok", "error")  # the stand-in cannot be imported
     assert "Prefect 3.9.1" in found[f"python {sys.executable}"]["detail"]
-    assert "2.20.27 does not work with a server of 3.9.1" in found[f"python {old}"]["detail"]
-    assert "it has no Prefect" in found[f"python {bare}"]["detail"]
-    assert found[f"python {breaks}"]["detail"].endswith("it cannot be run: it exited 3: it is broken")
+    assert "Prefect 2.20.27 with a server of 3.9.1 does not work" in found[f"python {old}"]["detail"]
+    assert "Prefect is not installed" in found[f"python {bare}"]["detail"]
+    assert found[f"python {breaks}"]["detail"].endswith(
+        "cannot run the interpreter of broken: it exited 3: it is broken"
+    )
 
 
 def test_a_host_whose_daemon_is_gone_says_so(host: Host) -> None:

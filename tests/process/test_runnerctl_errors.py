@@ -122,7 +122,7 @@ def test_an_error_of_the_daemon(served: Serving) -> None:
     served.host.problems = [{"message": object()}]  # cannot be JSON
     result = runnerctl(served, "status")
     assert result.status == 1
-    assert result.err == "runnerctl: runnerd erred; its log has the traceback\n"
+    assert result.err == "runnerctl: internal error of runnerd; see its log: journalctl -u runnerd\n"
 
 
 def test_where_the_socket_is_looked_for(tmp_path: Path) -> None:

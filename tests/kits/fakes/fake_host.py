@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import Host, Peer, Refused
 from tests.kits.engine import an_ambient
@@ -211,7 +211,7 @@ class FakeHost:
         self.served_pools = {"etl"}
         self.pools = PoolsBackend(
             api=fake_api(self.prefect),
-            ask=Ask(ambient=an_ambient(LogLines(), now=_now, clock=time.monotonic)),
+            call_api=ApiCaller(ambient=an_ambient(LogLines(), now=_now, clock=time.monotonic)),
             now=_now,
             served=lambda: self.served_pools,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.doctor.checks import Room, disk_check, document, error, ok, some, warning
+from runnerd.doctor.checks import FreeSpace, check_disk, document, error, ok, some, warning
 from tests.kits.checks import state_and_words
 
 # --- documents ------------------------------------------------------------------------------------------------
@@ -36,26 +36,26 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("room", "state"),
+    ("space", "state"),
     [
-        (Room(50 * GIB, 0.5, 0.5), "ok"),
-        (Room(50 * GIB, 0.5, None), "ok"),
-        (Room(50 * GIB, 0.09, 0.5), "warning"),
-        (Room(GIB - 1, 0.5, 0.5), "warning"),
-        (Room(50 * GIB, 0.5, 0.09), "warning"),
-        (Room(50 * GIB, 0.019, 0.5), "error"),
-        (Room(99 * 2**20, 0.5, 0.5), "error"),
-        (Room(50 * GIB, 0.5, 0.01), "error"),
+        (FreeSpace(50 * GIB, 0.5, 0.5), "ok"),
+        (FreeSpace(50 * GIB, 0.5, None), "ok"),
+        (FreeSpace(50 * GIB, 0.09, 0.5), "warning"),
+        (FreeSpace(GIB - 1, 0.5, 0.5), "warning"),
+        (FreeSpace(50 * GIB, 0.5, 0.09), "warning"),
+        (FreeSpace(50 * GIB, 0.019, 0.5), "error"),
+        (FreeSpace(99 * 2**20, 0.5, 0.5), "error"),
+        (FreeSpace(50 * GIB, 0.5, 0.01), "error"),
     ],
 )
-def test_disks(room: Room, state: str) -> None:
-    check = disk_check("state disk", "/var/lib/runnerd", "the journal cannot record", room=room)
+def test_disks(space: FreeSpace, state: str) -> None:
+    check = check_disk("state disk", "/var/lib/runnerd", "the journal cannot record", space=space)
     words = ("/var/lib/runnerd",) if state == "ok" else ("the journal cannot record", "df -h /var/lib/runnerd")
     state_and_words(check, state, *words)
 
 
 def test_a_disk_as_it_is(tmp_path: Path) -> None:
-    assert "are free" in disk_check("x", str(tmp_path), "y").detail
-    assert disk_check("x", str(tmp_path / "absent"), "y").state == "unknown"
+    assert "are free" in check_disk("x", str(tmp_path), "y").detail
+    assert check_disk("x", str(tmp_path / "absent"), "y").state == "unknown"
     (tmp_path / "file").write_text("")
-    state_and_words(disk_check("x", str(tmp_path / "file" / "below"), "y"), "error", "Not a directory")
+    state_and_words(check_disk("x", str(tmp_path / "file" / "below"), "y"), "error", "Not a directory")

@@ -31,24 +31,28 @@ def test_deployments(tmp_path: Path) -> None:
     paused = Entry(deployment=a_deployment("paused"), flow="etl", deployment_id="d-2", paused=True)
     state_and_words(deployments_check([ready, paused], config), "ok", "2 registered, 1 of them paused")
     waiting = Entry(deployment=a_deployment("waiting"))
-    state_and_words(deployments_check([ready, waiting], config), "warning", "waiting wait to be registered")
+    state_and_words(deployments_check([ready, waiting], config), "warning", "not registered in Prefect yet: waiting")
     failed = replace(waiting, problem="there is no function f")
     one = deployments_check([ready, failed], config)
-    state_and_words(one, "error", "waiting cannot be registered: there is no function f", "runnerctl status")
+    state_and_words(one, "error", "cannot register waiting: there is no function f", "runnerctl status")
     two = deployments_check([failed, replace(failed, flow="etl")], config)
-    state_and_words(two, "error", "waiting, etl/waiting cannot be registered: waiting: there is no function f")
+    state_and_words(two, "error", "cannot register waiting, etl/waiting: waiting: there is no function f")
     stale = replace(ready, invalid=True, problem="unknown key")
     dead = replace(config, invalid=(InvalidDeployment(name=None, place=PLACE, problem="no name"),))
-    words = ("a deployment without a name cannot run", "etl/ready run as their files last were")
+    words = (
+        "cannot run a deployment without a name",
+        "cannot apply the configuration of etl/ready",
+        "the last valid one",
+    )
     state_and_words(deployments_check([stale], dead), "error", *words)
 
 
 def test_work_pools() -> None:
-    state_and_words(pools_check([], []), "ok", "none to serve")
+    state_and_words(pools_check([], []), "ok", "none configured")
     settings = PoolSettings(name="etl", run=a_deployment().run, place=Place("f"))
     unknown = Served(settings=settings)
     known = replace(unknown, pool=WorkPool(id="p-1", name="etl", type="process"))
-    state_and_words(pools_check([known], []), "ok", "etl served")
-    state_and_words(pools_check([known, unknown], []), "warning", "etl not known yet", "the api check")
+    state_and_words(pools_check([known], []), "ok", "serving etl")
+    state_and_words(pools_check([known, unknown], []), "warning", "not read from Prefect yet: etl", "the api check")
     problem = pools_check([known], [(known, "there is no type dock")])
-    state_and_words(problem, "error", "cannot be served: etl: there is no type dock", "tried again")
+    state_and_words(problem, "error", "cannot serve etl: there is no type dock", "tries again")

@@ -20,22 +20,22 @@ def hello(*limits: str | None, version: str = __version__, why: str | None = Non
 def test_the_spawner_s_version() -> None:
     state_and_words(spawner_check(hello()), "ok", "connected", "pid 7")
     old = spawner_check(hello(version="0.0.1"))
-    state_and_words(old, "warning", f"its version is 0.0.1 and runnerd's {__version__}", "runnerctl drain")
+    state_and_words(old, "warning", f"version 0.0.1 differs from runnerd's {__version__}", "runnerctl drain")
     assert spawner_check(None).state == "unknown"
 
 
 def test_limits() -> None:
     capped = a_source("capped", cpu_quota_percent=50.0, memory_max_bytes=2**20)
     all_well = limits_check(hello("cgroup", "cgroup", "cgroup"), [capped], managed=True)
-    state_and_words(all_well, "ok", "for each run as a whole")
+    state_and_words(all_well, "ok", "to each run as a whole")
     weak = hello("rlimit", None, "rlimit", why="no cgroup is delegated")
     check = limits_check(weak, [a_source("nightly")], managed=False)
-    words = ("memory_max holds for each process by itself", "cpu_quota has no effect", "no cgroup is delegated")
+    words = ("memory_max applies to each process separately", "cpu_quota has no effect", "no cgroup is delegated")
     state_and_words(check, "warning", *words, "Delegate=yes")
     in_vain = limits_check(weak, [capped], managed=True)
-    state_and_words(in_vain, "error", "capped asks for cpu_quota, but ", "cgroup.controllers", "or remove these keys")
+    state_and_words(in_vain, "error", "capped sets cpu_quota, but ", "cgroup.controllers", "or remove these keys")
     both = limits_check(weak, [capped, replace(capped, name="other")], managed=False)
-    state_and_words(both, "error", "capped, other ask for cpu_quota, but ")
+    state_and_words(both, "error", "capped, other set cpu_quota, but ")
     assert limits_check(hello(), [capped], managed=True).state == "unknown"
     assert limits_check(None, [], managed=True).state == "unknown"
 

@@ -315,6 +315,7 @@ async def test_without_a_journal_it_does_nothing(world: World) -> None:
         config=world.config,
         feed=world.feed,
         log=log_to(world.log),
+        clock=lambda: 0.0,
     )
     world.feed.publish(world.begin("r"))
     await forwarder.run()

@@ -17,7 +17,7 @@ from runnerd.core.prefect import (
     FlowRun,
     NewPool,
 )
-from runnerd.prefect_api.answers import Refused
+from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.client import PAGE, PrefectApi
 from runnerd.prefect_api.credentials import Credentials
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -137,8 +137,10 @@ async def test_more_than_a_page_is_found() -> None:
 )
 async def test_the_servers_no_is_a_value(status: int, data: Any, reason: str) -> None:
     server = Server(status=status, data=data)
-    assert await ask(server, lambda api: api.pools.create_pool(NewPool(name="etl", type="x"))) == Refused(reason=reason)
-    assert await ask(server, lambda api: api.pools.update_pool("etl", {"is_paused": True})) == Refused(reason=reason)
+    assert await ask(server, lambda api: api.pools.create_pool(NewPool(name="etl", type="x"))) == ApiRefusal(
+        reason=reason
+    )
+    assert await ask(server, lambda api: api.pools.update_pool("etl", {"is_paused": True})) == ApiRefusal(reason=reason)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.kits.engine import running
 from tests.kits.host import PEER, Daemon, daemon
 from tests.kits.pools import pool_settings, pooled, serve, with_pools
 
-NOT_OURS = "neither its deployment nor its work pool is served here; runnerctl status says what is"
+NOT_OURS = "neither its deployment nor its work pool is served here; runnerctl status lists both"
 
 
 async def execute(one: Daemon, run_id: str) -> object:
@@ -29,7 +29,10 @@ async def test_a_pool_s_run_by_its_id(tmp_path: Path) -> None:
         assert (record.pool, record.queue) == ("etl", "high")
         again = await execute(one, run_id)
         assert isinstance(again, Refused)
-        assert (again.status, again.detail) == (409, "it is under way here already")
+        assert (again.status, again.detail) == (
+            409,
+            f"cannot execute flow run {run_id}: the run is live on this host already",
+        )
 
 
 async def test_a_run_of_an_own_deployment_is_ours_in_whatever_pool_it_is(tmp_path: Path) -> None:
@@ -52,5 +55,5 @@ async def test_a_run_that_is_for_somebody_else(tmp_path: Path, pool: str | None)
         run_id = one.engine.add_run(prefect.pools.add_deployment(pool))
         refused = await execute(one, run_id)
         assert isinstance(refused, Refused)
-        assert (refused.status, refused.detail) == (409, NOT_OURS)
+        assert (refused.status, refused.detail) == (409, f"cannot execute flow run {run_id}: {NOT_OURS}")
         assert prefect.state_of(run_id) == "SCHEDULED"

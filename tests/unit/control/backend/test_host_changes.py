@@ -79,7 +79,7 @@ async def test_executing_a_given_run_here_and_now(tmp_path: Path) -> None:
         assert document["id"] == run_id
         again = await one.host.runs.execute(run_id, peer=PEER)
         assert isinstance(again, Refused)
-        assert (again.status, "under way" in again.detail) == (409, True)
+        assert (again.status, "live on this host already" in again.detail) == (409, True)
         await one.engine.until(lambda: one.engine.phase(run_id) == "running")
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from runnerd.control.contract import DEPLOYMENT_FIELDS, PROBLEM_FIELDS, RUN_FIELDS, STATUS_FIELDS, Peer, Refused
 from runnerd.control.http.exchange import Request
-from runnerd.control.http.problem import Problem
-from runnerd.control.routes.changes import Changes
+from runnerd.control.http.problem import HttpProblem
+from runnerd.control.http.router import Access
+from runnerd.control.routes.table import build_routes
 from tests.kits.fakes.fake_host import FakeHost, ended
 from tests.kits.fakes.raw_http import ask, raw
 from tests.kits.fakes.serving import ListLog, Serving
@@ -257,13 +258,15 @@ async def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_pa
     """Not even "all of none": that is refused after a while, so that the one who asks asks again."""
     host = FakeHost(outputs=tmp_path)
     host.runs.knows_its_runs.clear()
-    routes = Changes(host=host, log=ListLog()).routes()
-    for route in routes:
+    table = build_routes(host=host, log=ListLog())
+    routes = {route.path: route for route in table if route.access is Access.ADOPTED}
+    assert len(routes) == 9
+    for route in routes.values():
         request = Request(method="POST", path=(), query={}, body=b'{"all": true}', peer=Peer(pid=1, uid=0, gid=0))
-        with pytest.raises(Problem) as refused:
-            await route.answer(request, *route.path.count("*") * ["x"])
+        with pytest.raises(HttpProblem) as refused:
+            await route.handler(request, *route.path.count("*") * ["x"])
         assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
-    waiting = asyncio.create_task(routes[0].answer(request))
+    waiting = asyncio.create_task(routes["/v1/cancel"].handler(request))
     await asyncio.sleep(1)
     host.runs.put(RUN_A)
     host.runs.knows_its_runs.set()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.control.http.listener import Listener, Log
-from runnerd.control.http.router import Router
-from runnerd.control.routes.reads import Reads
+from runnerd.control.http.listener import Listener, RequestLog
+from runnerd.control.http.router import Access, Route, Router
 from runnerd.core.problems import Problems
 
 AGAIN_S = 10.0
@@ -22,13 +22,14 @@ Address = tuple[str, int]
 
 
 class PublicPort:
-    """Serves the routes for the public over TCP. A TCP client is not identified, so none of these routes changes state.
+    """Serves the public ones of `routes` over TCP. A TCP client is not identified, so none of these changes state.
 
     `problem` is why the port cannot be opened now, None without a problem.
     """
 
-    def __init__(self, *, reads: Reads, problems: Problems, log: Log) -> None:
-        self._listener = Listener(router=Router(reads.public_routes()), log=log)
+    def __init__(self, *, routes: Sequence[Route], problems: Problems, log: RequestLog) -> None:
+        public = [route for route in routes if route.access is Access.PUBLIC]
+        self._listener = Listener(router=Router(public), log=log)
         self._log = log
         self._at: Address | None = None
         self.problem: str | None = None
@@ -54,7 +55,7 @@ class PublicPort:
         self._at = None
         problem = await self._open(wanted) if wanted is not None else None
         if problem is not None and problem != self.problem:  # log a problem once, not at every try
-            self._log.warning("cannot show health and metrics", why=problem)
+            self._log.warning("cannot serve health and metrics", why=problem)
         self.problem = problem
 
     async def _open(self, address: Address) -> str | None:
@@ -64,10 +65,10 @@ class PublicPort:
             listening = socket.create_server(address, family=family)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)  # create_server adds the address to strerror
-            return f"cannot listen on {text_of(address)} as http.listen says: {why}"
+            return f"cannot listen on {text_of(address)} (http.listen): {why}"
         await self._listener.start([listening])
         self._at = address
-        self._log.info("showing health and metrics", at=text_of(address))
+        self._log.info("serving health and metrics", at=text_of(address))
         return None
 
 

@@ -1,4 +1,4 @@
-"""asking.py: whoever waits hears something, and hears it from runnerd."""
+"""backend/api_calls.py: a client of runnerd learns of a slow Prefect before its own limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from runnerd.cli.__main__ import VERBS
-from runnerd.control.backend.asking import LIMIT_S, Ask
+from runnerd.control.backend.api_calls import LIMIT_S, ApiCaller
 from runnerd.control.client import PREFECT_TIMEOUT_S
 from runnerd.control.contract import Refused
 from runnerd.core.backoff import Backoff
@@ -15,18 +15,18 @@ from runnerd.system.ambient import real_ambient
 from tests.kits.nouns import LogLines, log_to
 
 
-def ask() -> Ask:
-    return Ask(
+def a_caller() -> ApiCaller:
+    return ApiCaller(
         ambient=replace(real_ambient(log_to(LogLines())), backoff=lambda: Backoff(first_s=0.5, uniform=lambda: 1.0))
     )
 
 
 async def test_a_server_that_never_answers_is_given_up_before_runnerctl_gives_up_runnerd() -> None:
     began = asyncio.get_running_loop().time()
-    said = await ask()(asyncio.Event().wait)
+    said = await a_caller()(asyncio.Event().wait)
     assert isinstance(said, Refused)
     assert said.status == 503
-    assert "did not answer within 2min; it may have done what was asked all the same" in said.detail
+    assert "did not answer within 2min; the change may have been made: check before you try again" in said.detail
     assert asyncio.get_running_loop().time() - began == LIMIT_S
     assert LIMIT_S < PREFECT_TIMEOUT_S
     slow = {verb for verb in VERBS if VERBS[verb].asks_prefect}
@@ -44,6 +44,6 @@ async def test_one_that_is_slow_and_then_busy_is_asked_again() -> None:
             raise ApiAway("503", answered=True)
         return "done"
 
-    assert isinstance(await ask()(slow_and_busy), Refused)  # three times 40 s are too long
+    assert isinstance(await a_caller()(slow_and_busy), Refused)  # three times 40 s are too long
     times = 1
-    assert await ask()(slow_and_busy) == "done"
+    assert await a_caller()(slow_and_busy) == "done"

@@ -20,7 +20,7 @@ _RETRIES = 4
 _RETRY_WAIT_MAX_S = 2.0
 
 
-class Ask:
+class ApiCaller:
     """Calls `request` until the API answers; `request` must be safe to repeat."""
 
     def __init__(self, *, ambient: Ambient) -> None:
@@ -31,9 +31,8 @@ class Ask:
             async with asyncio.timeout(LIMIT_S):
                 return await self._retry(request)
         except TimeoutError:
-            slow = f"Prefect did not answer within {format_duration(LIMIT_S)}"
-            detail = f"{slow}; it may have done what was asked all the same: look before you ask again"
-            return Refused(status=503, detail=detail)
+            slow = f"Prefect did not answer within {format_duration(LIMIT_S)}; the change may have been made"
+            return Refused(status=503, detail=f"{slow}: check before you try again")
 
     async def _retry(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
         backoff = self._backoff()
