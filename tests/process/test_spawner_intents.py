@@ -286,4 +286,4 @@ async def test_where_it_cannot_listen_the_run_starts_without(idle_spawner: Spawn
     no_ports = 'echo 1-65535 > /proc/sys/net/ipv4/ip_local_reserved_ports; exec "$@"'
     idle_spawner.start(through=("unshare", "--net", "/bin/sh", "-c", no_ports, "sh"))
     assert await access_of(idle_spawner, "run") == (None, None)
-    assert "key=run attempt=0 cannot be told why it ends: cannot listen: " in idle_spawner.said()
+    assert "key=run attempt=0 cannot listen for its control channel: " in idle_spawner.said()

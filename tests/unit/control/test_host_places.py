@@ -16,7 +16,7 @@ from runnerd.core.settings import ApiSettings, Config, Settings
 from runnerd.launch.api_access import access_of, credentials_of
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.processes.protocol import boot_id
-from runnerd.spawner.proc.identity import start_ticks
+from runnerd.spawner.proc.identity import read_start_ticks
 from runnerd.system.directories import journal_path, lock, prepare, runs_dir, work_dir
 from runnerd.system.paths import Paths
 from runnerd.system.usage import Usage, usage_of
@@ -117,7 +117,7 @@ def test_credentials_that_cannot_be_read_keep_no_flow_from_starting(tmp_path: Pa
 
 
 def identity(pid: int) -> Identity:
-    ticks = start_ticks(pid)
+    ticks = read_start_ticks(pid)
     assert ticks is not None
     return Identity(boot_id=boot_id(), pid=pid, start_ticks=ticks)
 
