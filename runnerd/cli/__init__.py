@@ -1,1 +1,1 @@
-"""runnerctl: asks a running runnerd over its control socket; a file a verb."""
+"""runnerctl: inspects and controls a running runnerd over its control socket."""

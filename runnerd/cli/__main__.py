@@ -1,7 +1,7 @@
-"""The command line of runnerctl: find the verb, have it done, turn what went wrong into one line and a status.
+"""Parses the command line of runnerctl, runs the verb, and turns a failure into one line and an exit status.
 
-Invariants: only the module of the verb that was asked for is loaded, and nothing of the daemon's; a reader that left
-(`| head`) and Ctrl-C end it without a word.
+Invariants: only the module of the given verb is loaded, and no module of the daemon; a closed pipe (`| head`) and
+Ctrl-C end runnerctl without a message.
 """
 
 from __future__ import annotations
@@ -12,43 +12,51 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from runnerd import __version__
 from runnerd.cli import call
+from runnerd.cli.command import Command
 from runnerd.cli.console import Console
 from runnerd.cli.text import clean
 from runnerd.control.client import PREFECT_TIMEOUT_S, TIMEOUT_S, ControlClient
 from runnerd.core.errors import RunnerdError
 from runnerd.system.paths import SYSTEM_RUNTIME, control_socket, resolve_paths
 
-# verb: (module, what it does)
+
+class Verb(NamedTuple):
+    """A verb, described without loading its `module`, which has add_arguments() and run(), or COMMANDS."""
+
+    module: str
+    help: str
+    asks_prefect: bool = False  # the daemon waits for Prefect before it answers
+
+
 VERBS = {
-    "status": ("status", "the host at a glance, or one run or deployment in full"),
-    "runs": ("runs", "the runs here now, or with history"),
-    "cancel": ("cancel", "cancel runs"),
-    "run": ("run", "create a flow run of a deployment now"),
-    "logs": ("logs", "the output of a run"),
-    "execute": ("execute", "run one given flow run here and now"),
-    "deployments": ("deployments", "what is registered"),
-    "pause": ("pause", "stop a deployment's schedules"),
-    "resume": ("pause", "resume a deployment's schedules"),
-    "pool": ("pool", "look at work pools, and change them"),
-    "queue": ("queue", "look at work queues, and change them"),
-    "drain": ("drain", "stop claiming on this host"),
-    "undrain": ("drain", "claim again"),
-    "reload": ("reload", "read the configuration again"),
-    "config": ("config", "check or show the configuration, or print its schema"),
-    "health": ("health", "whether all is well"),
-    "doctor": ("doctor", "what is wrong with this host, and what to do about it"),
-    "top": ("top", "a live view"),
-    "version": ("version", "the versions of runnerctl and of the running runnerd"),
+    "status": Verb("status", "show the host at a glance, or one run or deployment in full"),
+    "runs": Verb("runs", "list the runs on this host"),
+    "cancel": Verb("cancel", "cancel runs: end their processes and set them to Cancelled in Prefect"),
+    "run": Verb("run", "create a flow run of a deployment, due now", asks_prefect=True),
+    "logs": Verb("logs", "print the output of a run"),
+    "execute": Verb("execute", "start one existing flow run on this host now", asks_prefect=True),
+    "deployments": Verb("deployments", "list the deployments of this host"),
+    "pause": Verb("pause", "pause a deployment: its schedules create no runs", asks_prefect=True),
+    "resume": Verb("pause", "resume a deployment: its schedules create runs again", asks_prefect=True),
+    "pool": Verb("pool", "show and change work pools", asks_prefect=True),
+    "queue": Verb("queue", "show and change work queues", asks_prefect=True),
+    "drain": Verb("drain", "drain this host: claim no new runs, let the running ones end"),
+    "undrain": Verb("drain", "end the drain of this host: claim runs again"),
+    "reload": Verb("reload", "read the configuration again and print what changed"),
+    "config": Verb("config", "check or show the configuration, or print its schema"),
+    "health": Verb("health", "check that runnerd works: exit 0 if it does, else 1"),
+    "doctor": Verb("doctor", "find problems of this host and print how to fix them"),
+    "top": Verb("top", "show the status of the host, updated every 2 s; q quits"),
+    "version": Verb("version", "print the versions of runnerctl and of the running runnerd"),
 }
-ASK_PREFECT = {"run", "execute", "pause", "resume", "pool", "queue"}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its errors on one line, and no abbreviations: a script's --a must not change its meaning."""
+    """Prints an error on one line, and accepts no abbreviated options: a later option would change their meaning."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
@@ -58,36 +66,35 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    # The default action: whoever read our output left, and there is nobody to tell.
+    # The default action ends runnerctl without a traceback when the reader of its output closes the pipe.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         return _run(sys.argv[1:] if argv is None else argv)
-    except call.Usage as error:
-        return _say(error, call.USAGE)
+    except call.UsageError as error:
+        return _print_error(error, call.USAGE)
     except RunnerdError as error:
-        return _say(error, _exit_status(error))
+        return _print_error(error, _choose_status(error))
     except KeyboardInterrupt:
         return call.INTERRUPTED
 
 
 def _run(argv: Sequence[str]) -> int:
-    parser = _parser(argv)
+    parser = _build_parser(argv)
     args = parser.parse_args(argv)
-    module = importlib.import_module(f"runnerd.cli.verbs.{VERBS[args.verb][0]}")
     path = getattr(args, "socket", None) or find_socket(os.environ, root=os.geteuid() == 0)
     console = Console.of_process(os.environ, json=getattr(args, "json", False))
-    timeout_s = PREFECT_TIMEOUT_S if args.verb in ASK_PREFECT else TIMEOUT_S
-    status: int = module.run(call.Call(args, ControlClient(path, timeout_s=timeout_s), console))
+    timeout_s = PREFECT_TIMEOUT_S if VERBS[args.verb].asks_prefect else TIMEOUT_S
+    status: int = args.run(call.Call(args, ControlClient(path, timeout_s=timeout_s), console))
     sys.stdout.flush()
     return status
 
 
 def find_socket(environ: Mapping[str, str], *, root: bool) -> str:
-    """The socket to ask at. A user's own runnerd comes first, then the host's: group runnerd may ask that one.
+    """Find the control socket: that of the user's own runnerd, else the host's, which group runnerd may use.
 
-    systemd's RUNTIME_DIRECTORY counts for the daemon only: here it is that of whatever service calls runnerctl.
+    RUNTIME_DIRECTORY is not read: within a unit that calls runnerctl, systemd sets the directory of that unit.
     """
     if named := environ.get("RUNNERD_SOCKET"):
         return named
@@ -97,60 +104,65 @@ def find_socket(environ: Mapping[str, str], *, root: bool) -> str:
     return host if os.path.exists(host) and not os.path.exists(own) else own
 
 
-def _parser(argv: Sequence[str]) -> Parser:
-    """The parser for the verb in `argv`, or for all of them when help or a correction is what is needed.
+def _build_parser(argv: Sequence[str]) -> Parser:
+    """Build the parser for the verb in `argv`, or for all verbs where none is given, which ends in help or an error.
 
-    Each parser costs a millisecond of looking for translations, so those of the other verbs are not made.
+    The parsers of the other verbs are not built: each costs a millisecond, in which argparse searches translations.
     """
     common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="print one JSON document")
-    common.add_argument("--socket", metavar="PATH", help="the control socket (or RUNNERD_SOCKET)")
-    parser = Parser(prog="runnerctl", parents=[common], description="Ask a running runnerd.")
-    parser.add_argument("--version", action="version", version=f"runnerctl {__version__}")
-    # prog: else argparse formats a usage line to learn it, which loads shutil and every compression there is.
+    places = "$RUNNERD_SOCKET, else your runnerd's, else the host's"
+    common.add_argument("--socket", metavar="PATH", help=f"use this control socket ({places})")
+    parser = Parser(prog="runnerctl", parents=[common], description="Inspect and control a running runnerd.")
+    version = f"runnerctl {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the version of runnerctl and exit")
+    # Without `prog` argparse formats a usage line to find it, which loads shutil and every compression module.
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
-    chosen, rest = _chosen(argv, VERBS)
+    chosen, rest = _split_word(argv, VERBS)
     for verb in (chosen,) if chosen else VERBS:
-        name, words = VERBS[verb]
-        its = verbs.add_parser(verb, help=words, description=words, parents=[common])
+        about = VERBS[verb].help
+        its = verbs.add_parser(verb, help=about, description=about, parents=[common])
         if chosen:
-            module = importlib.import_module(f"runnerd.cli.verbs.{name}")
-            module.arguments(its)
+            module = importlib.import_module(f"runnerd.cli.verbs.{VERBS[verb].module}")
             if commands := getattr(module, "COMMANDS", None):
                 _add_commands(its, commands, rest, common)
+            else:
+                module.add_arguments(its)
+                its.set_defaults(run=module.run)
     return parser
 
 
-def _add_commands(parser: Parser, commands: Mapping[str, Any], words: Sequence[str], common: Parser) -> None:
-    """The commands of a verb that has some; likewise the asked one, or all of them."""
-    chosen, rest = _chosen(words, commands)
+def _add_commands(parser: Parser, commands: Mapping[str, Command], words: Sequence[str], common: Parser) -> None:
+    """Add the given command of a verb, or all of its commands where none is given."""
+    chosen, rest = _split_word(words, commands)
     adding = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=parser.prog)
     for command in (chosen,) if chosen else commands:
-        about, arguments = commands[command]
-        arguments(adding.add_parser(command, help=about, description=about, parents=[common]))
+        about = commands[command].help
+        its = adding.add_parser(command, help=about, description=about, parents=[common])
+        commands[command].add_arguments(its)
+        its.set_defaults(run=commands[command].run)
     if not chosen and not rest:
         parser.print_help(sys.stderr)
         parser.exit(call.USAGE)
 
 
-def _chosen(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[str | None, Sequence[str]]:
-    """The word of `known` that nothing but what every verb takes comes before, and what follows it; else what comes
-    in its place."""
+def _split_word(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[str | None, Sequence[str]]:
+    """Split off the first word that is not a common option, if it is in `known`; else return None and the rest."""
     words = iter(argv)
     for word in words:
         if word == "--socket":
             next(words, None)
-        elif word != "--json" and not word.startswith("--socket="):
+        elif word not in ("--json", "--") and not word.startswith("--socket="):
             return (word, list(words)) if word in known else (None, [word, *words])
     return None, ()
 
 
-def _exit_status(error: RunnerdError) -> int:
+def _choose_status(error: RunnerdError) -> int:
     by_status = {0: call.NOT_RUNNING, 403: call.NOT_PERMITTED, 404: call.NOT_FOUND}
     return by_status.get(getattr(error, "status", -1), call.FAILED)
 
 
-def _say(error: Exception, status: int) -> int:
+def _print_error(error: Exception, status: int) -> int:
     print(f"runnerctl: {clean(' '.join(str(error).splitlines()))}", file=sys.stderr)
     return status
 

@@ -1,4 +1,4 @@
-"""What a verb is given to do its work with, and the exit statuses it may end with."""
+"""One call of runnerctl, as its verb receives it, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ NOT_PERMITTED = 5
 INTERRUPTED = 130
 
 
-class Usage(Exception):
-    """The command line asks for something that makes no sense; the message says what would."""
+class UsageError(Exception):
+    """A command line that cannot be carried out; the message says how to correct it."""
 
 
 class Call(NamedTuple):
+    """The parsed arguments, a client of the control socket, and the console to print to."""
+
     args: Namespace
     client: ControlClient
     console: Console

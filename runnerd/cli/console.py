@@ -1,8 +1,7 @@
-"""Where runnerctl writes: documents and tables to standard output, remarks to standard error.
+"""Prints documents, fields and tables to standard output, and remarks to standard error.
 
-Invariants: colour and truncation only on a terminal (and no colour with NO_COLOR or TERM=dumb); what is piped is
-whole, aligned with spaces, with its times in RFC 3339; with --json standard output carries one document and nothing
-else.
+Invariants: colour and truncation only on a terminal (no colour with NO_COLOR or TERM=dumb); output to a pipe or file
+is complete, aligned with spaces, with times in RFC 3339; with --json standard output is one document and nothing else.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from runnerd.cli.text import clean, local, relative
+from runnerd.cli.text import clean, format_local, format_relative
+from runnerd.control.client import Json
 
-Json = Any
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _NARROWEST = 12
 
@@ -27,7 +26,7 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """On a terminal that is too narrow, `flexible` ones are cut first, then `spare` ones left out from the right."""
+    """On a narrow terminal `flexible` columns are cut; where that is not enough, `spare` ones are left out first."""
 
     title: str
     flexible: bool = False
@@ -36,7 +35,7 @@ class Column(NamedTuple):
 
 
 class Console:
-    """`width` is None when standard output is no terminal."""
+    """Prints for one call; `width` is in characters, None when standard output is not a terminal."""
 
     def __init__(self, *, json: bool, width: int | None, colour: bool) -> None:
         self.json = json
@@ -68,19 +67,19 @@ class Console:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.colour and style and text else text
 
     def when(self, stamp: str | None) -> str:
-        """A time for a table."""
+        """Format a time for a table cell: relative on a terminal, else as it is."""
         if not stamp:
             return "-"
-        return clean(stamp) if self.width is None else relative(stamp, self.now, units=1)
+        return clean(stamp) if self.width is None else format_relative(stamp, self.now, units=1)
 
     def when_in_full(self, stamp: str | None) -> str:
-        """A time that stands for itself."""
+        """Format a time for a line of its own: local and relative on a terminal, else as it is."""
         if not stamp:
             return "-"
-        return clean(stamp) if self.width is None else f"{local(stamp)} ({relative(stamp, self.now)})"
+        return clean(stamp) if self.width is None else f"{format_local(stamp)} ({format_relative(stamp, self.now)})"
 
     def fields(self, pairs: Sequence[tuple[str, str | Cell | None]]) -> None:
-        """key: value lines, aligned; those without a value are left out."""
+        """Print aligned `key: value` lines, without those that have no value."""
         shown = [(key, _cell(value)) for key, value in pairs if value not in (None, "")]
         indent = max((len(key) for key, _ in shown), default=0) + 2
         for key, cell in shown:
@@ -115,7 +114,7 @@ def _cell(value: str | Cell | None) -> Cell:
 
 
 def _fit(widths: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
-    """Widths that fit into `room` if they can: 0 for a column that is left out."""
+    """Narrow the columns until they fit into `room` characters, if they can; a width of 0 leaves a column out."""
     fitted = list(widths)
     least = [min(w, _NARROWEST) if c.flexible else w for w, c in zip(widths, columns, strict=True)]
     for i in reversed(range(len(columns))):

@@ -1,57 +1,56 @@
-"""Following a run until it is done, through restarts of runnerd: a run outlives the daemon, so its watchers do too."""
+"""Follows a run until it is done, also through restarts of runnerd, which the run outlives."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from runnerd.control.client import ControlClient, Interrupted, quote
+from runnerd.control.client import ControlClient, Interrupted, Json, quote
 from runnerd.core.errors import ControlError
 
-Json = Any
 T = TypeVar("T")
 
-AWAY_MAX_S = 60.0
+AWAY_MAX_S = 60.0  # how long a restart of runnerd may take
 _RETRY_S = 0.5
-_AWAY = (0, 502, 503, 504)
+_AWAY_STATUSES = (0, 502, 503, 504)
 
 
-def changes_until_done(client: ControlClient, run_id: str) -> Iterator[Json]:
-    """The run's document now and after each change, the last one with phase "done". Raises ControlError."""
+def follow_changes(client: ControlClient, run_id: str) -> Iterator[Json]:
+    """Yield the run's document now and after each change, the last one with phase "done". Raises ControlError."""
 
     def ask() -> Iterator[Json]:
         return client.lines("/v1/events", {"run": run_id})
 
-    while True:  # a stream that ends before the run means that we fell behind: the next one starts from now
-        for document in _through_restarts(ask):
+    while True:  # runnerd ends the stream of a reader that is too slow; the next stream starts with the present state
+        for document in _repeat_through_restarts(ask):
             yield document
             if document["phase"] == "done":
                 return
 
 
-def last_document(client: ControlClient, run_id: str) -> Json:
-    """The run's document once it is done. Raises ControlError."""
-    return [*changes_until_done(client, run_id)][-1]
+def wait_until_done(client: ControlClient, run_id: str) -> Json:
+    """Return the run's document once the run is done. Raises ControlError."""
+    return [*follow_changes(client, run_id)][-1]
 
 
-def output_until_over(client: ControlClient, run_id: str) -> Iterator[bytes]:
-    """The run's output as it comes, until its process is over. Raises ControlError.
+def follow_output(client: ControlClient, run_id: str) -> Iterator[bytes]:
+    """Yield the run's output as it comes, until its process has ended. Raises ControlError.
 
-    After a restart we go on behind what we have. Of an output that was capped meanwhile, some may come again.
+    After a restart of runnerd it continues where it stopped; output that was truncated in between may be repeated.
     """
     seen = 0
 
     def ask() -> Iterator[bytes]:
         return client.stream(f"/v1/runs/{quote(run_id)}/logs", {"follow": "1", "offset": str(seen)})
 
-    for block in _through_restarts(ask):
+    for block in _repeat_through_restarts(ask):
         seen += len(block)
         yield block
 
 
-def _through_restarts(ask: Callable[[], Iterator[T]]) -> Iterator[T]:
-    """What `ask` yields, asked again when it breaks off, unless runnerd stays away for AWAY_MAX_S."""
+def _repeat_through_restarts(ask: Callable[[], Iterator[T]]) -> Iterator[T]:
+    """Yield what `ask` yields; call it again when the stream breaks off, for AWAY_MAX_S without an answer at most."""
     give_up_at = None
     while True:
         try:
@@ -63,6 +62,6 @@ def _through_restarts(ask: Callable[[], Iterator[T]]) -> Iterator[T]:
             now = time.monotonic()
             if isinstance(error, Interrupted):
                 give_up_at = give_up_at or now + AWAY_MAX_S
-            if give_up_at is None or error.status not in _AWAY or now > give_up_at:
+            if give_up_at is None or error.status not in _AWAY_STATUSES or now > give_up_at:
                 raise
-            time.sleep(_RETRY_S)  # nothing tells a client that a socket is back
+            time.sleep(_RETRY_S)  # there is no event for a socket that accepts connections again

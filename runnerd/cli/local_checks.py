@@ -1,7 +1,7 @@
-"""What runnerctl can tell of this host by itself, where no daemon answers.
+"""Checks this host for runnerctl doctor when no daemon answers.
 
-Invariants: a look that hangs or fails is a check that says so, and holds up no other; nothing is judged that only the
-daemon's user may see.
+Invariants: a check that hangs or fails has state unknown, and delays no other check; what only the daemon's user may
+read is not judged.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from runnerd.core.errors import ControlError
 from runnerd.doctor.checks import Check, directory_check, disk_checks, error, ok, unknown, warning
 from runnerd.system.paths import Paths, resolve_paths
 
-Look = Callable[[], Sequence[Check]]
+CheckFunction = Callable[[], Sequence[Check]]
 UNITS = ("runnerd.service", "runnerd-spawner.service")
-_LIMIT_S = 10.0
-_SYSTEMD = "/run/systemd/system"  # there exactly where systemd is the service manager
+_CHECK_TIMEOUT_S = 10.0
+_SYSTEMD = "/run/systemd/system"  # exists exactly where systemd is the service manager
 _DAEMON = "runnerd"  # the user of the packaged service
 
 
-def local_checks(environ: Mapping[str, str], *, error: ControlError, socket_path: str) -> list[Check]:
-    """`error` is why the daemon's own doctor could not be asked."""
+def run_local_checks(environ: Mapping[str, str], *, error: ControlError, socket_path: str) -> list[Check]:
+    """Run every check; `error` is why the daemon's own doctor did not answer."""
     systemd = os.path.isdir(_SYSTEMD)
-    paths = installation(environ, root=os.geteuid() == 0, socket_path=socket_path)
-    looks: dict[str, Look] = {}
+    paths = find_paths(environ, root=os.geteuid() == 0, socket_path=socket_path)
+    checks: dict[str, CheckFunction] = {}
     if systemd:
-        looks["units"] = lambda: unit_checks(list_units)
+        checks["units"] = lambda: check_units(list_units)
     if paths is not None:
-        looks |= {
-            "configuration": lambda: [configuration_check(paths.config, environ)],
-            "directories": lambda: directory_checks(paths),
+        checks |= {
+            "configuration": lambda: [check_configuration(paths.config, environ)],
+            "directories": lambda: check_directories(paths),
             "disks": lambda: disk_checks(state=paths.state, log=paths.log),
         }
-    return [daemon_check(error, systemd=systemd), *take_all(looks, limit_s=_LIMIT_S)]
+    return [check_daemon(error, systemd=systemd), *run_checks(checks, timeout_s=_CHECK_TIMEOUT_S)]
 
 
-def installation(environ: Mapping[str, str], *, root: bool, socket_path: str) -> Paths | None:
-    """The directories of the runnerd that should be at this socket; None where only itself knows them."""
+def find_paths(environ: Mapping[str, str], *, root: bool, socket_path: str) -> Paths | None:
+    """Find the directories of the runnerd at this socket; None for a socket that is not in a default place."""
     names = ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
     users = {name: environ[name] for name in names if name in environ}
     own, host = resolve_paths(environ=users, root=root), resolve_paths(environ={}, root=True)
@@ -52,80 +52,77 @@ def installation(environ: Mapping[str, str], *, root: bool, socket_path: str) ->
     return host if socket_path == host.control_socket else None
 
 
-def take_all(looks: Mapping[str, Look], *, limit_s: float) -> list[Check]:
-    """What they find, each in a thread of its own: a dead file system must not hold up the others."""
+def run_checks(checks: Mapping[str, CheckFunction], *, timeout_s: float) -> list[Check]:
+    """Run each check in a thread of its own, so that a dead file system does not delay the others."""
     found: dict[str, Sequence[Check]] = {}
 
-    def take(name: str, look: Look) -> None:
+    def run_one(name: str, check: CheckFunction) -> None:
         try:
-            found[name] = look()
+            found[name] = check()
         except Exception as why:
-            found[name] = [unknown(name, f"cannot be told: the look itself failed: {type(why).__name__}: {why}")]
+            found[name] = [unknown(name, f"cannot check: {type(why).__name__}: {why}")]
 
-    threads = [threading.Thread(target=take, args=item, daemon=True) for item in looks.items()]
+    threads = [threading.Thread(target=run_one, args=item, daemon=True) for item in checks.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(limit_s)
-    late = [
-        unknown("", f"cannot be told: looking has taken more than {limit_s:g} s", "look for what hangs: df, findmnt")
-    ]
-    return [check._replace(name=check.name or name) for name in looks for check in found.get(name, late)]
+        thread.join(timeout_s)
+    late = [unknown("", f"check did not finish within {timeout_s:g} s", "find the file system that hangs: df, findmnt")]
+    return [check._replace(name=check.name or name) for name in checks for check in found.get(name, late)]
 
 
 # --- the daemon and its units ---------------------------------------------------------------------------------
 
 
-def daemon_check(why: ControlError, *, systemd: bool) -> Check:
+def check_daemon(why: ControlError, *, systemd: bool) -> Check:
     if why.status == 0:
-        remedy = (
-            "systemctl status runnerd" if systemd else "start it: runnerd says on its terminal what keeps it from it"
-        )
+        remedy = "systemctl status runnerd" if systemd else "start runnerd; if it cannot start, it prints why"
         return error("runnerd", f"runnerd is not running: {str(why).partition(';')[0]}", remedy)
     if why.status == 404:
-        detail = f"the runnerd that runs is older than this runnerctl ({__version__}) and has no doctor"
-        return error("runnerd", detail, f"{'systemctl restart runnerd' if systemd else 'restart it'}: flows run on")
-    return error("runnerd", f"the doctor of runnerd cannot be asked: {why}", "see journalctl -u runnerd")
+        detail = f"the running runnerd is older than this runnerctl ({__version__}) and has no doctor"
+        restart = "systemctl restart runnerd" if systemd else "restart runnerd"
+        return error("runnerd", detail, f"{restart}; runs continue through a restart")
+    return error("runnerd", f"the doctor of runnerd does not answer: {why}", "see journalctl -u runnerd")
 
 
 def list_units() -> str:
-    """What systemd says of our units, a paragraph each. Raises OSError and subprocess.SubprocessError."""
+    """Return systemd's properties of UNITS, a paragraph each. Raises OSError and subprocess.SubprocessError."""
     argv = ["systemctl", "show", "--property=Id,LoadState,ActiveState,Result,ExecMainStatus,UnitFileState", *UNITS]
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S / 2, check=True
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S / 2, check=True
     )
     return done.stdout
 
 
-def unit_checks(listed: Callable[[], str]) -> list[Check]:
+def check_units(listed: Callable[[], str]) -> list[Check]:
     try:
         text = listed()
     except subprocess.CalledProcessError as why:
         words = (why.stderr or "").strip().partition("\n")[0]
-        return [unknown("units", f"systemctl show fails: {words}", "is dbus there? systemctl status dbus.socket")]
+        return [unknown("units", f"systemctl show failed: {words}", "check D-Bus: systemctl status dbus.socket")]
     except (OSError, subprocess.SubprocessError) as why:
-        return [unknown("units", f"systemctl cannot be asked: {why}")]
+        return [unknown("units", f"cannot run systemctl: {why}")]
     units = [dict(line.split("=", 1) for line in part.splitlines() if "=" in line) for part in text.split("\n\n")]
-    return [unit_check(its) for its in units if its.get("Id") in UNITS]
+    return [check_unit(its) for its in units if its.get("Id") in UNITS]
 
 
-def unit_check(its: Mapping[str, str]) -> Check:
+def check_unit(its: Mapping[str, str]) -> Check:
     unit = its["Id"]
     short = unit.removesuffix(".service")
     state = its.get("ActiveState", "unknown")
     if its.get("LoadState") == "not-found":
-        return warning(unit, "there is no such unit", "install the package, or start runnerd as this host does")
+        return warning(unit, "is not installed", "install the package, unless this host starts runnerd in another way")
     if its.get("LoadState") not in ("loaded", None):
         return error(
-            unit, f"its unit file is {its['LoadState']}", f"systemctl status {short} says why; systemctl unmask {short}"
+            unit, f"unit file is {its['LoadState']}", f"systemctl status {short} shows why; systemctl unmask {short}"
         )
     if state == "failed":
-        detail = f"failed: {_failure(its)}"
-        return error(unit, detail, f"journalctl -u {short} -n 50 says why; then systemctl start runnerd")
+        detail = f"failed: {_format_failure(its)}"
+        return error(unit, detail, f"journalctl -u {short} -n 50 shows why; then systemctl start runnerd")
     if state in ("activating", "deactivating", "reloading"):
-        return warning(unit, f"is {state}", f"wait a moment; journalctl -u {short} says what for")
+        return warning(unit, f"is {state}", f"wait; journalctl -u {short} shows what it waits for")
     if state == "inactive" and unit != UNITS[0]:
-        return ok(unit, "is stopped, as it is while runnerd is")
+        return ok(unit, "is stopped, because runnerd is stopped")
     if state == "inactive":
         boot = (
             ""
@@ -137,56 +134,56 @@ def unit_check(its: Mapping[str, str]) -> Check:
     return ok(unit, f"is {state}")
 
 
-def _failure(its: Mapping[str, str]) -> str:
+def _format_failure(its: Mapping[str, str]) -> str:
     status = its.get("ExecMainStatus")
     if status == "78":
-        return "its configuration cannot be used (exit status 78)"
+        return "cannot use the configuration (exit status 78)"
     return f"{its.get('Result', 'unknown')}, exit status {status}"
 
 
 # --- configuration, directories and disks ---------------------------------------------------------------------
 
 
-def configuration_check(directory: str, environ: Mapping[str, str]) -> Check:
+def check_configuration(directory: str, environ: Mapping[str, str]) -> Check:
     from runnerd.config import HostDefaults, check
 
     name = "configuration"
-    hidden = _hidden(directory)
+    hidden = _find_unreadable(directory)
     if hidden is not None and os.geteuid() != 0:
-        return unknown(name, f"you may not read {hidden}, so it was not checked", "ask as root: sudo runnerctl doctor")
+        return unknown(name, f"cannot read {hidden}: permission denied", "run as root: sudo runnerctl doctor")
     defaults = HostDefaults(
         hostname=socket.gethostname(), python=sys.executable, api_url=environ.get("PREFECT_API_URL")
     )
     config, problems = check(directory, defaults=defaults)
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        fatal = "; runnerd does not start with it" if config is None else ""
-        remedy = f"mend the files until runnerd check --config {directory} is content"
+        fatal = "; runnerd cannot start with this configuration" if config is None else ""
+        remedy = f"fix the problems listed by: runnerd check --config {directory}"
         return error(name, f"{problems[0]}{more}{fatal}", remedy)
-    closed = _closed_to_daemon(directory)
+    closed = _find_closed_to_daemon(directory)
     if closed is not None:
         return error(name, f"user {_DAEMON} cannot read {closed}", f"chgrp {_DAEMON} {closed} && chmod g+rX {closed}")
-    return ok(name, f"{directory} is good")
+    return ok(name, f"{directory} has no problem")
 
 
-def _files(directory: str) -> list[str]:
-    """The directory, conf.d, and what of both is configuration."""
+def _list_files(directory: str) -> list[str]:
+    """List the directory, conf.d, and the configuration files in both."""
     found = [directory, os.path.join(directory, "runnerd.yaml"), os.path.join(directory, "conf.d")]
     try:
         found += [entry.path for entry in os.scandir(found[2]) if entry.name.endswith(".yaml")]
     except OSError:
-        pass  # it is in the list, and what is wrong with it is found there
+        pass  # conf.d is in the list, so the caller finds the same error
     return [path for path in found if os.path.lexists(path)]
 
 
-def _hidden(directory: str) -> str | None:
-    """The first part of the configuration that we may not read."""
-    wanted = ((path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)) for path in _files(directory))
+def _find_unreadable(directory: str) -> str | None:
+    """Find the first file or directory of the configuration that this process may not read."""
+    wanted = ((path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)) for path in _list_files(directory))
     return next((path for path, mode in wanted if not os.access(path, mode)), None)
 
 
-def _closed_to_daemon(directory: str) -> str | None:
-    """The first part of it that the daemon's user may not read, by its mode; None also where there is no such user."""
+def _find_closed_to_daemon(directory: str) -> str | None:
+    """Find the first file or directory that the daemon's user may not read by its mode; None without that user."""
     try:
         user = pwd.getpwnam(_DAEMON)
     except KeyError:
@@ -194,21 +191,21 @@ def _closed_to_daemon(directory: str) -> str | None:
     if os.geteuid() != 0 or directory != resolve_paths(environ={}, root=True).config:
         return None
     groups = os.getgrouplist(user.pw_name, user.pw_gid)
-    return next((path for path in _files(directory) if not may_read(os.stat(path), user.pw_uid, groups)), None)
+    return next((path for path in _list_files(directory) if not may_read(os.stat(path), user.pw_uid, groups)), None)
 
 
 def may_read(about: os.stat_result, uid: int, gids: Sequence[int]) -> bool:
-    """Whether this user may read the file, or list and enter the directory."""
+    """Return whether this user may read the file, or list and enter the directory."""
     shift = 6 if about.st_uid == uid else 3 if about.st_gid in gids else 0
     wanted = 0o5 if about.st_mode & 0o170000 == 0o040000 else 0o4
     return uid == 0 or (about.st_mode >> shift) & wanted == wanted
 
 
-def directory_checks(paths: Paths) -> list[Check]:
-    """Whether they are there; whether the daemon may write in them we can tell only where we are its user."""
+def check_directories(paths: Paths) -> list[Check]:
+    """Check that the state and log directories exist; only the daemon's user could check that it may write there."""
     found = []
     for name, path in (("state directory", paths.state), ("log directory", paths.log)):
         check = directory_check(name, path, user=_DAEMON, write=False)
         exists = os.path.isdir(path)
-        found.append(ok(name, f"{path} is there") if exists else check)
+        found.append(ok(name, f"{path} exists") if exists else check)
     return found

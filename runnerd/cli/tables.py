@@ -1,14 +1,21 @@
-"""Runs, deployments and problems as tables, for every verb that shows them."""
+"""Prints the tables of runs, deployments and pools for every verb that shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from runnerd.cli.console import Cell, Column, Console
-from runnerd.cli.text import api_state, clean, duration, phase, short_ids, size, took
+from runnerd.cli.text import (
+    clean,
+    format_api_state,
+    format_duration,
+    format_phase,
+    format_size,
+    seconds_taken,
+    shorten_ids,
+)
+from runnerd.control.client import Json
 
-Json = Any
 _STATE_STYLES = {
     "completed": "green",
     "running": "green",
@@ -65,56 +72,56 @@ _POOLS = (
 )
 
 
-def styled(word: str) -> Cell:
-    """A state in the colour of its first word."""
+def style_state(word: str) -> Cell:
+    """Colour a state by its first word."""
     return Cell(word, _STATE_STYLES.get(word.split(" ")[0].lower()))
 
 
-def runs_table(console: Console, runs: Sequence[Json]) -> None:
-    """The runs here now."""
-    ids = _ids(console, runs)
+def print_runs(console: Console, runs: Sequence[Json]) -> None:
+    """Print the runs on this host now."""
+    ids = _show_ids(console, runs)
     rows = [
         (
             ids[run["id"]],
             clean(run["name"]),
             clean(run["deployment"] or "-"),
-            styled(phase(run)),
+            style_state(format_phase(run)),
             str(run["pid"] or "-"),
             console.when(run["started_at"]),
-            "-" if run["memory_bytes"] is None else size(run["memory_bytes"]),
-            "-" if run["cpu_seconds"] is None else duration(run["cpu_seconds"]),
+            "-" if run["memory_bytes"] is None else format_size(run["memory_bytes"]),
+            "-" if run["cpu_seconds"] is None else format_duration(run["cpu_seconds"]),
         )
         for run in runs
     ]
     console.table(_RUNS, rows)
 
 
-def history_table(console: Console, runs: Sequence[Json]) -> None:
-    """Runs that may be over, and how they came out."""
-    ids = _ids(console, runs)
+def print_history(console: Console, runs: Sequence[Json]) -> None:
+    """Print runs that may have ended, with their state in Prefect and their exit."""
+    ids = _show_ids(console, runs)
     rows = []
     for run in runs:
-        seconds = took(run, console.now)
+        seconds = seconds_taken(run, console.now)
         row = (
             ids[run["id"]],
             clean(run["name"]),
             clean(run["deployment"] or "-"),
-            styled(phase(run)),
-            styled(api_state(run) or "-"),
+            style_state(format_phase(run)),
+            style_state(format_api_state(run) or "-"),
             console.when(run["started_at"]),
-            "-" if seconds is None else duration(seconds),
+            "-" if seconds is None else format_duration(seconds),
             clean((run["exit"] or {}).get("words") or "-"),
         )
         rows.append(row)
     console.table(_HISTORY, rows)
 
 
-def deployments_table(console: Console, deployments: Sequence[Json]) -> None:
+def print_deployments(console: Console, deployments: Sequence[Json]) -> None:
     rows = [
         (
             clean(its["name"]),
             clean(its["flow"] or "-"),
-            styled(its["state"]),
+            style_state(its["state"]),
             f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
             console.when(its["next_run_at"]),
             clean(its["problem"] or "-"),
@@ -124,13 +131,13 @@ def deployments_table(console: Console, deployments: Sequence[Json]) -> None:
     console.table(_DEPLOYMENTS, rows)
 
 
-def pools_table(console: Console, pools: Sequence[Json]) -> None:
-    """The work pools this host serves."""
+def print_pools(console: Console, pools: Sequence[Json]) -> None:
+    """Print the work pools that this host serves."""
     rows = [
         (
             clean(its["name"]),
             clean(its["type"] or "-"),
-            styled(_pool_state(its)),
+            style_state(_format_pool_state(its)),
             f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
             clean(
                 ", ".join(queue["name"] + (" (paused)" if queue["paused"] else "") for queue in its["queues"]) or "-"
@@ -142,18 +149,18 @@ def pools_table(console: Console, pools: Sequence[Json]) -> None:
     console.table(_POOLS, rows)
 
 
-def _pool_state(its: Json) -> str:
-    """With how Prefect's own worker for it stands, where one is kept."""
+def _format_pool_state(its: Json) -> str:
+    """Format a pool's state, with the state of the Prefect worker that runs for it, if any."""
     return f"{its['state']} ({its['worker']['state']})" if its["worker"] else str(its["state"])
 
 
-def problem_words(problem: Json) -> str:
-    """As a compiler says it: file:line:column: what."""
+def format_problem(problem: Json) -> str:
+    """Format a problem as compilers do: file:line:column: message."""
     place = ":".join(str(problem[key]) for key in ("file", "line", "column") if problem.get(key) is not None)
     return clean(f"{place}: {problem['message']}" if place else problem["message"])
 
 
-def _ids(console: Console, runs: Sequence[Json]) -> dict[str, str]:
-    """Short on a terminal; whole for a program."""
+def _show_ids(console: Console, runs: Sequence[Json]) -> dict[str, str]:
+    """Shorten ids for a terminal; leave them whole for a program."""
     ids = [run["id"] for run in runs]
-    return {i: i for i in ids} if console.width is None else short_ids(ids)
+    return {i: i for i in ids} if console.width is None else shorten_ids(ids)

@@ -1,80 +1,81 @@
-"""Watching one run: its output to standard output, what happens to it to standard error, its verdict as our status."""
+"""Follows one run to its end: the run's output on standard output, its phases on standard error.
+
+The exit status says whether the run completed.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from typing import Any
 
 from runnerd.cli.call import DONE, FAILED, INTERRUPTED, Call
 from runnerd.cli.console import Console
-from runnerd.cli.follow import changes_until_done, output_until_over
-from runnerd.cli.text import phase, verdict
-from runnerd.control.client import ControlClient
+from runnerd.cli.follow import follow_changes, follow_output
+from runnerd.cli.text import format_phase, format_verdict
+from runnerd.control.client import ControlClient, Json
 from runnerd.core.errors import ControlError
 
-Json = Any
 STDOUT = 1
 
 
-def watch(call: Call, run: Json) -> int:
-    """Follow the run to its end. Ctrl-C ends the watching, not the run. Raises ControlError."""
+def follow_run(call: Call, run: Json) -> int:
+    """Follow the run to its end and return the exit status. Ctrl-C ends runnerctl, not the run. Raises ControlError."""
     try:
         run = _follow(call, run)
     except KeyboardInterrupt:
         short = run["id"][:8]
-        call.console.remark(f"the run goes on; runnerctl logs -f {short} | runnerctl cancel {short}")
+        call.console.remark(f"the run continues; follow: runnerctl logs -f {short}; cancel: runnerctl cancel {short}")
         return INTERRUPTED
     if call.console.json:
         call.console.document(run)
     else:
-        call.console.remark(f"{run['name']}: {verdict(run, time.time())}")
+        call.console.remark(f"{run['name']}: {format_verdict(run, time.time())}")
     return DONE if str(run["api_state"]).upper() == "COMPLETED" else FAILED
 
 
-def write_out(block: bytes) -> None:
-    """To standard output, past Python's buffer: a thread that holds its lock would hang the interpreter's end."""
+def write_output(block: bytes) -> None:
+    """Write to standard output without Python's buffer: a thread that holds the buffer's lock hangs Python at exit."""
     view = memoryview(block)
     while view:
         view = view[os.write(STDOUT, view) :]
 
 
-def why_it_waits(status: Json) -> str | None:
-    """What keeps the host from starting a run at once, and what to do; None when nothing does."""
+def explain_wait(status: Json) -> str | None:
+    """Say why the host does not start a run at once, and what ends the wait; None when nothing prevents the start."""
     if status["draining"]:
-        return "this host is draining: the run waits until runnerctl undrain"
+        return "waiting: this host is draining; runnerctl undrain ends the drain"
     limit = status["limits"]["runs"]
     if limit["used"] >= limit["max"]:
-        return f"all {limit['max']} places are taken: the run waits for one"
+        return f"waiting for another run to end: limits.runs is {limit['max']}"
     if status["api"]["state"] != "ok":
-        return f"the API is {status['api']['state']}: the run waits until it is back"
+        return f"waiting for the API: it is {status['api']['state']}"
     return None
 
 
 def _follow(call: Call, run: Json) -> Json:
     console, client = call.console, call.client
     console.remark(f"{run['name']}: run {run['id']} of {run['deployment'] or 'no deployment'}")
-    if run["phase"] is None and (reason := why_it_waits(client.get("/v1/status"))):
+    if run["phase"] is None and (reason := explain_wait(client.get("/v1/status"))):
         console.remark(f"{run['name']}: {reason}")
-    output: threading.Thread | None = None
+    copying: threading.Thread | None = None
     last = ""
     document = run
-    for document in changes_until_done(client, run["id"]):
-        if output is None and not console.json and document["phase"] not in (None, "claiming"):
-            output = threading.Thread(target=_copy, args=(client, run["id"], console), daemon=True)
-            output.start()
-        if (words := phase(document)) not in (last, "done"):
+    for document in follow_changes(client, run["id"]):
+        if copying is None and not console.json and document["phase"] not in (None, "claiming"):
+            copying = threading.Thread(target=_copy_output, args=(client, run["id"], console), daemon=True)
+            copying.start()
+        if (words := format_phase(document)) not in (last, "done"):
             console.remark(f"{document['name']}: {words}")
             last = words
-    if output is not None:
-        output.join()  # the server ends it with the process; a slow terminal gets all of it before the verdict
+    if copying is not None:
+        copying.join()  # the stream ends with the run's process; the verdict comes after all of the output
     return document
 
 
-def _copy(client: ControlClient, run_id: str, console: Console) -> None:
+def _copy_output(client: ControlClient, run_id: str, console: Console) -> None:
     try:
-        for block in output_until_over(client, run_id):
-            write_out(block)
+        for block in follow_output(client, run_id):
+            write_output(block)
     except (ControlError, OSError) as error:
         console.remark(f"runnerctl: cannot show the output: {error}")

@@ -15,7 +15,6 @@ from runnerd.config.entries import FileItems, Kind, T, read_item
 from runnerd.config.files import DROP_INS, MAIN, Listing, list_drop_ins, read_text
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.last_good import settle, without_doubles
-from runnerd.config.messages import show
 from runnerd.config.pools import POOLS, PoolReader
 from runnerd.config.prefect_yaml import pull_run
 from runnerd.config.run_settings import HostRun
@@ -26,6 +25,7 @@ from runnerd.config.settings import Sections, SettingsReader, api_url, host_sett
 from runnerd.config.yaml_file import parse
 from runnerd.config.yaml_nodes import List, Map
 from runnerd.core.errors import ConfigError
+from runnerd.core.json_words import show
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
 

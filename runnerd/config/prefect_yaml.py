@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Iterator
 
-from runnerd.config.messages import Path, show, value_place
+from runnerd.config.messages import Path, value_place
 from runnerd.config.run_settings import read_run
 from runnerd.config.sections import Flaws, Table, Values
 from runnerd.config.yaml_nodes import List, Map
-from runnerd.core.json_words import dotted
+from runnerd.core.json_words import dotted, show
 from runnerd.core.place import Json
 
 _SET_DIRECTORY = (

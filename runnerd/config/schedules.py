@@ -9,10 +9,10 @@ from datetime import UTC, datetime, tzinfo
 
 from runnerd.config.messages import value_place
 from runnerd.config.sections import Flaws, Table, Values, as_is, positive_duration, read_section
-from runnerd.config.units import near
 from runnerd.config.yaml_nodes import Map, plain
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json
+from runnerd.core.schema_words import near_match
 from runnerd.core.settings import Schedule
 
 _KINDS = ("cron", "interval", "rrule")
@@ -92,7 +92,7 @@ def _unknown_zone(name: str) -> str:
     known: Collection[str] = zoneinfo.available_timezones()
     if not known:
         return f"cannot look up {name!r}: this host has no time zone data; install tzdata"
-    return f"there is no time zone {name!r}{near(name, known)}"
+    return f"there is no time zone {name!r}{near_match(name, known)}"
 
 
 def _check_slugs(nodes: Json, flaws: Flaws) -> None:
@@ -110,7 +110,7 @@ def _cron(value: Json) -> str:
     text = str(value).strip()
     if text.startswith("@"):
         if text not in _CRON_ALIASES:
-            raise ValueError(f"there is no {text!r}{near(text, _CRON_ALIASES)}")
+            raise ValueError(f"there is no {text!r}{near_match(text, _CRON_ALIASES)}")
         return text
     fields = text.split()
     if len(fields) not in (5, 6):  # the sixth, seconds, is an extension that Prefect's parser reads

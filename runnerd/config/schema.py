@@ -1,4 +1,4 @@
-"""Checks values against schema.json and says what is wrong in our own words, each with its place.
+"""Checks values against schema.json and returns every flaw with its place.
 
 Invariants: one SchemaCheck compiles its validators once; jsonschema is imported only when one is made, because it
 costs several MiB. What the schema cannot say (exactly one of cron, interval and rrule; overflow; this host) is
@@ -22,7 +22,7 @@ _FILE = os.path.join(os.path.dirname(__file__), "schema.json")
 
 
 def schema_text() -> str:
-    """The JSON Schema of runnerd.yaml and of drop-ins, for editors and `runnerctl config schema`."""
+    """Read the JSON Schema of runnerd.yaml and of drop-ins, for editors and `runnerctl config schema`."""
     with open(_FILE, encoding="utf-8") as file:
         return file.read()
 
@@ -45,18 +45,18 @@ class SchemaCheck:
         self._items = {section: validator(schema) for section, schema in items.items()}
 
     def file(self, node: Map) -> list[Flaw]:
-        """Everything wrong with a file apart from the insides of its deployments and pools."""
+        """List the flaws of a file, without those inside its deployments and pools."""
         return _flaws(self._top.iter_errors, node)
 
     def item(self, section: str, node: Json) -> list[Flaw]:
-        """Everything wrong with one entry of `section`, which is one of ITEMS."""
+        """List the flaws of one entry of `section`, which is one of ITEMS."""
         return _flaws(self._items[section].iter_errors, node)
 
 
 class _Parts:
-    """`properties` and `items` with one validator for each part of the schema.
+    """Implements the rules `properties` and `items` with one validator for each part of the schema.
 
-    jsonschema makes a new one for every value it meets; with a thousand deployments that is most of a load's time.
+    jsonschema itself makes a new validator for every value; with a thousand deployments that is most of a load's time.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,9 @@ class _Parts:
         if isinstance(instance, dict):
             for key, value in instance.items():
                 if key in properties:
-                    yield from self._descend(validator, properties[key], value, key)
+                    for error in self._descend(validator, properties[key], value, key):
+                        error.schema_path.appendleft(key)
+                        yield error
 
     def items(self, validator: Any, items: Json, instance: Json, _schema: Json) -> Iterator[Any]:
         if isinstance(instance, list):
@@ -87,7 +89,7 @@ def _flaws(errors: Callable[[Json], Iterator[Any]], node: Json) -> list[Flaw]:
 
 
 def _inlined(schema: Json, definitions: Json) -> Json:
-    """The schema without $ref (following one is most of a check's time) and without what only editors use."""
+    """Resolve each $ref (following them is most of a check's time), and drop the rules that only editors use."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):
@@ -99,7 +101,7 @@ def _inlined(schema: Json, definitions: Json) -> Json:
 
 
 def _is_integer(_checker: object, value: object) -> bool:
-    """JSON Schema calls 1.0 an integer; a count written so is more likely a mistake."""
+    """Refuse 1.0, an integer to JSON Schema: as a count it is more likely a mistake."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -6,11 +6,11 @@ what would be right. Each `format_*` writes what its `parse_*` reads back to the
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import signal
-from collections.abc import Iterable
+
+from runnerd.core.schema_words import near_match
 
 INFINITY = "infinity"
 
@@ -185,7 +185,7 @@ def parse_signal(value: str | int) -> int:
         names = {s.name: int(s) for s in signal.Signals}
         full = text if text.upper().startswith("SIG") else f"SIG{text}"
         if full not in names:
-            raise ValueError(f"there is no signal {text!r}{near(full, names)}")
+            raise ValueError(f"there is no signal {text!r}{near_match(full, names)}")
         number = names[full]
     if number == signal.SIGSTOP:
         raise ValueError("SIGSTOP does not end a process; use SIGTERM, SIGINT or another one that does")
@@ -197,11 +197,3 @@ def format_signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # the real-time ones between SIGRTMIN and SIGRTMAX have no name
         return str(number)
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a misspelt word, or nothing."""
-    words = list(known)
-    in_other_case = [found for found in words if found.lower() == word.lower()]
-    found = in_other_case or difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"; did you mean {found[0]!r}?" if found else ""

@@ -1,1 +1,1 @@
-"""The control API: what one may ask a running daemon over its Unix socket."""
+"""The control API: the HTTP API of the running daemon on a Unix socket, its server, its routes and its client."""

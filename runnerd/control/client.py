@@ -1,7 +1,8 @@
 """A client of the control API: HTTP/1.1 over a Unix socket, for runnerctl and for scripts in Python.
 
-Standard library only and little of it, because runnerctl must answer at once (http.client alone would double its
-time). It speaks what our own server speaks: one request a connection, answers with a length or in chunks.
+Imports only a few small modules of the standard library, because runnerctl must start fast: http.client alone would
+double its start time. The client implements only what runnerd's server uses: one request per connection, and a body
+with a Content-Length or in chunks.
 """
 
 from __future__ import annotations
@@ -15,31 +16,34 @@ from runnerd.core.errors import ControlError
 
 Json = Any
 TIMEOUT_S = 30.0
-PREFECT_TIMEOUT_S = 150.0  # where runnerd asks Prefect first, who may be slow
+PREFECT_TIMEOUT_S = 150.0  # of a request for which runnerd calls Prefect; above runnerd's own limit for those calls
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 class Interrupted(ControlError):
-    """A stream broke off before its end: runnerd stopped or was restarted. The runs go on, so ask again."""
+    """A stream ended early because runnerd stopped or restarted. Runs are not affected; send the request again."""
 
 
 class ControlClient:
-    """`timeout_s` is how long an answer may take; streams wait for ever once they have begun."""
+    """Sends requests to the control API at `socket_path`, one connection each.
+
+    `timeout_s` limits connecting, each send and each receive; a stream has no limit after its head has arrived.
+    """
 
     def __init__(self, socket_path: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self.socket_path = socket_path
         self._timeout_s = timeout_s
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
-        """The document at `path`. Raises ControlError."""
+        """Return the document at `path`. Raises ControlError."""
         return self._ask("GET", target(path, query), None, self._timeout_s)
 
     def post(self, path: str, body: Json = None, *, timeout_s: float | None = None) -> Json:
-        """The document that comes back. Raises ControlError."""
+        """Send `body` as JSON and return the document of the answer. Raises ControlError."""
         return self._ask("POST", path, json.dumps(body or {}).encode(), timeout_s or self._timeout_s)
 
     def stream(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[bytes]:
-        """The blocks of an endless answer as they come. Raises ControlError, Interrupted when it broke off."""
+        """Yield the blocks of a streamed answer as they arrive. Raises ControlError; Interrupted when cut short."""
         with self._connect(self._timeout_s) as connection, connection.makefile("rb") as answer:
             headers = self._exchange(connection, answer, "GET", target(path, query), None)
             connection.settimeout(None)
@@ -49,7 +53,7 @@ class ControlClient:
                 raise Interrupted("runnerd went away in the middle of its answer") from None
 
     def lines(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Json]:
-        """The documents of an NDJSON stream as they come. Raises as `stream` does."""
+        """Yield the documents of an NDJSON stream as they arrive. Raises as `stream` does."""
         rest = b""
         for block in self.stream(path, query):
             *whole, rest = (rest + block).split(b"\n")
@@ -78,7 +82,7 @@ class ControlClient:
     def _exchange(
         self, connection: socket.socket, answer: BinaryIO, method: str, where: str, body: bytes | None
     ) -> dict[str, str]:
-        """Send the request and read the head of the answer; its headers, names in lower case."""
+        """Send the request, read the head of the answer and return its headers, names in lower case."""
         head = f"{method} {where} HTTP/1.1\r\nHost: runnerd\r\n"
         if body is not None:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -97,22 +101,28 @@ class ControlClient:
 
 
 def target(path: str, query: Mapping[str, str] | None) -> str:
-    """A request target; `path` is quoted already."""
+    """Return the request target of `path`, which is quoted already, with `query`."""
     pairs = "&".join(f"{quote(name)}={quote(value)}" for name, value in (query or {}).items())
     return f"{path}?{pairs}" if pairs else path
 
 
 def quote(text: str) -> str:
-    """Percent encoding of one path segment or query value (urllib's costs more to import than the rest of us)."""
+    """Percent-encode one path segment or query value.
+
+    Not urllib.parse.quote: its import takes longer than the whole rest of this module.
+    """
     raw = text.encode(errors="surrogateescape")
     return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in raw)
 
 
 def _send(connection: socket.socket, data: bytes) -> None:
-    """A server that refuses a request early closes before all is sent: then its answer is there to be read."""
+    """Send `data`; ignore a connection that the server closes early.
+
+    A server that refuses a request closes before it has read all of it; its answer can still be read.
+    """
     try:
         view = memoryview(data)
-        while view:  # not sendall: runnerctl lets SIGPIPE end it, and that is for its output only
+        while view:  # MSG_NOSIGNAL: SIGPIPE ends runnerctl, which is meant for its standard output only
             view = view[connection.send(view, socket.MSG_NOSIGNAL) :]
     except (BrokenPipeError, ConnectionResetError):
         pass
@@ -130,7 +140,7 @@ def _read_head(answer: BinaryIO) -> tuple[int, dict[str, str]]:
 
 
 def _chunks(answer: BinaryIO, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """The body, in the pieces it came in. Raises ValueError when it is cut short."""
+    """Yield the body in the chunks that arrive. Raises ValueError when the body is cut short."""
     if headers.get("transfer-encoding") != "chunked":
         length = int(headers["content-length"])
         body = answer.read(length)

@@ -1,29 +1,31 @@
-"""What the control API needs from the daemon, and the shape of the documents that go through it.
+"""The interface between the routes of the control API and the daemon, and the fields of every JSON document.
 
-Invariants: every method that is not `async` answers at once from memory; every document is a fresh dict that nobody
-changes afterwards; "the host will not" is a `Refused`, never an exception. An id passed in was taken from a document
-of `find_runs` or `find_deployments` a moment ago, but the thing may be gone by then: answer `Refused(status=404)`.
+Invariants: a method that is not `async` answers at once from memory; each document is a new dict that is not changed
+after it is returned; a refusal is a `Refused` value, never an exception. An id passed to a method comes from a document
+that `find` returned a moment ago; if the run or deployment has gone since, the method returns `Refused(status=404)`.
 
-Documents (keys may be added, these stay; times are RFC 3339 in UTC, sizes bytes, durations seconds):
+Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in UTC, sizes bytes, durations seconds.
   status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until.
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
-  run         RUN_FIELDS. `phase` null until it is claimed here, "done" once it is over and told. `intent` null, or why
-              we end it. `api_state` is Prefect's state type (COMPLETED), `api_state_name` the state's name (TimedOut).
-              `exit` null, or code, signal, oom, words. May have `waiting`: what keeps it from being claimed.
+  run         RUN_FIELDS. `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
+              or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
+              that state (TimedOut). `exit`: null, or code, signal, oom, words. `waiting` (only of a run that is not
+              claimed): the limit that delays the claim.
   deployment  DEPLOYMENT_FIELDS
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
-  doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state` is ok, warning, error or unknown;
-              `remedy` may be null; `ok` is false where one of them is an error.
-  pool        POOL_FIELDS. `served`: this host's configuration names it. Of one pool also `base_job_template`, `queues`
-              (queue each) and `workers` (name, status, last_heartbeat_at each). Of one just asked for also `created`:
-              false where it was there and was updated.
-  queue       QUEUE_FIELDS. `default`: the one of its pool that runs come to without a queue. `filter`: null, or what
-              a queue of the old kind takes.
-  preview     `runs`: OFFER_FIELDS each, in the order of delivery, `late` where it was due before now. `paused`: the
-              names of pools and pool/queues that deliver nothing. `whole`: false where there may be more.
-  worker type type, package, description; of one type also `base_job_template`.
+  doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
+              `remedy` may be null. `ok`: false when any check is an error.
+  pool        POOL_FIELDS. `served`: true when the configuration of this host names the pool. The document of a single
+              pool adds `base_job_template`, `queues` (queue each) and `workers` (name, status, last_heartbeat_at each).
+              The answer to a creation adds `created`: false when the pool existed and was updated.
+  queue       QUEUE_FIELDS. `default`: true for the queue of its pool that takes runs without a queue. `filter`: null,
+              or which runs a tag-based queue of Prefect 2 takes.
+  preview     `runs`: OFFER_FIELDS each, in the order of delivery; `late`: true when the run was due before now.
+              `paused`: the names of paused pools ("POOL") and queues ("POOL/QUEUE"). `whole`: false when there may be
+              more runs than listed.
+  worker type type, package, description; the document of a single type adds `base_job_template`.
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
-              [..]}. The names of deployments; `pools` says the same four of pools.
+              [..]}. Deployments by name; `pools` has the same four keys for work pools.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from runnerd.core.place import Json
+from runnerd.core.prefect import NewPool, NewQueue
 
 STATUS_FIELDS: Final = frozenset(
     "name version pid started_at api draining drain limits runs deployments problems".split()
@@ -54,7 +57,7 @@ PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The process that asked, as the kernel says (SO_PEERCRED)."""
+    """The process at the other end of the Unix socket, as the kernel identifies it (SO_PEERCRED)."""
 
     pid: int
     uid: int
@@ -62,35 +65,26 @@ class Peer:
 
 
 class Pools(Protocol):
-    """The API's work pools and queues; every method waits for the API. A pool of None: every pool.
+    """The API's work pools and queues; every method waits for the API. `pool=None` means every pool.
 
-    `changes` are keys of the document; a concurrency limit of None is none. What a change or a deletion returns is the
-    document afterwards, or the last one.
+    `changes` are keys of the document; a concurrency limit of None removes the limit. A change returns the document
+    after it, a deletion the last document.
     """
 
     async def pools(self) -> Json | Refused: ...
     async def pool(self, name: str) -> Json | Refused: ...
     async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused: ...
-    async def create_pool(
-        self,
-        name: str,
-        *,
-        type: str | None,
-        base_job_template: Json | None,
-        description: str | None,
-        paused: bool,
-        concurrency_limit: int | None,
-        update: bool,
-    ) -> Json | Refused:
-        """Without a type: process; without a template: its type's. `update`: one that is there becomes like this."""
+    async def create_pool(self, new: NewPool, *, update: bool) -> Json | Refused:
+        """Create a work pool, with the base job template of its type unless `new` has one.
+
+        With `update`, make an existing pool of this name equal to `new`, except for its type and its queues.
+        """
 
     async def change_pool(self, name: str, changes: Mapping[str, Json]) -> Json | Refused: ...
     async def delete_pool(self, name: str) -> Json | Refused: ...
     async def queues(self, pool: str | None) -> Json | Refused: ...
     async def queue(self, pool: str, name: str) -> Json | Refused: ...
-    async def create_queue(
-        self, pool: str, name: str, *, description: str | None, concurrency_limit: int | None, priority: int | None
-    ) -> Json | Refused: ...
+    async def create_queue(self, new: NewQueue) -> Json | Refused: ...
     async def change_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> Json | Refused: ...
     async def delete_queue(self, pool: str, name: str) -> Json | Refused: ...
     async def worker_types(self) -> Json | Refused: ...
@@ -101,54 +95,62 @@ class Runs(Protocol):
     """The runs of this host."""
 
     async def adopted(self) -> None:
-        """Return once the runs of the last daemon are known: before, nothing that changes something is asked."""
+        """Wait until the runs of the previous daemon are known. The routes make no change before that."""
 
     def listing(self, *, history: bool) -> list[Json]:
-        """The runs here now, oldest first; with `history` those that are done as well."""
+        """List the live runs, oldest first; with `history`, the runs that are done before them."""
 
     def document(self, run_id: str) -> Json | None:
-        """The run with this very id, live or done; None when the host never had it or has forgotten it."""
+        """Return the run with exactly this id, live or done; None when this host has no record of such a run."""
 
     def find(self, ref: str) -> list[Json]:
-        """Every run, live or done, that `ref` may mean: the one with this id, else those with this name, else those
-        whose id starts with it."""
+        """List the runs, live or done, that `ref` may mean.
+
+        These are the run with this id, else the runs with this name, else the runs whose id starts with `ref`.
+        """
 
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
         """Call `changed` in the loop with a run's document after each change, the last one with phase "done".
 
-        Returns what ends it. `changed` neither blocks nor raises.
+        Returns the function that ends the subscription. `changed` must neither block nor raise.
         """
 
     def output(self, run_id: str) -> str | None:
-        """The output file of the run's last attempt; None while it has none."""
+        """Return the path of the output file of the run's last attempt; None before the first attempt starts."""
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
-        """Ask for each to be cancelled (`now`: by SIGKILL at once) and return their documents without waiting for
-        their end. A run that is done is left alone."""
+        """Request the cancellation of each run and return their documents, without waiting for the runs to end.
+
+        `now`: send SIGKILL at once. A run that is done stays as it is.
+        """
 
     async def create(
         self, deployment_id: str, *, parameters: Json, name: str | None, tags: Sequence[str], peer: Peer
     ) -> Json | Refused:
-        """Create a flow run in the API, due now; its document, with phase null until it is claimed here."""
+        """Create a flow run in Prefect, due now, and return its document, with phase null until the run is claimed."""
 
     async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        """Claim and start this one flow run here, whatever its deployment; its document."""
+        """Claim and start this flow run here and now, and return its document."""
 
 
 class Deployments(Protocol):
-    """The deployments of this host's files."""
+    """The deployments in this host's configuration."""
 
-    def listing(self) -> list[Json]: ...
+    def listing(self) -> list[Json]:
+        """List the deployments, the invalid ones last."""
 
     def find(self, ref: str) -> list[Json]:
-        """Every deployment that `ref` may mean: the one with this id, else "flow/name", else those with this name."""
+        """List the deployments that `ref` may mean.
+
+        These are the deployment with this id, else the one named "flow/name", else the ones with this name.
+        """
 
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
-        """Stop or resume its schedules; its document afterwards."""
+        """Pause or resume the deployment in Prefect and return its new document."""
 
 
 class Host(Protocol):
-    """A running daemon, as the control API sees it."""
+    """The running daemon, as the routes see it."""
 
     @property
     def runs(self) -> Runs: ...
@@ -159,35 +161,36 @@ class Host(Protocol):
     @property
     def pools(self) -> Pools: ...
 
-    def status(self) -> Json: ...
+    def status(self) -> Json:
+        """Return the status document."""
 
     def health(self) -> tuple[bool, Json]:
-        """Whether all is well, and the health document."""
+        """Return whether every health check passes, and the health document."""
 
     async def doctor(self) -> Json:
-        """The doctor document: looks at this host, which takes up to half a minute."""
+        """Run the doctor's checks of this host, which take up to half a minute, and return the doctor document."""
 
     def config(self) -> Json:
-        """The merged configuration in force, without secrets."""
+        """Return the merged configuration in force, without secrets."""
 
     async def metrics(self) -> str:
-        """Prometheus text."""
+        """Return the metrics in Prometheus' text format."""
 
     async def reload(self, *, peer: Peer) -> Json:
-        """Read the configuration again; the reload document once it is in force (or was refused)."""
+        """Read the configuration again and return the reload document, once the new one is in force or refused."""
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
-        """Stop claiming; after `timeout_s` (None: never) end what still runs. The status document afterwards."""
+        """Stop claiming runs, end the live ones after `timeout_s` seconds (None: never), return the status document."""
 
     def undrain(self, *, peer: Peer) -> Json:
-        """Claim again; the status document afterwards."""
+        """Claim runs again and return the status document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The host will not or cannot: `detail` says why and what to do.
+    """The refusal of a request; `detail` says why and what to do.
 
-    `status` is 403 not permitted, 404 gone, 409 not now, 422 the request is wrong, 503 the API does not answer.
+    `status`: 403 not permitted, 404 not found, 409 not possible now, 422 invalid request, 503 no answer from the API.
     """
 
     status: Literal[403, 404, 409, 422, 503]

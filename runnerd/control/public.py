@@ -1,7 +1,7 @@
-"""Health and metrics over TCP, at the address that the configuration has now.
+"""The read-only TCP port with health and metrics, at the address of http.listen.
 
-Invariant: an address that cannot be had costs nothing but itself: `problem` says so, and it is tried again until it can
-be, or another one is wanted.
+Invariant: failing to listen affects no other part of the daemon: `problem` says why, and listening is tried again every
+AGAIN_S until it succeeds or the configuration names another address.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Address = tuple[str, int]
 
 
 class PublicPort:
-    """`run` for ever. Who connects here is not known: the port shows what `public_routes` show, and changes nothing."""
+    """Serves the routes for the public over TCP. A TCP client is not identified, so none of these routes changes state.
+
+    `problem` is why the port cannot be opened now, None without a problem.
+    """
 
     def __init__(self, *, reads: Reads, problems: Problems, log: Log) -> None:
         self._listener = Listener(router=Router(reads.public_routes()), log=log)
@@ -32,7 +35,7 @@ class PublicPort:
         problems.register_text(lambda: self.problem)
 
     async def run(self, *, config: ConfigInForce) -> None:
-        """Listen at http.listen, and look again whenever the configuration was replaced."""
+        """Listen at http.listen until cancelled, and follow each change of the configuration."""
         try:
             while True:
                 config.replaced.clear()
@@ -50,12 +53,12 @@ class PublicPort:
         await self._listener.close()
         self._at = None
         problem = await self._open(wanted) if wanted is not None else None
-        if problem is not None and problem != self.problem:  # once, not at every try
+        if problem is not None and problem != self.problem:  # log a problem once, not at every try
             self._log.warning("cannot show health and metrics", why=problem)
         self.problem = problem
 
     async def _open(self, address: Address) -> str | None:
-        """Why it cannot be listened at, if so."""
+        """Listen at `address`; return the problem when that fails, else None."""
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         try:
             listening = socket.create_server(address, family=family)
@@ -69,5 +72,6 @@ class PublicPort:
 
 
 def text_of(address: Address) -> str:
+    """Format an address as HOST:PORT, an IPv6 host in brackets."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,8 +1,9 @@
-"""The control API on its Unix socket: whose socket file it is, who may connect, and the routes behind it.
+"""The server of the control API: creates the Unix socket, guards its file, and connects it to the routes.
 
-Invariants: who may open the socket file may do everything (its mode is the gate); the file never has a wider mode
-than asked for, not even for a moment; only a socket nobody listens on is replaced, and only our own is removed; a
-socket that systemd passed is used as it is, and its file is left alone.
+Invariants: the mode of the socket file is the only access control: a process that can open the file may make every
+request. The file never has a wider mode than configured, not even for a moment. Only a socket file without a listener
+is replaced, and on close only the file that this server created is removed. A socket passed by systemd is used as it
+is, and its file is not touched.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ BACKLOG = 64
 
 
 class ControlServer:
-    """Serves `host` on `sockets` when systemd passed some, else on `socket_path`, with `mode` and `group`.
+    """Serves `host` on `sockets` if systemd passed any, else on a new socket at `socket_path`.
 
-    A `group` that does not exist, or that we may not give, leaves the file with our own.
+    The new socket file gets `mode` and, if it exists and chown is permitted, `group`.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class ControlServer:
         self._sockets = tuple(sockets)
         self._mode = mode
         self._group = group
-        self._file: tuple[int, int] | None = None  # device and inode of the socket file that is ours
+        self._file: tuple[int, int] | None = None  # device and inode of the socket file that this server created
 
     async def start(self) -> None:
-        """Listen. Raises ControlError when another runnerd does, or the socket cannot be made."""
+        """Start to listen. Raises ControlError when another runnerd listens there or the socket cannot be created."""
         if self._sockets:
             await self._listener.start(self._sockets)
             return
@@ -68,7 +69,7 @@ class ControlServer:
         await self._listener.start([listening])
 
     async def close(self) -> None:
-        """End every connection and stop listening; the socket file goes first, so that nobody new comes."""
+        """Remove the socket file, so that no new client connects; then stop listening and end every connection."""
         if self._file is not None:
             with suppress(OSError):
                 about = os.lstat(self._path)
@@ -81,7 +82,7 @@ class ControlServer:
         remove_stale(self._path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            # The file is made with the mode of the socket itself: nobody gets in before the group is set.
+            # bind() gives the file the mode of the socket: no other user can connect before the group is set.
             os.fchmod(listening.fileno(), 0o600 & self._mode)
             listening.bind(self._path)
             about = os.lstat(self._path)
@@ -102,9 +103,9 @@ class ControlServer:
 
 
 def remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on.
+    """Remove the socket file at `path` if no process listens on it.
 
-    Raises ControlError when somebody does or the file is no socket, OSError when it cannot be removed.
+    Raises ControlError when a process listens or the file is no socket, OSError when the file cannot be removed.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -113,7 +114,7 @@ def remove_stale(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         raise ControlError(f"cannot listen on {path}: a file that is no socket is in the way; move it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(LIVE_CHECK_S)  # only a full queue of connections makes us wait
+        probe.settimeout(LIVE_CHECK_S)  # connect() on a Unix socket blocks only while the listen backlog is full
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):

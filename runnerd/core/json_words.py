@@ -1,8 +1,15 @@
-"""What places and types of JSON are called in messages. Pure."""
+"""What places, types and values of JSON are called in messages. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from runnerd.core.place import Json
+
+_SHOWN = 60  # characters
 
 # By the name JSON schema has for each.
 TYPES = {
@@ -17,8 +24,39 @@ TYPES = {
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """`schedules[1].cron`."""
+    """Join the steps of a path: `schedules[1].cron`."""
     words = ""
     for part in path:
         words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
     return words
+
+
+def kind(value: Json) -> str:
+    """Name the kind of a value, without showing the value."""
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else "true or false"
+    if isinstance(value, str):
+        return "text"
+    return "a map" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else "a number"
+
+
+def show(value: Json, quote: Callable[[str], str] = repr) -> str:
+    """Show a value in a message: shortened, and of a list or a map only the kind."""
+    if isinstance(value, str):
+        return shortened(quote(value))
+    if value is None or isinstance(value, Mapping | list):
+        return kind(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: ".inf", -math.inf: "-.inf"}.get(value, ".nan")  # as YAML writes them; JSON has none
+    return shortened(json.dumps(value))
+
+
+def quoted(text: str) -> str:
+    """Write a text as JSON does, for `show` and schema_words."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def shortened(text: str) -> str:
+    """Bring a text onto one line, and cut it."""
+    text = re.sub(r"\s+", " ", text)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

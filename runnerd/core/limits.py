@@ -1,7 +1,7 @@
-"""Who may start now: pure functions over the offers, what runs here, and the limits.
+"""Decides which offers may be claimed now, from the offers, the live runs and the limits. Pure.
 
-Invariants: a full limit skips the runs it concerns and never the ones behind them; slots are counted from what
-is live, never from a counter that could leak.
+Invariants: a full limit skips the runs it concerns and never the runs behind them (ADR 10); slots are counted from the
+live runs, never from a counter that could leak.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimant:
-    """A run as the limits see it."""
+    """The properties of a run that limits depend on."""
 
     run_id: str
     deployment_id: str | None
@@ -24,7 +24,7 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolCaps:
-    """What a work pool allows here: over all its runs, over those of any one deployment, and by queue."""
+    """Concurrency limits of a work pool on this host: over all its runs, over each deployment's, and by queue name."""
 
     runs: int | None = None
     each_deployment: int | None = None
@@ -33,7 +33,7 @@ class PoolCaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """The limits in force: of the host, by tag, by deployment id, and by work pool."""
+    """The concurrency limits in force: of the host, by tag, by deployment id, and by name of the work pool."""
 
     runs: int
     tags: Mapping[str, int] = field(default_factory=dict)
@@ -43,9 +43,9 @@ class Caps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Who may start, in the order offered, and why the others may not (by run id).
+    """The ids of the runs to claim, in the order offered, and by run id the reason why others are skipped.
 
-    `full`: the host has no room for any other; `full_pools`: these have none.
+    `full`: the host has no slot left; `full_pools`: names of the pools that have no slot left on this host.
     """
 
     admitted: tuple[str, ...]
@@ -54,8 +54,8 @@ class Admission:
     full_pools: frozenset[str] = frozenset()
 
 
-class _Taken:
-    """What is used of every limit."""
+class _Used:
+    """The number of slots in use of every limit."""
 
     def __init__(self, live: Iterable[Claimant]) -> None:
         self.runs = 0
@@ -67,6 +67,7 @@ class _Taken:
             self.add(run)
 
     def add(self, run: Claimant) -> None:
+        """Count one more run."""
         self.runs += 1
         self.deployments[run.deployment_id] += 1
         self.tags.update(set(run.tags))
@@ -75,19 +76,19 @@ class _Taken:
 
 
 def admit(offers: Iterable[Claimant], live: Iterable[Claimant], caps: Caps) -> Admission:
-    """Admit offers in order while their limits have room."""
-    taken = _Taken(live)
+    """Admit offers in order as long as each limit that concerns them has a slot."""
+    used = _Used(live)
     admitted: list[str] = []
     skipped: dict[str, str] = {}
     for offer in offers:
-        reached = _reached(offer, taken, caps)
+        reached = _reached_limit(offer, used, caps)
         if reached is not None:
             skipped[offer.run_id] = reached
             continue
         admitted.append(offer.run_id)
-        taken.add(offer)
-    full_pools = frozenset(name for name, pool in caps.pools.items() if _is_full(taken.pools[name], pool))
-    full = taken.runs >= caps.runs
+        used.add(offer)
+    full_pools = frozenset(name for name, pool in caps.pools.items() if _is_full(used.pools[name], pool))
+    full = used.runs >= caps.runs
     return Admission(admitted=tuple(admitted), skipped=skipped, full=full, full_pools=full_pools)
 
 
@@ -95,34 +96,34 @@ def _is_full(used: int, pool: PoolCaps) -> bool:
     return pool.runs is not None and used >= pool.runs
 
 
-def _reached(offer: Claimant, taken: _Taken, caps: Caps) -> str | None:
-    """The limit that keeps this offer out, in words; None when none does."""
-    if taken.runs >= caps.runs:
+def _reached_limit(offer: Claimant, used: _Used, caps: Caps) -> str | None:
+    """Name the limit that keeps this offer out, as `runnerctl status` shows it; None when none does."""
+    if used.runs >= caps.runs:
         return f"limits.runs {caps.runs} is reached"
     most = caps.deployments.get(offer.deployment_id or "")
-    if most is not None and taken.deployments[offer.deployment_id] >= most:
+    if most is not None and used.deployments[offer.deployment_id] >= most:
         return f"the deployment's limit {most} is reached"
     for tag in offer.tags:
-        if tag in caps.tags and taken.tags[tag] >= caps.tags[tag]:
+        if tag in caps.tags and used.tags[tag] >= caps.tags[tag]:
             return f"limits.tags {tag} {caps.tags[tag]} is reached"
     pool = caps.pools.get(offer.pool or "")
-    return _reached_in_pool(offer, taken, pool) if pool is not None else None
+    return _reached_pool_limit(offer, used, pool) if pool is not None else None
 
 
-def _reached_in_pool(offer: Claimant, taken: _Taken, caps: PoolCaps) -> str | None:
-    if _is_full(taken.pools[offer.pool], caps):
+def _reached_pool_limit(offer: Claimant, used: _Used, caps: PoolCaps) -> str | None:
+    if _is_full(used.pools[offer.pool], caps):
         return f"pool {offer.pool}'s limit {caps.runs} is reached"
     most = caps.queues.get(offer.queue or "")
-    if most is not None and taken.queues[(offer.pool, offer.queue)] >= most:
+    if most is not None and used.queues[(offer.pool, offer.queue)] >= most:
         return f"queue {offer.queue}'s concurrency limit {most} is reached"
-    if caps.each_deployment is not None and taken.deployments[offer.deployment_id] >= caps.each_deployment:
+    if caps.each_deployment is not None and used.deployments[offer.deployment_id] >= caps.each_deployment:
         return f"pool {offer.pool}'s run.limit {caps.each_deployment} is reached"
     return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """A token bucket for limits.start_rate: `rate` tokens a second, at most one second's worth saved up."""
+    """A token bucket for limits.start_rate: `rate` tokens a second, of which at most one second's worth is saved up."""
 
     rate: float
     tokens: float
@@ -130,18 +131,19 @@ class Bucket:
 
     @property
     def depth(self) -> float:
+        """The most tokens the bucket holds: one second's worth, and at least one."""
         return max(1.0, self.rate)
 
     def refill(self, now: float) -> Bucket:
-        """The bucket at `now`; a clock that stands still or goes back adds nothing."""
+        """Return the bucket at `now` (monotonic seconds); a clock that stands still or goes back adds no tokens."""
         gained = max(0.0, now - self.at) * self.rate
         return replace(self, tokens=min(self.depth, self.tokens + gained), at=max(now, self.at))
 
     def take(self, now: float) -> Bucket | None:
-        """The bucket without one token; None when there is none to take."""
+        """Return the bucket without one token; None when it has none."""
         full = self.refill(now)
         return replace(full, tokens=full.tokens - 1.0) if full.tokens >= 1.0 else None
 
     def wait_s(self, now: float) -> float:
-        """Seconds until a token is there."""
+        """Return the seconds until the bucket has a token."""
         return max(0.0, (1.0 - self.refill(now).tokens) / self.rate)

@@ -149,6 +149,30 @@ class WorkQueue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewPool:
+    """A work pool to be created."""
+
+    name: str
+    type: str | None = None  # None: PROCESS
+    description: str | None = None
+    is_paused: bool = False
+    concurrency_limit: int | None = None
+    base_job_template: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewQueue:
+    """A work queue to be created."""
+
+    pool: str
+    name: str
+    description: str | None = None
+    is_paused: bool = False
+    concurrency_limit: int | None = None
+    priority: int | None = None  # None: the first free one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSeen:
     """A worker as the pool knows it."""
 

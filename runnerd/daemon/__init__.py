@@ -1,1 +1,1 @@
-"""The daemon: the composition root, its life from start to stop, and what surrounds it."""
+"""The daemon: building its parts, its life from start to stop, and ways to start it."""

@@ -1,4 +1,4 @@
-"""The composition root: every part of the daemon is built here and given to the others by keyword."""
+"""The composition root: builds every part of the daemon, and passes each part what it needs by keyword."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
 from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
 from runnerd.control.server import ControlServer
@@ -35,13 +35,13 @@ from runnerd.deployments.registry import Registry
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
 from runnerd.journal.journal import Journal
-from runnerd.launch.api_access import access_of, credentials_of
+from runnerd.launch.api_access import access_reader, credentials_reader
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_news import ApiNews
 from runnerd.output.forwarding import Forwarder
+from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
-from runnerd.polling.poller import Poller
 from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
@@ -56,7 +56,7 @@ from runnerd.system.systemd import Systemd, listen_fds
 
 
 class Daemon:
-    """The parts of one runnerd; daemon/service.py has its life."""
+    """The parts of one runnerd, built but not running; daemon/service.py runs them."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Daemon:
         self.journal = journal
         self.ambient = ambient
         self._environ = environ
-        # What the parts wake, hear and report by comes first: no part needs to know one that is built after it.
+        # Events, the record feed and problems first: through them parts reach parts that are built later.
         self.config = ConfigInForce(config)
         self.wakes = Wakes()
         self.feed = RecordFeed()
@@ -99,12 +99,12 @@ class Daemon:
         self._build_control()
 
     def _build_edges(self) -> None:
-        """The API, the spawner, and what both are reached by."""
+        """Build the clients of the API and of the spawner."""
         embedded = self.config.settings().api.url == EMBEDDED
         url = embedded_url(self.paths.state) if embedded else self.config.settings().api.url
         self._news = ApiNews(url=url, log=self.ambient.log, later=call_later)
         api = self.config.settings().api
-        credentials = credentials_of(self.config, environ=self._environ, directory=self.paths.credentials)
+        credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
             url=url,
             credentials=credentials,
@@ -113,7 +113,7 @@ class Daemon:
             now=self.ambient.now,
             on_health=self._note_health,
         )
-        self._access = access_of(url, self.config, credentials)
+        self._access = access_reader(url, self.config, credentials)
         at = SpawnerAt(self.paths)
         self.link = SpawnerLink(connect=at.client, start=at.start, problems=self.problems, log=self.ambient.log)
         self.embedded = self._build_embedded() if embedded else None
@@ -196,7 +196,7 @@ class Daemon:
         self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
 
     def _build_polling(self) -> None:
-        self.poller = Poller(
+        self.poller = build_poller(
             api=self.api,
             supervisor=self.supervisor,
             registry=self.registry,
@@ -285,7 +285,7 @@ class Daemon:
             metrics=self._metrics(),
             runs=runs,
             deployments=deployments,
-            pools=PoolDesk(api=self.api, ask=ask, now=self.ambient.now, served=self.pools.table.names),
+            pools=PoolsBackend(api=self.api, ask=ask, now=self.ambient.now, served=self.pools.table.names),
             drain=self.drain,
             reload=self.reloader.reload,
         )

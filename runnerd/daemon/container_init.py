@@ -1,12 +1,12 @@
-"""runnerd as process 1 of a container: a parent that reaps and passes signals on, and the daemon below it.
+"""runnerd as process 1 of a container: an init process that reaps and forwards signals, with the daemon as its child.
 
-Invariants: process 1 does nothing but reap, forward and wait, so it has no state that could be lost; every signal is
-blocked there before the daemon exists and taken one by one, so none is missed and none meets half-made state; it ends
-with the daemon's status (128 + the signal that killed it) as soon as that is known.
+Invariants: process 1 only reaps, forwards and waits, so it has no state to lose. Its signals are blocked before the
+daemon is forked and then taken one by one with sigwait, so none is missed. It exits with the daemon's exit status, or
+128 + the signal that killed the daemon, as soon as the daemon has ended.
 
-Outside a container the spawner and the flows outlive a daemon that crashes, and its successor adopts them. Here they
-do not: when process 1 ends, the kernel kills everything in the container. A stop still drains, because process 1 waits
-for the daemon; after a crash the next container settles the runs it finds in the journal, if that is on a volume.
+Outside a container, the spawner and the flows outlive a daemon that crashes, and the next daemon adopts them. In a
+container they do not, because the kernel kills every process when process 1 ends. A stop still drains, because process
+1 waits for the daemon. After a crash, the next container settles the runs in the journal, if that is on a volume.
 """
 
 from __future__ import annotations
@@ -28,42 +28,45 @@ FORWARDED = (
 
 
 def become_init(environ: MutableMapping[str, str]) -> int | None:
-    """Fork. None in the child, which goes on as the daemon; its exit status in process 1, once it has ended."""
-    waited = {*FORWARDED, signal.SIGCHLD}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    """Fork the daemon. Returns None in the daemon; in process 1, returns the daemon's exit status once it has ended.
+
+    Raises RunnerdError when the fork fails. Corrects LISTEN_PID and WATCHDOG_PID in the daemon's `environ`.
+    """
+    awaited = {*FORWARDED, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     try:
-        daemon = os.fork()
+        daemon_pid = os.fork()
     except OSError as error:
         raise RunnerdError(f"cannot start the daemon below process 1: {error.strerror}; see pids.max") from error
-    if daemon:
-        return _watch(daemon, waited)
-    # A session of its own: what a terminal sends reaches process 1 only and is forwarded once. Sent twice, one Ctrl-C
-    # would be the second signal that cuts a drain short.
+    if daemon_pid:
+        return _wait(daemon_pid, awaited)
+    # In a session of its own the daemon gets a terminal's Ctrl-C only once, forwarded by process 1. In the same session
+    # it would get the signal twice, and the second one cuts a drain short.
     os.setsid()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    for name in ("LISTEN_PID", "WATCHDOG_PID"):  # a container's manager means its process 1
+    for name in ("LISTEN_PID", "WATCHDOG_PID"):  # the container's manager set them to the PID of process 1
         if environ.get(name) == "1":
             environ[name] = str(os.getpid())
     return None
 
 
-def _watch(daemon: int, waited: set[signal.Signals]) -> int:
-    """Forward and reap until the daemon has ended; its exit status."""
+def _wait(daemon_pid: int, awaited: set[signal.Signals]) -> int:
+    """Forward signals and reap until the daemon has ended; return its exit status."""
     while True:
-        number = signal.sigwait(waited)
+        number = signal.sigwait(awaited)
         if number != signal.SIGCHLD:
-            os.kill(daemon, number)  # not reaped yet, so the pid is still its own
+            os.kill(daemon_pid, number)  # the daemon was not reaped yet, so its PID cannot have been reused
             continue
-        status = _reap(daemon)
+        status = _reap(daemon_pid)
         if status is not None:
             return status
 
 
-def _reap(daemon: int) -> int | None:
-    """Reap all that have ended: signals of a kind merge, so one SIGCHLD stands for any number of them."""
+def _reap(daemon_pid: int) -> int | None:
+    """Reap every ended child, because one SIGCHLD may stand for several; return the daemon's status if it has ended."""
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == daemon:
+        if pid == daemon_pid:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
         if pid == 0:

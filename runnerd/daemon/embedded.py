@@ -1,7 +1,8 @@
-"""`api.url: embedded`: a private Prefect server on loopback, kept running through the spawner.
+"""`api.url: embedded`: runs a private Prefect server on loopback through the spawner.
 
-Invariants: it belongs to the spawner, so it outlives the daemon like the flows that report to it; its port is
-chosen once and kept, so that flows which started under it still reach it; its data is under the state directory.
+Invariants: the server is the spawner's child and outlives the daemon, like the flows that report to the server. Its
+port is chosen once and stored, so that flows of an earlier start still reach the server. Its data is in the state
+directory.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ KEY = "prefect-server"
 
 
 def embedded_url(state_dir: str) -> str:
-    """The server's URL; its port is chosen at the first call and remembered. Raises ConfigError without Prefect."""
+    """Return the server's URL; choose and store its port at the first call. Raises ConfigError without Prefect."""
     if importlib.util.find_spec("prefect") is None:
         words = f"api.url is embedded, but {sys.executable} has no prefect; install runnerd[embedded], or give a URL"
         raise ConfigError([Problem(message=words)])
@@ -49,7 +50,7 @@ def _free_port() -> int:
 
 
 class EmbeddedServer:
-    """Keeps the server up."""
+    """Keeps the embedded server running."""
 
     def __init__(
         self, *, link: SpawnerLink, url: str, state_dir: str, log_dir: str, log: Log, problems: Problems
@@ -66,23 +67,24 @@ class EmbeddedServer:
 
     @property
     def problem(self) -> str | None:
+        """Why the server is not running, or keeps ending; None while it runs."""
         words = self._kept.problem
         return f"the embedded Prefect server {words}; see {self._output()}" if words else None
 
     async def run(self) -> None:
-        """Keep it running until it is stopped; restarts come slower each time it ends early."""
+        """Keep the server running until `stop`; restart it more slowly each time it ends early."""
         await self._kept.run()
 
     async def stop(self) -> None:
-        """End it; only when nothing of ours needs it any more."""
+        """End the server; only after the last flow, because flows report to it."""
         await self._kept.stop()
 
     def _began(self, seen: Record, _fresh: bool) -> None:
         self._log.info("the embedded Prefect server runs", port=self._port, pid=seen.identity and seen.identity.pid)
 
     def _ended(self, words: str, again_in_s: float) -> None:
-        said = {"words": words, "output": self._output(), "again_in_s": again_in_s}
-        self._log.error("the embedded Prefect server ended", **said, alert=Alert.SERVER_ENDED)
+        fields = {"words": words, "output": self._output(), "again_in_s": again_in_s}
+        self._log.error("the embedded Prefect server ended", **fields, alert=Alert.SERVER_ENDED)
 
     def _output(self) -> str:
         return os.path.join(self._log_dir, "prefect-server.log")
@@ -103,7 +105,7 @@ class EmbeddedServer:
         argv = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port))
         return LaunchSpec(
             key=KEY,
-            attempt=0,  # it is the keeper who counts them
+            attempt=0,  # LongLived sets the number
             argv=argv,
             environment=environment,
             working_directory=self._home,

@@ -1,4 +1,4 @@
-"""What the command line and its surroundings say beyond the directories."""
+"""The daemon's options besides its directories: from the command line, --daemonize and systemd."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runnerd.log.journald import Journald
 class Options:
     """The options of one daemon."""
 
-    once: bool = False
+    once: bool = False  # poll once, wait for the runs, exit
     ready: Callable[[], None] = lambda: None  # called when the daemon is ready
-    hangup: Callable[[], None] = lambda: None  # called at each SIGHUP at once; the reload may have to wait
-    journald: Journald | None = None  # where our log goes, and with it what the flows print
+    hangup: Callable[[], None] = lambda: None  # called at each SIGHUP, before the reload, which may have to wait
+    journald: Journald | None = None  # where the daemon's log and the runs' output are sent; None without journald

@@ -1,7 +1,7 @@
-"""Reading the files again, and putting what they say in force.
+"""Reloads the configuration: reads the files again and puts the result in force.
 
-Invariants: what is in force is always a whole configuration; a reading that cannot be used changes nothing; every
-reload ends with READY=1, also one that failed, because systemd waits for it.
+Invariants: the configuration in force is always a whole one; a reload that fails changes nothing; every reload ends
+with READY=1, a failed one too, because systemd waits for that.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import ApiSettings, Config, PoolSettings
 from runnerd.core.wakes import Wakes
-from runnerd.deployments.registrar import Changes, Registrar
+from runnerd.deployments.registrar import ConfigChanges, Registrar
 from runnerd.journal.journal import Journal
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log
 from runnerd.pools.table import PoolTable
 from runnerd.system.systemd import Systemd
 
-_REGISTER_S = 60.0  # how long a reload waits until the API has what changed
+_WAIT_FOR_REGISTERING_S = 60.0  # how long a reload waits until changed deployments are registered
 
 
 class Reloader:
-    """Puts readings of the files in force: `begin` the first one, `reload` each later one."""
+    """Puts configurations in force: `begin` the one of the start, `reload` each later one."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Reloader:
         wakes: Wakes,
         log: Log,
     ) -> None:
-        """`read` reads the files, and falls back on a last good configuration. Raises ConfigError."""
+        """`read` reads the files and takes what is broken from the configuration passed in. Raises ConfigError."""
         self._config = config
         self._read = read
         self._journal = journal
@@ -52,11 +52,11 @@ class Reloader:
         self._log = log
         self._one_at_a_time = asyncio.Lock()
 
-    def begin(self) -> Changes:
-        """Put the reading that the daemon started with in force."""
+    def begin(self) -> ConfigChanges:
+        """Put the configuration that the daemon started with in force."""
         return self._put_in_force(self._config.current)
 
-    def _put_in_force(self, config: Config) -> Changes:
+    def _put_in_force(self, config: Config) -> ConfigChanges:
         for problem in config.problems:
             self._log.warning(
                 "configuration problem",
@@ -71,7 +71,7 @@ class Reloader:
         return self._registrar.want(config)
 
     async def reload(self) -> Json:
-        """Read the files again; the reload document of the control API."""
+        """Read the files and put them in force; return the control API's reload document."""
         async with self._one_at_a_time:
             self._systemd.reloading()
             try:
@@ -81,67 +81,69 @@ class Reloader:
                 self._wakes.status.set()
 
     async def _reload(self) -> Json:
-        held = self._config
+        in_force = self._config
         try:
-            config = await asyncio.to_thread(self._read, held.current)
+            config = await asyncio.to_thread(self._read, in_force.current)
         except ConfigError as error:
-            held.refused = error.problems
+            in_force.refused = error.problems
             for problem in error.problems:
-                why, alert = "cannot reload; the old configuration stays", Alert.RELOAD_REFUSED
-                self._log.error(why, at=problem.place, what=problem.message, alert=alert)
-            return _document(Changes(), Changes(), held.refused, ok=False)
-        held.refused = _fixed_at_start(held.settings().api, config.settings.api)
-        config = _with_fixed(config, held.settings().api)
-        pools = _pool_changes(held.current.pools, config.pools)
+                event, alert = "cannot reload; the old configuration stays", Alert.RELOAD_REFUSED
+                self._log.error(event, at=problem.place, what=problem.message, alert=alert)
+            return _document(ConfigChanges(), ConfigChanges(), in_force.refused, ok=False)
+        in_force.refused = _restart_needed(in_force.settings().api, config.settings.api)
+        config = _with_old_api(config, in_force.settings().api)
+        pools = _pool_changes(in_force.current.pools, config.pools)
         changes = self._put_in_force(config)
         of_pools = {f"pools_{word}": count for word, count in _counts(pools).items() if count}
         self._log.info("reloaded", **_counts(changes), **of_pools)
         pending = await self._wait_until_registered()
         failed = self._registrar.problems()
-        ok = not held.problems() and not failed
-        return _document(changes, pools, (*held.problems(), *failed, *pending), ok=ok)
+        ok = not in_force.problems() and not failed
+        return _document(changes, pools, (*in_force.problems(), *failed, *pending), ok=ok)
 
     async def _wait_until_registered(self) -> tuple[Problem, ...]:
-        """Wait until the API has what changed, at most _REGISTER_S; what is left to say after that."""
+        """Wait until the deployments are registered; return a problem when that takes too long."""
         try:
-            async with asyncio.timeout(_REGISTER_S):
+            async with asyncio.timeout(_WAIT_FOR_REGISTERING_S):
                 await self._registrar.settled.wait()
         except TimeoutError:
-            return (Problem(message="the API has not been told yet; it will be when it answers"),)
+            message = "deployments are not registered yet: the API does not answer; they will be when it does"
+            return (Problem(message=message),)
         return ()
 
 
-def _fixed_at_start(old: ApiSettings, new: ApiSettings) -> tuple[Problem, ...]:
+def _restart_needed(old: ApiSettings, new: ApiSettings) -> tuple[Problem, ...]:
+    """Report a change of those API settings that are read at the daemon's start only."""
     if (old.url, old.headers, old.request_timeout_s) == (new.url, new.headers, new.request_timeout_s):
         return ()
     return (Problem(message="api.url, api.headers and api.request_timeout take effect at a restart only"),)
 
 
-def _with_fixed(config: Config, old: ApiSettings) -> Config:
-    """The configuration with what counts from the start of the daemon until its end."""
+def _with_old_api(config: Config, old: ApiSettings) -> Config:
+    """Return the configuration with the API settings that the daemon was started with."""
     api = replace(config.settings.api, url=old.url, headers=old.headers, request_timeout_s=old.request_timeout_s)
     return replace(config, settings=replace(config.settings, api=api))
 
 
-def _pool_changes(old: Sequence[PoolSettings], new: Sequence[PoolSettings]) -> Changes:
-    """By name. A pool that stands elsewhere now, or whose file is broken now, is what it was."""
-    nowhere = Place("")
-    before, after = ({pool.name: replace(pool, place=nowhere, problem=None) for pool in pools} for pools in (old, new))
-    both = [name for name in after if name in before]
-    changed = tuple(name for name in both if before[name] != after[name])
-    return Changes(
+def _pool_changes(old: Sequence[PoolSettings], new: Sequence[PoolSettings]) -> ConfigChanges:
+    """Compare the pools by name; their place in the files and their problem do not count as changes."""
+    no_place = Place("")
+    before, after = ({pool.name: replace(pool, place=no_place, problem=None) for pool in pools} for pools in (old, new))
+    in_both = [name for name in after if name in before]
+    changed = tuple(name for name in in_both if before[name] != after[name])
+    return ConfigChanges(
         added=tuple(name for name in after if name not in before),
         changed=changed,
         removed=tuple(name for name in before if name not in after),
-        unchanged=len(both) - len(changed),
+        unchanged=len(in_both) - len(changed),
     )
 
 
-def _counts(changes: Changes) -> dict[str, int]:
+def _counts(changes: ConfigChanges) -> dict[str, int]:
     return {"added": len(changes.added), "changed": len(changes.changed), "removed": len(changes.removed)}
 
 
-def _document(changes: Changes, pools: Changes, problems: tuple[Problem, ...], *, ok: bool) -> Json:
+def _document(changes: ConfigChanges, pools: ConfigChanges, problems: tuple[Problem, ...], *, ok: bool) -> Json:
     return {
         "ok": ok,
         **_names(changes),
@@ -150,7 +152,7 @@ def _document(changes: Changes, pools: Changes, problems: tuple[Problem, ...], *
     }
 
 
-def _names(changes: Changes) -> Json:
+def _names(changes: ConfigChanges) -> Json:
     return {
         "added": list(changes.added),
         "changed": list(changes.changed),

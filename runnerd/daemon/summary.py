@@ -1,4 +1,4 @@
-"""The one line of `systemctl status`, kept true."""
+"""Keeps the status line of `systemctl status` up to date."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.systemd import Systemd
 
-_STATUS_S = 5.0
+_SEND_EVERY_S = 5.0
 
 
 class Summary:
-    """Sends the line at once when `wakes.status` is set or a run has changed, and every few seconds."""
+    """Sends the status line when `wakes.status` is set or a run has changed, and every few seconds."""
 
     def __init__(
         self,
@@ -44,21 +44,21 @@ class Summary:
         self._wakes.status.set()
 
     async def run(self) -> None:
-        """Send the line for as long as systemd is there to read it."""
+        """Send the line for ever; return at once without systemd."""
         while self._systemd.present:
             self._wakes.status.clear()
             self._systemd.status(self.line())
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STATUS_S):
+                async with asyncio.timeout(_SEND_EVERY_S):
                     await self._wakes.status.wait()
 
     def line(self) -> str:
-        """`3 running of 10, API ok`; ASCII is up to whoever sends it."""
+        """Make the line, such as `3 running of 10, API ok`; not always ASCII, which Systemd.status sees to."""
         health, runs = self._api.health, len(self._supervisor.records())
         api = "API ok" if health.condition is ApiCondition.OK else f"API {health.condition}: {health.detail}"
         draining = "; draining" if self._wakes.draining.is_set() else ""
         problems = len(self._problems.all())
-        these = "1 problem" if problems == 1 else f"{problems} problems"
+        count = "1 problem" if problems == 1 else f"{problems} problems"
         return f"{runs} running of {self._config.settings().limits.runs}, {api}{draining}" + (
-            f"; {these}, see runnerctl status" if problems else ""
+            f"; {count}, see runnerctl status" if problems else ""
         )

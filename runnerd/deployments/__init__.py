@@ -1,1 +1,1 @@
-"""Deployments of conf.d: inspected, registered with the API, refreshed and prepared for launch."""
+"""Deployments of conf.d: inspecting, registering with the API, refreshing, and launch specs of their runs."""

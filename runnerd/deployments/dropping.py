@@ -1,33 +1,30 @@
-"""What the API has from us and no file asks for any more.
+"""Drops deployments: pauses or deletes in the API what this host registered and no file of conf.d declares any more.
 
-Invariants: it is paused, once, and deleted only where on_remove said so; a file that is broken now drops nothing. The
-journal has it before the API is asked: a daemon that ends in between must not take one for live that it paused.
+Invariants: a dropped deployment is paused once, and deleted only where its on_remove said so; a file with a problem
+drops nothing. The pause is in the journal before the request is sent: if the daemon ends in between, the next one must
+not take a deployment that this host paused for an active one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import replace
-from typing import Protocol
 
 from runnerd.core.errors import ApiRejected
 from runnerd.core.settings import Config
 from runnerd.deployments.registry import Key, Registry, key_of
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.log import Log
-
-
-class DropApi(Protocol):
-    """What dropping asks of Prefect."""
-
-    async def pause_deployment(self, deployment_id: str) -> bool: ...
-    async def delete_deployment(self, deployment_id: str) -> bool: ...
+from runnerd.prefect_api.client import PrefectApi
 
 
 class Dropper:
-    """Remembers what is to be dropped until the API has heard of it, or has refused."""
+    """Keeps the list of registrations to drop; each stays listed until the API has carried out or refused the request.
 
-    def __init__(self, *, api: DropApi, journal: Journal, registry: Registry, url: str, log: Log) -> None:
+    `url` is the API's: only what was registered there is dropped.
+    """
+
+    def __init__(self, *, api: PrefectApi, journal: Journal, registry: Registry, url: str, log: Log) -> None:
         self._api = api
         self._journal = journal
         self._registry = registry
@@ -37,11 +34,11 @@ class Dropper:
 
     @property
     def left(self) -> int:
-        """How many are still to be dropped."""
+        """The number of registrations still to drop."""
         return len(self._todo)
 
     def plan(self, config: Config, wanted: Set[Key]) -> None:
-        """Take a reading of the configuration: a file with a problem may still want what it had."""
+        """List every registration that is not `wanted`, except those of files that have a problem in `config`."""
         broken = {problem.place.file for problem in config.problems if problem.place is not None}
         self._todo = [
             one
@@ -50,24 +47,25 @@ class Dropper:
         ]
 
     def add(self, one: Registration) -> None:
+        """Add a registration to the list."""
         self._todo.append(one)
 
-    async def work_off(self) -> None:
-        """Tell the API. Raises ApiError while it is away; then what is left is left for the next time."""
+    async def drop_all(self) -> None:
+        """Drop every listed registration. Raises ApiError while the API is away; the rest then stays listed."""
         for one in list(self._todo):
             try:
                 if not self._wanted(one):
                     await self._drop(one)
             except ApiRejected as error:
                 self._log.error("cannot drop a deployment", deployment=f"{one.flow}/{one.name}", why=str(error))
-            if one in self._todo:  # the files may have been read again meanwhile
+            if one in self._todo:  # `plan` may have replaced the list during the request
                 self._todo.remove(one)
 
     def _wanted(self, one: Registration) -> bool:
-        """It is some entry's: its code has moved, or the files want it again."""
+        """Whether an entry uses the registration: its entrypoint has moved, or the files declare it again."""
         entry = self._registry.get(key_of(one.deployment))
-        back = entry is not None and entry.deployment_id is None
-        return back or self._registry.by_id(one.deployment_id) is not None
+        declared_again = entry is not None and entry.deployment_id is None
+        return declared_again or self._registry.by_id(one.deployment_id) is not None
 
     async def _drop(self, one: Registration) -> None:
         if one.deployment.on_remove == "delete":
@@ -84,4 +82,4 @@ class Dropper:
         if await self._api.pause_deployment(one.deployment_id):
             self._journal.save_registration(replace(one, paused=True, pausing=False))
         else:
-            self._journal.drop_registration(one)  # somebody deleted it
+            self._journal.drop_registration(one)  # 404: the deployment was deleted in the API

@@ -1,8 +1,8 @@
-"""Ask a flow's own interpreter for its name and parameter schema: what to start, and how to read what comes back.
+"""Launch specs and results of inspections: a flow's own interpreter prints the flow's name and parameter schema.
 
-Nothing is started here: `inspection_spec` says what the spawner should start, `parse_results` reads the file it leaves.
-The asking program is runnerd/inspect_flow.py, passed as text. What cannot be read is a failure of the entrypoints
-concerned, never an exception: a deployment whose flow cannot be inspected takes nothing else down.
+Nothing is started here: `inspection_spec` makes the launch spec, `parse_results` reads the file that the process
+leaves. The program is runnerd/programs/inspect_flow.py, passed as text. What cannot be read is a failure of the
+entrypoints concerned, never an exception, so that one broken flow does not stop the other deployments.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FailureKind = Literal[
     "no-answer",
 ]
 
-TIME_LIMIT_S = 60.0
-BATCH = 50  # entrypoints per process: the work list is one environment string, which Linux bounds at 128 KiB
-SPARE_S = 60.0  # for importing prefect itself, which takes seconds on a busy host
-OUTPUT_MAX_BYTES = 2**20
+TIME_LIMIT_PER_ENTRYPOINT_S = 60.0
+ENTRYPOINTS_PER_PROCESS = 50  # they are passed in one environment string, which Linux bounds at 128 KiB
+_START_LIMIT_PER_PROCESS_S = 60.0  # importing prefect takes seconds on a busy host
+_OUTPUT_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +47,10 @@ class InspectionFailure:
 
 
 def inspection_batches(entrypoints: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """The entrypoints, each once and in order, in portions that fit one process."""
+    """Split the entrypoints, each once and in order, into batches for one process each."""
     unique = tuple(dict.fromkeys(entrypoints))
-    for start in range(0, len(unique), BATCH):
-        yield unique[start : start + BATCH]
+    for start in range(0, len(unique), ENTRYPOINTS_PER_PROCESS):
+        yield unique[start : start + ENTRYPOINTS_PER_PROCESS]
 
 
 def inspection_spec(
@@ -64,11 +64,11 @@ def inspection_spec(
     key: str,
     output: str,
     result: str,
-    time_limit_s: float = TIME_LIMIT_S,
+    time_limit_s: float = TIME_LIMIT_PER_ENTRYPOINT_S,
 ) -> LaunchSpec:
-    """What to start to inspect these entrypoints; the answers will be in the file `result`.
+    """Make the launch spec of a process that inspects the entrypoints and writes their results to the file `result`.
 
-    All of them share interpreter, user, directory and environment. `time_limit_s` is for each of them.
+    The entrypoints share interpreter, user, directory and environment. `time_limit_s` is for each entrypoint.
     """
     unique = tuple(dict.fromkeys(entrypoints))
     work = json.dumps({"entrypoints": unique, "time_limit_s": time_limit_s})
@@ -82,8 +82,8 @@ def inspection_spec(
         result=result,
         user=user,
         group=group,
-        output_max_bytes=OUTPUT_MAX_BYTES,
-        runtime_max_s=time_limit_s * len(unique) + SPARE_S,
+        output_max_bytes=_OUTPUT_MAX_BYTES,
+        runtime_max_s=time_limit_s * len(unique) + _START_LIMIT_PER_PROCESS_S,
         stop_timeout_s=5.0,
     )
 
@@ -91,15 +91,18 @@ def inspection_spec(
 def parse_results(
     text: str, entrypoints: Iterable[str], *, words: str = "ended"
 ) -> dict[str, Inspection | InspectionFailure]:
-    """Exactly one answer for each entrypoint, whatever `text` holds; `words` says how the process ended."""
+    """Parse the result file's text; return exactly one result per entrypoint, whatever the text is.
+
+    An entrypoint without a line in the text gets a failure with `words`, which say how the process ended.
+    """
     answers: dict[str | None, Inspection | InspectionFailure] = {}
     for line in text.splitlines():
         entrypoint, answer = _read_line(line)
         if answer is not None:
             answers.setdefault(entrypoint, answer)
-    silence = InspectionFailure(kind="no-answer", message=f"the inspection process ended before it answered: {words}")
-    everybody = answers.get(None, silence)
-    return {entrypoint: answers.get(entrypoint, everybody) for entrypoint in entrypoints}
+    no_answer = InspectionFailure(kind="no-answer", message=f"the inspection process ended before it answered: {words}")
+    answer_for_all = answers.get(None, no_answer)
+    return {entrypoint: answers.get(entrypoint, answer_for_all) for entrypoint in entrypoints}
 
 
 def cache_key(
@@ -111,56 +114,65 @@ def cache_key(
     environment: Mapping[str, str],
     sha256: str | None = None,
 ) -> str | None:
-    """Names an inspection's result for as long as what it depends on stays; None when that cannot be told from here.
+    """Compute a key under which an inspection's result may be cached; None when the content is unknown.
 
-    Pass the inspection's own `sha256` when storing, so that a file replaced meanwhile is not cached under the
-    wrong content. Without it the entrypoint's file is read: a module entrypoint or an unreadable file gives None.
-    What the file imports is not part of the key.
+    The key changes with the interpreter, its Prefect, the user, the directory, the environment and the file's content,
+    but not with what the file imports. When storing, pass the inspection's own `sha256`, so that a file replaced
+    meanwhile is not cached under the wrong content. Without `sha256` the entrypoint's file is read: a module
+    entrypoint or an unreadable file gives None.
     """
     digest = sha256 or _sha256(entrypoint, working_directory)
     if digest is None:
         return None
-    facts = [python, _prefect_stamp(python), entrypoint, working_directory, user, sorted(environment.items()), digest]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    parts = [
+        python,
+        _prefect_versions(python),
+        entrypoint,
+        working_directory,
+        user,
+        sorted(environment.items()),
+        digest,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _read_line(line: str) -> tuple[str | None, Inspection | InspectionFailure | None]:
-    """The entrypoint (None: all of them) and its answer; no answer when the line is cut or not one of ours."""
+    """Parse one line: its entrypoint (None: all) and result; no result for a line that is cut or not the program's."""
     try:
-        said: Json = json.loads(line)
-        entrypoint = said["entrypoint"]
+        document: Json = json.loads(line)
+        entrypoint = document["entrypoint"]
         if not isinstance(entrypoint, str | None):
             return None, None
-        if "ok" in said:
-            return entrypoint, _inspection(said["ok"])
-        return entrypoint, _failure(said["error"])
+        if "ok" in document:
+            return entrypoint, _inspection(document["ok"])
+        return entrypoint, _failure(document["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None, None
 
 
-def _inspection(said: Json) -> Inspection:
-    schema = said["parameter_schema"]
+def _inspection(document: Json) -> Inspection:
+    schema = document["parameter_schema"]
     if not isinstance(schema, dict):
         raise TypeError("parameter_schema is not an object")
     return Inspection(
-        flow_name=_text(said["flow_name"]),
-        description=_text_or_none(said.get("description")),
-        version=_text_or_none(said.get("version")),
+        flow_name=_text(document["flow_name"]),
+        description=_text_or_none(document.get("description")),
+        version=_text_or_none(document.get("version")),
         parameter_schema=schema,
-        prefect_version=_text(said["prefect_version"]),
-        file=_text_or_none(said.get("file")),
-        sha256=_text_or_none(said.get("sha256")),
-        hooks=_texts_or_none(said.get("hooks")),
+        prefect_version=_text(document["prefect_version"]),
+        file=_text_or_none(document.get("file")),
+        sha256=_text_or_none(document.get("sha256")),
+        hooks=_texts_or_none(document.get("hooks")),
     )
 
 
-def _failure(said: Json) -> InspectionFailure:
-    if said["kind"] not in get_args(FailureKind):
+def _failure(document: Json) -> InspectionFailure:
+    if document["kind"] not in get_args(FailureKind):
         raise ValueError("unknown kind")
     return InspectionFailure(
-        kind=cast(FailureKind, said["kind"]),
-        message=_text(said["message"]),
-        traceback_tail=_text(said.get("traceback_tail", "")),
+        kind=cast(FailureKind, document["kind"]),
+        message=_text(document["message"]),
+        traceback_tail=_text(document.get("traceback_tail", "")),
     )
 
 
@@ -188,8 +200,8 @@ def _sha256(entrypoint: str, working_directory: str) -> str | None:
         return None
 
 
-def _prefect_stamp(python: str) -> list[str]:
-    """What tells an upgrade of that interpreter's Prefect without running it: the names of its metadata directories."""
+def _prefect_versions(python: str) -> list[str]:
+    """Name the interpreter's Prefect metadata directories, which change with an upgrade, without running Python."""
     prefix = Path(os.path.abspath(python)).parent.parent
     found: set[str] = set()
     for packages in ("site-packages", "dist-packages"):

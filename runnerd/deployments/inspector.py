@@ -1,6 +1,6 @@
-"""Runs inspections through the spawner: one short process per interpreter, user and directory.
+"""Runs inspections through the spawner, one short process per interpreter, user and directory, and caches them.
 
-Invariants: a flow's code runs only as the flow's user; an inspection that fails concerns only its own deployments.
+Invariants: a flow's code runs only as the flow's user; a failed inspection affects only its own deployments.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from runnerd.launch.environment import Environments
 from runnerd.processes.helper import new_errand, run_errand
 from runnerd.processes.link import SpawnerLink, how_it_ended
 
-Finding = Inspection | InspectionFailure
+InspectionResult = Inspection | InspectionFailure
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """What a process must share with a deployment to be able to inspect it."""
+class _ProcessSettings:
+    """The settings that deployments must share to be inspected by one process."""
 
     python: str
     user: str | None
@@ -41,7 +41,7 @@ class _Place:
 
 
 class Inspector:
-    """`work_dir` holds the answers for as long as they are read."""
+    """Inspects the flows of deployments; the processes' result files are in `work_dir` until they are read."""
 
     def __init__(
         self, *, link: SpawnerLink, journal: Journal, registry: Registry, environments: Environments, work_dir: str
@@ -52,45 +52,45 @@ class Inspector:
         self._environments = environments
         self._work_dir = work_dir
 
-    def remembered(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
-        """What is known without asking: flows whose files are as they were when their interpreter was asked."""
-        known = self._journal.inspections()
+    def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+        """Return the cached inspections of those deployments whose file has not changed since."""
+        cached = self._journal.inspections()
         keys = {key_of(deployment): _cache_key(deployment) for deployment in deployments}
-        return {one: known[key] for one, key in keys.items() if key is not None and key in known}
+        return {one: cached[key] for one, key in keys.items() if key is not None and key in cached}
 
     def hooks_of(self, deployment: Deployment) -> tuple[str, ...] | None:
-        """The state change hooks of its flow; None when its code was not asked as it is now."""
+        """Return the names of the flow's state change hooks; None when its present code was not inspected."""
         key = _cache_key(deployment)
-        known = self._journal.inspection(key) if key is not None else None
-        return known.hooks if known is not None else None
+        cached = self._journal.inspection(key) if key is not None else None
+        return cached.hooks if cached is not None else None
 
     def may_have_hook(self, record: RunRecord, hook: Hook) -> bool:
-        """Whether the flow of this run has such a hook, as far as that is known without asking its code."""
+        """Whether the flow of this run has the hook, by the cached inspections; True when that is unknown."""
         if record.pool is not None and record.failure is not None:
-            return False  # what could not be prepared for its flow cannot be for its hooks
+            return False  # no launch spec could be made for the flow, so none can be made for its hooks
         entry = self._registry.by_id(record.deployment_id)
-        known = self.hooks_of(entry.deployment) if entry is not None else None
-        return known is None or hook in known
+        hooks = self.hooks_of(entry.deployment) if entry is not None else None
+        return hooks is None or hook in hooks
 
-    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, Finding]:
-        """What is known of each deployment's flow: remembered where its file is unchanged, else asked."""
-        found: dict[Key, Finding] = dict(self.remembered(deployments))
-        groups: dict[_Place, list[Deployment]] = {}
+    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
+        """Inspect each deployment's flow, from the cache where its file is unchanged, else by running its code."""
+        found: dict[Key, InspectionResult] = dict(self.cached(deployments))
+        groups: dict[_ProcessSettings, list[Deployment]] = {}
         for deployment in deployments:
             if key_of(deployment) not in found:
-                groups.setdefault(_place(deployment), []).append(deployment)
+                groups.setdefault(_process_settings(deployment), []).append(deployment)
         for members in groups.values():
             for findings in await self._inspect_group(members):
                 found.update(findings)
         return found
 
-    async def _inspect_group(self, members: list[Deployment]) -> list[dict[Key, Finding]]:
+    async def _inspect_group(self, members: list[Deployment]) -> list[dict[Key, InspectionResult]]:
         by_entrypoint: dict[str, list[Deployment]] = {}
         for deployment in members:
             by_entrypoint.setdefault(deployment.entrypoint, []).append(deployment)
-        results: list[dict[Key, Finding]] = []
+        results: list[dict[Key, InspectionResult]] = []
         for batch in inspection_batches(by_entrypoint):
-            answers = await self._ask(members[0], batch)
+            answers = await self._run_inspection(members[0], batch)
             results.append({key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]})
             fresh = {ep: answer for ep, answer in answers.items() if isinstance(answer, Inspection)}
             self._remember([(by_entrypoint[ep][0], answer) for ep, answer in fresh.items()])
@@ -100,7 +100,8 @@ class Inspector:
         keyed = {_cache_key(deployment, answer.sha256): answer for deployment, answer in fresh}
         self._journal.save_inspections({key: answer for key, answer in keyed.items() if key is not None})
 
-    async def _ask(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, Finding]:
+    async def _run_inspection(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, InspectionResult]:
+        """Run one process with the settings of `member` for a batch of entrypoints."""
         run = member.run
         environment = self._environments.merged(run)
         if isinstance(environment, str):
@@ -125,9 +126,9 @@ class Inspector:
         return parse_results(outcome.answer, entrypoints, words=how_it_ended(outcome.record))
 
 
-def _place(deployment: Deployment) -> _Place:
+def _process_settings(deployment: Deployment) -> _ProcessSettings:
     run = deployment.run
-    return _Place(
+    return _ProcessSettings(
         run.python,
         run.user,
         run.group,

@@ -1,6 +1,6 @@
-"""Launch specs for this host: looks up what the pure part of launching needs to be told.
+"""Makes the launch specs of runs of this host's own deployments, from the registry and the host's environment.
 
-Invariant: whatever keeps a run from being started comes back as one sentence, never as an exception.
+Invariant: what prevents a start is returned as one sentence, never raised.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
 
 
 class FlowLauncher:
-    """`access` is asked at every start, so that a rotated key reaches the next run."""
+    """Launches runs of this host's own deployments; `access` is read at each start, for a rotated key."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class FlowLauncher:
         self._environments = environments
 
     async def prepare(self, record: RunRecord) -> Prepared:
-        """What to start for this attempt, or why it cannot be."""
+        """Make the launch spec of this attempt, or a sentence why it cannot be started."""
         entry = self._registry.by_id(record.deployment_id)
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
@@ -51,8 +51,8 @@ class FlowLauncher:
         )
         return Prepared(start=spec, user=entry.deployment.run.user or base["USER"])
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
-        """What to start to run this record's hooks, or why they cannot be run."""
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
+        """Make the launch spec of the run's hooks, or a sentence why the hooks cannot be run."""
         entry, flow = self._registry.by_id(record.deployment_id), (await self.prepare(record)).start
         if entry is None or isinstance(flow, str):
             return str(flow)

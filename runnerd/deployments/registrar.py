@@ -1,50 +1,37 @@
-"""Makes the API's deployments ours: what the files ask for is inspected, registered, and kept registered.
+"""Registers the deployments of conf.d: inspects their flows, creates or updates the deployments in the API.
 
-Invariants: a deployment that did not change costs no request; one that fails concerns only itself. What becomes of
-those that were dropped from the files, dropping.py knows.
+Invariants: an unchanged deployment costs no request; a failure affects only its own deployment. Deployments that left
+the files are dropped by dropping.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from runnerd.core.errors import ApiError, ApiRejected
 from runnerd.core.place import Problem
-from runnerd.core.prefect import DeploymentInfo, Inspection
+from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
 from runnerd.core.settings import Config, Deployment
 from runnerd.core.wakes import Wakes
-from runnerd.deployments.dropping import DropApi, Dropper
+from runnerd.deployments.dropping import Dropper
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import Inspector
 from runnerd.deployments.registry import Entry, Key, Registry, key_of
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.alerts import Alert
-from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
+from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
 from runnerd.system.ambient import Ambient
 
 _LOOP = "register"
-_REGISTER_BOUND_S = 3600.0  # inspecting a thousand flows takes its time
-
-
-class DeploymentApi(DropApi, Protocol):
-    """What the registrar asks of Prefect."""
-
-    async def server(self) -> ServerInfo: ...
-    async def ensure_flow(self, name: str, tags: Sequence[str]) -> str: ...
-    async def apply_deployment(
-        self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
-    ) -> DeploymentInfo: ...
-    async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]: ...
+_REGISTER_BOUND_S = 3600.0  # the longest time without a beat; inspecting a thousand flows takes long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
-    """What a reading of the configuration changed, by the deployments' names."""
+class ConfigChanges:
+    """Names of the deployments that a new configuration added, changed and removed, and the number unchanged."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -53,12 +40,12 @@ class Changes:
 
 
 class Registrar:
-    """`run` for ever; `want` takes each reading of the configuration."""
+    """Registers in `run` what `want` has taken from the configuration last read."""
 
     def __init__(
         self,
         *,
-        api: DeploymentApi,
+        api: PrefectApi,
         inspector: Inspector,
         journal: Journal,
         registry: Registry,
@@ -79,44 +66,44 @@ class Registrar:
         problems.register(self.problems)
         self._todo: dict[Key, Deployment] = {}
         self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
-        self._news = False  # deployments were settled, and nobody was told yet
+        self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
         self._work = asyncio.Event()
-        self.settled = asyncio.Event()  # set while everything wanted has been dealt with
+        self.settled = asyncio.Event()  # set while every wanted deployment is registered or has failed
 
     # --- what the files want --------------------------------------------------------------------------------------
 
-    def want(self, config: Config) -> Changes:
-        """Take a reading of the configuration: the registry shows it at once, the API is told by `run`."""
+    def want(self, config: Config) -> ConfigChanges:
+        """Put the configuration's deployments into the registry now, and have `run` register them."""
         wanted = {key_of(deployment): deployment for deployment in config.deployments}
-        had = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
-        added, changed, same = [], [], 0
+        registered = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
+        added, changed, unchanged = [], [], 0
         for key, deployment in wanted.items():
             old = self._registry.get(key)
             if old is None:
                 added.append(deployment.name)
-                self._put_new(deployment, had.get(key))
+                self._put_new(deployment, registered.get(key))
             elif _differs(old.deployment, deployment):
                 changed.append(old.full_name)
                 self._put_again(old, deployment)
             else:
-                same += 1
+                unchanged += 1
                 self._put_again(old, deployment)
         removed = self._drop_unwanted(set(wanted))
         self._dropper.plan(config, wanted.keys())
         self.settled.clear()
         self._work.set()
-        return Changes(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=same)
+        return ConfigChanges(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=unchanged)
 
-    def _put_new(self, deployment: Deployment, had: Registration | None) -> None:
-        """What the API has of it from before counts from the start: runs of the last daemon need their deployments."""
+    def _put_new(self, deployment: Deployment, registered: Registration | None) -> None:
+        """Add an entry, with the id it was last registered under: runs of the last daemon need their deployments."""
         entry = Entry(deployment=deployment, problem=deployment.problem, invalid=bool(deployment.problem))
-        if had is not None:
-            entry = replace(entry, flow=had.flow, deployment_id=had.deployment_id)
+        if registered is not None:
+            entry = replace(entry, flow=registered.flow, deployment_id=registered.deployment_id)
         self._registry.put(entry)
         self._todo[key_of(deployment)] = deployment
 
     def _put_again(self, old: Entry, deployment: Deployment) -> None:
-        """The files were read again: a flow whose code failed last time is tried again as well."""
+        """Update an entry after a reload; an unchanged one too, because its code may have failed the last time."""
         invalid = deployment.problem is not None
         self._registry.put(replace(old, deployment=deployment, problem=deployment.problem, invalid=invalid))
         self._todo[key_of(deployment)] = deployment
@@ -128,10 +115,10 @@ class Registrar:
             self._todo.pop(key_of(entry.deployment), None)
         return [entry.full_name for entry in gone]
 
-    # --- telling the API --------------------------------------------------------------------------------------------
+    # --- registering ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work off what is wanted, for ever; again and again while the API is away."""
+        """Register and drop what `want` listed, for ever; retry while the API is away."""
         backoff = self._backoff()
         while True:
             self._pulse.beat(_LOOP, within_s=float("inf"))
@@ -140,11 +127,11 @@ class Registrar:
             self._pulse.beat(_LOOP, within_s=_REGISTER_BOUND_S)
             left = self._left()
             try:
-                await self._work_off()
+                await self._register_and_drop()
             except ApiError as error:
                 self._work.set()
                 if self._left() < left:
-                    backoff.reset()  # it answers, if not always: SQLite refuses what comes beside another write
+                    backoff.reset()  # some requests succeed: a server on SQLite refuses one of two writes at a time
                 await asyncio.sleep(backoff.next_s(error))
                 continue
             backoff = self._backoff()
@@ -154,34 +141,37 @@ class Registrar:
     def _left(self) -> int:
         return len(self._todo) + self._dropper.left
 
-    async def _work_off(self) -> None:
+    async def _register_and_drop(self) -> None:
         self._settle_unchanged(list(self._todo.values()))
-        self._tell_of_news()
+        self._wake_others()
         if self._todo:
             major = (await self._api.server()).major
             try:
                 await self._register_all(list(self._todo.values()), major)
             finally:
-                self._tell_of_news()
-        await self._dropper.work_off()
+                self._wake_others()
+        await self._dropper.drop_all()
 
-    def _tell_of_news(self) -> None:
-        """Only of news: each repeat would meet the poll that it has made, and SQLite refuses one of two writes."""
-        if self._news:
-            self._news = False
-            # They are polled for and shown from now on.
+    def _wake_others(self) -> None:
+        """Wake the poller and the refresher if a deployment got its id.
+
+        Not at every retry: the poll that this starts would collide with the registrar's next write, and a server on
+        SQLite refuses one of the two.
+        """
+        if self._unannounced:
+            self._unannounced = False
             self._wakes.poll_now()
             self._wakes.refresh.set()
 
-    def _known(self) -> dict[tuple[str, str], Registration]:
-        """What the API has from us, by what it tells deployments apart: flow and name, wherever their code is."""
+    def _registrations(self) -> dict[tuple[str, str], Registration]:
+        """Return the journal's registrations by flow and name, by which the API distinguishes deployments."""
         return {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
 
     def _settle_unchanged(self, todo: list[Deployment]) -> None:
-        """What needs no request: deployments that the API has exactly as they are wanted."""
-        known, remembered = self._known(), self._inspector.remembered(todo)
+        """Settle the deployments that were last registered exactly as wanted now, without a request."""
+        known, cached = self._registrations(), self._inspector.cached(todo)
         for deployment in todo:
-            inspection = remembered.get(key_of(deployment))
+            inspection = cached.get(key_of(deployment))
             before = known.get((inspection.flow_name, deployment.name)) if inspection is not None else None
             if before is None or inspection is None or before.paused:
                 continue
@@ -190,12 +180,12 @@ class Registrar:
                 self._settle(deployment, before, inspection.flow_name)
 
     async def _register_all(self, todo: list[Deployment], major: int) -> None:
-        known = self._known()
+        known = self._registrations()
         findings = await self._inspector.inspect(todo)
         for deployment in todo:
             key = key_of(deployment)
             if self._todo.get(key) is not deployment:
-                continue  # read again meanwhile
+                continue  # removed or replaced by a reload during the inspection
             finding = findings[key]
             if isinstance(finding, InspectionFailure):
                 self._fail(deployment, finding.message)
@@ -203,7 +193,7 @@ class Registrar:
             try:
                 await self._register(deployment, finding, major, known.get((finding.flow_name, deployment.name)))
             except ApiRejected as error:
-                self._fail(deployment, f"the API rejects it: {error}")
+                self._fail(deployment, f"the API rejects the deployment: {error}")
 
     async def _register(
         self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
@@ -213,15 +203,15 @@ class Registrar:
         if rival is not None:
             return self._fail(deployment, f"the deployment {full_name} is already at {rival}")
         if deployment.flow_name not in (None, inspection.flow_name):
-            said = deployment.flow_name
-            return self._fail(deployment, f"flow_name is {said}, but the code says {inspection.flow_name}")
+            declared = deployment.flow_name
+            return self._fail(deployment, f"flow_name is {declared}, but the code says {inspection.flow_name}")
         body = deployment_body(deployment, inspection, major=major)
         if isinstance(body, Problem):
             return self._fail(deployment, body.message)
         fingerprint = deployment_fingerprint(body, self._url)
         if before is not None and not before.paused and before.fingerprint == fingerprint:
             return self._settle(deployment, before, inspection.flow_name)
-        paused = deployment.paused or await self._paused_by_somebody(before)
+        paused = deployment.paused or await self._paused_in_prefect(before)
         flow_id = await self._api.ensure_flow(inspection.flow_name, ())
         info = await self._api.apply_deployment(body, flow_id=flow_id, paused=paused)
         registration = Registration(
@@ -236,23 +226,23 @@ class Registrar:
         self._journal.save_registration(registration)
         self._log.info("registered", deployment=full_name, id=info.id)
         self._settle(deployment, registration, inspection.flow_name, paused=info.paused)
-        self._drop_of_other_flows(registration)
+        self._drop_renamed(registration)
 
-    def _drop_of_other_flows(self, registered: Registration) -> None:
-        """Its flow was renamed: what the API has under the old name would have its schedules make runs for nobody."""
+    def _drop_renamed(self, registered: Registration) -> None:
+        """Drop the deployment under the flow's old name, whose schedules would go on creating runs."""
         for one in self._journal.registrations(self._url):
             if key_of(one.deployment) == key_of(registered.deployment) and one.flow != registered.flow:
                 self._dropper.add(one)
 
-    async def _paused_by_somebody(self, before: Registration | None) -> bool:
-        """A deployment that an operator paused in Prefect stays paused when its file changes."""
+    async def _paused_in_prefect(self, before: Registration | None) -> bool:
+        """Whether a user paused the deployment in Prefect, so that a change of its file must not resume it."""
         if before is None or before.paused or before.deployment.paused:
-            return False  # new, or paused by us, or by what its file said
+            return False  # new, or paused by this host, or paused by its file
         found = await self._api.read_deployments([before.deployment_id])
         return bool(found) and found[0].paused
 
     def _rival(self, deployment: Deployment, flow: str) -> str | None:
-        """Where another entrypoint claims the same flow and name: the API would take them for one."""
+        """Return the place of another entrypoint with the same flow and name, which are one deployment to the API."""
         for entry in self._registry.entries():
             same = entry.flow == flow and entry.deployment.name == deployment.name
             if same and key_of(entry.deployment) != key_of(deployment) and entry.deployment_id is not None:
@@ -260,19 +250,19 @@ class Registrar:
         return None
 
     def _settle(self, deployment: Deployment, known: Registration, flow: str, *, paused: bool | None = None) -> None:
-        """The API has it as it is wanted."""
+        """Note in registry and journal that the API has the deployment as wanted."""
         entry = self._registry.get(key := key_of(deployment))
         if entry is None:
             return
         self._todo.pop(key, None)
-        self._news = True
+        self._unannounced = True
         paused = entry.paused if paused is None else paused
         self._registry.put(replace(entry, flow=flow, deployment_id=known.deployment_id, paused=paused))
         if _differs(known.deployment, deployment) or known.deployment.place != deployment.place:
             self._journal.save_registration(replace(known, deployment=deployment))
 
     def _fail(self, deployment: Deployment, why: str) -> None:
-        """It cannot be registered as it is wanted; what the API has of it from before goes on."""
+        """Log and note why the deployment cannot be registered; an earlier registration stays in use."""
         entry = self._registry.get(key := key_of(deployment))
         if entry is None:
             return
@@ -282,17 +272,17 @@ class Registrar:
         self._registry.put(replace(entry, problem=why))
 
     def problems(self) -> tuple[Problem, ...]:
-        """What kept deployments from being registered; what is wrong with their files is told elsewhere."""
+        """Return why deployments cannot be registered; problems of their files are reported by the configuration."""
         return tuple(
             Problem(message=entry.problem, place=entry.deployment.place, deployment=entry.deployment.name)
             for entry in self._registry.entries()
             if entry.problem is not None and not entry.invalid
         )
 
-    # --- what others did to them ------------------------------------------------------------------------------------
+    # --- deletions in the API ---------------------------------------------------------------------------------------
 
-    def note_gone(self, deployment_ids: set[str]) -> None:
-        """Somebody deleted these in the API: they are registered again, because the files want them."""
+    def register_again(self, deployment_ids: set[str]) -> None:
+        """Register again the deployments that were deleted in the API, because the files still declare them."""
         for one in self._journal.registrations(self._url):
             if one.deployment_id in deployment_ids:
                 self._journal.drop_registration(one)
@@ -307,5 +297,5 @@ class Registrar:
 
 
 def _differs(one: Deployment, other: Deployment) -> bool:
-    """Whether they ask for different things, wherever they stand."""
+    """Whether two deployments differ in more than their place in the files and their problem."""
     return replace(one, place=other.place, problem=None) != replace(other, problem=None)

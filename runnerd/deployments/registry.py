@@ -1,6 +1,7 @@
-"""The table of this host's deployments: what the files ask for, and how far the API has it.
+"""The registry of this host's deployments: each as declared in conf.d, with its id and state in the API.
 
-Invariant: an entry is offered runs exactly when it has a deployment id; `state` and `problem` are for people.
+Invariant: the API is polled for the runs of an entry exactly when the entry has a deployment id; `state` and `problem`
+are only shown.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from runnerd.core.settings import Deployment, LimitSettings
 
 
 class EntryState(StrEnum):
-    """A deployment as `runnerctl deployments` shows it."""
+    """The state of a deployment in `runnerctl deployments`."""
 
     READY = "ready"
     PAUSED = "paused"
-    INVALID = "invalid"  # its file is broken; the last good version, if any, is in force
-    UNREGISTERED = "unregistered"  # the API does not have it yet
+    INVALID = "invalid"  # its file has a problem; the last good version, if any, is in force
+    UNREGISTERED = "unregistered"  # not in the API yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One deployment. `flow` and `deployment_id` are None until its code and the API were asked."""
+    """One deployment. `flow` is None until its code was inspected, `deployment_id` until it was registered.
+
+    `problem`: why it cannot be read or registered; `invalid`: the problem is in its file.
+    """
 
     deployment: Deployment
     flow: str | None = None
@@ -37,6 +41,7 @@ class Entry:
 
     @property
     def state(self) -> EntryState:
+        """The state to show."""
         if self.invalid:
             return EntryState.INVALID
         if self.deployment_id is None:
@@ -50,32 +55,36 @@ class Entry:
 
     @property
     def limit(self) -> int | None:
-        """Concurrent runs of it on this host: run.limit and concurrency_limit, the lower one."""
+        """The concurrent runs allowed on this host: the lower one of run.limit and concurrency_limit."""
         limits = [n for n in (self.deployment.run.limit, self.deployment.concurrency_limit) if n is not None]
         return min(limits) if limits else None
 
 
-Key = tuple[str, str]  # entrypoint, name: what a file alone can tell apart
+Key = tuple[str, str]  # entrypoint, name: unique in conf.d, and known without running the flow's code
 
 
 def key_of(deployment: Deployment) -> Key:
+    """Return the key of a deployment."""
     return (deployment.entrypoint, deployment.name)
 
 
 class Registry:
-    """Entries by their key and by their deployment id."""
+    """Stores the entries by key and by deployment id."""
 
     def __init__(self) -> None:
         self._entries: dict[Key, Entry] = {}
         self._by_id: dict[str, Key] = {}
 
     def entries(self) -> list[Entry]:
+        """Return all entries."""
         return list(self._entries.values())
 
     def get(self, key: Key) -> Entry | None:
+        """Return the entry of a key."""
         return self._entries.get(key)
 
     def put(self, entry: Entry) -> None:
+        """Add an entry, or replace the one with the same key."""
         key = key_of(entry.deployment)
         old = self._entries.get(key)
         if old is not None and old.deployment_id is not None:
@@ -85,30 +94,32 @@ class Registry:
             self._by_id[entry.deployment_id] = key
 
     def remove(self, key: Key) -> None:
+        """Remove the entry of a key, if there is one."""
         entry = self._entries.pop(key, None)
         if entry is not None and entry.deployment_id is not None:
             self._by_id.pop(entry.deployment_id, None)
 
     def by_id(self, deployment_id: str | None) -> Entry | None:
+        """Return the entry with this deployment id."""
         key = self._by_id.get(deployment_id or "")
         return self._entries.get(key) if key else None
 
     def ids(self) -> list[str]:
-        """The deployment ids to poll for."""
+        """Return the deployment ids to poll for."""
         return list(self._by_id)
 
     def find(self, ref: str) -> list[Entry]:
-        """Entries by id, `flow/name` or name."""
+        """Return the entries whose id, `flow/name` or name is `ref`."""
         return [e for e in self._entries.values() if ref in (e.deployment_id, e.full_name, e.deployment.name)]
 
     def note_next_runs(self, due: Mapping[str, datetime]) -> None:
-        """What the API said of each deployment's next start, by deployment id; the others have none that is known."""
+        """Set each entry's next start from `due`, by deployment id; None for entries that are not in `due`."""
         for deployment_id, key in self._by_id.items():
             entry = self._entries[key]
             if entry.next_run_at != due.get(deployment_id):
                 self._entries[key] = replace(entry, next_run_at=due.get(deployment_id))
 
     def caps(self, limits: LimitSettings, *, pools: Mapping[str, PoolCaps]) -> Caps:
-        """The limits in force over these deployments and pools."""
+        """Return the concurrency limits in force: of the host, of tags, of these deployments and of `pools`."""
         own = {e.deployment_id: e.limit for e in self._entries.values() if e.deployment_id and e.limit is not None}
         return Caps(runs=limits.runs, tags=limits.tags, deployments=own, pools=pools)

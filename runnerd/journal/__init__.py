@@ -1,1 +1,1 @@
-"""The journal: the SQLite file of runs and transitions, and the bounds of its history."""
+"""The journal: the SQLite file of this host's runs, and the pruning of its history."""

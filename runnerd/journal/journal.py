@@ -1,9 +1,9 @@
-"""The journal: one SQLite file that remembers what this host has promised.
+"""The journal: one SQLite file with the records of this host's runs, and caches that a restart needs.
 
-Invariants: every change is one transaction, on disk (WAL, synchronous FULL) when the call returns. A run's step that
-cannot be recorded is a JournalError, and while nothing can be recorded nothing new is claimed. What is remembered only
-to save work (registrations, inspections, the last good configuration) fails in silence, but for `problem`. A row that
-cannot be read is set aside and hides no other.
+Invariants: every change is one transaction, on disk (WAL, synchronous FULL) when the call returns. A change of a run
+that cannot be written raises JournalError, and no run is claimed until writing works again. Writing a cache
+(registrations, inspections, the last good configuration) raises nothing; a failure is in `problem`. A row that cannot
+be decoded is moved to the table `unreadable` and does not hide the other rows.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ T = TypeVar("T")
 _LAST_GOOD = "last good configuration"
 _TRIAL = "trial"
 _TRIAL_BYTES = 65536  # several times what a run writes from its claim to its end
-_MEANWHILE = "nothing new is claimed meanwhile, and what runs goes on"
-# What a row is called, and which column holds its document.
+_MEANWHILE = "no run is claimed until then; running flows go on"
+# By table: the SQL expression of a row's name, and the column of its JSON document.
 _COLUMNS = {
     "runs": ("id", "record"),
     "registrations": ("flow || '/' || name", "record"),
@@ -47,7 +47,7 @@ class Log(Protocol):
 
 
 class Unlogged:
-    """A log that nobody reads."""
+    """A log that drops every line."""
 
     def error(self, event: str, **fields: Any) -> None: ...
     def info(self, event: str, **fields: Any) -> None: ...
@@ -58,10 +58,10 @@ _UNLOGGED = Unlogged()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """A deployment that we made the API's: which one it is there, and what we last told it.
+    """A deployment that this host has registered with the API at `url`, as it was last sent.
 
-    `paused`: no file asked for it any more, and we have it paused. `pausing`: whether the API has heard that, we may
-    not know.
+    `fingerprint`: digest of the body last sent. `major`: the server's major version then. `paused`: this host paused
+    the deployment because it left the files. `pausing`: the request to pause may not have reached the API.
     """
 
     url: str
@@ -85,9 +85,10 @@ class Transition:
 
 
 class Journal:
-    """The open journal. `moved_aside` names the damaged file that was found in its place, if there was one.
+    """Reads and writes the journal's file. Raises JournalError at construction when the file cannot be opened.
 
-    `problem` says why nothing can be recorded and what to do, None while all is well.
+    `moved_aside`: the present path of a damaged file that was found at `path`. `problem`: why nothing can be written
+    and what to do, None while writing works. `notice`: what happened to the damaged file.
     """
 
     def __init__(self, *, path: str, now: Callable[[], datetime], log: Log = _UNLOGGED) -> None:
@@ -95,21 +96,21 @@ class Journal:
         self._now = now
         self._log = log
         self._decoder = Decoder()
-        self._told: set[str] = set()  # rows that cannot be read, in case they cannot be set aside either
+        self._logged_rows: set[str] = set()  # unreadable rows; one that cannot be moved is found at every read
         self._damaged = False
         self.problem: str | None = None
         opened = open_file(path, at=now())
         self._db = opened.db
         self.moved_aside = opened.moved_aside
-        self.notice: str | None = None  # what became of the damaged file
+        self.notice: str | None = None
         if opened.moved_aside is not None:
-            self._begin_again(opened.moved_aside, opened.why or "", opened.salvaged)
+            self._save_salvaged(opened.moved_aside, opened.why or "", opened.salvaged)
 
-    def _begin_again(self, aside: str, why: str, salvaged: Sequence[str]) -> None:
-        """Take over the runs that the damaged file still told of: where one stands now is asked of the API anyway."""
+    def _save_salvaged(self, aside: str, why: str, salvaged: Sequence[str]) -> None:
+        """Save the salvaged records: an old one does no harm, because adopting reads each run's state from the API."""
         count = 0
         for text in salvaged:
-            # What cannot be read, or not be written for want of room, the spawner knows of if it has a process.
+            # A record that cannot be decoded or written is dropped: a run with a process is adopted from the spawner.
             with contextlib.suppress(JournalError, *_UNREADABLE):
                 self.save(self._decoder.decode(RunRecord, json.loads(text)), "read from a damaged journal")
                 count += 1
@@ -117,19 +118,20 @@ class Journal:
             f"the journal was damaged ({why}) and is now {aside}: the history is in there; {count} runs under way were"
             " read from it, and others that the spawner has are taken over without their deployments' names"
         )
-        what, alert = "the journal was damaged; it was moved aside", Alert.JOURNAL_DAMAGED
+        what, alert = "the journal was damaged; moved the file aside", Alert.JOURNAL_DAMAGED
         self._log.error(what, why=why, to=aside, runs=count, alert=alert)
 
     def close(self) -> None:
+        """Close the file; no other method may be called after this."""
         self._db.close()
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
-    def try_again(self) -> None:
-        """Find out whether it can record again, with more than a run needs. Raises JournalError while it cannot."""
+    def try_writing(self) -> None:
+        """Write and delete more bytes than a run needs, and clear `problem`. Raises JournalError when that fails."""
         if self._damaged:
             raise JournalError(self.problem or "")
-        with contextlib.suppress(sqlite3.Error):  # makes room: the log beside the file may be all there is too much
+        with contextlib.suppress(sqlite3.Error):  # frees disk space: truncates the write-ahead log
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", (_TRIAL, "." * _TRIAL_BYTES))
@@ -137,22 +139,22 @@ class Journal:
             db.execute("DELETE FROM notes WHERE key = ?", (_TRIAL,))
         if self.problem is not None:
             self.problem = None
-            self._log.info("the journal records again", alert=Alert.JOURNAL_WORKS)
+            self._log.info("the journal works again", alert=Alert.JOURNAL_WORKS)
 
     def _trouble(self, error: sqlite3.Error, verb: str) -> JournalError:
-        """Note it, and say so in the log when it is news."""
+        """Set `problem`, log a new one, and return the exception to raise."""
         what = f"cannot {verb} the journal {self._path}: {error}"
         problem = f"{what}{what_to_do(error, self._path)}; {_MEANWHILE}"
-        # Once damage was found its words stay: whatever follows from it, a restart is what helps.
+        # After damage the problem stays as it is: later errors follow from the damage, and only a restart helps.
         if problem != self.problem and not self._damaged:
             self.problem = problem
-            self._log.error("journal trouble", why=problem, alert=Alert.JOURNAL_FAILS)
+            self._log.error("cannot use the journal", why=problem, alert=Alert.JOURNAL_FAILS)
         self._damaged = self._damaged or is_damage(error)
         return JournalError(what)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it is on disk at the end, or none."""
+        """Run one transaction: at the end all of its changes are on disk, or none. Raises JournalError."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield self._db
@@ -165,7 +167,7 @@ class Journal:
             raise
 
     def _roll_back(self) -> None:
-        # SQLite rolls back by itself on a full disk; asking again would hide why.
+        # On a full disk SQLite has rolled back already; a ROLLBACK then fails, and its error would hide the cause.
         with contextlib.suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -177,7 +179,7 @@ class Journal:
             raise self._trouble(error, "read") from error
 
     def _decoded(self, kind: type[T], table: str, rest: str, *values: object) -> list[tuple[str, T]]:
-        """The rows that can be read, each with its name."""
+        """Return the name and the decoded document of each row; move rows that cannot be decoded."""
         name, document = _COLUMNS[table]
         found = []
         for rowid, key, text in self._rows(f"SELECT rowid, {name}, {document} FROM {table} {rest}", *values):
@@ -189,9 +191,9 @@ class Journal:
 
     def _set_aside(self, table: str, rowid: str, key: str, why: str) -> None:
         row = f"{table} {key}"
-        if row not in self._told:
-            self._log.error("a row of the journal cannot be read; it is set aside", row=row, why=why)
-        self._told.add(row)
+        if row not in self._logged_rows:
+            self._log.error("cannot read a row of the journal; moved it aside", row=row, why=why)
+        self._logged_rows.add(row)
         with contextlib.suppress(JournalError), self._writing() as db:
             db.execute(
                 f"INSERT INTO unreadable (at, source, record, why) SELECT ?, ?, {_COLUMNS[table][1]}, ? FROM {table}"
@@ -203,9 +205,9 @@ class Journal:
     # --- runs ---------------------------------------------------------------------------------------------------
 
     def save(self, record: RunRecord, event: str) -> None:
-        """Record where a run stands now and what brought it there."""
+        """Write a run's record and a transition with the `event` that changed the record. Raises JournalError."""
         if self.problem is not None and record.phase is Phase.CLAIMING:
-            self.try_again()  # a claim may just fit where the steps after it would not
+            self.try_writing()  # on a nearly full disk the claim may still fit where the run's later steps would not
         with self._writing() as db:
             self._put(db, record, event)
 
@@ -221,39 +223,41 @@ class Journal:
             (record.id, self._now().isoformat(), record.phase, event),
         )
 
-    def withdraw(self, run_id: str, before: RunRecord | None) -> None:
-        """Undo a claim that was lost: the run's earlier record here comes back, or nothing of it stays."""
+    def withdraw_claim(self, run_id: str, before: RunRecord | None) -> None:
+        """Undo a lost claim: restore the run's record from before the claim, or delete the run when it had none."""
         with self._writing() as db:
             if before is None:
                 db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
             else:
-                self._put(db, before, "claimed elsewhere")  # over the claim's record; the history stays
+                self._put(db, before, "claimed elsewhere")  # the transitions of the claim stay
 
     def unfinished(self) -> list[RunRecord]:
-        """Every run that is not done, oldest first."""
+        """Return every run that is not done, oldest first."""
         return self._records("WHERE phase != 'done' ORDER BY created_at")
 
     def history(self, limit: int = 1000) -> list[RunRecord]:
-        """Runs of any phase, newest first."""
+        """Return the newest `limit` runs of any phase, newest first."""
         return self._records("ORDER BY created_at DESC LIMIT ?", limit)
 
     def run(self, run_id: str) -> RunRecord | None:
+        """Return the record of one run; None when the journal has none."""
         found = self._records("WHERE id = ?", run_id)
         return found[0] if found else None
 
     def find(self, ref: str) -> list[RunRecord]:
-        """Runs whose id is `ref` or starts with it, and those of that name; each sort newest first."""
+        """Return up to 20 runs whose id starts with `ref`, then up to 20 named `ref`; newest first in each group."""
         pattern = ref.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         by_id = self._records("WHERE id LIKE ? ESCAPE '\\' ORDER BY created_at DESC LIMIT 20", pattern)
         by_name = self._records("WHERE name = ? ORDER BY created_at DESC LIMIT 20", ref)
         return list({record.id: record for record in (*by_id, *by_name)}.values())
 
     def transitions(self, run_id: str) -> list[Transition]:
+        """Return the steps of a run's history, oldest first."""
         rows = self._rows("SELECT at, phase, event FROM transitions WHERE run_id = ? ORDER BY rowid", run_id)
         return [Transition(at=datetime.fromisoformat(at), phase=Phase(phase), event=event) for at, phase, event in rows]
 
     def prunable(self, *, before: datetime, max_runs: int, limit: int) -> list[RunRecord]:
-        """Finished runs older than `before`, or beyond the newest `max_runs`: the oldest `limit` of them."""
+        """Return the oldest `limit` finished runs that are older than `before` or beyond the newest `max_runs`."""
         return self._records(
             "WHERE phase = 'done' AND (created_at < ? OR rowid IN (SELECT rowid FROM runs ORDER BY created_at"
             " LIMIT max(0, (SELECT count(*) FROM runs) - ?))) ORDER BY created_at LIMIT ?",
@@ -263,16 +267,17 @@ class Journal:
         )
 
     def forget(self, run_ids: Iterable[str]) -> None:
+        """Delete these runs and their transitions. Raises JournalError."""
         with self._writing() as db:
             db.executemany("DELETE FROM runs WHERE id = ?", [(run_id,) for run_id in run_ids])
 
     def _records(self, rest: str, *values: object) -> list[RunRecord]:
         return [record for _, record in self._decoded(RunRecord, "runs", rest, *values)]
 
-    # --- remembered to save work ----------------------------------------------------------------------------------
+    # --- caches ---------------------------------------------------------------------------------------------------
 
     def registrations(self, url: str) -> list[Registration]:
-        """What the API knows of our deployments."""
+        """Return what this host has registered with the API at `url`."""
         return list(self._remembered(Registration, "registrations", "WHERE url = ?", url).values())
 
     def save_registration(self, registration: Registration) -> None:
@@ -287,11 +292,11 @@ class Journal:
         self._remember("DELETE FROM registrations WHERE url = ? AND flow = ? AND name = ?", [key])
 
     def inspections(self) -> dict[str, Inspection]:
-        """What flows' interpreters said, by its cache key."""
+        """Return all cached inspections by their cache key."""
         return self._remembered(Inspection, "inspections", "")
 
     def inspection(self, key: str) -> Inspection | None:
-        """The remembered inspection of this cache key."""
+        """Return the cached inspection of this cache key."""
         return self._remembered(Inspection, "inspections", "WHERE key = ?", key).get(key)
 
     def save_inspections(self, found: dict[str, Inspection]) -> None:
@@ -300,12 +305,12 @@ class Journal:
         self._remember("INSERT OR REPLACE INTO inspections (key, asked_at, record) VALUES (?, ?, ?)", rows)
 
     def prune_memories(self, *, before: datetime) -> None:
-        """Forget what was asked and what could not be read before then."""
+        """Delete inspections made and unreadable rows moved before `before`."""
         self._remember("DELETE FROM inspections WHERE asked_at < ?", [(before.isoformat(),)])
         self._remember("DELETE FROM unreadable WHERE at < ?", [(before.isoformat(),)])
 
     def last_good(self) -> Config | None:
-        """The configuration as it last was in force; None where there is none this version can read."""
+        """Return the configuration that was last in force; None when there is none that this version can decode."""
         return self._remembered(Config, "notes", "WHERE key = ?", _LAST_GOOD).get(_LAST_GOOD)
 
     def save_last_good(self, config: Config) -> None:
@@ -315,7 +320,7 @@ class Journal:
     def _remembered(self, kind: type[T], table: str, rest: str, *values: object) -> dict[str, T]:
         try:
             return dict(self._decoded(kind, table, rest, *values))
-        except JournalError:  # noted in `problem`; then it is asked, registered or read anew
+        except JournalError:  # it is in `problem`; without the cache, flows are inspected and registered again
             return {}
 
     def _remember(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:

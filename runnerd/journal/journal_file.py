@@ -1,8 +1,8 @@
-"""The journal's file: opened, checked, and moved aside where it is damaged.
+"""Opens the journal's SQLite file: checks the file for damage, and moves a damaged file aside.
 
-Invariants: a damaged file is neither deleted nor written to again; it is found out before anything is changed, by a
-check that reads each page once (a quarter of a second for 10,000 runs on a cold disk); a file that a newer runnerd
-wrote is left as it is.
+Invariants: a damaged file is neither deleted nor written to again; damage is detected before anything is written, by
+a check that reads each page once (0.25 s for 10,000 runs on a cold disk); a file written by a newer runnerd is not
+changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from runnerd.core.errors import JournalError
 
-LAYOUT = 1  # grows when an older runnerd could not use the file any more; a new table or key is no reason
+LAYOUT = 1  # user_version; increase only when an older runnerd cannot use the file, not for a new table or key
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, phase TEXT NOT NULL, created_at TEXT NOT NULL, record TEXT NOT NULL);
@@ -42,15 +42,19 @@ PRAGMA cache_size = -256;
 PRAGMA wal_autocheckpoint = 256;
 PRAGMA journal_size_limit = 1048576;
 """
-_SMALLEST = 512  # bytes a database has at least
-_SMALLEST_ROOM = 65536
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_PLACE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_DATABASE_MIN_BYTES = 512  # SQLite's smallest page size
+_DISK_FULL_BELOW_BYTES = 65536
+_DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_ACCESS_CODES = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
-    """The journal's database; `moved_aside` and `why` where there was a damaged one, and what it told of live runs."""
+    """The journal's open database.
+
+    Where a damaged file was found: `moved_aside` is the path it has now, `why` the damage, and `salvaged` the JSON
+    texts of the records of unfinished runs that could still be read from it.
+    """
 
     db: sqlite3.Connection
     moved_aside: str | None = None
@@ -59,7 +63,10 @@ class OpenFile:
 
 
 def open_file(path: str, *, at: datetime) -> OpenFile:
-    """Open it, made anew where it is missing or damaged. Raises JournalError."""
+    """Open the journal's file, creating it where it is missing or was damaged. Raises JournalError.
+
+    `at` goes into the name that a damaged file gets.
+    """
     try:
         why = _damage(path)
         if why is None:
@@ -71,46 +78,49 @@ def open_file(path: str, *, at: datetime) -> OpenFile:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the file itself is broken, so that trying again cannot help."""
-    return _code(error) in _DAMAGE
+    """Whether the error means that the file is damaged, so that a retry cannot succeed."""
+    return _code(error) in _DAMAGE_CODES
 
 
 def what_to_do(error: Exception, path: str) -> str:
-    """What an administrator is to do about it, to be put behind the words of the error."""
+    """Return "; " and what an administrator can do about the error, to append to its message; "" when unknown."""
     code = _code(error)
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return "; make room on its disk"
-    if code in _DAMAGE:
+    if code in _DAMAGE_CODES:
         return "; restart runnerd: it moves the file aside and takes over what runs"
-    if code in _PLACE or isinstance(error, OSError):
+    if code in _ACCESS_CODES or isinstance(error, OSError):
         return "; runnerd must be able to write to it and in its directory"
     if code == sqlite3.SQLITE_IOERR:
-        return "; is its disk read-only or failing? dmesg tells"
+        return "; check with dmesg whether its disk is read-only or failing"
     return ""
 
 
 def _is_full(path: str) -> bool:
-    """Whether there is too little room left: SQLite calls it an I/O error where it makes a file anew."""
+    """Whether the disk is full: SQLite reports an I/O error, not SQLITE_FULL, where creating a file fails for that."""
     try:
         disk = os.statvfs(os.path.dirname(path))
     except OSError:
         return False
-    return disk.f_bavail * disk.f_frsize < _SMALLEST_ROOM
+    return disk.f_bavail * disk.f_frsize < _DISK_FULL_BELOW_BYTES
 
 
 def _code(error: Exception) -> int:
-    """SQLite's primary result code; 0 where it is not SQLite's error."""
+    """Return SQLite's primary result code; 0 for an error that is not SQLite's."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _damage(path: str) -> str | None:
-    """What is wrong with the file that is there; None when nothing is, or when there is none."""
+    """Return how the file is damaged; None when it is sound or does not exist.
+
+    Raises JournalError for a newer layout, sqlite3.Error or OSError when the file cannot be read.
+    """
     size = _size(path)
-    if size < _SMALLEST:
-        # SQLite would take it for a new one and remove the log beside it.
+    if size < _DATABASE_MIN_BYTES:
+        # SQLite would take so short a file for a new database and delete its write-ahead log.
         return f"only {size} bytes are left of it" if size or _size(f"{path}-wal") else None
     try:
-        # For reading only: closing a writer would copy the log into the damaged file.
+        # Read-only: closing a writing connection would copy the write-ahead log into the damaged file.
         with contextlib.closing(_reader(path)) as db:
             (layout,) = db.execute("PRAGMA user_version").fetchone()
             if layout > LAYOUT:
@@ -118,12 +128,12 @@ def _damage(path: str) -> str | None:
                     f"cannot open the journal {path}: a newer runnerd wrote it (its layout is {layout}, this one knows"
                     f" {LAYOUT}); install that version again, or move the file away to begin without it"
                 )
-            (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            (finding,) = db.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
         if is_damage(error):
             return str(error)
         raise
-    return None if said == "ok" else str(said)
+    return None if finding == "ok" else str(finding)
 
 
 def _reader(path: str) -> sqlite3.Connection:
@@ -135,7 +145,7 @@ def _reader(path: str) -> sqlite3.Connection:
 def _connect(path: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     try:
-        os.chmod(path, 0o600)  # it holds parameters and paths
+        os.chmod(path, 0o600)  # the records hold flows' parameters
         db.executescript(_PRAGMAS)
         db.executescript(_SCHEMA)
         if db.execute("PRAGMA user_version").fetchone() != (LAYOUT,):
@@ -143,13 +153,13 @@ def _connect(path: str) -> sqlite3.Connection:
     except BaseException:
         db.close()
         raise
-    # One broken character must not hide a row, and all the rows asked for with it.
+    # With the default, one row that is not valid UTF-8 would make the whole query fail.
     db.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return db
 
 
 def _move_aside(path: str, at: datetime) -> str:
-    """Rename it with its log; the name it has now, which no earlier one has."""
+    """Rename the file and its write-ahead log; return the new name, which no file had before."""
     first = aside = f"{path}.corrupt-{at:%Y%m%dT%H%M%S}"
     number = 1
     while os.path.lexists(aside):
@@ -162,9 +172,9 @@ def _move_aside(path: str, at: datetime) -> str:
 
 
 def _salvage(path: str) -> Iterator[str]:
-    """The records of runs under way, as far as they can be read: each for itself, because pages are missing."""
-    if _size(path) < _SMALLEST:
-        return  # and SQLite would remove the log of it, even when only reading
+    """Read the records of unfinished runs, row by row, so that a damaged page loses only the rows on it."""
+    if _size(path) < _DATABASE_MIN_BYTES:
+        return  # SQLite would delete its write-ahead log, even on a read-only connection
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_reader(path)) as db:
         rows = db.execute("SELECT rowid FROM runs INDEXED BY runs_live WHERE phase != 'done'")
         while (found := rows.fetchone()) is not None:

@@ -1,4 +1,4 @@
-"""Keeping the journal writable and its history within bounds."""
+"""Retries a journal that cannot be written, and prunes the history of runs with their output files."""
 
 from __future__ import annotations
 
@@ -16,53 +16,56 @@ from runnerd.core.wakes import Wakes
 from runnerd.journal.journal import Journal
 from runnerd.log.log import Log
 
-_MEMORIES_KEPT = timedelta(days=90)
-_TRIAL_S = 5.0
-_PRUNE_S = 3600.0
-_PRUNE_SLICE = 100  # some 20 ms without a turn for anybody else
+_INSPECTIONS_KEPT = timedelta(days=90)
+_TRY_WRITING_EVERY_S = 5.0
+_PRUNE_EVERY_S = 3600.0
+_RUNS_PER_SLICE = 100  # about 20 ms, in which the event loop runs nothing else
 
 
-async def keep_journal(*, journal: Journal, wakes: Wakes) -> None:
-    """While nothing can be recorded, try again, so that it heals by itself also where nothing is on offer."""
+async def recover_journal(*, journal: Journal, wakes: Wakes) -> None:
+    """Retry a journal that cannot be written every few seconds, for ever; without this, only a claim would retry it."""
     while True:
-        await asyncio.sleep(_TRIAL_S)
+        await asyncio.sleep(_TRY_WRITING_EVERY_S)
         if journal.problem is None:
             continue
         with contextlib.suppress(JournalError):
-            journal.try_again()
+            journal.try_writing()
             wakes.offer.set()
 
 
-async def keep_pruning(*, journal: Journal, config: ConfigInForce, now: Callable[[], datetime], log: Log) -> None:
-    """Keep the history within its bounds."""
+async def prune_periodically(*, journal: Journal, config: ConfigInForce, now: Callable[[], datetime], log: Log) -> None:
+    """Prune the history every hour, for ever."""
     while True:
         settings = config.settings().journal
-        await prune(journal=journal, settings=settings, now=now(), log=log)
-        await asyncio.sleep(_PRUNE_S)
+        await prune_history(journal=journal, settings=settings, now=now(), log=log)
+        await asyncio.sleep(_PRUNE_EVERY_S)
 
 
-async def prune(*, journal: Journal, settings: JournalSettings, now: datetime, log: Log) -> None:
-    """Forget finished runs beyond journal.keep and journal.max_runs, and remove their output."""
+async def prune_history(*, journal: Journal, settings: JournalSettings, now: datetime, log: Log) -> None:
+    """Delete finished runs beyond journal.keep and journal.max_runs, and their output files.
+
+    A run whose output cannot be removed stays in the journal and is tried again the next time.
+    """
     before = now - timedelta(seconds=settings.keep_s)
-    stuck: dict[str, str] = {}
+    failed: dict[str, str] = {}  # run id -> why its output cannot be removed
     try:
-        while old := journal.prunable(before=before, max_runs=settings.max_runs, limit=_PRUNE_SLICE + len(stuck)):
-            # Output first: a row without output is harmless, output without a row would stay for ever.
-            stuck |= {record.id: why for record in old if (why := _remove_output(record)) is not None}
-            gone = [record.id for record in old if record.id not in stuck]
-            if not gone:
+        while old := journal.prunable(before=before, max_runs=settings.max_runs, limit=_RUNS_PER_SLICE + len(failed)):
+            # Output first: a row without output is harmless, but nothing would ever remove output without a row.
+            failed |= {record.id: why for record in old if (why := _remove_output(record)) is not None}
+            removed = [record.id for record in old if record.id not in failed]
+            if not removed:
                 break
-            journal.forget(gone)
-            await asyncio.sleep(0)  # a turn for everybody else: there may be ten thousand
+            journal.forget(removed)
+            await asyncio.sleep(0)  # let other tasks run: there may be ten thousand runs to delete
     except JournalError as error:
-        log.warning("cannot forget old runs", why=str(error))
-    if stuck:
-        log.warning("cannot remove the output of old runs", runs=len(stuck), why=next(iter(stuck.values())))
-    journal.prune_memories(before=now - _MEMORIES_KEPT)
+        log.warning("cannot delete old runs from the journal", why=str(error))
+    if failed:
+        log.warning("cannot remove the output of old runs", runs=len(failed), why=next(iter(failed.values())))
+    journal.prune_memories(before=now - _INSPECTIONS_KEPT)
 
 
 def _remove_output(record: RunRecord) -> str | None:
-    """Remove the output of every attempt; why it cannot be done."""
+    """Remove the output files of every attempt; return why one cannot be removed, with its path."""
     if record.output is None:
         return None
     stem = record.output.removesuffix(f".{record.attempt}.log")

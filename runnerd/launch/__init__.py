@@ -1,1 +1,1 @@
-"""What is needed to start a run: launch specs, environments, API access, scratch directories."""
+"""Launch specs and their parts: environments, API access, scratch directories, the launchers' contract."""

@@ -1,6 +1,6 @@
-"""How this host reaches Prefect: the credentials in force, for us and for the flows we start.
+"""Reads the credentials for the Prefect API: the daemon's own, and the same as environment variables for flows.
 
-Invariant: files are read at every use, so a rotated key needs no restart; what is secret stays out of every repr.
+Invariant: credential files are read at every use, so a rotated key needs no restart; no secret is in any repr.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from runnerd.prefect_api.credentials import Credentials, credential_files
 CREDENTIAL = "prefect-api-key"
 
 
-def credentials_of(
+def credentials_reader(
     config: ConfigInForce, *, environ: Mapping[str, str], directory: str | None
 ) -> Callable[[], Credentials]:
-    """What key_file or auth_string_file hold; else systemd's credential, else Prefect's own variables."""
+    """Make a reader of the credentials in force; the reader raises ApiDenied for a file that cannot be read.
+
+    The source is api.key_file or api.auth_string_file, else systemd's credential CREDENTIAL in `directory`, else
+    PREFECT_API_KEY and PREFECT_API_AUTH_STRING in `environ`.
+    """
 
     def read() -> Credentials:
         api = config.settings().api
         if api.key_file is None and api.auth_string_file is None:
-            given = os.path.join(directory, CREDENTIAL) if directory else None
-            if given is not None and os.path.exists(given):
-                return credential_files(replace(api, key_file=given))()
+            systemd_file = os.path.join(directory, CREDENTIAL) if directory else None
+            if systemd_file is not None and os.path.exists(systemd_file):
+                return credential_files(replace(api, key_file=systemd_file))()
             key, auth = environ.get("PREFECT_API_KEY"), environ.get("PREFECT_API_AUTH_STRING")
             return Credentials(key=key or None, auth_string=auth or None)
         return credential_files(api)()
@@ -36,14 +40,14 @@ def credentials_of(
     return read
 
 
-def access_of(url: str, config: ConfigInForce, credentials: Callable[[], Credentials]) -> Callable[[], ApiAccess]:
-    """The same access for a flow, as the variables Prefect's client reads."""
+def access_reader(url: str, config: ConfigInForce, credentials: Callable[[], Credentials]) -> Callable[[], ApiAccess]:
+    """Make a reader of the API's URL and credentials as the environment variables that Prefect's client reads."""
 
     def read() -> ApiAccess:
         try:
             found = credentials()
         except ApiDenied:
-            found = Credentials()  # the flow will be denied as we are, and `status` says why
+            found = Credentials()  # the API denies the flow as it denies the daemon, and `status` says why
         environment: dict[str, str] = {}
         if found.auth_string is not None:
             environment["PREFECT_API_AUTH_STRING"] = found.auth_string

@@ -1,12 +1,11 @@
-"""The environment that every process of a deployment or pool starts from.
+"""Builds the environment that every process of a deployment or pool starts from.
 
-Invariant: it is built from nothing, so no variable of ours or of systemd's reaches a flow.
+Invariant: the environment is built from nothing, so no variable of the daemon's or of systemd's reaches a flow.
 """
 
 from __future__ import annotations
 
 import os
-import os.path
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Who a run is: what passwd says of its user."""
+    """The passwd entry of the user that a process runs as."""
 
     name: str
     home: str
@@ -29,30 +28,30 @@ class Account:
 
 
 def base_environment(account: Account, run: RunSettings, *, host: Mapping[str, str]) -> dict[str, str]:
-    """The environment every process of a deployment starts from; `host` gives LANG, LC_* and TZ."""
-    interpreter = os.path.dirname(run.python)
-    path = f"{interpreter}:{PATH}" if interpreter and interpreter not in PATH.split(":") else PATH
-    kept = {key: value for key, value in host.items() if key in ("LANG", "TZ") or key.startswith("LC_")}
+    """Build a login's variables for `account`, with the interpreter's folder in PATH and LANG, LC_*, TZ from `host`."""
+    interpreter_dir = os.path.dirname(run.python)
+    path = f"{interpreter_dir}:{PATH}" if interpreter_dir and interpreter_dir not in PATH.split(":") else PATH
+    locale = {key: value for key, value in host.items() if key in ("LANG", "TZ") or key.startswith("LC_")}
     return {
         "LANG": "C.UTF-8",
-        **kept,
+        **locale,
         "PATH": path,
         "HOME": account.home,
         "USER": account.name,
         "LOGNAME": account.name,
         "SHELL": account.shell or "/bin/sh",
-        "PYTHONUNBUFFERED": "1",  # the output file is what `runnerctl logs -f` follows
+        "PYTHONUNBUFFERED": "1",  # `runnerctl logs -f` follows the output file, so each line has to be there at once
     }
 
 
 class Environments:
-    """Environments of run settings on this host; `environ` is the daemon's own, of which LANG, LC_* and TZ are kept."""
+    """Builds environments from run settings; `environ` is the daemon's own, of which LANG, LC_* and TZ are copied."""
 
     def __init__(self, *, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
     def merged(self, run: RunSettings) -> dict[str, str] | str:
-        """What a process of these settings gets that is no flow run; a sentence when it cannot be had."""
+        """Build the whole environment of a process that is no flow run, or a sentence why it cannot be built."""
         layers = self.layers(run)
         if isinstance(layers, str):
             return layers
@@ -60,7 +59,7 @@ class Environments:
         return {**base, **from_file, **run.environment}
 
     def layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
-        """The base environment of these settings and what environment_file adds; a sentence when there is none."""
+        """Build the base environment and read environment_file's variables, or a sentence why that is impossible."""
         try:
             entry = pwd.getpwnam(run.user) if run.user else pwd.getpwuid(os.geteuid())
         except KeyError:

@@ -1,4 +1,4 @@
-"""What launchers make of a run's record: the contract that deployments' and pools' launchers keep."""
+"""The contract of the launchers: how one makes a launch spec from a run's record."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from runnerd.core.process import LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What to start for a run, or why nothing can be; who it will be; and fields of its record that are known by now.
+    """What a launcher made of a run's record.
 
-    `user` is never what the run's environment says: that may come from the API.
+    `start`: the launch spec, or a sentence why the run cannot be started. `user`: the account that the process will
+    run as, never taken from the run's environment, because the API may have set that. `record_fields`:
+    fields to update in the run's record.
     """
 
     start: LaunchSpec | str
     user: str | None = None
-    learnt: Mapping[str, Json] = field(default_factory=dict)
+    record_fields: Mapping[str, Json] = field(default_factory=dict)
 
 
 class HookLauncher(Protocol):
-    """Makes the launch spec of a run's hooks; a sentence where they cannot be started."""
+    """Makes the launch spec of a run's hooks, or a sentence why the hooks cannot be started."""
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str: ...
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str: ...
 
 
 class Launcher(HookLauncher, Protocol):
-    """Makes what is to be started for a run. May raise ApiError."""
+    """Makes the launch spec of a run, or a sentence why the run cannot be started. May raise ApiError."""
 
     async def prepare(self, record: RunRecord) -> Prepared: ...
 
 
 class Launchers:
-    """Of any run: one of this host's own deployments, or of a work pool."""
+    """Passes a run's record to the launcher for this host's own deployments or to the one for work pools."""
 
     def __init__(self, *, own: Launcher, pools: Launcher) -> None:
         self._own = own
@@ -45,5 +47,5 @@ class Launchers:
     async def prepare(self, record: RunRecord) -> Prepared:
         return await (self._own if record.pool is None else self._pools).prepare(record)
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
-        return await (self._own if record.pool is None else self._pools).hooks(record)
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
+        return await (self._own if record.pool is None else self._pools).prepare_hooks(record)

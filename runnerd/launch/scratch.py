@@ -1,16 +1,17 @@
-"""The directory that is made for one attempt of a run, and the process that removes it. Pure."""
+"""Names the scratch directory of one attempt of a run, and makes the launch spec of its removal. Pure."""
 
 from __future__ import annotations
 
-import os.path
+import os
 from dataclasses import replace
 
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.launch.environment import PATH
 
-# Only where plain rm does not do are directories looked for that their owner closed to himself. find follows no link.
-# Neither leaves the file system: whatever is mounted in there is not the run's. The tail is for people.
+# rm alone mostly suffices. Where it fails, a directory may lack its owner's own permissions (0700): chmod those and
+# repeat. find follows no link. Neither command leaves the file system, because what is mounted inside is not the run's.
+# The last words of rm (tail) go into the run's output.
 _TIDY = """
 rm -rf --one-file-system -- "$@" 2>/dev/null && exit
 find "$@" -xdev -type d ! -perm -700 -exec chmod u+rwx {} \\; 2>/dev/null
@@ -19,25 +20,26 @@ for path; do if [ -e "$path" ] || [ -L "$path" ]; then exit 1; fi; done
 """
 _TIDY_S = 600.0
 TIDY_PREFIX = "tidy-"
-HOOKS_SUFFIX = "-hooks"  # of the directory that a run's hooks have beside its own
+HOOKS_SUFFIX = "-hooks"  # added to the name of the run's scratch directory for the one of its hooks
 
 
 def scratch_directory(record: RunRecord, *, tmp: str) -> str:
-    """The directory below `tmp` that is made for this attempt of a run alone.
+    """Return the directory below `tmp` that is for this attempt of the run only.
 
-    By the record, so that the next daemon finds it again; and nobody can make it beforehand, for its claim's id is
-    random.
+    The name is computed from the record, so that the next daemon finds the directory again. The claim's transition id
+    in it is random, so that no other user can make the directory beforehand.
     """
-    secret = (record.transition_id or record.id).replace("-", "")[:12]
-    return os.path.join(tmp, f"runnerd-{record.id[:8]}-{secret}-{record.attempt}")
+    random_part = (record.transition_id or record.id).replace("-", "")[:12]
+    return os.path.join(tmp, f"runnerd-{record.id[:8]}-{random_part}-{record.attempt}")
 
 
 def tidy_spec(record: RunRecord) -> LaunchSpec:
-    """What the spawner needs to start to remove an ended run's scratch directory, and its hooks', as its user.
+    """Make the launch spec that removes an ended run's scratch directory, and that of its hooks, as the run's user.
 
-    Also those of the attempt before it in which nothing ran. The last argument is the directory of the last one.
+    Where the run was spawned again because its first attempt ran nothing, the directories of that attempt are removed
+    too. The last argument of the command is the directory of the latest attempt.
     """
-    assert record.scratch is not None and record.output is not None, "it was never to be started"
+    assert record.scratch is not None and record.output is not None, "the run never got a launch spec"
     tmp = os.path.dirname(record.scratch)
     before = [scratch_directory(replace(record, attempt=record.attempt - 1), tmp=tmp)] if record.respawned else []
     directories = [*before, record.scratch]
@@ -55,5 +57,5 @@ def tidy_spec(record: RunRecord) -> LaunchSpec:
 
 
 def tidy_key(run_id: str) -> str:
-    """The spawner's key of the process that removes this run's scratch directory."""
+    """Return the spawner's key of the process that removes this run's scratch directory."""
     return f"{TIDY_PREFIX}{run_id}"

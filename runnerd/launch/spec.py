@@ -1,7 +1,7 @@
-"""From a claimed flow run to what the spawner is asked to start. Pure.
+"""Makes launch specs from a run's record and its settings: for the run itself and for its hooks. Pure.
 
-Invariants: the environment is built from nothing, so no variable of ours or of systemd's reaches a flow; secrets
-go by environment only, never on a command line.
+Invariants: the environment is built from nothing, so no variable of the daemon's or of systemd's reaches a flow;
+secrets are passed in the environment only, never on a command line.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.resources
 import json
 import os
-import os.path
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,17 +21,17 @@ from runnerd.launch.scratch import HOOKS_SUFFIX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiAccess:
-    """How a flow reaches the same API as we do; secrets stay out of every repr."""
+    """The URL of the Prefect API and the variables with its credentials; repr shows no secret."""
 
     url: str
-    environment: Mapping[str, str]  # PREFECT_API_KEY and its kin
+    environment: Mapping[str, str]  # PREFECT_API_KEY and the like
 
     def __repr__(self) -> str:
         return f"ApiAccess(url={self.url!r}, environment=<{len(self.environment)} variables>)"
 
 
 def absolute_entrypoint(entrypoint: str, working_directory: str) -> str:
-    """A file's entrypoint with its whole path; a module's as it is."""
+    """Make the path of a file's entrypoint absolute; a module's entrypoint stays as it is."""
     path, _, function = entrypoint.rpartition(":")
     if not path.endswith(".py"):
         return entrypoint
@@ -48,10 +47,10 @@ def launch_spec(
     file_environment: Mapping[str, str],
     output: str,
 ) -> LaunchSpec:
-    """What the spawner needs to start this attempt of a run.
+    """Make the launch spec of this attempt of a run of one of this host's own deployments.
 
-    The order of the environment, later wins: the base, environment_file, environment, then what makes the process
-    this flow run, which nothing may change.
+    Layers of the environment, later ones win: base, API access, environment_file, environment, and last the variables
+    that make the process this flow run, which no setting may change.
     """
     run = deployment.run
     environment = {
@@ -61,9 +60,9 @@ def launch_spec(
         **run.environment,
         "PREFECT_API_URL": access.url,
         "PREFECT__FLOW_RUN_ID": record.id,
-        # The engine then neither reads the deployment nor copies or pulls code: it is here already.
-        # Its hooks on cancellation and crash are ours to run (runnerd/hooks.py): a killed process runs none.
+        # The daemon runs the hooks on cancellation and crash (runs/hooks.py): a killed process can run none.
         "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
+        # With an entrypoint the engine neither reads the deployment nor pulls code: the code is on this host already.
         "PREFECT__FLOW_ENTRYPOINT": absolute_entrypoint(deployment.entrypoint, run.working_directory),
         "RUNNERD_RUN_ID": record.id,
         "RUNNERD_DEPLOYMENT": deployment.name,
@@ -82,7 +81,7 @@ def run_spec(
     working_directory: str,
     output: str,
 ) -> LaunchSpec:
-    """The process of a run, bounded as its settings say."""
+    """Make the launch spec of a run's process, with all limits of `run`, and with intents sent to the process."""
     spec = bounded_spec(
         run,
         key=record.id,
@@ -105,7 +104,7 @@ def bounded_spec(
     working_directory: str,
     output: str,
 ) -> LaunchSpec:
-    """A process that is as bounded as a run with these settings, but in time."""
+    """Make a launch spec with the limits of `run` except runtime_max."""
     return LaunchSpec(
         key=key,
         attempt=attempt,
@@ -128,9 +127,9 @@ def bounded_spec(
 
 
 def hooks_spec(flow: LaunchSpec, record: RunRecord, *, program: str, timeout_s: float) -> LaunchSpec:
-    """What the spawner needs to start to run the hooks of an ended run: its flow's process, with another program.
+    """Make the launch spec that runs the hooks of an ended run: that of its flow, with `program` instead of the engine.
 
-    Where the flow's has a directory of its own the hooks have another: that one is there still.
+    Where the flow had a scratch directory, the hooks get another one, because the flow's still exists.
     """
     work = {"hook": record.hook, "of_child": record.hook_of_child}
     directory = f"{flow.working_directory}{HOOKS_SUFFIX}" if flow.make_directory else flow.working_directory
@@ -147,16 +146,16 @@ def hooks_spec(flow: LaunchSpec, record: RunRecord, *, program: str, timeout_s: 
     )
 
 
-PROGRAM = "RUNNERD_PROGRAM"
+PROGRAM = "RUNNERD_PROGRAM"  # the environment variable with the program's text
 
 
 def program_text(name: str) -> str:
-    """The text of runnerd/programs/`name`.py, for another interpreter."""
+    """Read the text of runnerd/programs/`name`.py, for another interpreter."""
     return importlib.resources.files("runnerd.programs").joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
 def program_argv(python: str, name: str) -> tuple[str, ...]:
-    """Runs the text in the environment's PROGRAM: on a command line it would fill every process list of the host."""
+    """Make the command that runs the program in PROGRAM; on a command line its text would fill every process list."""
     return (python, "-c", f"import os; exec(os.environ.pop('{PROGRAM}'))", name)
 
 
@@ -164,5 +163,5 @@ HOOKS_PREFIX = "hooks-"
 
 
 def hooks_key(run_id: str) -> str:
-    """The spawner's key of the process that runs this run's hooks."""
+    """Return the spawner's key of the process that runs this run's hooks."""
     return f"{HOOKS_PREFIX}{run_id}"

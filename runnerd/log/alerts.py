@@ -1,7 +1,6 @@
-"""What one alerts on: an id for each kind of event, which journald keeps as MESSAGE_ID. Pure.
+"""Alerts: a MESSAGE_ID for each kind of event that an administrator may write an alerting rule for. Pure.
 
-Invariant: an id never changes and never means something else, because rules are written for it;
-packaging/systemd/runnerd.catalog explains each.
+Invariant: an id never changes its meaning, because rules name it; packaging/systemd/runnerd.catalog explains each id.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from runnerd.core.prefect import ApiCondition, ApiHealth, StateType
 
 
 class Alert(StrEnum):
-    """Made with `systemd-id128 new`."""
+    """journald's MESSAGE_ID of each alert; new ones are made with `systemd-id128 new`."""
 
     RUN_CRASHED = "9fb09e2f6ee841d595dfa4f61a743c13"
     RUN_OUT_OF_MEMORY = "b22ec417614a411fbe7acd11f656e7e1"
@@ -41,9 +40,10 @@ class Alert(StrEnum):
 
 
 def alert_of_run(record: RunRecord) -> Alert | None:
-    """What a run's new phase is to an administrator; once a run, and nothing that somebody asked for.
+    """Choose the alert for a run that has just entered its phase: at most one per run, none for a cancelled run.
 
-    Whether it crashed is known when the API was asked: until then it may have finished first.
+    CRASHED is alerted in phase `done` only: before the run's state was read from the API, the run may turn out to have
+    finished first.
     """
     ended = record.phase is Phase.REPORTING
     out_of_memory = record.exit is not None and record.exit.oom
@@ -57,7 +57,7 @@ def alert_of_run(record: RunRecord) -> Alert | None:
 
 
 def alert_of_api(health: ApiHealth) -> Alert:
-    """How things stand with the API; a refusal of ours is mended here, other trouble there."""
+    """Choose the alert for the API's health; 401 and 403 are API_DENIED: fix this host's credentials."""
     match health.condition:
         case ApiCondition.OK:
             return Alert.API_OK

@@ -1,8 +1,8 @@
-"""systemd's journal, spoken to in its own protocol: one entry is one datagram of KEY=value lines.
+"""Sends entries to systemd's journal in its native protocol: one entry is one datagram of KEY=value lines.
 
-Invariants: sending never waits: what journald does not take at once is kept, up to a bound, and what is beyond the
-bound is counted and said once journald takes entries again; an entry travels whole, also one that fits no datagram;
-nobody writes an entry of ours by a line break in a value.
+Invariants: sending never blocks: of the daemon's own log, entries that journald does not take now are queued up to a
+bound; entries beyond the bound are dropped, counted, and the count is logged once journald takes entries again. An
+entry too large for a datagram is sent whole, as a file. A line break in a value cannot forge a field.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from collections import deque
 from collections.abc import Mapping
 
 SOCKET = "/run/systemd/journal/socket"
-_SEND_BUFFER = 8 * 2**20  # as libsystemd asks for; the kernel gives what it may
-_WAITING = 1000  # entries
-_WAITING_BYTES = 4 * 2**20
+_SEND_BUFFER_BYTES = 8 * 2**20  # as libsystemd asks for; the kernel gives at most net.core.wmem_max
+_QUEUE_MAX_ENTRIES = 1000
+_QUEUE_MAX_BYTES = 4 * 2**20
 _RETRY_S = 1.0
-_FAREWELL_S = 1.0
+_FLUSH_AT_CLOSE_S = 1.0
 _NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]")
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 Fields = Mapping[str, str | bytes]
 
 
-def is_journal(journal_stream: str | None, fd: int) -> bool:
-    """Whether `fd` is the stream that JOURNAL_STREAM names: the variable is inherited, also by who redirects."""
+def is_journal_stream(journal_stream: str | None, fd: int) -> bool:
+    """Whether `fd` is the stream that JOURNAL_STREAM names: a process whose output is redirected inherits it too."""
     try:
         facts = os.fstat(fd)
     except OSError:
@@ -41,8 +41,8 @@ def is_journal(journal_stream: str | None, fd: int) -> bool:
     return journal_stream == f"{facts.st_dev}:{facts.st_ino}"
 
 
-def reach(path: str = SOCKET) -> Journald | None:
-    """The journal's socket; None where it cannot be used."""
+def open_journald(path: str = SOCKET) -> Journald | None:
+    """Open the journal's socket; None where that is impossible."""
     try:
         return Journald(path=path)
     except OSError:
@@ -50,7 +50,7 @@ def reach(path: str = SOCKET) -> Journald | None:
 
 
 def encode(fields: Fields) -> bytes:
-    """The fields as journald reads them. Names that it would refuse are made ones it takes."""
+    """Serialize the fields for journald; characters that journald refuses in names are replaced."""
     return b"".join(_field(_name(name), value) for name, value in fields.items())
 
 
@@ -66,36 +66,36 @@ def _field(name: bytes, value: str | bytes) -> bytes:
 
 
 class Journald:
-    """The journal's socket. Raises OSError when made where it cannot be used."""
+    """Sends entries through the journal's socket. Raises OSError at construction where the socket cannot be used."""
 
     def __init__(self, *, path: str = SOCKET, identifier: str = "runnerd") -> None:
         self._path = path
         self._identifier = identifier
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._lost = 0
-        self._guard = threading.Lock()  # entries keep their order, whichever thread they come from
+        self._queue: deque[bytes] = deque()
+        self._queue_bytes = 0
+        self._lost = 0  # entries dropped since the last one was sent
+        self._lock = threading.Lock()  # keeps the order of entries that come from several threads
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as trial:
                 trial.connect(path)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             self._socket.setblocking(False)
         except OSError:
             self._socket.close()
             raise
 
     def send(self, entry: bytes) -> bool:
-        """Send it now; False when journald does not take it now."""
+        """Send one entry now; False when journald does not take the entry now."""
         try:
-            # By its address each time: a journald that was started anew may have another socket there.
+            # Not connected: a restarted journald has another socket at the same path.
             self._socket.sendto(entry, self._path)
         except OSError as error:
             return error.errno in (errno.EMSGSIZE, errno.ENOBUFS) and self._send_file(entry)
         return True
 
     def _send_file(self, entry: bytes) -> bool:
-        """What fits no datagram goes as a sealed file in memory, which journald need not copy to trust."""
+        """Send an entry too large for a datagram as a memfd, sealed, so that journald may map instead of copy it."""
         try:
             file = os.memfd_create("runnerd-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
@@ -111,30 +111,30 @@ class Journald:
             return False
         return True
 
-    # --- the daemon's own log: nothing of it is lost while there is room to keep it -----------------------------
+    # --- the daemon's own log, which is queued while journald takes nothing ---------------------------------------
 
     def log(self, fields: Fields) -> None:
-        """Send it after what waits; keep it while journald takes nothing, and count it when too much is kept."""
+        """Send an entry after the queued ones; queue the entry when journald takes nothing, or drop it."""
         entry = encode({**fields, "SYSLOG_IDENTIFIER": self._identifier})
-        with self._guard:
-            if self._flushed() and self.send(entry):
+        with self._lock:
+            if self._send_queue() and self.send(entry):
                 return
-            if len(self._waiting) < _WAITING and self._waiting_bytes + len(entry) <= _WAITING_BYTES:
-                self._waiting.append(entry)
-                self._waiting_bytes += len(entry)
+            if len(self._queue) < _QUEUE_MAX_ENTRIES and self._queue_bytes + len(entry) <= _QUEUE_MAX_BYTES:
+                self._queue.append(entry)
+                self._queue_bytes += len(entry)
             else:
                 self._lost += 1
 
     def flush(self) -> bool:
-        """Send what waits; whether nothing does any more."""
-        with self._guard:
-            return self._flushed()
+        """Send the queued entries; True when none is left."""
+        with self._lock:
+            return self._send_queue()
 
-    def _flushed(self) -> bool:
-        while self._waiting:
-            if not self.send(self._waiting[0]):
+    def _send_queue(self) -> bool:
+        while self._queue:
+            if not self.send(self._queue[0]):
                 return False
-            self._waiting_bytes -= len(self._waiting.popleft())
+            self._queue_bytes -= len(self._queue.popleft())
         if self._lost:
             words = f"{self._lost} entries of this log were lost: journald did not take them"
             fields = {"MESSAGE": words, "PRIORITY": "4", "SYSLOG_IDENTIFIER": self._identifier}
@@ -144,14 +144,14 @@ class Journald:
         return True
 
     async def run(self) -> None:
-        """Send what waits also when nothing new is logged."""
+        """Retry the queued entries every second, so that they are sent also when nothing new is logged."""
         while True:
             await asyncio.sleep(_RETRY_S)
             self.flush()
 
     def close(self) -> None:
-        """Say the last words, with a moment's patience: the loop is over and nobody waits for it."""
-        end = time.monotonic() + _FAREWELL_S
+        """Send the queued entries for at most a second, blocking, because the event loop is over; close the socket."""
+        end = time.monotonic() + _FLUSH_AT_CLOSE_S
         while not self.flush() and time.monotonic() < end:
             time.sleep(0.01)
         with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
-"""The daemon's own log: one line a transition, for people on a terminal, for machines, and for systemd's journal.
+"""Sets up the daemon's own log: lines for a terminal, JSON, or entries of systemd's journal.
 
-Invariant: nothing secret is ever passed to a log call; this module hides nothing by itself.
+Invariant: no secret is passed to a log call; this module redacts nothing.
 
-Two arguments of a log call are for the journal alone: `alert` says what one alerts on, `about` adds to its fields what
-its line need not show.
+Two arguments of a log call are for systemd's journal only: `alert` becomes the entry's MESSAGE_ID, and `about` adds
+fields that are not in the entry's line.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from runnerd.core.machine import RunRecord
 
 LogFormat = Literal["auto", "console", "json"]
 
-# syslog's numbers, which journald reads from the start of a line
+# syslog's priorities; journald reads them from <N> at the start of a printed line
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
 Fields = Mapping[str, str]
 
-# Keys of log calls whose field has another name than RUNNERD_ and the key.
+# Arguments of log calls whose field is not named RUNNERD_ and the argument.
 _FIELDS = {"run": "RUNNERD_RUN_ID"}
 
 
@@ -39,10 +39,10 @@ def make_log(
     debug: bool = False,
     entries: Callable[[Fields], None] | None = None,
 ) -> Log:
-    """The logger that the whole daemon is given.
+    """Make the daemon's logger.
 
-    `journald`: what is printed goes to systemd, which adds the time itself. `entries`: takes entries of systemd's
-    journal, with fields, instead of lines.
+    `journald`: `stream` is read by journald, which adds the time itself. `entries`: receives entries with fields for
+    systemd's journal, instead of lines on `stream`; used with log_format "auto" only.
     """
     if log_format == "json":
         render: Any = structlog.processors.JSONRenderer(default=str)
@@ -63,15 +63,15 @@ Event = MutableMapping[str, Any]
 
 
 def about(record: RunRecord) -> dict[str, object]:
-    """What the journal is to know of an entry about this run, beyond what its line says."""
-    known = {"deployment": record.deployment, "flow": record.flow, "pool": record.pool or "?"}
-    unsaid = {key: value for key, value in known.items() if value != "?"}
-    return {"run_name": record.name, "phase": record.phase, "attempt": record.attempt, **unsaid}
+    """Make the `about` argument of a log call about this run: fields for systemd's journal that the line lacks."""
+    named = {"deployment": record.deployment, "flow": record.flow, "pool": record.pool or "?"}
+    known = {key: value for key, value in named.items() if value != "?"}
+    return {"run_name": record.name, "phase": record.phase, "attempt": record.attempt, **known}
 
 
 def _stamp(_: object, method: str, event: Event) -> Event:
     event["level"] = {"exception": "error", "warn": "warning"}.get(method, method)
-    # Not "at": that is what callers call the place of a problem.
+    # Not "at": callers pass the place of a problem under that name.
     event["time"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
     return event
 
@@ -83,7 +83,7 @@ def _without_fields(_: object, __: str, event: Event) -> Event:
 
 
 class _ToJournal:
-    """What a structlog logger writes to."""
+    """Adapts `send` to structlog: the wrapped logger whose methods receive what the last processor returned."""
 
     def __init__(self, send: Callable[[Fields], None]) -> None:
         self._send = send
@@ -95,9 +95,9 @@ class _ToJournal:
 
 
 def _entry(_: object, __: str, event: Event) -> tuple[tuple[Fields], dict[str, Any]]:
-    """An entry of the journal: the line as it would be printed, a traceback below it, and every value as a field."""
+    """Make an entry of systemd's journal: the line, a traceback below it, and a field for each value."""
     level, text, trace = event.pop("level"), event.pop("event"), event.pop("exception", None)
-    alert, beyond = event.pop("alert", None), event.pop("about", {})
+    alert, about_run = event.pop("alert", None), event.pop("about", {})
     del event["time"]
     line = text + _pairs(event)
     fields = {
@@ -105,16 +105,16 @@ def _entry(_: object, __: str, event: Event) -> tuple[tuple[Fields], dict[str, A
         "PRIORITY": str(_PRIORITY.get(level, 6)),
         **({"MESSAGE_ID": str(alert)} if alert else {}),
     }
-    values = {key: str(value) for key, value in {**beyond, **event}.items() if value is not None}
+    values = {key: str(value) for key, value in {**about_run, **event}.items() if value is not None}
     flow, _slash, name = values.get("deployment", "").rpartition("/")
-    if flow:  # as Prefect writes it; a field that is searched for has to be the same everywhere
+    if flow:  # "flow/name": split, so that RUNNERD_DEPLOYMENT= has the same value in every entry
         values |= {"flow": flow, "deployment": name}
     fields |= {_FIELDS.get(key, f"RUNNERD_{key.upper()}"): value for key, value in values.items()}
     return (fields,), {}
 
 
 class _Line:
-    """`12:00:01.123 info  run  run=... phase=...`; `<6>run run=...` for journald."""
+    """Renders `2026-11-30T12:00:01.123Z info    run run=... phase=...`, or `<6>run run=...` for journald."""
 
     def __init__(self, *, journald: bool, colour: bool) -> None:
         self._journald = journald

@@ -1,1 +1,1 @@
-"""Output of runs: their files, and forwarding lines of them to systemd's journal."""
+"""Output of runs: reading the output files, and forwarding their lines to systemd's journal."""

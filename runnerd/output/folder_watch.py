@@ -1,6 +1,6 @@
-"""Tells when a file in a folder was written to, by the kernel's inotify; which one, it does not tell.
+"""Watches a folder with inotify and calls back when any file in it was written to.
 
-Invariant: events are only counted as "something", so a queue that overflows loses nothing.
+Invariant: the events say only that something was written, not where, so an overflow of inotify's queue loses nothing.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import os
 from collections.abc import Callable
 
 _IN_MODIFY = 0x2
-_DRAIN_BYTES = 64 * 2**10
-_DRAINS = 64  # flows may write as fast as we read; what is left is told again
+_READ_BYTES = 64 * 2**10
+_READS_PER_DRAIN = 64  # flows may write as fast as we read; events left over call back again
 
 
 class FolderWatch:
-    """One folder, not what is below it. Raises OSError where the kernel has no watch left for us."""
+    """Watches the files of one folder, without subfolders. Raises OSError when the kernel has no inotify watch left."""
 
     def __init__(self, folder: str) -> None:
-        import ctypes  # here, because a daemon that forwards nothing never needs it
+        import ctypes  # here, because a daemon that forwards nothing never needs the memory it takes
 
         libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,19 +40,20 @@ class FolderWatch:
         """Call `changed` once, as soon as a file was written to since the last `drain`."""
         loop = asyncio.get_running_loop()
 
-        def tell() -> None:
-            # Off until it is armed again: a flow that writes all the time must not keep the loop busy.
+        def call_once() -> None:
+            # No reader until the next `arm`: a flow that writes all the time must not keep the event loop busy.
             loop.remove_reader(self._fd)
             changed()
 
-        loop.add_reader(self._fd, tell)
+        loop.add_reader(self._fd, call_once)
 
     def drain(self) -> None:
-        """Take note of all that was written until now."""
+        """Discard the events of all writes until now."""
         with contextlib.suppress(BlockingIOError):
-            for _ in range(_DRAINS):
-                os.read(self._fd, _DRAIN_BYTES)
+            for _ in range(_READS_PER_DRAIN):
+                os.read(self._fd, _READ_BYTES)
 
     def close(self) -> None:
+        """Stop watching; needs the running event loop."""
         asyncio.get_running_loop().remove_reader(self._fd)
         os.close(self._fd)

@@ -1,9 +1,9 @@
-"""Forwards the output of runs to systemd's journal, line by line, with the run's fields.
+"""Forwards the output of all runs to systemd's journal, line by line, with each run's fields.
 
-Invariants: the files are the output, and the journal a copy: nothing here slows a run down or ends one, and nobody
-waits for this loop, not even the watchdog, for it may hang with the disk that the output is on. A journald that takes
-nothing is waited for. How far each file was forwarded is on disk after every round, so a daemon that is restarted goes
-on where the last one was; one that was killed repeats at most what it sent in its last round.
+Invariants: the output files are the original and the journal holds a copy, so forwarding never slows or ends a run.
+This loop may hang with the disk that the output is on, so no other loop waits for this one, and the watchdog does not
+watch it. While journald takes nothing, forwarding waits. The offset of each file is on disk after every round, so a
+restarted daemon goes on there; a killed daemon repeats at most the lines of its last round.
 """
 
 from __future__ import annotations
@@ -24,28 +24,32 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.log.journald import Journald
 from runnerd.log.log import Log
 from runnerd.output.folder_watch import FolderWatch
-from runnerd.output.tailing import Allowance, Outcome, Tail, forward, left_out_entry, tail_of
+from runnerd.output.tailing import BlockOutcome, RateLimit, Tail, forward, left_out_entry, make_tail
 from runnerd.system.directories import positions_path, runs_dir
 from runnerd.system.paths import Paths
 
-# journald takes 10,000 entries in 30 seconds from a service unless it is told otherwise; some of them are our own.
-WINDOW_S = 10.0
-HOST_LINES = 2000
-RUN_LINES = 1000
+# journald's default rate limit is 10,000 entries in 30 s per service; some of them are the daemon's own log.
+RATE_WINDOW_S = 10.0
+HOST_LINES_PER_WINDOW = 2000
+RUN_LINES_PER_WINDOW = 1000
 
-_GATHER_S = 0.25  # from the first line that was written until they are looked at together
-_LOOK_S = 1.0  # without inotify, while journald takes nothing, and while somebody is to be told of lines left out
-_BLOCKS = 16  # of one file in one round, so that the others have their turn
+_GATHER_S = 0.25  # between the first write and the round that forwards it with the writes after it
+_POLL_S = 1.0  # between rounds without inotify, while journald takes nothing, and while left-out lines are unreported
+_BLOCKS_PER_FILE_PER_ROUND = 16  # so that the other files have their turn
 
-_PATIENCE_S = 0.002
-_PATIENCE = 250  # times in one round
+_SEND_RETRY_S = 0.002
+_SEND_RETRIES_PER_ROUND = 250
 
-Key = tuple[str, int]
+Key = tuple[str, int]  # run id, attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A file to look at. `over`: no process of the run writes to it; `gone`: the run is done with, here."""
+class FileToForward:
+    """One output file of a round.
+
+    `over`: no process of the run writes to the file any more; `gone`: the attempt has ended for this host, so the file
+    is not needed in the next round.
+    """
 
     tail: Tail
     over: bool
@@ -53,17 +57,17 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """What became of it; `tail` is None when there is nothing more to do about it."""
+class Forwarded:
+    """What a round did with one output file; `tail` is None when nothing is left to forward."""
 
     key: Key
     tail: Tail | None
-    outcome: Outcome
+    outcome: BlockOutcome
     trouble: str | None = None
 
 
 class Forwarder:
-    """`records` are the runs under way. Without a journald it does nothing."""
+    """Forwards in rounds; `records` returns the runs under way. Does nothing without a `journald`."""
 
     def __init__(
         self,
@@ -84,53 +88,53 @@ class Forwarder:
         self._log = log
         self._clock = clock
         self._tails: dict[Key, Tail] = {}
-        self._host = self._allowance(HOST_LINES)
-        self._allowances: dict[str, Allowance] = {}
-        self._patience = 0
+        self._host_limit = self._new_limit(HOST_LINES_PER_WINDOW)
+        self._run_limits: dict[str, RateLimit] = {}
+        self._send_retries_left = 0
         self._watch: FolderWatch | None = None
         self._wake = asyncio.Event()
-        self._troubles: dict[Key | None, str] = {}  # what was said already; None is the positions' file
+        self._troubles: dict[Key | None, str] = {}  # what was logged already; None stands for the positions file
         if journald is not None:
-            feed.subscribe(self._note)
+            feed.subscribe(self._note_record)
 
-    def _allowance(self, lines: int) -> Allowance:
-        return Allowance(lines=lines, window_s=WINDOW_S, clock=self._clock)
+    def _new_limit(self, lines: int) -> RateLimit:
+        return RateLimit(lines=lines, window_s=RATE_WINDOW_S, clock=self._clock)
 
-    def _note(self, record: RunRecord) -> None:
-        """Take up a changed run at once: one may begin and end between two rounds."""
-        self._take_up(record)
+    def _note_record(self, record: RunRecord) -> None:
+        """Add the output of a changed run at once: a short run may begin and end between two rounds."""
+        self._add_tail(record)
         self._wake.set()
 
-    def _take_up(self, record: RunRecord) -> None:
-        tail = tail_of(record)
+    def _add_tail(self, record: RunRecord) -> None:
+        tail = make_tail(record)
         if tail is not None:
             self._tails.setdefault(tail.key, tail)
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Forward for ever; when it is cancelled, what is written by then is sent first."""
+        """Forward for ever; when cancelled, forward what was written until then first."""
         if self._journald is None:
             return
-        kept, trouble = await asyncio.to_thread(self._positions.load)
-        self._tails.update(kept)
-        self._say(None, trouble)
+        saved, trouble = await asyncio.to_thread(self._positions.load)
+        self._tails.update(saved)
+        self._log_trouble(None, trouble)
         try:
             self._watch = FolderWatch(self._folder)
         except OSError as error:
-            self._log.info("output is looked at every second: there is no inotify", why=error.strerror)
+            self._log.info("output files are polled every second: inotify is not available", why=error.strerror)
         try:
             while True:
-                await self._wait(await self._round())
+                await self._wait(await self._forward_all())
         except asyncio.CancelledError:
-            await self._round()
+            await self._forward_all()
             raise
         finally:
             if self._watch is not None:
                 self._watch.close()
 
     async def _wait(self, limit_s: float | None) -> None:
-        """Until something was written, a run has changed, or `limit_s` is over; then for others that do the same."""
+        """Wait for a write, a changed run or the end of `limit_s`; then _GATHER_S for more of them."""
         if self._watch is not None and self._tails:
             self._watch.arm(self._wake.set)
         with contextlib.suppress(TimeoutError):
@@ -139,53 +143,53 @@ class Forwarder:
         await asyncio.sleep(_GATHER_S)
         self._wake.clear()
         if self._watch is not None:
-            self._watch.drain()  # before the files are read: what is written after that wakes us again
+            self._watch.drain()  # before the files are read, so that every later write wakes this loop again
 
-    async def _round(self) -> float | None:
-        """Look at every file once; how long to wait at most until the next round."""
-        jobs = self._jobs()
-        work = asyncio.ensure_future(asyncio.to_thread(self._work, jobs))
-        done: list[Done] = []
+    async def _forward_all(self) -> float | None:
+        """Do one round over all files; return the time in seconds after which the next is due without a write."""
+        files = self._files()
+        work = asyncio.ensure_future(asyncio.to_thread(self._forward_files, files))
+        results: list[Forwarded] = []
         try:
             await asyncio.shield(work)
         finally:
-            # Also when we are cancelled meanwhile: it is bounded, and what it sent must not be sent again.
-            done, trouble = await work
-            for one in done:
-                self._merge(one)
-            self._say(None, trouble)
-        return self._pause_s(done)
+            # Even when cancelled: the thread takes bounded time, and its offsets are needed, or lines are sent twice.
+            results, trouble = await work
+            for result in results:
+                self._merge(result)
+            self._log_trouble(None, trouble)
+        return self._pause_s(results)
 
-    def _jobs(self) -> list[Job]:
+    def _files(self) -> list[FileToForward]:
         if self._settings().output.journal == "never":
             self._tails.clear()
             return []
-        standing = {record.id: record for record in self._records()}
-        for record in standing.values():
-            self._take_up(record)
-        return [_job(tail, standing.get(tail.run)) for tail in self._tails.values()]
+        records = {record.id: record for record in self._records()}
+        for record in records.values():
+            self._add_tail(record)
+        return [_file_to_forward(tail, records.get(tail.run)) for tail in self._tails.values()]
 
-    def _merge(self, done: Done) -> None:
-        self._say(done.key, done.trouble)
-        if done.tail is not None:
-            self._tails[done.key] = done.tail
+    def _merge(self, result: Forwarded) -> None:
+        self._log_trouble(result.key, result.trouble)
+        if result.tail is not None:
+            self._tails[result.key] = result.tail
             return
-        self._tails.pop(done.key, None)
-        self._troubles.pop(done.key, None)
-        self._allowances.pop(done.key[0], None)
+        self._tails.pop(result.key, None)
+        self._troubles.pop(result.key, None)
+        self._run_limits.pop(result.key[0], None)
 
-    def _pause_s(self, done: Sequence[Done]) -> float | None:
-        left = [one for one in done if one.tail is not None]
-        if any(one.outcome is Outcome.MOVED for one in left):
+    def _pause_s(self, results: Sequence[Forwarded]) -> float | None:
+        left = [one for one in results if one.tail is not None]
+        if any(one.outcome is BlockOutcome.MOVED for one in left):
             return 0.0
-        waiting = any(one.outcome is Outcome.STUCK or (one.tail and one.tail.left_out) for one in left)
-        return _LOOK_S if waiting or (left and self._watch is None) else None
+        waiting = any(one.outcome is BlockOutcome.STUCK or (one.tail and one.tail.left_out) for one in left)
+        return _POLL_S if waiting or (left and self._watch is None) else None
 
-    def _say(self, key: Key | None, trouble: str | None) -> None:
-        """Once, not at every round."""
+    def _log_trouble(self, key: Key | None, trouble: str | None) -> None:
+        """Log a trouble when it is new, not at every round."""
         if trouble is not None and trouble != self._troubles.get(key):
             run = key[0] if key is not None else None
-            self._log.warning("trouble with forwarding output to the journal", run=run, why=trouble)
+            self._log.warning("cannot forward output as usual", run=run, why=trouble)
         if trouble is not None:
             self._troubles[key] = trouble
         else:
@@ -194,56 +198,57 @@ class Forwarder:
     # --- in a thread: files and journald may be slow --------------------------------------------------------------
 
     def _send(self, entry: bytes) -> bool:
-        """With a little patience: we are faster than journald, and nothing tells us when it has room again."""
+        """Send an entry, with retries: forwarding is faster than journald, and no event says when journald has room."""
         assert self._journald is not None
         while not self._journald.send(entry):
-            if self._patience <= 0:
+            if self._send_retries_left <= 0:
                 return False
-            self._patience -= 1
-            time.sleep(_PATIENCE_S)
+            self._send_retries_left -= 1
+            time.sleep(_SEND_RETRY_S)
         return True
 
-    def _work(self, jobs: Sequence[Job]) -> tuple[list[Done], str | None]:
-        self._patience = _PATIENCE
-        done = [self._forward(job) for job in jobs]
-        return done, self._positions.save([one.tail for one in done if one.tail is not None])
+    def _forward_files(self, files: Sequence[FileToForward]) -> tuple[list[Forwarded], str | None]:
+        """Forward each file and save the positions; return the results, and why the positions cannot be saved."""
+        self._send_retries_left = _SEND_RETRIES_PER_ROUND
+        results = [self._forward(file) for file in files]
+        return results, self._positions.save([one.tail for one in results if one.tail is not None])
 
-    def _forward(self, job: Job) -> Done:
-        tail, outcome = job.tail, Outcome.END
-        # Its own first: a run that is over its bound takes nothing from the others.
-        allowances = (self._allowances.setdefault(tail.run, self._allowance(RUN_LINES)), self._host)
+    def _forward(self, file: FileToForward) -> Forwarded:
+        tail, outcome = file.tail, BlockOutcome.END
+        # The run's limit before the host's: a run over its own limit must use up nothing of the host's.
+        limits = (self._run_limits.setdefault(tail.run, self._new_limit(RUN_LINES_PER_WINDOW)), self._host_limit)
         try:
-            for _ in range(_BLOCKS):
-                tail, outcome = forward(tail, over=job.over, allowances=allowances, send=self._send)
-                if outcome is not Outcome.MOVED:
+            for _ in range(_BLOCKS_PER_FILE_PER_ROUND):
+                tail, outcome = forward(tail, over=file.over, limits=limits, send=self._send)
+                if outcome is not BlockOutcome.MOVED:
                     break
         except OSError as error:
             trouble = f"cannot read {tail.path}: {error.strerror}"
-            return Done(key=tail.key, tail=None if job.gone else tail, outcome=Outcome.END, trouble=trouble)
-        if job.gone and outcome is Outcome.END:
-            if tail.left_out == 0 or self._send(left_out_entry(tail, allowances)):
-                return Done(key=tail.key, tail=None, outcome=outcome)
-            outcome = Outcome.STUCK
-        return Done(key=tail.key, tail=tail, outcome=outcome)
+            return Forwarded(key=tail.key, tail=None if file.gone else tail, outcome=BlockOutcome.END, trouble=trouble)
+        if file.gone and outcome is BlockOutcome.END:
+            if tail.left_out == 0 or self._send(left_out_entry(tail, limits)):
+                return Forwarded(key=tail.key, tail=None, outcome=outcome)
+            outcome = BlockOutcome.STUCK
+        return Forwarded(key=tail.key, tail=tail, outcome=outcome)
 
 
-def _job(tail: Tail, record: RunRecord | None) -> Job:
-    """Where its run stands; looked at before the file is read, so that what it wrote until its end is then read."""
+def _file_to_forward(tail: Tail, record: RunRecord | None) -> FileToForward:
+    """Note whether the run still writes: before the file is read, so that its last lines are in what is read then."""
     gone = record is None or record.attempt != tail.attempt or record.phase is Phase.DONE
-    # While `reporting`, hooks may still write; until they do, half a line is all there will be of it.
+    # In phase `reporting` only hooks may still write, so the flow's last line without a newline will get no more text.
     over = gone or (record is not None and record.phase is Phase.REPORTING)
-    return Job(tail=tail, over=over, gone=gone)
+    return FileToForward(tail=tail, over=over, gone=gone)
 
 
 class Positions:
-    """The file that remembers how far output was forwarded. Its loss means repeated lines, so it is not synced."""
+    """The file of each output's offset. Losing the file only repeats lines, so its writes are not synced to disk."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._saved: Json = []
 
     def load(self) -> tuple[dict[Key, Tail], str | None]:
-        """What the last daemon left, and why that could not be read."""
+        """Read the tails that the last daemon saved; with a problem when the file cannot be read."""
         decoder = Decoder()
         try:
             with open(self._path, encoding="utf-8") as file:
@@ -256,7 +261,7 @@ class Positions:
         return {tail.key: tail for tail in tails}, None
 
     def save(self, tails: Sequence[Tail]) -> str | None:
-        """Remember these; why that cannot be."""
+        """Write the tails if they have changed; return a problem when the file cannot be written."""
         document = to_json(tails)
         if document == self._saved:
             return None

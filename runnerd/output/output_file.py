@@ -1,7 +1,7 @@
-"""A run's output file, which the run may still be writing to, a block at a time.
+"""Reads a run's output file one block at a time, while the run may still be writing.
 
-Invariants: the file is never held open between two blocks, so a reader that leaves or a file that is replaced costs
-nothing; a front that was punched out to keep the file capped is skipped; a file that was truncated is read from its
+Invariants: the file is not held open between two blocks, so a slow reader holds no descriptor and a replaced file is
+noticed; the hole that is punched at the file's front to bound its size is skipped; a truncated file is read from its
 beginning.
 """
 
@@ -12,13 +12,14 @@ import os
 
 from runnerd.system.regular_files import open_regular
 
-BLOCK = 256 * 2**10
+BLOCK_BYTES = 256 * 2**10
 
 
 def read_block(path: str, offset: int) -> tuple[bytes, int]:
-    """The next block of the file, b"" at its end or when there is no file, and the offset behind it.
+    """Read the block at `offset`; return the block and the offset behind it.
 
-    Raises OSError when there is a file and it cannot be read.
+    The block is b"" at the end of the file and when the file does not exist. Raises OSError when the file exists and
+    cannot be read.
     """
     try:
         descriptor = _open(path)
@@ -27,15 +28,15 @@ def read_block(path: str, offset: int) -> tuple[bytes, int]:
     try:
         size = os.fstat(descriptor).st_size
         offset = _skip_hole(descriptor, offset if offset <= size else 0, size)
-        block = os.pread(descriptor, BLOCK, offset)
+        block = os.pread(descriptor, BLOCK_BYTES, offset)
     finally:
         os.close(descriptor)
-    # The edge of a hole is page-aligned at best, and one may be punched between the two calls above.
+    # A hole ends at a page, not at a line, and another may be punched between lseek and pread: both read as NUL bytes.
     return block.lstrip(b"\0"), offset + len(block)
 
 
 def is_readable(path: str) -> bool:
-    """Whether the file is there. Raises OSError when it is and cannot be read."""
+    """Whether the file exists. Raises OSError when the file exists and cannot be read."""
     try:
         os.close(_open(path))
     except FileNotFoundError:
@@ -53,4 +54,4 @@ def _skip_hole(descriptor: int, offset: int, size: int) -> int:
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise
-        return max(size, offset)  # nothing but a hole from here to the end
+        return max(size, offset)  # ENXIO: only a hole between `offset` and the end

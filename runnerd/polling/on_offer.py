@@ -1,12 +1,12 @@
-"""What the API offers to be started and nobody has taken yet. Pure.
+"""The runs on offer: listed by the API as due for this host, and not claimed yet. Pure.
 
-Invariant: why something waits is only known of what is on offer.
+Invariant: only runs on offer have a reason to wait.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heapify, heappop, heapreplace
@@ -16,44 +16,50 @@ from runnerd.core.prefect import FlowRun, due
 
 @dataclass(slots=True)
 class OnOffer:
-    """The runs last offered and not yet taken, each source's in its order, and why each of them waits."""
+    """The runs on offer by id, each source's in the order of the API, and why those that were skipped wait."""
 
     runs: dict[str, FlowRun] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
-    full_page: bool = False
-    unjudged: bool = False  # found while draining, so late.policy has not been applied
+    unjudged: bool = False  # listed while draining: late.policy was not applied to the own runs
 
     def put(self, found: Sequence[FlowRun]) -> None:
+        """Put these runs on offer."""
         self.runs.update({run.id: run for run in found})
 
-    def of_pools(self) -> dict[str, FlowRun]:
-        return {run.id: run for run in self.runs.values() if run.pool is not None}
+    def drop_own(self) -> None:
+        """Drop the runs of own deployments, and all reasons to wait: the next offer finds those that still hold."""
+        self.runs = {run.id: run for run in self.runs.values() if run.pool is not None}
+        self.waiting = {}
+        self.unjudged = False
 
     def keep_pools(self, names: Collection[str]) -> None:
-        """Without the runs of other pools."""
+        """Drop the runs of all pools but these."""
         self.runs = {run.id: run for run in self.runs.values() if run.pool is None or run.pool in names}
 
     def drop_pool(self, name: str) -> None:
-        """Without the runs of this pool."""
+        """Drop the runs of this pool."""
         self.runs = {run.id: run for run in self.runs.values() if run.pool != name}
 
-    def waits(self, name: str) -> bool:
-        """Whether anything of this pool waits for something else than its time."""
+    def has_waiting(self, name: str) -> bool:
+        """Whether a run of this pool is due and waits."""
         return any(run.pool == name for run_id, run in self.runs.items() if run_id in self.waiting)
 
     def ready(self, horizon: datetime) -> list[FlowRun]:
-        """Those due by then; each in its turn."""
+        """Return the runs due by `horizon`, in turn."""
         return in_turn(run for run in self.runs.values() if (due(run) or horizon) <= horizon)
 
-    def take(self, claimed: Sequence[str], skipped: dict[str, str], *, looked_at: Collection[str]) -> None:
-        """Of those looked at, these were claimed and the others wait for a reason."""
+    def note_outcome(self, claimed: Sequence[str], skipped: Mapping[str, str], *, offered: Collection[str]) -> None:
+        """Drop the claimed runs, and renew the reasons to wait of all runs offered. `skipped`: reasons by run id."""
         for run_id in claimed:
             self.runs.pop(run_id, None)
         still = {run_id: why for run_id, why in self.waiting.items() if run_id in self.runs}
-        self.waiting = {run_id: why for run_id, why in still.items() if run_id not in looked_at} | skipped
+        self.waiting = {run_id: why for run_id, why in still.items() if run_id not in offered} | dict(skipped)
 
     def keep_one_each(self, found: Sequence[FlowRun]) -> None:
-        """Of those found that wait, one of each deployment: there may be ten thousand, and all are looked at again."""
+        """Drop waiting runs of `found` whose deployment has another run on offer.
+
+        There may be ten thousand of them, and each offer goes through everything on offer.
+        """
         ids = {run.id for run in found}
         there = {run.deployment_id for run in self.runs.values() if run.id not in ids}
         for run in found:
@@ -64,9 +70,9 @@ class OnOffer:
 
 
 def in_turn(offers: Iterable[FlowRun]) -> list[FlowRun]:
-    """Runs of several sources, the host's own and each pool's, as their due times interleave them.
+    """Merge the runs of several sources (own deployments, and each pool) by due time.
 
-    Within one source the order stays: a pool's is that of its queues' priorities.
+    Within one source the order stays: in a pool it is that of the queues' priorities.
     """
     sources: dict[str | None, deque[FlowRun]] = {}
     for run in offers:

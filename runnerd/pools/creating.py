@@ -1,7 +1,7 @@
-"""What has to be there of a pool before it is served: the pool, its template, its queues; what is missing is made.
+"""Finds the work pool, its template and its queues before a pool is served, and creates those that are missing.
 
-Invariant: what cannot be is one sentence that says what to do, never an exception; losing a race to another host that
-creates the same is no trouble.
+Invariant: a pool or queue that cannot be had is one sentence that says what to do, never an exception; losing a race
+to another host that creates the same is no failure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from runnerd.core.place import Json
-from runnerd.core.prefect import AGENT, PROCESS, WorkerType, WorkPool, WorkQueue
+from runnerd.core.prefect import AGENT, PROCESS, NewPool, NewQueue, WorkerType, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
 from runnerd.pools.job.process_job import process_template
 from runnerd.prefect_api.answers import Refused
@@ -20,25 +20,23 @@ from runnerd.system.regular_files import open_regular
 
 
 class MakingApi(Protocol):
-    """What is asked of Prefect."""
+    """The calls of Prefect's API that finding and creating need."""
 
     async def read_pool(self, name: str) -> WorkPool | None: ...
-    async def create_pool(
-        self, name: str, *, type: str, base_job_template: Mapping[str, Json] | None = None
-    ) -> WorkPool | Refused: ...
+    async def create_pool(self, new: NewPool) -> WorkPool | Refused: ...
     async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused: ...
     async def queues(self, pool: str, *, prefixes: Sequence[str] = ()) -> list[WorkQueue]: ...
-    async def create_queue(self, pool: str, name: str, *, priority: int | None = None) -> WorkQueue | Refused: ...
+    async def create_queue(self, new: NewQueue) -> WorkQueue | Refused: ...
     async def worker_types(self) -> dict[str, WorkerType]: ...
 
 
 async def pool_or_why(api: MakingApi, settings: PoolSettings, *, major: int) -> WorkPool | str:
-    """The pool, made where it is missing and may be made; else why there is none."""
+    """Read the pool, or create it if it is missing and `create` allows that; else say why there is none."""
     pool = await api.read_pool(settings.name)
     if pool is None:
         return await _create(api, settings, major)
     if pool.type == PROCESS and not pool.base_job_template and settings.create:
-        # Made without one, as Prefect's API does by itself: the UI then has no variables to offer.
+        # Prefect's API creates pools without a template by itself; the UI then offers no variables.
         template = process_template(major)
         await api.update_pool(pool.name, {"base_job_template": template})
         return replace(pool, base_job_template=template)
@@ -54,9 +52,9 @@ async def _create(api: MakingApi, settings: PoolSettings, major: int) -> WorkPoo
     template = await _template(api, settings, kind, major)
     if isinstance(template, str):
         return template
-    made = await api.create_pool(settings.name, type=kind, base_job_template=template)
+    made = await api.create_pool(NewPool(name=settings.name, type=kind, base_job_template=template))
     if isinstance(made, Refused):
-        there = await api.read_pool(settings.name)  # somebody else was quicker
+        there = await api.read_pool(settings.name)  # another host was quicker
         return there or f"cannot create work pool {settings.name}: {made.reason}"
     return made
 
@@ -88,7 +86,7 @@ def _template_in(path: str) -> Mapping[str, Json] | str:
 
 
 def unserved(pool: WorkPool, settings: PoolSettings, *, major: int) -> str | None:
-    """Why a pool like this cannot be served as it is wanted; None when it can."""
+    """Say why this pool cannot be served as `settings` want it; None when it can."""
     if settings.type is not None and settings.type != pool.type:
         return f"work pool {pool.name} is of type {pool.type}, not {settings.type}; correct type, or leave it out"
     return _unservable(pool.name, pool.type, major=major)
@@ -103,7 +101,7 @@ def _unservable(name: str, kind: str, *, major: int) -> str | None:
 
 
 async def missing_queues(api: MakingApi, settings: PoolSettings) -> tuple[WorkQueue, ...] | str:
-    """The queues to serve, by priority, made where they are missing and may be made; else why not."""
+    """Find the queues to serve, by priority, and create the missing ones if `create` allows that; else say why not."""
     queues = await api.queues(settings.name, prefixes=settings.match)
     there = {queue.name: queue for queue in queues}
     missing = [name for name in settings.queues if name not in there]
@@ -111,14 +109,14 @@ async def missing_queues(api: MakingApi, settings: PoolSettings) -> tuple[WorkQu
         return (
             f"work pool {settings.name} has no queue {missing[0]}, and create is false; runnerctl queue create makes it"
         )
-    # In a pool that nobody has arranged the order is that of the list; else what is new comes last.
+    # In a pool with no queue but its default one, priorities follow the list; else new queues come last.
     untouched = set(there) <= {"default"}
     for name in missing:
-        place = settings.queues.index(name) + 1 if untouched else None
-        made = await api.create_queue(settings.name, name, priority=place)
+        priority = settings.queues.index(name) + 1 if untouched else None
+        made = await api.create_queue(NewQueue(pool=settings.name, name=name, priority=priority))
         if isinstance(made, Refused):
             there = {queue.name: queue for queue in await api.queues(settings.name)}
-            if name not in there:  # else somebody was quicker
+            if name not in there:  # else another host was quicker
                 return f"cannot create queue {name} of work pool {settings.name}: {made.reason}"
     if missing:  # each has moved the others
         there = {queue.name: queue for queue in await api.queues(settings.name)}

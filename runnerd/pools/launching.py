@@ -94,11 +94,16 @@ class PoolLauncher:
         learnt: dict[str, Json] = {"name": facts.run.name, "deployment": facts.deployment.name, "flow": facts.flow}
         job = await self._job(facts)
         if isinstance(job, Unresolvable):
-            return Prepared(start=job.problem, learnt=learnt)
+            return Prepared(start=job.problem, record_fields=learnt)
         return Prepared(
             start=self._spec(replace(record, **learnt), facts, job),
             user=facts.served.settings.run.user or facts.base["USER"],
-            learnt={**learnt, "process_name": job.name, "labels": job.labels, "stream_output": job.stream_output},
+            record_fields={
+                **learnt,
+                "process_name": job.name,
+                "labels": job.labels,
+                "stream_output": job.stream_output,
+            },
         )
 
     def _spec(self, record: RunRecord, facts: _Facts, job: ProcessJob) -> LaunchSpec:
@@ -122,7 +127,7 @@ class PoolLauncher:
             ),
         )
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         """What to start to run this record's hooks, or why they cannot be run. Waits for the API."""
         try:
             prepared = await persist(lambda: self.prepare(record), backoff=self._backoff())

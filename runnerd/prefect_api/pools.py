@@ -1,9 +1,9 @@
 """The calls about work pools: pools, queues, workers, the runs they offer, and what launching such a run needs.
 
-As in `client`: every call may raise ApiAway, ApiDenied or ApiRejected, asks once, and is safe to repeat; but what is
-created a second time is refused as existing, the answer to the first having been lost perhaps. A name or an id that
-can be nobody's is answered without a request. So is what the server reserves for itself: it would say 403, which is how
-it denies credentials, and be taken for that.
+As in `client`: every call may raise ApiAway, ApiDenied or ApiRejected, makes one request, and is safe to repeat; only
+creating is refused the second time, when the answer to the first request was lost. A name or an id that the server
+cannot have is answered without a request. So is a pool's name that the server reserves: it answers 403 there, as it
+does to wrong credentials.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from typing import TypeVar
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import (
+    PROCESS,
     BlockDocument,
     FlowRun,
+    NewPool,
+    NewQueue,
     PoolDeployment,
     Variable,
     WorkerSeen,
@@ -42,14 +45,14 @@ from runnerd.prefect_api.parse_pools import (
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, is_uuid, refused, why_no_name
 from runnerd.prefect_api.transport import Transport
 
-_RESERVED = "prefect"  # in any case, at the start of a pool's name
+_RESERVED = "prefect"  # in upper or lower case, at the start of a pool's name
 _MAY_CHANGE = frozenset({"is_paused", "concurrency_limit"})  # of a reserved pool
 
 T = TypeVar("T")
 
 
 class PoolsApi:
-    """The part of PrefectApi that is about work pools; `server` tells which Prefect answers."""
+    """Makes the calls of PrefectApi about work pools; `server` returns the version of Prefect's server."""
 
     def __init__(self, *, transport: Transport, reader: Reader, server: Callable[[], Awaitable[ServerInfo]]) -> None:
         self._transport = transport
@@ -63,30 +66,26 @@ class PoolsApi:
     # --- pools ----------------------------------------------------------------------------------------------
 
     async def read_pool(self, name: str) -> WorkPool | None:
-        """The pool of this name, None when there is none."""
+        """Read the pool of this name; None when there is none."""
         return await self._one("/work_pools/", in_path(name), "a work pool", parse_pool)
 
     async def all_pools(self) -> list[WorkPool]:
-        """Every pool, by name."""
+        """Read every pool, sorted by name."""
         return await self._every("/work_pools/filter", "work pools", parse_pool)
 
-    async def create_pool(
-        self,
-        name: str,
-        *,
-        type: str,
-        base_job_template: Mapping[str, Json] | None = None,
-        description: str | None = None,
-        is_paused: bool = False,
-        concurrency_limit: int | None = None,
-    ) -> WorkPool | Refused:
-        """A new pool with its queue `default`. The server knows no default template: without one it has none."""
-        if why := why_no_name(name) or _reserved(name, "created"):
+    async def create_pool(self, new: NewPool) -> WorkPool | Refused:
+        """Create a pool with its queue `default`; without a template in `new` the pool has none."""
+        if why := why_no_name(new.name) or _reserved(new.name, "created"):
             return Refused(reason=why)
-        body: dict[str, Json] = {"name": name, "type": type, "description": description, "is_paused": is_paused}
-        body["concurrency_limit"] = concurrency_limit
-        if base_job_template is not None:
-            body["base_job_template"] = dict(base_job_template)
+        body: dict[str, Json] = {
+            "name": new.name,
+            "type": new.type or PROCESS,
+            "description": new.description,
+            "is_paused": new.is_paused,
+            "concurrency_limit": new.concurrency_limit,
+        }
+        if new.base_job_template is not None:
+            body["base_job_template"] = dict(new.base_job_template)
         return await self._create("/work_pools/", body, "a new work pool", parse_pool)
 
     async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused:
@@ -96,7 +95,7 @@ class PoolsApi:
         return await self._change("PATCH", "/work_pools/", in_path(name), dict(changes))
 
     async def delete_pool(self, name: str) -> bool | Refused:
-        """Delete it with its queues; its deployments stay, and belong to no pool any more."""
+        """Delete a pool with its queues; its deployments stay, without a pool."""
         if why := _reserved(name, "deleted"):
             return Refused(reason=why)
         return await self._change("DELETE", "/work_pools/", in_path(name))
@@ -104,36 +103,32 @@ class PoolsApi:
     # --- queues ---------------------------------------------------------------------------------------------
 
     async def queues(self, pool: str, *, prefixes: Sequence[str] = ()) -> list[WorkQueue]:
-        """Its queues by priority, then name; with prefixes those whose name starts with one of them."""
+        """Read a pool's queues, sorted by priority, then name; with prefixes only those whose name starts with one."""
         place = in_path(pool)
         if place is None:
             return []
-        # The server takes case for nothing and `_` for any character, so what it finds is looked at again.
+        # The server ignores case and takes `_` for any character, so its answer is filtered again below.
         chosen = {"work_queues": {"name": {"startswith_": list(prefixes)}}} if prefixes else {}
         found = await self._every(f"/work_pools/{place}/queues/filter", "work queues", parse_queue, **chosen)
         wanted = [queue for queue in found if not prefixes or queue.name.startswith(tuple(prefixes))]
         return sorted(wanted, key=lambda queue: (queue.priority, queue.name))
 
     async def read_queue(self, pool: str, name: str) -> WorkQueue | None:
-        """The queue of this name in that pool, None when there is none."""
+        """Read the queue of this name in that pool; None when there is none."""
         return await self._one("/work_pools/", _queue_place(pool, name), "a work queue", parse_queue)
 
-    async def create_queue(
-        self,
-        pool: str,
-        name: str,
-        *,
-        description: str | None = None,
-        is_paused: bool = False,
-        concurrency_limit: int | None = None,
-        priority: int | None = None,
-    ) -> WorkQueue | Refused:
-        """A new queue; without a priority it takes the first that is free, and a taken one moves the others down."""
-        place, why = in_path(pool), why_no_name(name) or why_no_name(pool)
+    async def create_queue(self, new: NewQueue) -> WorkQueue | Refused:
+        """Create a queue; a priority that another queue has moves that queue and those below it down."""
+        place, why = in_path(new.pool), why_no_name(new.name) or why_no_name(new.pool)
         if place is None or why:
             return Refused(reason=why or "")
-        body: dict[str, Json] = {"name": name, "description": description, "is_paused": is_paused}
-        body |= {"concurrency_limit": concurrency_limit, "priority": priority}
+        body: dict[str, Json] = {
+            "name": new.name,
+            "description": new.description,
+            "is_paused": new.is_paused,
+            "concurrency_limit": new.concurrency_limit,
+            "priority": new.priority,
+        }
         return await self._create(f"/work_pools/{place}/queues", body, "a new work queue", parse_queue)
 
     async def update_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> bool | Refused:
@@ -141,7 +136,7 @@ class PoolsApi:
         return await self._change("PATCH", "/work_pools/", _queue_place(pool, name), dict(changes))
 
     async def delete_queue(self, pool: str, name: str) -> bool | Refused:
-        """Delete it; a pool's default queue cannot be."""
+        """Delete a queue; refused for the default queue of a pool."""
         queue = await self.read_queue(pool, name)
         if queue is None:
             return False
@@ -161,10 +156,10 @@ class PoolsApi:
         after: datetime | None = None,
         limit: int | None = None,
     ) -> list[FlowRun] | None:
-        """What the pool offers that falls due from `after` to `before`, both included; None: no such pool or queue.
+        """Read the runs that a pool offers, due from `after` to `before`, both included; None: no such pool or queue.
 
-        `queues` are names by ids; none of them stands for all. Pauses, limits and priorities are the server's doing,
-        as is the order: priority, then time. It answers at most 200 at once. One unknown queue makes it refuse all.
+        `queues` maps ids to names; an empty map means every queue. The server applies pauses, limits and priorities,
+        and sorts by priority, then time. It returns at most 200 runs, and none at all if one queue is unknown.
         """
         place = in_path(pool)
         if place is None:
@@ -183,11 +178,11 @@ class PoolsApi:
         return None if reply.status == 404 else self._reader.runs(reply, pool_run_parser(pool, queues))
 
     async def placed_run(self, run_id: str) -> FlowRun | None:
-        """One flow run with the names of its pool and its queue; None when it does not exist (any more)."""
+        """Read one flow run with the names of its pool and its queue; None when there is none (any more)."""
         return await self._one("/flow_runs/", run_id if is_uuid(run_id) else None, "a flow run", parse_placed_run)
 
     async def tagged_runs(self, queue_id: str, *, before: datetime, limit: int | None = None) -> list[FlowRun] | None:
-        """What a legacy queue of 2.x picks by tags or deployments, the earliest first; None: no such queue."""
+        """Read what a legacy queue of 2.x picks by tags or deployments, the earliest first; None: no such queue."""
         if not is_uuid(queue_id):
             return None
         if limit == 0:
@@ -202,7 +197,10 @@ class PoolsApi:
     # --- workers --------------------------------------------------------------------------------------------
 
     async def heartbeat(self, pool: str, *, worker: str, interval_s: int) -> bool:
-        """Say that this worker lives, which registers it; False: no such pool. After three intervals it is OFFLINE."""
+        """Send a worker's heartbeat, which registers the worker; False: no such pool.
+
+        The server calls a worker OFFLINE after three intervals without one.
+        """
         place = in_path(pool)
         if place is None:
             return False
@@ -212,50 +210,50 @@ class PoolsApi:
         return reply.status != 404
 
     async def workers(self, pool: str) -> list[WorkerSeen]:
-        """Every worker that the pool knows, the latest heartbeat first."""
+        """Read every worker of a pool, the latest heartbeat first."""
         place = in_path(pool)
         return (
             [] if place is None else await self._every(f"/work_pools/{place}/workers/filter", "workers", parse_worker)
         )
 
     async def worker_types(self) -> dict[str, WorkerType]:
-        """The types of workers that the server knows of, by name."""
+        """Read the worker types of the server's collection, by name."""
         reply = await self._transport.request("GET", "/collections/views/aggregate-worker-metadata", sure=True)
         return self._reader.read("the types of workers", reply.data, parse_worker_types)
 
     # --- what launching a run needs -------------------------------------------------------------------------
 
     async def deployment(self, deployment_id: str) -> PoolDeployment | None:
-        """The deployment of this id, None when there is none (any more)."""
+        """Read the deployment of this id; None when there is none (any more)."""
         place = deployment_id if is_uuid(deployment_id) else None
         return await self._one("/deployments/", place, "a deployment", parse_pool_deployment)
 
     async def block_by_id(self, block_id: str) -> BlockDocument | None:
-        """The block of this id with its secrets, None when there is none."""
+        """Read the block of this id with its secrets; None when there is none."""
         place = f"{block_id}?include_secrets=true" if is_uuid(block_id) else None
         return await self._one("/block_documents/", place, "a block", parse_block)
 
     async def block_by_name(self, type_slug: str, name: str) -> BlockDocument | None:
-        """The block `type_slug/name` with its secrets, None when there is none."""
+        """Read the block `type_slug/name` with its secrets; None when there is none."""
         slug, quoted = in_path(type_slug), in_path(name)
         place = f"{slug}/block_documents/name/{quoted}?include_secrets=true" if slug and quoted else None
         return await self._one("/block_types/slug/", place, "a block", parse_block)
 
     async def variable(self, name: str) -> Variable | None:
-        """The variable of this name, None when there is none."""
+        """Read the variable of this name; None when there is none."""
         return await self._one("/variables/name/", in_path(name), "a variable", parse_variable)
 
     # --- what is noted at a run -----------------------------------------------------------------------------
 
     async def note_infrastructure(self, run_id: str, pid: str | None) -> None:
-        """Say where the run's process is; nothing happens when the run does not exist (any more)."""
+        """Record where the run's process is; does nothing when there is no such run (any more)."""
         if is_uuid(run_id):
             body = {"infrastructure_pid": pid}
             await self._transport.request("PATCH", f"/flow_runs/{run_id}", body=body, values=ABSENT)
 
     async def label_run(self, run_id: str, labels: Mapping[str, Json]) -> None:
-        """Add labels to the run; 2.20 knows none, and is not asked: its 404 would read as a wrong URL."""
-        # The server takes any JSON here, and then fails whenever a run with anything but a plain value is read.
+        """Add labels to the run; not with 2.20, which has no labels and whose 404 would read as a wrong URL."""
+        # The server accepts any JSON here, and then fails whenever it reads a run with a value that is not plain.
         plain = {name: _plain(value) for name, value in labels.items() if value is not None}
         if plain and is_uuid(run_id) and (await self.server()).major >= 3:
             await self._transport.request("PATCH", f"/flow_runs/{run_id}/labels", body=plain, values=ABSENT)
@@ -269,7 +267,7 @@ class PoolsApi:
         return None if reply.status == 404 else self._reader.read(what, reply.data, parse)
 
     async def _every(self, path: str, what: str, parse: Callable[[Json], T], **chosen: Json) -> list[T]:
-        """All pages of a filter; nothing where what it filters does not exist."""
+        """Read all pages of a filter; an empty list where the pool it filters does not exist."""
         found: list[T] = []
         for offset in count(0, PAGE):
             body = {**chosen, "limit": PAGE, "offset": offset}
@@ -306,7 +304,7 @@ def _plain(value: Json) -> str | int | float:
 
 
 def _reserved(name: str, what: str) -> str | None:
-    """Why the server would say 403, which is no matter of credentials."""
+    """Say why the server would answer 403, which is not about credentials here; None when it would not."""
     if not name.lower().startswith(_RESERVED):
         return None
     return f"work pools whose names start with {_RESERVED!r} are Prefect's own, and cannot be {what}"

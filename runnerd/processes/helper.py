@@ -1,6 +1,6 @@
 """A short process that answers a question: the spawner runs it as its user, and nothing of it is left.
 
-Invariant: should the daemon end meanwhile, the next one knows it by its key and clears it away (upkeep.py).
+Invariant: should the daemon end meanwhile, the next one knows it by its key and clears it away (runs/adopting.py).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ async def run_hooks(
     """
     if record.hook_boot not in (None, boot_id):
         return "the host restarted meanwhile; they are not run again"
-    spec = await launcher.hooks(record)
+    spec = await launcher.prepare_hooks(record)
     if not isinstance(spec, LaunchSpec):
         return f"could not start: {spec}"
     if record.hook_boot is None:

@@ -83,7 +83,7 @@ class RunRecordStore:
 
     def discard(self, before: RunRecord | None) -> None:
         """Not ours: nothing happened here, so nothing of it stays in the journal but what was there `before`."""
-        self._context.journal.withdraw(self.record.id, before)
+        self._context.journal.withdraw_claim(self.record.id, before)
         self.record = advance(self.record, Event.CLAIM_LOST)
         self._context.feed.publish(self.record)
 

@@ -116,7 +116,7 @@ class Run:
 
     async def _start(self) -> None:
         prepared = await self._prepare() if self.record.intent is None else Prepared(start="")
-        self._store.update(**prepared.learnt)
+        self._store.update(**prepared.record_fields)
         spec = prepared.start
         if isinstance(spec, str) or self.record.intent is not None:  # that may have come meanwhile
             return await self._do_not_start(why=str(spec) if self.record.intent is None else None)

@@ -20,7 +20,7 @@ from runnerd.spawner.proc.identity import Boot
 from runnerd.spawner.proc.processes import become_subreaper
 from runnerd.spawner.runs.confinement import Confinement
 from runnerd.spawner.runs.intents import IntentServer
-from runnerd.spawner.runs.records import RecordStore, RunRecord
+from runnerd.spawner.runs.records import RecordStore, ProcessRecord
 from runnerd.spawner.runs.table import RunTable
 from runnerd.spawner.verbs import Verbs
 
@@ -102,7 +102,7 @@ def serve(
     loop = Loop()
     server = Server(loop=loop, allowed=frozenset({0, os.geteuid()} | {options.owner or 0}))
 
-    def publish(event: str, run: RunRecord) -> None:
+    def publish(event: str, run: ProcessRecord) -> None:
         server.broadcast({"event": event, "record": run.to_wire()})
 
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from runnerd import __version__
 from runnerd.spawner.io.messages import Fields, Launch, bad_request
 from runnerd.spawner.runs.intents import INTENTS
-from runnerd.spawner.runs.records import RunRecord
+from runnerd.spawner.runs.records import ProcessRecord
 from runnerd.spawner.runs.table import RunTable
 
 Reply = Callable[[object], None]
@@ -51,7 +51,7 @@ class Verbs:
     def _records(self) -> list[object]:
         return [run.to_wire() for run in self._runs.all()]
 
-    def _find_run(self, request: Fields) -> RunRecord:
+    def _find_run(self, request: Fields) -> ProcessRecord:
         return self._runs.get(request.key(), request.attempt())
 
     def _ping(self, request: Fields, reply: Reply) -> None:

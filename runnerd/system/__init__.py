@@ -1,1 +1,1 @@
-"""What surrounds the daemon: systemd, the watchdog, paths and directories, usage of processes, regular files."""
+"""systemd, the watchdog, the daemon's directories and paths, and what processes use."""

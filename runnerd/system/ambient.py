@@ -1,4 +1,4 @@
-"""What every part of the daemon is given: its log, its clocks, its back-off and its proof of life."""
+"""The ambient that every part of the daemon is given: log, clocks, back-off and pulse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runnerd.system.watchdog import Pulse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ambient:
-    """Built once by the composition root; tests have other clocks, and less patience."""
+    """Holds what every part needs; built once by the composition root, and by tests with clocks of their own."""
 
     log: Log
     now: Callable[[], datetime]  # the wall clock, in UTC
@@ -25,7 +25,7 @@ class Ambient:
 
 
 def real_ambient(log: Log) -> Ambient:
-    """The ambient of a daemon that runs for real."""
+    """Build the ambient of a production daemon: real clocks, and a back-off of 0.5 s to 30 s."""
     return Ambient(
         log=log,
         now=lambda: datetime.now(UTC),
@@ -36,5 +36,5 @@ def real_ambient(log: Log) -> Ambient:
 
 
 def call_later(seconds: float, call: Callable[[], None]) -> None:
-    """Call `call` in so many seconds, on the running event loop's clock."""
+    """Call `call` after `seconds` on the running event loop's clock."""
     asyncio.get_running_loop().call_later(seconds, call)

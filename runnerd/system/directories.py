@@ -1,4 +1,4 @@
-"""The directories of a daemon: which there are inside the ones it was given, and that nobody else is using them."""
+"""The daemon's directories: the files and folders inside them, making them, and the lock on the state directory."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from runnerd.system.paths import Paths
 
 
 def runs_dir(paths: Paths) -> str:
-    """Where the flows' output files are."""
+    """Return the folder of the runs' output files."""
     return os.path.join(paths.log, "runs")
 
 
 def work_dir(paths: Paths) -> str:
-    """Where inspections leave their answers."""
+    """Return the folder into which inspections write their results."""
     return os.path.join(paths.runtime, "inspect")
 
 
 def positions_path(paths: Paths) -> str:
-    """What remembers how far output was forwarded to systemd's journal."""
+    """Return the file that records how far each run's output was forwarded to systemd's journal."""
     return os.path.join(paths.state, "output-positions.json")
 
 
 def journal_path(paths: Paths) -> str:
+    """Return the SQLite file of the journal."""
     return os.path.join(paths.state, "journal.db")
 
 
-def prepare(paths: Paths) -> None:
-    """Make what is missing. Raises RunnerdError, with the directory and what to do, when it cannot."""
+def make_directories(paths: Paths) -> None:
+    """Make the directories that are missing. Raises RunnerdError when one cannot be made or written to."""
     wanted = {
         paths.runtime: 0o755,
         work_dir(paths): 0o700,
@@ -50,14 +51,14 @@ def prepare(paths: Paths) -> None:
         if not os.access(path, os.W_OK | os.X_OK):
             if os.statvfs(path).f_flag & os.ST_RDONLY:
                 raise RunnerdError(f"cannot write in {path}: it is mounted read-only; see findmnt -T {path}")
-            raise RunnerdError(f"cannot write in {path}: it belongs to somebody else; see ls -ld {path}")
+            raise RunnerdError(f"cannot write in {path}: permission denied; see ls -ld {path}")
 
 
-def lock(paths: Paths) -> IO[str]:
-    """Hold the state directory for this process. Raises RunnerdError when another runnerd has it."""
+def lock_state(paths: Paths) -> IO[str]:
+    """Lock the state directory until the returned file is closed. Raises RunnerdError when another runnerd holds it."""
     path = os.path.join(paths.state, "lock")
     try:
-        file = open(path, "a+", encoding="ascii")  # held until the process ends
+        file = open(path, "a+", encoding="ascii")
     except OSError as error:
         raise RunnerdError(f"cannot write {path}: {error.strerror}; see df {paths.state} and ls -l {path}") from error
     try:
@@ -69,12 +70,12 @@ def lock(paths: Paths) -> IO[str]:
         raise RunnerdError(
             f"another runnerd (pid {holder or 'unknown'}) uses {paths.state}; stop it, or give this one a --state-dir"
         ) from None
-    sign(file)
+    write_pid(file)
     return file
 
 
-def sign(file: IO[str]) -> None:
-    """Say in a lock that it is this process that holds it."""
-    with contextlib.suppress(OSError):  # a full disk: it is the lock that counts, the pid is for people
+def write_pid(file: IO[str]) -> None:
+    """Write this process's PID into the lock file."""
+    with contextlib.suppress(OSError):  # a full disk must not prevent a start: the PID is for people, the flock locks
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f"{os.getpid()}\n".encode())

@@ -1,8 +1,8 @@
-"""Where runnerd keeps its things: one rule for the daemon and for runnerctl.
+"""The paths of runnerd's directories and sockets: one rule for the daemon and for runnerctl.
 
-A flag wins over systemd's own variable, that over the fixed place of the host (root) or of the user (XDG).
-Pure: the environment and the user come in as arguments, nothing is looked up, nothing is created. runnerctl
-imports this at every call, so it is a NamedTuple: the dataclass machinery would cost more than the rest of it.
+A flag wins over systemd's variable, and systemd's variable over the default of the host (root) or of the user (XDG).
+Pure: the environment and the user are arguments; nothing is read from the system and nothing is created. runnerctl
+imports this module at every call, so `Paths` is a NamedTuple: importing `dataclasses` would cost more than the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ SYSTEM_RUNTIME = "/run/runnerd"
 class Paths(NamedTuple):
     """The directories of one runnerd. `credentials` is None when systemd passed none.
 
-    `managed_spawner` is the socket of a spawner that somebody else starts (its own unit); None: we start ours.
+    `managed_spawner` is the socket of a spawner that its own systemd unit starts; None when the daemon starts the
+    spawner itself.
     """
 
     config: str
@@ -32,7 +33,7 @@ class Paths(NamedTuple):
 
     @property
     def spawner_dir(self) -> str:
-        """A directory of its own: it outlives the daemon's, which systemd removes when the daemon stops."""
+        """The spawner's directory: not inside `runtime`, which systemd removes when the daemon stops."""
         return f"{self.runtime}-spawner"
 
     @property
@@ -49,10 +50,10 @@ def resolve_paths(
     state: str | None = None,
     log: str | None = None,
 ) -> Paths:
-    """The directories: each from its flag, else from systemd's variable, else from the default of root or user."""
+    """Resolve each directory from its flag, else from systemd's variable, else from the default of root or user."""
 
     def pick(flag: str | None, variable: str, default: str) -> str:
-        return _tidy(flag or _first(environ, variable) or default)
+        return _without_slash(flag or _first(environ, variable) or default)
 
     base = _system_defaults() if root else _user_defaults(environ)
     return Paths(
@@ -66,17 +67,17 @@ def resolve_paths(
 
 
 def control_socket(runtime: str) -> str:
-    """The control socket of the daemon whose runtime directory is `runtime`."""
+    """Return the control socket of the daemon whose runtime directory is `runtime`."""
     return f"{runtime}/control.sock"
 
 
 def _first(environ: Mapping[str, str], variable: str) -> str | None:
-    """systemd joins several directories of one kind with colons; the first is ours."""
+    """Return the first directory of a variable: systemd joins several of one kind with colons."""
     return environ.get(variable, "").split(":")[0] or None
 
 
-def _tidy(path: str) -> str:
-    """Without a trailing slash, so that `runtime + "-spawner"` is a sibling and not a child."""
+def _without_slash(path: str) -> str:
+    """Strip trailing slashes, so that `runtime + "-spawner"` is a sibling of `runtime` and not inside `runtime`."""
     return path.rstrip("/") or "/"
 
 

@@ -1,4 +1,4 @@
-"""Opens files that others name: only regular ones, because what else may stand there hangs or never ends."""
+"""Opens only regular files, for paths that users name: reading a FIFO or a device may hang or never end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import stat
 
 
 def open_regular(path: str, flags: int) -> int:
-    """A descriptor, without waiting: a FIFO that nobody writes to would hold up the whole daemon. Raises OSError."""
+    """Open a regular file and return its descriptor; usable as `opener=`. Raises OSError, EINVAL for any other kind.
+
+    O_NONBLOCK, because opening a FIFO without a writer would block the whole daemon.
+    """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

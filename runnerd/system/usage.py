@@ -1,10 +1,11 @@
-"""What a run's processes use right now: memory and processor time of the whole session.
+"""Measures the memory and processor time that a process and its descendants use now.
 
-Invariant: a pid alone is never believed; a process counts only when its start time is the one on record.
+Invariant: a PID alone identifies nothing, because PIDs are reused; the start time on record must match too.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from runnerd.core.process import Identity
@@ -19,32 +20,31 @@ class Usage:
 
 
 def usage_of(identity: Identity, *, boot_id: str) -> Usage | None:
-    """What the process and its descendants use; None when it is gone, with its boot or without."""
-    import psutil  # here, because an idle daemon never needs its 2 MiB
+    """Measure the process and its descendants; None when the process has ended or belongs to another boot."""
+    import psutil  # here, because it takes 2 MiB that an idle daemon never needs
 
     if identity.boot_id != boot_id:
         return None
     try:
         leader = psutil.Process(identity.pid)
-        # psutil tells the start in seconds since the epoch, from the same ticks: a reused pid is hours away.
+        # psutil computes the start from the same ticks, in seconds since the epoch, so 2 s allow for rounding; a
+        # reused PID started far later than that.
         started = leader.create_time() - psutil.boot_time()
         if abs(started - identity.start_ticks / _ticks_per_second()) > 2.0:
             return None
-        family = [leader, *leader.children(recursive=True)]
+        lineage = [leader, *leader.children(recursive=True)]
     except psutil.Error:
         return None
     memory, cpu = 0, 0.0
-    for process in family:
+    for process in lineage:
         try:
             times = process.cpu_times()
             memory += process.memory_info().rss
-        except psutil.Error:
+        except psutil.Error:  # ended since it was listed
             continue
         cpu += times.user + times.system
     return Usage(memory_bytes=memory, cpu_s=round(cpu, 2))
 
 
 def _ticks_per_second() -> int:
-    import os
-
     return os.sysconf("SC_CLK_TCK")

@@ -1,6 +1,6 @@
-"""Proof that every loop still moves, for the watchdog. Pure.
+"""Feeds systemd's watchdog while every main loop of the daemon makes progress.
 
-Invariant: a loop that waits on the API is alive; only one that missed its own bound is not.
+Invariant: a loop that waits for the API counts as alive; a loop is stuck only when it missed its own bound.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from runnerd.system.systemd import Systemd
 
 
 class Pulse:
-    """Each loop stamps its progress; `stuck` names those that missed their bound."""
+    """Records when each loop last made progress and by when it promised to again."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seen: dict[str, tuple[float, float]] = {}
+        self._beats: dict[str, tuple[float, float]] = {}  # loop -> time of its last beat, bound in seconds
 
     def beat(self, loop: str, *, within_s: float) -> None:
-        """`loop` made progress and promises to again within `within_s` seconds."""
-        self._seen[loop] = (self._clock(), within_s)
+        """Record progress of `loop`, which has to beat again within `within_s` seconds."""
+        self._beats[loop] = (self._clock(), within_s)
 
     def leave(self, loop: str) -> None:
-        """`loop` has ended and promises nothing more."""
-        self._seen.pop(loop, None)
+        """Stop watching `loop`, because it has ended."""
+        self._beats.pop(loop, None)
 
     def stuck(self) -> tuple[str, ...]:
+        """Return the names of the loops that missed their bound."""
         now = self._clock()
-        return tuple(loop for loop, (at, within_s) in self._seen.items() if now - at > within_s)
+        return tuple(loop for loop, (at, within_s) in self._beats.items() if now - at > within_s)
 
 
-async def keep_watchdog(*, systemd: Systemd, pulse: Pulse, log: Log) -> None:
-    """Feed the watchdog while every loop makes progress; the API's health has no say in it."""
+async def feed_watchdog(*, systemd: Systemd, pulse: Pulse, log: Log) -> None:
+    """Feed the watchdog twice per interval while no loop is stuck; return at once where systemd's watchdog is off."""
     interval_s = systemd.watchdog_s()
     if interval_s is None:
         return

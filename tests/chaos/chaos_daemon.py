@@ -31,7 +31,7 @@ from runnerd.journal.journal import Journal
 from runnerd.log.log import make_log
 from runnerd.prefect_api.backoff import Backoff
 from runnerd.system.ambient import real_ambient
-from runnerd.system.directories import journal_path, lock, prepare
+from runnerd.system.directories import journal_path, lock_state, make_directories
 from runnerd.system.paths import Paths, resolve_paths
 
 
@@ -93,9 +93,9 @@ class ChaosJournal(Journal):
         with self._counting():
             super().save(record, event)
 
-    def withdraw(self, run_id: str, before: RunRecord | None) -> None:
+    def withdraw_claim(self, run_id: str, before: RunRecord | None) -> None:
         with self._counting():
-            super().withdraw(run_id, before)
+            super().withdraw_claim(run_id, before)
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:
@@ -127,8 +127,8 @@ def main() -> int:
 def serve(paths: Paths, plan: Plan) -> int:
     log = make_log(log_format="console", journald=False, debug=False)
     defaults = HostDefaults(hostname=socket.gethostname(), python=sys.executable, api_url=None)
-    prepare(paths)
-    with lock(paths):
+    make_directories(paths)
+    with lock_state(paths):
         journal = ChaosJournal(path=journal_path(paths), now=plan.now)
         journal.plan = plan
         daemon = Daemon(

@@ -152,3 +152,15 @@ def deployment(**changes: Any) -> Deployment:
         place=Place("20-etl.yaml", 2, 3),
     )
     return replace(plain, **changes)
+
+
+CANCELLED = Verdict(type=StateType.CANCELLED, message="cancelled here")
+WISH = Verdict(type=StateType.CANCELLING)
+PENDING, RUNNING, CANCELLING = ("PENDING",), ("PENDING", "RUNNING"), ("PENDING", "RUNNING", "CANCELLING")
+
+
+async def due(visit: Visit, *deployment_ids: str, limit: int | None = None, minutes: float = 1) -> list[FlowRun]:
+    before = datetime.now(UTC) + timedelta(minutes=minutes)
+    return await visit.insist(
+        lambda: visit.api.scheduled_runs(deployment_ids=deployment_ids, before=before, limit=limit)
+    )

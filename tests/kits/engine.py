@@ -23,8 +23,8 @@ from runnerd.deployments.registry import Entry, Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher, Prepared
 from runnerd.launch.spec import hooks_spec
+from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
-from runnerd.polling.poller import Poller
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.answers import Answer, Claim
@@ -74,7 +74,7 @@ class SpecLauncher:
         spec = self.spec(record)
         return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         flow = self.spec(record)
         return flow if isinstance(flow, str) else hooks_spec(flow, record, program="pass", timeout_s=60.0)
 
@@ -179,7 +179,7 @@ class Engine:
             tasks=self.tasks,
             wakes=self.wakes,
         )
-        self.poller = Poller(
+        self.poller = build_poller(
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,

@@ -12,7 +12,7 @@ from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
 from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
 from runnerd.control.contract import Host, Peer
@@ -103,7 +103,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             ),
             runs=runs,
             deployments=deployments,
-            pools=PoolDesk(api=engine.api, ask=ask, now=engine.now, served=frozenset),
+            pools=PoolsBackend(api=engine.api, ask=ask, now=engine.now, served=frozenset),
             drain=engine.drain,
             reload=reload,
         )

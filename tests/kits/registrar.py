@@ -14,8 +14,8 @@ from runnerd.core.problems import Problems
 from runnerd.core.settings import Config, Deployment
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.inspection import InspectionFailure
-from runnerd.deployments.inspector import Finding
-from runnerd.deployments.registrar import Changes, Registrar
+from runnerd.deployments.inspector import InspectionResult
+from runnerd.deployments.registrar import ConfigChanges, Registrar
 from runnerd.deployments.registry import Entry, Key, Registry, key_of
 from runnerd.journal.journal import Journal
 from runnerd.prefect_api.backoff import Backoff
@@ -28,16 +28,16 @@ from tests.kits.nouns import NOON, URL, LogLines, fake_api, settings
 class FakeInspector:
     """Answers by entrypoint; what it once answered well it remembers, as the real one does in the journal."""
 
-    answers: dict[str, Finding] = field(default_factory=dict)
+    answers: dict[str, InspectionResult] = field(default_factory=dict)
     known: dict[str, Inspection] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def remembered(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+    def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         return {key_of(one): self.known[one.entrypoint] for one in deployments if one.entrypoint in self.known}
 
-    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, Finding]:
+    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
         await asyncio.sleep(0)
-        found: dict[Key, Finding] = dict(self.remembered(deployments))
+        found: dict[Key, InspectionResult] = dict(self.cached(deployments))
         for one in deployments:
             if key_of(one) not in found:
                 self.asked.append(one.entrypoint)
@@ -47,7 +47,7 @@ class FakeInspector:
                     self.known[one.entrypoint] = answer
         return found
 
-    def change(self, entrypoint: str, answer: Finding) -> None:
+    def change(self, entrypoint: str, answer: InspectionResult) -> None:
         """The file is another one now."""
         self.known.pop(entrypoint, None)
         self.answers[entrypoint] = answer
@@ -72,13 +72,13 @@ class Host:
     lines: LogLines
     registered: list[int]
 
-    async def want(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> Changes:
+    async def want(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
         """A reading of the files; returns when all of it has been dealt with."""
         changes = self.begin(*deployments, problems=problems)
         await self.registrar.settled.wait()
         return changes
 
-    def begin(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> Changes:
+    def begin(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
         return self.registrar.want(
             Config(settings=settings(), deployments=deployments, problems=tuple(problems), files=("10.yaml",))
         )

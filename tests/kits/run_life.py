@@ -46,7 +46,7 @@ class FlowLauncher:
             return Prepared(start="its deployment is not configured on this host any more")
         return Prepared(start=self._spec(record, entry.deployment), user="root")
 
-    async def hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         return f"run {record.id} has none"
 
     def _spec(self, record: RunRecord, deployment: Deployment) -> LaunchSpec:

@@ -9,65 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from runnerd.daemon.daemonize import LogFile
-from tests.kits.daemon import GENEROUS_S, HUP, INT, KILL, TERM, Host, alive, eventually
-
-NOWHERE = "http://127.0.0.1:1/api"
-
-
-class Background(Host):
-    """A host whose daemon is started as an init script does it."""
-
-    def __init__(self) -> None:
-        super().__init__(url=NOWHERE, python=sys.executable)
-        self.pid_file = self.root / "run" / "runnerd.pid"
-        self.log = self.root / "log" / "runnerd.log"
-
-    def daemonize(self, *words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Returns at the end of its output: a daemon that kept the terminal's descriptors would be noticed."""
-        return subprocess.run(
-            [*self.argv, "--daemonize", *words],
-            env=self.environ | dict(environ or {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=GENEROUS_S,
-            cwd=self.root,
-        )
-
-    def begin(self, *words: str) -> int:
-        """Start it; its pid."""
-        started = self.daemonize(*words)
-        assert (started.returncode, started.stdout, started.stderr) == (0, "", ""), self.said()
-        return self.pid()
-
-    def starting(self) -> subprocess.Popen[str]:
-        """One that waits for a spawner which says nothing; its starter, once the daemon is there."""
-        # As a terminal would have it: who starts tests in the background has Ctrl-C ignored, and that is inherited.
-        argv = ["env", "--default-signal=INT", *self.argv, "--daemonize"]
-        process = subprocess.Popen(argv, env=self.environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        eventually(lambda: self.pid_file.exists() and self.pid_file.read_text(), "the daemon to be there")
-        eventually(lambda: (self.root / "run" / "control.sock").exists(), "it to take signals")
-        return process
-
-    def pid(self) -> int:
-        return int(self.pid_file.read_text())
-
-    def stop(self) -> None:
-        pid = self.pid()
-        os.kill(pid, TERM)
-        eventually(lambda: not alive(pid), f"the daemon to stop; the log:\n{self.said()}")
-
-    def files(self) -> dict[str, tuple[int, int]]:
-        """Its files: which they are, and when they were changed."""
-        found = (p for p in self.root.rglob("*") if p.is_file() and "-spawner" not in str(p))
-        return {str(p): (p.stat().st_ino, p.stat().st_mtime_ns) for p in found if p.suffix not in (".db", ".db-wal")}
+from runnerd.daemon.log_file import LogFile
+from tests.kits.background import Background
+from tests.kits.daemon import GENEROUS_S, HUP, INT, KILL, TERM, alive, eventually
 
 
 @pytest.fixture
@@ -90,7 +40,7 @@ def mute_spawner(host: Background) -> Iterator[None]:
         yield
 
 
-# --- a daemon ---------------------------------------------------------------------------------------------------
+# --- a daemon -------------------------------------------------------------------------------------------------
 
 
 def test_returns_once_it_is_ready_with_the_api_away(host: Background) -> None:
@@ -134,7 +84,7 @@ def test_starts_without_standard_streams(host: Background) -> None:
     assert links == ["/dev/null", "/dev/null", str(host.log)]
 
 
-# --- what it cannot do ------------------------------------------------------------------------------------------
+# --- what it cannot do ----------------------------------------------------------------------------------------
 
 
 def test_a_broken_configuration_is_told_on_the_terminal(host: Background) -> None:
@@ -198,7 +148,7 @@ def test_flags_that_make_no_sense_are_refused(host: Background, words: list[str]
     assert "--daemonize" in refused.stderr
 
 
-# --- the PID file -----------------------------------------------------------------------------------------------
+# --- the PID file ---------------------------------------------------------------------------------------------
 
 
 def test_a_second_instance_is_refused_and_touches_nothing(host: Background) -> None:
@@ -277,7 +227,7 @@ def test_only_a_pid_file_is_used_as_one(host: Background, what: str) -> None:
     assert what != "text" or path.read_text() == "precious"
 
 
-# --- the log ----------------------------------------------------------------------------------------------------
+# --- the log --------------------------------------------------------------------------------------------------
 
 
 def test_hangup_opens_the_log_anew_and_reloads(host: Background) -> None:
@@ -296,7 +246,7 @@ def test_a_log_that_cannot_be_opened_anew_goes_on_in_the_old_file(host: Backgrou
     host.log.mkdir()
     os.kill(pid, HUP)
     eventually(lambda: " reloaded " in rotated.read_text(), "the reload")
-    assert "the log stays in its old file" in rotated.read_text()
+    assert "cannot reopen the log; going on in the old file" in rotated.read_text()
 
 
 def test_a_log_that_cannot_be_written_is_refused(host: Background) -> None:
@@ -320,7 +270,7 @@ def test_a_full_disk_is_survived_and_the_next_line_begins_anew(tmp_path: Path) -
     assert link.read_text() == "half a li\nwhole\n"
 
 
-# --- python-daemon ----------------------------------------------------------------------------------------------
+# --- python-daemon --------------------------------------------------------------------------------------------
 
 
 def python(program: str) -> str:
@@ -335,9 +285,9 @@ def test_python_daemon_is_loaded_for_this_only() -> None:
 def test_python_daemon_is_not_shown_a_billion_descriptors() -> None:
     """It makes a set of as many as there may be."""
     program = (
-        "from resource import *\nfrom runnerd.daemon.daemonize import modest_descriptors\n"
+        "from resource import *\nfrom runnerd.daemon.daemonize import lowered_descriptor_limit\n"
         "setrlimit(RLIMIT_NOFILE, (50, 400))\n"
-        "with modest_descriptors(500):\n    print(getrlimit(RLIMIT_NOFILE))\n"
-        "with modest_descriptors(100):\n    print(getrlimit(RLIMIT_NOFILE))\n"
+        "with lowered_descriptor_limit(500):\n    print(getrlimit(RLIMIT_NOFILE))\n"
+        "with lowered_descriptor_limit(100):\n    print(getrlimit(RLIMIT_NOFILE))\n"
     )
     assert python(program) == "(50, 400)\n(50, 100)\n"

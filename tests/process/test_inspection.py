@@ -17,7 +17,7 @@ import pytest
 from runnerd.core.prefect import Inspection
 from runnerd.core.process import LaunchSpec
 from runnerd.deployments.inspection import (
-    BATCH,
+    ENTRYPOINTS_PER_PROCESS,
     InspectionFailure,
     cache_key,
     inspection_batches,
@@ -208,7 +208,7 @@ def test_the_spec_bounds_the_whole_by_its_parts() -> None:
 
 
 def test_batches_keep_the_order_drop_doubles_and_fit_one_environment_string() -> None:
-    entrypoints = [f"{'d' * 2000}/{n}.py:flow" for n in range(2 * BATCH + 1)]
+    entrypoints = [f"{'d' * 2000}/{n}.py:flow" for n in range(2 * ENTRYPOINTS_PER_PROCESS + 1)]
     batches = list(inspection_batches([*entrypoints, *entrypoints]))
     assert [entrypoint for batch in batches for entrypoint in batch] == entrypoints
     assert len(batches) == 3

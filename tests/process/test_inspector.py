@@ -142,16 +142,16 @@ async def test_another_place_is_another_process(spawner: SpawnerUnderTest) -> No
 async def test_what_was_said_is_remembered_until_the_file_changes(spawner: SpawnerUnderTest) -> None:
     async with working_bench(spawner) as bench:
         wanted = [bench.deployment(name, f"{name}.py") for name in "ab"]
-        assert bench.inspector.remembered(wanted) == {}
+        assert bench.inspector.cached(wanted) == {}
         first = await bench.inspector.inspect(wanted)
-        assert bench.inspector.remembered(wanted) == first
+        assert bench.inspector.cached(wanted) == first
         assert await bench.inspector.inspect(wanted) == first
         assert bench.asked() == 1
         (bench.home / "a.py").write_text("# another flow\n")
-        assert set(bench.inspector.remembered(wanted)) == {key_of(wanted[1])}
+        assert set(bench.inspector.cached(wanted)) == {key_of(wanted[1])}
         await bench.inspector.inspect(wanted)
         assert bench.asked() == 1
-        assert set(bench.inspector.remembered(wanted)) == {key_of(one) for one in wanted}
+        assert set(bench.inspector.cached(wanted)) == {key_of(one) for one in wanted}
 
 
 async def test_failures_are_of_their_own_deployment_and_not_remembered(spawner: SpawnerUnderTest) -> None:

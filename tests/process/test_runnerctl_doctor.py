@@ -13,16 +13,16 @@ import pytest
 
 from runnerd.cli.console import Console
 from runnerd.cli.local_checks import (
-    configuration_check,
-    daemon_check,
-    directory_checks,
-    installation,
-    local_checks,
+    check_configuration,
+    check_daemon,
+    check_directories,
+    check_units,
+    find_paths,
     may_read,
-    take_all,
-    unit_checks,
+    run_checks,
+    run_local_checks,
 )
-from runnerd.cli.verbs.doctor import show
+from runnerd.cli.verbs.doctor import print_checks
 from runnerd.core.errors import ControlError
 from runnerd.doctor.checks import Check, disk_checks, ok
 from runnerd.system.paths import Paths, resolve_paths
@@ -80,11 +80,11 @@ def test_the_document_and_the_exit_status(served: Serving) -> None:
 
 
 def test_colours_are_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
-    show(Console(json=False, width=80, colour=True), CHECKS)
+    print_checks(Console(json=False, width=80, colour=True), CHECKS)
     coloured = capsys.readouterr().out
     assert "\x1b[32mok     \x1b[0m" in coloured
     assert "\x1b[31merror  \x1b[0m" in coloured
-    show(Console(json=False, width=None, colour=False), CHECKS)
+    print_checks(Console(json=False, width=None, colour=False), CHECKS)
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -107,13 +107,13 @@ def test_no_daemon_at_a_socket_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_has_no_doctor_or_does_not_answer() -> None:
-    old = daemon_check(ControlError("there is no /v1/doctor here", status=404), systemd=True)
+    old = check_daemon(ControlError("there is no /v1/doctor here", status=404), systemd=True)
     assert old.state == "error"
     assert "is older than this runnerctl" in old.detail
     assert old.remedy == "systemctl restart runnerd: flows run on"
-    deaf = daemon_check(ControlError("runnerd at /x does not answer; see y", status=504), systemd=True)
+    deaf = check_daemon(ControlError("runnerd at /x does not answer; see y", status=504), systemd=True)
     assert "cannot be asked: runnerd at /x does not answer" in deaf.detail
-    gone = daemon_check(ControlError("cannot reach runnerd at /x: no such file; is it running?"), systemd=True)
+    gone = check_daemon(ControlError("cannot reach runnerd at /x: no such file; is it running?"), systemd=True)
     assert gone.remedy == "systemctl status runnerd"
 
 
@@ -122,37 +122,37 @@ def test_a_user_s_own_runnerd(tmp_path: Path) -> None:
     own = resolve_paths(environ=environ, root=False)
     for path in (own.config, own.state):
         os.makedirs(path)
-    assert installation(environ, root=False, socket_path=own.control_socket) == own
-    assert installation(environ, root=False, socket_path="/somewhere/else.sock") is None
+    assert find_paths(environ, root=False, socket_path=own.control_socket) == own
+    assert find_paths(environ, root=False, socket_path="/somewhere/else.sock") is None
     host = resolve_paths(environ={}, root=True)
-    assert installation(environ, root=False, socket_path=host.control_socket) == host
+    assert find_paths(environ, root=False, socket_path=host.control_socket) == host
 
 
 def test_the_checks_by_ourselves(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:4200/api"}
     own = resolve_paths(environ=environ, root=os.geteuid() == 0)
-    found = local_checks(environ, error=ControlError("gone"), socket_path=own.control_socket)
+    found = run_local_checks(environ, error=ControlError("gone"), socket_path=own.control_socket)
     names = [check.name for check in found if not check.name.endswith(".service")]
     assert names == ["runnerd", "configuration", "state directory", "log directory", "state disk", "log disk"]
 
 
 def test_the_configuration_is_checked(tmp_path: Path) -> None:
     environ = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
-    assert configuration_check(str(tmp_path), environ) == ok("configuration", f"{tmp_path} is good")
+    assert check_configuration(str(tmp_path), environ) == ok("configuration", f"{tmp_path} is good")
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\nlimts: {}\n")
-    broken = configuration_check(str(tmp_path), environ)
+    broken = check_configuration(str(tmp_path), environ)
     assert broken.state == "error"
     assert broken.detail.startswith(f"{tmp_path}/conf.d/10-x.yaml:1:1: unknown key 'deployements'")
     assert broken.detail.endswith(" and 1 more")
     (tmp_path / "runnerd.yaml").write_text("limits: many\n")
-    assert configuration_check(str(tmp_path), environ).detail.endswith("; runnerd does not start with it")
+    assert check_configuration(str(tmp_path), environ).detail.endswith("; runnerd does not start with it")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_configuration_that_we_may_not_read(tmp_path: Path) -> None:
     (tmp_path / "conf.d").mkdir(mode=0o300)
-    found = configuration_check(str(tmp_path), {})
+    found = check_configuration(str(tmp_path), {})
     assert found.state == "unknown"
     assert found.detail == f"you may not read {tmp_path}/conf.d, so it was not checked"
     (tmp_path / "conf.d").chmod(0o700)
@@ -176,7 +176,7 @@ def test_who_may_read_what(tmp_path: Path) -> None:
 def test_directories_and_disks(tmp_path: Path) -> None:
     paths = Paths(*(str(tmp_path / name) for name in ("etc", "run", "state", "log")), None)
     Path(paths.state).mkdir()
-    assert [check.state for check in directory_checks(paths)] == ["ok", "error"]
+    assert [check.state for check in check_directories(paths)] == ["ok", "error"]
     state, log = disk_checks(state=paths.state, log=paths.log)
     assert paths.state in state.detail
     assert log.state == "unknown"
@@ -206,7 +206,7 @@ def shown(unit: str, **changes: str) -> str:
     ],
 )
 def test_a_unit(changes: dict[str, str], state: str, words: str) -> None:
-    (check,) = unit_checks(lambda: shown("runnerd", **changes) + "\n" + shown("some-other"))
+    (check,) = check_units(lambda: shown("runnerd", **changes) + "\n" + shown("some-other"))
     assert (check.name, check.state) == ("runnerd.service", state)
     assert words in f"{check.detail} {check.remedy}"
     assert (check.remedy is None) is (state == "ok")
@@ -214,7 +214,7 @@ def test_a_unit(changes: dict[str, str], state: str, words: str) -> None:
 
 def test_both_units_and_none() -> None:
     stopped = shown("runnerd-spawner", ActiveState="inactive", UnitFileState="static")
-    both = unit_checks(lambda: shown("runnerd") + "\n" + stopped)
+    both = check_units(lambda: shown("runnerd") + "\n" + stopped)
     assert [(check.name, check.state) for check in both] == [
         ("runnerd.service", "ok"),
         ("runnerd-spawner.service", "ok"),
@@ -227,7 +227,7 @@ def test_both_units_and_none() -> None:
         raise FileNotFoundError(2, "No such file or directory", "systemctl")
 
     for listed, words in ((refuse, "Failed to connect to bus"), (absent, "systemctl cannot be asked")):
-        (check,) = unit_checks(listed)
+        (check,) = check_units(listed)
         assert check.state == "unknown"
         assert words in check.detail
 
@@ -246,7 +246,7 @@ def test_a_look_that_hangs_or_fails_holds_up_no_other() -> None:
         raise RuntimeError("this is the fault under test")
 
     looks: dict[str, Callable[[], list[Check]]] = {"a": hang, "b": fail, "c": lambda: [ok("c", "well")]}
-    a, b, c = take_all(looks, limit_s=0.5)
+    a, b, c = run_checks(looks, limit_s=0.5)
     end.set()
     assert (a.name, a.state) == ("a", "unknown")
     assert "more than 0.5 s" in a.detail

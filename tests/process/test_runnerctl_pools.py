@@ -1,4 +1,4 @@
-"""runnerctl pool and queue, as processes, through the real control server and desk to a fake Prefect."""
+"""runnerctl pool and queue, as processes, through the real control server and its backend to a fake Prefect."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def test_pools(served: Serving) -> None:
 
 def test_no_pools(tmp_path: Path) -> None:
     with serving(tmp_path) as served:
-        assert did(served, "pool", "ls", remark="no work pools; runnerctl pool create makes one\n") == ""
+        assert did(served, "pool", "ls", remark="no work pools; create one with: runnerctl pool create\n") == ""
         assert did(served, "queue", "ls", remark="no work queues\n") == ""
         assert document(served, "pool", "ls") == []
 
@@ -125,7 +125,7 @@ def test_queues(served: Serving) -> None:
     listed = document(served, "queue", "ls", "--pool", "etl")
     assert [set(its) for its in listed] == [QUEUE_FIELDS, QUEUE_FIELDS]
     shown = did(served, "queue", "inspect", "default", "--pool", "etl")
-    assert "Pool:              etl, whose default queue it is\n" in shown
+    assert "Pool:              etl (its default queue)\n" in shown
     assert document(served, "queue", "inspect", "urgent", "--pool", "etl") == listed[0]
 
 
@@ -138,7 +138,7 @@ def test_a_preview_marks_what_is_late(served: Serving) -> None:
     assert late.startswith(f"2020-01-01T12:00:00.000Z (**)  {run_id}  old-otter  nightly     urgent  ")
     assert rest == ["(**) denotes a late run"]
     assert "new-otter" in did(served, "queue", "preview", "urgent", "--pool", "etl", "--hours", "11")
-    every = did(served, "pool", "preview", remark="gpu is paused and delivers nothing\n")
+    every = did(served, "pool", "preview", remark="gpu is paused: it delivers no runs\n")
     assert every.splitlines()[0].split() == ["DUE", "RUN", "NAME", "DEPLOYMENT", "POOL", "QUEUE", "STATE"]
     assert [run["late"] for run in document(served, "pool", "preview", "etl", "--hours", "11")["runs"]] == [True, False]
     status, shown = on_a_terminal(served, "pool", "preview", "etl")
@@ -147,8 +147,8 @@ def test_a_preview_marks_what_is_late(served: Serving) -> None:
 
 
 def test_a_preview_of_nothing(served: Serving) -> None:
-    assert did(served, "pool", "preview", "etl", remark="no runs; --hours looks further ahead\n") == ""
-    remark = "no runs\ngpu is paused and delivers nothing\n"
+    assert did(served, "pool", "preview", "etl", remark="no runs; use --hours to look further ahead\n") == ""
+    remark = "no runs\ngpu is paused: it delivers no runs\n"
     assert did(served, "pool", "preview", "gpu", remark=remark) == ""
 
 
@@ -169,11 +169,13 @@ def test_creating_a_pool(served: Serving, tmp_path: Path) -> None:
     made = document(served, "pool", "create", "new", *about, "--base-job-template", str(template))
     assert (made["type"], made["paused"], made["concurrency_limit"], made["created"]) == ("docker", True, 0, True)
     assert pools(served).read_pool("new").base_job_template["job_configuration"] == {"own": "1"}
-    advice = "name it under pools: in runnerd.yaml to have this host serve it\n"
+    advice = "to serve it on this host, add it under pools: in runnerd.yaml\n"
     assert did(served, "pool", "create", "plain", remark=advice) == "created work pool plain of type process\n"
     assert "already; runnerctl pool create --update" in failed(served, 1, "pool", "create", "etl")
     assert did(served, "pool", "create", "etl", "--update") == "updated work pool etl of type process\n"
-    assert "'docker', and stays so" in failed(served, 1, "pool", "create", "gpu", "--update", "--type", "process")
+    assert "its type is 'docker', and Prefect cannot change it" in failed(
+        served, 1, "pool", "create", "gpu", "--update", "--type", "process"
+    )
     assert "knows docker, process" in failed(served, 1, "pool", "create", "x", "--type", "nix")
 
 
@@ -189,9 +191,9 @@ def test_a_template_that_is_none(served: Serving, tmp_path: Path, text: str | No
 
 
 def test_changing_a_pool(served: Serving, tmp_path: Path) -> None:
-    assert did(served, "pool", "pause", "etl") == "work pool etl is paused: it delivers nothing\n"
+    assert did(served, "pool", "pause", "etl") == "work pool etl is paused: it delivers no runs\n"
     assert pools(served).read_pool("etl").is_paused
-    assert did(served, "pool", "resume", "etl") == "work pool etl delivers again\n"
+    assert did(served, "pool", "resume", "etl") == "work pool etl is resumed: it delivers runs again\n"
     assert did(served, "pool", "set-concurrency-limit", "etl", "7") == "work pool etl has a concurrency limit of 7\n"
     assert document(served, "pool", "update", "etl", "--description", "new")["concurrency_limit"] == 7
     assert did(served, "pool", "clear-concurrency-limit", "etl") == "work pool etl has no concurrency limit\n"
@@ -217,12 +219,12 @@ def test_queues_from_first_to_last(served: Serving) -> None:
     at = ("--pool", "etl")
     created = did(served, "queue", "create", "slow", *at, "--priority", "9", "--description", "at night")
     assert created == "created work queue slow in work pool etl, priority 9\n"
-    assert did(served, "queue", "pause", "slow", *at) == "work queue slow is paused: it delivers nothing\n"
+    assert did(served, "queue", "pause", "slow", *at) == "work queue slow is paused: it delivers no runs\n"
     assert did(served, "queue", "set-priority", "slow", "5", *at) == "work queue slow has priority 5\n"
     assert did(served, "queue", "set-concurrency-limit", "slow", "2", *at).endswith(" limit of 2\n")
     its = pools(served).read_queue("etl", "slow")
     assert (its.priority, its.concurrency_limit, its.is_paused, its.description) == (5, 2, True, "at night")
-    assert did(served, "queue", "resume", "slow", *at) == "work queue slow delivers again\n"
+    assert did(served, "queue", "resume", "slow", *at) == "work queue slow is resumed: it delivers runs again\n"
     assert document(served, "queue", "clear-concurrency-limit", "slow", *at)["concurrency_limit"] is None
     assert did(served, "queue", "delete", "slow", *at, "--yes") == "deleted work queue slow of work pool etl\n"
     assert "default queue of etl" in failed(served, 1, "queue", "delete", "default", *at, "--yes")
@@ -255,7 +257,7 @@ def test_deleting_elsewhere_wants_a_word(served: Serving) -> None:
     for words in (("pool", "delete", "etl"), ("queue", "delete", "urgent", "--pool", "etl")):
         assert "--yes" in failed(served, 2, *words)
     assert served.host.prefect.asked == []
-    remark = "this host serves it: take it out of pools: in runnerd.yaml as well\n"
+    remark = "this host serves it: remove it from pools: in runnerd.yaml as well\n"
     assert did(served, "pool", "delete", "etl", "--yes", remark=remark) == "deleted work pool etl\n"
     assert document(served, "pool", "delete", "gpu", "--yes")["name"] == "gpu"
     assert pools(served).pools == {}

@@ -1,76 +1,29 @@
-"""The spawner's socket: who may speak, what nonsense does, when the spawner goes."""
+"""The spawner's socket: who may speak, and what nonsense does."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import pwd
-import signal
-import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 
 import pytest
 
 from runnerd.core.errors import SpawnerError
-from runnerd.processes.client import SpawnerClient, start_spawner
+from runnerd.processes.client import SpawnerClient
 from runnerd.processes.protocol import Hello
 from runnerd.spawner.io.messages import MAX_LINE_BYTES
-from runnerd.spawner.proc.identity import read_start_ticks
+from tests.kits.raw_client import kind, raw
 from tests.kits.spawner import LIMIT_S, SYSTEM_PYTHON, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
-
 SAY_HELLO = """
 import socket, sys
 sock = socket.socket(socket.AF_UNIX)
 sock.connect(sys.argv[1])
 print(sock.makefile().readline(), end="")
 """
-
-
-class RawClient:
-    """Speaks whatever bytes it is told to."""
-
-    def __init__(self, path: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(LIMIT_S)
-        self.socket.connect(path)
-        self._lines = self.socket.makefile("rb")
-
-    def read(self) -> dict[str, object]:
-        answer: dict[str, object] = json.loads(self._lines.readline())
-        return answer
-
-    def ask(self, line: bytes) -> dict[str, object]:
-        self.socket.sendall(line + b"\n")
-        return self.read()
-
-    def close(self) -> None:
-        self._lines.close()
-        self.socket.close()
-
-
-@contextlib.contextmanager
-def raw(spawner: SpawnerUnderTest) -> Iterator[RawClient]:
-    client = RawClient(spawner.socket)
-    try:
-        assert client.read()["event"] == "hello"
-        yield client
-    finally:
-        client.close()
-
-
-def kind(answer: dict[str, object]) -> tuple[object, object]:
-    error = answer["error"]
-    assert isinstance(error, dict)
-    assert error["message"]
-    return answer["reply"], error["kind"]
-
-
 # --- nonsense -------------------------------------------------------------------------------------------------
 
 SPEC = {
@@ -179,7 +132,7 @@ def test_keys_of_a_newer_client_are_ignored(spawner: SpawnerUnderTest) -> None:
         assert client.read()["event"] == "started"
 
 
-# --- who may speak ----------------------------------------------------------------------------------------------
+# --- who may speak --------------------------------------------------------------------------------------------
 
 
 def hello_as_nobody(spawner: SpawnerUnderTest) -> subprocess.CompletedProcess[str]:
@@ -260,138 +213,3 @@ async def test_client_waits_no_longer_than_its_limit(idle_spawner: SpawnerUnderT
             await client.ping()
         done.set()
         await client.close()
-
-
-# --- one spawner ------------------------------------------------------------------------------------------------
-
-
-def test_second_spawner_of_a_directory_is_refused(spawner: SpawnerUnderTest) -> None:
-    first = spawner.process
-    second = spawner.start_only()
-    try:
-        with second:
-            assert second.wait(LIMIT_S) == 75
-    finally:
-        spawner.process = first
-    assert f"cannot serve {spawner.runtime_dir}: another spawner does" in spawner.said()
-    with raw(spawner) as client:
-        assert client.ask(b'{"id": 1, "op": "list"}') == {"reply": 1, "ok": []}
-
-
-def test_socket_of_a_killed_spawner_is_replaced(spawner: SpawnerUnderTest) -> None:
-    spawner.end(signal.SIGKILL)
-    assert os.path.exists(spawner.socket)
-    spawner.start()
-    with raw(spawner):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
-        (["--runtime-dir", "/tmp/x"], 64, "cannot start: --socket is missing"),
-        (["--socket", "/tmp/x/s"], 64, "cannot start: --runtime-dir is missing"),
-        (["--socket"], 64, "cannot start: --socket is missing"),
-        (["--explode"], 64, "cannot start: there is no option --explode"),
-        (
-            ["--socket=/a", "--runtime-dir=/b", "--owner=no-such-user"],
-            64,
-            "cannot use --owner: there is no user 'no-such-user'",
-        ),
-        (["--socket=/a", "--runtime-dir=/b", "--background"], 64, "cannot start: --log is missing"),
-        (["--socket=/a", "--runtime-dir=/dev/null/x"], 71, "cannot use /dev/null/x: Not a directory"),
-    ],
-)
-def test_wrong_usage(arguments: list[str], status: int, words: str) -> None:
-    command = [sys.executable, "-m", "runnerd.spawner", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
-    assert result.returncode == status
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_socket_path_that_cannot_be(idle_spawner: SpawnerUnderTest) -> None:
-    idle_spawner.arguments = ["--socket", "/nowhere/s", "--runtime-dir", str(idle_spawner.runtime_dir)]
-    idle_spawner.start_only()
-    assert idle_spawner.wait() == 71
-    assert "cannot serve /nowhere/s: No such file or directory" in idle_spawner.said()
-
-
-# --- when it goes -----------------------------------------------------------------------------------------------
-
-
-async def test_idle_spawner_goes_when_the_last_client_has_gone(idle_spawner: SpawnerUnderTest) -> None:
-    idle_spawner.start("--exit-when-idle")
-    async with idle_spawner.link() as link:
-        await link.client.spawn(idle_spawner.spec("run", "true"))
-        await link.until("run", "exited")
-    assert idle_spawner.wait() == 0
-    assert [path.name for path in idle_spawner.records.iterdir()] == ["run.0.json"]
-
-
-async def test_spawner_with_a_live_run_is_not_idle(idle_spawner: SpawnerUnderTest) -> None:
-    idle_spawner.start("--exit-when-idle")
-    async with idle_spawner.link() as link:
-        record = await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
-        assert record.identity is not None
-        pid = record.identity.pid
-    async with idle_spawner.link() as link:
-        assert link.replayed["run", 0].phase == "running"
-    os.kill(pid, signal.SIGKILL)
-    assert idle_spawner.wait() == 0
-    (path,) = idle_spawner.records.iterdir()
-    assert json.loads(path.read_text())["exit"]["signal"] == signal.SIGKILL
-
-
-def test_spawner_nobody_comes_to_goes(idle_spawner: SpawnerUnderTest) -> None:
-    idle_spawner.start_only("--exit-when-idle", program=("spawner-impatient",))
-    assert idle_spawner.wait() == 0
-    assert "exiting: idle" in idle_spawner.said()
-
-
-async def test_start_spawner_in_the_background(idle_spawner: SpawnerUnderTest) -> None:
-    spawner = idle_spawner
-
-    async def start() -> None:
-        await start_spawner(
-            socket_path=spawner.socket,
-            runtime_dir=str(spawner.runtime_dir),
-            owner=None,
-            log_file=str(spawner.log),
-        )
-
-    await start()
-    async with spawner.link() as link:
-        pid = int((await link.client.ping())["pid"])
-        assert os.getsid(pid) != os.getsid(0)
-        assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
-        with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*another spawner does"):
-            await start()
-        pid = pid
-    ticks = read_start_ticks(pid)
-    wait_until(lambda: read_start_ticks(pid) is None or read_start_ticks(pid) != ticks, "it to go, as it is idle")
-    assert spawner.said().startswith("runnerd-spawner: serving ")
-
-
-async def test_start_spawner_tells_why_it_cannot(idle_spawner: SpawnerUnderTest) -> None:
-    with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*cannot use /dev/null/x"):
-        await start_spawner(
-            socket_path=idle_spawner.socket,
-            runtime_dir="/dev/null/x",
-            owner=None,
-            log_file=str(idle_spawner.log),
-        )
-
-
-async def test_spawner_that_is_to_make_room_stays_for_its_runs(idle_spawner: SpawnerUnderTest) -> None:
-    idle_spawner.start()
-    async with idle_spawner.link() as link:
-        record = await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
-        assert record.identity is not None
-        assert not await link.client.retire()
-        os.kill(record.identity.pid, signal.SIGKILL)
-        await link.until("run", "exited")
-        assert await link.client.retire()
-    assert idle_spawner.wait() == 0
-    (path,) = idle_spawner.records.iterdir()
-    assert json.loads(path.read_text())["exit"]["signal"] == signal.SIGKILL  # for the next one

@@ -93,11 +93,13 @@ def test_every_default_of_the_configuration_is_in_its_manual() -> None:
 
 
 def module_of(verb: str) -> Any:
-    return importlib.import_module(f"runnerd.cli.verbs.{VERBS[verb][0]}")
+    return importlib.import_module(f"runnerd.cli.verbs.{VERBS[verb].module}")
 
 
 def options_of(verb: str) -> set[str]:
-    return options_in(module_of(verb).arguments)
+    """The options that come right after the verb: none where it has commands."""
+    module = module_of(verb)
+    return options_in(module.add_arguments) if not hasattr(module, "COMMANDS") else {"--help"}
 
 
 def options_in(arguments: Callable[[ArgumentParser], None]) -> set[str]:
@@ -126,7 +128,7 @@ def test_every_command_of_a_verb_is_in_its_manual_and_completed(verb: str, comma
     page = (MAN / "runnerctl.1").read_text()
     section = page.partition(f".Sh {heading}\n")[2].partition("\n.Sh ")[0]
     assert re.search(rf"\bCm {command}(?![\w-])", section)
-    options = options_in(module_of(verb).COMMANDS[command][1]) - {"--help"}
+    options = options_in(module_of(verb).COMMANDS[command].add_arguments) - {"--help"}
     assert not {option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", plain(section))}
     assert command in complete("runnerctl", verb, "")
     assert complete("runnerctl", verb, command, "-") == {*options, "--json", "--socket", "--help"}

@@ -264,30 +264,3 @@ def test_no_path_leaves_the_checkout() -> None:
             if len(hit.group()) // 3 >= len(Path(name).parts)
         ]
     )
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    report(
-        [
-            f"{name}: there is no {target}"
-            for name, text in tracked_texts()
-            if name.endswith(".md")
-            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
-            if not re.match(r"[a-z]+:", target) and not (ROOT / name).parent.joinpath(target).exists()
-        ]
-    )
-
-
-def test_documented_make_targets_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE))
-    assert {"demo", "test", "check", "bench", "clean", "help"} <= targets
-    report(
-        [
-            f"{name}: `make {target}` is not in the Makefile"
-            for name, text in tracked_texts()
-            if name.endswith(".md") or name == ".ci/run"
-            for target in re.findall(r"(?:^|`|\$ )make ([a-z][\w-]*)", text, re.MULTILINE)
-            if target not in targets
-        ]
-    )

@@ -1,1 +1,1 @@
-"""One file a command of runnerctl."""
+"""The verbs of runnerctl, one module each."""

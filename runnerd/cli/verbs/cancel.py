@@ -1,24 +1,22 @@
-"""runnerctl cancel: have runs end, and wait for it if asked to."""
+"""runnerctl cancel: cancel runs, and with --wait wait for their end."""
 
 from __future__ import annotations
 
 import time
 from argparse import ArgumentParser
-from typing import Any
 
-from runnerd.cli.call import DONE, Call, Usage
-from runnerd.cli.follow import last_document
-from runnerd.cli.text import api_state, clean, count, verdict
-
-Json = Any
+from runnerd.cli.call import DONE, Call, UsageError
+from runnerd.cli.follow import wait_until_done
+from runnerd.cli.text import clean, format_api_state, format_count, format_verdict
+from runnerd.control.client import Json
 
 
-def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("refs", nargs="*", metavar="RUN", help="its id, a unique prefix of it, or its name")
-    parser.add_argument("--deployment", metavar="D", help="every run of this deployment")
-    parser.add_argument("--all", action="store_true", help="every run on this host")
-    parser.add_argument("--now", action="store_true", help="kill at once instead of asking first")
-    parser.add_argument("--wait", action="store_true", help="until each is done")
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("refs", nargs="*", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
+    parser.add_argument("--deployment", metavar="D", help="cancel every run of this deployment")
+    parser.add_argument("--all", action="store_true", help="cancel every run on this host")
+    parser.add_argument("--now", action="store_true", help="send SIGKILL at once (the stop signal first)")
+    parser.add_argument("--wait", action="store_true", help="wait until each run has ended")
 
 
 def run(call: Call) -> int:
@@ -27,7 +25,7 @@ def run(call: Call) -> int:
     ended = []
     for its in asked:
         if call.args.wait and its["id"] not in already:
-            its = last_document(call.client, its["id"])
+            its = wait_until_done(call.client, its["id"])
         ended.append(its)
         if not call.console.json:
             call.console.line(_words(its, already=its["id"] in already))
@@ -36,14 +34,15 @@ def run(call: Call) -> int:
     elif not asked:
         call.console.line("nothing is running" if call.args.all else f"{call.args.deployment}: nothing is running")
     elif not call.args.wait and len(already) < len(asked):
-        call.console.remark(f"{count(len(asked) - len(already), 'run')} asked to end; --wait waits for it")
+        cancelling = format_count(len(asked) - len(already), "run")
+        call.console.remark(f"cancelling {cancelling}; use --wait to wait for the end")
     return DONE
 
 
 def _body(call: Call) -> Json:
     args = call.args
     if bool(args.refs) + (args.deployment is not None) + args.all != 1:
-        raise Usage("name what to cancel: RUN..., --deployment D or --all")
+        raise UsageError("cannot tell which runs to cancel: give one of RUN..., --deployment D and --all")
     if args.refs:
         return {"runs": args.refs, "now": args.now}
     if args.all:
@@ -54,7 +53,7 @@ def _body(call: Call) -> Json:
 def _words(its: Json, *, already: bool) -> str:
     named = f"{clean(its['name'])} ({its['id']})"
     if already:
-        return f"{named}: already {api_state(its) or 'over'}"
+        return f"{named}: already {format_api_state(its) or 'over'}"
     if its["phase"] == "done":
-        return f"{named}: {verdict(its, time.time())}"
+        return f"{named}: {format_verdict(its, time.time())}"
     return f"{named}: cancelling"

@@ -1,4 +1,4 @@
-"""runnerctl config: check the configuration (no daemon needed), show the one in force, print its schema."""
+"""runnerctl config: check the configuration (without the daemon), show the one in force, print its schema."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from argparse import ArgumentParser
 from collections.abc import Mapping
 
 from runnerd.cli.call import DONE, FAILED, Call
-from runnerd.cli.text import clean, count
+from runnerd.cli.text import clean, format_count
 from runnerd.system.paths import resolve_paths
 
 
-def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("what", choices=("check", "show", "schema"))
-    parser.add_argument("path", nargs="?", metavar="PATH", help="of check: the directory, or one file")
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "what",
+        choices=("check", "show", "schema"),
+        help="print the problems of the files, the configuration in force, or the JSON schema of the files",
+    )
+    parser.add_argument(
+        "path", nargs="?", metavar="PATH", help="with check: a directory or one file (the configuration directory)"
+    )
 
 
 def run(call: Call) -> int:
     if call.args.what == "show":
-        call.console.document(call.client.get("/v1/config"))  # JSON is YAML: one form for people and programs
+        call.console.document(call.client.get("/v1/config"))  # with and without --json, because JSON is YAML too
         return DONE
     if call.args.what == "schema":
-        from runnerd.config import schema_text  # the only verbs that need it, and it is slow to load
+        from runnerd.config import schema_text  # not at the top, because it is slow to load
 
         call.console.line(schema_text().rstrip("\n"))
         return DONE
@@ -31,7 +37,7 @@ def run(call: Call) -> int:
 
 
 def find_config(environ: Mapping[str, str], *, root: bool) -> str:
-    """The directory to check: the user's own, else the host's."""
+    """Find the directory to check: the user's own, else the host's."""
     own = resolve_paths(environ=environ, root=root).config
     host = resolve_paths(environ={}, root=True).config
     return host if os.path.exists(host) and not os.path.exists(own) else own
@@ -40,7 +46,7 @@ def find_config(environ: Mapping[str, str], *, root: bool) -> str:
 def _check(call: Call, path: str) -> int:
     from runnerd.config import HostDefaults, check
 
-    # As the daemon has it, whose package and interpreter are ours.
+    # The defaults of the daemon, which runs with the same interpreter.
     api_url = os.environ.get("PREFECT_API_URL")
     defaults = HostDefaults(hostname=socket.gethostname(), python=sys.executable, api_url=api_url)
     config, problems = check(path, defaults=defaults)
@@ -60,8 +66,8 @@ def _check(call: Call, path: str) -> int:
     for its in problems:
         call.console.line(clean(its))
     if problems or config is None:
-        call.console.remark(f"runnerctl: {count(len(problems), 'problem')} in {path}")
+        call.console.remark(f"runnerctl: found {format_count(len(problems), 'problem')} in {path}")
         return FAILED
-    pools = f", {count(len(config.pools), 'pool')}" if config.pools else ""
-    call.console.line(f"{path} is good: {count(len(config.deployments), 'deployment')}{pools}")
+    pools = f", {format_count(len(config.pools), 'pool')}" if config.pools else ""
+    call.console.line(f"{path}: {format_count(len(config.deployments), 'deployment')}{pools}, no problem")
     return DONE

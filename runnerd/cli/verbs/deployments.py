@@ -1,15 +1,15 @@
-"""runnerctl deployments: what is registered, and what keeps the rest from it."""
+"""runnerctl deployments: list the deployments of this host, with the problem of each that is not ready."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 
 from runnerd.cli.call import DONE, Call
-from runnerd.cli.tables import deployments_table
+from runnerd.cli.tables import print_deployments
 
 
-def arguments(parser: ArgumentParser) -> None:
-    del parser  # none of its own
+def add_arguments(parser: ArgumentParser) -> None:
+    del parser  # no arguments
 
 
 def run(call: Call) -> int:
@@ -17,7 +17,7 @@ def run(call: Call) -> int:
     if call.console.json:
         call.console.document(deployments)
     elif deployments:
-        deployments_table(call.console, deployments)
+        print_deployments(call.console, deployments)
     else:
-        call.console.remark("no deployments; drop their YAML into conf.d and runnerctl reload")
+        call.console.remark("no deployments; write a YAML file into conf.d, then: runnerctl reload")
     return DONE

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from runnerd.cli.call import DONE, Call, Usage
-from runnerd.cli.text import count, seconds_of
+from runnerd.cli.call import DONE, Call, UsageError
+from runnerd.cli.text import format_count, parse_duration
 
 
-def arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     if parser.prog.endswith(" drain"):
-        parser.add_argument("--timeout", metavar="T", help="end what still runs after this long: 90, 10s, 5m, 2h")
-        parser.add_argument("--reason", metavar="R", help="shown in status")
+        parser.add_argument(
+            "--timeout", metavar="T", help="stop the runs that still run after T: 90, 10s, 5m, 2h (never)"
+        )
+        parser.add_argument("--reason", metavar="R", help="show this reason in runnerctl status (none)")
 
 
 def run(call: Call) -> int:
@@ -22,17 +24,17 @@ def run(call: Call) -> int:
     if call.console.json:
         call.console.document(status)
     elif call.args.verb == "undrain":
-        call.console.line("claiming again")
+        call.console.line("not draining: runs are claimed again")
     else:
         running = len(status["runs"])
-        going_on = f"{count(running, 'run')} still here" if running else "nothing runs here"
-        call.console.line(f"draining: no new runs are claimed; {going_on}; runnerctl undrain ends it")
+        remaining = f"{format_count(running, 'run')} still running" if running else "none is running"
+        call.console.line(f"draining: no new runs are claimed, {remaining}; runnerctl undrain ends the drain")
     return DONE
 
 
 def _body(call: Call) -> dict[str, float | str | None]:
     try:
-        timeout_s = None if call.args.timeout is None else seconds_of(call.args.timeout)
+        timeout_s = None if call.args.timeout is None else parse_duration(call.args.timeout)
     except ValueError as error:
-        raise Usage(f"--timeout: {error}") from None
+        raise UsageError(f"--timeout: {error}") from None
     return {"timeout_s": timeout_s, "reason": call.args.reason}

@@ -1,4 +1,4 @@
-"""runnerctl execute: run one given flow run here and now."""
+"""runnerctl execute: start one existing flow run on this host now."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from argparse import ArgumentParser
 
 from runnerd.cli.call import DONE, Call
 from runnerd.cli.text import clean
-from runnerd.cli.watch import watch
+from runnerd.cli.watch import follow_run
 
 
-def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("flow_run_id", metavar="FLOW_RUN_ID")
-    parser.add_argument("--watch", action="store_true", help="follow it, and exit 0 only if it completes")
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("flow_run_id", metavar="FLOW_RUN_ID", help="the flow run's id in Prefect")
+    parser.add_argument("--watch", action="store_true", help="follow the run to its end; exit 0 only if it completes")
 
 
 def run(call: Call) -> int:
     started = call.client.post("/v1/execute", {"flow_run_id": call.args.flow_run_id})
     if call.args.watch:
-        return watch(call, started)
+        return follow_run(call, started)
     if call.console.json:
         call.console.document(started)
     else:

@@ -1,4 +1,4 @@
-"""runnerctl health: whether all is well, as an exit status."""
+"""runnerctl health: check that runnerd works, with the result as exit status."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from runnerd.cli.console import Cell, Column
 from runnerd.cli.text import clean
 
 
-def arguments(parser: ArgumentParser) -> None:
-    del parser  # none of its own
+def add_arguments(parser: ArgumentParser) -> None:
+    del parser  # no arguments
 
 
 def run(call: Call) -> int:

@@ -1,32 +1,26 @@
-"""runnerctl pool: look at the API's work pools and change them, with the daemon's credentials."""
+"""runnerctl pool: show and change work pools in Prefect, through the daemon."""
 
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
-from collections.abc import Callable
 
-from runnerd.cli.call import DONE, FAILED, Call, Usage
+from runnerd.cli.call import DONE, FAILED, Call, UsageError
+from runnerd.cli.command import Command, argument
 from runnerd.cli.console import Column
-from runnerd.cli.pool_tables import (
-    Changes,
-    add_hours,
-    add_yes,
-    ask_before,
-    caption,
-    confirmed,
-    limit,
-    limit_words,
-    name,
-    name_cell,
-    preview,
-    queues_table,
-    quote,
-    say,
-    status_cell,
-    template_of,
+from runnerd.cli.pool_arguments import (
+    CONCURRENCY_LIMIT,
+    DESCRIPTION,
+    HOURS,
+    LIMIT,
+    TEMPLATE,
+    YES,
+    parse_name,
+    read_template,
 )
-from runnerd.cli.text import clean, count
+from runnerd.cli.pool_changes import PoolChanges, print_result
+from runnerd.cli.pool_tables import format_limit, name_cell, print_caption, print_preview, print_queues, status_cell
+from runnerd.cli.text import clean, format_count
+from runnerd.control.client import Json, quote
 from runnerd.core.errors import RunnerdError
 
 _POOLS = (
@@ -41,67 +35,6 @@ _POOLS = (
 _WORKERS = (Column("WORKER", flexible=True), Column("STATUS"), Column("LAST HEARTBEAT"))
 
 
-# --- what each takes ------------------------------------------------------------------------------------------
-
-
-def arguments(parser: ArgumentParser) -> None:
-    del parser  # its commands have them
-
-
-def _none(parser: ArgumentParser) -> None:
-    del parser
-
-
-def _named(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", type=name)
-
-
-def _create_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    parser.add_argument("--type", metavar="T", help="of its workers (process)")
-    parser.add_argument("--paused", action="store_true", help="it delivers nothing until it is resumed")
-    parser.add_argument("--update", action="store_true", help="make one that is there already like this")
-    _about(parser)
-
-
-def _update_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    _about(parser)
-
-
-def _about(parser: ArgumentParser) -> None:
-    parser.add_argument("--base-job-template", metavar="F", help="a JSON file with its base job template")
-    parser.add_argument("--concurrency-limit", metavar="N", type=limit, help="how many runs at a time")
-    parser.add_argument("--description", metavar="D", help="what it is for")
-
-
-def _preview_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", type=name, nargs="?", help="every pool without one")
-    add_hours(parser)
-
-
-def _delete_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    add_yes(parser)
-
-
-def _limit_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    parser.add_argument("limit", metavar="N", type=limit)
-
-
-def _template_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--type", metavar="T", type=name, required=True, help="of a pool's workers")
-    parser.add_argument("--file", metavar="F", help="write it there")
-
-
-# --- what each does -------------------------------------------------------------------------------------------
-
-
-def run(call: Call) -> int:
-    return _DO[call.args.command](call)
-
-
 def _ls(call: Call) -> int:
     console, pools = call.console, call.client.get("/v1/pools")
     if console.json:
@@ -111,7 +44,7 @@ def _ls(call: Call) -> int:
             (
                 name_cell(its),
                 clean(its["type"]),
-                limit_words(its["concurrency_limit"]),
+                format_limit(its["concurrency_limit"]),
                 status_cell(its),
                 "here" if its["served"] else "-",
                 clean(its["description"] or "-"),
@@ -120,9 +53,9 @@ def _ls(call: Call) -> int:
             for its in pools
         ]
         console.table(_POOLS, rows)
-        caption(console, [its["paused"] for its in pools], "a paused pool")
+        print_caption(console, [its["paused"] for its in pools], "a paused pool")
     else:
-        console.remark("no work pools; runnerctl pool create makes one")
+        console.remark("no work pools; create one with: runnerctl pool create")
     return DONE
 
 
@@ -139,13 +72,13 @@ def _inspect(call: Call) -> int:
             ("Type", clean(its["type"])),
             ("Description", clean(its["description"] or "")),
             ("Status", status_cell(its)),
-            ("Concurrency limit", limit_words(its["concurrency_limit"])),
+            ("Concurrency limit", format_limit(its["concurrency_limit"])),
             ("Served", "by this host" if its["served"] else "not by this host"),
             ("Job variables", clean(", ".join(variables)) or "none"),
         ]
     )
     console.line()
-    queues_table(console, its["queues"], pools=False)
+    print_queues(console, its["queues"], pools=False)
     if its["workers"]:
         rows = [
             (clean(one["name"]), status_cell(one), console.when(one["last_heartbeat_at"])) for one in its["workers"]
@@ -157,7 +90,7 @@ def _inspect(call: Call) -> int:
 
 def _preview(call: Call) -> int:
     every = call.args.name is None
-    preview(call, "/v1/preview" if every else f"{_place(call)}/preview", pools=every)
+    print_preview(call, "/v1/preview" if every else f"{_place(call)}/preview", pools=every)
     return DONE
 
 
@@ -166,7 +99,7 @@ def _create(call: Call) -> int:
     body = {
         "name": args.name,
         "type": args.type,
-        "base_job_template": template_of(args.base_job_template),
+        "base_job_template": read_template(args.base_job_template),
         "description": args.description,
         "paused": args.paused,
         "concurrency_limit": args.concurrency_limit,
@@ -174,39 +107,41 @@ def _create(call: Call) -> int:
     }
     made = call.client.post("/v1/pools", body)
     verb = "created" if made["created"] else "updated"
-    say(call, made, f"{verb} work pool {clean(made['name'])} of type {clean(made['type'])}")
+    print_result(call, made, f"{verb} work pool {clean(made['name'])} of type {clean(made['type'])}")
     if not call.console.json and not made["served"]:
-        call.console.remark("name it under pools: in runnerd.yaml to have this host serve it")
+        call.console.remark("to serve the pool on this host, add it under pools: in runnerd.yaml")
     return DONE
 
 
 def _update(call: Call) -> int:
     args = call.args
     given = {
-        "base_job_template": template_of(args.base_job_template),
+        "base_job_template": read_template(args.base_job_template),
         "concurrency_limit": args.concurrency_limit,
         "description": args.description,
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if not changes:
-        raise Usage("say what to change: --base-job-template, --concurrency-limit or --description")
+        raise UsageError(
+            "cannot update: no change given; use --base-job-template, --concurrency-limit or --description"
+        )
     its = call.client.post(f"{_place(call)}/update", changes)
-    say(call, its, f"updated work pool {clean(its['name'])}")
+    print_result(call, its, f"updated work pool {clean(its['name'])}")
     return DONE
 
 
 def _delete(call: Call) -> int:
-    if ask_before(call):
-        its = call.client.get(_place(call))
-        queues = count(len(its["queues"]), "queue")
-        if not confirmed(f"Delete work pool {clean(its['name'])} with {queues}?"):
-            call.console.remark("nothing was deleted")
-            return FAILED
-    was = call.client.post(f"{_place(call)}/delete")
-    say(call, was, f"deleted work pool {clean(was['name'])}")
+    was = _CHANGES.delete(call, _question)
+    if was is None:
+        return FAILED
+    print_result(call, was, f"deleted work pool {clean(was['name'])}")
     if not call.console.json and was["served"]:
-        call.console.remark("this host serves it: take it out of pools: in runnerd.yaml as well")
+        call.console.remark("this host serves the pool: remove it from pools: in runnerd.yaml as well")
     return DONE
+
+
+def _question(its: Json) -> str:
+    return f"Delete work pool {clean(its['name'])} with {format_count(len(its['queues']), 'queue')}?"
 
 
 def _template(call: Call) -> int:
@@ -220,7 +155,7 @@ def _template(call: Call) -> int:
             file.write(json.dumps(template, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise RunnerdError(f"cannot write {path}: {error.strerror}") from None
-    say(call, template, f"wrote {clean(path)}")
+    print_result(call, template, f"wrote {clean(path)}")
     return DONE
 
 
@@ -228,31 +163,43 @@ def _place(call: Call) -> str:
     return f"/v1/pools/{quote(call.args.name)}"
 
 
-_CHANGES = Changes("work pool", _place)
-# command: (what it does, its arguments)
-COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
-    "ls": ("the work pools", _none),
-    "create": ("create a work pool", _create_arguments),
-    "inspect": ("everything about one", _named),
-    "preview": ("the runs that are to come", _preview_arguments),
-    "pause": ("have it deliver nothing", _named),
-    "resume": ("have it deliver again", _named),
-    "delete": ("delete it with its queues", _delete_arguments),
-    "update": ("change what is said about it", _update_arguments),
-    "set-concurrency-limit": ("let it have so many runs at a time", _limit_arguments),
-    "clear-concurrency-limit": ("let it have any number of runs", _named),
-    "get-default-base-job-template": ("the base job template of a type of workers", _template_arguments),
-}
-_DO = {
-    "ls": _ls,
-    "create": _create,
-    "inspect": _inspect,
-    "preview": _preview,
-    "pause": _CHANGES.pause,
-    "resume": _CHANGES.pause,
-    "delete": _delete,
-    "update": _update,
-    "set-concurrency-limit": _CHANGES.set_limit,
-    "clear-concurrency-limit": _CHANGES.clear_limit,
-    "get-default-base-job-template": _template,
+_CHANGES = PoolChanges("work pool", _place)
+_NAME = argument("name", metavar="NAME", type=parse_name, help="the work pool's name")
+_ANY = argument("name", metavar="NAME", type=parse_name, nargs="?", help="the work pool's name (every pool)")
+_TYPE = argument("--type", metavar="T", help="set the worker type (process)")
+_PAUSED = argument("--paused", action="store_true", help="create a paused pool: it delivers no runs until resumed")
+_UPDATE = argument("--update", action="store_true", help="if the pool exists, change it to these settings (fail)")
+_OF_TYPE = argument("--type", metavar="T", type=parse_name, required=True, help="use this worker type")
+_FILE = argument("--file", metavar="F", help="write the template to this file (standard output)")
+
+COMMANDS = {
+    "ls": Command("list the work pools", (), _ls),
+    "create": Command(
+        "create a work pool",
+        (
+            _NAME,
+            _TYPE,
+            _PAUSED,
+            _UPDATE,
+            TEMPLATE.with_default("the worker type's own"),
+            CONCURRENCY_LIMIT.with_default("no limit"),
+            DESCRIPTION.with_default("none"),
+        ),
+        _create,
+    ),
+    "inspect": Command("show a pool in full, with its queues and workers", (_NAME,), _inspect),
+    "preview": Command("list the runs that a pool would deliver next", (_ANY, HOURS), _preview),
+    "pause": Command("pause a pool: it delivers no runs", (_NAME,), _CHANGES.pause),
+    "resume": Command("resume a pool: it delivers runs again", (_NAME,), _CHANGES.resume),
+    "delete": Command("delete a pool and its queues", (_NAME, YES), _delete),
+    "update": Command(
+        "change a pool's base job template, concurrency limit or description",
+        (_NAME, TEMPLATE, CONCURRENCY_LIMIT, DESCRIPTION),
+        _update,
+    ),
+    "set-concurrency-limit": Command("set a pool's concurrency limit", (_NAME, LIMIT), _CHANGES.set_limit),
+    "clear-concurrency-limit": Command("remove a pool's concurrency limit", (_NAME,), _CHANGES.clear_limit),
+    "get-default-base-job-template": Command(
+        "print the default base job template of a worker type", (_OF_TYPE, _FILE), _template
+    ),
 }

@@ -1,81 +1,25 @@
-"""runnerctl queue: look at the work queues of a pool and change them, with the daemon's credentials."""
+"""runnerctl queue: show and change work queues in Prefect, through the daemon."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
-from collections.abc import Callable
-
 from runnerd.cli.call import DONE, FAILED, Call
-from runnerd.cli.pool_tables import (
-    Changes,
-    add_hours,
-    add_yes,
-    ask_before,
-    confirmed,
-    limit,
-    limit_words,
-    name,
-    preview,
-    priority,
-    queues_table,
-    quote,
-    say,
-    status_cell,
+from runnerd.cli.command import Command, argument
+from runnerd.cli.pool_arguments import (
+    CONCURRENCY_LIMIT,
+    DESCRIPTION,
+    HOURS,
+    LIMIT,
+    YES,
+    parse_name,
+    parse_positive,
 )
+from runnerd.cli.pool_changes import PoolChanges, print_result
+from runnerd.cli.pool_tables import format_limit, print_preview, print_queues, status_cell
 from runnerd.cli.text import clean
+from runnerd.control.client import Json, quote
 
-# Where Prefect keeps queues that were made without a pool; not imported, the model's module is slow to load.
+# The pool of queues that were created without one; not imported, because core/prefect.py is slow to load.
 _AGENT_POOL = "default-agent-pool"
-
-
-# --- what each takes ------------------------------------------------------------------------------------------
-
-
-def arguments(parser: ArgumentParser) -> None:
-    del parser  # its commands have them
-
-
-def _ls_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--pool", metavar="P", type=name, help="of this pool only")
-
-
-def _named(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", type=name)
-    parser.add_argument("--pool", metavar="P", type=name, default=_AGENT_POOL, help=f"its work pool ({_AGENT_POOL})")
-
-
-def _create_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    parser.add_argument("--priority", metavar="N", type=priority, help="1 is served first (the first that is free)")
-    parser.add_argument("--concurrency-limit", metavar="N", type=limit, help="how many runs at a time")
-    parser.add_argument("--description", metavar="D", help="what it is for")
-
-
-def _preview_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    add_hours(parser)
-
-
-def _delete_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    add_yes(parser)
-
-
-def _priority_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    parser.add_argument("priority", metavar="N", type=priority)
-
-
-def _limit_arguments(parser: ArgumentParser) -> None:
-    _named(parser)
-    parser.add_argument("limit", metavar="N", type=limit)
-
-
-# --- what each does -------------------------------------------------------------------------------------------
-
-
-def run(call: Call) -> int:
-    return _DO[call.args.command](call)
 
 
 def _ls(call: Call) -> int:
@@ -84,7 +28,7 @@ def _ls(call: Call) -> int:
     if call.console.json:
         call.console.document(queues)
     elif queues:
-        queues_table(call.console, queues, pools=pool is None)
+        print_queues(call.console, queues, pools=pool is None)
     else:
         call.console.remark("no work queues")
     return DONE
@@ -99,20 +43,20 @@ def _inspect(call: Call) -> int:
         [
             ("Queue", clean(its["name"])),
             ("Id", clean(its["id"])),
-            ("Pool", clean(its["pool"]) + (", whose default queue it is" if its["default"] else "")),
+            ("Pool", clean(its["pool"]) + (" (its default queue)" if its["default"] else "")),
             ("Description", clean(its["description"] or "")),
             ("Status", status_cell(its)),
             ("Priority", str(its["priority"])),
-            ("Concurrency limit", limit_words(its["concurrency_limit"])),
+            ("Concurrency limit", format_limit(its["concurrency_limit"])),
             ("Last polled", console.when_in_full(its["last_polled_at"])),
-            ("Takes only", clean(its["filter"] or "")),
+            ("Filter", clean(its["filter"] or "")),
         ]
     )
     return DONE
 
 
 def _preview(call: Call) -> int:
-    preview(call, f"{_place(call)}/preview", pools=False)
+    print_preview(call, f"{_place(call)}/preview", pools=False)
     return DONE
 
 
@@ -126,7 +70,7 @@ def _create(call: Call) -> int:
     }
     made = call.client.post(f"/v1/pools/{quote(args.pool)}/queues", body)
     words = f"created work queue {clean(made['name'])} in work pool {clean(made['pool'])}, priority {made['priority']}"
-    say(call, made, words)
+    print_result(call, made, words)
     return DONE
 
 
@@ -135,43 +79,48 @@ def _set_priority(call: Call) -> int:
 
 
 def _delete(call: Call) -> int:
-    if ask_before(call):
-        its = call.client.get(_place(call))
-        if not confirmed(f"Delete work queue {clean(its['name'])} of work pool {clean(its['pool'])}?"):
-            call.console.remark("nothing was deleted")
-            return FAILED
-    was = call.client.post(f"{_place(call)}/delete")
-    say(call, was, f"deleted work queue {clean(was['name'])} of work pool {clean(was['pool'])}")
+    was = _CHANGES.delete(call, _question)
+    if was is None:
+        return FAILED
+    print_result(call, was, f"deleted work queue {clean(was['name'])} of work pool {clean(was['pool'])}")
     return DONE
+
+
+def _question(its: Json) -> str:
+    return f"Delete work queue {clean(its['name'])} of work pool {clean(its['pool'])}?"
 
 
 def _place(call: Call) -> str:
     return f"/v1/pools/{quote(call.args.pool)}/queues/{quote(call.args.name)}"
 
 
-_CHANGES = Changes("work queue", _place)
-# command: (what it does, its arguments)
-COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
-    "ls": ("the work queues, of every pool or of one", _ls_arguments),
-    "create": ("create a work queue", _create_arguments),
-    "inspect": ("everything about one", _named),
-    "preview": ("the runs that are to come", _preview_arguments),
-    "pause": ("have it deliver nothing", _named),
-    "resume": ("have it deliver again", _named),
-    "delete": ("delete it", _delete_arguments),
-    "set-priority": ("serve it before those of higher numbers", _priority_arguments),
-    "set-concurrency-limit": ("let it have so many runs at a time", _limit_arguments),
-    "clear-concurrency-limit": ("let it have any number of runs", _named),
-}
-_DO = {
-    "ls": _ls,
-    "create": _create,
-    "inspect": _inspect,
-    "preview": _preview,
-    "pause": _CHANGES.pause,
-    "resume": _CHANGES.pause,
-    "delete": _delete,
-    "set-priority": _set_priority,
-    "set-concurrency-limit": _CHANGES.set_limit,
-    "clear-concurrency-limit": _CHANGES.clear_limit,
+_CHANGES = PoolChanges("work queue", _place)
+_NAME = argument("name", metavar="NAME", type=parse_name, help="the work queue's name")
+_ONE_POOL = argument("--pool", metavar="P", type=parse_name, help="list only the queues of this work pool (every pool)")
+_POOL = argument(
+    "--pool", metavar="P", type=parse_name, default=_AGENT_POOL, help=f"use the queue of this work pool ({_AGENT_POOL})"
+)
+_IN_POOL = argument(
+    "--pool", metavar="P", type=parse_name, default=_AGENT_POOL, help=f"create it in this work pool ({_AGENT_POOL})"
+)
+_NEW_PRIORITY = argument(
+    "--priority", metavar="N", type=parse_positive, help="set the priority; 1 is served first (the first free one)"
+)
+_PRIORITY = argument("priority", metavar="N", type=parse_positive, help="the new priority; 1 is served first")
+
+COMMANDS = {
+    "ls": Command("list the work queues", (_ONE_POOL,), _ls),
+    "create": Command(
+        "create a work queue",
+        (_NAME, _IN_POOL, _NEW_PRIORITY, CONCURRENCY_LIMIT.with_default("no limit"), DESCRIPTION.with_default("none")),
+        _create,
+    ),
+    "inspect": Command("show a queue in full", (_NAME, _POOL), _inspect),
+    "preview": Command("list the runs that a queue would deliver next", (_NAME, _POOL, HOURS), _preview),
+    "pause": Command("pause a queue: it delivers no runs", (_NAME, _POOL), _CHANGES.pause),
+    "resume": Command("resume a queue: it delivers runs again", (_NAME, _POOL), _CHANGES.resume),
+    "delete": Command("delete a queue", (_NAME, _POOL, YES), _delete),
+    "set-priority": Command("set a queue's priority within its pool", (_NAME, _POOL, _PRIORITY), _set_priority),
+    "set-concurrency-limit": Command("set a queue's concurrency limit", (_NAME, _POOL, LIMIT), _CHANGES.set_limit),
+    "clear-concurrency-limit": Command("remove a queue's concurrency limit", (_NAME, _POOL), _CHANGES.clear_limit),
 }

@@ -1,4 +1,4 @@
-"""runnerctl reload: have the configuration read again, and say what came of it."""
+"""runnerctl reload: have runnerd read the configuration again, and print what changed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 
 from runnerd.cli.call import DONE, FAILED, Call
-from runnerd.cli.tables import problem_words
+from runnerd.cli.tables import format_problem
 from runnerd.cli.text import clean
 
-RELOAD_S = 600.0  # it starts each changed deployment's interpreter once
-QUIET_S = 0.5  # files that have not changed for so long are taken as written
+RELOAD_TIMEOUT_S = 600.0  # a reload starts the interpreter of each changed deployment
+QUIET_S = 0.5  # a directory that has not changed for this long is complete
 
 
-def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--wait", action="store_true", help="accepted for ExecReload=; it always waits")
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="accepted for ExecReload=; reload always waits")
     parser.add_argument(
         "--settled",
         metavar="DIR",
-        help="wait until nobody writes there any more, and repeat it for what came meanwhile",
+        help=f"wait until DIR is unchanged for {QUIET_S:g} s; repeat if it changes during the reload (reload at once)",
     )
 
 
@@ -29,40 +29,41 @@ def run(call: Call) -> int:
     if directory is None:
         return _reload(call)
     while True:
-        # systemd does not watch while we run: what changes during a reload is found by looking again.
-        taken = _settle(directory)
+        # systemd's path unit does not see changes while this command runs, so they are found by comparing.
+        loaded = _wait_until_quiet(directory)
         status = _reload(call)
-        if _stamps(directory) == taken:
+        if _list_stamps(directory) == loaded:
             return status
 
 
-def _settle(directory: str) -> list[tuple[str, int, int]]:
-    seen = _stamps(directory)
+def _wait_until_quiet(directory: str) -> list[tuple[str, int, int]]:
+    seen = _list_stamps(directory)
     while True:
         time.sleep(QUIET_S)
-        now = _stamps(directory)
+        now = _list_stamps(directory)
         if now == seen:
             return now
         seen = now
 
 
-def _stamps(directory: str) -> list[tuple[str, int, int]]:
-    return sorted(_files(directory))
+def _list_stamps(directory: str) -> list[tuple[str, int, int]]:
+    """List path, modification time (ns) and inode of every file below `directory`."""
+    return sorted(_iterate_stamps(directory))
 
 
-def _files(directory: str) -> Iterator[tuple[str, int, int]]:
+def _iterate_stamps(directory: str) -> Iterator[tuple[str, int, int]]:
     for place, _, names in os.walk(directory):
         for name in names:
             path = os.path.join(place, name)
             try:
                 about = os.lstat(path)
             except OSError:
-                continue  # removed between the listing and now; the next look sees it
+                continue  # removed since the listing; the next listing differs
             yield path, about.st_mtime_ns, about.st_ino
 
 
 def _reload(call: Call) -> int:
-    result = call.client.post("/v1/reload", timeout_s=RELOAD_S)
+    result = call.client.post("/v1/reload", timeout_s=RELOAD_TIMEOUT_S)
     if call.console.json:
         call.console.document(result)
         return DONE if result["ok"] else FAILED
@@ -71,7 +72,7 @@ def _reload(call: Call) -> int:
             call.console.line(f"{word:<8} {clean(name)}")
     call.console.line(f"{result['unchanged']} unchanged")
     for problem in result["problems"]:
-        call.console.remark(problem_words(problem))
+        call.console.remark(format_problem(problem))
     if not result["ok"]:
-        call.console.remark("runnerctl: the configuration has problems; what is good of it is in force")
+        call.console.remark("runnerctl: the configuration has problems; only the parts without a problem are in force")
     return DONE if result["ok"] else FAILED

@@ -1,17 +1,17 @@
-"""runnerctl runs: the runs here now, or with history."""
+"""runnerctl runs: list the runs on this host, with --all also those that have ended."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 
 from runnerd.cli.call import DONE, Call
-from runnerd.cli.tables import history_table, runs_table
+from runnerd.cli.tables import print_history, print_runs
 
 
-def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--state", metavar="S", help="only those in this phase, or in this state in the API")
-    parser.add_argument("--deployment", metavar="D", help="only those of this deployment")
-    parser.add_argument("--all", action="store_true", help="those that are over as well")
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--state", metavar="S", help="list only runs in this phase or state in Prefect (any)")
+    parser.add_argument("--deployment", metavar="D", help="list only runs of this deployment (any)")
+    parser.add_argument("--all", action="store_true", help="also list runs that have ended")
 
 
 def run(call: Call) -> int:
@@ -21,9 +21,9 @@ def run(call: Call) -> int:
     if call.console.json:
         call.console.document(runs)
     elif not runs:
-        call.console.remark("no runs" if args.all else "no runs here now; --all shows those that are over")
+        call.console.remark("no runs" if args.all else "no runs; use --all to list also runs that have ended")
     elif args.all:
-        history_table(call.console, runs)
+        print_history(call.console, runs)
     else:
-        runs_table(call.console, runs)
+        print_runs(call.console, runs)
     return DONE

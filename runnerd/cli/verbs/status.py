@@ -1,22 +1,30 @@
-"""runnerctl status: the host at a glance, or all there is to know of one run or one deployment."""
+"""runnerctl status: show the host at a glance, or one run or deployment in full."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from typing import Any
 
 from runnerd.cli.call import DONE, Call
 from runnerd.cli.console import Cell, Console
-from runnerd.cli.tables import deployments_table, pools_table, problem_words, runs_table, styled
-from runnerd.cli.text import api_state, clean, count, duration, phase, size, took, verdict
-from runnerd.control.client import quote
+from runnerd.cli.tables import format_problem, print_deployments, print_pools, print_runs, style_state
+from runnerd.cli.text import (
+    clean,
+    format_api_state,
+    format_count,
+    format_duration,
+    format_phase,
+    format_size,
+    format_verdict,
+    seconds_taken,
+)
+from runnerd.control.client import Json, quote
 from runnerd.core.errors import ControlError
 
-Json = Any
 
-
-def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("ref", nargs="?", metavar="RUN|DEPLOYMENT", help="show only this one, in full")
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "ref", nargs="?", metavar="RUN|DEPLOYMENT", help="show this run or deployment in full (the host)"
+    )
 
 
 def run(call: Call) -> int:
@@ -27,30 +35,30 @@ def run(call: Call) -> int:
     if call.console.json:
         call.console.document(document)
     else:
-        {"host": show_host, "run": show_run, "deployment": show_deployment}[kind](call.console, document)
+        {"host": print_host, "run": print_run, "deployment": print_deployment}[kind](call.console, document)
     return DONE
 
 
-def show_host(console: Console, status: Json) -> None:
+def print_host(console: Console, status: Json) -> None:
     console.fields(_host_fields(console, status))
     console.line()
     if status["runs"]:
-        runs_table(console, status["runs"])
+        print_runs(console, status["runs"])
     else:
         console.line("No runs.")
     console.line()
     if status["deployments"]:
-        deployments_table(console, status["deployments"])
+        print_deployments(console, status["deployments"])
     else:
         console.line("No deployments.")
     if status.get("pools"):
         console.line()
-        pools_table(console, status["pools"])
+        print_pools(console, status["pools"])
     if status["problems"]:
         console.line()
         console.line(console.paint("Problems", "bold"))
         for problem in status["problems"]:
-            console.line("  " + console.paint(problem_words(problem), "red"))
+            console.line("  " + console.paint(format_problem(problem), "red"))
 
 
 def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell | None]]:
@@ -63,11 +71,11 @@ def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell |
     return [
         ("Host", clean(status["name"])),
         ("runnerd", _version(console, status)),
-        ("API", Cell(api_line, None if api["state"] == "ok" else styled(api["state"]).style)),
+        ("API", Cell(api_line, None if api["state"] == "ok" else style_state(api["state"]).style)),
         ("Draining", Cell(_draining(console, status), "yellow") if status["draining"] else None),
         ("Runs", Cell(used, "yellow" if limits["used"] >= limits["max"] else None)),
         ("Tags", ", ".join(f"{clean(tag)} {u['used']} of {u['max']}" for tag, u in tags.items())),
-        ("Problems", Cell(f"{count(problems, 'problem')}, see below", "red") if problems else None),
+        ("Problems", Cell(f"{format_count(problems, 'problem')}, see below", "red") if problems else None),
     ]
 
 
@@ -81,15 +89,15 @@ def _draining(console: Console, status: Json) -> str:
     drain = status.get("drain") or {}
     words = f"since {console.when_in_full(drain['since'])}" if drain.get("since") else "yes"
     if drain.get("until"):
-        words += f", what still runs is ended {console.when_in_full(drain['until'])}"
+        words += f", runs that still run are stopped {console.when_in_full(drain['until'])}"
     if drain.get("reason"):
         words += f": {clean(drain['reason'])}"
-    return words + "; runnerctl undrain ends it"
+    return words + "; runnerctl undrain ends the drain"
 
 
-def show_run(console: Console, run: Json) -> None:
+def print_run(console: Console, run: Json) -> None:
     its_exit = run["exit"] or {}
-    seconds = took(run, console.now)
+    seconds = seconds_taken(run, console.now)
     console.fields(
         [
             ("Run", clean(run["id"])),
@@ -98,32 +106,32 @@ def show_run(console: Console, run: Json) -> None:
             ("Pool", clean("/".join(part for part in (run.get("pool"), run.get("queue")) if part))),
             ("Job", clean(run.get("process_name") or "")),
             ("Labels", clean(", ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items()))),
-            ("Phase", styled(phase(run))),
+            ("Phase", style_state(format_phase(run))),
             ("Waits for", clean(run.get("waiting") or "")),
-            ("State", styled(api_state(run) or "-")),
-            ("Verdict", verdict(run, console.now) if run["phase"] == "done" else None),
+            ("State", style_state(format_api_state(run) or "-")),
+            ("Verdict", format_verdict(run, console.now) if run["phase"] == "done" else None),
             ("Created", console.when_in_full(run["created_at"])),
             ("Started", console.when_in_full(run["started_at"])),
             ("Ended", console.when_in_full(run["ended_at"])),
-            ("Took" if run["ended_at"] else "Running for", None if seconds is None else duration(seconds)),
+            ("Took" if run["ended_at"] else "Running for", None if seconds is None else format_duration(seconds)),
             ("Start", clean(run["start"] or "-")),
             ("Tags", clean(", ".join(run.get("tags") or ()))),
             ("Process", _process(run)),
             ("User", clean(run["user"] or "-")),
-            ("Memory", None if run["memory_bytes"] is None else size(run["memory_bytes"])),
-            ("CPU", None if run["cpu_seconds"] is None else duration(run["cpu_seconds"])),
+            ("Memory", None if run["memory_bytes"] is None else format_size(run["memory_bytes"])),
+            ("CPU", None if run["cpu_seconds"] is None else format_duration(run["cpu_seconds"])),
             ("Exit", clean(its_exit.get("words") or "")),
         ]
     )
 
 
-def show_deployment(console: Console, its: Json) -> None:
+def print_deployment(console: Console, its: Json) -> None:
     place = f"{its['file']}:{its['line']}" if its["file"] else None
     console.fields(
         [
             ("Deployment", _of_flow(its["flow"], its["name"])),
             ("Id", clean(its["id"] or "-")),
-            ("State", styled(its["state"])),
+            ("State", style_state(its["state"])),
             ("Problem", Cell(clean(its["problem"]), "red") if its["problem"] else None),
             ("Next run", console.when_in_full(its["next_run_at"])),
             ("Running", f"{its['running']}" + (f" of {its['limit']}" if its["limit"] is not None else "")),
@@ -135,7 +143,7 @@ def show_deployment(console: Console, its: Json) -> None:
 
 
 def _find(call: Call, ref: str) -> tuple[str, Json]:
-    """A deployment's name is exact, a run's id may be a prefix: so deployments go first."""
+    """Find a deployment or a run; deployments first, because their names are exact and a run's id may be a prefix."""
     try:
         return "deployment", call.client.get(f"/v1/deployments/{quote(ref)}")
     except ControlError as error:

@@ -1,4 +1,4 @@
-"""runnerctl version: ours, and that of the daemon that runs."""
+"""runnerctl version: print the versions of runnerctl and of the running runnerd."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from runnerd.cli.call import DONE, Call
 from runnerd.cli.text import clean
 
 
-def arguments(parser: ArgumentParser) -> None:
-    del parser  # none of its own
+def add_arguments(parser: ArgumentParser) -> None:
+    del parser  # no arguments
 
 
 def run(call: Call) -> int:
     if not call.console.json:
-        call.console.line(f"runnerctl {__version__}")  # before we ask: this much is true without a daemon
+        call.console.line(f"runnerctl {__version__}")  # before the request, so that it is printed without a daemon too
     daemon = call.client.get("/v1/status")["version"]
     if call.console.json:
         call.console.document({"runnerctl": __version__, "runnerd": daemon})

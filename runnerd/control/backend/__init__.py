@@ -1,1 +1,1 @@
-"""What the control API's routes call: the running daemon behind the contract in control/contract.py."""
+"""The implementation of control/contract.py by the parts of the running daemon."""

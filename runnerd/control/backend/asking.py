@@ -1,6 +1,6 @@
-"""Asking the API on behalf of somebody who waits: a busy server is asked again, an absent one is not.
+"""Calls Prefect's API while a client of the control API waits: retries a busy server, gives up on an absent one.
 
-Invariant: what goes wrong is a `Refused`, in words for whoever asked, and never an ApiError.
+Invariant: every ApiError becomes a `Refused` value.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.system.ambient import Ambient
 
 T = TypeVar("T")
-LIMIT_S = 120.0  # less than a client's, who must not hear that runnerd is the one that does not answer
-_TRIES = 4
-_PATIENCE_S = 2.0
+LIMIT_S = 120.0  # below the client's limit, so that the client learns that Prefect is slow, and not runnerd
+_RETRIES = 4
+_RETRY_WAIT_MAX_S = 2.0
 
 
 class Ask:
-    """`request` may be called several times: it has to be safe to repeat."""
+    """Calls `request` until the API answers; `request` must be safe to repeat."""
 
     def __init__(self, *, ambient: Ambient) -> None:
         self._backoff = ambient.backoff
@@ -28,21 +28,21 @@ class Ask:
     async def __call__(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
         try:
             async with asyncio.timeout(LIMIT_S):
-                return await self._insist(request)
+                return await self._retry(request)
         except TimeoutError:
             slow = f"Prefect did not answer within {LIMIT_S:g} s; it may have done what was asked all the same"
             return Refused(status=503, detail=f"{slow}: look before you ask again")
 
-    async def _insist(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
+    async def _retry(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
         backoff = self._backoff()
-        for last in (False,) * _TRIES + (True,):
+        for last in (False,) * _RETRIES + (True,):
             try:
                 return await request()
             except ApiAway as error:
                 if last or not error.answered:
                     detail = f"{error}; try again when `runnerctl status` shows the API as ok"
                     return Refused(status=503, detail=detail)
-                await asyncio.sleep(min(_PATIENCE_S, backoff.next_s(error)))
+                await asyncio.sleep(min(_RETRY_WAIT_MAX_S, backoff.next_s(error)))
             except ApiDenied as error:
                 return Refused(status=503, detail=str(error))
             except ApiRejected as error:

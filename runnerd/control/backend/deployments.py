@@ -1,4 +1,4 @@
-"""The deployments of a running daemon, as the control API shows and changes them."""
+"""Answers the control API's requests about the deployments of this host."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class DeploymentsBackend:
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
         if not deployment_id:
             return UNREGISTERED
-        ask = self._api.pause_deployment if paused else self._api.resume_deployment
-        done = await self._ask(lambda: ask(deployment_id))
+        change = self._api.pause_deployment if paused else self._api.resume_deployment
+        done = await self._ask(lambda: change(deployment_id))
         if isinstance(done, Refused):
             return done
         entry = self._registry.by_id(deployment_id)

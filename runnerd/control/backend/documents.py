@@ -1,4 +1,4 @@
-"""The documents that `runnerctl` and the control API show; the field names are a contract."""
+"""Builds the JSON documents of the control API; control/contract.py lists their fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runnerd.system.usage import Usage
 
 
 def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
-    """One run, as the contract has it."""
+    """Return the document of a claimed run; `usage` is what its processes use now."""
     ended = record.exit
     exit_document = None
     if record.ended_at is not None:
@@ -54,7 +54,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
 
 
 def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None = None) -> Json:
-    """A flow run that is not claimed here (yet); `waiting` says which limit holds it up."""
+    """Return the document of a flow run that is not claimed; `waiting` is the limit that delays the claim."""
     document = {
         "id": run.id,
         "name": run.name,
@@ -75,7 +75,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
 
 
 def deployment_document(entry: Entry, *, running: int) -> Json:
-    """One deployment, as the contract has it."""
+    """Return the document of a valid deployment; `running` is the number of its live runs."""
     deployment = entry.deployment
     return {
         "id": entry.deployment_id,
@@ -94,7 +94,7 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
 
 
 def invalid_document(one: InvalidDeployment) -> Json:
-    """A deployment that its file asks for and that cannot be."""
+    """Return the document of a deployment whose section of the configuration is invalid."""
     return {
         "id": None,
         "name": one.name,
@@ -112,7 +112,7 @@ def invalid_document(one: InvalidDeployment) -> Json:
 
 
 def problem_document(problem: Problem) -> Json:
-    """One thing to mend, with its place."""
+    """Return the document of one problem and its place in the configuration."""
     place = problem.place
     return {
         "message": problem.message,
@@ -124,6 +124,7 @@ def problem_document(problem: Problem) -> Json:
 
 
 def api_document(url: str, health: ApiHealth) -> Json:
+    """Return the document of the connection to Prefect's API."""
     return {
         "url": url,
         "state": health.condition.value,
@@ -133,7 +134,7 @@ def api_document(url: str, health: ApiHealth) -> Json:
 
 
 def limits_document(records: Iterable[RunRecord], *, runs: int, tags: dict[str, int]) -> Json:
-    """Each limit with what is used of it, counted from the live runs."""
+    """Return each limit with its use: the number of live runs, of all and of each tag."""
     live = [record for record in records if record.live]
     by_tag = {
         tag: {"used": sum(tag in record.tags for record in live), "max": most} for tag, most in sorted(tags.items())

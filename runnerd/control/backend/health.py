@@ -1,4 +1,4 @@
-"""Whether the daemon is well: its own quick checks, and the doctor's look at the whole host."""
+"""Builds the health document from quick checks in memory, and starts the doctor's checks of the whole host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runnerd.system.watchdog import Pulse
 
 
 class Health:
-    """`examine` is the doctor's."""
+    """The checks of the daemon itself; `examine` runs those of the doctor."""
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Health:
         self.examine = examine
 
     def document(self) -> tuple[bool, Json]:
+        """Return whether every check passes, and the health document."""
         api, stuck = self._api.health, self._pulse.stuck()
         journal = self._journal.problem
         checks = [

@@ -1,6 +1,6 @@
-"""The daemon as the control API sees it: documents from memory, and the changes people may ask for.
+"""The running daemon behind the control API.
 
-Invariant: everything that only reads answers without waiting for the API; `pools` alone asks it.
+Invariant: reading never waits for Prefect's API, except for work pools, whose state only Prefect has, and the doctor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
 from runnerd.control.contract import Peer
@@ -30,7 +30,7 @@ class DaemonHost:
         metrics: Metrics,
         runs: RunsBackend,
         deployments: DeploymentsBackend,
-        pools: PoolDesk,
+        pools: PoolsBackend,
         drain: Drain,
         reload: Callable[[], Coroutine[Any, Any, Json]],
     ) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of the daemon, in Prometheus' text format."""
+"""Builds the daemon's metrics in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runnerd.runs.supervisor import Supervisor
 
 
 class Metrics:
-    """Reads the parts that count something."""
+    """The metrics, read from the daemon's parts at each request."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Metrics:
         self._supervisor = supervisor
 
     async def text(self) -> str:
+        """Return all metrics, a sample per line."""
         records = self._supervisor.records()
         phases = {phase: sum(record.phase == phase for record in records) for phase in {r.phase for r in records}}
         states = {s: sum(e.state is s for e in self._registry.entries()) for s in EntryState}
@@ -59,7 +60,7 @@ class Metrics:
 
 
 def gauge(name: str, help_text: str, label: str | None, values: Mapping[Any, float]) -> list[str]:
-    """One metric in Prometheus' text format."""
+    """Return the lines of one gauge, a sample for each value of `label`."""
     lines = [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
     for key, value in values.items():
         labels = f'{{{label}="{_escaped(str(key))}"}}' if label else ""
@@ -68,5 +69,5 @@ def gauge(name: str, help_text: str, label: str | None, values: Mapping[Any, flo
 
 
 def _escaped(value: str) -> str:
-    """A label's value as that format wants it: a pool may be called anything."""
+    """Escape the value of a label: the name of a pool may contain any character."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

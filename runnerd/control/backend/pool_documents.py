@@ -1,4 +1,4 @@
-"""Work pools and queues as the control API shows them; the field names are a contract."""
+"""Builds the JSON documents of work pools and queues; control/contract.py lists their fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runnerd.core.prefect import FlowRun, WorkerSeen, WorkerType, WorkPool, Work
 
 
 def pool_document(pool: WorkPool, *, served: bool) -> dict[str, Json]:
-    """A pool without what may be long; `served`: the configuration of this host names it."""
+    """Return the short document of a pool; `served`: the configuration of this host names the pool."""
     return {
         "id": pool.id,
         "name": pool.name,
@@ -27,7 +27,7 @@ def pool_document(pool: WorkPool, *, served: bool) -> dict[str, Json]:
 def whole_pool_document(
     pool: WorkPool, *, served: bool, queues: Sequence[WorkQueue], workers: Sequence[WorkerSeen]
 ) -> dict[str, Json]:
-    """A pool with everything in it."""
+    """Return the document of a pool with its base job template, queues and workers."""
     return {
         **pool_document(pool, served=served),
         "base_job_template": dict(pool.base_job_template),
@@ -37,6 +37,7 @@ def whole_pool_document(
 
 
 def queue_document(queue: WorkQueue, pool: WorkPool) -> dict[str, Json]:
+    """Return the document of a queue of `pool`."""
     return {
         "id": queue.id,
         "name": queue.name,
@@ -53,15 +54,18 @@ def queue_document(queue: WorkQueue, pool: WorkPool) -> dict[str, Json]:
 
 
 def worker_document(worker: WorkerSeen) -> dict[str, Json]:
+    """Return the document of a worker that has sent heartbeats."""
     return {"name": worker.name, "status": worker.status, "last_heartbeat_at": time_text(worker.last_heartbeat)}
 
 
-def type_document(its: WorkerType) -> dict[str, Json]:
-    return {"type": its.type, "package": its.package, "description": its.description or None}
+def type_document(worker_type: WorkerType) -> dict[str, Json]:
+    """Return the short document of a worker type."""
+    description = worker_type.description or None
+    return {"type": worker_type.type, "package": worker_type.package, "description": description}
 
 
 def offer_document(run: FlowRun, *, deployment: str | None, now: datetime) -> dict[str, Json]:
-    """A run that waits in a pool; `late`: it was due before now."""
+    """Return the document of a run that waits in a pool; `late`: the run was due before now."""
     due = run.next_scheduled_start_time or run.expected_start_time
     return {
         "id": run.id,

@@ -1,12 +1,14 @@
-"""Where people ask about work pools and queues, and have them changed; every answer is the API's own.
+"""Answers the control API's requests about work pools and queues from Prefect's API, and changes both there.
 
-Invariants: nothing is remembered between two questions; each question is one `Ask`, so what it does can be done twice:
-a thing that was found missing, asked for and is there the next time is ours, and the other way round for deleting.
+Invariants: no state is kept between two requests. Each request is one `Ask`, so its calls may be made twice, the answer
+to the first having been lost: a pool or queue that was missing, was asked for and exists at the second try was created
+by the first; a deleted one likewise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from runnerd.control.backend.asking import Ask
@@ -24,12 +26,14 @@ from runnerd.control.backend.refusals import (
 )
 from runnerd.control.contract import Refused
 from runnerd.core.place import Json
-from runnerd.core.prefect import AGENT, AGENT_POOL, PROCESS, WorkPool
+from runnerd.core.prefect import AGENT, AGENT_POOL, PROCESS, NewPool, NewQueue, WorkPool
 from runnerd.prefect_api.answers import Refused as ApiRefused
 
+_CHANGEABLE = ("base_job_template", "concurrency_limit", "description", "is_paused")  # by the API's keys
 
-class PoolDesk:
-    """Implements runnerd.control.host.Pools. `served` is what the configuration of this host names."""
+
+class PoolsBackend:
+    """Implements runnerd.control.contract.Pools. `served`: the pools that the configuration of this host names."""
 
     def __init__(
         self, *, api: Api, ask: Ask, now: Callable[[], datetime], served: Callable[[], Collection[str]]
@@ -39,7 +43,7 @@ class PoolDesk:
         self._previews = Previews(api=api, now=now)
         self._served = served
 
-    # --- looking --------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------------
 
     async def pools(self) -> Json | Refused:
         async def look() -> Json:
@@ -59,7 +63,7 @@ class PoolDesk:
         return await self._ask(look)
 
     async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused:
-        """What a pool, or all of them, or one queue would deliver within `hours`."""
+        """List the runs that one pool, every pool or one queue would deliver within `hours`."""
 
         async def look() -> Json | Refused:
             found = await self._pools(pool)
@@ -97,44 +101,33 @@ class PoolDesk:
 
     # --- changing pools -------------------------------------------------------------------------------------------
 
-    async def create_pool(
-        self,
-        name: str,
-        *,
-        type: str | None,
-        base_job_template: Json | None,
-        description: str | None,
-        paused: bool,
-        concurrency_limit: int | None,
-        update: bool,
-    ) -> Json | Refused:
+    async def create_pool(self, new: NewPool, *, update: bool) -> Json | Refused:
         asked = False
 
         async def make() -> Json | Refused:
             nonlocal asked
-            pools = self._api.pools
-            there = await pools.read_pool(name)
+            there = await self._api.pools.read_pool(new.name)
             if there is not None and not update:
-                return {**self._document(there), "created": True} if asked else pool_is_there(name)
-            if there is not None and type not in (None, there.type):
-                return other_type(there, type)
-            kind = there.type if there else type or PROCESS
-            template = await self._template(kind) if base_job_template is None else base_job_template
+                return {**self._document(there), "created": True} if asked else pool_is_there(new.name)
+            if there is not None and new.type not in (None, there.type):
+                return other_type(there, new.type)
+            kind = there.type if there else new.type or PROCESS
+            template = await self._template(kind) if new.base_job_template is None else new.base_job_template
             if isinstance(template, Refused):
                 return template
-            its = {"base_job_template": template, "is_paused": paused}
-            its |= {"description": description, "concurrency_limit": concurrency_limit}
+            whole = replace(new, type=kind, base_job_template=template)
             if there is not None:
-                return _with(await self._change(name, its), created=False)
+                return _with(
+                    await self._change(new.name, {key: getattr(whole, key) for key in _CHANGEABLE}), created=False
+                )
             asked = True
-            made = await pools.create_pool(name, type=kind, **its)
+            made = await self._api.pools.create_pool(whole)
             return refused(made) if isinstance(made, ApiRefused) else {**self._document(made), "created": True}
 
         return await self._ask(make)
 
     async def change_pool(self, name: str, changes: Mapping[str, Json]) -> Json | Refused:
-        """`changes` by the keys of its document; None for a concurrency limit: none."""
-        return await self._ask(lambda: self._change(name, _theirs(changes)))
+        return await self._ask(lambda: self._change(name, _api_keys(changes)))
 
     async def delete_pool(self, name: str) -> Json | Refused:
         was: Json = None
@@ -152,36 +145,26 @@ class PoolDesk:
 
     # --- changing queues ------------------------------------------------------------------------------------------
 
-    async def create_queue(
-        self,
-        pool: str,
-        name: str,
-        *,
-        description: str | None,
-        concurrency_limit: int | None,
-        priority: int | None,
-    ) -> Json | Refused:
+    async def create_queue(self, new: NewQueue) -> Json | Refused:
         asked = False
 
         async def make() -> Json | Refused:
             nonlocal asked
-            its = await self._pool_for_queue(pool)
-            if isinstance(its, Refused):
-                return its
-            there = await self._api.pools.read_queue(pool, name)
+            pool = await self._pool_for_queue(new.pool)
+            if isinstance(pool, Refused):
+                return pool
+            there = await self._api.pools.read_queue(new.pool, new.name)
             if there is not None:
-                return queue_document(there, its) if asked else queue_is_there(pool, name)
+                return queue_document(there, pool) if asked else queue_is_there(new.pool, new.name)
             asked = True
-            made = await self._api.pools.create_queue(
-                pool, name, description=description, concurrency_limit=concurrency_limit, priority=priority
-            )
-            return refused(made) if isinstance(made, ApiRefused) else queue_document(made, its)
+            made = await self._api.pools.create_queue(new)
+            return refused(made) if isinstance(made, ApiRefused) else queue_document(made, pool)
 
         return await self._ask(make)
 
     async def change_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> Json | Refused:
         async def change() -> Json | Refused:
-            done = await self._api.pools.update_queue(pool, name, _theirs(changes))
+            done = await self._api.pools.update_queue(pool, name, _api_keys(changes))
             return refused(done) if isinstance(done, ApiRefused) else await self._queue_document(pool, name)
 
         return await self._ask(change)
@@ -225,10 +208,10 @@ class PoolDesk:
         return no_pool(name) if pool is None else [pool]
 
     async def _pool_for_queue(self, name: str) -> WorkPool | Refused:
-        """The pool; that of queues without one comes into being with the first of them, as with Prefect's client."""
+        """Read a queue's pool; create AGENT_POOL when it is missing, as Prefect's client does."""
         pool = await self._api.pools.read_pool(name)
         if pool is None and name == AGENT_POOL:
-            await self._api.pools.create_pool(name, type=AGENT, base_job_template={})
+            await self._api.pools.create_pool(NewPool(name=name, type=AGENT, base_job_template={}))
             pool = await self._api.pools.read_pool(name)
         return pool or no_pool(name)
 
@@ -240,7 +223,8 @@ class PoolDesk:
         return no_queue(pool, name) if queue is None else queue_document(queue, its)
 
 
-def _theirs(changes: Mapping[str, Json]) -> dict[str, Json]:
+def _api_keys(changes: Mapping[str, Json]) -> dict[str, Json]:
+    """Rename the keys of a document to the API's."""
     return {"is_paused" if key == "paused" else key: value for key, value in changes.items()}
 
 

@@ -1,7 +1,7 @@
-"""What work pools would deliver: their runs to come, in the order of delivery.
+"""Lists the runs that work pools would deliver, in the order of delivery.
 
-Invariant: the servers answer as they would to a worker, so pauses and concurrency limits are in it already, and a
-queue counts as polled.
+The server is asked as a worker asks it: its answer takes pauses and concurrency limits into account, and it marks the
+queue as polled.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from runnerd.prefect_api.reading import PAGE
 
 
 class Previews:
+    """Builds the preview document."""
+
     def __init__(self, *, api: Api, now: Callable[[], datetime]) -> None:
         self._api = api
         self._now = now
 
     async def document(self, pools: Sequence[WorkPool], queue: str | None, *, hours: int) -> Json | Refused:
-        """What falls due within `hours`, of one queue only where one is named."""
+        """Return the preview of `pools` for the next `hours`, of the queue named `queue` only if one is given."""
         before = self._now() + timedelta(hours=hours)
         runs: list[FlowRun] = []
         paused: list[str] = []
@@ -45,8 +47,8 @@ class Previews:
     async def _offers(
         self, pool: WorkPool, queues: Sequence[WorkQueue], before: datetime, *, one: bool
     ) -> list[FlowRun]:
-        """Nothing of what is gone since its name was read."""
-        if one and queues[0].filter is not None:  # 2.x: what it takes is in no pool
+        """Read the runs of `queues`; none for a pool or queue that was deleted since its name was read."""
+        if one and queues[0].filter is not None:  # Prefect 2: the runs of a tag-based queue are in no pool
             found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=PAGE) or []
             return [replace(run, pool=pool.name, queue=queues[0].name) for run in found]
         names = {queue.id: queue.name for queue in queues}

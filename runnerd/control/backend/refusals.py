@@ -1,4 +1,4 @@
-"""What the desk refuses, in words for whoever asked."""
+"""The refusals of requests about work pools and queues, in words for the user who made the request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def refused(no: ApiRefused) -> Refused:
 
 
 def no_pool(name: str) -> Refused:
-    if name == AGENT_POOL:  # most likely nobody asked for it
+    if name == AGENT_POOL:  # most likely the default of --pool
         detail = f"there is no work pool {name!r}, where queues without a pool are; name one with --pool"
         return Refused(status=404, detail=detail)
     return Refused(status=404, detail=f"there is no work pool {name!r}; see runnerctl pool ls")
@@ -27,17 +27,18 @@ def no_queue(pool: str, name: str) -> Refused:
 
 
 def pool_is_there(name: str) -> Refused:
-    return Refused(
-        status=409, detail=f"there is a work pool {name!r} already; runnerctl pool create --update changes it"
-    )
+    detail = f"cannot create work pool {name!r}: it exists already; runnerctl pool create --update changes it"
+    return Refused(status=409, detail=detail)
 
 
 def queue_is_there(pool: str, name: str) -> Refused:
-    return Refused(status=409, detail=f"there is a work queue {name!r} in work pool {pool!r} already")
+    detail = f"cannot create work queue {name!r} in work pool {pool!r}: it exists already; see runnerctl queue ls"
+    return Refused(status=409, detail=detail)
 
 
 def other_type(pool: WorkPool, type: str | None) -> Refused:
-    detail = f"work pool {pool.name!r} is of type {pool.type!r}, and stays so; it cannot become {type!r}"
+    cause = f"its type is {pool.type!r}, and Prefect cannot change it; leave the type out, or delete the pool first"
+    detail = f"cannot change work pool {pool.name!r} to type {type!r}: {cause}"
     return Refused(status=409, detail=detail)
 
 

@@ -1,4 +1,4 @@
-"""The runs of a running daemon, as the control API shows and changes them."""
+"""Answers the control API's requests about runs: live, offered, and done (from the journal)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runnerd.processes.link import SpawnerLink
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.usage import usage_of
 
-HISTORY = 1000  # runs that `runnerctl runs --all` shows at most
+HISTORY = 1000  # past runs that `runnerctl runs --all` lists at most
 
 
 class RunsBackend:
@@ -55,7 +55,7 @@ class RunsBackend:
         await self._supervisor.adopted.wait()
 
     def records(self) -> list[RunRecord]:
-        """The records of the runs under way."""
+        """Return the records of the live runs."""
         return self._supervisor.records()
 
     def listing(self, *, history: bool) -> list[Json]:
@@ -86,7 +86,7 @@ class RunsBackend:
         return offered_document(run, self._registry.by_id(run.deployment_id), waiting=waiting)
 
     def find(self, ref: str) -> list[Json]:
-        records = {record.id: record for record in self._known(ref)}
+        records = {record.id: record for record in self._find_records(ref)}
         offers = {run.id: run for run in self._poller.on_offer.runs.values() if run.id not in records}
         exact = [i for i in (*records, *offers) if i == ref]
         named = [r.id for r in records.values() if r.name == ref] + [r.id for r in offers.values() if r.name == ref]
@@ -94,12 +94,12 @@ class RunsBackend:
         chosen = exact or named or prefixed
         return [found for found in (self.document(run_id) for run_id in chosen) if found is not None]
 
-    def _known(self, ref: str) -> list[RunRecord]:
-        """What the journal has, and what is under way and not in it: a run must be found to be cancelled."""
+    def _find_records(self, ref: str) -> list[RunRecord]:
+        """Find records in the journal and among the live runs: a live run can be cancelled without a journal."""
         live = [run for run in self._supervisor.records() if run.id.startswith(ref) or run.name == ref]
         try:
             past = self._journal.find(ref)
-        except JournalError:  # noted in its problem
+        except JournalError:  # in journal.problem already
             past = []
         known = {record.id for record in past}
         return [*past, *(run for run in live if run.id not in known)]
@@ -114,9 +114,10 @@ class RunsBackend:
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
         self._supervisor.cancel(run_ids, now=now)
-        asked = [run.record for run in map(self._supervisor.run, run_ids) if run is not None]
-        if any(intend(record, Intent.CANCEL) is not record for record in asked):
-            raise JournalError(f"cannot cancel it: {self._journal.problem}")  # it is to be on disk first
+        records = [run.record for run in map(self._supervisor.run, run_ids) if run is not None]
+        # The intent is set only once it is on disk; a record that can still take it was not written.
+        if any(intend(record, Intent.CANCEL) is not record for record in records):
+            raise JournalError(f"cannot cancel it: {self._journal.problem}")
         documents = (self.document(run_id) for run_id in run_ids)
         return [found for found in documents if found is not None]
 
@@ -125,7 +126,7 @@ class RunsBackend:
     ) -> Json | Refused:
         if not deployment_id:
             return UNREGISTERED
-        key = str(uuid.uuid4())  # a repeat after a lost answer must not be a second run
+        key = str(uuid.uuid4())  # so that a retry after a lost answer creates no second run
         made = await self._ask(
             lambda: self._api.create_run(
                 deployment_id, parameters=parameters, name=name, tags=tags, idempotency_key=key

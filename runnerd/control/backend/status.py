@@ -1,4 +1,4 @@
-"""The host at a glance: the status document."""
+"""Builds the status document and the configuration document."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runnerd.system.ambient import Ambient
 
 
 class Status:
-    """Built when the daemon starts: its start is then."""
+    """The state of the daemon. Created when the daemon starts; `started_at` is the time of creation."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Status:
         self._started_at = ambient.now()
 
     def configuration(self) -> Json:
-        """The document of GET /v1/config: what is in force, without secrets."""
+        """Return the document of GET /v1/config: the configuration in force, without secrets."""
         return document(self._config.current)
 
     def document(self) -> Json:
-        """The document of GET /v1/status; see control/contract.py."""
+        """Return the document of GET /v1/status."""
         settings = self._config.settings()
         records = self._runs.records()
         limits = limits_document(records, runs=settings.limits.runs, tags=dict(settings.limits.tags))

@@ -1,1 +1,1 @@
-"""HTTP/1.1 on the control sockets: reading requests, routing them, writing answers."""
+"""The HTTP/1.1 server of the control API: accepts connections, reads requests, routes them, sends answers."""

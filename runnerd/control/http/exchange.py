@@ -1,8 +1,9 @@
-"""One HTTP/1.1 request and its answer on one connection, over h11.
+"""Receives one HTTP/1.1 request on one connection and sends its answer, with h11.
 
-Invariants: one request a connection (`Connection: close`), so nothing of one can leak into the next; a head is at most
-HEAD_MAX and a body BODY_MAX bytes; a request is whole within REQUEST_S; an answer that is not taken within ANSWER_S is
-dropped, but a stream may stall for as long as its reader likes (a pager), at the price of one connection.
+Invariants: one request per connection (`Connection: close`), so no state is left for a next request. A head has at most
+HEAD_MAX bytes, a body BODY_MAX. A request must be complete within REQUEST_S. A connection whose client does not read
+its answer within ANSWER_S is closed; a stream has no such limit, because its reader may be a pager, and occupies one
+connection meanwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _BLOCK = 64 * 2**10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """`path` is split at its slashes and then unquoted, so that a segment may hold a slash. No `peer` over TCP."""
+    """One HTTP request.
+
+    `path` is split at its slashes first and unquoted then, so a segment may contain a slash. `peer` is None over TCP.
+    """
 
     method: str
     path: tuple[str, ...]
@@ -41,6 +45,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
+    """One HTTP answer with its whole body."""
+
     body: bytes
     content_type: str
     status: int = 200
@@ -49,7 +55,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReply:
-    """An answer in chunks. `live`: it may be silent for long, so somebody has to notice when the reader leaves."""
+    """An HTTP answer in chunks.
+
+    `live`: no chunk may come for a long time, so the connection must be watched for the client's disconnection.
+    """
 
     blocks: AsyncGenerator[bytes, None]
     content_type: str
@@ -57,16 +66,18 @@ class StreamReply:
 
 
 def json_reply(document: Json, *, status: int = 200) -> Reply:
+    """Return the reply that holds `document` as JSON."""
     body = json.dumps(document, allow_nan=False).encode() + b"\n"
     return Reply(body=body, content_type="application/json", status=status)
 
 
 def problem_reply(problem: Problem) -> Reply:
+    """Return the reply that holds `problem` as an RFC 9457 document."""
     return Reply(body=problem.body(), content_type=CONTENT_TYPE, status=problem.status, headers=problem.headers)
 
 
 class Exchange:
-    """`receive`, then either `send` or `stream`, then `finish`."""
+    """One request and its answer: call `receive`, then `send` or `stream`, then `finish`."""
 
     def __init__(self, *, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer | None) -> None:
         self._reader = reader
@@ -75,11 +86,11 @@ class Exchange:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX)
         self._received = False
         self._wants_body = True
-        # Nothing waits in our memory: once drained, an answer is in the kernel and closing cannot hang or cut it.
+        # No buffer in this process: after drain() the answer is in the kernel, so close() neither blocks nor truncates.
         writer.transport.set_write_buffer_limits(high=0)
 
     async def receive(self) -> Request | None:
-        """The request; None when the peer left without one. Raises Problem when it is not one we read."""
+        """Read the request; None when the client closed without one. Raises Problem for an unreadable request."""
         try:
             async with asyncio.timeout(REQUEST_S):
                 head = await self._next_event()
@@ -95,7 +106,7 @@ class Exchange:
             raise Problem(error.error_status_hint or 400, f"cannot read the request: {error}") from None
 
     async def send(self, reply: Reply) -> None:
-        """Answer. Raises ConnectionError when the peer is gone, TimeoutError when it does not read."""
+        """Send `reply`. Raises ConnectionError when the client has closed, TimeoutError when it does not read."""
         length = {"Content-Length": str(len(reply.body))}
         async with asyncio.timeout(ANSWER_S):
             await self._write(self._head(reply.status, reply.content_type, {**reply.headers, **length}))
@@ -104,33 +115,33 @@ class Exchange:
             await self._write(h11.EndOfMessage())
 
     async def stream(self, reply: StreamReply) -> None:
-        """Answer block by block; returns when the blocks end or the peer of a live stream left."""
+        """Send `reply` chunk by chunk, until its blocks end or the client of a live stream disconnects."""
         async with aclosing(reply.blocks):
             await self._write(self._head(200, reply.content_type, {}))
             if not reply.live:
                 await self._pump(reply.blocks)
                 return
             pump = asyncio.create_task(self._pump(reply.blocks), name="control stream")
-            left = asyncio.create_task(self._until_peer_leaves(), name="control stream's reader")
+            eof = asyncio.create_task(self._read_to_eof(), name="control stream's reader")
             try:
-                await asyncio.wait({pump, left}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({pump, eof}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                left.cancel()
+                eof.cancel()
                 pump.cancel()
-                await asyncio.gather(left, pump, return_exceptions=True)
+                await asyncio.gather(eof, pump, return_exceptions=True)
             if not pump.cancelled():
                 pump.result()
 
     async def finish(self) -> None:
-        """Let the peer read the answer to what it has not finished sending, then close.
+        """Close the connection; first read the rest of a request that was answered before it was complete.
 
-        Closing with unread input resets the connection, and the reset may overtake the answer.
+        Closing a socket with unread input resets the connection, and the reset may discard the answer.
         """
         if self._http.their_state is not h11.DONE:
             with suppress(OSError, TimeoutError):
                 self._writer.write_eof()
                 async with asyncio.timeout(LINGER_S):
-                    await self._until_peer_leaves()
+                    await self._read_to_eof()
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
@@ -170,7 +181,7 @@ class Exchange:
             await self._write(h11.Data(data=block))
         await self._write(h11.EndOfMessage())
 
-    async def _until_peer_leaves(self) -> None:
+    async def _read_to_eof(self) -> None:
         while await self._reader.read(_BLOCK):
             pass
 

@@ -1,8 +1,8 @@
-"""Connections: accept them, have each answered in a task of its own, and keep their number bounded.
+"""Accepts connections, answers each in a task of its own, and limits their number.
 
-Invariants: whatever goes wrong in one request ends that request only (a 500 and a traceback in the log); at most
-CONNECTIONS at once, and at most STREAMS of these may be streams, so that forgotten followers cannot lock an
-administrator out; closing ends every connection and waits for its task.
+Invariants: an unexpected error ends only its own request, with status 500 and a traceback in the log. At most
+CONNECTIONS are open at once, and at most STREAMS of them are streams, so that forgotten `runnerctl logs -f` processes
+cannot lock an administrator out. `close` ends every connection and waits for its task.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STREAMS = 48
 
 
 class Log(Protocol):
-    """What we need of a structlog logger."""
+    """The methods of a structlog logger that the control API calls."""
 
     def info(self, event: str, **fields: object) -> object: ...
 
@@ -35,7 +35,7 @@ class Log(Protocol):
 
 
 class Listener:
-    """Serves one table of routes on any number of listening sockets, which it owns from `start` on."""
+    """Serves one router on any number of listening sockets, and closes these sockets at `close`."""
 
     def __init__(self, *, router: Router, log: Log) -> None:
         self._router = router
@@ -45,11 +45,13 @@ class Listener:
         self._streams = 0
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections on `sockets`."""
         for listening in sockets:
-            # Not start_unix_server: from 3.13 on it removes the path on close, and systemd's is not ours to remove.
+            # Not start_unix_server: since Python 3.13 that removes the path on close, and systemd's path must stay.
             self._servers.append(await asyncio.start_server(self._connected, sock=listening))
 
     async def close(self) -> None:
+        """Stop listening, cancel the task of every connection, and wait for these tasks."""
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -59,7 +61,7 @@ class Listener:
             await asyncio.wait(self._tasks)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Counted as they come: many accepted at once must not all find the house full.
+        # Counted here, not in the task: of many connections accepted in one go, only those above the limit get a 503.
         room = len(self._tasks) < CONNECTIONS
         task = asyncio.create_task(self._serve(reader, writer, room=room), name="control connection")
         self._tasks.add(task)
@@ -74,11 +76,11 @@ class Listener:
                 await exchange.send(problem_reply(Problem(503, f"there are {CONNECTIONS} connections already")))
             await exchange.finish()
         except (ConnectionError, TimeoutError):
-            pass  # the peer left, or does not read: it is its own answer
+            pass  # the client has closed or does not read, so no answer can be delivered
         except Exception:
             self._log.exception("control connection failed")
         finally:
-            writer.transport.abort()  # at once and idempotent: a stalled reader must not hold the loop's end
+            writer.transport.abort()  # not close(), which would wait for a client that does not read
 
     async def _exchange(self, exchange: Exchange) -> None:
         reply = await self._reply(exchange)
@@ -102,7 +104,7 @@ class Listener:
             return problem_reply(problem)
         except ConnectionError:
             return None
-        except JournalError as error:  # its trouble is in the log and in `status` already
+        except JournalError as error:  # in the log and in `status` already
             return problem_reply(Problem(503, str(error)))
         except Exception:
             self._log.exception("control request failed")
@@ -110,7 +112,7 @@ class Listener:
 
 
 def peer_of(writer: asyncio.StreamWriter) -> Peer | None:
-    """Who is at the other end of a Unix connection; None over TCP."""
+    """Return the process at the other end of a Unix connection; None over TCP."""
     connection: socket.socket = writer.get_extra_info("socket")
     if connection.family != socket.AF_UNIX:
         return None

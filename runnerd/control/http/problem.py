@@ -1,6 +1,6 @@
-"""RFC 9457 problem documents: every refusal of the control API is one of these.
+"""RFC 9457 problem documents: the body of every answer of the control API with an error status.
 
-`Problem` is raised by what answers a request and caught by the listener only; it never leaves the package.
+A handler raises `Problem`; the listener catches it and sends the document. No other code catches it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(Exception):
-    """The request is answered with this `status`; `detail` says why and what would be right.
+    """Ends a request with an error; `detail` says why and what to do.
 
-    `kind` names the problem for programs (about:blank: the status says it all), `extra` are further members.
+    `status` is the HTTP status. `kind` becomes the `type` member, urn:runnerd:problem:KIND; without one, "about:blank".
+    `extra` are further members of the document, `headers` further headers of the answer.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> bytes:
-        """The document."""
+        """Return the problem document as JSON."""
         members = {
             "type": self.kind,
             "title": HTTPStatus(self.status).phrase,

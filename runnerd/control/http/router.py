@@ -1,6 +1,6 @@
-"""The table of routes: which coroutine answers which method and path, and the 404 and 405 of what is not in it.
+"""Finds the handler of a request by method and path; answers 404 and 405 where there is none.
 
-Answers are coroutines of (request, the path's variable segments). The table is built once and only read.
+A handler is a coroutine function of the request and of the variable segments of its path.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ Answer = Callable[..., Awaitable[Reply | StreamReply]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is /-separated; a segment "*" stands for any one segment, passed on to `answer` in order."""
+    """One method and path, and the handler of its requests.
+
+    A segment "*" of `path` matches any one segment, which is passed to the handler.
+    """
 
     method: str
     path: str
     answer: Answer
 
     def variables(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
-        """The segments that stand for "*"; None when `path` is another."""
+        """Return the segments that match "*", in order; None when `path` does not match."""
         pattern = self.path.strip("/").split("/")
         if len(pattern) != len(path):
             return None
@@ -33,11 +36,13 @@ class Route:
 
 
 class Router:
+    """A table of routes."""
+
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = tuple(routes)
 
     async def answer(self, request: Request) -> Reply | StreamReply:
-        """Have the request answered. Raises Problem."""
+        """Call the handler of the request. Raises Problem."""
         here = [(r, v) for r in self._routes if (v := r.variables(request.path)) is not None]
         for route, variables in here:
             if route.method == request.method:

@@ -1,1 +1,1 @@
-"""The paths of the control API, a file a group of resources."""
+"""The handlers of the control API: which paths there are, what each request may contain, and its answer."""

@@ -1,7 +1,7 @@
-"""What changes something: the POST routes. Who asked is logged before it is done.
+"""The POST routes, except those of work pools. The peer that requests a change is logged before the change is made.
 
-Invariant: nothing is asked of a host that does not know yet what the last daemon left. It would find no run there,
-and a cancel that was answered with yes would be lost.
+Invariant: no change is made before the runs of the previous daemon are adopted. Until then the daemon knows no runs, so
+a cancellation would be answered with success and cancel nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from runnerd.control.routes.resolve import body_of, granted, strings, the_deploy
 from runnerd.core.place import Json
 
 SECONDS_MAX = 10 * 365 * 86400.0
-PATIENCE_S = 15.0  # less than a client's, who must not hear that it failed and have it done all the same
+ADOPTION_LIMIT_S = 15.0  # below the client's limit: a client that gave up must not have its change made afterwards
 
 
 class Changes:
+    """The POST routes of the host, of its runs and of its deployments."""
+
     def __init__(self, *, host: Host, log: Log) -> None:
         self._host = host
         self._log = log
@@ -44,7 +46,7 @@ class Changes:
     def _once_adopted(self, answer: Answer) -> Answer:
         async def answer_then(request: Request, *variables: str) -> Reply | StreamReply:
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(ADOPTION_LIMIT_S):
                     await self._host.runs.adopted()
             except TimeoutError:
                 what = "runnerd is starting and does not know its runs yet; see runnerctl health, and ask again"
@@ -62,7 +64,7 @@ class Changes:
         return json_reply(documents[0], status=202)
 
     async def _cancel(self, request: Request) -> Reply:
-        """All or nothing: when one of several names is wrong, none is cancelled."""
+        """Cancel the runs named; when one of several names is wrong, cancel none of them."""
         asked = body_of(request, {"runs": (list,), "deployment": (str,), "all": (bool,), "now": (bool,)})
         if sum(bool(asked[member]) for member in ("runs", "deployment", "all")) != 1:
             raise Problem(422, "name what to cancel: one of runs, deployment and all")
@@ -88,7 +90,7 @@ class Changes:
         asked = body_of(request, {"parameters": (dict,), "name": (str,), "tags": (list,)})
         tags = strings(asked["tags"], "tags")
         which = the_deployment(self._host, ref)
-        # The parameters' names only: their values may be secrets.
+        # Log only the names of the parameters: the values may be secrets.
         parameters = asked["parameters"] or {}
         peer = self._asked(request, "run", deployment=which["name"], parameters=sorted(parameters))
         created = await self._host.runs.create(
@@ -137,7 +139,7 @@ class Changes:
 
 
 def asked(log: Log, request: Request, verb: str, **about: object) -> Peer:
-    """Log who asks for what, and return who. Raises Problem 403 when the kernel does not say."""
+    """Log the peer and the requested change, and return the peer. Raises Problem 403 over TCP, which has no peer."""
     peer = request.peer
     if peer is None:
         raise Problem(403, "runnerd only takes changes over its Unix socket")

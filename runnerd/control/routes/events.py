@@ -1,8 +1,8 @@
-"""Run documents as they change, for a reader that may be slow.
+"""Streams the documents of runs as they change, to a reader that may be slow.
 
-Invariants: `put` never waits; a reader that keeps up sees every document; one that does not still sees the last
-document of every run; at most BACKLOG documents wait, and when even the last ones do not fit, the feed ends and its
-reader has to ask again.
+Invariants: `put` never waits. A reader that keeps up gets every document; for a slower reader, only the last document
+of each run is queued. At most BACKLOG documents are queued; when more runs than that have changed, the stream ends and
+its reader has to request it again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DONE = "done"
 
 
 class Feed:
-    """The documents one reader has yet to see, of the runs that `wanted` accepts."""
+    """The queue of documents of one reader: those that `wanted` accepts."""
 
     def __init__(self, wanted: Callable[[Json], bool]) -> None:
         self._wanted = wanted
@@ -29,6 +29,7 @@ class Feed:
         self._overrun = False
 
     def put(self, document: Json) -> None:
+        """Queue `document` if it is wanted."""
         if self._overrun or not self._wanted(document):
             return
         self._waiting.append(document)
@@ -37,7 +38,7 @@ class Feed:
         self._news.set()
 
     async def get(self) -> Json | None:
-        """The next document; None when the reader fell too far behind."""
+        """Wait for the next document; None when the queue has overflowed."""
         while not self._waiting and not self._overrun:
             self._news.clear()
             await self._news.wait()
@@ -52,12 +53,12 @@ class Feed:
 
 
 async def follow_runs(host: Host, run_id: str | None) -> AsyncGenerator[bytes, None]:
-    """NDJSON: the current state of what matches, then each change. Of one run: until it is done."""
+    """Yield, as NDJSON, the documents of all live runs and then each change; with `run_id` of that run, until done."""
     feed = Feed(lambda document: run_id is None or document["id"] == run_id)
-    unsubscribe = host.runs.subscribe(feed.put)  # before the first look, so that nothing falls in between
+    unsubscribe = host.runs.subscribe(feed.put)  # before the runs are listed, so that no change in between is missed
     try:
         document: Json | None
-        for document in _now(host, run_id):
+        for document in _current_documents(host, run_id):
             yield line(document)
             if run_id is not None and document["phase"] == DONE:
                 return
@@ -70,10 +71,11 @@ async def follow_runs(host: Host, run_id: str | None) -> AsyncGenerator[bytes, N
 
 
 def line(document: Json) -> bytes:
+    """Return one line of NDJSON."""
     return json.dumps(document, allow_nan=False).encode() + b"\n"
 
 
-def _now(host: Host, run_id: str | None) -> list[Json]:
+def _current_documents(host: Host, run_id: str | None) -> list[Json]:
     if run_id is None:
         return host.runs.listing(history=False)
     document = host.runs.document(run_id)

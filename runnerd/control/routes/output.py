@@ -1,6 +1,6 @@
-"""A run's output, from its file straight to a reader, while the run may still be writing to it.
+"""Streams the output file of a run, while the run may still write to it.
 
-Invariants: the file is only read off the loop, a block at a time; the file of a new attempt is read from its beginning.
+Invariants: the file is read in a thread, one block at a time; the file of a new attempt is read from its beginning.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from runnerd.control.contract import Host
 from runnerd.control.routes.events import DONE
 from runnerd.output.output_file import read_block
 
-LOOK_S = 0.2  # while somebody follows: nothing tells us that a file of somebody else's process grew
+READ_INTERVAL_S = 0.2  # while a client follows: the file belongs to another process, and no event says that it grew
 
 
 async def follow_output(host: Host, run_id: str, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
-    """The output from `offset` on; with `follow` until the run's process is over and all of it was sent."""
+    """Yield the output from byte `offset` on; with `follow`, until the process has ended and all output was yielded."""
     path = host.runs.output(run_id)
     while True:
-        over = process_over(host, run_id)  # before reading: what it wrote until now is then read
+        over = process_over(host, run_id)  # before reading: the read below then gets all that an ended process wrote
         if (now := host.runs.output(run_id)) != path:
             offset, path = 0 if path else offset, now
         while path is not None:
@@ -31,10 +31,10 @@ async def follow_output(host: Host, run_id: str, *, offset: int, follow: bool) -
                 break
         if over or not follow:
             return
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(READ_INTERVAL_S)
 
 
 def process_over(host: Host, run_id: str) -> bool:
-    """Whether nothing of the run can write any more: while `reporting`, only the API is still to be told."""
+    """Return whether no process of the run can write any more; in `reporting` only the report to Prefect is left."""
     document = host.runs.document(run_id)
     return document is None or document["phase"] in ("reporting", DONE)

@@ -1,6 +1,6 @@
-"""Work pools and queues: the routes to look at them and to change them. Who asked is logged before it is done.
+"""The routes of work pools and queues. The peer that asks for a change is logged before the change is made.
 
-Invariant: a change names all it is about in its path; what it changes is in its body, and is checked there.
+Invariant: the path of a request names the pool and the queue; its body, which is checked here, holds the changes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from runnerd.control.http.router import Answer, Route
 from runnerd.control.routes.changes import asked
 from runnerd.control.routes.resolve import body_of, granted
 from runnerd.core.place import Json
+from runnerd.core.prefect import NewPool, NewQueue
 
 HOURS_MAX = 10 * 366 * 24
-LIMIT_MAX = 2**31 - 1  # what the servers' databases hold
+LIMIT_MAX = 2**31 - 1  # the largest integer in the databases of Prefect servers
 _LEAST = {"concurrency_limit": 0, "priority": 1}
 _POOL: Mapping[str, tuple[type, ...]] = {
     "base_job_template": (dict,),
@@ -29,7 +30,7 @@ _QUEUE: Mapping[str, tuple[type, ...]] = {"concurrency_limit": (int,), "descript
 
 
 class PoolRoutes:
-    """Nothing here waits for adoption: pools are the API's, and no run of this host is touched."""
+    """Answers at once, also before adoption: pools are the API's, and no request here touches a run of this host."""
 
     def __init__(self, *, host: Host, log: Log) -> None:
         self._host = host
@@ -41,7 +42,7 @@ class PoolRoutes:
 
     def routes(self) -> Sequence[Route]:
         pool, queue = "/v1/pools/*", "/v1/pools/*/queues/*"
-        looks: dict[str, Answer] = {
+        reads: dict[str, Answer] = {
             "/v1/pools": self._all,
             pool: self._one,
             f"{pool}/preview": self._preview,
@@ -66,11 +67,11 @@ class PoolRoutes:
             f"{queue}/delete": self._delete,
         }
         return [
-            *(Route("GET", path, answer) for path, answer in looks.items()),
+            *(Route("GET", path, answer) for path, answer in reads.items()),
             *(Route("POST", path, answer) for path, answer in changes.items()),
         ]
 
-    # --- looking --------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------------
 
     async def _all(self, request: Request) -> Reply:
         return json_reply(granted(await self._pools.pools()))
@@ -98,27 +99,24 @@ class PoolRoutes:
     async def _create(self, request: Request) -> Reply:
         allowed = {**_POOL, "name": (str,), "type": (str,), "paused": (bool,), "update": (bool,)}
         its = _checked(body_of(request, allowed))
-        name = _name(its)
-        asked(self._log, request, "create pool", pool=name, type=its["type"], update=bool(its["update"]))
-        made = granted(
-            await self._pools.create_pool(
-                name,
-                type=its["type"] or None,
-                base_job_template=its["base_job_template"],
-                description=its["description"],
-                paused=bool(its["paused"]),
-                concurrency_limit=its["concurrency_limit"],
-                update=bool(its["update"]),
-            )
+        update = bool(its["update"])
+        new = NewPool(
+            name=_name(its),
+            type=its["type"] or None,
+            base_job_template=its["base_job_template"],
+            description=its["description"],
+            is_paused=bool(its["paused"]),
+            concurrency_limit=its["concurrency_limit"],
         )
+        asked(self._log, request, "create pool", pool=new.name, type=its["type"], update=update)
+        made = granted(await self._pools.create_pool(new, update=update))
         return json_reply(made, status=201 if made["created"] else 200)
 
     async def _create_queue(self, request: Request, pool: str) -> Reply:
         its = _checked(body_of(request, {**_QUEUE, "name": (str,)}))
-        name = _name(its)
-        about = {member: its[member] for member in _QUEUE}
-        asked(self._log, request, "create queue", pool=pool, queue=name)
-        return json_reply(granted(await self._pools.create_queue(pool, name, **about)), status=201)
+        new = NewQueue(pool=pool, name=_name(its), **{member: its[member] for member in _QUEUE})
+        asked(self._log, request, "create queue", pool=pool, queue=new.name)
+        return json_reply(granted(await self._pools.create_queue(new)), status=201)
 
     async def _pause(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         body_of(request, {})
@@ -131,7 +129,7 @@ class PoolRoutes:
     async def _update(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         allowed = _POOL if queue is None else _QUEUE
         given = _checked(body_of(request, allowed))
-        named = json.loads(request.body) if request.body else {}  # what is absent stays; null is no limit any more
+        named = json.loads(request.body) if request.body else {}  # an absent member stays; null removes a limit
         changes = {member: value for member, value in given.items() if member in named}
         if not changes:
             raise Problem(422, f"name what to change: {', '.join(allowed)}")
@@ -175,7 +173,7 @@ def _name(its: Mapping[str, Json]) -> str:
 
 
 def _checked(its: dict[str, Json]) -> dict[str, Json]:
-    """The members, once their numbers are such as there may be. Raises Problem 422."""
+    """Check the range of the numbers among the members. Raises Problem 422."""
     for member, least in _LEAST.items():
         value = its.get(member)
         if value is not None and not least <= value <= LIMIT_MAX:

@@ -1,4 +1,4 @@
-"""What may be asked without changing anything: the GET routes."""
+"""The GET routes, except those of work pools."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from runnerd.output.output_file import is_readable
 
 
 class Reads:
+    """The GET routes of the host, of its runs and of its deployments."""
+
     def __init__(self, *, host: Host) -> None:
         self._host = host
 
@@ -37,7 +39,7 @@ class Reads:
         )
 
     def public_routes(self) -> Sequence[Route]:
-        """What a TCP port may show as well."""
+        """Return the routes that the TCP port serves too."""
         return (Route("GET", "/v1/health", self._health), Route("GET", "/v1/metrics", self._metrics))
 
     async def _status(self, request: Request) -> Reply:
@@ -90,12 +92,12 @@ class Reads:
 
     async def _events(self, request: Request) -> StreamReply:
         ref = request.query.get("run")
-        run_id = self._run_to_come(ref) if ref else None
+        run_id = self._run_id(ref) if ref else None
         blocks = follow_runs(self._host, run_id)
         return StreamReply(blocks=blocks, content_type="application/x-ndjson", live=True)
 
-    def _run_to_come(self, ref: str) -> str:
-        """The id of a run; a full id is good before the run got here (it was created a moment ago)."""
+    def _run_id(self, ref: str) -> str:
+        """Return the id of the run that `ref` means; a full id needs no run yet, which may have just been created."""
         if not self._host.runs.find(ref):
             with suppress(ValueError):
                 return str(uuid.UUID(ref))
@@ -103,17 +105,20 @@ class Reads:
         return run_id
 
     def _of_deployment(self, runs: Sequence[Json], ref: str) -> list[Json]:
-        """The runs of a deployment, which may be gone by now; only one that nobody knows is a Problem."""
+        """Return the runs of a deployment, also of one that has left the configuration.
+
+        Raises Problem 404 when neither a deployment nor a run has this name.
+        """
         if here := self._host.deployments.find(ref):
             wanted = {(d["flow"], d["name"]) for d in here}
             return [run for run in runs if (run["flow"], run["deployment"]) in wanted]
         mine = [run for run in runs if ref in (run["deployment"], f"{run['flow']}/{run['deployment']}")]
         if not mine:
-            the_deployment(self._host, ref)  # raises: nobody knows it
+            the_deployment(self._host, ref)  # raises Problem 404
         return mine
 
 
 def _in_state(run: Json, state: str) -> bool:
-    """Whether `state` is the run's phase, or its state type or name in the API, in any case of letters."""
+    """Return whether `state` is the run's phase, or the type or name of its Prefect state, ignoring case."""
     words = (run["phase"], run["api_state"], run.get("api_state_name"))
     return state.lower() in (str(word).lower() for word in words if word is not None)

@@ -1,4 +1,4 @@
-"""From what an administrator typed to the one thing it means, or the Problem that says why not; and bodies likewise."""
+"""Reads the parts of a request: finds the run or deployment that a path names, checks query values and the body."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from runnerd.control.http.exchange import Request
 from runnerd.control.http.problem import Problem
 from runnerd.core.place import Json
 
-CANDIDATES = 10  # named in an answer; more would be no help
+CANDIDATES = 10  # named in the message of an ambiguous name; a longer message would not help
 
 
 def the_run(host: Host, ref: str) -> Json:
-    """The document of the run that `ref` means. Raises Problem 404 or 409."""
+    """Return the document of the run that `ref` means. Raises Problem 404 for none, 409 for several."""
     return _one(host.runs.find(ref) if ref else [], ref, "run", "no-such-run", "runnerctl runs --all")
 
 
 def the_deployment(host: Host, ref: str) -> Json:
-    """The document of the deployment that `ref` means. Raises Problem 404 or 409."""
+    """Return the document of the deployment that `ref` means. Raises Problem 404 for none, 409 for several."""
     found = host.deployments.find(ref) if ref else []
     return _one(found, ref, "deployment", "no-such-deployment", "runnerctl deployments")
 
 
 def granted(result: Json | Refused) -> Json:
-    """The document, or the Problem that the host's refusal is."""
+    """Return the document. Raises the Problem with the status and detail of a refusal."""
     if isinstance(result, Refused):
         raise Problem(result.status, result.detail, kind="refused")
     return result
 
 
 def flag(request: Request, name: str) -> bool:
-    """A query's yes or no. Raises Problem 422."""
+    """Return a yes-or-no value of the query, False when absent. Raises Problem 422."""
     value = request.query.get(name, "0").lower()
     if value in ("1", "true", "yes", ""):
         return True
@@ -42,7 +42,7 @@ def flag(request: Request, name: str) -> bool:
 
 
 def number(request: Request, name: str) -> int:
-    """A query's count, 0 when absent. Raises Problem 422."""
+    """Return a number of bytes from the query, 0 when absent. Raises Problem 422."""
     value = request.query.get(name, "0")
     if not (value.isascii() and value.isdigit() and len(value) <= 18):
         raise Problem(422, f"{name} must be a number of bytes, not {value!r}")
@@ -50,10 +50,10 @@ def number(request: Request, name: str) -> int:
 
 
 def body_of(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[str, Json]:
-    """The body's members, None where one is absent or null. No body is an empty one.
+    """Return the members of the JSON body, None for an absent or null member. An empty body has no members.
 
-    A member that is not in `allowed` is refused, so that a slip in "deployment" cannot widen what is asked for.
-    Raises Problem 400 or 422.
+    `allowed` maps names to types. Any other member is refused: a misspelt "deployment" must not be ignored, or a
+    cancellation would reach more runs than meant. Raises Problem 400 for invalid JSON, else 422.
     """
     try:
         members = json.loads(request.body, parse_constant=_no_constant) if request.body else {}
@@ -64,7 +64,7 @@ def body_of(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[s
     for name, value in members.items():
         if name not in allowed:
             raise Problem(422, f"{name!r} is not known here; known are {', '.join(allowed) or 'no members'}")
-        # bool is an int to Python, not to whoever wrote `true`
+        # not isinstance: in Python a bool is an int, in JSON `true` is no number
         if value is not None and (type(value) not in allowed[name]):
             kinds = " or ".join(_KINDS[kind] for kind in allowed[name])
             raise Problem(422, f"{name!r} must be {kinds}")
@@ -72,7 +72,7 @@ def body_of(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[s
 
 
 def strings(value: list[Json] | None, name: str) -> list[str]:
-    """A list of strings, [] for None. Raises Problem 422."""
+    """Return `value` as a list of strings, [] for None. Raises Problem 422."""
     if not all(isinstance(item, str) for item in value or []):
         raise Problem(422, f"{name!r} must be a list of strings")
     return list(value or [])
@@ -92,11 +92,11 @@ def _no_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
 
 
-def _one(found: list[Json], ref: str, noun: str, kind: str, ask: str) -> Json:
+def _one(found: list[Json], ref: str, noun: str, kind: str, command: str) -> Json:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise Problem(404, f"there is no {noun} {ref!r}; see {ask}", kind=kind)
+        raise Problem(404, f"there is no {noun} {ref!r}; see {command}", kind=kind)
     candidates = [{key: item[key] for key in ("id", "name", "flow") if key in item} for item in found]
     named = ", ".join(f"{item['id']} ({item['name']})" for item in found[:CANDIDATES])
     more = f" and {len(found) - CANDIDATES} more" if len(found) > CANDIDATES else ""

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from runnerd.core.json_words import kind
 from runnerd.core.place import Json
 from runnerd.core.prefect import BlockDocument, Variable
-from runnerd.pools.job.variables import NOTHING, Nothing, Path, deep_copy, kind, path_of, reach
+from runnerd.pools.job.variables import NOTHING, Nothing, Path, deep_copy, path_of, reach
 
 PLACEHOLDER = re.compile(r"{{\s*([\w.\-\[\]$]+)\s*}}")
 BLOCKS = "prefect.blocks."

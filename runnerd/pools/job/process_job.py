@@ -10,10 +10,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runnerd.core.json_words import kind
 from runnerd.core.place import Json
 from runnerd.core.prefect import BlockDocument
 from runnerd.pools.job.template import Unresolvable
-from runnerd.pools.job.variables import deep_copy, kind, sentence
+from runnerd.pools.job.variables import deep_copy, sentence
 
 _KEYS = frozenset({"command", "env", "working_dir", "labels", "name", "stream_output", "grace_period_seconds"})
 _OF_BLOCKS = frozenset({"type", "block_type_slug"})  # what a block says of itself

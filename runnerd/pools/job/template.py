@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runnerd.core.json_words import dotted
+from runnerd.core.json_words import dotted, kind, quoted
 from runnerd.core.place import Json
 from runnerd.core.prefect import FlowRun
+from runnerd.core.schema_words import near_match
 from runnerd.pools.job.lookups import (
     PLACEHOLDER,
     BlockNamed,
@@ -33,9 +34,7 @@ from runnerd.pools.job.variables import (
     Nothing,
     Path,
     deployment_source,
-    kind,
     merged,
-    near_words,
     path_of,
     reach,
     sentence,
@@ -266,7 +265,7 @@ class _Attempt:
         steps = path_of(name)
         value = reach(self.variables.values, steps)
         if isinstance(value, Nothing) and steps[0] not in self._known:
-            hint = "; it can only stand in name" if self._is_context(name) else near_words(name, self._known)
+            hint = "; it can only stand in name" if self._is_context(name) else near_match(name, self._known, quoted)
             self._problem(f'unknown placeholder "{{{{ {name} }}}}"{hint}', path)
         return value
 

@@ -1,14 +1,11 @@
-"""Job variables: who gave which, and what they come to; what each module about them needs to speak of them. Pure.
+"""Merges job variables and says which layer gave each value; the paths that the modules beside this one use. Pure.
 
-Invariants: nothing that is handed in is ever changed; who gave a value can be told for every part of it.
+Invariants: an argument is never changed; every part of a value has a source.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,11 +14,10 @@ from runnerd.core.place import Json
 Path = tuple[str | int, ...]
 
 RUN = "the run's own job variables"
-_SHOWN = 60
 
 
 class Layer(NamedTuple):
-    """What one of the three said, dotted keys expanded."""
+    """The variables of one source (run, deployment or template), with dotted keys expanded."""
 
     source: str
     values: dict[str, Json]
@@ -29,14 +25,14 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JobVariables:
-    """The merged values; `layers` says who gave what, the strongest first."""
+    """The merged values, and the layers they came from, the strongest first."""
 
     values: dict[str, Json]
     layers: tuple[Layer, ...]
     problems: tuple[str, ...] = ()
 
     def source(self, path: Path) -> str:
-        """Who gave the value at `path`: whoever's own values reach farthest along it."""
+        """Name the source of the value at `path`: the layer whose own values reach farthest along the path."""
         return max(self.layers, key=lambda layer: _reach(layer.values, path)).source
 
 
@@ -56,10 +52,10 @@ def merged(
     pool: str,
     deployment_name: str,
 ) -> JobVariables:
-    """Defaults, over them the deployment's, over them the run's own.
+    """Merge the defaults, over them the deployment's variables, over them the run's own.
 
-    A later value replaces an earlier one whole; only `env` is merged key by key, and a dotted key of the run sets no
-    more than what it names in the deployment's.
+    A later value replaces an earlier one whole; only `env` is merged key by key, and a dotted key of the run replaces
+    only that key within the deployment's value.
     """
     problems: list[str] = []
     ours = _expanded(run, RUN, problems)
@@ -72,7 +68,7 @@ def merged(
 
 
 def _expanded(given: Mapping[str, Json], source: str, problems: list[str]) -> Layer:
-    """`{"env.FOO": 1}` -> `{"env": {"FOO": 1}}`; what is written without dots wins over it."""
+    """Expand `{"env.FOO": 1}` to `{"env": {"FOO": 1}}`; a key without dots wins over a dotted one."""
     nested: dict[str, Json] = {}
     for key, value in given.items():
         if "." not in key:
@@ -94,7 +90,7 @@ def _over(below: Mapping[str, Json], above: Mapping[str, Json], *, merging: Coll
     for key, value in above.items():
         if key in merging and isinstance(values.get(key), dict) and isinstance(value, dict):
             values[key] = _deep_over(values[key], value)
-        elif not (key == "env" and value is None and key in values):  # null says nothing about the others' variables
+        elif not (key == "env" and value is None and key in values):  # a null env removes no variable
             values[key] = value
     return values
 
@@ -119,7 +115,7 @@ def deep_copy(value: Json) -> Json:
 
 
 class Nothing:
-    """There is no such value; null is one."""
+    """The absence of a value, unlike null."""
 
 
 NOTHING = Nothing()
@@ -130,12 +126,12 @@ def _steps(dotted_path: str) -> list[str]:
 
 
 def path_of(dotted_path: str) -> Path:
-    """`a.b[0].c` as steps."""
+    """Split `a.b[0].c` into steps."""
     return tuple(int(step) if step.isdecimal() else step for step in _steps(dotted_path))
 
 
 def reach(value: Json, path: Path) -> Json | Nothing:
-    """The value at `path`, or NOTHING; a list counts from either end."""
+    """Find the value at `path`, or NOTHING; a negative index counts from the end of a list."""
     for step in path:
         try:
             value = value[int(step)] if isinstance(value, list) else _below(value, str(step))
@@ -149,40 +145,13 @@ def _below(value: Json, key: str) -> Json | Nothing:
 
 
 def _reach(value: Json, path: Path) -> int:
-    """How many steps of `path` there are in `value`."""
+    """Count the steps of `path` that exist in `value`."""
     return next((n for n in range(len(path), 0, -1) if reach(value, path[:n]) is not NOTHING), 0)
 
 
 # --- words --------------------------------------------------------------------------------------------------
 
 
-def near_words(name: str, known: Iterable[str]) -> str:
-    """`; did you mean "image"?` where something is written much the same."""
-    found = difflib.get_close_matches(name, [one for one in known if isinstance(one, str)], n=1)
-    return f'; did you mean "{found[0]}"?' if found else ""
-
-
-def kind(value: Json) -> str:
-    """What a value is, without saying it."""
-    if isinstance(value, bool) or value is None:
-        return "null" if value is None else "true or false"
-    if isinstance(value, str):
-        return "text"
-    return "a map" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else "a number"
-
-
-def show(value: Json) -> str:
-    """A value as a message shows it: short, and never the inside of a list or map."""
-    if isinstance(value, (Mapping, list)):
-        return kind(value)
-    return shortened(json.dumps(value, ensure_ascii=False))
-
-
-def shortened(text: str) -> str:
-    text = re.sub(r"\s+", " ", text)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
 def sentence(problems: Sequence[str]) -> str:
-    """All of them at once, each said once."""
+    """Join the problems into one sentence, without repeating any."""
     return "; ".join(dict.fromkeys(problems))

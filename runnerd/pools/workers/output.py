@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 
-from runnerd.output.output_file import BLOCK, read_block
+from runnerd.output.output_file import BLOCK_BYTES, read_block
 
 _ENTRY = re.compile(r"\d\d:\d\d:\d\d\.\d+ \| (\w+) *\| (.*)")
 _EXCEPTION = re.compile(r"[\w.]+(?::|$)")
@@ -82,7 +82,7 @@ class WorkerOutput:
             size = os.stat(self.path).st_size
         except OSError:
             size = 0
-        self._offset = size if fresh else max(0, size - BLOCK)
+        self._offset = size if fresh else max(0, size - BLOCK_BYTES)
         self._rest = b""
         self.findings = Findings()
         self.error_at = None
@@ -98,7 +98,7 @@ class WorkerOutput:
             if not block:
                 break
             *lines, self._rest = (self._rest + block).split(b"\n")
-            self._rest = self._rest[-BLOCK:]
+            self._rest = self._rest[-BLOCK_BYTES:]
             for line in lines:
                 self.findings.take(line.decode("utf-8", "replace"))
         if self.findings.errors > before:

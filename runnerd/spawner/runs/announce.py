@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runnerd.spawner.io.log import log
-from runnerd.spawner.runs.records import RecordStore, RunRecord
+from runnerd.spawner.runs.records import RecordStore, ProcessRecord
 
 
 class Announcer:
     """Writes the records of `store` and the log; `publish` sends an event and the record to the clients."""
 
-    def __init__(self, *, store: RecordStore, publish: Callable[[str, RunRecord], None]) -> None:
+    def __init__(self, *, store: RecordStore, publish: Callable[[str, ProcessRecord], None]) -> None:
         self._store = store
         self._publish = publish
 
-    def change_phase(self, run: RunRecord, phase: str, event: str, *, save: bool = False) -> None:
+    def change_phase(self, run: ProcessRecord, phase: str, event: str, *, save: bool = False) -> None:
         """Set the run's phase and announce `event`; with `save`, write the record first."""
         run.phase = phase
         if save:
@@ -23,7 +23,7 @@ class Announcer:
         log(_log_line(run))
         self._publish(event, run)
 
-    def save_record(self, run: RunRecord) -> None:
+    def save_record(self, run: ProcessRecord) -> None:
         """Write the record; log a failure, such as a full disk, which must not keep the run from ending.
 
         A later spawner then reads the previous record.
@@ -34,7 +34,7 @@ class Announcer:
             log(f"{run.name} cannot write its record: {error.strerror}")
 
 
-def _log_line(run: RunRecord) -> str:
+def _log_line(run: ProcessRecord) -> str:
     words = f"{run.name} phase={run.phase} pid={run.pid}"
     if run.stop is not None:
         words += f" reason={run.stop.get('reason')}"

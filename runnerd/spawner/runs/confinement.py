@@ -17,7 +17,7 @@ from runnerd.spawner.cgroups.tree import CONTROLLERS, CgroupTree
 from runnerd.spawner.io.log import log
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.runs.live_run import LiveRun
-from runnerd.spawner.runs.records import RunRecord
+from runnerd.spawner.runs.records import ProcessRecord
 
 
 class Confinement:
@@ -52,7 +52,7 @@ class Confinement:
         missing = ", ".join(name for name in CONTROLLERS if name not in controllers)
         return f"cgroup {self._cgroups.root} has no controller {missing}" if missing else None
 
-    def mark_kernel_log(self, run: RunRecord) -> None:
+    def mark_kernel_log(self, run: ProcessRecord) -> None:
         """Put into the run, before its record is written, from which line on the kernel's log can be about the run."""
         run.kernel_log_from = self._kernel_log.next_number()
 
@@ -80,7 +80,7 @@ class Confinement:
         """Take over the cgroup that an earlier spawner put the run into."""
         live.cgroup = self._cgroups.find(live.run.key, live.run.attempt)
 
-    def remove_cgroup(self, run: RunRecord, cgroup: RunCgroup | None) -> None:
+    def remove_cgroup(self, run: ProcessRecord, cgroup: RunCgroup | None) -> None:
         """Remove the cgroup of a run that has ended or did not start."""
         if cgroup is None:
             return

@@ -18,7 +18,7 @@ from runnerd.spawner.io.log import log
 from runnerd.spawner.proc.identity import Boot, open_pidfd, read_start_ticks
 from runnerd.spawner.proc.lineage import Lineage
 from runnerd.spawner.proc.processes import scan_processes, with_descendants
-from runnerd.spawner.runs.records import RunRecord, utc_now
+from runnerd.spawner.runs.records import ProcessRecord, utc_now
 
 Leaders = Callable[[], Iterable[int]]
 
@@ -41,7 +41,7 @@ class LiveRun:
         "waiting",
     )
 
-    def __init__(self, run: RunRecord, *, pid: int, ticks: int, pidfd: int | None, status_fd: int | None) -> None:
+    def __init__(self, run: ProcessRecord, *, pid: int, ticks: int, pidfd: int | None, status_fd: int | None) -> None:
         self.run = run
         self.pid = pid
         self.ticks = ticks
@@ -52,16 +52,18 @@ class LiveRun:
         self.killed = False  # the spawner sent the leader SIGKILL
         self.status_fd = status_fd  # None once the child's report was read to its end
         self._report = b""
-        self.waiting: list[Callable[[RunRecord], None]] = []  # replies to the spawn requests that wait for the start
+        self.waiting: list[
+            Callable[[ProcessRecord], None]
+        ] = []  # replies to the spawn requests that wait for the start
         self.sweep_until: float | None = None  # set once the leader has exited
 
     @classmethod
-    def of_child(cls, run: RunRecord, child: Child, ticks: int) -> LiveRun:
+    def of_child(cls, run: ProcessRecord, child: Child, ticks: int) -> LiveRun:
         """Make the live run of a child that was just forked."""
         return cls(run, pid=child.pid, ticks=ticks, pidfd=child.pidfd, status_fd=child.status_fd)
 
     @classmethod
-    def of_record(cls, run: RunRecord, boot: Boot, leaders: Leaders) -> LiveRun | None:
+    def of_record(cls, run: ProcessRecord, boot: Boot, leaders: Leaders) -> LiveRun | None:
         """Make the live run of a record from an earlier spawner; None when it is of another boot or has no pid."""
         if run.boot != boot or run.pid is None or run.start_ticks is None:
             return None

@@ -28,7 +28,7 @@ def utc_now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
 
 
-class RunRecord:
+class ProcessRecord:
     """The record of one run. `to_wire()` is the part that clients get."""
 
     __slots__ = (
@@ -84,7 +84,7 @@ class RunRecord:
         return f"key={self.key} attempt={self.attempt}"
 
     @classmethod
-    def of_launch(cls, launch: Launch, boot: Boot) -> RunRecord:
+    def of_launch(cls, launch: Launch, boot: Boot) -> ProcessRecord:
         """Make the record of a run that is to be started."""
         run = cls(
             key=launch.key,
@@ -101,7 +101,7 @@ class RunRecord:
         return run
 
     @classmethod
-    def from_file(cls, record: Fields) -> RunRecord:
+    def from_file(cls, record: Fields) -> ProcessRecord:
         """Read a record from the contents of its file. Raises RequestRefused when a field is missing or wrong."""
         kept = record.inner("kept")
         timeout_s = kept.seconds("stop_timeout_s")
@@ -172,10 +172,10 @@ class RecordStore:
         """Make the directory, readable for the spawner's user only. Raises OSError."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
 
-    def _path(self, run: RunRecord) -> str:
+    def _path(self, run: ProcessRecord) -> str:
         return os.path.join(self._directory, f"{run.key}.{run.attempt}.json")
 
-    def write(self, run: RunRecord) -> None:
+    def write(self, run: ProcessRecord) -> None:
         """Write the record to disk, durably. Raises OSError, and the previous record then stays."""
         path = self._path(run)
         content = json.dumps({**run.to_wire(), "kept": run.to_keep()}).encode()
@@ -189,7 +189,7 @@ class RecordStore:
         os.rename(path + ".tmp", path)
         self._sync_directory()
 
-    def remove(self, run: RunRecord) -> None:
+    def remove(self, run: ProcessRecord) -> None:
         """Delete the run's record, if there is one. Raises OSError."""
         try:
             os.unlink(self._path(run))
@@ -197,7 +197,7 @@ class RecordStore:
             return
         self._sync_directory()
 
-    def load(self) -> Iterator[RunRecord]:
+    def load(self) -> Iterator[ProcessRecord]:
         """Read all records. A file that cannot be read is logged and renamed, and does not stop the spawner."""
         for name in sorted(os.listdir(self._directory)):
             path = os.path.join(self._directory, name)
@@ -218,6 +218,6 @@ class RecordStore:
             os.close(directory)
 
 
-def _read(path: str) -> RunRecord:
+def _read(path: str) -> ProcessRecord:
     with open(path, "rb") as file:
-        return RunRecord.from_file(Fields(json.loads(file.read()), "the record"))
+        return ProcessRecord.from_file(Fields(json.loads(file.read()), "the record"))

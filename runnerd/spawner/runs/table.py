@@ -27,7 +27,7 @@ from runnerd.spawner.runs.ending import Ending
 from runnerd.spawner.runs.intents import IntentServer
 from runnerd.spawner.runs.live_run import LiveRun, exit_facts
 from runnerd.spawner.runs.output_bound import trim_output
-from runnerd.spawner.runs.records import RecordStore, RunRecord
+from runnerd.spawner.runs.records import RecordStore, ProcessRecord
 from runnerd.spawner.runs.stopping import Stopping
 
 OUTPUT_CHECK_PERIOD_S = 5.0
@@ -46,7 +46,7 @@ class RunTable:
         confinement: Confinement,
         boot: Boot,
         intents: IntentServer,
-        publish: Callable[[str, RunRecord], None],
+        publish: Callable[[str, ProcessRecord], None],
     ) -> None:
         self._loop = loop
         self._store = store
@@ -60,7 +60,7 @@ class RunTable:
         self._ending = Ending(
             loop=loop, confinement=confinement, orphans=self._orphans, intents=intents, done=self._on_end
         )
-        self._runs: dict[tuple[str, int], RunRecord] = {}
+        self._runs: dict[tuple[str, int], ProcessRecord] = {}
         self._live: dict[tuple[str, int], LiveRun] = {}
 
     # --- the table ---------------------------------------------------------------------------------------
@@ -70,18 +70,18 @@ class RunTable:
         """How many runs have not exited."""
         return len(self._live)
 
-    def all(self) -> list[RunRecord]:
+    def all(self) -> list[ProcessRecord]:
         """Return the records of all runs."""
         return list(self._runs.values())
 
-    def get(self, key: str, attempt: int) -> RunRecord:
+    def get(self, key: str, attempt: int) -> ProcessRecord:
         """Return the record of a run. Raises RequestRefused ("unknown-run")."""
         run = self._runs.get((key, attempt))
         if run is None:
             raise RequestRefused("unknown-run", f"there is no run {key} attempt {attempt}")
         return run
 
-    def forget(self, run: RunRecord) -> None:
+    def forget(self, run: ProcessRecord) -> None:
         """Drop the record of a run that has exited. Raises RequestRefused ("still-running")."""
         if run.phase != "exited":
             raise RequestRefused("still-running", f"cannot forget run {run.key}: it is {run.phase}")
@@ -120,7 +120,7 @@ class RunTable:
 
     # --- start -------------------------------------------------------------------------------------------
 
-    def spawn(self, launch: Launch, reply: Callable[[RunRecord], None]) -> None:
+    def spawn(self, launch: Launch, reply: Callable[[ProcessRecord], None]) -> None:
         """Start a run, unless the table has it; `reply` once it has started or failed. Raises RequestRefused."""
         known = self._runs.get((launch.key, launch.attempt))
         if known is None:
@@ -130,8 +130,8 @@ class RunTable:
         else:
             reply(known)
 
-    def _start(self, launch: Launch, reply: Callable[[RunRecord], None]) -> None:
-        run = RunRecord.of_launch(launch, self._boot)
+    def _start(self, launch: Launch, reply: Callable[[ProcessRecord], None]) -> None:
+        run = ProcessRecord.of_launch(launch, self._boot)
         try:
             self._forker.check_user(launch)
         except SetupFailed as failure:
@@ -156,19 +156,19 @@ class RunTable:
         self._resume(live, child.pidfd)
         self._loop.watch_fd(child.status_fd, READ, partial(self._on_report, live, child.status_fd))
 
-    def _fail(self, run: RunRecord, error: dict[str, object], reply: Callable[[RunRecord], None]) -> None:
+    def _fail(self, run: ProcessRecord, error: dict[str, object], reply: Callable[[ProcessRecord], None]) -> None:
         """Conclude a run that failed before it had a process."""
         run.error = error
         self._runs[run.id] = run
         self._announcer.change_phase(run, "exited", "exited", save=True)
         reply(run)
 
-    def _undo_preparations(self, run: RunRecord, cgroup: RunCgroup | None) -> None:
+    def _undo_preparations(self, run: ProcessRecord, cgroup: RunCgroup | None) -> None:
         """Drop the token and the cgroup of a run that does not start."""
         self._intents.close_run(run.id)
         self._confinement.remove_cgroup(run, cgroup)
 
-    def _record_and_release(self, run: RunRecord, child: Child, cgroup: RunCgroup | None) -> LiveRun:
+    def _record_and_release(self, run: ProcessRecord, child: Child, cgroup: RunCgroup | None) -> LiveRun:
         """Write the child's identity to disk, then release the child; or raise RequestRefused, and run no program."""
         ticks = child.start_ticks
         try:
@@ -260,7 +260,7 @@ class RunTable:
 
     def stop(
         self,
-        run: RunRecord,
+        run: ProcessRecord,
         *,
         reason: str,
         signal_number: int | None = None,
@@ -272,7 +272,7 @@ class RunTable:
         if live is not None:
             self._stopping.stop(live, reason=reason, signal_number=signal_number, timeout_s=timeout_s, intent=intent)
 
-    def send_signal(self, run: RunRecord, number: int) -> None:
+    def send_signal(self, run: ProcessRecord, number: int) -> None:
         """Signal the run's process group; nothing happens to a run that has exited."""
         live = self._live.get(run.id)
         if live is not None:

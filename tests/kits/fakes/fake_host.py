@@ -1,6 +1,6 @@
 """A daemon in memory: everything the control API asks for, and runs that go through their phases when told to.
 
-Its work pools are those of a FakePrefect, asked by the real PoolDesk.
+Its work pools are those of a FakePrefect, asked by the real PoolsBackend.
 
 `serving` puts it behind the real ControlServer on a real socket, in a thread of its own, so that tests may start the
 real runnerctl as a process. All that touches the host goes through `Serving.call`, in that thread's loop.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runnerd.control.backend.asking import Ask
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import Host, Peer, Refused
 from runnerd.control.server import ControlServer
 from runnerd.core.problems import Problems
@@ -218,7 +218,7 @@ class FakeHost:
         }
         self.prefect = FakePrefect(major=3)
         self.served_pools = {"etl"}
-        self.pools = PoolDesk(
+        self.pools = PoolsBackend(
             api=fake_api(self.prefect),
             ask=Ask(ambient=an_ambient(LogLines(), now=_now, clock=time.monotonic)),
             now=_now,

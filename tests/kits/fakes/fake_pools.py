@@ -32,8 +32,8 @@ class FakePools:
     For tests, at once and without a request:
 
     * `create_pool`, `read_pool`, `update_pool`, `delete_pool`, `create_queue`, `read_queue`, `queues`, `update_queue`,
-      `delete_queue`, `heartbeat` and `workers` are what they are in PoolsApi, with the same nouns for answers; but what
-      the server refuses, a 404 too, is raised as a Refusal.
+      `delete_queue`, `heartbeat` and `workers` are what they are in PoolsApi, with the same nouns for answers; but
+      those that create take keys of the request's body, and what the server refuses, a 404 too, is raised as a Refusal.
     * `add_deployment(pool, queue=..., **body)` registers a deployment as somebody else would, and returns its id;
       `add_run(deployment_id, due=..., job_variables=...)` creates a run of it, and returns its id.
     * `add_tag_queue(name, tags=...)` makes a legacy queue of 2.x in `default-agent-pool`.

@@ -146,7 +146,7 @@ ITEMS = [
     ),
     (
         "run: {environment: {'A=B': 1}}",
-        "4:25: run.environment has the key 'A=B'; a key is a variable's name, without '='",
+        "4:25: run.environment has the key 'A=B'; a key must be a variable's name, without '='",
     ),
     ('run: {environment: {A: "\\0"}}', "4:24: run.environment: the value of 'A' has a NUL character"),
     ("run: {environment_file: nowhere.env}", "4:29: run.environment_file nowhere.env: no such file"),

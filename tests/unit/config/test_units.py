@@ -20,7 +20,6 @@ from runnerd.config.units import (
     format_percent,
     format_signal,
     format_size,
-    near,
     parse_duration,
     parse_percent,
     parse_rate,
@@ -206,11 +205,6 @@ def test_signals_survive_being_written(number: int) -> None:
 def test_what_is_no_signal(value: str | int, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         parse_signal(value)
-
-
-def test_near_matches() -> None:
-    assert near("memory", ["memory_max", "nice"]) == "; did you mean 'memory_max'?"
-    assert near("xyz", ["memory_max", "nice"]) == ""
 
 
 # The schema's patterns serve editors; they must not call wrong what is right, nor the other way round.

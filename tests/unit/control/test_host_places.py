@@ -13,11 +13,11 @@ from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiDenied, RunnerdError
 from runnerd.core.process import Identity
 from runnerd.core.settings import ApiSettings, Config, Settings
-from runnerd.launch.api_access import access_of, credentials_of
+from runnerd.launch.api_access import access_reader, credentials_reader
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.processes.protocol import boot_id
 from runnerd.spawner.proc.identity import read_start_ticks
-from runnerd.system.directories import journal_path, lock, prepare, runs_dir, work_dir
+from runnerd.system.directories import journal_path, lock_state, make_directories, runs_dir, work_dir
 from runnerd.system.paths import Paths
 from runnerd.system.usage import Usage, usage_of
 
@@ -37,8 +37,8 @@ def paths(home: Path) -> Paths:
 
 def test_what_is_missing_is_made(tmp_path: Path) -> None:
     ours = paths(tmp_path / "new")
-    prepare(ours)
-    prepare(ours)
+    make_directories(ours)
+    make_directories(ours)
     for path in (ours.runtime, ours.spawner_dir, ours.state, ours.log, runs_dir(ours), work_dir(ours)):
         assert os.path.isdir(path), path
     assert os.path.dirname(journal_path(ours)) == ours.state
@@ -50,17 +50,17 @@ def test_what_is_missing_is_made(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunnerdError, match=r"cannot make the directory .*/file/run: .*--\*-dir"):
-        prepare(paths(tmp_path / "file"))
+        make_directories(paths(tmp_path / "file"))
 
 
 def test_one_daemon_a_state_directory(tmp_path: Path) -> None:
     ours = paths(tmp_path)
-    prepare(ours)
-    held = lock(ours)
+    make_directories(ours)
+    held = lock_state(ours)
     with pytest.raises(RunnerdError, match=rf"another runnerd \(pid {os.getpid()}\) uses "):
-        lock(ours)
+        lock_state(ours)
     held.close()
-    lock(ours).close()
+    lock_state(ours).close()
 
 
 # --- access -----------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_files_win_over_everything(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-file\n")
     (tmp_path / "prefect-api-key").write_text("from-systemd")
     settings = replace(API, key_file=str(tmp_path / "key"))
-    read = credentials_of(in_force(settings), environ={"PREFECT_API_KEY": "env"}, directory=str(tmp_path))
+    read = credentials_reader(in_force(settings), environ={"PREFECT_API_KEY": "env"}, directory=str(tmp_path))
     assert read() == Credentials(key="from-file")
     (tmp_path / "key").write_text("rotated\n")
     assert read() == Credentials(key="rotated")
@@ -84,19 +84,19 @@ def test_files_win_over_everything(tmp_path: Path) -> None:
 
 def test_systemd_s_credential_wins_over_the_environment(tmp_path: Path) -> None:
     environ = {"PREFECT_API_KEY": "env", "PREFECT_API_AUTH_STRING": "u:p"}
-    read = credentials_of(in_force(API), environ=environ, directory=str(tmp_path))
+    read = credentials_reader(in_force(API), environ=environ, directory=str(tmp_path))
     assert read() == Credentials(key="env", auth_string="u:p")
     (tmp_path / "prefect-api-key").write_text("from-systemd")
     assert read() == Credentials(key="from-systemd")
 
 
 def test_no_credentials_at_all() -> None:
-    assert credentials_of(in_force(API), environ={"PREFECT_API_KEY": ""}, directory=None)() == Credentials()
+    assert credentials_reader(in_force(API), environ={"PREFECT_API_KEY": ""}, directory=None)() == Credentials()
 
 
 def test_flows_get_the_same_access() -> None:
     found = Credentials(key="k", auth_string="u:p")
-    access = access_of("http://p/api", in_force(replace(API, headers={"X-A": "1"})), lambda: found)()
+    access = access_reader("http://p/api", in_force(replace(API, headers={"X-A": "1"})), lambda: found)()
     assert access.url == "http://p/api"
     assert dict(access.environment) == {
         "PREFECT_API_KEY": "k",
@@ -107,10 +107,10 @@ def test_flows_get_the_same_access() -> None:
 
 def test_credentials_that_cannot_be_read_keep_no_flow_from_starting(tmp_path: Path) -> None:
     settings = replace(API, key_file=str(tmp_path / "none"))
-    read = credentials_of(in_force(settings), environ={}, directory=None)
+    read = credentials_reader(in_force(settings), environ={}, directory=None)
     with pytest.raises(ApiDenied):
         read()
-    assert dict(access_of("u", in_force(settings), read)().environment) == {}
+    assert dict(access_reader("u", in_force(settings), read)().environment) == {}
 
 
 # --- usage ------------------------------------------------------------------------------------------------------

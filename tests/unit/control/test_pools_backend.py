@@ -1,4 +1,4 @@
-"""workpools/desk.py: people's questions about work pools and queues, and their changes, against both fake servers."""
+"""control/backend/pools.py: requests about work pools and queues, and their changes, against both fake servers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from runnerd.control.backend.asking import Ask
-from runnerd.control.backend.pools import PoolDesk
+from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import OFFER_FIELDS, POOL_FIELDS, QUEUE_FIELDS, Pools, Refused
-from runnerd.core.prefect import AGENT, AGENT_POOL
+from runnerd.core.prefect import AGENT, AGENT_POOL, NewPool, NewQueue
 from runnerd.prefect_api.reading import PAGE
 from tests.kits import jump_loop as jumploop
 from tests.kits.engine import an_ambient
@@ -21,15 +21,7 @@ from tests.kits.nouns import Json, LogLines, fake_api
 
 TEMPLATE = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
 OWN = {"job_configuration": {"own": "1"}, "variables": {}}
-NEW: dict[str, Json] = {
-    "type": None,
-    "base_job_template": None,
-    "description": None,
-    "paused": False,
-    "concurrency_limit": None,
-    "update": False,
-}
-_IS_WHAT_THE_HOST_HAS: type[Pools] = PoolDesk
+_IS_WHAT_THE_HOST_HAS: type[Pools] = PoolsBackend
 
 
 @pytest.fixture(params=[2, 3])
@@ -40,11 +32,11 @@ def prefect(request: pytest.FixtureRequest) -> FakePrefect:
     return fake
 
 
-def asked(prefect: FakePrefect, what: Callable[[PoolDesk], Coroutine[Any, Any, Json | Refused]]) -> Any:
+def asked(prefect: FakePrefect, what: Callable[[PoolsBackend], Coroutine[Any, Any, Json | Refused]]) -> Any:
     """The answer, whatever it is."""
     ask = Ask(ambient=an_ambient(LogLines(), now=lambda: datetime.now(UTC), clock=time.monotonic))
-    desk = PoolDesk(api=fake_api(prefect), ask=ask, now=lambda: datetime.now(UTC), served=lambda: {"served"})
-    return jumploop.run(what(desk))
+    pools = PoolsBackend(api=fake_api(prefect), ask=ask, now=lambda: datetime.now(UTC), served=lambda: {"served"})
+    return jumploop.run(what(pools))
 
 
 def no(answer: object, status: int, *words: str) -> None:
@@ -53,17 +45,16 @@ def no(answer: object, status: int, *words: str) -> None:
     assert [word for word in words if word not in answer.detail] == []
 
 
-def create(prefect: FakePrefect, name: str = "etl", **about: Json) -> Any:
-    return asked(prefect, lambda desk: desk.create_pool(name, **{**NEW, **about}))
+def create(prefect: FakePrefect, name: str = "etl", *, update: bool = False, **about: Json) -> Any:
+    return asked(prefect, lambda pools: pools.create_pool(NewPool(name=name, **about), update=update))
 
 
 def create_queue(prefect: FakePrefect, pool: str, name: str, **about: Json) -> Any:
-    plain = {"description": None, "concurrency_limit": None, "priority": None}
-    return asked(prefect, lambda desk: desk.create_queue(pool, name, **{**plain, **about}))
+    return asked(prefect, lambda pools: pools.create_queue(NewQueue(pool=pool, name=name, **about)))
 
 
 def preview(prefect: FakePrefect, pool: str | None = "etl", queue: str | None = None, *, hours: int = 1) -> Any:
-    return asked(prefect, lambda desk: desk.preview(pool, queue, hours=hours))
+    return asked(prefect, lambda pools: pools.preview(pool, queue, hours=hours))
 
 
 # --- creating pools ---------------------------------------------------------------------------------------------------
@@ -77,9 +68,9 @@ def test_a_new_pool_is_of_type_process_and_has_the_template_of_its_type(prefect:
 
 
 def test_what_is_said_of_a_new_pool(prefect: FakePrefect) -> None:
-    about = {"type": "docker", "description": "for images", "paused": True, "concurrency_limit": 0}
-    made = create(prefect, "served", base_job_template=TEMPLATE, **about)
-    assert about.items() <= made.items()
+    about = {"type": "docker", "description": "for images", "concurrency_limit": 0}
+    made = create(prefect, "served", base_job_template=TEMPLATE, is_paused=True, **about)
+    assert {**about, "paused": True}.items() <= made.items()
     assert made["served"] is True
     assert prefect.pools.read_pool("served").base_job_template == TEMPLATE
 
@@ -104,7 +95,7 @@ def test_a_pool_is_created_once(prefect: FakePrefect) -> None:
 
 def test_an_update_makes_a_pool_what_a_new_one_would_be(prefect: FakePrefect) -> None:
     create(prefect, type="docker", base_job_template=TEMPLATE, description="old", concurrency_limit=5)
-    made = create(prefect, paused=True, update=True)
+    made = create(prefect, is_paused=True, update=True)
     after = {"type": "docker", "paused": True, "description": None, "concurrency_limit": None, "created": False}
     assert after.items() <= made.items()
     assert prefect.pools.read_pool("etl").base_job_template == OWN
@@ -138,15 +129,15 @@ def test_a_server_that_was_too_busy_to_say_yes_deleted_it(prefect: FakePrefect) 
     create(prefect)
     create_queue(prefect, "etl", "urgent")
     prefect.trouble("DELETE", status=503, after=True, times=1)
-    assert asked(prefect, lambda desk: desk.delete_queue("etl", "urgent"))["name"] == "urgent"
+    assert asked(prefect, lambda pools: pools.delete_queue("etl", "urgent"))["name"] == "urgent"
     prefect.trouble("DELETE", status=503, after=True, times=1)
-    assert asked(prefect, lambda desk: desk.delete_pool("etl"))["name"] == "etl"
+    assert asked(prefect, lambda pools: pools.delete_pool("etl"))["name"] == "etl"
     assert prefect.pools.pools == {}
 
 
 def test_an_absent_server_is_told_at_once(prefect: FakePrefect) -> None:
     prefect.down = True
-    no(asked(prefect, lambda desk: desk.pools()), 503, "runnerctl status")
+    no(asked(prefect, lambda pools: pools.pools()), 503, "runnerctl status")
     assert len(prefect.asked) == 1
 
 
@@ -154,10 +145,10 @@ def test_an_absent_server_is_told_at_once(prefect: FakePrefect) -> None:
 
 
 def test_pools_by_name(prefect: FakePrefect) -> None:
-    assert asked(prefect, lambda desk: desk.pools()) == []
+    assert asked(prefect, lambda pools: pools.pools()) == []
     for name in ("served", "etl"):
         create(prefect, name)
-    pools = asked(prefect, lambda desk: desk.pools())
+    pools = asked(prefect, lambda pools: pools.pools())
     assert [set(pool) for pool in pools] == [POOL_FIELDS, POOL_FIELDS]
     assert [(pool["name"], pool["served"]) for pool in pools] == [("etl", False), ("served", True)]
 
@@ -166,7 +157,7 @@ def test_one_pool_with_everything_in_it(prefect: FakePrefect) -> None:
     create(prefect)
     create_queue(prefect, "etl", "urgent", priority=1)
     prefect.pools.heartbeat("etl", worker="w", interval_s=30)
-    pool = asked(prefect, lambda desk: desk.pool("etl"))
+    pool = asked(prefect, lambda pools: pools.pool("etl"))
     assert set(pool) == POOL_FIELDS | {"base_job_template", "queues", "workers"}
     assert pool["base_job_template"] == TEMPLATE
     assert [(queue["name"], queue["default"]) for queue in pool["queues"]] == [("urgent", False), ("default", True)]
@@ -177,22 +168,22 @@ def test_one_pool_with_everything_in_it(prefect: FakePrefect) -> None:
 @pytest.mark.parametrize(
     "what",
     [
-        lambda desk: desk.pool("x"),
-        lambda desk: desk.preview("x", None, hours=1),
-        lambda desk: desk.preview("x", "q", hours=1),
-        lambda desk: desk.change_pool("x", {"paused": True}),
-        lambda desk: desk.delete_pool("x"),
-        lambda desk: desk.queues("x"),
-        lambda desk: desk.queue("x", "q"),
-        lambda desk: desk.change_queue("x", "q", {"paused": True}),
-        lambda desk: desk.delete_queue("x", "q"),
-        lambda desk: desk.create_queue("x", "q", description=None, concurrency_limit=None, priority=None),
-        lambda desk: desk.pool(""),
-        lambda desk: desk.delete_pool("a/b"),
+        lambda pools: pools.pool("x"),
+        lambda pools: pools.preview("x", None, hours=1),
+        lambda pools: pools.preview("x", "q", hours=1),
+        lambda pools: pools.change_pool("x", {"paused": True}),
+        lambda pools: pools.delete_pool("x"),
+        lambda pools: pools.queues("x"),
+        lambda pools: pools.queue("x", "q"),
+        lambda pools: pools.change_queue("x", "q", {"paused": True}),
+        lambda pools: pools.delete_queue("x", "q"),
+        lambda pools: pools.create_queue(NewQueue(pool="x", name="q")),
+        lambda pools: pools.pool(""),
+        lambda pools: pools.delete_pool("a/b"),
     ],
 )
 def test_a_pool_that_is_not_there(
-    prefect: FakePrefect, what: Callable[[PoolDesk], Coroutine[Any, Any, Json | Refused]]
+    prefect: FakePrefect, what: Callable[[PoolsBackend], Coroutine[Any, Any, Json | Refused]]
 ) -> None:
     no(asked(prefect, what), 404, "no work pool", "runnerctl pool ls")
     assert prefect.pools.pools == {}
@@ -201,26 +192,30 @@ def test_a_pool_that_is_not_there(
 def test_changes_to_a_pool_leave_the_rest(prefect: FakePrefect) -> None:
     create(prefect, description="old", concurrency_limit=5)
     for changes in ({"paused": True}, {"concurrency_limit": None}, {"description": "new", "base_job_template": OWN}):
-        changed = asked(prefect, lambda desk, it=changes: desk.change_pool("etl", it))  # type: ignore[misc]
+        changed = asked(prefect, lambda pools, it=changes: pools.change_pool("etl", it))  # type: ignore[misc]
         assert set(changed) == POOL_FIELDS
     assert (changed["paused"], changed["concurrency_limit"], changed["description"]) == (True, None, "new")
     assert prefect.pools.read_pool("etl").base_job_template == OWN
-    no(asked(prefect, lambda desk: desk.change_pool("etl", {"base_job_template": {"x": 1}})), 422, "job_configuration")
+    no(
+        asked(prefect, lambda pools: pools.change_pool("etl", {"base_job_template": {"x": 1}})),
+        422,
+        "job_configuration",
+    )
 
 
 def test_a_deleted_pool_is_gone_with_its_queues(prefect: FakePrefect) -> None:
     create(prefect)
-    assert asked(prefect, lambda desk: desk.delete_pool("etl"))["name"] == "etl"
-    assert asked(prefect, lambda desk: desk.queues(None)) == []
-    no(asked(prefect, lambda desk: desk.delete_pool("prefect-pool")), 404)
+    assert asked(prefect, lambda pools: pools.delete_pool("etl"))["name"] == "etl"
+    assert asked(prefect, lambda pools: pools.queues(None)) == []
+    no(asked(prefect, lambda pools: pools.delete_pool("prefect-pool")), 404)
 
 
 def test_types_of_workers(prefect: FakePrefect) -> None:
-    types = asked(prefect, lambda desk: desk.worker_types())
+    types = asked(prefect, lambda pools: pools.worker_types())
     assert [(its["type"], its["package"]) for its in types] == [("docker", "prefect-docker"), ("process", "prefect")]
-    its = asked(prefect, lambda desk: desk.worker_type("process"))
+    its = asked(prefect, lambda pools: pools.worker_type("process"))
     assert (set(its) - set(types[0]), its["base_job_template"]) == ({"base_job_template"}, TEMPLATE)
-    no(asked(prefect, lambda desk: desk.worker_type("nix")), 404, "'nix'", "docker, process")
+    no(asked(prefect, lambda pools: pools.worker_type("nix")), 404, "'nix'", "docker, process")
 
 
 # --- queues -----------------------------------------------------------------------------------------------------------
@@ -232,28 +227,28 @@ def test_queues_of_every_pool_and_of_one(prefect: FakePrefect) -> None:
     made = create_queue(prefect, "etl", "urgent", priority=1, concurrency_limit=2, description="now")
     assert set(made) == QUEUE_FIELDS
     assert (made["pool"], made["priority"], made["concurrency_limit"], made["description"]) == ("etl", 1, 2, "now")
-    everywhere = [(queue["pool"], queue["name"]) for queue in asked(prefect, lambda desk: desk.queues(None))]
+    everywhere = [(queue["pool"], queue["name"]) for queue in asked(prefect, lambda pools: pools.queues(None))]
     assert everywhere == [("etl", "urgent"), ("etl", "default"), ("gpu", "default")]
-    assert [queue["name"] for queue in asked(prefect, lambda desk: desk.queues("gpu"))] == ["default"]
+    assert [queue["name"] for queue in asked(prefect, lambda pools: pools.queues("gpu"))] == ["default"]
 
 
 def test_changes_to_a_queue_leave_the_rest(prefect: FakePrefect) -> None:
     create(prefect)
     create_queue(prefect, "etl", "slow", concurrency_limit=2)
     for changes in ({"paused": True}, {"priority": 7}, {"concurrency_limit": None}, {"description": "new"}):
-        changed = asked(prefect, lambda desk, it=changes: desk.change_queue("etl", "slow", it))  # type: ignore[misc]
+        changed = asked(prefect, lambda pools, it=changes: pools.change_queue("etl", "slow", it))  # type: ignore[misc]
         assert changes.items() <= changed.items()
     assert (changed["paused"], changed["priority"]) == (True, 7)
-    assert asked(prefect, lambda desk: desk.queue("etl", "slow")) == changed
+    assert asked(prefect, lambda pools: pools.queue("etl", "slow")) == changed
 
 
 def test_a_queue_that_is_not_there_or_there_already(prefect: FakePrefect) -> None:
     create(prefect)
     for what in (
-        lambda desk: desk.queue("etl", "x"),
-        lambda desk: desk.preview("etl", "x", hours=1),
-        lambda desk: desk.change_queue("etl", "x", {"paused": True}),
-        lambda desk: desk.delete_queue("etl", "x"),
+        lambda pools: pools.queue("etl", "x"),
+        lambda pools: pools.preview("etl", "x", hours=1),
+        lambda pools: pools.change_queue("etl", "x", {"paused": True}),
+        lambda pools: pools.delete_queue("etl", "x"),
     ):
         no(asked(prefect, what), 404, "'x'", "'etl'", "runnerctl queue ls")
     no(create_queue(prefect, "etl", "default"), 409, "'default'", "'etl'")
@@ -262,13 +257,13 @@ def test_a_queue_that_is_not_there_or_there_already(prefect: FakePrefect) -> Non
 def test_a_default_queue_stays(prefect: FakePrefect) -> None:
     create(prefect)
     create_queue(prefect, "etl", "urgent")
-    no(asked(prefect, lambda desk: desk.delete_queue("etl", "default")), 422, "default queue")
-    assert asked(prefect, lambda desk: desk.delete_queue("etl", "urgent"))["name"] == "urgent"
+    no(asked(prefect, lambda pools: pools.delete_queue("etl", "default")), 422, "default queue")
+    assert asked(prefect, lambda pools: pools.delete_queue("etl", "urgent"))["name"] == "urgent"
     assert [queue.name for queue in prefect.pools.queues("etl")] == ["default"]
 
 
 def test_the_pool_of_queues_without_one_comes_with_the_first(prefect: FakePrefect) -> None:
-    no(asked(prefect, lambda desk: desk.queue(AGENT_POOL, "q")), 404, AGENT_POOL, "--pool")
+    no(asked(prefect, lambda pools: pools.queue(AGENT_POOL, "q")), 404, AGENT_POOL, "--pool")
     assert create_queue(prefect, AGENT_POOL, "q")["pool"] == AGENT_POOL
     assert prefect.pools.read_pool(AGENT_POOL).type == AGENT
 
@@ -338,7 +333,7 @@ def test_a_preview_of_a_queue_that_takes_runs_by_tag(prefect: FakePrefect) -> No
     prefect.pools.add_run(deployment_id, name="plain")
     found = preview(prefect, AGENT_POOL, queue.name)["runs"]
     assert [(run["name"], run["pool"], run["queue"]) for run in found] == [("tagged", AGENT_POOL, "gpu")]
-    assert asked(prefect, lambda desk: desk.queue(AGENT_POOL, "gpu"))["filter"]["tags"] == ["gpu"]
+    assert asked(prefect, lambda pools: pools.queue(AGENT_POOL, "gpu"))["filter"]["tags"] == ["gpu"]
 
 
 def test_a_preview_outlives_a_deployment(busy: FakePrefect) -> None:

@@ -15,7 +15,7 @@ from runnerd.control.http.listener import STREAMS
 from runnerd.control.routes.events import BACKLOG, Feed
 from runnerd.control.routes.output import follow_output
 from runnerd.core.errors import ControlError
-from runnerd.output.output_file import BLOCK, read_block
+from runnerd.output.output_file import BLOCK_BYTES, read_block
 from tests.kits.fakes.fake_host import FakeHost, Serving, a_run, ended, serving
 from tests.kits.fakes.raw_http import ask, connect, raw
 
@@ -140,7 +140,7 @@ def test_output_as_it_is_and_from_an_offset(served: Serving) -> None:
     content = bytes(range(1, 256)) * 8000  # several blocks, and no text in any encoding
     (served.outputs / f"{RUN}.log").write_bytes(content)
     client = client_of(served)
-    assert len(content) > 2 * BLOCK
+    assert len(content) > 2 * BLOCK_BYTES
     assert b"".join(client.stream(f"/v1/runs/{RUN}/logs")) == content
     assert b"".join(client.stream("/v1/runs/aaaa/logs", {"offset": "1000000"})) == content[1_000_000:]
     assert ask(served, "GET", f"/v1/runs/{RUN}/logs?offset=-1")[0] == 422
@@ -230,7 +230,7 @@ def test_a_hole_at_the_front_is_skipped(tmp_path: Path) -> None:
 async def test_a_file_that_is_all_hole_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "output.log"
     path.touch()
-    os.truncate(path, 10 * BLOCK)
+    os.truncate(path, 10 * BLOCK_BYTES)
     host = FakeHost(outputs=tmp_path)
     host.runs.put("output")
     assert [block async for block in follow_output(host, "output", offset=0, follow=False)] == []

@@ -6,8 +6,18 @@ from pathlib import Path
 import pytest
 
 from runnerd.cli.console import Cell, Column, Console
-from runnerd.cli.text import api_state, clean, duration, phase, relative, seconds_of, short_ids, size, verdict
-from runnerd.cli.verbs.run import parameters
+from runnerd.cli.text import (
+    clean,
+    format_api_state,
+    format_duration,
+    format_phase,
+    format_relative,
+    format_size,
+    format_verdict,
+    parse_duration,
+    shorten_ids,
+)
+from runnerd.cli.verbs.run import parse_parameters
 from runnerd.control.client import quote, target
 from runnerd.system.paths import Paths, resolve_paths
 from tests.kits.fakes.fake_host import a_run, ended
@@ -29,43 +39,49 @@ NOON = datetime(2026, 8, 20, 12, tzinfo=UTC).timestamp()
     ],
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_times_from_here() -> None:
-    assert relative("2026-08-20T11:58:55+00:00", NOON) == "1 min 5 s ago"
-    assert relative("2026-08-20T13:30:00+00:00", NOON, units=1) == "in 1 h"
-    assert relative("2026-08-20T12:00:00Z", NOON) == "now"
+    assert format_relative("2026-08-20T11:58:55+00:00", NOON) == "1 min 5 s ago"
+    assert format_relative("2026-08-20T13:30:00+00:00", NOON, units=1) == "in 1 h"
+    assert format_relative("2026-08-20T12:00:00Z", NOON) == "now"
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("1.5s", 1.5), ("5m", 300), ("2h", 7200), ("1d", 86400), ("1h 30min", 5400)]
 )
 def test_durations_as_systemd_reads_them(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5x", "-5", "1h,", "h"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
-        seconds_of(text)
+        parse_duration(text)
 
 
 def test_sizes_and_ids() -> None:
-    assert [size(n) for n in (0, 1023, 1536, 50 * 2**20, 3 * 2**40)] == ["0 B", "1023 B", "1.5 K", "50 M", "3.0 T"]
+    assert [format_size(n) for n in (0, 1023, 1536, 50 * 2**20, 3 * 2**40)] == [
+        "0 B",
+        "1023 B",
+        "1.5 K",
+        "50 M",
+        "3.0 T",
+    ]
     ids = ["aaaa1111-1", "aaaa1111-2", "bbbb"]
-    assert short_ids(ids) == {"aaaa1111-1": "aaaa1111-1", "aaaa1111-2": "aaaa1111-2", "bbbb": "bbbb"}
-    assert short_ids(["aaaa1111-1", "bbbb2222-2"]) == {"aaaa1111-1": "aaaa1111", "bbbb2222-2": "bbbb2222"}
-    assert short_ids([]) == {}
+    assert shorten_ids(ids) == {"aaaa1111-1": "aaaa1111-1", "aaaa1111-2": "aaaa1111-2", "bbbb": "bbbb"}
+    assert shorten_ids(["aaaa1111-1", "bbbb2222-2"]) == {"aaaa1111-1": "aaaa1111", "bbbb2222-2": "bbbb2222"}
+    assert shorten_ids([]) == {}
 
 
 def test_states_in_words() -> None:
-    assert api_state(a_run("x")) == "Running"
-    assert api_state(a_run("x", api_state="FAILED", api_state_name="TimedOut")) == "Failed (TimedOut)"
-    assert api_state(a_run("x", api_state=None, api_state_name=None)) == ""
-    assert phase(a_run("x", phase="stopping", intent="cancel")) == "stopping (cancel)"
-    assert phase(a_run("x", phase=None)) == "waiting"
-    assert phase(a_run("x", intent="cancel", **ended())) == "done"
+    assert format_api_state(a_run("x")) == "Running"
+    assert format_api_state(a_run("x", api_state="FAILED", api_state_name="TimedOut")) == "Failed (TimedOut)"
+    assert format_api_state(a_run("x", api_state=None, api_state_name=None)) == ""
+    assert format_phase(a_run("x", phase="stopping", intent="cancel")) == "stopping (cancel)"
+    assert format_phase(a_run("x", phase=None)) == "waiting"
+    assert format_phase(a_run("x", intent="cancel", **ended())) == "done"
 
 
 def test_verdicts_in_words() -> None:
@@ -74,10 +90,10 @@ def test_verdicts_in_words() -> None:
         api_state_name="Crashed",
         exit={"code": None, "signal": 9, "oom": True, "words": "killed: out of memory (memory_max 2G)"},
     )
-    assert verdict(a_run("x", **ended()), NOON) == "Completed after 12 s"
-    assert verdict(a_run("x", **crashed), NOON) == "Crashed after 12 s: killed: out of memory (memory_max 2G)"
+    assert format_verdict(a_run("x", **ended()), NOON) == "Completed after 12 s"
+    assert format_verdict(a_run("x", **crashed), NOON) == "Crashed after 12 s: killed: out of memory (memory_max 2G)"
     gone = ended(api_state=None, api_state_name=None, started_at=None, exit=None)
-    assert verdict(a_run("x", **gone), NOON) == "Gone from the API"
+    assert format_verdict(a_run("x", **gone), NOON) == "Gone from the API"
 
 
 def test_nothing_reaches_a_terminal_that_it_might_obey() -> None:
@@ -98,7 +114,7 @@ def test_a_table_is_aligned_and_its_last_column_not_padded(capsys: pytest.Captur
 def test_parameters() -> None:
     given = ["a=1", "b=true", "c=null", 'd="x=y"', "e=x=y", "f=NaN", "g=-", "h= 5"]
     wanted = {"a": 1, "b": True, "c": None, "d": "x=y", "e": "x=y", "f": "NaN", "g": "-", "h": 5}
-    assert parameters(given) == wanted
+    assert parse_parameters(given) == wanted
 
 
 def test_request_targets() -> None:

@@ -182,7 +182,7 @@ async def test_with_the_api_away_a_reload_still_ends(tmp_path: Path) -> None:
         document = await at.reload()
         assert 59 < asyncio.get_running_loop().time() - began < 62
         assert document["added"] == ["two"]
-        assert "the API has not been told yet" in document["problems"][-1]["message"]
+        assert "deployments are not registered yet: the API does not answer" in document["problems"][-1]["message"]
         at.host.prefect.down = False
         await at.host.registrar.settled.wait()
         assert at.host.stored("two")["paused"] is False

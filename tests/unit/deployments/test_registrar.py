@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.place import Place, Problem
-from runnerd.deployments.registrar import Changes
+from runnerd.deployments.registrar import ConfigChanges
 from runnerd.deployments.registry import EntryState, key_of
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import URL, a_deployment, copied
@@ -29,7 +29,7 @@ def upserts(asked: list[str]) -> int:
 async def test_registered_once_and_for_no_request_at_the_second_start(tmp_path: Path, major: int) -> None:
     prefect, inspector = FakePrefect(major=major), FakeInspector()
     async with a_host(tmp_path, prefect, inspector) as host:
-        assert await host.want(A, B) == Changes(added=("a", "b"))
+        assert await host.want(A, B) == ConfigChanges(added=("a", "b"))
         assert [entry.state for entry in host.registry.entries()] == [EntryState.READY] * 2
         assert host.entry(A).full_name == "etl/a"
         assert host.registered[-1] == 2
@@ -72,7 +72,7 @@ async def test_a_change_is_one_upsert(tmp_path: Path) -> None:
         before = set(host.prefect.deployments)
         copied(host.prefect)
         changed = replace(A, parameters={"region": "eu"})
-        assert await host.want(changed, B) == Changes(changed=("etl/a",), unchanged=1)
+        assert await host.want(changed, B) == ConfigChanges(changed=("etl/a",), unchanged=1)
         assert upserts(copied(host.prefect)) == 1
         assert host.stored("a")["parameters"] == {"region": "eu"}
         assert set(host.prefect.deployments) == before
@@ -83,7 +83,7 @@ async def test_what_only_concerns_this_host_costs_nothing(tmp_path: Path) -> Non
         await host.want(A)
         copied(host.prefect)
         changed = a_deployment("a", run={"nice": 5, "user": "etl"}, place=ELSEWHERE)
-        assert await host.want(changed) == Changes(changed=("etl/a",))
+        assert await host.want(changed) == ConfigChanges(changed=("etl/a",))
         assert copied(host.prefect) == []
         assert host.entry(A).deployment == changed
 
@@ -92,7 +92,7 @@ async def test_a_file_that_moved_changes_nothing(tmp_path: Path) -> None:
     async with a_host(tmp_path) as host:
         await host.want(A)
         copied(host.prefect)
-        assert await host.want(replace(A, place=ELSEWHERE)) == Changes(unchanged=1)
+        assert await host.want(replace(A, place=ELSEWHERE)) == ConfigChanges(unchanged=1)
         assert copied(host.prefect) == []
         (known,) = host.journal.registrations(URL)
         assert known.deployment.place == ELSEWHERE
@@ -105,7 +105,7 @@ async def test_removed_ones_are_paused_once(tmp_path: Path) -> None:
     prefect, inspector = FakePrefect(major=3), FakeInspector()
     async with a_host(tmp_path, prefect, inspector) as host:
         await host.want(A, B)
-        assert await host.want(B) == Changes(removed=("etl/a",), unchanged=1)
+        assert await host.want(B) == ConfigChanges(removed=("etl/a",), unchanged=1)
         assert (host.stored("a")["paused"], host.stored("b")["paused"]) == (True, False)
         assert host.registry.get(key_of(A)) is None
         copied(prefect)

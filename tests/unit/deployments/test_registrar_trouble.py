@@ -51,7 +51,7 @@ async def test_one_the_api_rejects(tmp_path: Path) -> None:
     async with a_host(tmp_path) as host:
         host.prefect.trouble("POST /deployments/", status=422, body={"exception_message": "tags are too long"})
         await host.want(A, B)
-        assert "the API rejects it: " in (host.entry(A).problem or "")
+        assert "the API rejects the deployment: " in (host.entry(A).problem or "")
         assert "tags are too long" in (host.entry(A).problem or "")
         assert host.entry(B).state is EntryState.READY
 

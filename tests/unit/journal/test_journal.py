@@ -70,17 +70,17 @@ def test_unfinished_runs_oldest_first(journal: Journal) -> None:
 
 def test_a_lost_claim_leaves_nothing(journal: Journal) -> None:
     journal.save(a_record("r-1"), "claiming")
-    journal.withdraw("r-1", None)
+    journal.withdraw_claim("r-1", None)
     assert journal.run("r-1") is None
     assert journal.transitions("r-1") == []
-    journal.withdraw("r-1", None)
+    journal.withdraw_claim("r-1", None)
 
 
 def test_a_lost_claim_gives_the_earlier_record_back(journal: Journal) -> None:
     before = a_record("r-1", phase=Phase.DONE, attempt=1, words="exited 0")
     journal.save(before, "told")
     journal.save(a_record("r-1", attempt=2), "claiming")
-    journal.withdraw("r-1", before)
+    journal.withdraw_claim("r-1", before)
     assert journal.run("r-1") == before
     assert [one.event for one in journal.transitions("r-1")] == ["told", "claiming", "claimed elsewhere"]
 
@@ -90,7 +90,7 @@ def test_withdrawing_is_all_or_nothing(journal: Journal) -> None:
     journal.save(a_record("r-1", attempt=2), "claiming")
     unwritable = a_record("r-1", tags=(object(),))
     with pytest.raises(TypeError):
-        journal.withdraw("r-1", unwritable)
+        journal.withdraw_claim("r-1", unwritable)
     assert journal.run("r-1") == a_record("r-1", attempt=2)
 
 

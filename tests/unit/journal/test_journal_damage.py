@@ -1,4 +1,4 @@
-"""journal.py and journalfile.py: damaged files, rows that cannot be read, other versions, and cut power."""
+"""journal.py and journal_file.py: files that are damaged, another's, of another version, or may not grow."""
 
 from __future__ import annotations
 
@@ -7,63 +7,26 @@ import resource
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runnerd.core.errors import JournalError
-from runnerd.core.machine import Phase, RunRecord
-from runnerd.core.settings import ApiSettings, Config, Settings
 from runnerd.journal.journal import Journal
 from runnerd.journal.journal_file import LAYOUT
-from tests.kits.nouns import NOON, LogLines, a_record, log_to
+from tests.kits.journal import LIVE, PAGE, ids, opened, running
+from tests.kits.nouns import NOON, LogLines, a_record
 from tests.unit.journal.test_journal import INSPECTION, registration
-
-PAGE = 4096
-MANY = 60
-
-
-@contextlib.contextmanager
-def opened(path: Path, lines: LogLines | None = None) -> Iterator[Journal]:
-    journal = Journal(path=str(path), now=lambda: NOON, log=log_to(lines if lines is not None else LogLines()))
-    try:
-        yield journal
-    finally:
-        journal.close()
-
-
-def running(name: str) -> RunRecord:
-    return a_record(name, phase=Phase.RUNNING, words="w" * 900)
-
-
-def ids(records: list[RunRecord]) -> list[str]:
-    return [record.id for record in records]
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
-    """A closed journal of many runs, some of them under way."""
-    path = tmp_path / "journal.db"
-    with opened(path) as journal:
-        for number in range(MANY):
-            journal.save(running(f"r-{number:02}"), "started")
-            if number % 3 == 0:
-                journal.save(replace(running(f"r-{number:02}"), phase=Phase.DONE), "told")
-    return path
-
-
-LIVE = {f"r-{number:02}" for number in range(MANY) if number % 3}
 
 
 def is_refused(journal: Journal) -> None:
     """Nothing is claimed; what is only remembered to save work is no reason to fail."""
     with pytest.raises(JournalError, match="restart runnerd: it moves the file aside and takes over what runs"):
         journal.save(a_record("new"), "claiming")
-    assert "nothing new is claimed" in (journal.problem or "")
+    assert "no run is claimed" in (journal.problem or "")
 
 
-# --- found when it is opened --------------------------------------------------------------------------------------
+# --- found when it is opened ----------------------------------------------------------------------------------
 
 
 def test_a_journal_cut_off_anywhere_is_moved_aside_as_it_was(written: Path, tmp_path: Path) -> None:
@@ -80,7 +43,7 @@ def test_a_journal_cut_off_anywhere_is_moved_aside_as_it_was(written: Path, tmp_
             assert journal.problem is None
             assert set(ids(journal.unfinished())) <= LIVE
             journal.save(a_record("new"), "claiming")
-        assert lines.events("error") == ["the journal was damaged; it was moved aside"]
+        assert lines.events("error") == ["the journal was damaged; moved the file aside"]
 
 
 def test_a_page_overwritten_anywhere(written: Path, tmp_path: Path) -> None:
@@ -141,7 +104,7 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_directory_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "journal.db").mkdir()
-    with pytest.raises(JournalError, match=r"cannot open the journal .*disk I/O error; is its disk"):
+    with pytest.raises(JournalError, match=r"cannot open the journal .*disk I/O error; check with dmesg"):
         Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
 
 
@@ -176,7 +139,7 @@ def test_a_journal_of_an_older_version_is_brought_up_to_date(written: Path) -> N
         assert db.execute("PRAGMA user_version").fetchone() == (LAYOUT,)
 
 
-# --- found later --------------------------------------------------------------------------------------------------
+# --- found later ----------------------------------------------------------------------------------------------
 
 
 def overwrite(path: Path) -> None:
@@ -199,10 +162,10 @@ def test_damage_found_while_it_is_used(written: Path) -> None:
             with pytest.raises(JournalError, match="restart runnerd"):
                 journal.save(a_record(f"new-{again}"), "claiming")
             with pytest.raises(JournalError, match="restart runnerd"):
-                journal.try_again()
+                journal.try_writing()
         with pytest.raises(JournalError):
             journal.save(running("r-01"), "x")
-        assert lines.events("error") == ["journal trouble"], "once"
+        assert lines.events("error") == ["cannot use the journal"], "once"
         # What is only remembered to save work is no reason to fail.
         assert (journal.registrations("u"), journal.inspections(), journal.last_good()) == ([], {}, None)
         journal.save_inspections({"key": INSPECTION})
@@ -240,7 +203,7 @@ def test_trouble_where_even_the_directory_has_gone(tmp_path: Path) -> None:
         with no_file_may_grow(), pytest.raises(JournalError, match="cannot write the journal"):
             for number in range(100):
                 journal.save(running(f"r-{number}"), "started")
-        assert "is its disk read-only or failing?" in (journal.problem or "")
+        assert "check with dmesg whether its disk is read-only or failing" in (journal.problem or "")
         (tmp_path / "elsewhere").rename(tmp_path / "state")
 
 
@@ -253,171 +216,8 @@ def test_a_file_that_may_not_grow_is_trouble_in_words(tmp_path: Path) -> None:
                     journal.save(running(f"r-{number}"), "started")
             with pytest.raises(JournalError):
                 journal.save(a_record("new"), "claiming")
-        assert "is its disk read-only or failing? dmesg tells; nothing new is" in (journal.problem or "")
-        assert lines.events("error") == ["journal trouble"]
-        journal.try_again()
-        journal.try_again()
-        assert (journal.problem, lines.events("info")) == (None, ["the journal records again"])
-
-
-# --- rows that cannot be read -------------------------------------------------------------------------------------
-
-
-BAD = ["", "no json", "[]", '"text"', "{}", '{"id": 5}', "[" * 100_000, b"\xff\xfe broken", 7]
-
-
-def put(path: Path, statement: str, *values: object) -> None:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute(statement, values)
-
-
-@pytest.mark.parametrize("bad", BAD, ids=[str(number) for number in range(len(BAD))])
-def test_a_row_that_cannot_be_read_is_set_aside(written: Path, bad: object) -> None:
-    put(written, "UPDATE runs SET record = ? WHERE id = 'r-01'", bad)
-    lines = LogLines()
-    with opened(written, lines) as journal:
-        assert set(ids(journal.unfinished())) == LIVE - {"r-01"}
-        (line,) = lines.all()
-        assert (line["event"], line["row"]) == ("a row of the journal cannot be read; it is set aside", "runs r-01")
-        assert (journal.run("r-01"), journal.moved_aside, journal.problem) == (None, None, None)
-        journal.save(running("r-01"), "taken over from the spawner")
-    with contextlib.closing(sqlite3.connect(written)) as db:
-        kept = db.execute("SELECT source, record FROM unreadable").fetchall()
-    assert [(source, str(record)) for source, record in kept] == [("runs r-01", str(bad))]
-    with opened(written) as journal:
-        assert "r-01" in ids(journal.unfinished())
-        journal.prune_memories(before=NOON.replace(year=2099))
-    with contextlib.closing(sqlite3.connect(written)) as db:
-        assert db.execute("SELECT count(*) FROM unreadable").fetchone() == (0,)
-
-
-def test_one_broken_character_hides_no_row(written: Path) -> None:
-    put(written, "UPDATE runs SET name = CAST(x'66ff' AS TEXT) WHERE id = 'r-01'")
-    with opened(written) as journal:
-        assert set(ids(journal.unfinished())) == LIVE
-
-
-def test_a_row_that_cannot_be_set_aside_either_is_told_once(written: Path) -> None:
-    put(written, "UPDATE runs SET record = 'x' WHERE id = 'r-01'")
-    lines = LogLines()
-    with opened(written, lines) as journal, contextlib.closing(sqlite3.connect(written)) as other:
-        other.execute("CREATE TRIGGER full BEFORE DELETE ON runs BEGIN SELECT RAISE(FAIL, 'no'); END")
-        for _ in range(3):
-            assert "r-01" not in ids(journal.unfinished())
-    assert lines.events("error").count("a row of the journal cannot be read; it is set aside") == 1
-
-
-def test_other_rows_that_cannot_be_read(written: Path) -> None:
-    with opened(written) as journal:
-        for name in ("a", "b"):
-            journal.save_registration(registration(name))
-        journal.save_inspections({"a": INSPECTION, "b": INSPECTION})
-        journal.save_last_good(Config(settings=Settings(name="h", api=ApiSettings(url="u"))))
-    for table, column, where in (
-        ("registrations", "record", "name = 'a'"),
-        ("inspections", "record", "key = 'a'"),
-        ("notes", "value", "1"),
-    ):
-        put(written, f"UPDATE {table} SET {column} = '[]' WHERE {where}")
-    lines = LogLines()
-    with opened(written, lines) as journal:
-        assert journal.registrations("u") == [registration("b")]
-        assert journal.inspections() == {"b": INSPECTION}
-        assert journal.last_good() is None
-    rows = [line["row"] for line in lines.all()]
-    assert rows == ["registrations etl/a", "inspections a", "notes last good configuration"]
-
-
-# --- cut power ----------------------------------------------------------------------------------------------------
-
-
-def copied(path: Path, to: Path, *, log: bytes) -> Path:
-    shutil.copy(path, to)
-    Path(f"{to}-wal").write_bytes(log)
-    return to
-
-
-def test_cut_power_leaves_a_beginning_of_what_was_saved(tmp_path: Path) -> None:
-    """Whatever of the log has reached the disk: the journal opens, and holds the first so many of its steps."""
-    path, copy = tmp_path / "journal.db", tmp_path / "copy.db"
-    marks = []  # how long the log was when so many steps had been saved
-    with opened(path) as journal:
-        shutil.copy(path, tmp_path / "begun.db")
-        for number in range(7):
-            journal.save(running(f"r-{number:02}"), "started")
-            marks.append(Path(f"{path}-wal").stat().st_size)
-        log = Path(f"{path}-wal").read_bytes()
-        shutil.copy(path, tmp_path / "now.db")
-    assert len(log) == marks[-1], "the log was begun anew, and this test looks at half of it"
-    sizes = sorted({*range(0, len(log), 7001), *(mark + off for mark in marks for off in (-1, 0, 1)), len(log)})
-    for size in sizes:
-        whole = sum(mark <= size for mark in marks)
-        with opened(copied(tmp_path / "now.db", copy, log=log[:size])) as journal:
-            assert journal.moved_aside is None, size
-            assert ids(journal.unfinished()) == [f"r-{number:02}" for number in range(whole)], size
-        for name in ("copy.db-wal", "copy.db-shm"):
-            (tmp_path / name).unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize("rubbish", [b"\xa5", b"\0"])
-def test_a_log_that_is_rubbish_from_some_point_on(tmp_path: Path, rubbish: bytes) -> None:
-    path, copy = tmp_path / "journal.db", tmp_path / "copy.db"
-    with opened(path) as journal:
-        for number in range(6):
-            journal.save(running(f"r-{number:02}"), "started")
-        log = Path(f"{path}-wal").read_bytes()
-        shutil.copy(path, tmp_path / "now.db")
-    seen = set()
-    for size in range(0, len(log), 9001):
-        with opened(copied(tmp_path / "now.db", copy, log=log[:size] + rubbish * (len(log) - size))) as journal:
-            found = ids(journal.unfinished())
-            assert (journal.moved_aside, found) == (None, [f"r-{number:02}" for number in range(len(found))])
-            seen.add(len(found))
-        for name in ("copy.db-wal", "copy.db-shm"):
-            (tmp_path / name).unlink(missing_ok=True)
-    assert len(seen) > 3
-
-
-def test_cut_power_while_the_log_is_copied_into_the_file(tmp_path: Path) -> None:
-    """The log is on disk before its pages are copied, so any mixture of old and new pages is mended by it."""
-    path, copy = tmp_path / "journal.db", tmp_path / "copy.db"
-    with opened(path) as journal:
-        journal.save(running("r-00"), "started")
-    old = path.read_bytes()
-    with opened(path) as journal:
-        for number in range(1, 20):
-            journal.save(running(f"r-{number:02}"), "started")
-        log = Path(f"{path}-wal").read_bytes()
-        assert path.read_bytes() == old
-    new = path.read_bytes()
-    for number in range(1, len(new) // PAGE, 2):
-        for mixed in (
-            new[: number * PAGE] + old[number * PAGE :],
-            new[: number * PAGE + 1000] + old[number * PAGE + 1000 :],
-            old[: number * PAGE] + new[number * PAGE :],
-        ):
-            (tmp_path / "now.db").write_bytes(mixed)
-            with opened(copied(tmp_path / "now.db", copy, log=log)) as journal:
-                assert journal.moved_aside is None
-                assert ids(journal.unfinished()) == [f"r-{number:02}" for number in range(20)]
-            for name in ("copy.db-wal", "copy.db-shm"):
-                (tmp_path / name).unlink(missing_ok=True)
-
-
-# --- bounds -------------------------------------------------------------------------------------------------------
-
-
-def test_the_file_stops_growing(tmp_path: Path) -> None:
-    """What is forgotten makes room for what comes: the file is as large as its largest history."""
-    path = tmp_path / "journal.db"
-    with opened(path) as journal:
-        sizes = []
-        for cycle in range(6):
-            for number in range(30):
-                journal.save(replace(running(f"r-{cycle}-{number}"), phase=Phase.DONE), "told")
-            old = journal.prunable(before=NOON.replace(year=1), max_runs=30, limit=1000)
-            journal.forget(ids(old))
-            journal.try_again()  # copies the log
-            sizes.append(path.stat().st_size + Path(f"{path}-wal").stat().st_size)
-        assert len(journal.history()) == 30
-    assert max(sizes[3:]) <= sizes[2] * 1.1, sizes
+        assert "check with dmesg whether its disk is read-only or failing; no run is" in (journal.problem or "")
+        assert lines.events("error") == ["cannot use the journal"]
+        journal.try_writing()
+        journal.try_writing()
+        assert (journal.problem, lines.events("info")) == (None, ["the journal works again"])

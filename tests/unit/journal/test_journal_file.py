@@ -154,11 +154,11 @@ def test_a_full_disk_and_room_again(tiny_disk: Path) -> None:
             journal.save(a_record(f"r-{n}", words="w" * 3000), "x")
             saved += 1
     with pytest.raises(JournalError, match="disk is full"):
-        journal.withdraw("r-0", a_record("r-0", words="w" * 30000))
+        journal.withdraw_claim("r-0", a_record("r-0", words="w" * 30000))
     assert len(journal.unfinished()) == saved
-    assert "disk is full; make room on its disk; nothing new is claimed" in (journal.problem or "")
+    assert "disk is full; make room on its disk; no run is claimed" in (journal.problem or "")
     with pytest.raises(JournalError, match="disk is full"):
-        journal.try_again()
+        journal.try_writing()
     assert mount("-o", "remount,size=8M", str(tiny_disk)) == 0
     journal.save(a_record("after"), "x")
     assert journal.problem is None
@@ -173,7 +173,7 @@ def test_full_without_a_disk_that_is(journal: Journal) -> None:
     with pytest.raises(JournalError, match="disk is full"):
         for number in range(100):
             journal.save(a_record(f"r-{number}", words="w" * 3000), "x")
-    assert "disk is full; make room on its disk; nothing new is claimed" in (journal.problem or "")
+    assert "disk is full; make room on its disk; no run is claimed" in (journal.problem or "")
     journal._db.execute("PRAGMA max_page_count = 1000000")
     journal.save(a_record("after"), "claiming")
     assert journal.problem is None
@@ -202,9 +202,9 @@ def test_a_disk_that_becomes_read_only(failing_disk: Path) -> None:
         assert mount("-o", "remount,abort", str(failing_disk)) == 0
         with pytest.raises(JournalError, match="cannot write the journal"):
             journal.save(a_record("r-2"), "x")
-        assert "is its disk read-only or failing? dmesg tells" in (journal.problem or "")
+        assert "check with dmesg whether its disk is read-only or failing" in (journal.problem or "")
         with pytest.raises(JournalError):
-            journal.try_again()
+            journal.try_writing()
         assert ids(journal.unfinished()) == ["r-1"]
 
 

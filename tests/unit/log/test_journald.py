@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.log.journald import Journald, encode, is_journal, reach
+from runnerd.log.journald import Journald, encode, is_journal_stream, open_journald
 from tests.kits.fakes.fake_journald import FakeJournald, journald_at, parse
 
 
@@ -148,21 +148,21 @@ def test_a_journald_that_was_started_anew_is_found_again(home: Path) -> None:
 
 
 def test_it_is_known_where_there_is_no_journal(home: Path) -> None:
-    assert reach(str(home / "nothing")) is None
+    assert open_journald(str(home / "nothing")) is None
     (home / "file").touch()
-    assert reach(str(home / "file")) is None
+    assert open_journald(str(home / "file")) is None
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
         gone.bind(str(home / "gone"))
-    assert reach(str(home / "gone")) is None
+    assert open_journald(str(home / "gone")) is None
 
 
 def test_the_stream_that_is_named_has_to_be_ours(home: Path) -> None:
     with open(home / "log", "w") as log, open(home / "other", "w") as other:
         facts = os.fstat(log.fileno())
         named = f"{facts.st_dev}:{facts.st_ino}"
-        assert is_journal(named, log.fileno())
-        assert not is_journal(named, other.fileno())  # redirected: whoever did that wants it there
-        assert not is_journal(None, log.fileno())
-        assert not is_journal("", log.fileno())
+        assert is_journal_stream(named, log.fileno())
+        assert not is_journal_stream(named, other.fileno())  # redirected: whoever did that wants it there
+        assert not is_journal_stream(None, log.fileno())
+        assert not is_journal_stream("", log.fileno())
         closed = log.fileno()
-    assert not is_journal(named, closed)
+    assert not is_journal_stream(named, closed)

@@ -19,7 +19,7 @@ from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.settings import Config, OutputSettings, Settings
 from runnerd.log.journald import Journald
-from runnerd.output.forwarding import RUN_LINES, Forwarder
+from runnerd.output.forwarding import RUN_LINES_PER_WINDOW, Forwarder
 from runnerd.system.directories import positions_path, runs_dir
 from runnerd.system.paths import Paths
 from tests.kits.fakes.fake_journald import journald_at
@@ -194,7 +194,7 @@ async def test_each_attempt_is_read_from_its_own_beginning_to_its_end(world: Wor
 
 async def test_a_stuck_journald_is_waited_for(world: World) -> None:
     with journald_at(world.socket, stuck=True) as fake:
-        lines = [str(number) for number in range(RUN_LINES // 2)]
+        lines = [str(number) for number in range(RUN_LINES_PER_WINDOW // 2)]
         async with world.daemon():
             world.feed.publish(world.begin("r"))
             world.write("r", "\n".join(lines) + "\n")
@@ -209,12 +209,12 @@ async def test_lines_left_out_are_told_also_when_nothing_follows(world: World) -
     with journald_at(world.socket) as fake:
         async with world.daemon():
             world.feed.publish(world.begin("r"))
-            world.write("r", "x\n" * (RUN_LINES + 5))
-            await until(lambda: len(fake.messages()) == RUN_LINES, "as many as may pass")
+            world.write("r", "x\n" * (RUN_LINES_PER_WINDOW + 5))
+            await until(lambda: len(fake.messages()) == RUN_LINES_PER_WINDOW, "as many as may pass")
             await until(lambda: [one["left_out"] for one in world.positions()] == [5], "the rest to be counted")
             world.at = 10.0
-            await until(lambda: len(fake.messages()) > RUN_LINES, "word of the rest")
-        assert fake.messages()[RUN_LINES:] == [
+            await until(lambda: len(fake.messages()) > RUN_LINES_PER_WINDOW, "word of the rest")
+        assert fake.messages()[RUN_LINES_PER_WINDOW:] == [
             "runnerd left out 5 lines here: more than 100 a second; runnerctl logs r has them"
         ]
 
@@ -223,10 +223,10 @@ async def test_a_run_that_ends_over_its_bound_has_it_told_at_once(world: World) 
     with journald_at(world.socket) as fake:
         async with world.daemon():
             record = world.begin("r")
-            world.write("r", "x\n" * (RUN_LINES + 5))
+            world.write("r", "x\n" * (RUN_LINES_PER_WINDOW + 5))
             del world.runs["r"]
             world.feed.publish(record)
-            await until(lambda: len(fake.messages()) == RUN_LINES + 1, "word of the rest")
+            await until(lambda: len(fake.messages()) == RUN_LINES_PER_WINDOW + 1, "word of the rest")
             await until(lambda: not world.positions(), "it to be forgotten")
         assert "left out 5 lines" in fake.messages()[-1]
 
@@ -261,7 +261,7 @@ async def test_without_inotify_files_are_looked_at_now_and_then(world: World, tm
                     file.write(f"{number}\n")
                 await until(lambda: len(fake.messages()) > number, "the line")  # noqa: B023
         assert fake.messages() == ["0", "1", "2"]
-        assert "output is looked at every second: there is no inotify" in world.log.events("info")
+        assert "output files are polled every second: inotify is not available" in world.log.events("info")
 
 
 async def test_a_file_that_cannot_be_read_is_said_once_and_concerns_only_itself(world: World) -> None:
@@ -304,7 +304,7 @@ async def test_positions_that_cannot_be_written_stop_nothing(world: World) -> No
                 world.write("r", f"{number}\n")
                 await until(lambda: len(fake.messages()) > number, "the line")  # noqa: B023
         assert fake.messages() == ["0", "1", "2"]
-        assert world.log.events("warning") == ["trouble with forwarding output to the journal"]
+        assert world.log.events("warning") == ["cannot forward output as usual"]
 
 
 async def test_without_a_journal_it_does_nothing(world: World) -> None:

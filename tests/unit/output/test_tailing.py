@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.machine import Phase, RunRecord
-from runnerd.output.tailing import LINE_MAX, Allowance, Outcome, Tail, fields_of, forward, tail_of
+from runnerd.output.tailing import LINE_MAX_BYTES, BlockOutcome, RateLimit, Tail, forward, journal_fields, make_tail
 from tests.kits.fakes.fake_journald import Entry, parse
 from tests.kits.nouns import a_record
 
@@ -26,8 +26,8 @@ class Bench:
         self.sent: list[Entry] = []
         self.takes = PLENTY  # how many entries journald still takes
         self.at = 0.0
-        self.allowances = tuple(
-            Allowance(lines=lines, window_s=10.0, clock=lambda: self.at) for lines in (run_lines, host_lines)
+        self.limits = tuple(
+            RateLimit(lines=lines, window_s=10.0, clock=lambda: self.at) for lines in (run_lines, host_lines)
         )
 
     def write(self, data: bytes) -> None:
@@ -41,13 +41,13 @@ class Bench:
         self.sent.append(parse(entry))
         return True
 
-    def step(self, *, over: bool = False) -> Outcome:
-        self.tail, outcome = forward(self.tail, over=over, allowances=self.allowances, send=self.send)
+    def step(self, *, over: bool = False) -> BlockOutcome:
+        self.tail, outcome = forward(self.tail, over=over, limits=self.limits, send=self.send)
         return outcome
 
     def all(self, *, over: bool = False) -> list[bytes]:
         """Everything until the end of the file."""
-        while self.step(over=over) is Outcome.MOVED:
+        while self.step(over=over) is BlockOutcome.MOVED:
             continue
         return self.lines()
 
@@ -114,15 +114,17 @@ def test_blocks_do_not_show(bench: Bench, over: bool) -> None:
     assert bench.all(over=over) == [line.rstrip() for line in lines]
 
 
-@pytest.mark.parametrize("length", [LINE_MAX - 1, LINE_MAX, LINE_MAX + 1, 3 * LINE_MAX, 700_001])
+@pytest.mark.parametrize(
+    "length", [LINE_MAX_BYTES - 1, LINE_MAX_BYTES, LINE_MAX_BYTES + 1, 3 * LINE_MAX_BYTES, 700_001]
+)
 @pytest.mark.parametrize("over", [True, False])
 def test_a_very_long_line_comes_in_pieces(bench: Bench, length: int, over: bool) -> None:
     bench.write(b"before\n" + b"x" * length + b"\nafter\n")
     bench.all(over=over)
     first, *pieces, last = bench.lines()
     assert (first, b"".join(pieces), last) == (b"before", b"x" * length, b"after")
-    assert len(pieces) == -(-length // LINE_MAX)
-    assert max(map(len, pieces)) <= LINE_MAX
+    assert len(pieces) == -(-length // LINE_MAX_BYTES)
+    assert max(map(len, pieces)) <= LINE_MAX_BYTES
 
 
 @pytest.mark.parametrize("shift", [b"", b"a", b"ab", b"abc"])
@@ -164,14 +166,14 @@ def test_the_priority_that_a_line_gives_itself(bench: Bench, line: bytes, priori
     ],
 )
 def test_the_tag_is_one_that_syslog_takes_and_not_ours(bench: Bench, deployment: str, identifier: str) -> None:
-    fields = fields_of(replace(bench.tail, deployment=deployment, flow="?"))
+    fields = journal_fields(replace(bench.tail, deployment=deployment, flow="?"))
     assert fields["SYSLOG_IDENTIFIER"] == identifier
     assert fields.get("RUNNERD_DEPLOYMENT") == (None if deployment == "?" else deployment)
     assert "RUNNERD_FLOW" not in fields
 
 
 def test_a_file_that_is_not_there_yet(bench: Bench) -> None:
-    assert bench.step() is Outcome.END
+    assert bench.step() is BlockOutcome.END
     bench.write(b"now\n")
     assert bench.all() == [b"now"]
 
@@ -195,8 +197,8 @@ def test_a_front_that_was_punched_out_is_skipped(bench: Bench) -> None:
 def test_what_journald_does_not_take_is_sent_later(bench: Bench) -> None:
     bench.write(b"".join(b"%d\n" % n for n in range(10)))
     bench.takes = 3
-    assert bench.step() is Outcome.STUCK
-    assert bench.step() is Outcome.STUCK
+    assert bench.step() is BlockOutcome.STUCK
+    assert bench.step() is BlockOutcome.STUCK
     assert bench.lines() == [b"0", b"1", b"2"]
     bench.takes = PLENTY
     assert bench.all() == [b"%d" % n for n in range(10)]
@@ -231,7 +233,7 @@ def test_word_of_lines_left_out_waits_for_journald(tmp_path: Path) -> None:
     bench.write(b"one\ntwo\nthree\n")
     bench.all()
     bench.at, bench.takes = 10.0, 0
-    assert bench.step() is Outcome.STUCK
+    assert bench.step() is BlockOutcome.STUCK
     bench.takes = PLENTY
     assert bench.all() == [b"one", words(2, "0.1")]
 
@@ -248,7 +250,7 @@ def test_a_run_over_its_bound_takes_nothing_from_the_others(tmp_path: Path) -> N
     bench = Bench(tmp_path / "log", run_lines=10, host_lines=100)
     bench.write(b"x\n" * 100_000)
     bench.all()
-    assert bench.allowances[1].left() == 90
+    assert bench.limits[1].left() == 90
 
 
 # --- records ----------------------------------------------------------------------------------------------------
@@ -267,7 +269,7 @@ def test_a_run_over_its_bound_takes_nothing_from_the_others(tmp_path: Path) -> N
     ],
 )
 def test_which_records_have_output_of_their_own(record: RunRecord, begins: bool) -> None:
-    tail = tail_of(record)
+    tail = make_tail(record)
     assert (tail is not None) == begins
     if tail is not None:
         assert (tail.key, tail.path, tail.name) == (("r", 1), record.output, record.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.settings import LateSettings
-from runnerd.polling.poller import LEAD_S
+from runnerd.polling.offering import LEAD_S
 from runnerd.prefect_api.reading import PAGE
 from tests.kits.engine import POLL, at, polling, polls, running, started_at
 from tests.kits.nouns import copied

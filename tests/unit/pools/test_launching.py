@@ -193,7 +193,7 @@ async def test_hooks_of_a_pool_that_is_not_served_any_more(tmp_path: Path, when:
         (record,) = engine.supervisor.records()
         launchers = engine.launcher
         assert isinstance(launchers, Launchers)
-        asking = asyncio.create_task(launchers.hooks(record))
+        asking = asyncio.create_task(launchers.prepare_hooks(record))
         if when != "before":
             seen = len(prefect.asked)
             while len(prefect.asked) == seen:
@@ -209,6 +209,6 @@ async def test_hooks_of_a_run_whose_job_cannot_be_made_any_more(tmp_path: Path) 
         await launched(engine, spawner, run_id)
         (record,) = engine.supervisor.records()
         prefect.trouble("GET /deployments/", status=503, times=5)
-        assert isinstance(await engine.launcher.hooks(record), LaunchSpec), "an API that is away is waited for"
+        assert isinstance(await engine.launcher.prepare_hooks(record), LaunchSpec), "an API that is away is waited for"
         serve(engine.pools, prefect, pool_settings(run={"user": "no-such-user"}))
-        assert await engine.launcher.hooks(record) == "no such user no-such-user"
+        assert await engine.launcher.prepare_hooks(record) == "no such user no-such-user"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.engine import at, polling, running, started_at
+from tests.kits.engine import POLL, at, polling, running, started_at
 from tests.kits.nouns import Json, copied
 from tests.kits.pools import asked, end, kick, offered_by, pool_settings, pooled, serve, with_pools
 
@@ -46,20 +46,25 @@ async def test_draining(tmp_path: Path) -> None:
         assert len(engine.supervisor.records()) == 10
 
 
-async def test_an_api_that_is_away_when_a_drain_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trouble", ["away", "own runs", "all runs"])
+async def test_an_api_that_is_in_trouble_when_a_drain_ends(tmp_path: Path, trouble: str) -> None:
     """What was found while nobody looked is to be judged by a poll, and that poll has to wait as any other."""
     async with polling(tmp_path, prefect=with_pools(etl={})) as (engine, _):
         run_ids = [engine.add_run(engine.deploy()), engine.add_run(pooled(engine))]
         engine.drain.begin(reason="tests", timeout_s=None)
         kick(engine, pool_settings())
         await asyncio.sleep(15)
-        engine.prefect.down = True
+        engine.prefect.down = trouble == "away"
+        if trouble != "away":
+            failing = POLL if trouble == "own runs" else "get_scheduled_flow_runs"
+            engine.prefect.trouble(failing, status=500, times=10**9)
         engine.drain.end()
         engine.wakes.poll_now()
         copied(engine.prefect)
         await asyncio.sleep(60)
         assert len(copied(engine.prefect)) < 100
         engine.prefect.down = False
+        engine.prefect.troubles.clear()
         for run_id in run_ids:
             await started_at(engine, run_id)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.polling.poller import LEAD_S
+from runnerd.polling.offering import LEAD_S
 from tests.kits.engine import POLL, at, polling, started_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, copied

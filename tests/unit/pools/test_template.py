@@ -95,10 +95,10 @@ WRONG = {
     "a type": ({"type": "number"}, "many", 'must be a number, not "many"'),
     "a whole number": ({"type": "integer"}, 1.5, "must be a whole number, not 1.5"),
     "a boolean is no number": ({"type": "integer"}, True, "must be a whole number, not true"),
-    "text": ({"type": "string"}, 5, "must be text, not 5"),
+    "text": ({"type": "string"}, 5, "must be text, not 5; quote it"),
     "a list's inside is not shown": ({"type": "string"}, ["pw"], "must be text, not a list"),
     "one of two types": ({"type": ["string", "integer"]}, {}, "must be text or a whole number, not a map"),
-    "null beside a type is not named": (NULLABLE, 5, "must be text, not 5"),
+    "null beside a type is not named": (NULLABLE, 5, "must be text, not 5; quote it"),
     "only null": ({"type": "null"}, 5, "must be null, not 5"),
     "a minimum": ({"type": "number", "minimum": 1}, 0, "must be at least 1, not 0"),
     "a maximum": ({"maximum": 4}, 5, "must be at most 4, not 5"),
@@ -108,17 +108,17 @@ WRONG = {
     "a choice": (
         {"enum": ["Always", "Never", None]},
         "Alway",
-        'must be one of "Always", "Never", not "Alway"; did',
+        'must be one of Always, Never, not "Alway"; did you mean "Always"? (',
     ),
     "a choice that is nothing like it": ({"enum": [1, 2]}, "z", 'must be one of 1, 2, not "z" ('),
     "a key is missing": (POINT, {}, 'needs "x"'),
-    "too many keys": ({"additionalProperties": False}, {"a": 1}, "has keys that the template does not allow"),
+    "too many keys": ({"additionalProperties": False}, {"a": 1}, 'has the unknown key "a" ('),
     "several forms": (
         {"anyOf": [POINT, {"maxProperties": 0}]},
         {"x": "a"},
-        "does not fit what the template says of it",
+        "does not fit its schema (anyOf)",
     ),
-    "no form": ({"not": {}}, 1, "does not fit what the template says of it (not)"),
+    "no form": ({"not": {}}, 1, "does not fit its schema (not)"),
 }
 
 
@@ -150,8 +150,8 @@ def test_a_value_that_the_schema_does_not_allow(schema: Json, value: Json, words
 INSIDE = {
     "in a map": (POINT, {"x": "a"}, 'variable "v.x" must be a whole number, not "a"'),
     "in the one form that has its type": ({"anyOf": [POINT, {"type": "null"}]}, {"x": "a"}, 'variable "v.x" must be'),
-    "in a list": ({"items": {"type": "string"}}, ["a", 1], 'variable "v[1]" must be text, not 1'),
-    "in a tuple of old": ({"items": [{"type": "string"}]}, [1], 'variable "v[0]" must be text, not 1'),
+    "in a list": ({"items": {"type": "string"}}, ["a", 1], 'variable "v[1]" must be text, not 1; quote it ('),
+    "in a tuple of old": ({"items": [{"type": "string"}]}, [1], 'variable "v[0]" must be text, not 1; quote it ('),
     "by a reference": (
         {"allOf": [{"$ref": "#/definitions/point"}]},
         {"x": "a"},
@@ -201,13 +201,14 @@ def test_who_gave_a_value_is_told_of_each() -> None:
         deployment_variables={"b": "y", "c": "z", "env": {"A": 1, "B": 1}},
         run_variables={"c": "r", "env.B": 2, "env": {"C": "3"}},
     )
-    assert problem(of).split("; ") == [
+    problems = [
         f'variable "a" must be a number, not "x" ({DEFAULT})',
         f'variable "b" must be a number, not "y" ({DEPLOYMENT})',
         f'variable "c" must be a number, not "r" ({RUN})',
-        f'variable "env.A" must be text, not 1 ({DEPLOYMENT})',
-        f'variable "env.B" must be text, not 2 ({RUN})',
+        f'variable "env.A" must be text, not 1; quote it ({DEPLOYMENT})',
+        f'variable "env.B" must be text, not 2; quote it ({RUN})',
     ]
+    assert problem(of) == "; ".join(problems)
 
 
 def test_a_required_variable_that_nobody_gives() -> None:
@@ -229,7 +230,7 @@ def test_null_is_no_value_for_a_required_variable() -> None:
 
 def test_what_the_schema_says_of_all_variables_together() -> None:
     of = sources({}, {"a": {}}, schema={"minProperties": 1, "additionalProperties": False}, run_variables={"z": 1})
-    words = "does not fit what the template says of it (minProperties)"
+    words = "does not fit its schema (minProperties)"
     assert problem(of) == f"the job variables: {words} (work pool P's template)"
 
 

@@ -19,6 +19,7 @@ from runnerd.core.prefect import (
     ApiCondition,
     BlockDocument,
     FlowRun,
+    NewPool,
     PoolDeployment,
     StateType,
     Variable,
@@ -276,7 +277,7 @@ async def test_more_than_a_page_is_found() -> None:
 )
 async def test_the_servers_no_is_a_value(status: int, data: Any, reason: str) -> None:
     server = Server(status=status, data=data)
-    assert await ask(server, lambda api: api.pools.create_pool("etl", type="x")) == Refused(reason=reason)
+    assert await ask(server, lambda api: api.pools.create_pool(NewPool(name="etl", type="x"))) == Refused(reason=reason)
     assert await ask(server, lambda api: api.pools.update_pool("etl", {"is_paused": True})) == Refused(reason=reason)
 
 
@@ -299,7 +300,9 @@ async def test_other_failures_stay_failures(status: int, data: Any, error: type[
 
 async def test_a_change_that_is_called_wrong_is_refused_as_such() -> None:
     with pytest.raises(ApiRejected):
-        await ask(Server(status=400, data={"detail": "odd"}), lambda api: api.pools.create_pool("etl", type="x"))
+        await ask(
+            Server(status=400, data={"detail": "odd"}), lambda api: api.pools.create_pool(NewPool(name="etl", type="x"))
+        )
 
 
 async def test_a_denied_change_of_a_pool_is_one() -> None:

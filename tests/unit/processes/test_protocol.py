@@ -16,7 +16,7 @@ from runnerd.core.process import Exit, Identity, LaunchSpec
 from runnerd.processes.protocol import Hello, Record, StartError, hello_from_json, record_from_json, spec_to_json
 from runnerd.spawner.io.messages import Fields, Launch, RequestRefused, parse_object
 from runnerd.spawner.proc.identity import Boot
-from runnerd.spawner.runs.records import RunRecord
+from runnerd.spawner.runs.records import ProcessRecord
 
 SOME = settings(deadline=None, max_examples=60)  # a busy machine is slow now and then
 
@@ -94,8 +94,8 @@ def test_hostile_json_is_refused(line: bytes) -> None:
         parse_object(line).required_text("a")
 
 
-def a_run(spec: LaunchSpec) -> RunRecord:
-    run = RunRecord.of_launch(Launch(Fields(over_the_wire(spec_to_json(spec)), "spec")), HERE)
+def a_run(spec: LaunchSpec) -> ProcessRecord:
+    run = ProcessRecord.of_launch(Launch(Fields(over_the_wire(spec_to_json(spec)), "spec")), HERE)
     run.pid, run.start_ticks = 4711, 123456
     run.phase = "stopping"
     run.stop = {"reason": "cancel", "at": "2026-11-22T01:02:03.004Z"}
@@ -107,8 +107,8 @@ def a_run(spec: LaunchSpec) -> RunRecord:
 @given(SPECS)
 def test_record_file_reads_back_whole(spec: LaunchSpec) -> None:
     run = a_run(spec)
-    again = RunRecord.from_file(Fields(over_the_wire({**run.to_wire(), "kept": run.to_keep()}), "record"))
-    for name in RunRecord.__slots__:
+    again = ProcessRecord.from_file(Fields(over_the_wire({**run.to_wire(), "kept": run.to_keep()}), "record"))
+    for name in ProcessRecord.__slots__:
         assert getattr(again, name) == getattr(run, name), name
 
 
@@ -119,7 +119,7 @@ def test_no_record_file_raises_anything_but_refused(spec: LaunchSpec, wrong: obj
     record = {**run.to_wire(), "kept": run.to_keep()}
     record[data.draw(st.sampled_from(sorted(record)))] = wrong
     with contextlib.suppress(RequestRefused):
-        RunRecord.from_file(Fields(record, "record"))
+        ProcessRecord.from_file(Fields(record, "record"))
 
 
 def seen(**changes: object) -> dict[str, object]:

@@ -15,7 +15,7 @@ import sdnotify
 
 from runnerd.processes.protocol import boot_id
 from runnerd.system.systemd import Job, Systemd, listen_fds, own_unit, parse_jobs, unset
-from runnerd.system.watchdog import Pulse, keep_watchdog
+from runnerd.system.watchdog import Pulse, feed_watchdog
 from tests.kits.nouns import LogLines, log_to
 
 PID = 4711
@@ -116,7 +116,7 @@ async def test_where_there_is_no_systemd_nothing_is_told() -> None:
     systemd.reloading()
     systemd.status("x")
     systemd.feed_watchdog()
-    await keep_watchdog(systemd=systemd, pulse=Pulse(clock=time.monotonic), log=log_to(LogLines()))
+    await feed_watchdog(systemd=systemd, pulse=Pulse(clock=time.monotonic), log=log_to(LogLines()))
     assert (systemd.present, recorder.told) == (False, [])
 
 
@@ -148,7 +148,7 @@ async def for_seconds(seconds: float, *loops: asyncio.Task[None]) -> None:
 async def test_the_watchdog_is_not_fed_while_a_loop_is_stuck(manager: Manager) -> None:
     lines = LogLines()
     pulse = Pulse(clock=asyncio.get_running_loop().time)
-    feeding = asyncio.create_task(keep_watchdog(systemd=manager.systemd, pulse=pulse, log=log_to(lines)))
+    feeding = asyncio.create_task(feed_watchdog(systemd=manager.systemd, pulse=pulse, log=log_to(lines)))
     pulse.beat("poll", within_s=21)
     pulse.beat("register", within_s=1e9)
     await asyncio.sleep(21.5)

@@ -1,0 +1,77 @@
+"""Builds the parts that poll the API for due runs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from runnerd.config.in_force import ConfigInForce
+from runnerd.core.problems import Problems
+from runnerd.core.wakes import Wakes
+from runnerd.deployments.registry import Registry
+from runnerd.polling.deployment_pages import DeploymentPages
+from runnerd.polling.late_runs import LateRuns
+from runnerd.polling.offering import Offering
+from runnerd.polling.poll_round import PollRound
+from runnerd.polling.poller import Poller
+from runnerd.polling.pool_pages import PoolPages
+from runnerd.polling.progress import PollProgress
+from runnerd.polling.server_limits import ServerLimits
+from runnerd.pools.offers import PoolOffers
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.supervisor import Supervisor
+from runnerd.system.ambient import Ambient
+
+
+def build_poller(
+    *,
+    api: PrefectApi,
+    supervisor: Supervisor,
+    registry: Registry,
+    pools: PoolOffers,
+    config: ConfigInForce,
+    wakes: Wakes,
+    ambient: Ambient,
+    problems: Problems,
+    jitter: Callable[[], float] = random.random,
+) -> Poller:
+    """Build a poller for own deployments and pools. `jitter` (0 to 1) spreads the polls of many hosts."""
+    progress = PollProgress(ambient=ambient)
+    limits = ServerLimits(pools=pools, supervisor=supervisor)
+    offering = Offering(supervisor=supervisor, pools=pools, limits=limits, ambient=ambient)
+    deployment_pages = DeploymentPages(
+        api=api,
+        supervisor=supervisor,
+        offering=offering,
+        late=LateRuns(api=api, config=config, ambient=ambient),
+        progress=progress,
+        config=config,
+        ambient=ambient,
+    )
+    pool_pages = PoolPages(
+        pools=pools,
+        registry=registry,
+        supervisor=supervisor,
+        offering=offering,
+        limits=limits,
+        progress=progress,
+    )
+    poll_round = PollRound(
+        api=api,
+        registry=registry,
+        pools=pools,
+        deployment_pages=deployment_pages,
+        pool_pages=pool_pages,
+        offering=offering,
+        progress=progress,
+        problems=problems,
+    )
+    return Poller(
+        poll_round=poll_round,
+        offering=offering,
+        progress=progress,
+        config=config,
+        wakes=wakes,
+        ambient=ambient,
+        jitter=jitter,
+    )

@@ -1,0 +1,120 @@
+"""Finds the late runs among those listed, and skips in the API those that must not start any more (ADR 18).
+
+Invariants: a run is late if it fell due while no runnerd was polling for it, so one that waits here for a slot never
+becomes late; a run is read before it is skipped, because the server would let CANCELLED overwrite the state of a run
+that another host has claimed meanwhile.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from runnerd.config.in_force import ConfigInForce
+from runnerd.core.errors import ApiRejected
+from runnerd.core.prefect import FlowRun, StateType, Verdict, due
+from runnerd.core.settings import LateSettings
+from runnerd.polling.lateness import Lateness, judge_late
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.system.ambient import Ambient
+
+_REFUSED_FIRST_S = 60.0
+_REFUSED_CAP_S = 3600.0
+_FORGET_REFUSED_AFTER = timedelta(hours=2)
+
+
+class LateRuns:
+    """Remembers which runs were on offer in time, and skips late runs."""
+
+    def __init__(self, *, api: PrefectApi, config: ConfigInForce, ambient: Ambient) -> None:
+        self._api = api
+        self._config = config
+        self._log = ambient.log
+        self._now = ambient.now
+        self._attempts = _SkipAttempts(now=ambient.now)
+        self._polled_at: datetime | None = None
+        self._in_time: set[str] = set()  # runs, by id, that were on offer in time in this poll
+        self._in_time_before: set[str] = set()  # and in the poll before
+
+    def begin_poll(self) -> None:
+        """Begin a new poll. After `late.after` without a poll, being on offer in time does not count any more."""
+        now = self._now()
+        self._in_time_before, self._in_time = self._in_time, set()
+        if self._polled_at is None or now - self._polled_at > timedelta(seconds=self._settings().after_s):
+            self._in_time_before.clear()
+        self._polled_at = now
+        self._attempts.begin_poll()
+
+    def judge(self, found: Sequence[FlowRun]) -> Lateness:
+        """Apply late.policy to a page of this poll, and remember the runs that are on offer in time."""
+        now, late = self._now(), self._settings()
+        in_time = self._in_time_before | self._in_time
+        lateness = judge_late(found, now=now, after_s=late.after_s, policy=late.policy, in_time=in_time)
+        self._in_time |= {run.id for run in lateness.keep} - {run.id for run in lateness.spared}
+        return lateness
+
+    def is_left_alone(self, run_id: str) -> bool:
+        """Whether this poll has skipped the run already, or the API refused that a short time ago."""
+        return self._attempts.is_left_alone(run_id)
+
+    async def skip_run(self, run: FlowRun) -> bool:
+        """Cancel a late run in the API, so that no other host starts it either; False when the API refuses.
+
+        Raises ApiAway, ApiDenied.
+        """
+        try:
+            refusal = await self._cancel_run(run)
+        except ApiRejected as error:  # the other late runs must not wait for this one
+            refusal = str(error)
+        if refusal is None:
+            self._attempts.note_skipped(run.id)
+        elif self._attempts.note_refused(run.id) == 1:  # every poll finds the run: one line is enough
+            self._log.error("cannot skip a late run", run=run.id, why=refusal)
+        return refusal is None
+
+    async def _cancel_run(self, run: FlowRun) -> str | None:
+        """Cancel the run unless it is not scheduled any more; why the API refuses, None when it does not."""
+        found = await self._api.read_run(run.id)
+        if found is None or found.state.type is not StateType.SCHEDULED:
+            return None  # another host has claimed it, or it was cancelled or deleted
+        why = f"skipped: it fell due at {due(run)} and late.policy is {self._settings().policy}"
+        verdict = Verdict(type=StateType.CANCELLED, name="Cancelled", message=why)
+        answer = await self._api.propose(run.id, verdict, transition_id=str(uuid.uuid4()))
+        if not answer.accepted and not answer.gone:
+            return answer.reason or "the API does not accept it"
+        self._log.info("late run skipped", run=run.id, due=due(run))
+        return None
+
+    def _settings(self) -> LateSettings:
+        return self._config.settings().late
+
+
+class _SkipAttempts:
+    """Remembers which late runs are not to be tried now."""
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._skipped: set[str] = set()  # runs, by id, that were skipped in this poll
+        self._refused: dict[str, tuple[int, datetime]] = {}  # by run id: how often, and until when it is left alone
+
+    def begin_poll(self) -> None:
+        self._skipped.clear()
+
+    def is_left_alone(self, run_id: str) -> bool:
+        refusal = self._refused.get(run_id)
+        return run_id in self._skipped or (refusal is not None and self._now() < refusal[1])
+
+    def note_skipped(self, run_id: str) -> None:
+        self._skipped.add(run_id)
+        self._refused.pop(run_id, None)
+
+    def note_refused(self, run_id: str) -> int:
+        """Leave the run alone for a while, longer each time; return how often it was refused."""
+        now = self._now()
+        for stale in [key for key, (_, until) in self._refused.items() if until + _FORGET_REFUSED_AFTER < now]:
+            del self._refused[stale]
+        count = self._refused[run_id][0] + 1 if run_id in self._refused else 1
+        wait_s = min(_REFUSED_CAP_S, _REFUSED_FIRST_S * 2 ** min(count - 1, 10))
+        self._refused[run_id] = (count, now + timedelta(seconds=wait_s))
+        return count

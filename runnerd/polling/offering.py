@@ -1,0 +1,87 @@
+"""Offers runs to the supervisor: those on offer that are due, each time anything may have changed.
+
+Invariants: a run that is skipped stays on offer, and is offered again the moment a slot is free, without a request
+(ADR 10); a run listed while draining is not offered before late.policy was applied to it (ADR 18).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from runnerd.core.prefect import due
+from runnerd.polling.on_offer import OnOffer
+from runnerd.polling.server_limits import ServerLimits
+from runnerd.pools.offers import PoolOffers
+from runnerd.runs.supervisor import Offered, Supervisor
+from runnerd.system.ambient import Ambient
+
+LEAD_S = 3.0  # a cold start costs about this long, so a run is claimed this long before it is due
+_WAKE_AT_LEAST_S = 0.01  # or the rest would be a busy loop just before a run falls due
+_WAKE_AT_MOST_S = 3600.0
+
+
+class Offering:
+    """Offers the due runs of `on_offer`, and remembers what the supervisor made of them."""
+
+    def __init__(
+        self,
+        *,
+        supervisor: Supervisor,
+        pools: PoolOffers,
+        limits: ServerLimits,
+        ambient: Ambient,
+    ) -> None:
+        self._supervisor = supervisor
+        self._pools = pools
+        self._limits = limits
+        self._now = ambient.now
+        self._last = Offered()
+        self.on_offer = OnOffer()
+
+    def begin_poll(self) -> None:
+        """Forget the slots and the pools of the poll before."""
+        self._limits.begin_poll()
+        self._drop_closed_pools()
+
+    def expire_listings(self) -> None:
+        """Hold the runs of limited pools until the API has listed them again."""
+        self._limits.expire_listed()
+
+    def offer_due(self) -> Offered:
+        """Offer the runs that are due, in turn, and return what became of them.
+
+        The runs of an outdated limited pool are on hold: their slots stay free for them, but nothing is claimed.
+        """
+        if self.awaits_late_policy():
+            return Offered()
+        horizon = self._now() + timedelta(seconds=LEAD_S)
+        self._drop_closed_pools()
+        ready = self.on_offer.ready(horizon)
+        outdated = self._limits.outdated_pools()
+        offered = self._supervisor.offer(ready, hold={run.id for run in ready if run.pool in outdated})
+        self.on_offer.note_outcome(offered.claimed, offered.skipped, offered={run.id for run in ready})
+        self._last = offered
+        self._limits.note_slots()
+        return offered
+
+    def awaits_late_policy(self) -> bool:
+        """Whether a drain has ended since the last poll: late.policy must be applied before any run starts."""
+        return bool(self.on_offer.runs) and self.on_offer.unjudged and self._supervisor.draining is None
+
+    def needs_poll(self) -> bool:
+        """Whether to poll before the interval is over: for a run on hold, or for a freed slot that the API counts."""
+        return bool(self._last.held) or self._limits.has_freed_slot()
+
+    def next_due_s(self) -> float:
+        """Seconds until a run on offer may start by itself: when it falls due, or when start_rate allows one more."""
+        waits = [] if self._last.wait_s is None else [self._last.wait_s]
+        now = self._now()
+        for run in self.on_offer.runs.values():
+            at = due(run)
+            seconds = (at - now).total_seconds() - LEAD_S if at is not None else 0.0
+            if seconds > 0:
+                waits.append(seconds)
+        return max(_WAKE_AT_LEAST_S, min(waits, default=_WAKE_AT_MOST_S))
+
+    def _drop_closed_pools(self) -> None:
+        self.on_offer.keep_pools({served.name for served in self._pools.open_pools()})

@@ -1,0 +1,88 @@
+"""Polls once: asks for the due runs of everything this host serves.
+
+Invariants: all sources are asked before any slot is given away, or the first source would always have the slots; a
+source that cannot be asked hides no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from runnerd.core.errors import ApiError
+from runnerd.core.prefect import FlowRun
+from runnerd.core.problems import Problems
+from runnerd.deployments.registry import Registry
+from runnerd.polling.deployment_pages import DeploymentPages
+from runnerd.polling.offering import Offering
+from runnerd.polling.pool_pages import PoolPages
+from runnerd.polling.progress import PollProgress
+from runnerd.pools.offers import PoolOffers
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.supervisor import Offered
+
+T = TypeVar("T")
+
+
+class PollRound:
+    """Asks the own deployments and the pools. `unsupported`: why this server's runs cannot be claimed safely."""
+
+    def __init__(
+        self,
+        *,
+        api: PrefectApi,
+        registry: Registry,
+        pools: PoolOffers,
+        deployment_pages: DeploymentPages,
+        pool_pages: PoolPages,
+        offering: Offering,
+        progress: PollProgress,
+        problems: Problems,
+    ) -> None:
+        self._api = api
+        self._registry = registry
+        self._pools = pools
+        self._deployment_pages = deployment_pages
+        self._pool_pages = pool_pages
+        self._offering = offering
+        self._progress = progress
+        self.unsupported: str | None = None
+        problems.register_text(lambda: self.unsupported)
+
+    def serves(self, run: FlowRun) -> bool:
+        """Whether this host starts such a run: its deployment or its work pool is served here."""
+        own = self._registry.by_id(run.deployment_id) is not None
+        return own or run.pool in {served.name for served in self._pools.open_pools()}
+
+    async def poll_all(self) -> Offered:
+        """Ask all sources, offer their runs, and return what became of them. Raises the first ApiError at the end."""
+        self._progress.begin_poll()
+        self._offering.begin_poll()
+        ids, pools = self._registry.ids(), self._pools.open_pools()
+        if not ids and not pools:
+            self._offering.on_offer.drop_own()
+            return Offered()
+        server = await self._api.server()  # cached; asked again only after a request has failed
+        self.unsupported = None if server.supported else server.why
+        if not server.supported:
+            return Offered()
+        self._deployment_pages.begin_poll()
+        failures: list[ApiError] = []
+        longer = [one for one in pools if await self._attempt(self._pool_pages.poll_pool(one), failures)]
+        own = await self._attempt(self._deployment_pages.poll_deployments(ids), failures)
+        offered = own or self._offering.offer_due()
+        for one in longer:
+            await self._attempt(self._pool_pages.poll_behind(one, offered), failures)
+        self._offering.expire_listings()
+        if failures:
+            raise failures[0]
+        return offered
+
+    async def _attempt(self, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
+        """Await one source's answer; None, and one more failure, when the API does not answer."""
+        self._progress.beat()
+        try:
+            return await asking
+        except ApiError as error:
+            failures.append(error)
+            return None

@@ -1,0 +1,34 @@
+"""Journals of many runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from runnerd.core.machine import Phase, RunRecord
+from runnerd.journal.journal import Journal
+from tests.kits.nouns import NOON, LogLines, a_record, log_to
+
+PAGE = 4096
+MANY = 60
+
+
+@contextlib.contextmanager
+def opened(path: Path, lines: LogLines | None = None) -> Iterator[Journal]:
+    journal = Journal(path=str(path), now=lambda: NOON, log=log_to(lines if lines is not None else LogLines()))
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def running(name: str) -> RunRecord:
+    return a_record(name, phase=Phase.RUNNING, words="w" * 900)
+
+
+def ids(records: list[RunRecord]) -> list[str]:
+    return [record.id for record in records]
+
+
+LIVE = {f"r-{number:02}" for number in range(MANY) if number % 3}

@@ -1,0 +1,116 @@
+"""pruning.py: old runs go with their output, and a journal that cannot be written is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from runnerd.core.errors import JournalError
+from runnerd.core.machine import Phase
+from runnerd.core.settings import JournalSettings
+from runnerd.core.wakes import Wakes
+from runnerd.journal.journal import Journal
+from runnerd.journal.pruning import prune_history, recover_journal
+from tests.kits.engine import NotedEvent
+from tests.kits.nouns import NOON, LogLines, a_record, log_to
+
+
+async def test_old_runs_go_with_the_output_of_every_attempt(tmp_path: Path) -> None:
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+    outputs = [tmp_path / f"old.{attempt}.log" for attempt in (1, 2, 3)]
+    kept = tmp_path / "new.1.log"
+    for path in (outputs[0], outputs[2], kept):
+        path.touch()
+    old = a_record("old", phase=Phase.DONE, attempt=3, output=str(outputs[2]), created_at=NOON - timedelta(days=40))
+    journal.save(old, "told")
+    journal.save(replace(old, id="silent", output=None), "told")
+    journal.save(a_record("new", phase=Phase.DONE, output=str(kept)), "told")
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
+    assert [record.id for record in journal.history()] == ["new"]
+    assert sorted(path.name for path in tmp_path.glob("*.log")) == ["new.1.log"]
+    journal.close()
+
+
+async def test_many_runs_are_forgotten_in_slices(tmp_path: Path) -> None:
+    """Forgetting ten thousand runs keeps nobody waiting: everybody has a turn in between."""
+    journal = CountingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+    for number in range(450):
+        journal.save(a_record(str(number), phase=Phase.DONE, created_at=NOON - timedelta(days=40)), "told")
+    counting = asyncio.create_task(journal.count_turns())
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
+    counting.cancel()
+    assert journal.history() == []
+    assert len(set(journal.forgetting)) == 5
+    journal.close()
+
+
+class CountingJournal(Journal):
+    """Notes at which of the loop's turns it forgets."""
+
+    turns = 0
+    forgetting: tuple[int, ...] = ()
+
+    async def count_turns(self) -> None:
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
+
+    def forget(self, run_ids: Iterable[str]) -> None:
+        self.forgetting += (self.turns,)
+        super().forget(run_ids)
+
+
+async def test_output_that_cannot_be_removed_keeps_its_run_and_no_other(tmp_path: Path) -> None:
+    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON), LogLines()
+    stuck = tmp_path / "stuck.1.log"
+    stuck.mkdir()
+    for name in ("stuck", "free", "liberty"):
+        output = tmp_path / f"{name}.1.log"
+        journal.save(a_record(name, phase=Phase.DONE, output=str(output), created_at=NOON - timedelta(days=40)), "told")
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
+    assert [record.id for record in journal.history()] == ["stuck"]
+    (line,) = lines.all()
+    assert (line["event"], line["runs"]) == ("cannot remove the output of old runs", 1)
+    assert str(stuck) in line["why"]
+    stuck.rmdir()
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
+    assert journal.history() == []
+    journal.close()
+
+
+async def test_a_journal_that_cannot_forget_ends_no_loop(tmp_path: Path) -> None:
+    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON), LogLines()
+    journal.save(a_record("old", phase=Phase.DONE, created_at=NOON - timedelta(days=40)), "told")
+    journal.close()
+    await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
+    assert lines.events("warning") == ["cannot delete old runs from the journal"]
+
+
+async def test_the_journal_heals_by_itself(tmp_path: Path) -> None:
+    journal = HealingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+    healed: list[int] = []
+    wakes = Wakes(offer=NotedEvent(lambda: healed.append(journal.tries)))
+    keeping = asyncio.create_task(recover_journal(journal=journal, wakes=wakes))
+    await asyncio.sleep(60)
+    assert journal.tries == 0, "nothing is written while nothing is wrong"
+    journal.problem = "the disk is full"
+    await asyncio.sleep(600)
+    assert (journal.tries, healed, journal.problem) == (3, [3], None)
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    journal.close()
+
+
+class HealingJournal(Journal):
+    """On a disk that has room again at the third try."""
+
+    tries = 0
+
+    def try_writing(self) -> None:
+        self.tries += 1
+        if self.tries < 3:
+            raise JournalError("the disk is full")
+        super().try_writing()
