@@ -18,8 +18,8 @@ from runnerd.doctor.prefect import FLOOR, Asked
 from runnerd.doctor.subject import Source, Subject
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.dialect import version_of
-from runnerd.processes.helper import Outcome, last_line, new_errand, run_errand
-from runnerd.processes.link import how_it_ended
+from runnerd.processes.helper import HelperOutcome, last_line, name_helper, run_helper
+from runnerd.processes.link import describe_end
 from runnerd.system.directories import work_dir
 
 _LIMIT_S, _ANSWER_S = 20.0, 15.0
@@ -99,7 +99,7 @@ class Interpreters:
         if isinstance(spec, str):
             return spec
         try:
-            outcome = await run_errand(spec, link=self._subject.link, answer_max=_ANSWER_MAX)
+            outcome = await run_helper(spec, link=self._subject.link, answer_max=_ANSWER_MAX)
         except SpawnerError as why:
             return str(why)
         return read_answer(outcome.answer) or _why_not(outcome)
@@ -109,15 +109,15 @@ class Interpreters:
         environment = self._subject.environments.merged(run)
         if isinstance(environment, str):
             return environment
-        errand = new_errand(work_dir(self._subject.paths))
+        names = name_helper(work_dir(self._subject.paths))
         return LaunchSpec(
-            key=errand.key,
+            key=names.key,
             attempt=1,
             argv=(one.python, "-c", PROGRAM),
             environment=environment,
             working_directory=run.working_directory,
-            output=errand.output,
-            result=errand.result,
+            output=names.output,
+            result=names.result,
             user=one.user,
             group=one.group,
             output_max_bytes=_OUTPUT_BYTES,
@@ -134,14 +134,14 @@ def read_answer(text: str) -> Answer | None:
     return Answer(words[0], words[1] if len(words) == 2 else None) if 1 <= len(words) <= 2 else None
 
 
-def _why_not(outcome: Outcome) -> str:
+def _why_not(outcome: HelperOutcome) -> str:
     seen = outcome.record
     if seen is None or seen.error is not None:
-        return how_it_ended(seen)
+        return describe_end(seen)
     if seen.stop_reason == "timeout":
         return f"it did not answer within {_ANSWER_S:g} s"
     last = last_line(outcome.output)
-    return f"it {how_it_ended(seen)}" + (f": {last}" if last else " and said nothing")
+    return f"it {describe_end(seen)}" + (f": {last}" if last else " and said nothing")
 
 
 # --- what to make of it ---------------------------------------------------------------------------------------

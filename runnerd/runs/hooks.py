@@ -13,7 +13,7 @@ from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.launch.prepared import HookLauncher
-from runnerd.processes.link import SpawnerLink, how_it_ended
+from runnerd.processes.link import SpawnerLink, describe_end
 
 
 async def run_hooks(
@@ -31,9 +31,9 @@ async def run_hooks(
     if record.hook_boot is None:
         beginning()
     try:
-        seen = await link.complete(spec)
+        seen = await link.run_to_end(spec)
     except SpawnerError as error:
         return f"could not start: {error}"
     if seen is not None and seen.stop_reason == "timeout":
-        return f"took longer than hook_timeout {spec.runtime_max_s:g}s; {how_it_ended(seen)}"
-    return how_it_ended(seen)
+        return f"took longer than hook_timeout {spec.runtime_max_s:g}s; {describe_end(seen)}"
+    return describe_end(seen)

@@ -20,7 +20,7 @@ from runnerd.spawner.proc.identity import Boot
 from runnerd.spawner.proc.processes import become_subreaper
 from runnerd.spawner.runs.confinement import Confinement
 from runnerd.spawner.runs.intents import IntentServer
-from runnerd.spawner.runs.records import RecordStore, ProcessRecord
+from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 from runnerd.spawner.runs.table import RunTable
 from runnerd.spawner.verbs import Verbs
 

@@ -220,7 +220,7 @@ def answer() -> None:
 def spawner_dies_before_go() -> None:
     """A spawner that is killed when a child is forked and not let go; argv[2]: `before` or `after` the record."""
     from runnerd.spawner.program import main
-    from runnerd.spawner.runs.records import RecordStore, ProcessRecord
+    from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 
     class DyingStore(RecordStore):
         def write(self, run: ProcessRecord) -> None:
@@ -234,7 +234,7 @@ def spawner_dies_before_go() -> None:
 
 def spawner_cannot_record() -> None:
     from runnerd.spawner.program import main
-    from runnerd.spawner.runs.records import RecordStore, ProcessRecord
+    from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 
     class FullStore(RecordStore):
         def write(self, run: ProcessRecord) -> None:

@@ -62,7 +62,7 @@ class Bench:
 
         async def start() -> None: ...
 
-        self.link = SpawnerLink(connect=connect, start=start, problems=Problems(), log=log_to(lines))
+        self.link = SpawnerLink(make_client=connect, start_spawner=start, problems=Problems(), log=log_to(lines))
         environments = Environments(environ={})
         self.inspector = Inspector(
             link=self.link,
@@ -100,7 +100,7 @@ class Bench:
 async def working_bench(spawner: SpawnerUnderTest) -> AsyncIterator[Bench]:
     bench = Bench(spawner)
     keeping = asyncio.create_task(bench.link.run())
-    await bench.link.wait_up()
+    await bench.link.wait_until_connected()
     try:
         yield bench
         assert bench.left_behind() == []

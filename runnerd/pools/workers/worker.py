@@ -37,7 +37,7 @@ from runnerd.pools.workers.environment import WorkerHome
 from runnerd.pools.workers.output import WorkerOutput
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.processes.link import SpawnerLink
-from runnerd.processes.long_lived import WAITS, LongLived, State, Unready, Waits, end
+from runnerd.processes.long_lived import LongLived, ProcessState, RestartDelays, Unready, stop_and_forget
 from runnerd.processes.protocol import Record
 from runnerd.system.directories import work_dir
 from runnerd.system.paths import Paths
@@ -60,7 +60,7 @@ class ForeignWorker:
         paths: Paths,
         name: Callable[[], str],
         log: Log,
-        waits: Waits = WAITS,
+        delays: RestartDelays | None = None,
     ) -> None:
         """`name` is the worker's among those of its pool; `access` is asked at each `want`: a key may be rotated."""
         self._pool = pool
@@ -74,13 +74,13 @@ class ForeignWorker:
         )
         self._kept = LongLived(
             link=link,
-            key=lambda: self._wish.key if self._wish is not None else None,
-            ours=lambda key: key.startswith(family(pool)),
-            spec=self._spec,
-            began=self._began,
-            ended=self._ended,
-            starting=self._output.begin,
-            waits=waits,
+            wanted_key=lambda: self._wish.key if self._wish is not None else None,
+            owns=lambda key: key.startswith(family(pool)),
+            make_spec=self._make_spec,
+            on_running=self._began,
+            on_failure=self._ended,
+            before_start=self._output.begin,
+            delays=delays,
         )
         self._wish: Wish | None = None
         self._unwanted: str | None = None  # why it cannot be wished for
@@ -104,7 +104,7 @@ class ForeignWorker:
         self._unwanted = None
         if (wish and wish.key) != (self._wish and self._wish.key):
             self._wish = wish
-            self._kept.look()
+            self._kept.wake()
 
     def _wish_for(self, served: Served, kind: WorkerType | None, server: ServerInfo) -> Wish | str | None:
         settings = served.settings
@@ -143,7 +143,7 @@ class ForeignWorker:
             self._output.look()
             await asyncio.sleep(LOOK_S)
 
-    async def _spec(self) -> LaunchSpec | Unready:
+    async def _make_spec(self) -> LaunchSpec | Unready:
         wish = self._wish
         assert wish is not None, "it is not asked what to start before something is wanted"
         python = await self._home.interpreter(wish)
@@ -163,7 +163,7 @@ class ForeignWorker:
         self._log.info("Prefect's worker runs", pool=self._pool, type=self._type, pid=pid, found=not fresh or None)
 
     def _ended(self, words: str, again_in_s: float) -> None:
-        self._unready = self._kept.state is State.FAILED
+        self._unready = self._kept.state is ProcessState.FAILED
         self._said = said = None if self._unready else self._output.last_words()
         about: dict[str, Json] = {"words": words, "said": said, "output": self._output.path, "again_in_s": again_in_s}
         if self._unready and words == self._told:  # it is tried again and again, and said once
@@ -177,16 +177,16 @@ class ForeignWorker:
     @property
     def problem(self) -> str | None:
         who = f"Prefect's {self._type} worker of work pool {self._pool}"
-        runs = self._kept.alive() is not None
+        runs = self._kept.find_live_record() is not None
         if self._unwanted is not None:
             return f"{who} cannot be started: {self._unwanted}" + (_RUNS_ON if runs else "")
-        trouble = self._trouble(who) if self._kept.state is State.RUNNING else None
+        trouble = self._trouble(who) if self._kept.state is ProcessState.RUNNING else None
         if trouble is not None or self._kept.problem is None:
             return trouble
         if self._unready:
             return f"{who} {self._kept.problem}" + (_RUNS_ON if runs else "")
         said = f": {self._said}" if self._said else ""
-        again = "; it runs again" if self._kept.state is State.RUNNING else ""
+        again = "; it runs again" if self._kept.state is ProcessState.RUNNING else ""
         return f"{who} ended: {self._kept.problem}{said}{again}; see {self._output.path}"
 
     def _trouble(self, who: str) -> str | None:
@@ -199,7 +199,7 @@ class ForeignWorker:
 
     def document(self) -> dict[str, Json]:
         """For `status`."""
-        seen, wish = self._kept.alive(), self._wish
+        seen, wish = self._kept.find_live_record(), self._wish
         return {
             "state": self._state(),
             "pid": seen.identity.pid if seen is not None and seen.identity is not None else None,
@@ -216,7 +216,7 @@ class ForeignWorker:
         if self._home.installing:
             return "installing"
         state = self._kept.state
-        return (State.WAITING if state is State.PREPARING else state).value
+        return (ProcessState.WAITING if state is ProcessState.PREPARING else state).value
 
 
 async def end_leftovers(link: SpawnerLink, *, pools: Collection[str]) -> list[str]:
@@ -231,7 +231,7 @@ async def end_leftovers(link: SpawnerLink, *, pools: Collection[str]) -> list[st
         if seen.key.startswith((KEY_PREFIX, INSTALL_PREFIX)) and not seen.key.startswith(kept)
     ]
     for seen in ended:
-        await end(link, seen, woken=asyncio.Event())
+        await stop_and_forget(link, seen, changed=asyncio.Event())
     return [seen.key for seen in ended]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runnerd.spawner.io.log import log
-from runnerd.spawner.runs.records import RecordStore, ProcessRecord
+from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 
 
 class Announcer:

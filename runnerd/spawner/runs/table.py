@@ -27,7 +27,7 @@ from runnerd.spawner.runs.ending import Ending
 from runnerd.spawner.runs.intents import IntentServer
 from runnerd.spawner.runs.live_run import LiveRun, exit_facts
 from runnerd.spawner.runs.output_bound import trim_output
-from runnerd.spawner.runs.records import RecordStore, ProcessRecord
+from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 from runnerd.spawner.runs.stopping import Stopping
 
 OUTPUT_CHECK_PERIOD_S = 5.0

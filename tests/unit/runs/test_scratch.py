@@ -77,9 +77,14 @@ def test_hooks_have_their_own(made: bool, directory: str) -> None:
 
 @asynccontextmanager
 async def linked(spawner: FakeSpawner) -> AsyncIterator[SpawnerLink]:
-    link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(LogLines()))
+    link = SpawnerLink(
+        make_client=spawner.make_client,
+        start_spawner=spawner.start_spawner,
+        problems=Problems(),
+        log=log_to(LogLines()),
+    )
     keeping = asyncio.create_task(link.run())
-    await link.wait_up()
+    await link.wait_until_connected()
     try:
         yield link
     finally:
