@@ -169,10 +169,10 @@ async def tidied(spawner: SpawnerUnderTest, record: RunRecord) -> str | None:
         raise SpawnerError("cannot start another spawner")
 
     link = SpawnerLink(
-        connect=lambda on_record, on_lost: SpawnerClient(
+        make_client=lambda on_record, on_lost: SpawnerClient(
             socket_path=spawner.socket, on_record=on_record, on_lost=on_lost
         ),
-        start=nobody_to_start,
+        start_spawner=nobody_to_start,
         problems=Problems(),
         log=log_to(LogLines()),
     )

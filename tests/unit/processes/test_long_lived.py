@@ -1,4 +1,4 @@
-"""long_lived.py: a process that is wanted is there, is only one, is the one that is wanted, and outlives who wanted it."""
+"""long_lived.py: a process that is wanted runs, once only, and outlives the daemon that wanted it."""
 
 from __future__ import annotations
 
