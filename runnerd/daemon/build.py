@@ -45,7 +45,7 @@ from runnerd.polling.cancellations import Cancellations
 from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
-from runnerd.processes.locating import SpawnerAt
+from runnerd.processes.locating import SpawnerLocation
 from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
@@ -115,8 +115,10 @@ class Daemon:
             on_health=self._note_health,
         )
         self._access = access_reader(url, self.config, credentials)
-        at = SpawnerAt(self.paths)
-        self.link = SpawnerLink(connect=at.client, start=at.start, problems=self.problems, log=self.ambient.log)
+        host = SpawnerLocation(self.paths)
+        self.link = SpawnerLink(
+            make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
+        )
         self.embedded = self._build_embedded() if embedded else None
 
     def _build_embedded(self) -> EmbeddedServer:

@@ -17,7 +17,7 @@ from runnerd.daemon.options import Options
 from runnerd.journal.pruning import prune_periodically, recover_journal
 from runnerd.log.alerts import Alert
 from runnerd.prefect_api.backoff import persist
-from runnerd.processes.upgrading import keep_spawner_new
+from runnerd.processes.upgrading import run_spawner_upgrade
 from runnerd.runs.adopting import adopt
 from runnerd.runs.drain import first
 from runnerd.system.systemd import Job
@@ -85,7 +85,7 @@ class Service:
             journal=daemon.journal, config=daemon.config, now=daemon.ambient.now, log=daemon.ambient.log
         )
         self._start_task("prune", pruning)
-        self._start_task("renew spawner", keep_spawner_new(link=daemon.link, log=daemon.ambient.log))
+        self._start_task("renew spawner", run_spawner_upgrade(link=daemon.link, log=daemon.ambient.log))
         self._start_task("forward output", daemon.forwarder.run())
         if self._options.once:
             self._start_task("once", self._run_once())
@@ -102,7 +102,7 @@ class Service:
 
     async def _wait_for_spawner(self) -> None:
         """Wait for the spawner or for a request to stop. Raises SpawnerError after _SPAWNER_START_S without either."""
-        up = asyncio.create_task(self._daemon.link.wait_up(), name="spawner is up")
+        up = asyncio.create_task(self._daemon.link.wait_until_connected(), name="spawner is up")
         stop = asyncio.create_task(self._stop_requested.wait(), name="stop requested")
         try:
             await asyncio.wait({up, stop}, timeout=_SPAWNER_START_S, return_when=asyncio.FIRST_COMPLETED)

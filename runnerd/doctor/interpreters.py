@@ -19,8 +19,8 @@ from runnerd.doctor.prefect import FLOOR, FLOOR_TEXT, ServerQuery
 from runnerd.doctor.subject import Source, Subject
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.dialect import version_of
-from runnerd.processes.helper import Outcome, last_line, new_errand, run_errand
-from runnerd.processes.link import how_it_ended
+from runnerd.processes.helper import HelperOutcome, last_line, name_helper, run_helper
+from runnerd.processes.link import describe_end
 from runnerd.system.directories import work_dir
 
 _LIMIT_S, _ANSWER_S = 20.0, 15.0
@@ -102,7 +102,7 @@ class InterpreterChecks:
         if isinstance(spec, str):
             return spec
         try:
-            outcome = await run_errand(spec, link=self._subject.link, answer_max=_ANSWER_MAX)
+            outcome = await run_helper(spec, link=self._subject.link, answer_max=_ANSWER_MAX)
         except SpawnerError as why:
             return str(why)
         return parse_versions(outcome.answer) or _failure(outcome)
@@ -112,15 +112,15 @@ class InterpreterChecks:
         environment = self._subject.environments.build(run)
         if isinstance(environment, str):
             return environment
-        errand = new_errand(work_dir(self._subject.paths))
+        names = name_helper(work_dir(self._subject.paths))
         return LaunchSpec(
-            key=errand.key,
+            key=names.key,
             attempt=1,
             argv=(one.python, "-c", PROGRAM),
             environment=environment,
             working_directory=run.working_directory,
-            output=errand.output,
-            result=errand.result,
+            output=names.output,
+            result=names.result,
             user=one.user,
             group=one.group,
             output_max_bytes=_OUTPUT_BYTES,
@@ -137,14 +137,14 @@ def parse_versions(text: str) -> Versions | None:
     return Versions(words[0], words[1] if len(words) == 2 else None) if 1 <= len(words) <= 2 else None
 
 
-def _failure(outcome: Outcome) -> str:
+def _failure(outcome: HelperOutcome) -> str:
     seen = outcome.record
     if seen is None or seen.error is not None:
-        return how_it_ended(seen)
+        return describe_end(seen)
     if seen.stop_reason == "timeout":
         return f"it did not answer within {format_duration(_ANSWER_S)}"
     last = last_line(outcome.output)
-    return f"it {how_it_ended(seen)}" + (f": {last}" if last else " without output")
+    return f"it {describe_end(seen)}" + (f": {last}" if last else " without output")
 
 
 # --- the result -----------------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ async def serving(engine: Engine) -> AsyncIterator[Engine]:
     async with engine.tasks:
         linking = engine.tasks.create_task(engine.link.run())
         try:
-            await engine.link.wait_up()
+            await engine.link.wait_until_connected()
             yield engine
         except Exception as error:  # a failed assertion reads better outside of a group
             failure = error
@@ -249,7 +249,9 @@ async def fake_engine(
     engine = Engine(
         prefect=prefect,
         journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow, log=log_to(LogLines())),
-        link=SpawnerLink(connect=spawner.connect, start=spawner.start, problems=problems, log=log_to(lines)),
+        link=SpawnerLink(
+            make_client=spawner.make_client, start_spawner=spawner.start_spawner, problems=problems, log=log_to(lines)
+        ),
         api=fake_api(prefect, now=loop.utcnow),
         launcher=launcher,
         settings=settings(**changes),

@@ -14,7 +14,7 @@ async def running_link(link: SpawnerLink) -> AsyncIterator[SpawnerLink]:
     """The link once it is up; closed in the end."""
     keeping = asyncio.create_task(link.run())
     try:
-        await link.wait_up()
+        await link.wait_until_connected()
         yield link
         assert not keeping.done()
     finally:

@@ -24,7 +24,7 @@ from runnerd.pools.workers.worker import PrefectWorker
 from runnerd.prefect_api.dialect import server_info
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
-from runnerd.processes.long_lived import Waits
+from runnerd.processes.long_lived import RestartDelays
 from runnerd.system.paths import Paths
 from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
@@ -159,7 +159,7 @@ class Bench:
 
         async def start() -> None: ...
 
-        link = SpawnerLink(connect=connect, start=start, problems=Problems(), log=log_to(self.lines))
+        link = SpawnerLink(make_client=connect, start_spawner=start, problems=Problems(), log=log_to(self.lines))
         async with running_link(link):
             yield link
 
@@ -195,7 +195,7 @@ class Worker:
             paths=bench.paths,
             name=lambda: "me",
             log=log_to(bench.lines),
-            waits=Waits(first_s=0.05, cap_s=0.4, steady_s=30.0),
+            delays=RestartDelays(first_s=0.05, max_s=0.4, steady_s=30.0),
         )
 
     def want(

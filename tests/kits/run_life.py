@@ -89,7 +89,7 @@ def life_engine(
     return Engine(
         prefect=prefect,
         journal=journal,
-        link=SpawnerLink(connect=connect, start=start, problems=problems, log=log_to(lines)),
+        link=SpawnerLink(make_client=connect, start_spawner=start, problems=problems, log=log_to(lines)),
         api=api,
         launcher=launcher,
         settings=settings(**changes),

@@ -63,7 +63,7 @@ class Bench:
 
         async def start() -> None: ...
 
-        self.link = SpawnerLink(connect=connect, start=start, problems=Problems(), log=log_to(lines))
+        self.link = SpawnerLink(make_client=connect, start_spawner=start, problems=Problems(), log=log_to(lines))
         environments = Environments(environ={})
         self.inspector = Inspector(
             link=self.link,

@@ -95,10 +95,10 @@ def test_a_manager_that_is_gone_holds_up_nobody(idle_spawner: SpawnerUnderTest) 
     with managed(str(path)) as gone:
         pass
     gone.start(idle_spawner)
-    assert "cannot tell the service manager READY=1: Connection refused" in idle_spawner.said()
+    assert "cannot send READY=1 to the service manager: Connection refused" in idle_spawner.said()
     os.unlink(path)
     assert idle_spawner.end() == 0
-    assert "cannot tell the service manager STOPPING=1: No such file or directory" in idle_spawner.said()
+    assert "cannot send STOPPING=1 to the service manager: No such file or directory" in idle_spawner.said()
 
 
 async def test_a_manager_that_does_not_read(idle_spawner: SpawnerUnderTest) -> None:

@@ -230,7 +230,7 @@ async def test_program_is_a_directory(spawner: SpawnerUnderTest) -> None:
 
 
 async def test_arguments_too_long(spawner: SpawnerUnderTest) -> None:
-    message = "cannot start: the arguments and the environment are too long together"
+    message = "cannot start: arguments and environment together are longer than the kernel allows"
     assert await failure(spawner, argv=("true", "x" * 2**20)) == ("exec", message)
 
 
@@ -272,7 +272,7 @@ async def test_output_that_is_a_hard_link_is_refused(spawner: SpawnerUnderTest) 
     target.write_text("")
     path = spawner.home / "out"
     path.hardlink_to(target)
-    message = f"cannot open output file {path}: it is not a regular file of its own"
+    message = f"cannot open output file {path}: the path is not a regular file with one link"
     assert await failure(spawner, output=str(path)) == ("output", message)
 
 
@@ -293,7 +293,7 @@ async def test_changing_users_without_root(idle_spawner: SpawnerUnderTest) -> No
     spawner = idle_spawner
     os.chown(spawner.home, pwd.getpwnam("nobody").pw_uid, -1)
     spawner.start(user="nobody")
-    message = "cannot become user daemon: the spawner does not run as root"
+    message = "cannot start as user daemon: the spawner does not run as root"
     assert await failure(spawner, argv=("true",), user="daemon") == ("user", message)
     record = await run(spawner, spawner.spec("own", "true", user="nobody"))
     assert record.exit is not None
@@ -311,7 +311,7 @@ async def test_nothing_runs_when_it_cannot_be_recorded(idle_spawner: SpawnerUnde
     spawner = idle_spawner
     spawner.start(program=("spawner-cannot-record",))
     async with spawner.link() as link:
-        with pytest.raises(SpawnerError, match="cannot record it: No space left on device") as refusal:
+        with pytest.raises(SpawnerError, match="cannot write its record: No space left on device") as refusal:
             await link.client.spawn(spawner.spec("lost", "echo", "ran"))
         assert refusal.value.refused
         assert await link.client.list() == []

@@ -29,9 +29,9 @@ from runnerd.pools.workers.command import (
     why_unsuited,
 )
 from runnerd.pools.workers.output import WorkerOutput
-from runnerd.processes.helper import Outcome, last_line, new_errand, run_errand
-from runnerd.processes.link import SpawnerLink, how_it_ended
-from runnerd.processes.long_lived import Unready, end
+from runnerd.processes.helper import HelperOutcome, last_line, name_helper, run_helper
+from runnerd.processes.link import SpawnerLink, describe_end
+from runnerd.processes.long_lived import Unready, stop_and_forget
 from runnerd.processes.protocol import Record
 
 _AGAIN_S, _AGAIN_CAP_S = 30.0, 1800.0  # a registry that is down for a night must not get a request every minute
@@ -85,7 +85,9 @@ class InterpreterFinder:
         failed = await self._install(plan, upgrade=upgrade)
         if failed is not None:
             return Unready(
-                f"cannot be installed: {failed}; see {self._output.path}", least_s=_AGAIN_S, cap_s=_AGAIN_CAP_S
+                f"cannot be installed: {failed}; see {self._output.path}",
+                min_delay_s=_AGAIN_S,
+                max_delay_s=_AGAIN_CAP_S,
             )
         self._upgraded = plan.directory
         python = os.path.join(plan.directory, "bin", "python")
@@ -116,7 +118,7 @@ class InterpreterFinder:
     async def _run_to_end(self, spec: LaunchSpec) -> Record | None:
         """Start the process, or find it running, and wait for its end; `stop` may wait for the same end."""
         await self._link.spawn(spec)
-        self._link.listen(spec.key, self._woken.set)
+        self._link.add_listener(spec.key, self._woken.set)
         while True:
             self._woken.clear()
             seen = self._link.record(spec.key, spec.attempt)
@@ -129,7 +131,7 @@ class InterpreterFinder:
 
     async def _end(self, these: list[Record]) -> None:
         for seen in these:
-            await end(self._link, seen, woken=self._woken)
+            await stop_and_forget(self._link, seen, changed=self._woken)
 
     def _why_failed(self, seen: Record | None) -> str | None:
         code = seen.exit.code if seen is not None and seen.exit is not None else None
@@ -142,22 +144,22 @@ class InterpreterFinder:
         if seen is not None and seen.stop_reason == "timeout":
             return f"it took longer than {format_duration(INSTALL_LIMIT_S)}"
         if code is None or words is None:
-            return f"it {how_it_ended(seen)}" + (f": {words}" if words else "")
+            return f"it {describe_end(seen)}" + (f": {words}" if words else "")
         return words
 
     # --- probing -----------------------------------------------------------------------------------------------------
 
     async def _probe(self, plan: WorkerPlan, python: str) -> ProbedPython | str:
         """Run PROBE with this interpreter; return what it found, or why it did not run."""
-        errand = new_errand(self._work_dir)
-        spec = probe_spec(plan, python, key=errand.key, output=errand.output, result=errand.result)
+        names = name_helper(self._work_dir)
+        spec = probe_spec(plan, python, key=names.key, output=names.output, result=names.result)
         try:
-            outcome = await run_errand(spec, link=self._link, answer_max=_ANSWER_MAX)
+            outcome = await run_helper(spec, link=self._link, answer_max=_ANSWER_MAX)
         except SpawnerError as error:
             return str(error)
         return parse_probe(python, outcome.answer) or _why_no_answer(outcome)
 
 
-def _why_no_answer(outcome: Outcome) -> str:
+def _why_no_answer(outcome: HelperOutcome) -> str:
     last = last_line(outcome.output)
-    return how_it_ended(outcome.record) + (f": {last}" if last else "")
+    return describe_end(outcome.record) + (f": {last}" if last else "")

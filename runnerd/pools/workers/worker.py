@@ -35,7 +35,7 @@ from runnerd.pools.workers.interpreter import InterpreterFinder
 from runnerd.pools.workers.output import WorkerOutput
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.processes.link import SpawnerLink
-from runnerd.processes.long_lived import WAITS, LongLived, State, Unready, Waits, end
+from runnerd.processes.long_lived import LongLived, ProcessState, RestartDelays, Unready, stop_and_forget
 from runnerd.processes.protocol import Record
 from runnerd.system.directories import work_dir
 from runnerd.system.paths import Paths
@@ -58,7 +58,7 @@ class PrefectWorker:
         paths: Paths,
         name: Callable[[], str],
         log: Log,
-        waits: Waits = WAITS,
+        delays: RestartDelays | None = None,
     ) -> None:
         """`name` is the worker's name in the pool; `access` is called at each `want`, because a key may be rotated."""
         self._pool = pool
@@ -72,13 +72,13 @@ class PrefectWorker:
         )
         self._process = LongLived(
             link=link,
-            key=lambda: self._plan.key if self._plan is not None else None,
-            ours=lambda key: key.startswith(key_prefix(pool)),
-            spec=self._spec,
-            began=self._began,
-            ended=self._ended,
-            starting=self._output.begin,
-            waits=waits,
+            wanted_key=lambda: self._plan.key if self._plan is not None else None,
+            owns=lambda key: key.startswith(key_prefix(pool)),
+            make_spec=self._make_spec,
+            on_running=self._began,
+            on_failure=self._ended,
+            before_start=self._output.begin,
+            delays=delays,
         )
         self._plan: WorkerPlan | None = None
         self._no_plan: str | None = None  # why no plan can be made of the pool's settings
@@ -102,7 +102,7 @@ class PrefectWorker:
         self._no_plan = None
         if (plan and plan.key) != (self._plan and self._plan.key):
             self._plan = plan
-            self._process.look()
+            self._process.wake()
 
     def _make_plan(self, served: Served, kind: WorkerType | None, server: ServerInfo) -> WorkerPlan | str | None:
         settings = served.settings
@@ -141,7 +141,7 @@ class PrefectWorker:
             self._output.read_new()
             await asyncio.sleep(READ_OUTPUT_S)
 
-    async def _spec(self) -> LaunchSpec | Unready:
+    async def _make_spec(self) -> LaunchSpec | Unready:
         plan = self._plan
         assert plan is not None, "no process is started before `want`"
         python = await self._finder.find(plan)
@@ -161,7 +161,7 @@ class PrefectWorker:
         self._log.info("Prefect's worker runs", pool=self._pool, type=self._type, pid=pid, found=not fresh or None)
 
     def _ended(self, words: str, again_in_s: float) -> None:
-        self._cannot_start = self._process.state is State.FAILED
+        self._cannot_start = self._process.state is ProcessState.FAILED
         self._last_words = said = None if self._cannot_start else self._output.last_words()
         about: dict[str, Json] = {"words": words, "said": said, "output": self._output.path, "again_in_s": again_in_s}
         if self._cannot_start and words == self._logged:  # tried again and again, logged once
@@ -176,16 +176,16 @@ class PrefectWorker:
     def problem(self) -> str | None:
         """What an administrator has to fix; None when there is nothing."""
         who = f"Prefect's {self._type} worker of work pool {self._pool}"
-        runs = self._process.alive() is not None
+        runs = self._process.find_live_record() is not None
         if self._no_plan is not None:
             return f"{who} cannot be started: {self._no_plan}" + (_RUNS_ON if runs else "")
-        error = self._recent_error(who) if self._process.state is State.RUNNING else None
+        error = self._recent_error(who) if self._process.state is ProcessState.RUNNING else None
         if error is not None or self._process.problem is None:
             return error
         if self._cannot_start:
             return f"{who} {self._process.problem}" + (_RUNS_ON if runs else "")
         said = f": {self._last_words}" if self._last_words else ""
-        again = "; it runs again" if self._process.state is State.RUNNING else ""
+        again = "; it runs again" if self._process.state is ProcessState.RUNNING else ""
         return f"{who} ended: {self._process.problem}{said}{again}; see {self._output.path}"
 
     def _recent_error(self, who: str) -> str | None:
@@ -198,7 +198,7 @@ class PrefectWorker:
 
     def document(self) -> dict[str, Json]:
         """Return the worker's document for `status`."""
-        seen, plan = self._process.alive(), self._plan
+        seen, plan = self._process.find_live_record(), self._plan
         return {
             "state": self._state(),
             "pid": seen.identity.pid if seen is not None and seen.identity is not None else None,
@@ -215,7 +215,7 @@ class PrefectWorker:
         if self._finder.installing:
             return "installing"
         state = self._process.state
-        return (State.WAITING if state is State.PREPARING else state).value
+        return (ProcessState.WAITING if state is ProcessState.PREPARING else state).value
 
 
 async def end_leftovers(link: SpawnerLink, *, pools: Collection[str]) -> list[str]:
@@ -230,7 +230,7 @@ async def end_leftovers(link: SpawnerLink, *, pools: Collection[str]) -> list[st
         if seen.key.startswith((KEY_PREFIX, INSTALL_PREFIX)) and not seen.key.startswith(wanted)
     ]
     for seen in ended:
-        await end(link, seen, woken=asyncio.Event())
+        await stop_and_forget(link, seen, changed=asyncio.Event())
     return [seen.key for seen in ended]
 
 

@@ -78,7 +78,12 @@ def test_hooks_have_their_own(made: bool, directory: str) -> None:
 
 @asynccontextmanager
 async def linked(spawner: FakeSpawner) -> AsyncIterator[SpawnerLink]:
-    link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(LogLines()))
+    link = SpawnerLink(
+        make_client=spawner.make_client,
+        start_spawner=spawner.start_spawner,
+        problems=Problems(),
+        log=log_to(LogLines()),
+    )
     async with running_link(link):
         yield link
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from runnerd.core.process import Identity
 from runnerd.processes.protocol import boot_id
-from runnerd.spawner.proc.identity import start_ticks
+from runnerd.spawner.proc.identity import read_start_ticks
 from runnerd.system.usage import Usage, usage_of
 
 
 def identity(pid: int) -> Identity:
-    ticks = start_ticks(pid)
+    ticks = read_start_ticks(pid)
     assert ticks is not None
     return Identity(boot_id=boot_id(), pid=pid, start_ticks=ticks)
 

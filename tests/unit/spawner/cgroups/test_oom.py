@@ -87,44 +87,44 @@ def said() -> Iterator[Said]:
 
 def test_a_kill_since(said: Said) -> None:
     said.line("Linux version 6.1")
-    since = said.log.position()
+    since = said.log.next_number()
     assert since == 101
-    assert said.log.killed(7, since) is False
+    assert said.log.has_killed(7, since) is False
     said.line("something else")
     said.kill(7)
-    assert said.log.killed(7, since) is True
-    assert said.log.killed(8, since) is False
+    assert said.log.has_killed(7, since) is True
+    assert said.log.has_killed(8, since) is False
 
 
 def test_a_pid_that_comes_round_again(said: Said) -> None:
     said.kill(7)
-    since = said.log.position()
-    assert said.log.killed(7, since) is False
+    since = said.log.next_number()
+    assert said.log.has_killed(7, since) is False
     said.kill(7)
-    assert said.log.killed(7, since) is True
+    assert said.log.has_killed(7, since) is True
 
 
 def test_lines_it_cannot_read_hide_none_it_can(said: Said) -> None:
-    since = said.log.position()
+    since = said.log.next_number()
     os.write(said.write, b"a format of the future\n")
     said.kill(7)
-    assert said.log.killed(7, since) is True
+    assert said.log.has_killed(7, since) is True
 
 
 def test_the_last_kills_are_kept(said: Said) -> None:
-    since = said.log.position()
+    since = said.log.next_number()
     for pid in range(1, 1101):
         said.kill(pid)
-        assert said.log.killed(pid, since) is True
-    assert said.log.killed(1100, since) is True
-    assert said.log.killed(1, since) is False
+        assert said.log.has_killed(pid, since) is True
+    assert said.log.has_killed(1100, since) is True
+    assert said.log.has_killed(1, since) is False
 
 
 def test_a_log_that_cannot_be_read() -> None:
     log = KernelLog(None)
-    assert log.position() is None
-    assert log.killed(1, None) is None
-    assert log.killed(1, 0) is None
+    assert log.next_number() is None
+    assert log.has_killed(1, None) is None
+    assert log.has_killed(1, 0) is None
 
 
 def test_a_log_that_breaks_off() -> None:
@@ -132,19 +132,19 @@ def test_a_log_that_breaks_off() -> None:
     read, write = os.pipe()
     os.close(read)
     log = KernelLog(write)
-    assert log.killed(1, 0) is None
-    assert log.position() is None
+    assert log.has_killed(1, 0) is None
+    assert log.next_number() is None
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(write)
 
 
 def test_a_run_from_before_the_log_could_be_read(said: Said) -> None:
     said.kill(7)
-    assert said.log.killed(7, None) is None
+    assert said.log.has_killed(7, None) is None
 
 
 @pytest.mark.parametrize(
-    ("expected", "seen", "died_by", "by_us", "named", "killed_in_group"),
+    ("expected", "our_child", "died_of", "by_us", "in_log", "oom_kills"),
     [
         (True, True, 9, False, True, None),
         (True, True, 9, True, True, None),  # a cancel was under way, and the kernel was faster
@@ -163,14 +163,16 @@ def test_a_run_from_before_the_log_could_be_read(said: Said) -> None:
     ],
 )
 def test_the_verdict(
-    expected: bool, seen: bool, died_by: int | None, by_us: bool, named: bool | None, killed_in_group: int | None
+    expected: bool, our_child: bool, died_of: int | None, by_us: bool, in_log: bool | None, oom_kills: int | None
 ) -> None:
-    told = is_out_of_memory(seen=seen, died_by=died_by, by_us=by_us, named=named, killed_in_group=killed_in_group)
-    assert told is expected
+    verdict = is_out_of_memory(
+        is_our_child=our_child, died_of=died_of, killed_by_us=by_us, in_kernel_log=in_log, cgroup_oom_kills=oom_kills
+    )
+    assert verdict is expected
 
 
 @pytest.mark.parametrize(
-    ("expected", "seen", "died_by", "named"),
+    ("expected", "our_child", "died_of", "in_log"),
     [
         (True, False, None, None),  # taken over, and no log: all that lived there was killed, so the leader was
         (False, False, None, False),  # the log has the last word
@@ -178,7 +180,14 @@ def test_the_verdict(
     ],
 )
 def test_the_verdict_on_a_cgroup_that_was_killed_whole(
-    expected: bool, seen: bool, died_by: int | None, named: bool | None
+    expected: bool, our_child: bool, died_of: int | None, in_log: bool | None
 ) -> None:
-    told = is_out_of_memory(seen=seen, died_by=died_by, by_us=False, named=named, killed_in_group=3, killed_whole=True)
-    assert told is expected
+    verdict = is_out_of_memory(
+        is_our_child=our_child,
+        died_of=died_of,
+        killed_by_us=False,
+        in_kernel_log=in_log,
+        cgroup_oom_kills=3,
+        cgroup_killed_whole=True,
+    )
+    assert verdict is expected

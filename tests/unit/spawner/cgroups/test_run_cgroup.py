@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from runnerd.spawner.cgroups.delegation import mounts, own_path
-from runnerd.spawner.cgroups.run_cgroup import Cgroup
-from runnerd.spawner.cgroups.tree import Cgroups
+from runnerd.spawner.cgroups.run_cgroup import RunCgroup
+from runnerd.spawner.cgroups.tree import CgroupTree
 
 HYBRID = """\
 9:name=systemd:/
@@ -31,24 +31,24 @@ def test_mounts() -> None:
 
 
 def test_kills_for_memory(tmp_path: Path) -> None:
-    cgroup = Cgroup(str(tmp_path))
-    assert cgroup.killed_for_memory() is None
+    cgroup = RunCgroup(str(tmp_path))
+    assert cgroup.count_oom_kills() is None
     (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 1180\noom 12\noom_kill 3\noom_group_kill 0\n")
-    assert cgroup.killed_for_memory() == 3
-    assert not cgroup.killed_whole()
+    assert cgroup.count_oom_kills() == 3
+    assert not cgroup.was_oom_group_killed()
     (tmp_path / "memory.events").write_text("oom_kill 3\noom_group_kill 1\n")
-    assert cgroup.killed_whole()
+    assert cgroup.was_oom_group_killed()
 
 
 def test_without_delegation() -> None:
-    cgroups = Cgroups(root=None, why="it is not delegated")
+    cgroups = CgroupTree(root=None, why="it is not delegated")
     assert cgroups.make("run", 0) is None
     assert cgroups.find("run", 0) is None
-    cgroups.clean(keep=set())
+    cgroups.remove_empty(keep=set())
 
 
 def test_a_place_where_none_can_be_made(tmp_path: Path) -> None:
-    cgroups = Cgroups(root=str(tmp_path / "gone"))
+    cgroups = CgroupTree(root=str(tmp_path / "gone"))
     assert cgroups.make("run", 0) is None
     assert cgroups.find("run", 0) is None
-    cgroups.clean(keep=set())
+    cgroups.remove_empty(keep=set())
