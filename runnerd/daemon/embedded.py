@@ -62,7 +62,12 @@ class EmbeddedServer:
         self._log = log
         problems.register_text(lambda: self.problem)
         self._kept = LongLived(
-            link=link, key=lambda: KEY, ours=KEY.__eq__, spec=self._spec, began=self._began, ended=self._ended
+            link=link,
+            wanted_key=lambda: KEY,
+            owns=KEY.__eq__,
+            make_spec=self._make_spec,
+            on_running=self._began,
+            on_failure=self._ended,
         )
 
     @property
@@ -89,7 +94,7 @@ class EmbeddedServer:
     def _output(self) -> str:
         return os.path.join(self._log_dir, "prefect-server.log")
 
-    async def _spec(self) -> LaunchSpec:
+    async def _make_spec(self) -> LaunchSpec:
         os.makedirs(self._home, mode=0o700, exist_ok=True)
         account = pwd.getpwuid(os.geteuid())
         environment = {

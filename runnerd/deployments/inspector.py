@@ -22,8 +22,8 @@ from runnerd.deployments.inspection import (
 from runnerd.deployments.registry import Key, Registry, key_of
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
-from runnerd.processes.helper import new_errand, run_errand
-from runnerd.processes.link import SpawnerLink, how_it_ended
+from runnerd.processes.helper import name_helper, run_helper
+from runnerd.processes.link import SpawnerLink, describe_end
 
 InspectionResult = Inspection | InspectionFailure
 
@@ -103,11 +103,11 @@ class Inspector:
     async def _run_inspection(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, InspectionResult]:
         """Run one process with the settings of `member` for a batch of entrypoints."""
         run = member.run
-        environment = self._environments.merged(run)
+        environment = self._environments.build(run)
         if isinstance(environment, str):
             failure = InspectionFailure(kind="no-answer", message=environment)
             return dict.fromkeys(entrypoints, failure)
-        errand = new_errand(self._work_dir)
+        names = name_helper(self._work_dir)
         spec = inspection_spec(
             python=run.python,
             user=run.user,
@@ -115,15 +115,15 @@ class Inspector:
             working_directory=run.working_directory,
             environment=environment,
             entrypoints=entrypoints,
-            key=errand.key,
-            output=errand.output,
-            result=errand.result,
+            key=names.key,
+            output=names.output,
+            result=names.result,
         )
         try:
-            outcome = await run_errand(spec, link=self._link)
+            outcome = await run_helper(spec, link=self._link)
         except SpawnerError as error:
             return parse_results("", entrypoints, words=str(error))
-        return parse_results(outcome.answer, entrypoints, words=how_it_ended(outcome.record))
+        return parse_results(outcome.answer, entrypoints, words=describe_end(outcome.record))
 
 
 def _process_settings(deployment: Deployment) -> _ProcessSettings:

@@ -1,1 +1,1 @@
-"""The daemon's side of the spawner: the client, the link that is kept, long-lived processes and helpers."""
+"""The daemon's side of the spawner: its client, the link that reconnects, long-lived processes and helper processes."""

@@ -1,7 +1,7 @@
-"""The daemon's connection to the spawner, and how to start one where no service manager does.
+"""Send requests to the spawner over one connection, and start a spawner where no service manager does.
 
-A connection that is lost is lost once: every waiting request fails with SpawnerError, `on_lost` is called, and
-`connect()` may be called again. Losing it ends no run. Requests are safe to repeat.
+When the connection is lost, every waiting request fails with SpawnerError and `on_lost` is called once; `connect()` may
+then be called again. A lost connection ends no run, and every request is safe to repeat.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _READ_ERRORS = (OSError, EOFError, ValueError)
 
 
 class SpawnerClient:
-    """`on_record` is called with every record that changed, `on_lost` when the connection is gone (not by `close`).
+    """Calls `on_record` with every record that changed, and `on_lost` when the connection is lost (not by `close`).
 
-    Both are called from the event loop, in the order in which the spawner spoke, never during `connect` and never
-    before the caller of `connect` next awaits: so the replayed records come first.
+    The event loop calls both, in the order of the spawner's messages, and not before the caller of `connect` awaits
+    again: so the caller has the records that `connect` returns before the first change.
     """
 
     def __init__(
@@ -48,32 +48,32 @@ class SpawnerClient:
         self._reading: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[Json]] = {}
         self._last_id = 0
-        self.hello: Hello | None = None  # of the connection, or of the last one
+        self.hello: Hello | None = None  # of this connection, or of the last one
 
     async def connect(self) -> list[Record]:
-        """The records the spawner has. SpawnerError when it is not there or turns us away."""
+        """Connect, and return the spawner's records. Raises SpawnerError when the spawner is absent or refuses us."""
         await self.close()
         try:
             async with asyncio.timeout(self._timeout_s):
                 reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=MAX_ANSWER_BYTES)
         except (OSError, TimeoutError) as error:
-            raise SpawnerError(f"cannot reach the spawner at {self._socket_path}: {_words(error)}") from error
+            raise SpawnerError(f"cannot reach the spawner at {self._socket_path}: {_describe(error)}") from error
         try:
             async with asyncio.timeout(self._timeout_s):
-                records = self._greeted(await reader.readline())
+                records = self._read_hello(await reader.readline())
         except BaseException as error:
             writer.close()
             if isinstance(error, _READ_ERRORS):
-                message = f"cannot talk to the spawner at {self._socket_path}: {_words(error)}"
+                message = f"cannot read from the spawner at {self._socket_path}: {_describe(error)}"
                 raise SpawnerError(message) from error
             raise
         self._writer = writer
         self._reading = asyncio.create_task(self._read(reader, writer), name="spawner connection")
         return records
 
-    def _greeted(self, line: bytes) -> list[Record]:
+    def _read_hello(self, line: bytes) -> list[Record]:
         if not line.endswith(b"\n"):
-            raise EOFError("it closed the connection")
+            raise EOFError("the spawner closed the connection")
         hello = json.loads(line)
         if "error" in hello:
             raise SpawnerError(f"cannot use the spawner: {hello['error']['message']}", refused=True)
@@ -81,10 +81,10 @@ class SpawnerClient:
         return [record_from_json(record) for record in hello.get("records", [])]
 
     async def spawn(self, spec: LaunchSpec) -> Record:
-        """Start it; one that is known already is told about, not started again.
+        """Start a run; return its record, also when this key and attempt was started before.
 
-        A run that could not start is a record too, with `error`. SpawnerError(refused) when the spec makes no sense
-        or the spawner cannot keep a record of it; then nothing ran.
+        The record of a run that could not start has an `error`. Raises SpawnerError(refused) when the spec is invalid
+        or the spawner cannot write the record; no program ran then.
         """
         return record_from_json(await self._ask("spawn", spec=spec_to_json(spec)))
 
@@ -96,25 +96,30 @@ class SpawnerClient:
         reason: str,
         timeout_s: float | None = None,
         signal: int | None = None,
-        tell: str | None = None,
+        prefect_intent: str | None = None,
     ) -> Record | None:
-        """Ask it to end, SIGKILL after `timeout_s` (None: as its spec says; 0: at once). None: unknown run.
+        """Signal a run to end, and SIGKILL it after `timeout_s` seconds (None: stop_timeout_s of its spec; 0: at once).
 
-        `tell` ("cancel", "reschedule" or "relinquish") goes to a child that listens, before it is signalled.
+        `signal` replaces the stop signal of its spec. `prefect_intent` ("cancel", "reschedule" or "relinquish") is sent
+        before the signal, where the run's process has opened Prefect's control channel. None: the run is unknown.
         """
         return await self._ask_about_run(
-            "stop", key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, signal=signal, tell=tell
+            "stop", key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, signal=signal, tell=prefect_intent
         )
 
     async def signal(self, *, key: str, attempt: int, signal: int) -> Record | None:
-        """Signal its group and do nothing more. None: unknown run."""
+        """Signal a run's process group, without stopping the run. Returns None for an unknown run."""
         return await self._ask_about_run("signal", key=key, attempt=attempt, signal=signal)
 
     async def list(self) -> list[Record]:
+        """Return all records."""
         return [record_from_json(record) for record in await self._ask("list")]
 
     async def forget(self, *, key: str, attempt: int) -> bool:
-        """Drop the record of a run that has exited; False when there was none. SpawnerError(refused) while it lives."""
+        """Drop the record of a run that has exited; False for an unknown run.
+
+        Raises SpawnerError(refused) while the run lives.
+        """
         try:
             await self._ask("forget", key=key, attempt=attempt)
         except UnknownRun:
@@ -122,22 +127,22 @@ class SpawnerClient:
         return True
 
     async def retire(self) -> bool:
-        """Have it end, so that a newer one can take its place; False while it has a run and stays for that."""
+        """End the spawner, so that a newer one can replace it; False when a run lives, and the spawner stays."""
         return bool(await self._ask("retire"))
 
     async def ping(self) -> dict[str, Json]:
-        """version, pid, uptime_s, runs (how many live)."""
+        """Return the spawner's version, pid, uptime_s and runs (the number of live runs)."""
         answer: dict[str, Json] = await self._ask("ping")
         return answer
 
     async def close(self) -> None:
-        """Disconnect. Runs go on. `on_lost` is not called."""
+        """Close the connection, without a call of `on_lost`. Runs go on."""
         reading, self._reading = self._reading, None
         writer = self._writer
         if reading is not None:
             reading.cancel()
             await asyncio.wait({reading})
-        self._drop("the connection was closed")
+        self._fail_waiting("the connection was closed")
         if writer is not None:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
@@ -164,21 +169,21 @@ class SpawnerClient:
             self._waiting.pop(number, None)
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        cause = "it closed the connection"
+        cause = "the spawner closed the connection"
         try:
             while (line := await reader.readline()).endswith(b"\n"):
-                self._take(json.loads(line))
+                self._handle(json.loads(line))
         except (*_READ_ERRORS, KeyError, TypeError, AttributeError, SpawnerError) as error:
-            cause = _words(error)
+            cause = _describe(error)
         finally:
             if self._writer is writer:
-                self._drop(cause)
+                self._fail_waiting(cause)
         self._reading = None
-        asyncio.get_running_loop().call_soon(self._on_lost)  # after the records that came before
+        asyncio.get_running_loop().call_soon(self._on_lost)  # after the calls of on_record that are queued
 
-    def _take(self, message: Json) -> None:
+    def _handle(self, message: Json) -> None:
         if "event" in message:
-            # Through the loop: an exception of the callee is its own, and answers and events keep their order.
+            # Queued, so that an exception of the callee does not end this connection, and events keep their order.
             asyncio.get_running_loop().call_soon(self._on_record, record_from_json(message["record"]))
             return
         answer = self._waiting.get(message.get("reply"))
@@ -189,17 +194,17 @@ class SpawnerClient:
         else:
             answer.set_result(message["ok"])
 
-    def _drop(self, cause: str) -> None:
+    def _fail_waiting(self, cause: str) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
         for answer in self._waiting.values():
             if not answer.done():
-                answer.set_exception(SpawnerError(f"cannot hear from the spawner: {cause}"))
+                answer.set_exception(SpawnerError(f"cannot get an answer from the spawner: {cause}"))
 
 
 class UnknownRun(SpawnerError):
-    """The spawner has no such run; told to callers as None or False."""
+    """The spawner has no such run; the client's methods return None or False for it."""
 
 
 def _refusal(error: Json) -> SpawnerError:
@@ -207,17 +212,18 @@ def _refusal(error: Json) -> SpawnerError:
     return UnknownRun(message, refused=True) if kind == "unknown-run" else SpawnerError(message, refused=True)
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 async def start_spawner(*, socket_path: str, runtime_dir: str, owner: int | None, log_file: str) -> None:
-    """Start a spawner in a session of its own, that exits when idle; returns once its socket is served.
+    """Start a spawner in a session of its own, that exits when idle; return once it serves its socket.
 
-    It is not our child and outlives us. SpawnerError with its own words when it cannot serve.
+    The spawner is not a child of this process and outlives it. `owner` is the uid that may connect and owns the output
+    files. Raises SpawnerError, with what the spawner printed, when it cannot serve.
     """
     program = os.path.join(os.path.dirname(_package_file), "__main__.py")
-    # -I: whatever is in our environment is not for a process that may be root. -S: `site` costs memory for nothing.
+    # -I: PYTHON* variables must not change a process that may be root. -S: `site` costs memory and is not needed.
     command = [sys.executable, "-I", "-S", program, "--socket", socket_path, "--runtime-dir", runtime_dir]
     command += ["--exit-when-idle", "--background", "--log", log_file]
     command += [] if owner is None else ["--owner", str(owner)]

@@ -1,6 +1,7 @@
-"""A short process that answers a question: the spawner runs it as its user, and nothing of it is left.
+"""Run a helper: a short process that answers a question, such as which parameters a flow has, as a given user.
 
-Invariant: should the daemon end meanwhile, the next one knows it by its key and clears it away (runs/adopting.py).
+No record and no file of a helper is left afterwards. A helper that outlives its daemon is recognised by its key, and
+ended by the next daemon (runs/adopting.py).
 """
 
 from __future__ import annotations
@@ -15,41 +16,44 @@ from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
 
-KEY_PREFIX = "inspect-"
-_LINE_MAX = 200
-_OUTPUT_MAX = 65536  # characters; more than any message takes
+HELPER_KEY_PREFIX = "inspect-"
+_LAST_LINE_MAX_CHARACTERS = 200
+_OUTPUT_MAX_CHARACTERS = 65536
 
 
-class ErrandPaths(NamedTuple):
-    """What a new errand's launch spec is to name: what it prints goes to `output`, its answer to `result`."""
+class HelperNames(NamedTuple):
+    """Names for the launch spec of one helper: its key, its output file and the file for its answer."""
 
     key: str
     output: str
     result: str
 
 
-def new_errand(work_dir: str) -> ErrandPaths:
-    """Of one that no other has; its files stand in `work_dir` for as long as they are read."""
-    key = f"{KEY_PREFIX}{uuid.uuid4()}"
-    return ErrandPaths(key, os.path.join(work_dir, f"{key}.log"), os.path.join(work_dir, f"{key}.result"))
+def name_helper(work_dir: str) -> HelperNames:
+    """Make a key that no other helper has, and the paths of its files in `work_dir`."""
+    key = f"{HELPER_KEY_PREFIX}{uuid.uuid4()}"
+    return HelperNames(key, os.path.join(work_dir, f"{key}.log"), os.path.join(work_dir, f"{key}.result"))
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """`record` tells how it ended, None where the spawner lost it."""
+class HelperOutcome:
+    """What a helper left: its last record (None when the spawner lost it), its answer and its output."""
 
     record: Record | None
     answer: str
     output: str
 
 
-async def run_errand(spec: LaunchSpec, *, link: SpawnerLink, answer_max: int = -1) -> Outcome:
-    """Start it and wait for its end; of its answer no more than `answer_max` characters. Raises SpawnerError."""
+async def run_helper(spec: LaunchSpec, *, link: SpawnerLink, answer_max: int = -1) -> HelperOutcome:
+    """Start a helper, wait for its end and delete its files. Raises SpawnerError when the spawner refuses the spec.
+
+    The answer is cut to `answer_max` characters (-1: not cut).
+    """
     assert spec.result is not None
     try:
-        seen = await link.complete(spec)
+        record = await link.run_to_end(spec)
         await link.forget(spec.key, spec.attempt)
-        return Outcome(seen, _read(spec.result, answer_max), _read(spec.output, _OUTPUT_MAX))
+        return HelperOutcome(record, _read(spec.result, answer_max), _read(spec.output, _OUTPUT_MAX_CHARACTERS))
     finally:
         for path in (spec.output, spec.result):
             with contextlib.suppress(FileNotFoundError):
@@ -57,14 +61,14 @@ async def run_errand(spec: LaunchSpec, *, link: SpawnerLink, answer_max: int = -
 
 
 def last_line(output: str) -> str | None:
-    """The last thing it printed, which is where errors stand."""
+    """Return the last line that is not empty: where a Python traceback has its error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1][:_LINE_MAX] if lines else None
+    return lines[-1][:_LAST_LINE_MAX_CHARACTERS] if lines else None
 
 
-def _read(path: str, at_most: int) -> str:
+def _read(path: str, max_characters: int) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(at_most)
+            return file.read(max_characters)
     except OSError:
         return ""

@@ -1,15 +1,14 @@
-"""The daemon's standing connection to the spawner: found or started, kept, and found again when it is lost.
+"""Keep the daemon connected to the spawner: connect, or start a spawner, and reconnect after a loss.
 
-Invariants: what is known of processes is exactly what the spawner last said; requests wait through a lost
-connection and are repeated, which is safe because each is idempotent by (key, attempt); nothing here ever ends a
-process except an explicit stop.
+The link's records are what the spawner last sent. Requests wait while the connection is lost and are then repeated,
+which is safe because each is idempotent by (key, attempt). No process is ended except by `stop`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.exit_words import exit_words
@@ -21,31 +20,39 @@ from runnerd.processes.client import SpawnerClient
 from runnerd.processes.protocol import Hello, Record, boot_id
 
 T = TypeVar("T")
-_RETRY_S = 1.0
+_RECONNECT_DELAY_S = 1.0
+
+OnRecord = Callable[[Record], None]
+OnLost = Callable[[], None]
 
 
-def how_it_ended(seen: Record | None) -> str:
-    """What `SpawnerLink.complete` came back with, in words."""
-    if seen is None:
+def describe_end(record: Record | None, *, memory_max_bytes: int | None = None) -> str:
+    """Say how a process ended, from what `SpawnerLink.run_to_end` returned; `memory_max_bytes` is its spec's limit."""
+    if record is None:
         return "the spawner was lost"
-    return seen.error.message if seen.error else exit_words(seen.exit)
-
-
-class Connect(Protocol):
-    """Makes a client for one connection."""
-
-    def __call__(self, on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> SpawnerClient: ...
+    return record.error.message if record.error else exit_words(record.exit, memory_max_bytes=memory_max_bytes)
 
 
 class SpawnerLink:
-    """`start` starts a spawner of our own where nobody else (systemd) does, and returns when it answers."""
+    """The connection to the spawner, and the spawner's records.
 
-    def __init__(self, *, connect: Connect, start: Callable[[], Awaitable[None]], problems: Problems, log: Log) -> None:
-        self._connect = connect
-        self._start = start
+    `make_client` makes the client of one connection. `start_spawner` starts a spawner, unless a service manager does,
+    and returns once it serves.
+    """
+
+    def __init__(
+        self,
+        *,
+        make_client: Callable[[OnRecord, OnLost], SpawnerClient],
+        start_spawner: Callable[[], Awaitable[None]],
+        problems: Problems,
+        log: Log,
+    ) -> None:
+        self._make_client = make_client
+        self._start_spawner = start_spawner
         self._log = log
         self._client: SpawnerClient | None = None
-        self._up = asyncio.Event()
+        self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._records: dict[tuple[str, int], Record] = {}
         self._listeners: dict[str, Callable[[], None]] = {}
@@ -55,79 +62,83 @@ class SpawnerLink:
 
     @property
     def boot_id(self) -> str:
-        """The boot that the processes of the spawner belong to: by its own word, or what we ourselves see.
+        """The boot id of the spawner's processes: from the spawner's hello, or as this process reads it.
 
-        Not the same everywhere: in a container the kernel's file may be hidden by one of the container's, and a
-        hardened daemon then looks below it.
+        The two can differ: in a container another file may be mounted over the kernel's, which a hardened daemon, in a
+        mount namespace of its own, does not see.
         """
         return self._boot_id or boot_id()
 
     @property
     def connected(self) -> bool:
-        return self._up.is_set()
+        """Whether the spawner is connected now."""
+        return self._connected.is_set()
 
     @property
     def hello(self) -> Hello | None:
-        """What the spawner said of itself; None while not connected."""
+        """The spawner's hello; None while not connected."""
         return self._client.hello if self._client is not None and self.connected else None
 
     def record(self, key: str, attempt: int) -> Record | None:
-        """What the spawner last said of this attempt; None where it never heard of it."""
+        """Return the last record of this attempt; None when the spawner has none."""
         return self._records.get((key, attempt))
 
     def records(self) -> list[Record]:
+        """Return all records."""
         return list(self._records.values())
 
-    def listen(self, key: str, wake: Callable[[], None]) -> None:
-        """Call `wake` whenever something is new about `key`, and after each reconnection."""
+    def add_listener(self, key: str, wake: Callable[[], None]) -> None:
+        """Call `wake` whenever a record of `key` changes, and after each reconnection; one listener a key."""
         self._listeners[key] = wake
 
-    def unlisten(self, key: str) -> None:
+    def remove_listener(self, key: str) -> None:
+        """Drop the listener of `key`, if there is one."""
         self._listeners.pop(key, None)
 
-    async def wait_up(self) -> None:
-        await self._up.wait()
+    async def wait_until_connected(self) -> None:
+        """Wait until the spawner is connected."""
+        await self._connected.wait()
 
     async def run(self) -> None:
-        """Keep the connection for ever: connect, wait until it is lost, connect again."""
+        """Connect, wait until the connection is lost, connect again; for ever."""
         while True:
-            await self._connect_once()
+            await self._connect()
             await self._lost.wait()
-            self._up.clear()
-            self._log.warning("the spawner's connection is lost; its runs go on", alert=Alert.SPAWNER_LOST)
+            self._connected.clear()
+            self._log.warning("the connection to the spawner is lost; its runs go on", alert=Alert.SPAWNER_LOST)
 
-    async def _connect_once(self) -> None:
+    async def _connect(self) -> None:
         while True:
             if self._client is not None:
-                await self._client.close()  # it may have been too slow only; two connections would tell all twice
+                await self._client.close()  # it may be slow and not dead, and two connections deliver each record twice
                 self._client = None
             self._lost.clear()
-            client = self._connect(self._on_record, self._lost.set)
+            client = self._make_client(self._on_record, self._lost.set)
             try:
-                records = await self._reach(client)
+                records = await self._connect_or_start(client)
             except SpawnerError as error:
                 await client.close()
                 if str(error) != self.problem:
                     self._log.error("cannot reach the spawner", why=str(error), alert=Alert.SPAWNER_LOST)
                 self.problem = str(error)
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(_RECONNECT_DELAY_S)
                 continue
             self.problem = None
             self._client = client
             self._boot_id = client.hello.boot_id if client.hello is not None else None
             self._records = {(record.key, record.attempt): record for record in records}
-            self._up.set()
+            self._connected.set()
             for wake in list(self._listeners.values()):
                 wake()
             return
 
-    async def _reach(self, client: SpawnerClient) -> list[Record]:
+    async def _connect_or_start(self, client: SpawnerClient) -> list[Record]:
         try:
             return await client.connect()
         except SpawnerError as error:
             if error.refused:
                 raise
-        await self._start()
+        await self._start_spawner()
         return await client.connect()
 
     def _on_record(self, record: Record) -> None:
@@ -137,9 +148,9 @@ class SpawnerLink:
             wake()
 
     async def _ask(self, request: Callable[[SpawnerClient], Awaitable[T]]) -> T:
-        """Send a request, again on each new connection until one answers. Raises SpawnerError if it refused."""
+        """Send a request, again on each new connection until an answer comes. Raises SpawnerError when refused."""
         while True:
-            await self._up.wait()
+            await self._connected.wait()
             client = self._client
             assert client is not None
             try:
@@ -147,62 +158,65 @@ class SpawnerLink:
             except SpawnerError as error:
                 if error.refused:
                     raise
-                self._up.clear()
+                self._connected.clear()
                 self._lost.set()
 
     async def spawn(self, spec: LaunchSpec) -> Record:
-        """Start it, or learn what became of it where it was started before."""
+        """Start a process; return its record, also when it was started before. Raises SpawnerError when refused."""
         record = await self._ask(lambda client: client.spawn(spec))
         known = self._records.get((record.key, record.attempt))
         if known is None or known.phase == "starting":
-            # An event may have overtaken the reply: an exit that is already known must not be unlearnt.
+            # An event may have overtaken the reply: a known exit must not be replaced by the older record.
             self._records[(record.key, record.attempt)] = record
         return self._records[(record.key, record.attempt)]
 
-    async def complete(self, spec: LaunchSpec) -> Record | None:
-        """Start it and wait until it has ended; its record is kept. None when the spawner has lost it.
+    async def run_to_end(self, spec: LaunchSpec) -> Record | None:
+        """Start a process, wait for its end and return its record; None when a new spawner does not know the process.
 
-        Raises SpawnerError if it refused.
+        The spawner keeps the record until `forget`. Raises SpawnerError when refused.
         """
         changed = asyncio.Event()
-        self.listen(spec.key, changed.set)
+        self.add_listener(spec.key, changed.set)
         try:
-            seen: Record | None = await self.spawn(spec)
-            while seen is not None and seen.phase != "exited":
+            record: Record | None = await self.spawn(spec)
+            while record is not None and record.phase != "exited":
                 await changed.wait()
                 changed.clear()
                 if self.connected:
-                    seen = self.record(spec.key, spec.attempt)
-            return seen
+                    record = self.record(spec.key, spec.attempt)
+            return record
         finally:
-            self.unlisten(spec.key)
+            self.remove_listener(spec.key)
 
     async def stop(
-        self, key: str, attempt: int, *, reason: str, timeout_s: float | None = None, tell: str | None = None
+        self, key: str, attempt: int, *, reason: str, timeout_s: float | None = None, prefect_intent: str | None = None
     ) -> None:
-        """Have it ended; `tell` is what a child that listens hears of the reason first."""
+        """Stop a process, as `SpawnerClient.stop` says."""
         await self._ask(
-            lambda client: client.stop(key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, tell=tell)
+            lambda client: client.stop(
+                key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, prefect_intent=prefect_intent
+            )
         )
 
     async def forget(self, key: str, attempt: int) -> None:
-        """Drop an ended attempt; one that is unknown is forgotten already."""
+        """Drop the record of an ended process; nothing happens for an unknown one. A refusal is logged."""
         try:
             await self._ask(lambda client: client.forget(key=key, attempt=attempt))
         except SpawnerError as error:
-            self._log.warning("the spawner kept a record", key=key, attempt=attempt, why=str(error))
+            self._log.warning("cannot drop a record of the spawner", key=key, attempt=attempt, why=str(error))
         self._records.pop((key, attempt), None)
 
     async def retire(self) -> bool:
-        """Have a spawner without runs end; False when it stays. The next one is found as after any loss."""
+        """End a spawner that has no live run; False when it stays. `run` then connects to the next spawner."""
         client = self._client
         try:
             return client is not None and await client.retire()
         except SpawnerError:
-            return False  # too old to know of it, or it went a moment before
+            return False  # the spawner is too old for this request, or ended a moment before
 
     async def close(self) -> None:
-        self._up.clear()
+        """Close the connection."""
+        self._connected.clear()
         if self._client is not None:
             await self._client.close()
             self._client = None

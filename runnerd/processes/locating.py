@@ -1,4 +1,4 @@
-"""Where this host's spawner is, and how it comes to be there."""
+"""Find the host's spawner: connect to its socket, or start one where no service manager does."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from runnerd.processes.protocol import Record
 from runnerd.system.paths import Paths
 
 
-class SpawnerAt:
-    """The spawner of these directories."""
+class SpawnerLocation:
+    """The socket and directories of the host's spawner."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
 
-    def client(self, on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> SpawnerClient:
-        """For one connection."""
+    def make_client(self, on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> SpawnerClient:
+        """Make a client for one connection."""
         return SpawnerClient(socket_path=self._paths.spawner_socket, on_record=on_record, on_lost=on_lost)
 
-    async def start(self) -> None:
-        """Start one of our own, unless that is somebody else's to do. Raises SpawnerError."""
+    async def start_spawner(self) -> None:
+        """Start a spawner, and return once it serves. Raises SpawnerError, also where systemd must start it."""
         if self._paths.managed_spawner is not None:
             raise SpawnerError(
-                f"the spawner does not answer at {self._paths.managed_spawner}, which somebody else starts;"
+                f"cannot reach the spawner at {self._paths.managed_spawner}: no answer, and systemd is to start it;"
                 " see systemctl status runnerd-spawner"
             )
         await start_spawner(

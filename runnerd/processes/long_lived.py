@@ -1,8 +1,9 @@
-"""Runs a long-lived process through the spawner: starts the process again whenever it ends.
+"""Keep a process running for as long as it is wanted, such as a Prefect worker: start, watch, restart, replace it.
 
-Invariants: the process outlives the daemon, and the next daemon finds it by its key; the key changes with the settings
-that the process is started from, so a process with other settings is found, and stopped once its successor can be
-started; being cancelled detaches, only `stop` ends a process.
+* The process is the spawner's child: it outlives the daemon, and the next daemon finds the process by its key.
+* The key changes with what the process is started from. A process with an older key is stopped as soon as the spec for
+  its successor is ready.
+* Cancelling `run` leaves the process running; only `stop` ends it.
 """
 
 from __future__ import annotations
@@ -16,212 +17,210 @@ from enum import StrEnum
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
-from runnerd.processes.link import SpawnerLink, how_it_ended
+from runnerd.processes.link import SpawnerLink, describe_end
 from runnerd.processes.protocol import Record
 
 
-class State(StrEnum):
-    WAITING = "waiting"  # for the spawner, or until the process is wanted
-    PREPARING = "preparing"  # the launch spec is being made
+class ProcessState(StrEnum):
+    WAITING = "waiting"  # not wanted, or no spawner
+    PREPARING = "preparing"  # its spec is being made
     RUNNING = "running"
-    RESTARTING = "restarting"  # the process ended, and is started again soon
-    FAILED = "failed"  # the process cannot be started; the start is retried
+    RESTARTING = "restarting"  # it ended, and is started again after a delay
+    FAILED = "failed"  # it cannot be started, and is tried again after a delay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waits:
-    """The back-off between restarts; a process that ran for `steady_s` is restarted after `first_s` again."""
+class RestartDelays:
+    """The seconds before a restart: `first_s`, doubled after each early end, at most `max_s`."""
 
     first_s: float = 1.0
-    cap_s: float = 60.0
-    steady_s: float = 60.0
-
-
-WAITS = Waits()
+    max_s: float = 60.0
+    steady_s: float = 60.0  # a process that ran this long counts as steady: the next delay is `first_s` again
 
 
 @dataclass(frozen=True, slots=True)
 class Unready:
-    """Why the process cannot be started now, and the least and the greatest delay between two tries."""
+    """Why the process does not run, and the bounds in seconds for the delay before the next start."""
 
-    words: str
-    least_s: float = 0.0
-    cap_s: float = 60.0
+    reason: str
+    min_delay_s: float = 0.0
+    max_delay_s: float = 60.0
 
 
 class LongLived:
-    """Starts, watches and restarts one long-lived process.
+    """Keeps one process running.
 
-    `key` returns the key under which the process is wanted now, None while it is not wanted; `ours` returns whether a
-    key is one of this process, past or present. `spec` is awaited before each start and returns what to start; key and
-    attempt are filled in here. `starting` is called right before each start. `began` is called after a start with the
-    spawner's record and True, and with False for a process that was found running. `ended` is called with the words for
-    how the process ended or why it cannot be started, and with the seconds until the next start.
+    `wanted_key()`: the key of the process to run now, None while none is wanted.
+    `owns(key)`: True for any key of this process, past or present.
+    `make_spec()`: awaited before each start; key and attempt of the spec are replaced.
+    `before_start()`: called right before each start.
+    `on_running(record, started)`: called when the process runs; `started` is False for one that was found running.
+    `on_failure(reason, delay_s)`: called when the process ended or cannot be started, with the delay before a retry.
     """
 
     def __init__(
         self,
         *,
         link: SpawnerLink,
-        key: Callable[[], str | None],
-        ours: Callable[[str], bool],
-        spec: Callable[[], Awaitable[LaunchSpec | Unready]],
-        began: Callable[[Record, bool], None],
-        ended: Callable[[str, float], None],
-        starting: Callable[[], None] = lambda: None,
-        waits: Waits = WAITS,
+        wanted_key: Callable[[], str | None],
+        owns: Callable[[str], bool],
+        make_spec: Callable[[], Awaitable[LaunchSpec | Unready]],
+        on_running: Callable[[Record, bool], None],
+        on_failure: Callable[[str, float], None],
+        before_start: Callable[[], None] = lambda: None,
+        delays: RestartDelays | None = None,
     ) -> None:
         self._link = link
-        self._key = key
-        self._ours = ours
-        self._spec = spec
-        self._began = began
-        self._ended = ended
-        self._starting = starting
-        self._waits = waits
-        self._woken = asyncio.Event()  # a record of its processes has changed, or `look` was called
-        self._asked = asyncio.Event()
+        self._wanted_key = wanted_key
+        self._owns = owns
+        self._make_spec = make_spec
+        self._on_running = on_running
+        self._on_failure = on_failure
+        self._before_start = before_start
+        self._delays = delays or RestartDelays()
+        self._changed = asyncio.Event()  # a record of the process changed, or `wake` was called
+        self._woken = asyncio.Event()  # `wake` was called
         self._stopping = False
-        self._attempts: dict[str, int] = {}
-        self._since: float | None = None  # by the loop's clock: when the latest was started or found
-        self._failing = False
-        self.state = State.WAITING
+        self._attempts: dict[str, int] = {}  # the last attempt of each key
+        self._running_since: float | None = None  # by the loop's clock: when the process was started or found
+        self._start_failed = False
+        self.state = ProcessState.WAITING
         self.restarts = 0
-        self.problem: str | None = None  # how the process ended or cannot be started, until it has run steadily again
+        self.problem: str | None = None  # why the process ended or cannot be started; None once it runs steadily
 
-    def look(self) -> None:
-        """Ask `key` and `spec` again: `key` may return another one, or `spec` may find what it needs."""
+    def wake(self) -> None:
+        """Read `wanted_key` again, or retry a failed start without the rest of its delay."""
+        self._changed.set()
         self._woken.set()
-        self._asked.set()
 
-    def alive(self) -> Record | None:
-        """Return the spawner's last record of the running process; of the latest, while one is being replaced."""
-        found = [seen for seen in self._records() if seen.phase != "exited"]
-        return max(found, key=lambda seen: seen.started_at, default=None)
+    def find_live_record(self) -> Record | None:
+        """Return the record of the running process, the newest while one is replaced; None when none runs."""
+        live = [record for record in self._records() if record.phase != "exited"]
+        return max(live, key=lambda record: record.started_at, default=None)
 
     async def run(self) -> None:
-        """Keep the process running until `stop` is called."""
-        backoff = Backoff(first_s=self._waits.first_s, cap_s=self._waits.cap_s, jitter=0.0)
+        """Keep the process running until `stop`."""
+        backoff = Backoff(first_s=self._delays.first_s, cap_s=self._delays.max_s, jitter=0.0)
         while not self._stopping:
-            self._since = None
-            end = await self._once()
-            if end is None or self._steady():
+            self._running_since = None
+            failure = await self._run_once()
+            if failure is None or self._is_steady():
                 backoff.reset()
-            if end is None:
+            if failure is None:
                 continue
-            delay_s = backoff.next_s(at_least_s=end.least_s, cap_s=end.cap_s)
-            self.problem, self._failing = end.words, self.state is State.FAILED
-            self._ended(end.words, delay_s)
+            delay_s = backoff.next_s(at_least_s=failure.min_delay_s, cap_s=failure.max_delay_s)
+            self.problem, self._start_failed = failure.reason, self.state is ProcessState.FAILED
+            self._on_failure(failure.reason, delay_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
-                    await self._asked.wait()
+                    await self._woken.wait()
 
-    async def _once(self) -> Unready | None:
-        """Start the process, or find it running, and wait for its end; None if another one is wanted, or none."""
-        await self._link.wait_up()
-        self._asked.clear()
-        key = self._key()
+    async def _run_once(self) -> Unready | None:
+        """Start the process or find it running, and wait for its end; None when its key is not wanted any more."""
+        await self._link.wait_until_connected()
+        self._woken.clear()
+        key = self._wanted_key()
         if key is None:
-            self.state, self.problem = State.WAITING, None
-            await self._end(self._records())
-            await self._unwanted()
+            self.state, self.problem = ProcessState.WAITING, None
+            await self._stop_processes(self._records())
+            await self._wait_until_wanted()
             return None
-        alive = [seen for seen in self._records() if seen.key == key and seen.phase != "exited"]
-        if alive:
-            seen = max(alive, key=lambda seen: seen.attempt)
-            await self._end(one for one in self._records() if one is not seen)
+        live = [record for record in self._records() if record.key == key and record.phase != "exited"]
+        if live:
+            record = max(live, key=lambda record: record.attempt)
+            await self._stop_processes(other for other in self._records() if other is not record)
         else:
             started = await self._start(key)
             if not isinstance(started, Record):
                 return started
-            seen = started
-        self._attempts[key] = seen.attempt
-        self._since = asyncio.get_running_loop().time()
-        if self._failing:
-            self.problem, self._failing = None, False  # the start had failed, and now has not
-        self.state = State.RUNNING
-        self._began(seen, not alive)
-        return await self._watch(seen)
+            record = started
+        self._attempts[key] = record.attempt
+        self._running_since = asyncio.get_running_loop().time()
+        if self._start_failed:
+            self.problem, self._start_failed = None, False  # the problem was that the start failed
+        self.state = ProcessState.RUNNING
+        self._on_running(record, not live)
+        return await self._wait_for_end(record)
 
-    async def _unwanted(self) -> None:
-        while self._key() is None and not self._stopping:
-            self._woken.clear()
-            await self._woken.wait()
+    async def _wait_until_wanted(self) -> None:
+        while self._wanted_key() is None and not self._stopping:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _start(self, key: str) -> Record | Unready | None:
-        """Start the process; None if it is not wanted any more, for `spec` may have taken long."""
-        self.state = State.PREPARING if self._attempts.get(key) is None else State.RESTARTING
-        spec = await self._spec()
-        if self._stopping or self._key() != key:
+        """Start the process; None when its key is not wanted any more, since `make_spec` can take minutes."""
+        self.state = ProcessState.PREPARING if self._attempts.get(key) is None else ProcessState.RESTARTING
+        spec = await self._make_spec()
+        if self._stopping or self._wanted_key() != key:
             return None
         if isinstance(spec, Unready):
-            self.state = State.FAILED
+            self.state = ProcessState.FAILED
             return spec
-        before = [*self._records()]
-        known = [self._attempts.get(key, 0), *(seen.attempt for seen in before if seen.key == key)]
-        await self._end(before)
+        older = [*self._records()]
+        attempts = [self._attempts.get(key, 0), *(record.attempt for record in older if record.key == key)]
+        await self._stop_processes(older)
         self.restarts += key in self._attempts
-        self._starting()
+        self._before_start()
         try:
-            return await self._link.spawn(replace(spec, key=key, attempt=max(known) + 1))
+            return await self._link.spawn(replace(spec, key=key, attempt=max(attempts) + 1))
         except SpawnerError as error:
-            self.state = State.FAILED
-            return self._failed(str(error))
+            self.state = ProcessState.FAILED
+            return self._make_unready(str(error))
 
-    async def _watch(self, seen: Record) -> Unready | None:
-        self._link.listen(seen.key, self._woken.set)  # earlier events are in the record
-        while not self._stopping and self._key() == seen.key:
-            self._woken.clear()
-            latest = self._link.record(seen.key, seen.attempt)
+    async def _wait_for_end(self, record: Record) -> Unready | None:
+        self._link.add_listener(record.key, self._changed.set)  # a change before this is in the link's record
+        while not self._stopping and self._wanted_key() == record.key:
+            self._changed.clear()
+            latest = self._link.record(record.key, record.attempt)
             if latest is None and self._link.connected:
-                self.state = State.RESTARTING
-                return self._failed("was lost")
+                self.state = ProcessState.RESTARTING
+                return self._make_unready("was lost")
             if latest is not None and latest.phase == "exited":
-                self.state = State.RESTARTING
-                return self._failed(how_it_ended(latest))
+                self.state = ProcessState.RESTARTING
+                return self._make_unready(describe_end(latest))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if self.problem is None else self._waits.steady_s):
-                    await self._woken.wait()
-            if self._steady():
+                async with asyncio.timeout(None if self.problem is None else self._delays.steady_s):
+                    await self._changed.wait()
+            if self._is_steady():
                 self.problem = None
         return None
 
-    def _failed(self, words: str) -> Unready:
-        return Unready(words, cap_s=self._waits.cap_s)
+    def _make_unready(self, reason: str) -> Unready:
+        return Unready(reason, max_delay_s=self._delays.max_s)
 
-    def _steady(self) -> bool:
+    def _is_steady(self) -> bool:
         loop = asyncio.get_running_loop()
-        return self._since is not None and loop.time() - self._since >= self._waits.steady_s
+        return self._running_since is not None and loop.time() - self._running_since >= self._delays.steady_s
 
-    # --- ending -----------------------------------------------------------------------------------------------------
+    # --- stopping ---------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """End the process, also one that an earlier daemon started."""
+        """Stop the process, also one that an earlier daemon started, and end `run`."""
         self._stopping = True
-        self.look()
-        await self._end(self._records())
-        self.state = State.WAITING
+        self.wake()
+        await self._stop_processes(self._records())
+        self.state = ProcessState.WAITING
 
     def _records(self) -> list[Record]:
-        return [seen for seen in self._link.records() if self._ours(seen.key)]
+        return [record for record in self._link.records() if self._owns(record.key)]
 
-    async def _end(self, these: Iterable[Record]) -> None:
-        for seen in list(these):
-            await end(self._link, seen, woken=self._woken)
+    async def _stop_processes(self, records: Iterable[Record]) -> None:
+        for record in list(records):
+            await stop_and_forget(self._link, record, changed=self._changed)
 
 
-async def end(link: SpawnerLink, seen: Record, *, woken: asyncio.Event) -> None:
-    """Stop the process of `seen`, wait for its end and forget its record; `woken` is set at each change of it."""
+async def stop_and_forget(link: SpawnerLink, record: Record, *, changed: asyncio.Event) -> None:
+    """Stop a process, wait for its end and drop its record; the link sets `changed` when the record changes."""
 
-    def ended() -> bool:
-        latest = link.record(seen.key, seen.attempt)
+    def has_ended() -> bool:
+        latest = link.record(record.key, record.attempt)
         return latest is None or latest.phase == "exited"
 
-    if not ended():
-        link.listen(seen.key, woken.set)
-        await link.stop(seen.key, seen.attempt, reason="evict")
-    while not ended():
-        woken.clear()
-        await woken.wait()
-    link.unlisten(seen.key)
-    await link.forget(seen.key, seen.attempt)
+    if not has_ended():
+        link.add_listener(record.key, changed.set)
+        await link.stop(record.key, record.attempt, reason="evict")
+    while not has_ended():
+        changed.clear()
+        await changed.wait()
+    link.remove_listener(record.key)
+    await link.forget(record.key, record.attempt)

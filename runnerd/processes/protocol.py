@@ -1,7 +1,8 @@
-"""The daemon's side of the spawner's protocol: LaunchSpec to JSON, JSON to Record.
+"""Translate between the spawner's JSON and the daemon's types: LaunchSpec to JSON, JSON to Record and Hello.
 
-The spawner itself does not import this (it does without dataclasses); `request.Launch` reads what `spec_to_json` writes
-and `records.Run.seen` writes what `record_from_json` reads. Keys from a newer spawner are ignored.
+The spawner does not import this module, because it does without dataclasses. There `io.messages.Launch` reads what
+`spec_to_json` writes, and `runs.records.ProcessRecord.to_wire` writes what `record_from_json` reads. Unknown keys, from
+a newer spawner, are ignored.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from runnerd.core.process import Exit, Identity, LaunchSpec
 
 Phase = Literal["starting", "running", "stopping", "killing", "exited"]
 
-# A hello carries every record the spawner has; it drops a client with more than 8 MiB unread.
+# More than a hello with all records, the longest message: the spawner disconnects a client with 8 MiB unread.
 MAX_ANSWER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What a spawner says of itself.
+    """The spawner's first message on a connection.
 
-    `limits` tells by what it keeps a run to its memory_max, cpu_quota and tasks_max: "cgroup" (the run as a whole),
-    "rlimit" (each process by itself, or the user's together), None (not at all); empty from one that does not say.
-    `why` is why not all of them are kept by cgroup, None where they are. `boot_id` is the boot that it sees, None from
-    one that does not say.
+    `limits` says what enforces memory_max, cpu_quota and tasks_max: "cgroup" (for the run as a whole), "rlimit" (for
+    each process, or for all processes of the user), None (nothing); empty from an older spawner. `why` says why not all
+    limits are enforced by cgroup, None where they are. `boot_id` is the boot id that the spawner sees, None from an
+    older spawner.
     """
 
     version: str
@@ -49,11 +50,11 @@ class StartError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What the spawner knows of one run.
+    """The spawner's record of one run.
 
-    `exit` is set once the phase is `exited`, except for a run that could not start: that has `error`.
-    `identity` is None only for a run that could not even be forked. `told`: before it was signalled it has acknowledged
-    why it is to end.
+    `exit` is set once the phase is `exited`, except for a run that could not start: that one has an `error`.
+    `identity` is None only for a run that could not be forked. `told`: the run acknowledged the intent before it was
+    signalled.
     """
 
     key: str
@@ -71,13 +72,14 @@ class Record:
 
 
 def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
+    """Write a launch spec for the spawner."""
     return {
         "key": spec.key,
         "attempt": spec.attempt,
         "argv": list(spec.argv),
         "environment": dict(spec.environment),
         "working_directory": spec.working_directory,
-        # A spawner that is too old for this one ignores it, and the run fails for want of its directory.
+        # A spawner too old for this key ignores the key, and the run fails because its directory does not exist.
         "make_directory": spec.make_directory,
         "output": spec.output,
         "result": spec.result,
@@ -98,7 +100,7 @@ def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
 
 
 def hello_from_json(value: Json) -> Hello:
-    """Raises SpawnerError when it is none. An older spawner says nothing of limits."""
+    """Read a hello. Raises SpawnerError when the value is not a hello."""
     try:
         limits = {str(name): None if by is None else str(by) for name, by in (value.get("limits") or {}).items()}
         why = value.get("why")
@@ -115,15 +117,15 @@ def hello_from_json(value: Json) -> Hello:
 
 
 def record_from_json(value: Json) -> Record:
-    """Raises SpawnerError when it is no record."""
+    """Read a record. Raises SpawnerError when the value is not a record."""
     try:
-        return _record(value)
+        return _read_record(value)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's record: {type(error).__name__}: {error}"
         raise SpawnerError(message) from error
 
 
-def _record(value: Mapping[str, Json]) -> Record:
+def _read_record(value: Mapping[str, Json]) -> Record:
     if value["phase"] not in get_args(Phase):
         raise ValueError(f"there is no phase {value['phase']!r}")
     pid, ticks = value["pid"], value["start_ticks"]
@@ -138,24 +140,24 @@ def _record(value: Mapping[str, Json]) -> Record:
         user=value.get("user"),
         started_at=datetime.fromisoformat(value["started_at"]),
         stop_reason=stop.get("reason"),
-        stop_at=_time(stop.get("at")),
+        stop_at=_read_time(stop.get("at")),
         told=bool(stop.get("told")),
-        error=_error(value.get("error")),
-        exit=_exit(value.get("exit")),
+        error=_read_error(value.get("error")),
+        exit=_read_exit(value.get("exit")),
     )
 
 
-def _time(value: Json) -> datetime | None:
+def _read_time(value: Json) -> datetime | None:
     return None if value is None else datetime.fromisoformat(value)
 
 
-def _error(value: Json) -> StartError | None:
+def _read_error(value: Json) -> StartError | None:
     if value is None:
         return None
     return StartError(stage=str(value["stage"]), errno=value.get("errno"), message=str(value["message"]))
 
 
-def _exit(value: Json) -> Exit | None:
+def _read_exit(value: Json) -> Exit | None:
     if value is None:
         return None
     return Exit(
@@ -164,12 +166,12 @@ def _exit(value: Json) -> Exit | None:
         oom=bool(value.get("oom")),
         cpu_s=value.get("cpu_s"),
         max_rss_bytes=value.get("max_rss_bytes"),
-        at=_time(value.get("at")),
+        at=_read_time(value.get("at")),
     )
 
 
 def boot_id() -> str:
-    """This boot's id; "unknown" where the kernel does not tell."""
+    """Read the kernel's boot id; "unknown" where the file cannot be read."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()

@@ -9,7 +9,7 @@ from runnerd.journal.journal import Journal
 from runnerd.launch.scratch import TIDY_PREFIX
 from runnerd.launch.spec import HOOKS_PREFIX
 from runnerd.log.log import Log
-from runnerd.processes.helper import KEY_PREFIX
+from runnerd.processes.helper import HELPER_KEY_PREFIX
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
 from runnerd.runs.supervisor import Supervisor
@@ -23,7 +23,7 @@ async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, 
     for seen in link.records():
         if seen.key in ours:
             continue
-        if seen.key.startswith(KEY_PREFIX):
+        if seen.key.startswith(HELPER_KEY_PREFIX):
             await _clear(seen, link)
         elif seen.key.startswith((HOOKS_PREFIX, TIDY_PREFIX)):
             await _leave_afterwork(seen, ours, link)

@@ -14,7 +14,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.core.units import format_duration
 from runnerd.launch.prepared import HookLauncher
-from runnerd.processes.link import SpawnerLink, how_it_ended
+from runnerd.processes.link import SpawnerLink, describe_end
 
 
 async def run_hooks(
@@ -32,9 +32,10 @@ async def run_hooks(
     if record.hook_boot is None:
         beginning()
     try:
-        seen = await link.complete(spec)
+        seen = await link.run_to_end(spec)
     except SpawnerError as error:
         return f"could not start: {error}"
+    how = describe_end(seen, memory_max_bytes=spec.memory_max_bytes)
     if seen is not None and seen.stop_reason == "timeout":
-        return f"took longer than hook_timeout {format_duration(spec.runtime_max_s)}; {how_it_ended(seen)}"
-    return how_it_ended(seen)
+        return f"took longer than hook_timeout {format_duration(spec.runtime_max_s)}; {how}"
+    return how

@@ -30,7 +30,7 @@ from runnerd.runs.scratch import tidy
 
 _ANNOUNCE_S = 1.0
 # What a child that listens is told before it is signalled: with it, it ends without reporting a crash of its own.
-_TELL = {"cancel": "cancel", "timeout": "relinquish", "reschedule": "reschedule", "crash": None}
+_PREFECT_INTENT = {"cancel": "cancel", "timeout": "relinquish", "reschedule": "reschedule", "crash": None}
 
 
 class Run:
@@ -81,14 +81,14 @@ class Run:
             Phase.KILLING: self._watch,
             Phase.REPORTING: self._reporter.report,
         }
-        self._context.link.listen(self.record.id, self._wake.set)
+        self._context.link.add_listener(self.record.id, self._wake.set)
         try:
             while self.record.phase is not Phase.DONE:
                 await steps[self.record.phase]()
             await self._tidy()
             await self._forget()
         finally:
-            self._context.link.unlisten(self.record.id)
+            self._context.link.remove_listener(self.record.id)
         self.done.set()
 
     async def _claim(self) -> None:
@@ -127,6 +127,7 @@ class Run:
             output=spec.output,
             user=prepared.user,
             runtime_max_s=spec.runtime_max_s,
+            memory_max_bytes=spec.memory_max_bytes,
             boot_id=self._context.link.boot_id,
             scratch=spec.working_directory if spec.make_directory else None,
         )
@@ -146,7 +147,7 @@ class Run:
 
     async def _may_have_run(self) -> bool:
         """Whether its process may have run and gone, and the spawner's memory of it with a boot. PENDING says no."""
-        await self._context.link.wait_up()
+        await self._context.link.wait_until_connected()
         if self._context.link.record(self.record.id, self.record.attempt) is not None:
             return False  # asking for it again will tell what became of it
         found = await self._store.retry_while_away(lambda: self._context.api.read_run(self.record.id))
@@ -154,7 +155,7 @@ class Run:
 
     async def _do_not_start(self, *, why: str | None) -> None:
         """It is to be ended, or cannot be started: unless a daemon that died before it heard the answer started it."""
-        await self._context.link.wait_up()
+        await self._context.link.wait_until_connected()
         seen = self._context.link.record(self.record.id, self.record.attempt)
         if seen is not None:
             return self._started(seen)
@@ -204,9 +205,13 @@ class Run:
         if self._announce and not self._kill:
             await self._announce_cancel()
         timeout_s = 0.0 if self._kill else None
-        tell = _TELL[self._context.config.settings().stop.then] if intent is Intent.EVICT else _TELL.get(intent)
+        prefect_intent = (
+            _PREFECT_INTENT[self._context.config.settings().stop.then]
+            if intent is Intent.EVICT
+            else _PREFECT_INTENT.get(intent)
+        )
         await self._context.link.stop(
-            self.record.id, self.record.attempt, reason=intent, timeout_s=timeout_s, tell=tell
+            self.record.id, self.record.attempt, reason=intent, timeout_s=timeout_s, prefect_intent=prefect_intent
         )
 
     async def _announce_cancel(self) -> None:
@@ -237,7 +242,13 @@ class Run:
             words = HOST_RESTARTED  # no process outlives its boot, and nobody was left to see how it ended
         if failure is not None and record.pool is not None and record.started_at is None:
             words = words or f"submission failed: {failure}"
-        said = words or ending(ended, intent=record.intent, failure=failure, runtime_max_s=record.runtime_max_s)
+        said = words or ending(
+            ended,
+            intent=record.intent,
+            failure=failure,
+            runtime_max_s=record.runtime_max_s,
+            memory_max_bytes=record.memory_max_bytes,
+        )
         self._store.save(advance(replace(record, words=said), Event.EXITED), "exited")
 
     async def _tidy(self) -> None:

@@ -10,18 +10,18 @@ from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.core.units import format_duration
-from runnerd.processes.link import SpawnerLink, how_it_ended
+from runnerd.processes.link import SpawnerLink, describe_end
 from runnerd.processes.protocol import Record
 
 
 async def tidy(record: RunRecord, *, link: SpawnerLink, spec: LaunchSpec) -> str | None:
     """Do as launch.tidy_spec says; None when it is gone, else why it may not be, in words."""
     try:
-        seen = await link.complete(spec)
+        seen = await link.run_to_end(spec)
     except SpawnerError as error:
         return _words(spec, str(error))
     if seen is None:
-        return _words(spec, how_it_ended(seen))
+        return _words(spec, describe_end(seen))
     await link.forget(spec.key, spec.attempt)
     if seen.exit is not None and seen.exit.code == 0:
         return None
@@ -31,7 +31,7 @@ async def tidy(record: RunRecord, *, link: SpawnerLink, spec: LaunchSpec) -> str
 def _how(seen: Record, spec: LaunchSpec) -> str:
     if seen.stop_reason == "timeout":
         return f"it took longer than {format_duration(spec.runtime_max_s)}"
-    return how_it_ended(seen)
+    return describe_end(seen)
 
 
 def _words(spec: LaunchSpec, cause: str) -> str:

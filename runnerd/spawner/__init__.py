@@ -1,5 +1,5 @@
-"""The spawner: the small program that is the parent of every flow run, and the daemon's client to it.
+"""The spawner: the root program that starts the processes of flow runs and is their parent.
 
-The program is `__main__` and what it imports: standard library only, no dataclasses and no typing at run time,
-because it stays in memory for as long as the host is up. `protocol` and `client` are the daemon's side.
+Standard library only, and no argparse, dataclasses or typing at run time: the spawner stays in memory for as long as
+the host is up. The daemon's side of the spawner's socket is in runnerd/processes/.
 """

@@ -1,7 +1,8 @@
-"""runnerd-spawner: the program. Binds its socket, takes over what an earlier one left, serves until told to go.
+"""Run runnerd-spawner: adopt the runs of an earlier spawner, serve the socket until a signal or `retire` ends it.
 
-Going ends no run: runs live on, their records stay, and the next spawner finds both. Flows end only by an explicit
-`stop`. Exit status: 0 told to go or idle, 64 wrong usage, 71 cannot serve, 75 another spawner serves this directory.
+The end of the spawner ends no run: runs live on, their records stay on disk, and the next spawner adopts both.
+Exit status: 0 ended by SIGTERM, SIGINT, `retire` or idleness; 64 wrong usage; 71 cannot serve; 75 another spawner
+serves this runtime directory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 
 if not __package__:
-    # Started by its path under `python -I -S`, which saves the memory of `site`: nobody set the way to the package.
+    # Started by path under `python -I -S` (without the memory of `site`), so sys.path does not lead to the package.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from runnerd.spawner import program

@@ -1,4 +1,4 @@
-"""The spawner's command line, by hand: argparse would be a tenth of the program's memory."""
+"""Parse the spawner's command line, by hand: argparse would be a tenth of the program's memory."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import pwd
 from collections.abc import Sequence
 
 EX_USAGE = 64
-_WITH_VALUE = ("--socket", "--runtime-dir", "--owner", "--users", "--cgroup-unit", "--log")
+_OPTIONS_WITH_VALUE = ("--socket", "--runtime-dir", "--owner", "--users", "--cgroup-unit", "--log")
 
 USAGE = """\
 usage: runnerd-spawner --socket PATH --runtime-dir DIR [--owner USER] [--users LIST] [--cgroup-unit UNIT]
                        [--exit-when-idle] [--background --log FILE]
 
-  --socket PATH       the Unix socket to serve
-  --runtime-dir DIR   where the records of runs are kept
-  --owner USER        who, by name or number, besides root may speak to it, and owns the runs' output files
-  --users LIST        whose processes it may start: names with commas between them, * for anybody but uid 0
-  --cgroup-unit UNIT  the systemd unit in whose cgroup, beside our own, runs get theirs and are held to their limits
-  --exit-when-idle    exit when no run lives and nobody is connected
-  --background        return when the socket is served; what it says from then on goes to --log FILE
+  --socket PATH       serve this Unix socket
+  --runtime-dir DIR   store the records of runs in this directory
+  --owner USER        let this user (name or uid) connect as root may, and own the runs' output files (default: only
+                      the spawner's own user may connect)
+  --users LIST        start processes only as these users: names separated by commas, * for every user but uid 0
+                      (default: as any user)
+  --cgroup-unit UNIT  make the runs' cgroups, with their limits, in the cgroup of this systemd unit of our slice
+                      (default: in the spawner's own cgroup, without limits)
+  --exit-when-idle    exit when no run lives and no client is connected
+  --background        return once the socket is served, and write the log to --log FILE from then on
 """
 
 
-class Failed(Exception):
-    """The spawner cannot serve; `status` is its exit status."""
+class CannotServe(Exception):
+    """The spawner cannot serve and exits with `status`."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -32,6 +35,8 @@ class Failed(Exception):
 
 
 class Options:
+    """The parsed command line. Raises CannotServe for wrong usage."""
+
     def __init__(self, arguments: Sequence[str]) -> None:
         values: dict[str, str] = {}
         switches: set[str] = set()
@@ -40,10 +45,10 @@ class Options:
             name, has_value, value = argument.partition("=")
             if name in ("--exit-when-idle", "--background") and not has_value:
                 switches.add(name)
-            elif name in _WITH_VALUE:
+            elif name in _OPTIONS_WITH_VALUE:
                 values[name] = value if has_value else next(left, "")
             else:
-                raise Failed(f"there is no option {argument}\n{USAGE}", EX_USAGE)
+                raise CannotServe(f"cannot start: there is no option {argument}\n{USAGE}", EX_USAGE)
         self.socket = _path(values, "--socket")
         self.runtime_dir = _path(values, "--runtime-dir")
         self.background = "--background" in switches
@@ -56,14 +61,15 @@ class Options:
 
 def _path(values: dict[str, str], name: str) -> str:
     if not values.get(name):
-        raise Failed(f"{name} is missing\n{USAGE}", EX_USAGE)
+        raise CannotServe(f"cannot start: {name} is missing\n{USAGE}", EX_USAGE)
     return os.path.abspath(values[name])
 
 
 def _unit(values: dict[str, str]) -> str | None:
     unit = values.get("--cgroup-unit")
     if unit is not None and ("/" in unit or "." not in unit.strip(".")):
-        raise Failed(f"cannot use --cgroup-unit: {unit!r} is no unit's name, such as runnerd-runs.service", EX_USAGE)
+        message = f"cannot use --cgroup-unit: {unit!r} is not a unit name; write one such as runnerd-runs.service"
+        raise CannotServe(message, EX_USAGE)
     return unit
 
 
@@ -73,4 +79,4 @@ def _user_id(user: str) -> int:
     try:
         return pwd.getpwnam(user).pw_uid
     except (KeyError, ValueError):
-        raise Failed(f"cannot use --owner: there is no user {user!r}", EX_USAGE) from None
+        raise CannotServe(f"cannot use --owner: there is no user {user!r}", EX_USAGE) from None

@@ -89,7 +89,7 @@ def life_engine(
     return Engine(
         prefect=prefect,
         journal=journal,
-        link=SpawnerLink(connect=connect, start=start, problems=problems, log=log_to(lines)),
+        link=SpawnerLink(make_client=connect, start_spawner=start, problems=problems, log=log_to(lines)),
         api=api,
         launcher=launcher,
         settings=settings(**changes),
@@ -110,7 +110,7 @@ async def living(
     spawner: SpawnerUnderTest, prefect: FakePrefect, url: str, *, journal: str = "journal.db", **changes: Json
 ) -> AsyncIterator[Engine]:
     """An engine on this spawner; its journal stays when it is left."""
-    made = Journal(path=str(spawner.home / journal), now=now)
+    made = Journal(path=str(spawner.home / journal), now=now, log=log_to(LogLines()))
     engine = life_engine(prefect=prefect, url=url, socket=spawner.socket, home=spawner.home, journal=made, **changes)
     async with serving(engine):
         yield engine

@@ -220,10 +220,10 @@ def answer() -> None:
 def spawner_dies_before_go() -> None:
     """A spawner that is killed when a child is forked and not let go; argv[2]: `before` or `after` the record."""
     from runnerd.spawner.program import main
-    from runnerd.spawner.runs.records import RecordStore, Run
+    from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 
     class DyingStore(RecordStore):
-        def write(self, run: Run) -> None:
+        def write(self, run: ProcessRecord) -> None:
             if sys.argv[2] == "after":
                 super().write(run)
             os.write(1, f"{run.pid} {run.start_ticks}\n".encode())
@@ -234,10 +234,10 @@ def spawner_dies_before_go() -> None:
 
 def spawner_cannot_record() -> None:
     from runnerd.spawner.program import main
-    from runnerd.spawner.runs.records import RecordStore, Run
+    from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 
     class FullStore(RecordStore):
-        def write(self, run: Run) -> None:
+        def write(self, run: ProcessRecord) -> None:
             raise OSError(28, "No space left on device")
 
     sys.exit(main(sys.argv[2:], store=FullStore))

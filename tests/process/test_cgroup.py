@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.spawner.cgroups.run_cgroup import Cgroup
-from runnerd.spawner.cgroups.tree import Cgroups
+from runnerd.spawner.cgroups.run_cgroup import RunCgroup
+from runnerd.spawner.cgroups.tree import CgroupTree
 from tests.kits.cgroup import delegated_cgroup, inside, kill_all, members, unit_cgroups
 from tests.kits.spawner import PACKAGE, wait_until
 
 TAKE = """\
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from runnerd.spawner.cgroups.tree import Cgroups
-cgroups = Cgroups.take(*sys.argv[2:] or [None])
+from runnerd.spawner.cgroups.tree import CgroupTree
+cgroups = CgroupTree.set_up(*sys.argv[2:] or [None])
 print(json.dumps([cgroups.root, cgroups.why, open("/proc/self/cgroup").read()]))
 """
 
@@ -32,8 +32,8 @@ def root() -> Iterator[Path]:
 
 
 @pytest.fixture
-def cgroups(root: Path) -> Cgroups:
-    return Cgroups(root=str(root))
+def cgroups(root: Path) -> CgroupTree:
+    return CgroupTree(root=str(root))
 
 
 def take_in(directory: Path, *unit: str) -> tuple[str | None, str | None, str]:
@@ -135,7 +135,7 @@ signal.pause()
 """
 
 
-def daemon_in(cgroup: Cgroup) -> int:
+def daemon_in(cgroup: RunCgroup) -> int:
     """The pid of a process there that has no parent, and a session that has lost its leader."""
     command = inside(Path(cgroup.directory), sys.executable, "-I", "-S", "-c", DAEMON)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
@@ -145,58 +145,58 @@ def daemon_in(cgroup: Cgroup) -> int:
     return pid
 
 
-def test_it_knows_who_is_in(cgroups: Cgroups) -> None:
+def test_it_knows_who_is_in(cgroups: CgroupTree) -> None:
     cgroup = cgroups.make("run", 0)
     assert cgroup is not None
-    assert not cgroup.populated()
+    assert not cgroup.is_populated()
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"])
-    cgroup.place(child.pid)
-    assert cgroup.populated()
+    cgroup.add_process(child.pid)
+    assert cgroup.is_populated()
     assert members(Path(cgroup.directory)) == {child.pid}
     assert cgroup.remove() is False
     child.kill()
     child.wait(60)
-    wait_until(lambda: not cgroup.populated(), "the cgroup to be empty")
+    wait_until(lambda: not cgroup.is_populated(), "the cgroup to be empty")
     assert cgroup.remove() is True
 
 
 @pytest.mark.parametrize("kill_file", ["cgroup.kill", "not.in.this.kernel"])
-def test_it_kills_what_escaped(cgroups: Cgroups, kill_file: str) -> None:
+def test_it_kills_what_escaped(cgroups: CgroupTree, kill_file: str) -> None:
     made = cgroups.make("run", 0)
     assert made is not None
-    cgroup = Cgroup(made.directory, kill_file=kill_file)
+    cgroup = RunCgroup(made.directory, kill_file=kill_file)
     first, second = daemon_in(cgroup), daemon_in(cgroup)
     nested = Path(cgroup.directory, "of-the-flow", "deeper")
     nested.mkdir(parents=True)
     (nested / "cgroup.procs").write_text(str(second))
     assert members(Path(cgroup.directory)) == {first, second}
-    assert cgroup.populated()
-    assert set(cgroup.members()) == {first, second}
-    cgroup.kill()
-    wait_until(lambda: not cgroup.populated(), "the cgroup to be empty")
+    assert cgroup.is_populated()
+    assert set(cgroup.list_pids()) == {first, second}
+    cgroup.kill_processes()
+    wait_until(lambda: not cgroup.is_populated(), "the cgroup to be empty")
     assert cgroup.remove() is True
     assert not Path(cgroup.directory).exists()
 
 
-def test_one_that_is_gone(cgroups: Cgroups) -> None:
+def test_one_that_is_gone(cgroups: CgroupTree) -> None:
     cgroup = cgroups.make("run", 0)
     assert cgroup is not None
     assert cgroup.remove() is True
     assert cgroup.remove() is True
-    assert not cgroup.populated()
-    assert cgroup.killed_for_memory() is None
-    assert cgroup.members() == []
-    cgroup.kill()
+    assert not cgroup.is_populated()
+    assert cgroup.count_oom_kills() is None
+    assert cgroup.list_pids() == []
+    cgroup.kill_processes()
 
 
 # --- those of a spawner before ------------------------------------------------------------------------------
 
 
-def test_they_are_found_by_name(cgroups: Cgroups, root: Path) -> None:
+def test_they_are_found_by_name(cgroups: CgroupTree, root: Path) -> None:
     made = cgroups.make("a.b-c", 3)
     assert made is not None
     assert made.directory == str(root / "run-a.b-c.3")
-    later = Cgroups(root=str(root))
+    later = CgroupTree(root=str(root))
     found = later.find("a.b-c", 3)
     assert found is not None
     assert found.directory == made.directory
@@ -206,7 +206,7 @@ def test_they_are_found_by_name(cgroups: Cgroups, root: Path) -> None:
     assert again.directory == made.directory
 
 
-def test_the_empty_ones_are_removed(cgroups: Cgroups, root: Path) -> None:
+def test_the_empty_ones_are_removed(cgroups: CgroupTree, root: Path) -> None:
     empty, lived_in = cgroups.make("empty", 0), cgroups.make("lived-in", 0)
     assert empty is not None
     assert lived_in is not None
@@ -216,7 +216,7 @@ def test_the_empty_ones_are_removed(cgroups: Cgroups, root: Path) -> None:
     daemon = daemon_in(lived_in)
     kept = cgroups.make("kept", 0)
     assert kept is not None
-    cgroups.clean(keep={kept.directory})
+    cgroups.remove_empty(keep={kept.directory})
     assert {path.name for path in root.iterdir() if path.is_dir()} == {
         "run-lived-in.0",
         "run-kept.0",
@@ -225,5 +225,5 @@ def test_the_empty_ones_are_removed(cgroups: Cgroups, root: Path) -> None:
     }
     assert members(Path(lived_in.directory)) == {daemon}
     kill_all(Path(lived_in.directory))
-    cgroups.clean(keep=set())
+    cgroups.remove_empty(keep=set())
     assert not Path(lived_in.directory).exists()

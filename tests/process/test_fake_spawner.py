@@ -35,7 +35,7 @@ class Subject:
 
     def new_client(self) -> Any:
         if self.real is None:
-            return self.fake.connect(self._hear, self.lost.set)
+            return self.fake.make_client(self._hear, self.lost.set)
         return SpawnerClient(socket_path=self.real.socket, on_record=self._hear, on_lost=self.lost.set)
 
     def _hear(self, record: Record) -> None:
@@ -158,7 +158,7 @@ async def test_one_that_listens_is_told_why_it_ends(connected: Connected) -> Non
         at.fake.hears = True
         await at.client.spawn(at.spec(argv=speak, intents=True))
         await at.wait_for_output("ready")
-        await at.client.stop(key="r-1", attempt=1, reason="cancel", tell="cancel")
+        await at.client.stop(key="r-1", attempt=1, reason="cancel", prefect_intent="cancel")
         ended = await at.until("exited")
         assert (ended.told, ended.exit and ended.exit.code) == (True, 0)
         assert [record.told for record in at.heard if record.phase == "stopping"] == [False, True]
@@ -167,7 +167,7 @@ async def test_one_that_listens_is_told_why_it_ends(connected: Connected) -> Non
 async def test_one_that_does_not_listen_is_signalled(connected: Connected) -> None:
     async with connected() as at:
         await at.client.spawn(at.spec())
-        await at.client.stop(key="r-1", attempt=1, reason="cancel", tell="cancel")
+        await at.client.stop(key="r-1", attempt=1, reason="cancel", prefect_intent="cancel")
         ended = await at.until("exited")
         assert (ended.told, ended.exit and ended.exit.signal) == (False, 15)
         assert [record.told for record in at.heard if record.phase == "stopping"] == [False]

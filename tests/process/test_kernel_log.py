@@ -22,21 +22,21 @@ def kernel_log() -> Iterator[KernelLog]:
 
 
 def test_it_names_what_it_killed(kernel_log: KernelLog) -> None:
-    since = kernel_log.position()
+    since = kernel_log.next_number()
     with bounded_cgroup() as directory:
         eater = subprocess.Popen(eater_in(directory))
         assert eater.wait(60) == -signal.SIGKILL
-    assert kernel_log.killed(eater.pid, since) is True
+    assert kernel_log.has_killed(eater.pid, since) is True
     # A run that gets this pid from here on was not killed.
-    assert kernel_log.killed(eater.pid, kernel_log.position()) is False
+    assert kernel_log.has_killed(eater.pid, kernel_log.next_number()) is False
     late = KernelLog.open()
-    assert late.killed(eater.pid, since) is True
+    assert late.has_killed(eater.pid, since) is True
     late.close()
 
 
 def test_it_does_not_name_what_we_killed(kernel_log: KernelLog) -> None:
-    since = kernel_log.position()
+    since = kernel_log.next_number()
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"])
     child.kill()
     assert child.wait(60) == -signal.SIGKILL
-    assert kernel_log.killed(child.pid, since) is False
+    assert kernel_log.has_killed(child.pid, since) is False

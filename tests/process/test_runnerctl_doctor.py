@@ -24,10 +24,10 @@ from runnerd.cli.local_checks import (
 )
 from runnerd.cli.verbs.doctor import print_checks
 from runnerd.core.errors import ControlError
-from runnerd.doctor.checks import Check, disk_checks, ok
+from runnerd.doctor.checks import Check, check_disks, ok
 from runnerd.system.paths import Paths, resolve_paths
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.runnerctl import runnerctl
+from tests.kits.fakes.serving import Serving, serving
 
 CHECKS = [
     {"name": "api", "state": "ok", "detail": "it answers", "remedy": None},
@@ -177,7 +177,7 @@ def test_directories_and_disks(tmp_path: Path) -> None:
     paths = Paths(*(str(tmp_path / name) for name in ("etc", "run", "state", "log")), None)
     Path(paths.state).mkdir()
     assert [check.state for check in check_directories(paths)] == ["ok", "error"]
-    state, log = disk_checks(state=paths.state, log=paths.log)
+    state, log = check_disks(state=paths.state, log=paths.log)
     assert paths.state in state.detail
     assert log.state == "unknown"
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.fakes.fake_host import Serving, ended, serving
+from tests.kits.fakes.fake_host import ended
 from tests.kits.fakes.runnerctl import COMMAND, environment, finish, heeding_ctrl_c, runnerctl, started, until_said
+from tests.kits.fakes.serving import Serving, serving
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
 CREATED = "00000000-0000-4000-8000-000000000001"

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from runnerd.control.contract import POOL_FIELDS, QUEUE_FIELDS
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.fake_pools import FakePools
 from tests.kits.fakes.runnerctl import COMMAND, PATIENCE_S, environment, runnerctl
+from tests.kits.fakes.serving import Serving, serving
 
 TEMPLATE = {"job_configuration": {}, "variables": {"properties": {"command": {}, "env": {}}}}
 LONG_AGO = datetime(2020, 1, 1, 12, tzinfo=UTC)

@@ -8,8 +8,9 @@ import pytest
 
 from runnerd import __version__
 from runnerd.control.contract import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
-from tests.kits.fakes.fake_host import LATER, Serving, ended, serving
+from tests.kits.fakes.fake_host import LATER, ended
 from tests.kits.fakes.runnerctl import runnerctl
+from tests.kits.fakes.serving import Serving, serving
 
 RUN_A = "aaaa1111-0000-4000-8000-000000000001"
 RUN_B = "aaaa2222-0000-4000-8000-000000000002"

@@ -73,7 +73,7 @@ End = Callable[[Link, Identity], Awaitable[None]]
 def assert_nothing_left(root: Path, spawner: SpawnerUnderTest) -> None:
     assert runs_in(root) == set()
     assert spawner.processes_of("run") == []
-    assert "do not die" not in spawner.said()
+    assert "cannot kill all of its processes" not in spawner.said()
     assert "Traceback" not in spawner.said()
 
 
@@ -199,7 +199,7 @@ async def test_what_is_left_of_others(delegated: SpawnerUnderTest, root: Path) -
     (root / "run-old.0" / "of-the-flow").mkdir(parents=True)
     start_in(root, delegated)
     assert runs_in(root) == {"run-run.0"}
-    assert "run-run.0 as it is: a process lives there" in delegated.said()
+    assert "run-run.0: a process of an unknown run lives there" in delegated.said()
     assert is_alive(leader.pid)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from runnerd.core.errors import SpawnerError
 from runnerd.processes.client import start_spawner
-from runnerd.spawner.proc.identity import start_ticks
+from runnerd.spawner.proc.identity import read_start_ticks
 from tests.kits.raw_client import raw
 from tests.kits.spawner import LIMIT_S, SpawnerUnderTest, wait_until
 
@@ -43,16 +43,16 @@ def test_socket_of_a_killed_spawner_is_replaced(spawner: SpawnerUnderTest) -> No
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--runtime-dir", "/tmp/x"], 64, "--socket is missing"),
-        (["--socket", "/tmp/x/s"], 64, "--runtime-dir is missing"),
-        (["--socket"], 64, "--socket is missing"),
-        (["--explode"], 64, "there is no option --explode"),
+        (["--runtime-dir", "/tmp/x"], 64, "cannot start: --socket is missing"),
+        (["--socket", "/tmp/x/s"], 64, "cannot start: --runtime-dir is missing"),
+        (["--socket"], 64, "cannot start: --socket is missing"),
+        (["--explode"], 64, "cannot start: there is no option --explode"),
         (
             ["--socket=/a", "--runtime-dir=/b", "--owner=no-such-user"],
             64,
             "cannot use --owner: there is no user 'no-such-user'",
         ),
-        (["--socket=/a", "--runtime-dir=/b", "--background"], 64, "--log is missing"),
+        (["--socket=/a", "--runtime-dir=/b", "--background"], 64, "cannot start: --log is missing"),
         (["--socket=/a", "--runtime-dir=/dev/null/x"], 71, "cannot use /dev/null/x: Not a directory"),
     ],
 )
@@ -100,7 +100,7 @@ async def test_spawner_with_a_live_run_is_not_idle(idle_spawner: SpawnerUnderTes
 def test_spawner_nobody_comes_to_goes(idle_spawner: SpawnerUnderTest) -> None:
     idle_spawner.start_only("--exit-when-idle", program=("spawner-impatient",))
     assert idle_spawner.wait() == 0
-    assert "idle; going" in idle_spawner.said()
+    assert "exiting: idle" in idle_spawner.said()
 
 
 async def test_start_spawner_in_the_background(idle_spawner: SpawnerUnderTest) -> None:
@@ -122,8 +122,8 @@ async def test_start_spawner_in_the_background(idle_spawner: SpawnerUnderTest) -
         with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*another spawner does"):
             await start()
         pid = pid
-    ticks = start_ticks(pid)
-    wait_until(lambda: start_ticks(pid) is None or start_ticks(pid) != ticks, "it to go, as it is idle")
+    ticks = read_start_ticks(pid)
+    wait_until(lambda: read_start_ticks(pid) is None or read_start_ticks(pid) != ticks, "it to go, as it is idle")
     assert spawner.said().startswith("runnerd-spawner: serving ")
 
 

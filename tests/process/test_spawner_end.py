@@ -14,7 +14,7 @@ from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.protocol import Record
 from runnerd.spawner.proc.identity import is_alive
-from runnerd.spawner.runs.output_bound import trim
+from runnerd.spawner.runs.output_bound import trim_output
 from tests.kits.spawner import Link, SpawnerUnderTest, assert_nothing_left, wait_until
 
 
@@ -103,7 +103,7 @@ async def test_out_of_descriptors_it_refuses_and_still_concludes(spawner: Spawne
         assert refused.error is not None
         assert refused.error.message == "cannot start: cannot fork: Too many open files"
         os.kill(run.identity.pid, signal.SIGKILL)
-        cannot_sweep = lambda: "key=run attempt=0 cannot sweep" in spawner.said()  # noqa: E731
+        cannot_sweep = lambda: "key=run attempt=0 cannot find its remaining processes" in spawner.said()  # noqa: E731
         await asyncio.to_thread(wait_until, cannot_sweep, "the sweep to fail")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         record = await link.until("run", "exited")
@@ -187,21 +187,14 @@ async def test_second_stop_signals_no_more_and_keeps_the_first_reason(spawner: S
     assert spawner.output("run").split() == ["ready", "asked"]
 
 
-async def test_second_stop_can_bring_the_end_nearer(spawner: SpawnerUnderTest) -> None:
+@pytest.mark.parametrize(("at_first", "then"), [(600, 0.1), (0.3, 600)])
+async def test_second_stop_can_bring_the_end_nearer_but_not_put_it_off(
+    spawner: SpawnerUnderTest, at_first: float, then: float
+) -> None:
     async with spawner.link() as link:
-        await running(link, spawner, spawner.spec("run", mode=("ignore-term",), stop_timeout_s=600))
+        await running(link, spawner, spawner.spec("run", mode=("ignore-term",), stop_timeout_s=at_first))
         await link.client.stop(key="run", attempt=0, reason="cancel")
-        await link.client.stop(key="run", attempt=0, reason="evict", timeout_s=0.1)
-        record = await link.until("run", "exited")
-        assert record.exit is not None
-        assert record.exit.signal == signal.SIGKILL
-
-
-async def test_second_stop_cannot_put_the_end_off(spawner: SpawnerUnderTest) -> None:
-    async with spawner.link() as link:
-        await running(link, spawner, spawner.spec("run", mode=("ignore-term",), stop_timeout_s=0.3))
-        await link.client.stop(key="run", attempt=0, reason="cancel")
-        await link.client.stop(key="run", attempt=0, reason="evict", timeout_s=600)
+        await link.client.stop(key="run", attempt=0, reason="evict", timeout_s=then)
         record = await link.until("run", "exited")
         assert record.exit is not None
         assert record.exit.signal == signal.SIGKILL
@@ -306,7 +299,7 @@ async def test_output_stays_bounded_and_keeps_its_newest_part(spawner: SpawnerUn
 def test_trim_leaves_a_small_file_alone(spawner: SpawnerUnderTest) -> None:
     path = spawner.home / "small"
     path.write_bytes(b"x" * 5000)
-    assert trim(str(path), 2**16) is False
+    assert trim_output(str(path), 2**16) is False
     assert path.read_bytes() == b"x" * 5000
 
 
@@ -314,6 +307,6 @@ def test_trim_leaves_somebody_elses_file_alone(spawner: SpawnerUnderTest) -> Non
     path = spawner.home / "theirs"
     path.write_bytes(b"x" * 2**18)
     with pytest.raises(PermissionError, match="it belongs to uid"):
-        trim(str(path), 2**16, owner=os.geteuid() + 1)
+        trim_output(str(path), 2**16, owner=os.geteuid() + 1)
     assert path.read_bytes() == b"x" * 2**18
-    assert trim(str(path), 2**16, owner=os.geteuid()) is True
+    assert trim_output(str(path), 2**16, owner=os.geteuid()) is True

@@ -84,7 +84,7 @@ async def test_one_that_runs_away_is_caught(spawner: SpawnerUnderTest, end: End)
         await end(link, leader, "run")
         await link.until("run", "exited")
     assert spawner.processes_of("run") == []
-    assert "do not die" not in spawner.said()
+    assert "cannot kill all of its processes" not in spawner.said()
 
 
 async def test_escapees_of_other_runs_live_on(spawner: SpawnerUnderTest) -> None:
@@ -269,8 +269,8 @@ async def test_what_cannot_be_killed_is_named_and_left(idle_spawner: SpawnerUnde
         await link.until("next", "exited")
         pid = int(text.split()[0])
     assert is_alive(pid)
-    said = [line for line in spawner.said().splitlines() if "do not die" in line]
+    said = [line for line in spawner.said().splitlines() if "cannot kill all of its processes" in line]
     assert len(said) == 1
-    assert f"key=run attempt=0 ends with processes left that do not die: {pid} (as-root)" in said[0]
+    assert f"key=run attempt=0 cannot kill all of its processes; leaving alone: {pid} (as-root)" in said[0]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(pid), "it to be dead")

@@ -29,7 +29,7 @@ async def spawn_and_stop(spawner: SpawnerUnderTest, *mode: str, tell: str = "can
     """The link, with all that was heard; the run has exited."""
     async with spawner.link() as link:
         await start(link, spawner, *mode)
-        await link.client.stop(key="run", attempt=0, reason="cancel", tell=tell, **stop)
+        await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent=tell, **stop)
         await link.until("run", "exited")
         return link
 
@@ -74,7 +74,7 @@ async def test_one_that_connects_in_the_instant_it_is_to_end_is_told(spawner: Sp
         spawner.process.send_signal(signal.SIGSTOP)
         go.touch()
         await asyncio.to_thread(spawner.wait_for_output, "run", "ready")
-        stopping = asyncio.create_task(link.client.stop(key="run", attempt=0, reason="cancel", tell="cancel"))
+        stopping = asyncio.create_task(link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent="cancel"))
         await asyncio.sleep(0)  # the task's turn: it writes at once
         spawner.process.send_signal(signal.SIGCONT)
         await stopping
@@ -89,7 +89,7 @@ async def test_nothing_is_told_unless_asked_for(spawner: SpawnerUnderTest) -> No
         await start(link, spawner, "speak", "acknowledge")
         await link.client.stop(key="run", attempt=0, reason="cancel")
         await asyncio.to_thread(wait_until, lambda: "phase=stopping" in spawner.said(), "it to be signalled")
-        await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0, tell="cancel")
+        await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0, prefect_intent="cancel")
         record = await link.until("run", "exited")
         assert not record.told
     assert spawner.output("run").splitlines() == ["ready"]
@@ -113,7 +113,7 @@ async def test_it_is_told_once(spawner: SpawnerUnderTest) -> None:
     async with spawner.link() as link:
         await start(link, spawner, "speak", "acknowledge")
         for tell in ("cancel", "reschedule", "relinquish"):
-            await link.client.stop(key="run", attempt=0, reason="cancel", tell=tell)
+            await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent=tell)
         record = await link.until("run", "exited")
         assert record.told
     assert spawner.output("run").splitlines() == ["ready", "told c", "signalled"]
@@ -131,7 +131,7 @@ async def test_a_run_that_takes_too_long_is_told_to_leave_its_state_alone(spawne
 async def test_spawner_killed_while_it_waits_for_an_answer(spawner: SpawnerUnderTest) -> None:
     async with spawner.link() as link:
         await start(link, spawner, "speak", "deaf")
-        await link.client.stop(key="run", attempt=0, reason="cancel", tell="cancel", timeout_s=600)
+        await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent="cancel", timeout_s=600)
     spawner.end(signal.SIGKILL)
     spawner.start()
     async with spawner.link() as link:
@@ -144,7 +144,7 @@ async def test_there_is_no_such_intent(spawner: SpawnerUnderTest) -> None:
     async with spawner.link() as link:
         await start(link, spawner, "wait")
         with pytest.raises(SpawnerError, match="tell must be one of cancel, reschedule, relinquish"):
-            await link.client.stop(key="run", attempt=0, reason="cancel", tell="explode")
+            await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent="explode")
         assert link.phases("run") == ["running"]
         await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0)
 
@@ -223,7 +223,7 @@ async def test_who_has_no_token_is_turned_away(spawner: SpawnerUnderTest, wrong:
         port, _ = await access_of_live(link, spawner)
         with connected(port, wrong) as stranger:
             assert await asyncio.to_thread(stranger.is_turned_away)
-        await link.client.stop(key="run", attempt=0, reason="cancel", tell="cancel")
+        await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent="cancel")
         record = await link.until("run", "exited")
         assert not record.told
 
@@ -235,7 +235,7 @@ async def test_a_token_serves_once_and_dies_with_its_run(spawner: SpawnerUnderTe
         with connected(port, line[:10], line[10:] + b"\x00PF\x02\x01") as child:
             with connected(port, line) as second:
                 assert await asyncio.to_thread(second.is_turned_away)
-            await link.client.stop(key="run", attempt=0, reason="cancel", tell="cancel", timeout_s=600)
+            await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent="cancel", timeout_s=600)
             assert child.socket.recv(10) == b"c"
             child.say(b"a")
             record = await link.until("run", "exited")
@@ -253,7 +253,7 @@ async def test_one_that_babbles_is_cut_off(spawner: SpawnerUnderTest) -> None:
         port, token = await access_of_live(link, spawner)
         with connected(port, token.encode() + b"\n", b"a" * 4096) as child:
             assert await asyncio.to_thread(child.is_turned_away)
-        await link.client.stop(key="run", attempt=0, reason="cancel", tell="cancel")
+        await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent="cancel")
         record = await link.until("run", "exited")
         assert not record.told
 
@@ -263,7 +263,7 @@ async def test_who_says_nothing_is_turned_away_and_keeps_nobody_out(spawner: Spa
         port, _ = await access_of_live(link, spawner, "idle")
         silent = [Stranger(port) for _ in range(60)]
         await start(link, spawner, "speak", "acknowledge")
-        await link.client.stop(key="run", attempt=0, reason="cancel", tell="cancel")
+        await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent="cancel")
         record = await link.until("run", "exited")
         assert record.told
         for stranger in silent:
@@ -286,4 +286,4 @@ async def test_where_it_cannot_listen_the_run_starts_without(idle_spawner: Spawn
     no_ports = 'echo 1-65535 > /proc/sys/net/ipv4/ip_local_reserved_ports; exec "$@"'
     idle_spawner.start(through=("unshare", "--net", "/bin/sh", "-c", no_ports, "sh"))
     assert await access_of(idle_spawner, "run") == (None, None)
-    assert "key=run attempt=0 cannot be told why it ends: cannot listen: " in idle_spawner.said()
+    assert "key=run attempt=0 cannot listen for its control channel: " in idle_spawner.said()

@@ -138,7 +138,7 @@ async def test_tasks_that_its_user_has_besides(spawner: SpawnerUnderTest) -> Non
             await link.until(key, "exited")
         record = record
     assert record.error is not None
-    words = "cannot start: user games has as many processes as its tasks_max or rlimits.nproc lets it have in all"
+    words = "cannot start: user games has as many processes as tasks_max or rlimits.nproc of the run allows"
     assert (record.error.stage, record.error.message) == ("exec", words)
 
 
@@ -216,7 +216,7 @@ async def test_one_that_is_refused_leaves_no_cgroup(units: Path, idle_spawner: S
         program=("spawner-cannot-record",),
         through=tuple(inside(units / "a.service")),
     )
-    with pytest.raises(Exception, match="cannot record it"):
+    with pytest.raises(Exception, match="cannot write its record"):
         await begin(idle_spawner)
     assert list(units.glob("*/run-*")) == []
 

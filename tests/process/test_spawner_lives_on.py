@@ -8,7 +8,7 @@ import os
 import signal
 
 from runnerd.core.process import Identity
-from runnerd.spawner.proc.identity import is_alive, start_ticks
+from runnerd.spawner.proc.identity import is_alive, read_start_ticks
 from tests.kits.spawner import SpawnerUnderTest, wait_until
 
 
@@ -147,7 +147,7 @@ async def die_before_go(spawner: SpawnerUnderTest, when: str) -> None:
     assert spawner.process.stdout is not None
     pid, ticks = map(int, spawner.process.stdout.readline().split())
     assert spawner.wait() == -signal.SIGKILL
-    wait_until(lambda: start_ticks(pid) != ticks or not is_alive(pid), "the child to give up")
+    wait_until(lambda: read_start_ticks(pid) != ticks or not is_alive(pid), "the child to give up")
     assert spawner.output("run") == ""
 
 

@@ -21,7 +21,7 @@ from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
 from runnerd.runs.scratch import tidy
-from runnerd.spawner.proc.identity import is_alive, start_ticks
+from runnerd.spawner.proc.identity import is_alive, read_start_ticks
 from tests.kits.nouns import LogLines, a_record, log_to
 from tests.kits.spawner import LIMIT_S, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
@@ -84,7 +84,7 @@ async def test_a_run_that_asks_for_none_has_none_made(spawner: SpawnerUnderTest,
 
 # --- could not be made ------------------------------------------------------------------------------------------
 
-TAKEN = "something is there already, and it must be the run's own"
+TAKEN = "the path exists already, and the run needs a new directory"
 
 
 @users
@@ -148,7 +148,7 @@ async def test_a_spawner_that_dies_before_the_start_leaves_none(idle_spawner: Sp
     assert spawner.process.stdout is not None
     pid, ticks = map(int, spawner.process.stdout.readline().split())
     assert spawner.wait() == -signal.SIGKILL
-    wait_until(lambda: start_ticks(pid) != ticks or not is_alive(pid), "the child to give up")
+    wait_until(lambda: read_start_ticks(pid) != ticks or not is_alive(pid), "the child to give up")
     assert not directory.exists()
 
 
@@ -169,10 +169,10 @@ async def tidied(spawner: SpawnerUnderTest, record: RunRecord) -> str | None:
         raise SpawnerError("cannot start another spawner")
 
     link = SpawnerLink(
-        connect=lambda on_record, on_lost: SpawnerClient(
+        make_client=lambda on_record, on_lost: SpawnerClient(
             socket_path=spawner.socket, on_record=on_record, on_lost=on_lost
         ),
-        start=nobody_to_start,
+        start_spawner=nobody_to_start,
         problems=Problems(),
         log=log_to(LogLines()),
     )

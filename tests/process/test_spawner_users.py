@@ -8,19 +8,19 @@ import pwd
 import pytest
 
 from runnerd.processes.protocol import Record
-from runnerd.spawner.child.account import SetupFailed, Users
+from runnerd.spawner.child.account import AllowedUsers, SetupFailed
 from tests.kits.spawner import SpawnerUnderTest, needs_root, needs_system_python
 
 NOBODY = pwd.getpwnam("nobody")
 NO_USER = (
-    "cannot start: no user is named, and the spawner's own is not to be used; set run.user or RUNNERD_FLOW_USER"
+    "cannot start: no user is named, and runs may not use the spawner's own; set run.user or RUNNERD_FLOW_USER"
     " (systemctl edit runnerd)"
 )
 
 
 def not_allowed(user: str) -> str:
-    name_it = "name it in RUNNERD_FLOW_USERS (systemctl edit runnerd-spawner)"
-    return f"cannot start: the spawner may start nothing as user {user}; {name_it}"
+    name_it = "add the name to RUNNERD_FLOW_USERS (systemctl edit runnerd-spawner)"
+    return f"cannot start: the spawner may not start runs as user {user}; {name_it}"
 
 
 async def answer(spawner: SpawnerUnderTest, **settings: object) -> Record:
@@ -106,9 +106,9 @@ def test_another_name_of_root() -> None:
     class Toor:
         name, uid, gid, primary_gid = "toor", 0, 0, 0
 
-    with pytest.raises(SetupFailed, match="may start nothing as user toor"):
-        Users("*").check(Toor())  # type: ignore[arg-type]
-    Users(None).check(Toor())  # type: ignore[arg-type]
+    with pytest.raises(SetupFailed, match="may not start runs as user toor"):
+        AllowedUsers("*").check_account(Toor())  # type: ignore[arg-type]
+    AllowedUsers(None).check_account(Toor())  # type: ignore[arg-type]
 
 
 async def test_without_the_option_whoever_asks_decides(spawner: SpawnerUnderTest) -> None:

@@ -1,1 +1,1 @@
-"""The cgroup tree of runs, their limits, and out-of-memory ends."""
+"""The runs' cgroups, their limits, and whether the kernel's OOM killer ended a run."""

@@ -1,8 +1,9 @@
-"""A run's own cgroup: its limits, who is in it, and its end.
+"""Control the cgroup of one run: write its limits, list and kill its processes, remove it.
 
-* Membership survives setsid, a double fork and the death of every parent, and killing it cannot be outrun by forking.
-* Limits are written while nobody is in it who could exceed them.
-Where they are made is in `cgroups`, where they may be made in `delegation`.
+* A process stays in its cgroup after setsid, a double fork and the death of its parents, and no process outruns the
+  kill of a cgroup by forking.
+* Limits are written before a process is put into the cgroup.
+`tree` makes the cgroups, `delegation` finds where.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import os
 import signal
 
 _KILL_FILE = "cgroup.kill"
-_PIDS_AT_ONCE = 64  # each takes a descriptor
+_PIDFDS_AT_ONCE = 64
 
 
-class Cgroup:
-    """One run's. What is gone already is no error; otherwise its methods raise OSError."""
+class RunCgroup:
+    """The cgroup of one run at `directory`. Methods raise OSError, but not for a cgroup or process that is gone."""
 
     __slots__ = ("_kill_file", "directory")
 
@@ -24,45 +25,45 @@ class Cgroup:
         self.directory = directory
         self._kill_file = kill_file
 
-    def place(self, pid: int) -> None:
-        """Put a process in, and all that it will ever fork."""
-        write(os.path.join(self.directory, "cgroup.procs"), str(pid))
+    def add_process(self, pid: int) -> None:
+        """Move a process into the cgroup, which all processes that it forks later inherit."""
+        write_file(os.path.join(self.directory, "cgroup.procs"), str(pid))
 
-    def set(self, name: str, content: str) -> None:
-        """Write one of its files, such as memory.max: before anybody is put in."""
-        write(os.path.join(self.directory, name), content)
+    def write_file(self, name: str, content: str) -> None:
+        """Write one control file, such as memory.max; before a process is added."""
+        write_file(os.path.join(self.directory, name), content)
 
-    def populated(self) -> bool:
-        """Whether a process lives in it or below."""
-        return _counts(os.path.join(self.directory, "cgroup.events")).get("populated", 0) > 0
+    def is_populated(self) -> bool:
+        """Return whether a process lives in the cgroup or below."""
+        return _read_counts(os.path.join(self.directory, "cgroup.events")).get("populated", 0) > 0
 
-    def killed_for_memory(self) -> int | None:
-        """How many processes in it or below the kernel killed for want of memory; None without a memory controller."""
-        return _counts(os.path.join(self.directory, "memory.events")).get("oom_kill")
+    def count_oom_kills(self) -> int | None:
+        """Return how many processes in the cgroup or below were OOM-killed; None without a memory controller."""
+        return _read_counts(os.path.join(self.directory, "memory.events")).get("oom_kill")
 
-    def killed_whole(self) -> bool:
-        """Whether the kernel killed all that lived in it for want of memory, as memory.oom.group has it do."""
-        return _counts(os.path.join(self.directory, "memory.events")).get("oom_group_kill", 0) > 0
+    def was_oom_group_killed(self) -> bool:
+        """Return whether the OOM killer killed all processes of the cgroup at once, as memory.oom.group asks for."""
+        return _read_counts(os.path.join(self.directory, "memory.events")).get("oom_group_kill", 0) > 0
 
-    def members(self) -> list[int]:
-        """The pids of what lives in it or below."""
-        return [pid for directory in _tree(self.directory) for pid in _members(directory)]
+    def list_pids(self) -> list[int]:
+        """Return the pids of the processes that live in the cgroup or below."""
+        return [pid for directory in _list_tree(self.directory) for pid in _read_pids(directory)]
 
-    def kill(self) -> None:
-        """SIGKILL to all that live in it or below. They go in their own time: see `populated`."""
+    def kill_processes(self) -> None:
+        """SIGKILL all processes in the cgroup or below, without waiting until they are gone (`is_populated`)."""
         try:
-            write(os.path.join(self.directory, self._kill_file), "1")
+            write_file(os.path.join(self.directory, self._kill_file), "1")
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
                 raise
-            # Before Linux 5.14, or gone, which the listing below shows.
-            for directory in _tree(self.directory):
+            # Linux before 5.14; or the cgroup is gone, and the list is empty.
+            for directory in _list_tree(self.directory):
                 _kill_each(directory)
 
     def remove(self) -> bool:
-        """Remove it and what was made below it; False while a process lives there."""
+        """Remove the cgroup and those below it; return False while a process lives there."""
         try:
-            for directory in reversed(_tree(self.directory)):
+            for directory in reversed(_list_tree(self.directory)):
                 os.rmdir(directory)
         except OSError as error:
             if error.errno == errno.EBUSY:
@@ -72,7 +73,8 @@ class Cgroup:
         return True
 
 
-def write(path: str, text: str) -> None:
+def write_file(path: str, text: str) -> None:
+    """Write a cgroup file in one write(2), as the kernel expects. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -80,8 +82,8 @@ def write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def lines(path: str) -> list[str]:
-    """None of a file or cgroup that is gone; ENODEV is a cgroup removed while its file was open."""
+def read_lines(path: str) -> list[str]:
+    """Read a file's lines: [] when the file or its cgroup is gone (ENODEV: removed while the file was open)."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read().splitlines()
@@ -91,12 +93,12 @@ def lines(path: str) -> list[str]:
         raise
 
 
-def _counts(path: str) -> dict[str, int]:
-    return {name: int(value) for name, _, value in (line.partition(" ") for line in lines(path))}
+def _read_counts(path: str) -> dict[str, int]:
+    return {name: int(value) for name, _, value in (line.partition(" ") for line in read_lines(path))}
 
 
-def _tree(top: str) -> list[str]:
-    """It and all below it, parents first."""
+def _list_tree(top: str) -> list[str]:
+    """Return `top` and all directories below, parents first."""
     found = [top]
     for directory in found:
         try:
@@ -107,19 +109,19 @@ def _tree(top: str) -> list[str]:
     return found
 
 
-def _members(directory: str) -> list[int]:
-    # A process of a pid namespace that is none of ours reads as 0.
-    return [pid for pid in map(int, lines(os.path.join(directory, "cgroup.procs"))) if pid > 0]
+def _read_pids(directory: str) -> list[int]:
+    # A process outside our pid namespace reads as 0.
+    return [pid for pid in map(int, read_lines(os.path.join(directory, "cgroup.procs"))) if pid > 0]
 
 
 def _kill_each(directory: str) -> None:
-    """Once each; who forks meanwhile is for the caller's next pass."""
-    pids = _members(directory)
-    for first in range(0, len(pids), _PIDS_AT_ONCE):
-        _kill_some(directory, pids[first : first + _PIDS_AT_ONCE])
+    """SIGKILL each process once; the caller comes again for those that are forked meanwhile."""
+    pids = _read_pids(directory)
+    for first in range(0, len(pids), _PIDFDS_AT_ONCE):
+        _kill_batch(directory, pids[first : first + _PIDFDS_AT_ONCE])
 
 
-def _kill_some(directory: str, pids: list[int]) -> None:
+def _kill_batch(directory: str, pids: list[int]) -> None:
     opened: dict[int, int] = {}
     try:
         for pid in pids:
@@ -127,8 +129,8 @@ def _kill_some(directory: str, pids: list[int]) -> None:
                 opened[pid] = os.pidfd_open(pid)
             except ProcessLookupError:
                 continue
-        # Only who is still listed: a pid may have passed to a stranger before its pidfd was open.
-        for pid in opened.keys() & set(_members(directory)):
+        # Only pids that are still listed: before its pidfd was open a pid may have passed to a process of no run.
+        for pid in opened.keys() & set(_read_pids(directory)):
             try:
                 signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
             except ProcessLookupError:

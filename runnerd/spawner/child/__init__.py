@@ -1,1 +1,1 @@
-"""The child between fork and exec: account, files, limits, and why one could not be started."""
+"""The forked child until it execs the run's program: user, files, limits, and why it could not start."""

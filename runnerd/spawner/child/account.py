@@ -1,8 +1,8 @@
-"""Who a run is: its user and groups, and whether the spawner may start anything as them.
+"""Find the user and groups of a run, check that the spawner may start runs as them, and switch to them.
 
-The policy (`--users`) is what bounds a daemon that was taken over: without it, whoever speaks to a spawner that is root
-can be anybody. What can be said without the name service is said before the fork: a directory server that does not
-answer must hold up one child, and not the spawner.
+`--users` limits what a compromised daemon can do: without it, a client of a root spawner can start processes as any
+user. Checks that need no name service are done before the fork: a directory server (LDAP, NIS) that does not answer
+must block one child, and not the spawner.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from runnerd.spawner.io.messages import Launch
 
 
 class SetupFailed(Exception):
-    """Why a run cannot start: the stage, and one sentence an administrator can act on."""
+    """A run cannot start; `stage` is the step that failed, the message one sentence an administrator can act on."""
 
     def __init__(self, stage: str, message: str, number: int | None = None) -> None:
         super().__init__(message)
@@ -23,30 +23,30 @@ class SetupFailed(Exception):
         self.errno = number
 
 
-class Users:
-    """Those whose processes may be started, from `--users`: names, and `*` for anybody but uid 0. None: no bounds."""
+class AllowedUsers:
+    """The users as which runs may be started, from `--users`: names, `*` for every uid but 0. None: all users."""
 
-    __slots__ = ("_anybody", "_names", "bounded")
+    __slots__ = ("_all_but_root", "_limited", "_names")
 
     def __init__(self, text: str | None) -> None:
-        self.bounded = text is not None
+        self._limited = text is not None
         names = {name.strip() for name in (text or "").split(",")} - {""}
-        self._anybody = "*" in names
+        self._all_but_root = "*" in names
         self._names = names - {"*"}
 
     def check_name(self, user: str | None) -> None:
-        """All that can be said without looking it up. Raises SetupFailed."""
-        if not self.bounded:
+        """Check the name only, without the name service. Raises SetupFailed."""
+        if not self._limited:
             return
         if user is None:
-            message = "cannot start: no user is named, and the spawner's own is not to be used; set run.user"
+            message = "cannot start: no user is named, and runs may not use the spawner's own; set run.user"
             raise SetupFailed("user", f"{message} or RUNNERD_FLOW_USER (systemctl edit runnerd)")
-        if user not in self._names and (user == "root" or not self._anybody):
+        if user not in self._names and (user == "root" or not self._all_but_root):
             raise _not_allowed(user)
 
-    def check(self, account: Account) -> None:
-        """Raises SetupFailed."""
-        if not self.bounded:
+    def check_account(self, account: RunAccount) -> None:
+        """Check what the name service says of a user: its uid and groups. Raises SetupFailed."""
+        if not self._limited:
             return
         if account.uid == 0 and account.name not in self._names:
             raise _not_allowed(account.name)
@@ -57,11 +57,13 @@ class Users:
 
 
 def _not_allowed(user: str) -> SetupFailed:
-    message = f"cannot start: the spawner may start nothing as user {user}; name it in RUNNERD_FLOW_USERS"
+    message = f"cannot start: the spawner may not start runs as user {user}; add the name to RUNNERD_FLOW_USERS"
     return SetupFailed("user", f"{message} (systemctl edit runnerd-spawner)")
 
 
-class Account:
+class RunAccount:
+    """The user and groups a run gets."""
+
     __slots__ = ("gid", "groups", "name", "primary_gid", "uid")
 
     def __init__(self, *, name: str, uid: int, gid: int, primary_gid: int) -> None:
@@ -69,12 +71,12 @@ class Account:
         self.uid = uid
         self.gid = gid
         self.primary_gid = primary_gid
-        # Looked up now: later the limits on open files may be too low for the name service.
+        # Looked up before the rlimits are set: the run's limit of open files may be too low for the name service.
         self.groups = os.getgrouplist(name, gid)
 
 
-def find_account(launch: Launch, users: Users) -> Account | None:
-    """None for a run that stays what the spawner is. Raises SetupFailed."""
+def find_account(launch: Launch, users: AllowedUsers) -> RunAccount | None:
+    """Look up the run's user and group; None for a run as the spawner's own user. Raises SetupFailed."""
     if launch.user is None and launch.group is None:
         return None
     own = os.geteuid()
@@ -87,20 +89,21 @@ def find_account(launch: Launch, users: Users) -> Account | None:
     except KeyError:
         raise SetupFailed("group", f"cannot start: no such group {launch.group}") from None
     if own != 0 and entry.pw_uid != own:
-        message = f"cannot become user {launch.user}: the spawner does not run as root"
+        message = f"cannot start as user {launch.user}: the spawner does not run as root"
         raise SetupFailed("user", message)
     if own != 0 and gid != os.getegid():
-        raise SetupFailed("group", f"cannot become group {launch.group}: the spawner does not run as root")
-    account = Account(name=entry.pw_name, uid=entry.pw_uid, gid=gid, primary_gid=entry.pw_gid)
-    users.check(account)
+        raise SetupFailed("group", f"cannot start as group {launch.group}: the spawner does not run as root")
+    account = RunAccount(name=entry.pw_name, uid=entry.pw_uid, gid=gid, primary_gid=entry.pw_gid)
+    users.check_account(account)
     return account
 
 
-def become(account: Account) -> None:
+def switch_to(account: RunAccount) -> None:
+    """Set this process's groups, gid and uid, for ever. Raises SetupFailed."""
     try:
         os.setgroups(account.groups)
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
     except OSError as error:
-        message = f"cannot become user {account.name}: {error.strerror}"
+        message = f"cannot start as user {account.name}: {error.strerror}"
         raise SetupFailed("user", message, error.errno) from None

@@ -1,4 +1,4 @@
-"""Puts a failed start in words: what is wrong with the program or the directory, seen as the run's own user."""
+"""Describe why a run could not start: what is wrong with its program or directory, as seen by the run's user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ def _who(launch: Launch) -> str:
     return f"user {launch.user}" if launch.user else "the spawner's user"
 
 
-def why_no_directory(launch: Launch, error: OSError) -> str:
+def describe_failed_chdir(launch: Launch, error: OSError) -> str:
+    """Say why the run could not enter its working directory."""
     directory = launch.working_directory
     if error.errno == errno.ENOENT:
         return f"cannot start: working directory {directory} does not exist"
@@ -23,11 +24,12 @@ def why_no_directory(launch: Launch, error: OSError) -> str:
     return f"cannot start: working directory {directory}: {error.strerror}"
 
 
-def why_not_made(launch: Launch, error: OSError) -> str:
+def describe_failed_mkdir(launch: Launch, error: OSError) -> str:
+    """Say why the run's working directory could not be made."""
     directory = launch.working_directory
     parent = os.path.dirname(directory.rstrip("/"))
     causes = {
-        errno.EEXIST: "something is there already, and it must be the run's own",
+        errno.EEXIST: "the path exists already, and the run needs a new directory",
         errno.ENOENT: f"{parent} does not exist",
         errno.ENOTDIR: f"{parent} is not a directory",
         errno.EACCES: f"permission denied for {_who(launch)} in {parent}",
@@ -35,49 +37,48 @@ def why_not_made(launch: Launch, error: OSError) -> str:
     return f"cannot make the working directory {directory}: {causes.get(error.errno or 0, error.strerror)}"
 
 
-def why_no_exec(launch: Launch, path: str, error: OSError) -> str:
+def describe_failed_exec(launch: Launch, path: str, error: OSError) -> str:
+    """Say why the run's program at `path` could not be executed."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return f"cannot start: {_why_not_found(launch, path)}"
+        return f"cannot start: {_describe_not_found(launch, path)}"
     if error.errno == errno.EACCES:
-        return f"cannot start: {_why_denied(launch, path)}"
+        return f"cannot start: {_describe_denied(launch, path)}"
     if error.errno == errno.ENOEXEC:
         return f"cannot start: {path} is not executable: neither a program for this machine nor a #! script"
     if error.errno == errno.E2BIG:
-        return "cannot start: the arguments and the environment are too long together"
+        return "cannot start: arguments and environment together are longer than the kernel allows"
     if error.errno == errno.EAGAIN:
-        return (
-            f"cannot start: {_who(launch)} has as many processes as its tasks_max or rlimits.nproc lets it have in all"
-        )
+        return f"cannot start: {_who(launch)} has as many processes as tasks_max or rlimits.nproc of the run allows"
     return f"cannot start: {path}: {error.strerror}"
 
 
-def _why_not_found(launch: Launch, path: str) -> str:
+def _describe_not_found(launch: Launch, path: str) -> str:
     if "/" not in path:
         return f"no such program {path} in PATH {launch.environment.get('PATH', os.defpath)}"
     if os.path.islink(path) and not os.path.exists(path):
         return f"no such interpreter {path}: it is a link to {os.path.realpath(path)}, which does not exist"
     if not os.path.exists(path):
         return f"no such interpreter {path}"
-    interpreter = _first_line_interpreter(path)
+    interpreter = _read_shebang(path)
     if interpreter:
         return f"{path} is a script for {interpreter}, which does not exist"
     return f"{path} needs a program loader that is not installed"
 
 
-def _why_denied(launch: Launch, path: str) -> str:
+def _describe_denied(launch: Launch, path: str) -> str:
     if not os.path.exists(path):
         return f"permission denied for {_who(launch)} on the way to {path}"
     if os.path.isdir(path):
         return f"{path} is a directory"
     if not os.access(path, os.X_OK):
         return f"{path} is not executable for {_who(launch)}"
-    interpreter = _first_line_interpreter(path)
+    interpreter = _read_shebang(path)
     if interpreter:
         return f"{path} is a script for {interpreter}, which is not executable for {_who(launch)}"
     return f"{path}: permission denied for {_who(launch)} (is its file system mounted noexec?)"
 
 
-def _first_line_interpreter(path: str) -> str | None:
+def _read_shebang(path: str) -> str | None:
     try:
         with open(path, "rb") as file:
             first = file.readline(256)

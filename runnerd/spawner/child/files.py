@@ -1,7 +1,7 @@
-"""The files a run is given: nothing to read, its output, and where it is asked for, one for its result.
+"""Open the files of a run: stdin from /dev/null, stdout and stderr to its output file, descriptor 3 to its result file.
 
-They are opened as the owner of the runs' output, who named them: root must not write where he could not himself, by
-whatever links lead there.
+They are opened as the user that owns the runs' output (`--owner`), who named the paths: root must not write where that
+user could not, whatever links the paths lead through.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from runnerd.spawner.child.account import SetupFailed
 from runnerd.spawner.io.messages import Launch
 
 RESULT_FD = 3
-_CREATE = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_WRONLY
-_NOBODYS = 65534
+_CREATE_FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_WRONLY
+_NOGROUP_GID = 65534
 
 
 def open_files(launch: Launch, owner: int | None) -> None:
-    """As our descriptors 0 to 3. Raises SetupFailed."""
+    """Open the files as descriptors 0 to 3 of this process. Raises SetupFailed."""
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.close(null)
     if owner is None or owner == os.geteuid():
-        _open_own(launch)
+        _open_as_current_user(launch)
         return
     groups, gid = os.getgroups(), os.getegid()
-    _act_as(owner)
+    _set_effective_user(owner)
     try:
-        _open_own(launch)
+        _open_as_current_user(launch)
     finally:
         os.seteuid(0)
         os.setegid(gid)
         os.setgroups(groups)
 
 
-def _act_as(owner: int) -> None:
+def _set_effective_user(owner: int) -> None:
     try:
         entry = pwd.getpwuid(owner)
         gid, groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
     except KeyError:
-        gid, groups = _NOBODYS, []
+        gid, groups = _NOGROUP_GID, []
     try:
         os.setgroups(groups)
         os.setegid(gid)
@@ -50,7 +50,7 @@ def _act_as(owner: int) -> None:
         raise SetupFailed("output", f"cannot open files as uid {owner}: {error.strerror}", error.errno) from None
 
 
-def _open_own(launch: Launch) -> None:
+def _open_as_current_user(launch: Launch) -> None:
     output = _create("output", launch.output, os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -65,11 +65,11 @@ def _open_own(launch: Launch) -> None:
 
 def _create(what: str, path: str, flags: int) -> int:
     try:
-        fd = os.open(path, _CREATE | flags, 0o640)
+        fd = os.open(path, _CREATE_FLAGS | flags, 0o640)
         facts = os.fstat(fd)
-        # A hard link to another's file is none of ours.
+        # A file with a second hard link may be another user's file in another directory.
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
-            raise SetupFailed(what, f"cannot open {what} file {path}: it is not a regular file of its own")
+            raise SetupFailed(what, f"cannot open {what} file {path}: the path is not a regular file with one link")
     except OSError as error:
         raise SetupFailed(what, f"cannot open {what} file {path}: {error.strerror}", error.errno) from None
     return fd

@@ -1,8 +1,8 @@
-"""Forks a child that waits for a word before it becomes the run.
+"""Fork a child that waits for `release()` before it executes the run's program.
 
-The child does all its setting up, then blocks on a pipe. Its identity can be put on disk before `go()`; if the spawner
-dies first, the child reads end-of-file and exits, and nothing ran. What fails in the child, exec included, comes back
-through `status_fd`: end-of-file without a word means the exec succeeded.
+The child sets itself up, then blocks on a pipe, so that the spawner can write the child's identity to disk first. If
+the spawner dies before `release()`, the child reads end-of-file and exits, and no program ran. What fails in the child,
+the exec included, is read from `status_fd`: end-of-file without data means that the exec succeeded.
 """
 
 from __future__ import annotations
@@ -10,57 +10,60 @@ from __future__ import annotations
 import os
 import signal
 
-from runnerd.spawner.child.setup import Host, run_child
+from runnerd.spawner.child.setup import Privileges, run_child
 from runnerd.spawner.io.messages import Launch
-from runnerd.spawner.proc.identity import start_ticks
+from runnerd.spawner.proc.identity import read_start_ticks
 
 
 class Child:
-    """A child held at its go-pipe. pid and pidfd are sure: nobody but us can reap it."""
+    """A forked child that waits on its pipe. Only the spawner can reap a child, so pid and pidfd stay valid."""
 
-    __slots__ = ("_go_fd", "pid", "pidfd", "start_ticks", "status_fd")
+    __slots__ = ("_release_fd", "pid", "pidfd", "start_ticks", "status_fd")
 
-    def __init__(self, *, pid: int, go_fd: int, status_fd: int) -> None:
+    def __init__(self, *, pid: int, release_fd: int, status_fd: int) -> None:
         self.pid = pid
-        self._go_fd = go_fd
+        self._release_fd = release_fd
         self.status_fd = status_fd
-        self.start_ticks = start_ticks(pid)
+        self.start_ticks = read_start_ticks(pid)
         self.pidfd = os.pidfd_open(pid)
 
-    def go(self) -> None:
+    def release(self) -> None:
+        """Have the child execute the run's program."""
         try:
-            os.write(self._go_fd, b"g")
+            os.write(self._release_fd, b"g")
         except BrokenPipeError:
-            pass  # it failed to set up and is gone; status_fd tells
+            pass  # the child's set-up failed and it exited; status_fd says why
         finally:
-            os.close(self._go_fd)
+            os.close(self._release_fd)
 
     def abandon(self) -> None:
-        """Let it exit without having run anything."""
-        for fd in (self._go_fd, self.status_fd, self.pidfd):
+        """Have the child exit without executing the run's program."""
+        for fd in (self._release_fd, self.status_fd, self.pidfd):
             os.close(fd)
 
 
-class Launcher:
-    def __init__(self, host: Host) -> None:
-        self._host = host
+class Forker:
+    """Forks the children that become runs."""
+
+    def __init__(self, privileges: Privileges) -> None:
+        self._privileges = privileges
 
     @property
     def owner(self) -> int | None:
-        """Whose files the runs' outputs are, where we could write others' too."""
-        return self._host.owner if self._host.root else None
+        """The uid that owns the output files; None when the spawner is not root and can write its own files only."""
+        return self._privileges.owner if self._privileges.root else None
 
-    def check(self, launch: Launch) -> None:
-        """Whether it may be started at all. Raises SetupFailed."""
-        self._host.users.check_name(launch.user)
+    def check_user(self, launch: Launch) -> None:
+        """Check that the run may be started as its user. Raises SetupFailed."""
+        self._privileges.users.check_name(launch.user)
 
     def fork(self, launch: Launch) -> Child:
-        """Raises OSError when there is no room for another process or descriptor."""
+        """Fork a child for the run. Raises OSError when out of processes or descriptors."""
         pipes: list[int] = []
         try:
             pipes += os.pipe()
             pipes += os.pipe()
-            pid = self._fork(launch, go_fd=pipes[0], status_fd=pipes[3])
+            pid = self._fork(launch, release_fd=pipes[0], status_fd=pipes[3])
         except OSError:
             for fd in pipes:
                 os.close(fd)
@@ -68,31 +71,31 @@ class Launcher:
         os.close(pipes[0])
         os.close(pipes[3])
         try:
-            return Child(pid=pid, go_fd=pipes[1], status_fd=pipes[2])
+            return Child(pid=pid, release_fd=pipes[1], status_fd=pipes[2])
         except OSError:
             os.close(pipes[1])
             os.close(pipes[2])
             raise
 
-    def _fork(self, launch: Launch, *, go_fd: int, status_fd: int) -> int:
-        # A signal that came to the child before it dropped our set-up would be taken for one to us.
+    def _fork(self, launch: Launch, *, release_fd: int, status_fd: int) -> int:
+        # Blocked: a signal to the child before it resets its handlers would be handled as one to the spawner.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
             if pid == 0:
-                run_child(launch, self._host, go_fd, status_fd)
+                run_child(launch, self._privileges, release_fd, status_fd)
             return pid
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Failure:
-    """What a child told before it gave up."""
+class SetupReport:
+    """Parses what a child wrote to its status pipe before it exited."""
 
     __slots__ = ("errno", "message", "stage")
 
-    def __init__(self, told: bytes) -> None:
-        stage, number, message = told.decode("utf-8", "replace").split("\n", 2)
+    def __init__(self, report: bytes) -> None:
+        stage, number, message = report.decode("utf-8", "replace").split("\n", 2)
         self.stage = stage
         self.errno = int(number) if number else None
         self.message = message

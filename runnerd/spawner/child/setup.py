@@ -1,7 +1,8 @@
-"""What a forked child does before it becomes the run: from our copy to a clean process, then exec.
+"""Turn a forked child of the spawner into the run's process: session, signals, user, files, limits, directory, exec.
 
-Runs between fork and exec only, in a process with one thread. Everything is set anew, nothing is inherited by chance.
-Each step that can fail says so as `SetupFailed`: its stage and one sentence an administrator can act on.
+Runs between fork and exec only, in a process with one thread. Every setting is set explicitly, so that none is
+inherited by accident. A step that fails raises `SetupFailed`, with its stage and one sentence an administrator can act
+on.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import os
 import resource
 import signal
 
-from runnerd.spawner.cgroups.limits import rlimits
-from runnerd.spawner.child.account import SetupFailed, Users, become, find_account
-from runnerd.spawner.child.failures import why_no_directory, why_no_exec, why_not_made
+from runnerd.spawner.cgroups.limits import make_rlimits
+from runnerd.spawner.child.account import AllowedUsers, SetupFailed, find_account, switch_to
+from runnerd.spawner.child.failures import describe_failed_chdir, describe_failed_exec, describe_failed_mkdir
 from runnerd.spawner.child.files import RESULT_FD, open_files
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.proc.processes import become_subreaper
@@ -23,88 +24,95 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_LOWEST_PIPE_FD = 10
+_MIN_PIPE_FD = 10
 
 
-class Host:
-    """What of the spawner itself matters to a child: whether it is root, who owns its files, who it may be."""
+class Privileges:
+    """Whether the spawner is root, which uid owns the output files, and as which users it may start runs."""
 
     __slots__ = ("owner", "root", "users")
 
-    def __init__(self, *, owner: int | None, users: Users) -> None:
+    def __init__(self, *, owner: int | None, users: AllowedUsers) -> None:
         self.root = os.geteuid() == 0
         self.owner = owner
         self.users = users
 
 
-def run_child(launch: Launch, host: Host, go_fd: int, status_fd: int) -> NoReturn:
-    """The child's whole life up to exec. Never returns and never raises: past it is the parent's own loop."""
+def run_child(launch: Launch, privileges: Privileges, release_fd: int, status_fd: int) -> NoReturn:
+    """Set the child up, wait for the release, execute the run's program.
+
+    Never returns and never raises: the child would go on in the spawner's own loop.
+    """
     try:
-        signal.set_wakeup_fd(-1)  # or a signal to us would wake, and end, the parent
-        go_fd, status_fd = _close_all_but(go_fd, status_fd)
-        _set_up(launch, host)
-        if not os.read(go_fd, 1):
-            os._exit(0)  # the parent is gone, and our identity may not be on disk: nothing may run
-        _become_the_run(launch)
+        signal.set_wakeup_fd(-1)  # or a signal to the child would wake the spawner, by the pipe they share
+        release_fd, status_fd = _close_all_but(release_fd, status_fd)
+        _set_up(launch, privileges)
+        if not os.read(release_fd, 1):
+            os._exit(0)  # the spawner is gone, and may not have written our identity to disk: no program may run
+        _execute_program(launch)
     except SetupFailed as failure:
-        _tell(status_fd, failure)
+        _report(status_fd, failure)
     except BaseException as error:
-        _tell(status_fd, SetupFailed("setup", f"cannot start: {type(error).__name__}: {error}"))
+        _report(status_fd, SetupFailed("setup", f"cannot start: {type(error).__name__}: {error}"))
     finally:
         os._exit(127)
 
 
-def _tell(status_fd: int, failure: SetupFailed) -> None:
+def _report(status_fd: int, failure: SetupFailed) -> None:
     line = f"{failure.stage}\n{failure.errno or ''}\n{failure}"
     os.write(status_fd, line.encode("utf-8", "backslashreplace")[:4096])
 
 
 def _close_all_but(*pipes: int) -> list[int]:
-    """Moves the pipes out of the way of 0 to 3 and closes everything else we got from the parent."""
-    kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_PIPE_FD) for fd in pipes]
+    """Move the pipes above descriptors 0 to 3, and close all other descriptors from 3 on."""
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _MIN_PIPE_FD) for fd in pipes]
     low = RESULT_FD
-    for fd in sorted(kept):
+    for fd in sorted(moved):
         os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
-    return kept
+    return moved
 
 
-def _set_up(launch: Launch, host: Host) -> None:
+def _set_up(launch: Launch, privileges: Privileges) -> None:
     os.setsid()
-    become_subreaper()  # for its own descendants: as long as it lives, none of them gets out of its sight
+    become_subreaper()  # orphans among the leader's descendants stay below the leader as long as it lives
     _reset_signals()
-    account = find_account(launch, host.users)
+    account = find_account(launch, privileges.users)
     os.umask(0o027)
-    open_files(launch, host.owner if host.root else None)
+    open_files(launch, privileges.owner if privileges.root else None)
     _reset_oom_score()
-    # Of who may exceed it anyway, or whose processes include the spawner's own, a count would be none of the run's.
-    _set_bounds(launch, user_counts=host.root and account is not None and account.uid != 0)
+    # RLIMIT_NPROC counts all processes of a user: no limit for root, and for the spawner's own user it counts others.
+    _set_limits(launch, user_counts=privileges.root and account is not None and account.uid != 0)
     os.umask(0o022 if launch.umask is None else launch.umask)
-    if account is not None and host.root:
-        become(account)
+    if account is not None and privileges.root:
+        switch_to(account)
 
 
-def _become_the_run(launch: Launch) -> NoReturn:
-    """Only past the go-pipe: a child that gives up there leaves no directory in the way of the one that is next."""
+def _execute_program(launch: Launch) -> NoReturn:
+    """Make and enter the working directory, and exec.
+
+    The directory is made after the release only: a child that exits before would leave one, on which the next attempt
+    to start the run would fail.
+    """
     if not launch.make_directory:
         _enter_directory(launch)
-        _execute(launch)
+        _exec(launch)
     _make_directory(launch)
     try:
         _enter_directory(launch)
-        _execute(launch)
+        _exec(launch)
     finally:
-        _remove_directory(launch)  # we are still here, so nothing ran in it
+        _remove_directory(launch)  # the exec failed, so no program ran in the directory
 
 
 def _make_directory(launch: Launch) -> None:
-    """What is there already may be another's, and a trap."""
+    """Make the directory; one that exists is refused, because another user may have prepared it."""
     umask = os.umask(0)
     try:
         os.mkdir(launch.working_directory, 0o700)
     except OSError as error:
-        raise SetupFailed("working-directory", why_not_made(launch, error), error.errno) from None
+        raise SetupFailed("working-directory", describe_failed_mkdir(launch, error), error.errno) from None
     finally:
         os.umask(umask)
 
@@ -113,14 +121,14 @@ def _remove_directory(launch: Launch) -> None:
     try:
         os.rmdir(launch.working_directory)
     except OSError:
-        return  # why the run failed is what matters; an empty directory is left
+        return  # the reason why the run failed is reported; an empty directory stays
 
 
 def _enter_directory(launch: Launch) -> None:
     try:
         os.chdir(launch.working_directory)
     except OSError as error:
-        raise SetupFailed("working-directory", why_no_directory(launch, error), error.errno) from None
+        raise SetupFailed("working-directory", describe_failed_chdir(launch, error), error.errno) from None
 
 
 def _reset_signals() -> None:
@@ -130,17 +138,17 @@ def _reset_signals() -> None:
 
 
 def _reset_oom_score() -> None:
-    """The spawner may be shielded from the kernel's memory killer; a run must not be."""
+    """Set the OOM score to 0: the spawner may be protected from the OOM killer, a run must not be."""
     try:
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         os.write(fd, b"0")
         os.close(fd)
     except OSError:
-        return  # best effort: not root, and somebody shielded us on purpose
+        return  # not root: the score that the spawner was started with stays
 
 
-def _set_bounds(launch: Launch, *, user_counts: bool) -> None:
-    for name, number, soft, hard in rlimits(launch, user_counts=user_counts):
+def _set_limits(launch: Launch, *, user_counts: bool) -> None:
+    for name, number, soft, hard in make_rlimits(launch, user_counts=user_counts):
         try:
             resource.setrlimit(number, (soft, hard))
         except (ValueError, OSError) as error:
@@ -153,21 +161,21 @@ def _set_bounds(launch: Launch, *, user_counts: bool) -> None:
             raise SetupFailed("nice", message, error.errno) from None
 
 
-def _execute(launch: Launch) -> NoReturn:
-    """Exec argv as it is; the program is a path, or is looked for on the run's own PATH."""
+def _exec(launch: Launch) -> NoReturn:
+    """Execute argv; a program without a slash is searched on the run's own PATH. Raises SetupFailed."""
     program = launch.argv[0]
     tried, failed = program, OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in _candidates(program, launch.environment):
+    for path in _list_candidates(program, launch.environment):
         try:
             os.execve(path, launch.argv, launch.environment)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(path):
-                continue  # keep an earlier, more telling failure
+                continue  # the failure of a file that exists says more
             tried, failed = path, error
-    raise SetupFailed("exec", why_no_exec(launch, tried, failed), failed.errno)
+    raise SetupFailed("exec", describe_failed_exec(launch, tried, failed), failed.errno)
 
 
-def _candidates(program: str, environment: dict[str, str]) -> list[str]:
+def _list_candidates(program: str, environment: dict[str, str]) -> list[str]:
     if "/" in program:
         return [program]
     path = environment.get("PATH", os.defpath)

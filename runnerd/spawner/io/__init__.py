@@ -1,1 +1,1 @@
-"""The spawner's socket, messages, event loop, log and notifications."""
+"""The spawner's socket, messages, event loop, log and sd_notify."""

@@ -1,4 +1,4 @@
-"""One line on stderr per event; a stderr that is gone or full never stops the spawner."""
+"""Log to stderr, one line an event; a stderr that is closed or full never stops the spawner."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import sys
 
 
 def log(message: str) -> None:
+    """Write one line to stderr."""
     try:
         os.write(2, f"runnerd-spawner: {message}\n".encode("utf-8", "backslashreplace"))
     except OSError:
-        return  # the reader of our stderr is gone: the runs matter more
+        return  # the reader of stderr is gone: the runs matter more
 
 
 def log_traceback() -> None:
-    """Print the exception being handled; the interpreter's own printer, since `traceback` costs memory."""
+    """Print the exception being handled, by the interpreter's own hook: the module `traceback` costs memory."""
     try:
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""Reads what a client sends: one JSON object a line, every field checked before anything acts on it.
+"""Parse requests: one JSON object a line, each field checked before anything acts on its value.
 
-Whatever the bytes are, the only exception that leaves this module is `Refused`. Keys nobody knows are ignored, so
+Whatever the bytes are, the only exception that leaves this module is `RequestRefused`. Unknown keys are ignored, so
 that an older spawner serves a newer daemon.
 """
 
@@ -17,16 +17,17 @@ MAX_LINE_BYTES = 4 * 2**20
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
-class Refused(Exception):
-    """A request that is not done; `kind` is a word for programs, the message a sentence for people."""
+class RequestRefused(Exception):
+    """The spawner refuses a request; `kind` is a word for programs, the message a sentence for people."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-def bad(message: str) -> Refused:
-    return Refused("bad-request", message)
+def bad_request(message: str) -> RequestRefused:
+    """Make the refusal of a request that is malformed."""
+    return RequestRefused("bad-request", message)
 
 
 def _no_constant(name: str) -> object:
@@ -34,20 +35,23 @@ def _no_constant(name: str) -> object:
 
 
 def parse_object(line: bytes) -> Fields:
-    """One line as an object's fields."""
+    """Parse one line as a JSON object. Raises RequestRefused."""
     try:
         value: object = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise bad(f"cannot read the request: {error}") from None
+        raise bad_request(f"cannot read the request: {error}") from None
     return Fields(value, "the request")
 
 
 class Fields:
-    """One JSON object, read one checked field at a time; a field that is absent or null reads as None."""
+    """Reads the fields of one JSON object; each getter checks its field and raises RequestRefused.
+
+    A field that is absent or null reads as None, or is refused by a getter named `required_`.
+    """
 
     def __init__(self, value: object, what: str) -> None:
         if not isinstance(value, dict):
-            raise bad(f"{what} must be a JSON object")
+            raise bad_request(f"{what} must be a JSON object")
         self._value: dict[str, object] = value
 
     def raw(self, name: str) -> object:
@@ -63,20 +67,20 @@ class Fields:
         value = self._value.get(name)
         return None if value is None else _text(value, name)
 
-    def need_text(self, name: str) -> str:
+    def required_text(self, name: str) -> str:
         return _text(self._value.get(name), name)
 
-    def whole(self, name: str, low: int, high: int) -> int | None:
+    def integer(self, name: str, low: int, high: int) -> int | None:
         value = self._value.get(name)
-        return None if value is None else _whole(value, name, low, high)
+        return None if value is None else _integer(value, name, low, high)
 
-    def need_whole(self, name: str, low: int, high: int) -> int:
-        return _whole(self._value.get(name), name, low, high)
+    def required_integer(self, name: str, low: int, high: int) -> int:
+        return _integer(self._value.get(name), name, low, high)
 
-    def flag(self, name: str) -> bool:
+    def boolean(self, name: str) -> bool:
         value = self._value.get(name)
         if value is not None and not isinstance(value, bool):
-            raise bad(f"{name} must be true or false")
+            raise bad_request(f"{name} must be true or false")
         return bool(value)
 
     def seconds(self, name: str, high: float = 1e9) -> float | None:
@@ -90,58 +94,58 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
-            raise bad(f"{name} must be {what} from 0 to {high:.0f}")
+            raise bad_request(f"{name} must be {what} from 0 to {high:.0f}")
         return float(value)
 
     def path(self, name: str) -> str | None:
         value = self.text(name)
         if value is not None and not value.startswith("/"):
-            raise bad(f"{name} must be an absolute path")
+            raise bad_request(f"{name} must be an absolute path")
         return value
 
-    def need_path(self, name: str) -> str:
+    def required_path(self, name: str) -> str:
         value = self.path(name)
         if value is None:
-            raise bad(f"{name} must be an absolute path")
+            raise bad_request(f"{name} must be an absolute path")
         return value
 
     def signal(self, name: str) -> int | None:
-        value = self.whole(name, 1, 64)
+        value = self.integer(name, 1, 64)
         if value is not None and value not in signal.valid_signals():
-            raise bad(f"{name}: there is no signal {value}")
+            raise bad_request(f"{name}: there is no signal {value}")
         return value
 
     def key(self) -> str:
-        value = self.need_text("key")
+        value = self.required_text("key")
         if not _KEY.fullmatch(value):
-            raise bad("key must be 1 to 128 of A-Z a-z 0-9 . _ - and not start with a dot")
+            raise bad_request("key must be 1 to 128 of A-Z a-z 0-9 . _ - and not start with a dot")
         return value
 
     def attempt(self) -> int:
-        return self.need_whole("attempt", 0, 10**9)
+        return self.required_integer("attempt", 0, 10**9)
 
 
 def _text(value: object, name: str) -> str:
-    """Text that a path, an argument or an environment value can carry."""
+    """Check that a path, an argument or an environment value can carry this text."""
     if not isinstance(value, str):
-        raise bad(f"{name} must be text")
+        raise bad_request(f"{name} must be text")
     try:
         encoded = os.fsencode(value)
     except UnicodeEncodeError:
-        raise bad(f"{name} has characters that no file name or argument can have") from None
+        raise bad_request(f"{name} has characters that no file name or argument can have") from None
     if b"\0" in encoded:
-        raise bad(f"{name} must not contain a NUL character")
+        raise bad_request(f"{name} must not contain a NUL character")
     return value
 
 
-def _whole(value: object, name: str, low: int, high: int) -> int:
+def _integer(value: object, name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise bad(f"{name} must be a whole number from {low} to {high}")
+        raise bad_request(f"{name} must be a whole number from {low} to {high}")
     return value
 
 
 class Launch:
-    """All there is to know to start one process group; `protocol.spec_to_json` writes what this reads."""
+    """A launch spec, checked: the settings of one run; runnerd.processes.protocol.spec_to_json writes them."""
 
     __slots__ = (
         "argv",
@@ -156,6 +160,7 @@ class Launch:
         "nice",
         "output",
         "output_max_bytes",
+        "outside_cgroup",
         "result",
         "rlimits",
         "runtime_max_s",
@@ -163,7 +168,6 @@ class Launch:
         "stop_timeout_s",
         "tasks_max",
         "umask",
-        "unbounded",
         "user",
         "working_directory",
     )
@@ -173,22 +177,22 @@ class Launch:
         self.attempt = spec.attempt()
         self.argv = _argv(spec.raw("argv"))
         self.environment = _environment(spec.raw("environment"))
-        self.working_directory = spec.need_path("working_directory")
-        self.make_directory = spec.flag("make_directory")
-        self.output = spec.need_path("output")
+        self.working_directory = spec.required_path("working_directory")
+        self.make_directory = spec.boolean("make_directory")
+        self.output = spec.required_path("output")
         self.result = spec.path("result")
         self.user = spec.text("user")
         self.group = spec.text("group")
-        self.umask = spec.whole("umask", 0, 0o777)
-        self.nice = spec.whole("nice", -20, 19)
+        self.umask = spec.integer("umask", 0, 0o777)
+        self.nice = spec.integer("nice", -20, 19)
         self.rlimits = _rlimits(spec.raw("rlimits"))
-        self.memory_max_bytes = spec.whole("memory_max_bytes", 1, 2**63 - 1)
+        self.memory_max_bytes = spec.integer("memory_max_bytes", 1, 2**63 - 1)
         self.cpu_quota_percent = spec.number("cpu_quota_percent", 1e9)
-        self.tasks_max = spec.whole("tasks_max", 1, 2**63 - 1)
-        self.unbounded = {"memory_max", "cpu_quota", "tasks_max"}  # what its cgroup does not hold
-        self.output_max_bytes = spec.whole("output_max_bytes", 0, 2**62)
+        self.tasks_max = spec.integer("tasks_max", 1, 2**63 - 1)
+        self.outside_cgroup = {"memory_max", "cpu_quota", "tasks_max"}  # limits that the run's cgroup does not enforce
+        self.output_max_bytes = spec.integer("output_max_bytes", 0, 2**62)
         self.runtime_max_s = spec.seconds("runtime_max_s")
-        self.intents = spec.flag("intents")
+        self.intents = spec.boolean("intents")
         self.stop_signal = spec.signal("stop_signal") or signal.SIGTERM.value
         timeout_s = spec.seconds("stop_timeout_s")
         self.stop_timeout_s = 30.0 if timeout_s is None else timeout_s
@@ -196,36 +200,36 @@ class Launch:
 
 def _argv(value: object) -> list[str]:
     if not isinstance(value, list) or not value:
-        raise bad("argv must be a list with at least the program")
+        raise bad_request("argv must be a list with at least the program")
     argv = [_text(item, "argv") for item in value]
     if not argv[0]:
-        raise bad("argv must name a program")
+        raise bad_request("argv must name a program")
     return argv
 
 
 def _environment(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise bad("environment must be an object of texts")
+        raise bad_request("environment must be an object of texts")
     for name, item in value.items():
         _text(item, f"environment {name}")
         if not _text(name, "environment name") or "=" in name:
-            raise bad(f"environment: {name!r} cannot be a variable's name")
+            raise bad_request(f"environment: {name!r} cannot be a variable's name")
     return value
 
 
 def _rlimits(value: object) -> list[tuple[str, int, int, int]]:
-    """As (name, resource number, soft, hard)."""
+    """Return (name, resource number, soft, hard) of each rlimit."""
     if value is None:
         return []
     if not isinstance(value, dict):
-        raise bad('rlimits must be an object such as {"nofile": [1024, 4096]}')
+        raise bad_request('rlimits must be an object such as {"nofile": [1024, 4096]}')
     limits = []
     for name, pair in value.items():
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if not isinstance(number, int):
-            raise bad(f"rlimits: there is no limit {name!r}")
+            raise bad_request(f"rlimits: there is no limit {name!r}")
         if not isinstance(pair, list) or len(pair) != 2:
-            raise bad(f"rlimits: {name} must be [soft, hard]")
-        soft, hard = (_whole(item, f"rlimits {name}", -1, 2**63 - 1) for item in pair)
+            raise bad_request(f"rlimits: {name} must be [soft, hard]")
+        soft, hard = (_integer(item, f"rlimits {name}", -1, 2**63 - 1) for item in pair)
         limits.append((name, number, soft, hard))
     return limits

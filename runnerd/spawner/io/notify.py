@@ -1,6 +1,7 @@
-"""Tells the service manager how we are: READY=1 when it can start who needs us, STATUS= for `systemctl status`.
+"""Notify the service manager (sd_notify): READY=1 once the socket is served, STATUS= for `systemctl status`.
 
-Nothing here raises, and without a manager nothing happens. A manager that does not read must not hold up the runs.
+No method here raises, and none does anything without a service manager. A manager that does not read must not block
+the spawner.
 """
 
 from __future__ import annotations
@@ -10,43 +11,47 @@ from collections.abc import MutableMapping
 
 from runnerd.spawner.io.log import log
 
-_PATIENCE_S = 5.0  # for what a job of the manager waits for
+_SEND_TIMEOUT_S = 5.0  # for READY and STOPPING, which a job of the manager waits for
 
 
 class Notifier:
+    """Sends to the socket at `address`; an empty address sends nothing."""
+
     def __init__(self, address: str) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address  # abstract
         self._status = ""
 
     @classmethod
-    def take(cls, environ: MutableMapping[str, str]) -> Notifier:
-        """Of this process alone: whoever is started later must not speak in our name."""
+    def take_from(cls, environ: MutableMapping[str, str]) -> Notifier:
+        """Take NOTIFY_SOCKET out of the environment: a process started later must not notify in our name."""
         return cls(environ.pop("NOTIFY_SOCKET", ""))
 
-    def ready(self, live: int) -> None:
+    def send_ready(self, live: int) -> None:
+        """Send READY=1 and how many runs live."""
         self._status = _status(live)
-        self._send(f"READY=1\n{self._status}", _PATIENCE_S)
+        self._send(f"READY=1\n{self._status}", _SEND_TIMEOUT_S)
 
-    def live(self, runs: int) -> None:
-        """How many runs live; told when it has changed."""
-        status = _status(runs)
+    def send_status(self, live: int) -> None:
+        """Send how many runs live, if the number has changed."""
+        status = _status(live)
         if status != self._status and self._send(status, 0.0):
             self._status = status
 
-    def stopping(self) -> None:
-        self._send("STOPPING=1", _PATIENCE_S)
+    def send_stopping(self) -> None:
+        """Send STOPPING=1."""
+        self._send("STOPPING=1", _SEND_TIMEOUT_S)
 
-    def _send(self, text: str, patience_s: float) -> bool:
+    def _send(self, text: str, timeout_s: float) -> bool:
         if not self._address:
             return True
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.settimeout(patience_s)
+                sock.settimeout(timeout_s)
                 sock.sendto(text.encode(), self._address)
         except BlockingIOError:
-            return False  # it is told the next time something happens
+            return False  # the status is sent again at the next event
         except OSError as error:
-            log(f"cannot tell the service manager {text.splitlines()[0]}: {error.strerror or error}")
+            log(f"cannot send {text.splitlines()[0]} to the service manager: {error.strerror or error}")
         return True
 
 

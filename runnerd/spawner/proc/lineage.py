@@ -1,11 +1,13 @@
-"""The processes of a run whose orphans do not come to us: one that was taken over from an earlier spawner.
+"""Find and kill the processes of a run whose orphans the kernel does not give to this spawner.
 
-While its leader lives, all that descends from it is its own. When the leader is gone, nothing ties the rest together
-any more, so what was seen before counts, and nothing is signalled on less than one of these:
+That is a run that an earlier spawner started: its leader is not our child. (`orphans` is for the runs of this spawner.)
+While the leader lives, all its descendants belong to the run. Once the leader is gone, the process tree no longer shows
+who belongs together, so a process is killed only on one of these grounds:
 
-* it is a process that was seen to descend from the leader (the same pid and start time), or descends from one;
-* it is in a session that such a process was in: a session's number is nobody else's while anything is in it;
-* it was started after the leader, its environment names this run, and it does not belong to a run that lives.
+* an earlier scan saw it as a descendant of the leader (same pid and start time), or it descends from such a process;
+* it is in a session in which an earlier scan saw such a process: the kernel does not reuse a session's number while
+  any process is in the session;
+* it started after the leader, its environment names this run, and it does not belong to a run that lives.
 """
 
 from __future__ import annotations
@@ -14,100 +16,108 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 
-from runnerd.spawner.proc.processes import Process, Table, below, describe, look, run_named_by
+from runnerd.spawner.proc.processes import (
+    Process,
+    ProcessTable,
+    describe_process,
+    read_run_key,
+    scan_processes,
+    with_descendants,
+)
 
-_FREEZES = 20
+_STOP_ROUNDS = 20
 
 
-class Kin:
-    """`leaders` gives the pids of the leaders that live."""
+class Lineage:
+    """Tracks the process tree of one run. `leaders` returns the pids of the leaders, of all runs, that live."""
 
     def __init__(self, *, key: str, pid: int, ticks: int, leaders: Callable[[], Iterable[int]]) -> None:
         self._key = key
         self._pid = pid
         self._ticks = ticks
         self._leaders = leaders
-        self._seen: dict[int, int] = {pid: ticks}
+        self._seen: dict[int, int] = {pid: ticks}  # the members of the last scan: pid and start ticks
         self._sessions: set[int] = {pid}
-        self._strangers: dict[int, int] = {}  # whose environment was looked into, and named another run or none
-        self._nothing_before = False
+        self._not_named: dict[int, int] = {}  # pid and start ticks of processes that name another run or none
+        self._last_sweep_found_none = False
 
-    def remember(self) -> None:
-        """See who there is, for when the leader is gone."""
-        self._remember(look())
+    def record_members(self) -> None:
+        """Scan for the members now, while the leader shows who they are."""
+        self._scan_members(scan_processes())
 
-    def end(self) -> None:
-        """SIGKILL all of it, the leader too, while the leader lives.
+    def kill_tree(self) -> None:
+        """SIGKILL all members and the leader, while the leader lives.
 
-        Stopped first, or one could fork while it is looked for; and an orphan would be nobody's.
+        SIGSTOP first: a process that forks during the scan would leave an orphan of which nothing shows the run.
         """
         stopped: dict[int, int] = {}
-        for _ in range(_FREEZES):
-            members = [process for process in self._remember(look()) if process.alive]
+        for _ in range(_STOP_ROUNDS):
+            members = [process for process in self._scan_members(scan_processes()) if process.alive]
             fresh = [process for process in members if stopped.get(process.pid) != process.ticks]
             for process in fresh:
-                process.send(signal.SIGSTOP)
+                process.send_signal(signal.SIGSTOP)
                 stopped[process.pid] = process.ticks
             if not fresh:
                 break
         for process in members:
-            process.send(signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
 
     def sweep(self) -> bool:
-        """SIGKILL what is left now that the leader is gone; False when nothing was found, twice running.
+        """SIGKILL the members that are left after the leader's end; False once two sweeps in a row found none.
 
-        Once is not enough: one that forks and goes while we look is not seen, and nor is its child.
+        One is not enough: a process that forks and exits during the scan is missed, and so is its child.
         """
-        table = look()
-        members = self._note(table, [*self._known(table), *self._named(table)])
+        table = scan_processes()
+        members = self._keep_members(table, [*self._find_known(table), *self._find_named(table)])
         left = [process for process in members if process.alive]
         for process in left:
-            process.send(signal.SIGKILL)
-        nothing_before, self._nothing_before = self._nothing_before, not left
-        return bool(left) or not nothing_before
+            process.send_signal(signal.SIGKILL)
+        found_none_before, self._last_sweep_found_none = self._last_sweep_found_none, not left
+        return bool(left) or not found_none_before
 
-    def give_up(self) -> list[str]:
-        """What does not die, for the log."""
-        table = look()
-        return [describe(pid) for pid, ticks in self._seen.items() if _is(table.get(pid), ticks) and table[pid].alive]
+    def describe_survivors(self) -> list[str]:
+        """Return the members that did not die, for the log."""
+        table = scan_processes()
+        survivors = [pid for pid, ticks in self._seen.items() if _is(table.get(pid), ticks) and table[pid].alive]
+        return [describe_process(pid) for pid in survivors]
 
-    def _remember(self, table: Table) -> list[Process]:
-        members = self._note(table, self._known(table))
+    def _scan_members(self, table: ProcessTable) -> list[Process]:
+        members = self._keep_members(table, self._find_known(table))
         leader = table.get(self._pid)
-        # Before its setsid the leader is in others' session; from then on its own are only in sessions they made.
+        # Before its setsid the leader is in the spawner's session; afterwards members are only in sessions of the run.
         if leader is not None and leader.ticks == self._ticks and leader.session == self._pid:
             self._sessions = {process.session for process in members}
         return members
 
-    def _note(self, table: Table, roots: list[int]) -> list[Process]:
-        members = [process for process in below(table, roots) if process.pid != os.getpid()]
+    def _keep_members(self, table: ProcessTable, roots: list[int]) -> list[Process]:
+        members = [process for process in with_descendants(table, roots) if process.pid != os.getpid()]
         self._seen = {process.pid: process.ticks for process in members}
         return members
 
-    def _known(self, table: Table) -> list[int]:
+    def _find_known(self, table: ProcessTable) -> list[int]:
         seen = [pid for pid, ticks in self._seen.items() if _is(table.get(pid), ticks)]
-        return seen + [process.pid for process in table.values() if self._in_session(table, process)]
+        return seen + [process.pid for process in table.values() if self._in_known_session(table, process)]
 
-    def _in_session(self, table: Table, process: Process) -> bool:
+    def _in_known_session(self, table: ProcessTable, process: Process) -> bool:
         if process.session not in self._sessions or process.ticks < self._ticks:
             return False
-        first = table.get(process.session)
-        # One that has the number and was never seen tells that the number was free in between.
-        return first is None or self._seen.get(first.pid) == first.ticks
+        session_leader = table.get(process.session)
+        # A session leader that no scan saw before means that the number was free and given to another session.
+        return session_leader is None or self._seen.get(session_leader.pid) == session_leader.ticks
 
-    def _named(self, table: Table) -> list[int]:
-        others = {process.pid for process in below(table, self._leaders())}
+    def _find_named(self, table: ProcessTable) -> list[int]:
+        others = {process.pid for process in with_descendants(table, self._leaders())}
         found = []
         for process in table.values():
             if not process.alive or process.ticks < self._ticks or process.pid in others:
                 continue
-            if self._strangers.get(process.pid) == process.ticks:
+            if self._not_named.get(process.pid) == process.ticks:
                 continue
-            named = run_named_by(process.pid)
-            if named == self._key:
+            key = read_run_key(process.pid)
+            if key == self._key:
                 found.append(process.pid)
-            elif named is not None:
-                self._strangers[process.pid] = process.ticks
+            elif key is not None:
+                self._not_named[process.pid] = process.ticks
         return found
 
 

@@ -1,14 +1,14 @@
-"""What ended runs leave behind among our own descendants, and its end.
+"""Find and kill the processes that runs of this spawner leave behind: the orphans among our children.
 
-Each run's leader is the subreaper of all that descends from it, whatever session or group that puts itself into. When
-it exits, all of that becomes ours at the instant at which it becomes a zombie. So:
+The leader of a run is the subreaper of all its descendants, whatever session or group they enter. At the moment the
+leader becomes a zombie, the kernel makes us the parent of what is left. So:
 
-* A child of ours that is no leader was left behind by a run whose leader has exited (or is exiting): it is a stray.
-* A stray stays our child, alive or as a zombie, until we reap it, so its number is its own; and what it had becomes
-  ours when it dies. Hence when we have no stray, nothing of any ended run is left, and no look through /proc is needed
-  to know it.
-* Not so where others' orphans come to us too: as a container's first process, or when whoever became the spawner by
-  exec had children. Then `sound` is False, and being our child is no evidence: `kin` has less to go by, but enough.
+* A child of ours that is not a leader is an orphan of a run whose leader has exited or is exiting.
+* An orphan stays our child, alive or as a zombie, until we reap it, so its pid is not reused; and when an orphan dies,
+  its children become ours. So when we have no orphan, nothing of any ended run is left, and no scan of /proc is needed.
+* This does not hold where the orphans of other programs become our children too: when we are pid 1 of a container, or
+  when the program that became the spawner by exec had children. `reliable` is then False, a child of ours need not be a
+  run's, and `lineage` finds the processes of each run instead.
 """
 
 from __future__ import annotations
@@ -18,81 +18,93 @@ import signal
 import time
 from collections.abc import Callable
 
-from runnerd.spawner.proc.processes import below, describe, look, own_children, run_named_by
+from runnerd.spawner.proc.processes import (
+    describe_process,
+    list_own_children,
+    read_run_key,
+    scan_processes,
+    with_descendants,
+)
 
-_STRIKES = 50  # in one go, before others get their turn
+_KILL_ROUNDS_PER_CALL = 50  # then the loop gets to its other events
 _DIES_WITHIN_S = 1.0
 
 
-class Strays:
-    """`leads` tells whether a run with this key has a leader that lives."""
+class Orphans:
+    """`has_live_leader` returns whether a run with this key has a leader that lives."""
 
-    def __init__(self, *, leads: Callable[[str], bool]) -> None:
-        self._leads = leads
-        self._leaders: set[int] = set()  # pids that only their own path may reap
-        self._struck: dict[int, float] = {}  # pid: when
-        self._left_alone: set[int] = set()
-        self.sound = os.getpid() != 1 and not own_children()
+    def __init__(self, *, has_live_leader: Callable[[str], bool]) -> None:
+        self._has_live_leader = has_live_leader
+        self._leaders: set[int] = set()  # pids of leaders, which only the end of their run reaps
+        self._killed: dict[int, float] = {}  # pid: when SIGKILL was sent, on the monotonic clock
+        self._given_up: set[int] = set()  # pids that did not die of SIGKILL
+        self.reliable = os.getpid() != 1 and not list_own_children()
 
     def add_leader(self, pid: int) -> None:
+        """Exempt the leader of a run: it is a child of ours, and not an orphan."""
         self._leaders.add(pid)
 
     def drop_leader(self, pid: int) -> None:
-        """Once it was reaped."""
+        """Forget a leader that was reaped."""
         self._leaders.discard(pid)
 
-    def strike(self) -> bool:
-        """SIGKILL every stray there is by now, at once and cheaply; whether some are left that may still die."""
-        if not self.sound:
+    def kill_all(self) -> bool:
+        """SIGKILL every orphan, without a scan of /proc; return whether some are left that may still die."""
+        if not self.reliable:
             return False
-        for _ in range(_STRIKES):
-            left, news = self._strike_once()
-            if not news:
+        for _ in range(_KILL_ROUNDS_PER_CALL):
+            left, changed = self._kill_once()
+            if not changed:
                 break
         return left
 
-    def _strike_once(self) -> tuple[bool, bool]:
-        """Also tells whether there was news: then what came to us by it is only seen by looking again."""
-        left = news = False
-        for pid in own_children():
+    def _kill_once(self) -> tuple[bool, bool]:
+        """Also return whether an orphan was killed or reaped: its children became ours, and take another round."""
+        left = changed = False
+        for pid in list_own_children():
             if pid in self._leaders:
                 continue
             if self._reap(pid):
-                news = True
-            elif pid in self._struck:
+                changed = True
+            elif pid in self._killed:
                 left = True
-            elif pid not in self._left_alone and not self._of_a_live_run(pid):
-                self._struck[pid] = time.monotonic()
+            elif pid not in self._given_up and not self._belongs_to_live_run(pid):
+                self._killed[pid] = time.monotonic()
                 _kill(pid)
-                left = news = True
-        return left, news
+                left = changed = True
+        return left, changed
 
-    def _of_a_live_run(self, pid: int) -> bool:
-        """It was made our child on purpose (CLONE_PARENT), its leader is no subreaper any more, or is just exiting.
+    def _belongs_to_live_run(self, pid: int) -> bool:
+        """Return whether the process names a run that lives, and so is no orphan.
 
-        Asked anew each time: at that run's own end it is nobody's.
+        A process of a live run becomes our child by CLONE_PARENT, when its leader is a subreaper no more, or while the
+        leader exits. Read again each time: once that run has ended, the process is an orphan.
         """
-        key = run_named_by(pid)
-        return key is not None and self._leads(key)
+        key = read_run_key(pid)
+        return key is not None and self._has_live_leader(key)
 
-    def strike_below(self) -> None:
-        """SIGKILL all that descends from strays too: one that does not die must not shield what it has."""
-        if self.sound:
-            for process in below(look(), self._struck):
-                if process.alive and process.pid not in self._struck:
-                    process.send(signal.SIGKILL)
+    def kill_descendants(self) -> None:
+        """SIGKILL the descendants of the killed orphans too: an orphan that does not die must not protect them."""
+        if self.reliable:
+            for process in with_descendants(scan_processes(), self._killed):
+                if process.alive and process.pid not in self._killed:
+                    process.send_signal(signal.SIGKILL)
 
     def give_up(self) -> list[str]:
-        """Leave alone, from now on, what did not die in good time; what that is, for the log."""
-        stuck = [pid for pid, when in self._struck.items() if when <= time.monotonic() - _DIES_WITHIN_S]
+        """Leave alone the orphans that did not die within a second of SIGKILL; return these for the log."""
+        stuck = [pid for pid, when in self._killed.items() if when <= time.monotonic() - _DIES_WITHIN_S]
         stuck = [pid for pid in stuck if not self._reap(pid)]
         for pid in stuck:
-            del self._struck[pid]
-            self._left_alone.add(pid)
-        return [describe(pid) for pid in stuck]
+            del self._killed[pid]
+            self._given_up.add(pid)
+        return [describe_process(pid) for pid in stuck]
 
     def reap(self) -> None:
-        """Reap what has ended. Stops at a leader: its own path reaps it, and comes back here for what it hid."""
+        """Reap the children that have exited, up to the first leader.
+
+        waitid reports one zombie at a time: those behind a leader's are reaped after the end of its run has reaped the
+        leader and called this again.
+        """
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -105,8 +117,8 @@ class Strays:
     def _reap(self, pid: int) -> bool:
         if os.waitpid(pid, os.WNOHANG)[0] == 0:
             return False
-        self._struck.pop(pid, None)
-        self._left_alone.discard(pid)
+        self._killed.pop(pid, None)
+        self._given_up.discard(pid)
         return True
 
 
@@ -114,4 +126,4 @@ def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except PermissionError:
-        return  # another user's; what descends from it may be ours to kill, and it may go with that
+        return  # a process of another user, that may still exit once its descendants, if they are ours, are killed

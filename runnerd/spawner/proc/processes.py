@@ -1,7 +1,7 @@
-"""The processes there are, by one look through /proc: whose child each is, of which session, and since when.
+"""Scan /proc for processes: parent, session and start time of each.
 
-* A look is not one instant. What forks and exits while it lasts can be missed, so who must be sure looks again.
-* A process that was seen is signalled through a pidfd that was open before its start time was compared.
+* A scan takes time. A process that forks and exits meanwhile can be missed, so a caller that must be sure scans again.
+* A process from a scan is signalled through a pidfd, whose start time is compared after it was opened.
 """
 
 from __future__ import annotations
@@ -12,28 +12,36 @@ import os
 import signal
 from collections.abc import Iterable
 
-from runnerd.spawner.proc.identity import open_process, stat_fields
+from runnerd.spawner.proc.identity import (
+    STAT_PARENT,
+    STAT_SESSION,
+    STAT_START_TICKS,
+    STAT_STATE,
+    is_running,
+    open_pidfd,
+    read_stat,
+)
 
-_STATE, _PARENT, _SESSION, _THREADS, _START_TICKS = 0, 1, 3, 17, 19
 _PR_SET_CHILD_SUBREAPER = 36
 _RUN_ID = b"RUNNERD_RUN_ID="
-_ENVIRONMENT_BYTES = 2**21  # a process can say that its environment is all of its memory
+_ENVIRONMENT_MAX_BYTES = 2**21  # a process can declare all of its memory its environment
 
 
 class Process:
+    """One process as a scan saw it."""
+
     __slots__ = ("alive", "parent", "pid", "session", "ticks")
 
     def __init__(self, pid: int, fields: list[bytes]) -> None:
         self.pid = pid
-        self.parent = int(fields[_PARENT])
-        self.session = int(fields[_SESSION])
-        self.ticks = int(fields[_START_TICKS])
-        # A process whose first thread has ended reads as a zombie for as long as its other threads work on.
-        self.alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
+        self.parent = int(fields[STAT_PARENT])
+        self.session = int(fields[STAT_SESSION])
+        self.ticks = int(fields[STAT_START_TICKS])
+        self.alive = is_running(fields)
 
-    def send(self, number: int) -> bool:
-        """Signal it; whether it was there and is ours to signal. Raises OSError when out of descriptors."""
-        pidfd = open_process(self.pid, self.ticks)
+    def send_signal(self, number: int) -> bool:
+        """Signal the process; False when it is gone or we may not signal it. Raises OSError when out of descriptors."""
+        pidfd = open_pidfd(self.pid, self.ticks)
         if pidfd is None:
             return False
         try:
@@ -45,67 +53,67 @@ class Process:
         return True
 
 
-Table = dict[int, Process]
+ProcessTable = dict[int, Process]  # by pid
 
 
-def look() -> Table:
-    """All processes, by pid."""
+def scan_processes() -> ProcessTable:
+    """Read all processes of the host from /proc."""
     table = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             pid = int(name)
-            fields = stat_fields(pid)
+            fields = read_stat(pid)
             if fields:
                 table[pid] = Process(pid, fields)
     return table
 
 
-def below(table: Table, roots: Iterable[int]) -> list[Process]:
-    """The roots that are there, and all that descends from them."""
+def with_descendants(table: ProcessTable, roots: Iterable[int]) -> list[Process]:
+    """Return the processes of `table` whose pids are in `roots`, and all their descendants."""
     children: dict[int, list[Process]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process)
     found = [table[pid] for pid in set(roots) if pid in table]
     seen = {process.pid for process in found}
-    for process in found:  # grows as it goes
+    for process in found:  # grows in the loop
         for child in children.get(process.pid, ()):
-            # A child is not older than its parent: if it is, the parent's number was another's when it was read.
+            # A child that is older than its parent was read when the parent's pid was still another process's.
             if child.pid not in seen and child.ticks >= process.ticks:
                 seen.add(child.pid)
                 found.append(child)
     return found
 
 
-def own_children() -> list[int]:
-    """The pids of our children. One of them stays in it, as a zombie, until we reap it."""
+def list_own_children() -> list[int]:
+    """Return the pids of this process's children, zombies that are not yet reaped included."""
     try:
         with open("/proc/thread-self/children", "rb", buffering=0) as file:
             return [int(pid) for pid in file.readall().split()]
-    except FileNotFoundError:  # a kernel that was built without it
+    except FileNotFoundError:  # the kernel was built without this file
         me = os.getpid()
-        return [process.pid for process in look().values() if process.parent == me]
+        return [process.pid for process in scan_processes().values() if process.parent == me]
 
 
-def run_named_by(pid: int) -> str | None:
-    """The run that a process says it belongs to, by its environment; empty: none; None where nobody can tell now."""
-    fields = stat_fields(pid)
-    if not fields or fields[_STATE] == b"D":
-        return None  # whoever reads the memory of a process that is stuck in the kernel may get stuck behind it
+def read_run_key(pid: int) -> str | None:
+    """Read RUNNERD_RUN_ID from the environment of a process: "" when it has none, None when it cannot be read now."""
+    fields = read_stat(pid)
+    if not fields or fields[STAT_STATE] == b"D":
+        return None  # reading the memory of a process that hangs in the kernel may hang as well
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            environment = file.read(_ENVIRONMENT_BYTES)
+            environment = file.read(_ENVIRONMENT_MAX_BYTES)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
-        return None  # gone, or not ours to read
+        return None  # the process is gone, or we may not read it
     for item in (environment or b"").split(b"\0"):
         if item.startswith(_RUN_ID):
             return item[len(_RUN_ID) :].decode("utf-8", "replace")
-    return "" if environment else None  # in the midst of an exec it reads as empty
+    return "" if environment else None  # during an exec the environment reads as empty
 
 
-def describe(pid: int) -> str:
-    """For the log."""
+def describe_process(pid: int) -> str:
+    """Return pid and command name, for the log."""
     try:
         with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
             return f"{pid} ({(file.read(64) or b'').decode('utf-8', 'replace').strip()})"
@@ -114,7 +122,7 @@ def describe(pid: int) -> str:
 
 
 def become_subreaper() -> None:
-    """What our descendants leave behind comes to us, not to init; this outlasts an exec. Raises OSError."""
+    """Have the kernel give orphaned descendants to this process, not to init; survives an exec. Raises OSError."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -1,1 +1,1 @@
-"""Runs of the spawner: started, watched, stopped, ended and recorded."""
+"""The spawner's runs: start, live, stop and end their processes, and write their records."""

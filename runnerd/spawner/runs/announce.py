@@ -1,34 +1,40 @@
-"""Says what becomes of a run: on disk, in the log, to the clients. In that order."""
+"""Announce each change of a run's phase: write the record to disk, then the log line, then the event to the clients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from runnerd.spawner.io.log import log
-from runnerd.spawner.runs.records import RecordStore, Run
+from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 
 
-class Teller:
-    def __init__(self, *, store: RecordStore, publish: Callable[[str, Run], None]) -> None:
+class Announcer:
+    """Writes the records of `store` and the log; `publish` sends an event and the record to the clients."""
+
+    def __init__(self, *, store: RecordStore, publish: Callable[[str, ProcessRecord], None]) -> None:
         self._store = store
         self._publish = publish
 
-    def turn(self, run: Run, phase: str, event: str, *, save: bool = False) -> None:
+    def change_phase(self, run: ProcessRecord, phase: str, event: str, *, save: bool = False) -> None:
+        """Set the run's phase and announce `event`; with `save`, write the record first."""
         run.phase = phase
         if save:
-            self.save(run)
-        log(_story(run))
+            self.save_record(run)
+        log(_log_line(run))
         self._publish(event, run)
 
-    def save(self, run: Run) -> None:
-        """A full disk must not keep a run from ending; a later spawner then finds the older record."""
+    def save_record(self, run: ProcessRecord) -> None:
+        """Write the record; log a failure, such as a full disk, which must not keep the run from ending.
+
+        A later spawner then reads the previous record.
+        """
         try:
             self._store.write(run)
         except OSError as error:
             log(f"{run.name} cannot write its record: {error.strerror}")
 
 
-def _story(run: Run) -> str:
+def _log_line(run: ProcessRecord) -> str:
     words = f"{run.name} phase={run.phase} pid={run.pid}"
     if run.stop is not None:
         words += f" reason={run.stop.get('reason')}"

@@ -1,6 +1,7 @@
-"""What the kernel does for a run besides running it: keeps its processes together, and tells when it killed it.
+"""Confine a run: make its cgroup, set its limits there, and say whether the OOM killer ended it.
 
-Both are a help that is not there everywhere, so nothing here raises: what fails is logged, and the run goes without.
+Not every host offers cgroups and the kernel's log, so no method here raises: a failure is logged, and the run goes
+without.
 """
 
 from __future__ import annotations
@@ -9,109 +10,108 @@ import errno
 import signal
 from collections.abc import Callable, Iterable
 
-from runnerd.spawner.cgroups.limits import bound, kept_by
+from runnerd.spawner.cgroups.limits import find_enforcers, write_cgroup_limits
 from runnerd.spawner.cgroups.oom import KernelLog, is_out_of_memory
-from runnerd.spawner.cgroups.run_cgroup import Cgroup
-from runnerd.spawner.cgroups.tree import CONTROLLERS, Cgroups
+from runnerd.spawner.cgroups.run_cgroup import RunCgroup
+from runnerd.spawner.cgroups.tree import CONTROLLERS, CgroupTree
 from runnerd.spawner.io.log import log
 from runnerd.spawner.io.messages import Launch
-from runnerd.spawner.runs.live_run import Watch
-from runnerd.spawner.runs.records import Run
+from runnerd.spawner.runs.live_run import LiveRun
+from runnerd.spawner.runs.records import ProcessRecord
 
 
-class Kernel:
-    def __init__(self, *, cgroups: Cgroups, kernel_log: KernelLog) -> None:
+class Confinement:
+    """The cgroups of all runs, and the kernel's log."""
+
+    def __init__(self, *, cgroups: CgroupTree, kernel_log: KernelLog) -> None:
         self._cgroups = cgroups
-        self._log = kernel_log
+        self._kernel_log = kernel_log
 
     @classmethod
-    def here(cls, *, unit: str | None) -> Kernel:
-        """Runs get cgroups in that of `unit`; else the spawner goes into its own, where one is delegated."""
-        kernel = cls(cgroups=Cgroups.take(unit), kernel_log=KernelLog.open())
-        root, why = kernel._cgroups.root, kernel._why(kernel._cgroups.controllers())
+    def set_up(cls, *, unit: str | None) -> Confinement:
+        """Find where runs get cgroups: in that of `unit`, else in the spawner's own; log the result."""
+        confinement = cls(cgroups=CgroupTree.set_up(unit), kernel_log=KernelLog.open())
+        root, why = (
+            confinement._cgroups.root,
+            confinement._explain_missing_limits(confinement._cgroups.enable_controllers()),
+        )
         if root is None:
             log(f"runs get no cgroups: {why}")
         else:
-            log(f"runs get cgroups in {root}" + ("" if why is None else f", and not all limits: {why}"))
-        return kernel
+            log(f"runs get cgroups in {root}" + ("" if why is None else f", without some limits: {why}"))
+        return confinement
 
-    def limits(self) -> dict[str, object]:
-        """By what a run is kept to its limits, and why not all by its cgroup: as `protocol.Hello` has it."""
-        controllers = self._cgroups.controllers()
-        return {"limits": kept_by(controllers), "why": self._why(controllers)}
+    def describe_limits(self) -> dict[str, object]:
+        """Return what enforces each limit, and why not the cgroup: keys of the hello (processes/protocol.py)."""
+        controllers = self._cgroups.enable_controllers()
+        return {"limits": find_enforcers(controllers), "why": self._explain_missing_limits(controllers)}
 
-    def _why(self, controllers: set[str]) -> str | None:
+    def _explain_missing_limits(self, controllers: set[str]) -> str | None:
         if self._cgroups.why is not None:
             return self._cgroups.why
         missing = ", ".join(name for name in CONTROLLERS if name not in controllers)
         return f"cgroup {self._cgroups.root} has no controller {missing}" if missing else None
 
-    def note(self, run: Run) -> None:
-        """Before its record is written: from where on the kernel's log may be about it."""
-        run.kernel_log_from = self._log.position()
+    def mark_kernel_log(self, run: ProcessRecord) -> None:
+        """Put into the run, before its record is written, from which line on the kernel's log can be about the run."""
+        run.kernel_log_from = self._kernel_log.next_number()
 
-    def make_room(self, launch: Launch) -> Cgroup | None:
-        """Before it is forked: a cgroup of its own, with its limits. What that does not hold is left to its set-up."""
-        controllers = self._cgroups.controllers()
+    def make_cgroup(self, launch: Launch) -> RunCgroup | None:
+        """Make a cgroup with the run's limits, before the fork; the child sets the others as rlimits."""
+        controllers = self._cgroups.enable_controllers()
         cgroup = self._cgroups.make(launch.key, launch.attempt)
-        failed = [] if cgroup is None else bound(cgroup, launch, controllers)
+        failed = [] if cgroup is None else write_cgroup_limits(cgroup, launch, controllers)
         for what in failed:
-            log(f"key={launch.key} attempt={launch.attempt} its cgroup does not hold its {what}; going without")
+            log(f"key={launch.key} attempt={launch.attempt} cannot set {what} in its cgroup; going without")
         return cgroup
 
-    def hold(self, watch: Watch, cgroup: Cgroup | None) -> None:
-        """Before it is let go: put it into its cgroup."""
-        watch.cgroup = cgroup
+    def enter_cgroup(self, live: LiveRun, cgroup: RunCgroup | None) -> None:
+        """Put the forked child into its cgroup, before its release."""
+        live.cgroup = cgroup
         if cgroup is None:
             return
         try:
-            cgroup.place(watch.pid)
+            cgroup.add_process(live.pid)
         except OSError as error:
-            if error.errno != errno.ESRCH:  # it could not be set up, and is gone
-                log(f"{watch.run.name} cannot be put into cgroup {cgroup.directory}: {error.strerror}; going without")
+            if error.errno != errno.ESRCH:  # the child's set-up failed, and the child is gone
+                log(f"{live.run.name} cannot enter cgroup {cgroup.directory}: {error.strerror}; going without")
 
-    def find(self, watch: Watch) -> None:
-        """Take over the cgroup that an earlier spawner put it into."""
-        watch.cgroup = self._cgroups.find(watch.run.key, watch.run.attempt)
+    def find_cgroup(self, live: LiveRun) -> None:
+        """Take over the cgroup that an earlier spawner put the run into."""
+        live.cgroup = self._cgroups.find(live.run.key, live.run.attempt)
 
-    def release(self, run: Run, cgroup: Cgroup | None) -> None:
-        """It is over, or never began."""
+    def remove_cgroup(self, run: ProcessRecord, cgroup: RunCgroup | None) -> None:
+        """Remove the cgroup of a run that has ended or did not start."""
         if cgroup is None:
             return
         try:
             if not cgroup.remove():
-                log(f"{run.name} leaves cgroup {cgroup.directory}: a process lives there")
+                log(f"{run.name} cannot remove cgroup {cgroup.directory}: a process lives there")
         except OSError as error:
             log(f"{run.name} cannot remove cgroup {cgroup.directory}: {error.strerror}")
 
-    def clean(self, held: Iterable[Watch]) -> None:
-        """Remove what earlier spawners left, and nobody holds."""
-        self._cgroups.clean(keep={watch.cgroup.directory for watch in held if watch.cgroup is not None})
+    def remove_old_cgroups(self, held: Iterable[LiveRun]) -> None:
+        """Remove the empty cgroups that earlier spawners left, except those of the runs in `held`."""
+        self._cgroups.remove_empty(keep={live.cgroup.directory for live in held if live.cgroup is not None})
 
-    def judge(self, watch: Watch, facts: dict[str, object]) -> None:
-        """Put into the facts of its exit whether it was killed for want of memory."""
-        died_by = facts["signal"]
-        named = self._log.killed(watch.pid, watch.run.kernel_log_from)
+    def judge_oom(self, live: LiveRun, facts: dict[str, object]) -> None:
+        """Set `oom` in the facts of an exit: whether the OOM killer ended the run."""
+        died_of = facts["signal"]
         facts["oom"] = is_out_of_memory(
-            seen=watch.child,
-            died_by=died_by if isinstance(died_by, int) else None,
-            by_us=watch.struck,
-            named=named,
-            killed_in_group=self._killed_in_group(watch),
-            killed_whole=self._killed_whole(watch),
+            is_our_child=live.child,
+            died_of=died_of if isinstance(died_of, int) else None,
+            killed_by_us=live.killed,
+            in_kernel_log=self._kernel_log.has_killed(live.pid, live.run.kernel_log_from),
+            cgroup_oom_kills=self._read_cgroup(live, RunCgroup.count_oom_kills),
+            cgroup_killed_whole=bool(self._read_cgroup(live, RunCgroup.was_oom_group_killed)),
         )
         if facts["oom"]:
-            facts["signal"] = signal.SIGKILL.value  # also where nobody saw it: that is how the kernel does it
+            # Unknown when the leader was not our child; SIGKILL is what the OOM killer sends.
+            facts["signal"] = signal.SIGKILL.value
 
-    def _killed_in_group(self, watch: Watch) -> int | None:
-        return self._counted(watch, Cgroup.killed_for_memory)
-
-    def _killed_whole(self, watch: Watch) -> bool:
-        return bool(self._counted(watch, Cgroup.killed_whole))
-
-    def _counted(self, watch: Watch, read: Callable[[Cgroup], int | None]) -> int | None:
+    def _read_cgroup(self, live: LiveRun, read: Callable[[RunCgroup], int | None]) -> int | None:
         try:
-            return None if watch.cgroup is None else read(watch.cgroup)
+            return None if live.cgroup is None else read(live.cgroup)
         except OSError as error:
-            log(f"{watch.run.name} cannot read what its cgroup counted: {error.strerror}")
+            log(f"{live.run.name} cannot read memory.events of its cgroup: {error.strerror}")
             return None

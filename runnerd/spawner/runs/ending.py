@@ -1,7 +1,7 @@
-"""Concludes a run whose leader has exited: ends what it left behind, reaps it, and says how it ended.
+"""Conclude a run whose leader has exited: kill its remaining processes, reap the leader, report the exit.
 
-A leader that exits stays a zombie until all it left is gone: until then its numbers are its own, and nobody is told.
-That is bounded: what does not die within SWEEP_LIMIT_S is named in the log and left alone.
+The leader stays a zombie until the other processes are gone, so that its pid is not reused while they are killed; only
+then the exit is reported. Processes that do not die within SWEEP_TIMEOUT_S are named in the log and left alone.
 """
 
 from __future__ import annotations
@@ -13,102 +13,102 @@ from functools import partial
 
 from runnerd.spawner.io.log import log
 from runnerd.spawner.io.loop import Loop
-from runnerd.spawner.proc.orphans import Strays
-from runnerd.spawner.proc.processes import describe
-from runnerd.spawner.runs.confinement import Kernel
-from runnerd.spawner.runs.intents import Intents
-from runnerd.spawner.runs.live_run import Watch
+from runnerd.spawner.proc.orphans import Orphans
+from runnerd.spawner.proc.processes import describe_process
+from runnerd.spawner.runs.confinement import Confinement
+from runnerd.spawner.runs.intents import IntentServer
+from runnerd.spawner.runs.live_run import LiveRun
 
-SWEEP_LIMIT_S = 5.0
-_AGAIN_S = 0.01
-_AGAIN_AT_MOST_S = 0.25
+SWEEP_TIMEOUT_S = 5.0
+_SWEEP_PAUSE_MIN_S = 0.01
+_SWEEP_PAUSE_MAX_S = 0.25
 
 
 class Ending:
-    """`done` is called with each run that is at its end, and with how its leader exited."""
+    """Concludes runs; `done` is called with each run that has ended, and the facts of its leader's exit."""
 
     def __init__(
         self,
         *,
         loop: Loop,
-        kernel: Kernel,
-        strays: Strays,
-        intents: Intents,
-        done: Callable[[Watch, dict[str, object]], None],
+        confinement: Confinement,
+        orphans: Orphans,
+        intents: IntentServer,
+        done: Callable[[LiveRun, dict[str, object]], None],
     ) -> None:
         self._loop = loop
-        self._kernel = kernel
-        self._strays = strays
+        self._confinement = confinement
+        self._orphans = orphans
         self._intents = intents
         self._done = done
-        self._sweeping: dict[tuple[str, int], Watch] = {}
+        self._sweeping: dict[tuple[str, int], LiveRun] = {}
 
-    def begin(self, watch: Watch) -> None:
-        """Its leader has exited."""
-        run = watch.run
-        for timer in ("kill", "runtime", "output", "kin"):
-            self._loop.cancel((run.id, timer))
-        watch.sweep_until = time.monotonic() + SWEEP_LIMIT_S
-        self._intents.drop(run.id)
-        self._sweeping[run.id] = watch
-        if watch.child:
-            watch.signal(signal.SIGKILL)  # at once to the whole group: nobody in it can fork away from that
-        self._sweep(watch)
+    def begin(self, live: LiveRun) -> None:
+        """Begin the end of a run whose leader has exited."""
+        run = live.run
+        for timer in ("kill", "runtime", "output", "lineage"):
+            self._loop.cancel_timer((run.id, timer))
+        live.sweep_until = time.monotonic() + SWEEP_TIMEOUT_S
+        self._intents.close_run(run.id)
+        self._sweeping[run.id] = live
+        if live.child:
+            live.send_signal(signal.SIGKILL)  # to the whole group at once, so that none of it outruns this by forking
+        self._sweep(live)
 
-    def on_child(self) -> None:
-        """A child of ours has exited. What it had is ours from this instant on, and may be forking."""
-        self._strays.reap()
-        waiting = [watch for watch in self._sweeping.values() if watch.kin is None]
-        if waiting and not self._try(waiting[0], self._strays.strike):
-            for watch in waiting:
-                if not self._try(watch, watch.kill_cgroup):
-                    self._conclude(watch)
+    def on_child_exit(self) -> None:
+        """Reap exited children and kill orphans at once: they became ours with that exit, and may be forking."""
+        self._orphans.reap()
+        waiting = [live for live in self._sweeping.values() if live.lineage is None]
+        if waiting and not self._try(waiting[0], self._orphans.kill_all):
+            for live in waiting:
+                if not self._try(live, live.kill_cgroup):
+                    self._conclude(live)
 
-    def _sweep(self, watch: Watch) -> None:
-        """Until nothing is left. Killed processes need a moment to go, so this comes back."""
-        left_in_cgroup = self._try(watch, watch.kill_cgroup)
-        left = self._try(watch, self._strike if watch.kin is None else watch.kin.sweep) or left_in_cgroup
-        wait_s = (watch.sweep_until or 0.0) - time.monotonic()
+    def _sweep(self, live: LiveRun) -> None:
+        """Kill what is left of the run, and again by a timer until none is: killed processes take a moment to exit."""
+        left_in_cgroup = self._try(live, live.kill_cgroup)
+        left = self._try(live, self._kill_orphans if live.lineage is None else live.lineage.sweep) or left_in_cgroup
+        wait_s = (live.sweep_until or 0.0) - time.monotonic()
         if left and wait_s > 0:
-            # Soon at first, when it matters to whoever waits for the run's end.
-            pause = min(_AGAIN_AT_MOST_S, _AGAIN_S + (SWEEP_LIMIT_S - wait_s) / 4)
+            # Short pauses at first: a client may be waiting for the run's end.
+            pause = min(_SWEEP_PAUSE_MAX_S, _SWEEP_PAUSE_MIN_S + (SWEEP_TIMEOUT_S - wait_s) / 4)
             again = time.monotonic() + pause
-            self._loop.timer((watch.run.id, "sweep"), again, partial(self._sweep, watch))
+            self._loop.set_timer((live.run.id, "sweep"), again, partial(self._sweep, live))
             return
         if left:
-            self._give_up(watch)
-        self._conclude(watch)
+            self._give_up(live)
+        self._conclude(live)
 
-    def _give_up(self, watch: Watch) -> None:
+    def _give_up(self, live: LiveRun) -> None:
         try:
-            stuck = self._strays.give_up() if watch.kin is None else watch.kin.give_up()
-            stuck += [describe(pid) for pid in (watch.cgroup.members() if watch.cgroup is not None else [])]
+            stuck = self._orphans.give_up() if live.lineage is None else live.lineage.describe_survivors()
+            stuck += [describe_process(pid) for pid in (live.cgroup.list_pids() if live.cgroup is not None else [])]
         except OSError as error:
-            stuck = [f"cannot tell which: {error.strerror}"]
+            stuck = [f"cannot list them: {error.strerror}"]
         named = ", ".join(dict.fromkeys(stuck)) or "too many"
-        log(f"{watch.run.name} ends with processes left that do not die: {named}")
+        log(f"{live.run.name} cannot kill all of its processes; leaving alone: {named}")
 
-    def _strike(self) -> bool:
-        left = self._strays.strike()
+    def _kill_orphans(self) -> bool:
+        left = self._orphans.kill_all()
         if left:
-            self._strays.strike_below()
+            self._orphans.kill_descendants()
         return left
 
-    def _try(self, watch: Watch, end_what_is_left: Callable[[], bool]) -> bool:
-        """Whether something is left."""
+    def _try(self, live: LiveRun, kill: Callable[[], bool]) -> bool:
+        """Kill, and return whether processes are left."""
         try:
-            return end_what_is_left()
+            return kill()
         except OSError as error:
-            # Out of descriptors, most likely: not to be taken for "nothing left", and no reason never to conclude.
-            log(f"{watch.run.name} cannot sweep: {error.strerror}")
+            # Most likely out of descriptors: count it as "some are left", and let the time limit conclude the run.
+            log(f"{live.run.name} cannot find its remaining processes: {error.strerror}")
             return True
 
-    def _conclude(self, watch: Watch) -> None:
-        self._loop.cancel((watch.run.id, "sweep"))
-        del self._sweeping[watch.run.id]
-        facts = watch.reap()
-        self._kernel.judge(watch, facts)
-        self._kernel.release(watch.run, watch.cgroup)
-        self._strays.drop_leader(watch.pid)
-        self._done(watch, facts)
-        self._strays.reap()  # a leader's zombie hid those that came after it
+    def _conclude(self, live: LiveRun) -> None:
+        self._loop.cancel_timer((live.run.id, "sweep"))
+        del self._sweeping[live.run.id]
+        facts = live.reap()
+        self._confinement.judge_oom(live, facts)
+        self._confinement.remove_cgroup(live.run, live.cgroup)
+        self._orphans.drop_leader(live.pid)
+        self._done(live, facts)
+        self._orphans.reap()  # waitid reported the leader's zombie and not those behind it

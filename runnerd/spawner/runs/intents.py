@@ -1,12 +1,12 @@
-"""Tells a run why it is about to be ended: the supervisor's side of Prefect 3's control channel, version 1.
+"""Send a run the intent behind its stop, before the signal: the supervisor's side of Prefect 3's control channel.
 
-The child connects to a port on the loopback, presents the token from its environment on a line of its own, and from
-then on answers one byte that says why with `a`; the signal comes after that. A version 2 child sends a hello first,
-which a version 1 supervisor leaves unanswered.
+Version 1 of the channel: the run's process connects to a port on 127.0.0.1, sends the token from its environment as one
+line, and acknowledges each intent, one byte, with `a`. The spawner signals after that. A process that speaks version 2
+sends a hello first, which a supervisor of version 1 does not answer.
 
-* A token is for one run and one connection, and is in no log, no file and on no command line.
-* Anybody on the host can connect. Whatever he sends, all that follows is that his own connection is closed.
-* Without the channel everything ends as before: a run that is not connected is signalled without being told.
+* A token is valid for one run and one connection, and appears in no log, in no file and on no command line.
+* Any process on the host can connect; whatever it sends, its own connection is closed and nothing else happens.
+* The channel is optional: a run that is not connected is signalled without an intent.
 """
 
 from __future__ import annotations
@@ -20,113 +20,118 @@ from functools import partial
 from runnerd.spawner.io.log import log
 from runnerd.spawner.io.loop import READ, Loop
 
-INTENTS = {"cancel": b"c", "reschedule": b"r", "relinquish": b"q"}
+INTENTS = {"cancel": b"c", "reschedule": b"r", "relinquish": b"q"}  # the bytes are Prefect's
 
 _ACKNOWLEDGED = b"a"
-_HELLO_S = 5.0
-_ACKNOWLEDGE_S = 1.0
-_ACCEPT_AGAIN_S = 1.0
-_LINE_BYTES = 256
-_MOST_BYTES = 1024  # of all that a child ever has to say
-_MOST_UNKNOWN = 32
+_TOKEN_TIMEOUT_S = 5.0
+_ACKNOWLEDGE_TIMEOUT_S = 1.0
+_ACCEPT_RETRY_S = 1.0
+_TOKEN_MAX_BYTES = 256
+_CONNECTION_MAX_BYTES = 1024  # of all that a run's process sends in its life
+_MAX_UNIDENTIFIED = 32  # connections that have not sent a token
 
 RunId = tuple[str, int]
 
 
-class Channel:
-    """One connection. `run` is None until it has presented a token."""
+class IntentConnection:
+    """One connection; `run` is None until the peer has sent the token of a run."""
 
     def __init__(self, sock: socket.socket, loop: Loop) -> None:
         self.sock = sock
         self.run: RunId | None = None
-        self.heard = bytearray()
+        self.received = bytearray()
         self._loop = loop
 
     def receive(self) -> bytes | None:
-        """What came; None when it has closed, or says more than there is to say."""
+        """Read what has arrived; None when the peer has closed or has sent too much."""
         try:
-            data = self.sock.recv(_MOST_BYTES)
+            data = self.sock.recv(_CONNECTION_MAX_BYTES)
         except BlockingIOError:
             return b""
         except OSError:
             return None
-        self.heard += data
-        return data if data and len(self.heard) <= _MOST_BYTES else None
+        self.received += data
+        return data if data and len(self.received) <= _CONNECTION_MAX_BYTES else None
 
-    def send(self, word: bytes) -> bool:
+    def send(self, intent: bytes) -> bool:
+        """Send an intent's byte; False when the peer is gone."""
         try:
-            return self.sock.send(word) == len(word)
+            return self.sock.send(intent) == len(intent)
         except OSError:
             return False
 
     def close(self) -> None:
-        self._loop.cancel(self)
+        """Close the connection and drop its timer."""
+        self._loop.cancel_timer(self)
         if self.sock.fileno() >= 0:
-            self._loop.unwatch(self.sock.fileno())
+            self._loop.unwatch_fd(self.sock.fileno())
             self.sock.close()
 
 
-class Intents:
+class IntentServer:
+    """Listens for the runs' connections and sends intents."""
+
     def __init__(self, *, loop: Loop) -> None:
         self._loop = loop
         self._listener: socket.socket | None = None
         self._tokens: dict[bytes, RunId] = {}
-        self._unknown: list[Channel] = []  # the oldest first
-        self._channels: dict[RunId, Channel] = {}
-        self._told: dict[RunId, Callable[[bool], None]] = {}  # who waits for an answer
+        self._unidentified: list[IntentConnection] = []  # the oldest first
+        self._connections: dict[RunId, IntentConnection] = {}
+        self._on_answer: dict[RunId, Callable[[bool], None]] = {}  # for intents sent and not yet acknowledged
 
-    # --- a run's --------------------------------------------------------------------------------------------
+    # --- the intents of a run -------------------------------------------------------------------------------
 
-    def offer(self, run: RunId) -> dict[str, str]:
-        """What the run's environment needs to connect; nothing when we cannot listen."""
+    def make_environment(self, run: RunId) -> dict[str, str]:
+        """Make the variables with which the run's process connects; none when the spawner cannot listen."""
         try:
             port = self._listen()
         except OSError as error:
-            log(f"key={run[0]} attempt={run[1]} cannot be told why it ends: cannot listen: {error.strerror}")
+            log(f"key={run[0]} attempt={run[1]} cannot listen for its control channel: {error.strerror}; going without")
             return {}
         token = os.urandom(32).hex()
         self._tokens[token.encode()] = run
         return {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
 
-    def connected(self, run: RunId) -> bool:
-        """Whether it has connected by now: one that did so a moment ago, before we looked, is to be told too."""
-        if run not in self._channels:
-            self._catch_up()
-        return run in self._channels
+    def is_connected(self, run: RunId) -> bool:
+        """Return whether the run's process has connected, a connection that waits to be accepted included."""
+        if run not in self._connections:
+            self._accept_pending()
+        return run in self._connections
 
-    def tell(self, run: RunId, intent: str, told: Callable[[bool], None]) -> None:
-        """Tell a connected run; `told` is called once, now or within a second: whether it has acknowledged."""
-        channel = self._channels[run]
-        self._told[run] = told
-        self._loop.timer(("told", run), time.monotonic() + _ACKNOWLEDGE_S, partial(self._settle, run, False))
-        if not channel.send(INTENTS[intent]):
-            self._lose(channel)
+    def send_intent(self, run: RunId, intent: str, on_answer: Callable[[bool], None]) -> None:
+        """Send an intent to a connected run; `on_answer` gets, within a second, whether the run acknowledged it."""
+        connection = self._connections[run]
+        self._on_answer[run] = on_answer
+        timeout = time.monotonic() + _ACKNOWLEDGE_TIMEOUT_S
+        self._loop.set_timer(("intent", run), timeout, partial(self._answer, run, False))
+        if not connection.send(INTENTS[intent]):
+            self._close(connection)
 
-    def drop(self, run: RunId) -> None:
-        """The run is at its end. If it was told and has acknowledged, that still counts."""
+    def close_run(self, run: RunId) -> None:
+        """Close the connection of a run that is at its end; an acknowledgement that has arrived still counts."""
         for token in [token for token, owner in self._tokens.items() if owner == run]:
             del self._tokens[token]
-        channel = self._channels.get(run)
-        if channel is not None:
-            self._hear(channel)
-            self._lose(channel)
+        connection = self._connections.get(run)
+        if connection is not None:
+            self._read(connection)
+            self._close(connection)
 
-    def _settle(self, run: RunId, acknowledged: bool) -> None:
-        self._loop.cancel(("told", run))
-        told = self._told.pop(run, None)
-        if told is not None:
-            told(acknowledged)
+    def _answer(self, run: RunId, acknowledged: bool) -> None:
+        self._loop.cancel_timer(("intent", run))
+        on_answer = self._on_answer.pop(run, None)
+        if on_answer is not None:
+            on_answer(acknowledged)
 
     # --- connections ----------------------------------------------------------------------------------------
 
     def _listen(self) -> int:
-        """The port. Opened when first needed, and open from then on."""
+        """Return the port; opened by the first call, and open from then on."""
         if self._listener is None:
             listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
                 listener.bind(("127.0.0.1", 0))
                 listener.listen(64)
-                self._loop.watch(listener.fileno(), READ, self._accept)
+                self._loop.watch_fd(listener.fileno(), READ, self._accept)
             except OSError:
                 listener.close()
                 raise
@@ -141,60 +146,60 @@ class Intents:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            # Out of descriptors: it stays ready, so without a pause this would spin.
+            # Out of descriptors: the listener stays readable, so without a pause the loop would spin.
             log(f"cannot accept a run's connection: {error.strerror}")
             fd = self._listener.fileno()
-            self._loop.unwatch(fd)
-            again = partial(self._loop.watch, fd, READ, self._accept)
-            self._loop.timer("accept a run", time.monotonic() + _ACCEPT_AGAIN_S, again)
+            self._loop.unwatch_fd(fd)
+            again = partial(self._loop.watch_fd, fd, READ, self._accept)
+            self._loop.set_timer("accept a run", time.monotonic() + _ACCEPT_RETRY_S, again)
             return
-        self._admit(sock)
+        self._add_connection(sock)
 
-    def _catch_up(self) -> None:
-        """Hear all that was said until now."""
+    def _accept_pending(self) -> None:
+        """Accept the connections that wait, and read the tokens that have arrived."""
         while self._listener is not None:
             try:
                 sock, _ = self._listener.accept()
             except OSError:
-                break  # none is left; or something is wrong, which the loop will find
-            self._admit(sock)
-        for channel in list(self._unknown):
-            self._hear(channel)
+                break  # none is left; or accept fails, which the loop finds and logs
+            self._add_connection(sock)
+        for connection in list(self._unidentified):
+            self._read(connection)
 
-    def _admit(self, sock: socket.socket) -> None:
+    def _add_connection(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        channel = Channel(sock, self._loop)
-        self._unknown.append(channel)
-        self._loop.watch(sock.fileno(), READ, partial(self._hear, channel))
-        self._loop.timer(channel, time.monotonic() + _HELLO_S, partial(self._lose, channel))
-        if len(self._unknown) > _MOST_UNKNOWN:
-            self._lose(self._unknown[0])  # a run speaks at once, so who has been silent for longest goes
+        connection = IntentConnection(sock, self._loop)
+        self._unidentified.append(connection)
+        self._loop.watch_fd(sock.fileno(), READ, partial(self._read, connection))
+        self._loop.set_timer(connection, time.monotonic() + _TOKEN_TIMEOUT_S, partial(self._close, connection))
+        if len(self._unidentified) > _MAX_UNIDENTIFIED:
+            self._close(self._unidentified[0])  # a run sends its token at once, so the oldest is the least likely
 
-    def _hear(self, channel: Channel) -> None:
-        data = channel.receive()
-        if data and channel.run is None:
-            self._recognise(channel)
-        elif data and _ACKNOWLEDGED in data and channel.run is not None:
-            self._settle(channel.run, True)
+    def _read(self, connection: IntentConnection) -> None:
+        data = connection.receive()
+        if data and connection.run is None:
+            self._identify(connection)
+        elif data and _ACKNOWLEDGED in data and connection.run is not None:
+            self._answer(connection.run, True)
         if data is None:
-            self._lose(channel)
+            self._close(connection)
 
-    def _recognise(self, channel: Channel) -> None:
-        token, ended, _ = bytes(channel.heard).partition(b"\n")
+    def _identify(self, connection: IntentConnection) -> None:
+        token, ended, _ = bytes(connection.received).partition(b"\n")
         run = self._tokens.pop(token, None) if ended else None
         if run is not None:
-            self._unknown.remove(channel)
-            self._loop.cancel(channel)
-            channel.run = run
-            self._channels[run] = channel
-        elif ended or len(token) > _LINE_BYTES:
-            self._lose(channel)
+            self._unidentified.remove(connection)
+            self._loop.cancel_timer(connection)
+            connection.run = run
+            self._connections[run] = connection
+        elif ended or len(token) > _TOKEN_MAX_BYTES:
+            self._close(connection)
 
-    def _lose(self, channel: Channel) -> None:
-        channel.close()
-        if channel.run is None:
-            if channel in self._unknown:
-                self._unknown.remove(channel)
-        elif self._channels.get(channel.run) is channel:
-            del self._channels[channel.run]
-            self._settle(channel.run, False)
+    def _close(self, connection: IntentConnection) -> None:
+        connection.close()
+        if connection.run is None:
+            if connection in self._unidentified:
+                self._unidentified.remove(connection)
+        elif self._connections.get(connection.run) is connection:
+            del self._connections[connection.run]
+            self._answer(connection.run, False)

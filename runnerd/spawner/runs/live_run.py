@@ -1,9 +1,9 @@
-"""What the spawner holds of a live run: its pidfd, and what it may do to its processes.
+"""Signal, kill and reap the processes of a run that lives.
 
-A leader that is our child is pinned: only we can reap it, so its number is its own until `reap()`. One that was taken
-over from an earlier spawner is somebody else's child: it is signalled only after its start ticks matched, and nobody
-can tell how it ended but the kernel's log. `kin` is set where the orphans of the run do not come to us, or not only
-they.
+The pid of a leader that is our child is safe to signal until `reap()`: only we can reap it. The leader of a run that an
+earlier spawner started is not our child: it is signalled only after its start ticks matched, and its exit status is
+unknown, except for what the kernel's log says. `lineage` is set where a child of ours need not be an orphan of a run,
+or where the run's orphans do not become our children.
 """
 
 from __future__ import annotations
@@ -12,96 +12,102 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 
-from runnerd.spawner.cgroups.run_cgroup import Cgroup
-from runnerd.spawner.child.fork import Child, Failure
+from runnerd.spawner.cgroups.run_cgroup import RunCgroup
+from runnerd.spawner.child.fork import Child, SetupReport
 from runnerd.spawner.io.log import log
-from runnerd.spawner.proc.identity import Boot, open_process, start_ticks
-from runnerd.spawner.proc.lineage import Kin
-from runnerd.spawner.proc.processes import below, look
-from runnerd.spawner.runs.records import Run, utc_now
+from runnerd.spawner.proc.identity import Boot, open_pidfd, read_start_ticks
+from runnerd.spawner.proc.lineage import Lineage
+from runnerd.spawner.proc.processes import scan_processes, with_descendants
+from runnerd.spawner.runs.records import ProcessRecord, utc_now
 
 Leaders = Callable[[], Iterable[int]]
 
 
-class Watch:
+class LiveRun:
+    """The processes of one run. `child`: the leader is our child."""
+
     __slots__ = (
-        "_told",
+        "_report",
         "cgroup",
         "child",
-        "kin",
+        "killed",
+        "lineage",
         "pid",
         "pidfd",
         "run",
         "status_fd",
-        "struck",
         "sweep_until",
         "ticks",
         "waiting",
     )
 
-    def __init__(self, run: Run, *, pid: int, ticks: int, pidfd: int | None, status_fd: int | None) -> None:
+    def __init__(self, run: ProcessRecord, *, pid: int, ticks: int, pidfd: int | None, status_fd: int | None) -> None:
         self.run = run
         self.pid = pid
         self.ticks = ticks
-        self.pidfd = pidfd  # None: the leader was gone when it was taken over
+        self.pidfd = pidfd  # None: the leader was gone when this spawner adopted the run
         self.child = status_fd is not None
-        self.kin: Kin | None = None
-        self.cgroup: Cgroup | None = None  # of its own, where it has one
-        self.struck = False  # we sent the leader SIGKILL
-        self.status_fd = status_fd  # None once all that the child's set-up had to say was read
-        self._told = b""
-        self.waiting: list[Callable[[Run], None]] = []  # who asked to start it
+        self.lineage: Lineage | None = None
+        self.cgroup: RunCgroup | None = None
+        self.killed = False  # the spawner sent the leader SIGKILL
+        self.status_fd = status_fd  # None once the child's report was read to its end
+        self._report = b""
+        self.waiting: list[
+            Callable[[ProcessRecord], None]
+        ] = []  # replies to the spawn requests that wait for the start
         self.sweep_until: float | None = None  # set once the leader has exited
 
     @classmethod
-    def of(cls, run: Run, child: Child, ticks: int) -> Watch:
+    def of_child(cls, run: ProcessRecord, child: Child, ticks: int) -> LiveRun:
+        """Make the live run of a child that was just forked."""
         return cls(run, pid=child.pid, ticks=ticks, pidfd=child.pidfd, status_fd=child.status_fd)
 
     @classmethod
-    def find(cls, run: Run, boot: Boot, leaders: Leaders) -> Watch | None:
-        """The run of a record; None where its pid means nothing any more."""
+    def of_record(cls, run: ProcessRecord, boot: Boot, leaders: Leaders) -> LiveRun | None:
+        """Make the live run of a record from an earlier spawner; None when it is of another boot or has no pid."""
         if run.boot != boot or run.pid is None or run.start_ticks is None:
             return None
-        pidfd = open_process(run.pid, run.start_ticks)
-        watch = cls(run, pid=run.pid, ticks=run.start_ticks, pidfd=pidfd, status_fd=None)
-        watch.seek_kin(leaders)
-        return watch
+        pidfd = open_pidfd(run.pid, run.start_ticks)
+        live = cls(run, pid=run.pid, ticks=run.start_ticks, pidfd=pidfd, status_fd=None)
+        live.track_lineage(leaders)
+        return live
 
-    def seek_kin(self, leaders: Leaders) -> None:
-        self.kin = Kin(key=self.run.key, pid=self.pid, ticks=self.ticks, leaders=leaders)
+    def track_lineage(self, leaders: Leaders) -> None:
+        """Find this run's processes by their lineage."""
+        self.lineage = Lineage(key=self.run.key, pid=self.pid, ticks=self.ticks, leaders=leaders)
 
-    def read_status(self) -> bool:
-        """Read what the set-up says of itself; whether that was all, then the caller closes the descriptor.
+    def read_report(self) -> bool:
+        """Read the child's report of its set-up; True at its end, and the caller then closes the descriptor.
 
         A failure is put into the run's error.
         """
         if self.status_fd is None:
             return True
-        told = os.read(self.status_fd, 4096)
-        if told:
-            self._told += told
+        data = os.read(self.status_fd, 4096)
+        if data:
+            self._report += data
             return False
         self.status_fd = None
-        if self._told:
-            failure = Failure(self._told)
+        if self._report:
+            failure = SetupReport(self._report)
             self.run.error = {"stage": failure.stage, "errno": failure.errno, "message": failure.message}
         return True
 
-    def signal(self, number: int) -> None:
-        """Signal the group."""
+    def send_signal(self, number: int) -> None:
+        """Signal the run's process group."""
         if number == signal.SIGKILL and self.sweep_until is None:
-            self.struck = True
-        if not self.child and start_ticks(self.pid) != self.ticks:
+            self.killed = True
+        if not self.child and read_start_ticks(self.pid) != self.ticks:
             return
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
             self._signal_leader(number)
         except PermissionError as error:
-            log(f"{self.run.name} cannot signal its group: {error.strerror}")
+            log(f"{self.run.name} cannot signal its process group: {error.strerror}")
 
     def _signal_leader(self, number: int) -> None:
-        """Where there is no group yet: the child is still on its way to its setsid."""
+        """Signal the leader alone: before its setsid there is no group yet."""
         if self.pidfd is None:
             return
         try:
@@ -109,40 +115,40 @@ class Watch:
         except ProcessLookupError:
             return
 
-    def remember(self) -> None:
-        """See who belongs to the run, where that cannot be seen any more once its leader is gone."""
-        if self.kin is not None:
-            self._try(self.kin.remember)
+    def record_members(self) -> None:
+        """Record which processes belong to the run, where its lineage does not show this after the leader's end."""
+        if self.lineage is not None:
+            self._try(self.lineage.record_members)
 
-    def kill(self) -> None:
-        """SIGKILL all of it while the leader lives, whatever session it is in."""
-        if self.kin is not None:
-            self._try(self.kin.end)
-        self.signal(signal.SIGKILL)
-        if self.kin is None:
-            self._try(self._kill_tree)  # a leader that is stuck in the kernel must not shield the rest
+    def kill_tree(self) -> None:
+        """SIGKILL all processes of the run, in whatever sessions, while the leader lives."""
+        if self.lineage is not None:
+            self._try(self.lineage.kill_tree)
+        self.send_signal(signal.SIGKILL)
+        if self.lineage is None:
+            self._try(self._kill_descendants)  # a leader that hangs in the kernel must not protect its descendants
         self._try(self.kill_cgroup)
 
     def kill_cgroup(self) -> bool:
-        """SIGKILL what lives in its cgroup; whether something does."""
-        if self.cgroup is None or not self.cgroup.populated():
+        """SIGKILL the processes in the run's cgroup; return whether there are any."""
+        if self.cgroup is None or not self.cgroup.is_populated():
             return False
-        self.cgroup.kill()
+        self.cgroup.kill_processes()
         return True
 
-    def _kill_tree(self) -> None:
-        for process in below(look(), [self.pid]):
+    def _kill_descendants(self) -> None:
+        for process in with_descendants(scan_processes(), [self.pid]):
             if process.pid != self.pid and process.alive:
-                process.send(signal.SIGKILL)
+                process.send_signal(signal.SIGKILL)
 
     def _try(self, do: Callable[[], object]) -> None:
         try:
             do()
         except OSError as error:  # out of descriptors
-            log(f"{self.run.name} cannot look for its processes: {error.strerror}")
+            log(f"{self.run.name} cannot scan for its processes: {error.strerror}")
 
     def reap(self) -> dict[str, object]:
-        """How it ended, for the record. From here on its pid is anybody's."""
+        """Reap the leader and return the facts of its exit, for the record. Afterwards its pid may be reused."""
         if self.pidfd is not None:
             os.close(self.pidfd)
         if not self.child:
@@ -158,7 +164,7 @@ class Watch:
 
 
 def exit_facts(status: int | None = None) -> dict[str, object]:
-    """Without a status: nobody could wait for it."""
+    """Return the facts of an exit with this wait status; without one when the leader was not our child."""
     code = None if status is None else os.waitstatus_to_exitcode(status)
     return {
         "code": code if code is not None and code >= 0 else None,

@@ -1,8 +1,9 @@
-"""What the spawner knows of each run, in memory and as one file per run.
+"""Keep the record of each run, in memory and as one file per run.
 
-A file is always whole: written beside, synced, renamed, directory synced. It holds what a later spawner needs to watch
-the run on and to keep the promises made about it; never its environment, which may hold secrets.
-Deadlines are on the monotonic clock, which all processes of one boot share; a record of another boot needs none.
+A file is never half-written: written under another name, synced, renamed, directory synced. The file holds what a later
+spawner needs to adopt the run, its deadlines included, and never the run's environment, which may contain secrets.
+Deadlines are in seconds of the monotonic clock, which all processes of one boot share; a record of another boot is of a
+run that is gone.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ import time
 from collections.abc import Iterator
 
 from runnerd.spawner.io.log import log
-from runnerd.spawner.io.messages import Fields, Launch, Refused
+from runnerd.spawner.io.messages import Fields, Launch, RequestRefused
 from runnerd.spawner.proc.identity import Boot
 
 PHASES = ("starting", "running", "stopping", "killing", "exited")
-_LAST = 1e10  # on the monotonic clock
+_MAX_MONOTONIC_S = 1e10
 
 
 def utc_now() -> str:
-    """RFC 3339, to the millisecond."""
+    """Return the time in UTC as RFC 3339, to the millisecond."""
     now = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
 
 
-class Run:
-    """One run. `seen()` is what clients are told."""
+class ProcessRecord:
+    """The record of one run. `to_wire()` is the part that clients get."""
 
     __slots__ = (
         "attempt",
@@ -70,8 +71,8 @@ class Run:
         self.output_max_bytes: int | None = None
         self.runtime_at: float | None = None
         self.kill_at: float | None = None
-        self.kernel_log_from: int | None = None  # the first line that can be about this run
-        self.signal_to_send: int | None = None  # it was asked to stop, and is being told why first
+        self.kernel_log_from: int | None = None  # the first line of the kernel's log that can be about this run
+        self.signal_to_send: int | None = None  # set while a stop waits for the acknowledgement of its intent
 
     @property
     def id(self) -> tuple[str, int]:
@@ -79,11 +80,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For the log."""
+        """The run's key and attempt, for the log."""
         return f"key={self.key} attempt={self.attempt}"
 
     @classmethod
-    def of(cls, launch: Launch, boot: Boot) -> Run:
+    def of_launch(cls, launch: Launch, boot: Boot) -> ProcessRecord:
+        """Make the record of a run that is to be started."""
         run = cls(
             key=launch.key,
             attempt=launch.attempt,
@@ -99,34 +101,37 @@ class Run:
         return run
 
     @classmethod
-    def read(cls, record: Fields) -> Run:
-        """From a file; Refused when it is not one."""
+    def from_file(cls, record: Fields) -> ProcessRecord:
+        """Read a record from the contents of its file. Raises RequestRefused when a field is missing or wrong."""
         kept = record.inner("kept")
         timeout_s = kept.seconds("stop_timeout_s")
         run = cls(
             key=record.key(),
             attempt=record.attempt(),
-            boot=Boot(id=record.need_text("boot_id"), pid_namespace=kept.need_whole("pid_namespace", 0, 2**62)),
-            output=kept.need_path("output"),
+            boot=Boot(
+                id=record.required_text("boot_id"), pid_namespace=kept.required_integer("pid_namespace", 0, 2**62)
+            ),
+            output=kept.required_path("output"),
             stop_timeout_s=30.0 if timeout_s is None else timeout_s,
         )
-        run.phase = record.need_text("phase")
+        run.phase = record.required_text("phase")
         if run.phase not in PHASES:
-            raise Refused("bad-record", f"there is no phase {run.phase!r}")
-        run.pid = record.whole("pid", 1, 2**31)
-        run.start_ticks = record.whole("start_ticks", 0, 2**62)
+            raise RequestRefused("bad-record", f"there is no phase {run.phase!r}")
+        run.pid = record.integer("pid", 1, 2**31)
+        run.start_ticks = record.integer("start_ticks", 0, 2**62)
         run.user = record.text("user")
-        run.started_at = record.need_text("started_at")
+        run.started_at = record.required_text("started_at")
         run.stop, run.error, run.exit = (record.object_or_none(name) for name in ("stop", "error", "exit"))
         run.stop_signal = kept.signal("stop_signal") or 15
-        run.output_max_bytes = kept.whole("output_max_bytes", 0, 2**62)
-        run.runtime_at = kept.seconds("runtime_at", _LAST)
-        run.kill_at = kept.seconds("kill_at", _LAST)
+        run.output_max_bytes = kept.integer("output_max_bytes", 0, 2**62)
+        run.runtime_at = kept.seconds("runtime_at", _MAX_MONOTONIC_S)
+        run.kill_at = kept.seconds("kill_at", _MAX_MONOTONIC_S)
         run.signal_to_send = kept.signal("signal_to_send")
-        run.kernel_log_from = kept.whole("kernel_log_from", 0, 2**63)
+        run.kernel_log_from = kept.integer("kernel_log_from", 0, 2**63)
         return run
 
-    def seen(self) -> dict[str, object]:
+    def to_wire(self) -> dict[str, object]:
+        """Return what clients get; runnerd.processes.protocol.record_from_json reads it."""
         return {
             "key": self.key,
             "attempt": self.attempt,
@@ -142,8 +147,8 @@ class Run:
             "exit": self.exit,
         }
 
-    def kept(self) -> dict[str, object]:
-        """The settings a later spawner needs to carry on."""
+    def to_keep(self) -> dict[str, object]:
+        """Return what a later spawner needs besides, to adopt the run."""
         return {
             "pid_namespace": self.boot.pid_namespace,
             "stop_signal": self.stop_signal,
@@ -158,40 +163,42 @@ class Run:
 
 
 class RecordStore:
-    """The directory of record files."""
+    """Writes and reads the record files in a directory."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
-    def prepare(self) -> None:
+    def make_directory(self) -> None:
+        """Make the directory, readable for the spawner's user only. Raises OSError."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
 
-    def _path(self, run: Run) -> str:
+    def _path(self, run: ProcessRecord) -> str:
         return os.path.join(self._directory, f"{run.key}.{run.attempt}.json")
 
-    def write(self, run: Run) -> None:
-        """On return the record is on disk, in full. Raises OSError and leaves the earlier one."""
+    def write(self, run: ProcessRecord) -> None:
+        """Write the record to disk, durably. Raises OSError, and the previous record then stays."""
         path = self._path(run)
-        content = json.dumps({**run.seen(), "kept": run.kept()}).encode()
-        beside = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        content = json.dumps({**run.to_wire(), "kept": run.to_keep()}).encode()
+        new_file = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            if os.write(beside, content) != len(content):
+            if os.write(new_file, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(beside)
+            os.fsync(new_file)
         finally:
-            os.close(beside)
+            os.close(new_file)
         os.rename(path + ".tmp", path)
         self._sync_directory()
 
-    def remove(self, run: Run) -> None:
+    def remove(self, run: ProcessRecord) -> None:
+        """Delete the run's record, if there is one. Raises OSError."""
         try:
             os.unlink(self._path(run))
         except FileNotFoundError:
             return
         self._sync_directory()
 
-    def load(self) -> Iterator[Run]:
-        """Every record there is. One that cannot be read is moved aside and told about, and ends nothing."""
+    def load(self) -> Iterator[ProcessRecord]:
+        """Read all records. A file that cannot be read is logged and renamed, and does not stop the spawner."""
         for name in sorted(os.listdir(self._directory)):
             path = os.path.join(self._directory, name)
             if name.endswith(".tmp"):
@@ -199,8 +206,8 @@ class RecordStore:
             elif name.endswith(".json"):
                 try:
                     yield _read(path)
-                except (OSError, ValueError, RecursionError, Refused) as error:
-                    log(f"cannot read record {path}: {error}; moved aside to {name}.corrupt")
+                except (OSError, ValueError, RecursionError, RequestRefused) as error:
+                    log(f"cannot read record {path}: {error}; renamed to {name}.corrupt")
                     os.rename(path, path + ".corrupt")
 
     def _sync_directory(self) -> None:
@@ -211,6 +218,6 @@ class RecordStore:
             os.close(directory)
 
 
-def _read(path: str) -> Run:
+def _read(path: str) -> ProcessRecord:
     with open(path, "rb") as file:
-        return Run.read(Fields(json.loads(file.read()), "the record"))
+        return ProcessRecord.from_file(Fields(json.loads(file.read()), "the record"))

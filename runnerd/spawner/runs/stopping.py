@@ -1,9 +1,9 @@
-"""Has a run ended: told why, signalled, killed when its time is up.
+"""Stop a run: send the intent, then the stop signal, then SIGKILL at the deadline.
 
-* An asked-for stop is on disk before the first byte or signal, and the deadline counts from when it was asked for.
-* Asked again, it can only end sooner: the first reason stays, and nothing is told or signalled twice.
-* Nothing here waits: a run has a second to acknowledge what it was told, and the signal comes then in any case. A
-  later spawner that finds it unsent sends it.
+* A stop is on disk before the intent or signal is sent, and its deadline counts from the request.
+* A second request can only bring the deadline forward: the first reason stays, and no intent or signal is sent twice.
+* No method waits: the signal is sent when the run acknowledges the intent, or after a second without that. A later
+  spawner that adopts the run in between sends the signal.
 """
 
 from __future__ import annotations
@@ -13,93 +13,99 @@ import time
 from functools import partial
 
 from runnerd.spawner.io.loop import Loop
-from runnerd.spawner.runs.announce import Teller
-from runnerd.spawner.runs.intents import Intents
-from runnerd.spawner.runs.live_run import Watch
+from runnerd.spawner.runs.announce import Announcer
+from runnerd.spawner.runs.intents import IntentServer
+from runnerd.spawner.runs.live_run import LiveRun
 from runnerd.spawner.runs.records import utc_now
 
 
 class Stopping:
-    def __init__(self, *, loop: Loop, teller: Teller, intents: Intents) -> None:
+    """Stops runs: by request, and at the end of their runtime_max."""
+
+    def __init__(self, *, loop: Loop, announcer: Announcer, intents: IntentServer) -> None:
         self._loop = loop
-        self._teller = teller
+        self._announcer = announcer
         self._intents = intents
 
-    def resume(self, watch: Watch) -> None:
-        """Keep what was promised about a run's end, also by an earlier spawner."""
-        run = watch.run
+    def resume(self, live: LiveRun) -> None:
+        """Set the timers for the run's end, and go on with a stop that an earlier spawner began."""
+        run = live.run
         if run.phase == "killing":
-            self.kill(watch)
+            self.kill(live)
         elif run.phase == "stopping":
-            self._loop.timer((run.id, "kill"), run.kill_at or 0.0, partial(self.kill, watch))
+            self._loop.set_timer((run.id, "kill"), run.kill_at or 0.0, partial(self.kill, live))
             if run.signal_to_send is not None:
-                self._told(watch, False)
+                self._on_answer(live, False)
         elif run.runtime_at is not None:
-            # What is told has the child leave its state alone: the daemon says what a run was that took too long.
-            expire = partial(self.stop, watch, reason="timeout", tell="relinquish")
-            self._loop.timer((run.id, "runtime"), run.runtime_at, expire)
+            # "relinquish" has the run's process leave its state to the daemon, which reports the timeout.
+            expire = partial(self.stop, live, reason="timeout", intent="relinquish")
+            self._loop.set_timer((run.id, "runtime"), run.runtime_at, expire)
 
     def stop(
         self,
-        watch: Watch,
+        live: LiveRun,
         *,
         reason: str,
-        number: int | None = None,
+        signal_number: int | None = None,
         timeout_s: float | None = None,
-        tell: str | None = None,
+        intent: str | None = None,
     ) -> None:
-        """Ask the group to end, and SIGKILL all of it after `timeout_s`; 0 is at once."""
-        run = watch.run
-        if watch.sweep_until is not None or run.phase == "killing":
+        """Signal the group to end, and SIGKILL all processes after `timeout_s` seconds (0: at once).
+
+        `signal_number` is the signal (default: the run's stop signal), `intent` the intent that is sent before.
+        """
+        run = live.run
+        if live.sweep_until is not None or run.phase == "killing":
             return
         kill_at = time.monotonic() + (run.stop_timeout_s if timeout_s is None else timeout_s)
         first = run.phase != "stopping"
         if first:
             run.stop = {"reason": reason, "at": utc_now()}
-            self._loop.cancel((run.id, "runtime"))
+            self._loop.cancel_timer((run.id, "runtime"))
         elif run.kill_at is not None and run.kill_at <= kill_at:
             return
         run.kill_at = kill_at
         if kill_at <= time.monotonic():
-            self.kill(watch)
+            self.kill(live)
             return
-        self._loop.timer((run.id, "kill"), kill_at, partial(self.kill, watch))
+        self._loop.set_timer((run.id, "kill"), kill_at, partial(self.kill, live))
         if first:
-            self._ask(watch, number or run.stop_signal, tell)
+            self._send_intent_and_signal(live, signal_number or run.stop_signal, intent)
         else:
-            self._teller.save(run)
+            self._announcer.save_record(run)
 
-    def _ask(self, watch: Watch, number: int, tell: str | None) -> None:
-        run = watch.run
-        if tell is not None and self._intents.connected(run.id):
+    def _send_intent_and_signal(self, live: LiveRun, number: int, intent: str | None) -> None:
+        run = live.run
+        if intent is not None and self._intents.is_connected(run.id):
             run.signal_to_send = number
-            self._teller.turn(run, "stopping", "changed", save=True)
-            self._intents.tell(run.id, tell, partial(self._told, watch))
+            self._announcer.change_phase(run, "stopping", "changed", save=True)
+            self._intents.send_intent(run.id, intent, partial(self._on_answer, live))
             return
-        if tell is not None:
+        if intent is not None:
             run.stop = {**(run.stop or {}), "told": False}
-        self._teller.turn(run, "stopping", "changed", save=True)
-        _signal(watch, number)
+        self._announcer.change_phase(run, "stopping", "changed", save=True)
+        _signal(live, number)
 
-    def _told(self, watch: Watch, acknowledged: bool) -> None:
-        """It is known whether the run was told why: now the signal, unless it is past that."""
-        run = watch.run
+    def _on_answer(self, live: LiveRun, acknowledged: bool) -> None:
+        """Send the signal after the intent, unless the run is being killed or has exited."""
+        run = live.run
         number, run.signal_to_send = run.signal_to_send, None
-        if number is not None and watch.sweep_until is None:
-            _signal(watch, number)
+        if number is not None and live.sweep_until is None:
+            _signal(live, number)
         run.stop = {**(run.stop or {}), "told": acknowledged}
-        self._teller.turn(run, run.phase, "changed", save=True)
+        self._announcer.change_phase(run, run.phase, "changed", save=True)
 
-    def kill(self, watch: Watch) -> None:
-        run = watch.run
-        self._loop.cancel((run.id, "kill"))
+    def kill(self, live: LiveRun) -> None:
+        """SIGKILL all processes of the run."""
+        run = live.run
+        self._loop.cancel_timer((run.id, "kill"))
         run.signal_to_send = None
         if run.phase != "killing":
-            self._teller.turn(run, "killing", "changed", save=True)
-        watch.kill()
+            self._announcer.change_phase(run, "killing", "changed", save=True)
+        live.kill_tree()
 
 
-def _signal(watch: Watch, number: int) -> None:
-    watch.remember()  # the signal may end the leader, which alone ties the rest together
-    watch.signal(number)
-    watch.signal(signal.SIGCONT)  # a stopped process would sleep through the rest
+def _signal(live: LiveRun, number: int) -> None:
+    live.record_members()  # the signal may end the leader, by which the other processes are recognised
+    live.send_signal(number)
+    live.send_signal(signal.SIGCONT)  # a stopped process does not handle the signal

@@ -1,9 +1,9 @@
-"""The runs there are: how they come to be known, are started, watched and forgotten.
+"""Keep the table of runs: start, adopt, watch and forget them.
 
-* A run is known by (key, attempt); what is known is never started again.
-* Nothing runs before its identity is on disk.
-* Every change is published, and a run ends in exactly one `exited`.
-How one is asked to end is in `stopping`, what happens once its leader has exited in `ending`.
+* A run is identified by (key, attempt); a run that is in the table is not started again.
+* No program runs before its process's identity is on disk.
+* Every change of phase is published, and a run ends with exactly one `exited`.
+`stopping` stops a run, `ending` concludes it after the exit of its leader.
 """
 
 from __future__ import annotations
@@ -13,107 +13,115 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from runnerd.spawner.cgroups.run_cgroup import Cgroup
+from runnerd.spawner.cgroups.run_cgroup import RunCgroup
 from runnerd.spawner.child.account import SetupFailed
-from runnerd.spawner.child.fork import Child, Launcher
+from runnerd.spawner.child.fork import Child, Forker
 from runnerd.spawner.io.log import log
 from runnerd.spawner.io.loop import READ, Loop
-from runnerd.spawner.io.messages import Launch, Refused
+from runnerd.spawner.io.messages import Launch, RequestRefused
 from runnerd.spawner.proc.identity import Boot, is_alive
-from runnerd.spawner.proc.orphans import Strays
-from runnerd.spawner.runs.announce import Teller
-from runnerd.spawner.runs.confinement import Kernel
+from runnerd.spawner.proc.orphans import Orphans
+from runnerd.spawner.runs.announce import Announcer
+from runnerd.spawner.runs.confinement import Confinement
 from runnerd.spawner.runs.ending import Ending
-from runnerd.spawner.runs.intents import Intents
-from runnerd.spawner.runs.live_run import Watch, exit_facts
-from runnerd.spawner.runs.output_bound import trim
-from runnerd.spawner.runs.records import RecordStore, Run
+from runnerd.spawner.runs.intents import IntentServer
+from runnerd.spawner.runs.live_run import LiveRun, exit_facts
+from runnerd.spawner.runs.output_bound import trim_output
+from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 from runnerd.spawner.runs.stopping import Stopping
 
-OUTPUT_LOOK_S = 5.0
-KIN_LOOK_S = 5.0
+OUTPUT_CHECK_PERIOD_S = 5.0
+LINEAGE_SCAN_PERIOD_S = 5.0
 
 
-class Runs:
+class RunTable:
+    """All runs; `publish` sends an event and a record to the clients."""
+
     def __init__(
         self,
         *,
         loop: Loop,
         store: RecordStore,
-        launcher: Launcher,
-        kernel: Kernel,
+        forker: Forker,
+        confinement: Confinement,
         boot: Boot,
-        intents: Intents,
-        publish: Callable[[str, Run], None],
+        intents: IntentServer,
+        publish: Callable[[str, ProcessRecord], None],
     ) -> None:
         self._loop = loop
         self._store = store
-        self._launcher = launcher
-        self._kernel = kernel
+        self._forker = forker
+        self._confinement = confinement
         self._boot = boot
         self._intents = intents
-        self._teller = Teller(store=store, publish=publish)
-        self._strays = Strays(leads=self._leads)
-        self._stopping = Stopping(loop=loop, teller=self._teller, intents=intents)
-        self._ending = Ending(loop=loop, kernel=kernel, strays=self._strays, intents=intents, done=self._ended)
-        self._runs: dict[tuple[str, int], Run] = {}
-        self._live: dict[tuple[str, int], Watch] = {}
+        self._announcer = Announcer(store=store, publish=publish)
+        self._orphans = Orphans(has_live_leader=self._has_live_leader)
+        self._stopping = Stopping(loop=loop, announcer=self._announcer, intents=intents)
+        self._ending = Ending(
+            loop=loop, confinement=confinement, orphans=self._orphans, intents=intents, done=self._on_end
+        )
+        self._runs: dict[tuple[str, int], ProcessRecord] = {}
+        self._live: dict[tuple[str, int], LiveRun] = {}
 
-    # --- what there is -----------------------------------------------------------------------------------
+    # --- the table ---------------------------------------------------------------------------------------
 
     @property
-    def live(self) -> int:
+    def live_count(self) -> int:
+        """How many runs have not exited."""
         return len(self._live)
 
-    def all(self) -> list[Run]:
+    def all(self) -> list[ProcessRecord]:
+        """Return the records of all runs."""
         return list(self._runs.values())
 
-    def get(self, key: str, attempt: int) -> Run:
+    def get(self, key: str, attempt: int) -> ProcessRecord:
+        """Return the record of a run. Raises RequestRefused ("unknown-run")."""
         run = self._runs.get((key, attempt))
         if run is None:
-            raise Refused("unknown-run", f"there is no run {key} attempt {attempt}")
+            raise RequestRefused("unknown-run", f"there is no run {key} attempt {attempt}")
         return run
 
-    def forget(self, run: Run) -> None:
+    def forget(self, run: ProcessRecord) -> None:
+        """Drop the record of a run that has exited. Raises RequestRefused ("still-running")."""
         if run.phase != "exited":
-            raise Refused("still-running", f"cannot forget run {run.key}: it is {run.phase}")
+            raise RequestRefused("still-running", f"cannot forget run {run.key}: it is {run.phase}")
         self._store.remove(run)
         del self._runs[run.id]
 
-    def restore(self) -> None:
-        """Take over what an earlier spawner left: watch what lives, conclude what does not."""
+    def adopt_runs(self) -> None:
+        """Take over the runs that an earlier spawner left: watch those that live, conclude the others."""
         gone = []
         for run in self._store.load():
             self._runs[run.id] = run
             if run.phase == "exited":
                 continue
-            watch = Watch.find(run, self._boot, self._leaders)
-            if watch is None:
+            live = LiveRun.of_record(run, self._boot, self._leaders)
+            if live is None:
                 run.exit = exit_facts()
-                self._teller.turn(run, "exited", "exited", save=True)
+                self._announcer.change_phase(run, "exited", "exited", save=True)
                 continue
-            self._live[run.id] = watch
-            self._kernel.find(watch)
-            if watch.pidfd is None:
-                gone.append(watch)
+            self._live[run.id] = live
+            self._confinement.find_cgroup(live)
+            if live.pidfd is None:
+                gone.append(live)
             else:
-                self._resume(watch, watch.pidfd)
-        for watch in gone:  # once it is known who belongs to those that live
-            self._ending.begin(watch)
-        self._kernel.clean(self._live.values())
+                self._resume(live, live.pidfd)
+        for live in gone:  # after the others, whose processes must not be taken for those of an ended run
+            self._ending.begin(live)
+        self._confinement.remove_old_cgroups(self._live.values())
 
     def _leaders(self) -> list[int]:
-        return [watch.pid for watch in self._live.values() if watch.sweep_until is None]
+        return [live.pid for live in self._live.values() if live.sweep_until is None]
 
-    def _leads(self, key: str) -> bool:
+    def _has_live_leader(self, key: str) -> bool:
         return any(
-            watch.run.key == key and watch.sweep_until is None and is_alive(watch.pid) for watch in self._live.values()
+            live.run.key == key and live.sweep_until is None and is_alive(live.pid) for live in self._live.values()
         )
 
     # --- start -------------------------------------------------------------------------------------------
 
-    def spawn(self, launch: Launch, reply: Callable[[Run], None]) -> None:
-        """Start it, unless it is known; `reply` when it has started or could not. Raises Refused."""
+    def spawn(self, launch: Launch, reply: Callable[[ProcessRecord], None]) -> None:
+        """Start a run, unless the table has it; `reply` once it has started or failed. Raises RequestRefused."""
         known = self._runs.get((launch.key, launch.attempt))
         if known is None:
             self._start(launch, reply)
@@ -122,147 +130,150 @@ class Runs:
         else:
             reply(known)
 
-    def _start(self, launch: Launch, reply: Callable[[Run], None]) -> None:
-        run = Run.of(launch, self._boot)
+    def _start(self, launch: Launch, reply: Callable[[ProcessRecord], None]) -> None:
+        run = ProcessRecord.of_launch(launch, self._boot)
         try:
-            self._launcher.check(launch)
+            self._forker.check_user(launch)
         except SetupFailed as failure:
-            self._refuse(run, {"stage": failure.stage, "errno": failure.errno, "message": str(failure)}, reply)
+            self._fail(run, {"stage": failure.stage, "errno": failure.errno, "message": str(failure)}, reply)
             return
         if launch.intents:
-            launch.environment = {**launch.environment, **self._intents.offer(run.id)}
-        cgroup = self._kernel.make_room(launch)
+            launch.environment = {**launch.environment, **self._intents.make_environment(run.id)}
+        cgroup = self._confinement.make_cgroup(launch)
         try:
-            child = self._launcher.fork(launch)
+            child = self._forker.fork(launch)
         except OSError as error:
-            self._give_back(run, cgroup)
+            self._undo_preparations(run, cgroup)
             message = f"cannot start: cannot fork: {error.strerror}"
-            self._refuse(run, {"stage": "fork", "errno": error.errno, "message": message}, reply)
+            self._fail(run, {"stage": "fork", "errno": error.errno, "message": message}, reply)
             return
-        watch = self._hold(run, child, cgroup)
-        watch.waiting.append(reply)
-        self._strays.add_leader(child.pid)
-        if not self._strays.sound:
-            watch.seek_kin(self._leaders)
-        self._live[run.id] = watch
-        self._resume(watch, child.pidfd)
-        self._loop.watch(child.status_fd, READ, partial(self._on_status, watch, child.status_fd))
+        live = self._record_and_release(run, child, cgroup)
+        live.waiting.append(reply)
+        self._orphans.add_leader(child.pid)
+        if not self._orphans.reliable:
+            live.track_lineage(self._leaders)
+        self._live[run.id] = live
+        self._resume(live, child.pidfd)
+        self._loop.watch_fd(child.status_fd, READ, partial(self._on_report, live, child.status_fd))
 
-    def _refuse(self, run: Run, error: dict[str, object], reply: Callable[[Run], None]) -> None:
-        """It ends before there is a process of it."""
+    def _fail(self, run: ProcessRecord, error: dict[str, object], reply: Callable[[ProcessRecord], None]) -> None:
+        """Conclude a run that failed before it had a process."""
         run.error = error
         self._runs[run.id] = run
-        self._teller.turn(run, "exited", "exited", save=True)
+        self._announcer.change_phase(run, "exited", "exited", save=True)
         reply(run)
 
-    def _give_back(self, run: Run, cgroup: Cgroup | None) -> None:
-        """What was made for a run that does not begin."""
-        self._intents.drop(run.id)
-        self._kernel.release(run, cgroup)
+    def _undo_preparations(self, run: ProcessRecord, cgroup: RunCgroup | None) -> None:
+        """Drop the token and the cgroup of a run that does not start."""
+        self._intents.close_run(run.id)
+        self._confinement.remove_cgroup(run, cgroup)
 
-    def _hold(self, run: Run, child: Child, cgroup: Cgroup | None) -> Watch:
-        """Put its identity on disk, then let it go; if that cannot be done, nothing runs."""
+    def _record_and_release(self, run: ProcessRecord, child: Child, cgroup: RunCgroup | None) -> LiveRun:
+        """Write the child's identity to disk, then release the child; or raise RequestRefused, and run no program."""
         ticks = child.start_ticks
         try:
             if ticks is None:
                 raise OSError(None, "its start time cannot be read from /proc")
             run.pid, run.start_ticks = child.pid, ticks
-            self._kernel.note(run)
+            self._confinement.mark_kernel_log(run)
             self._store.write(run)
         except OSError as error:
             child.abandon()
-            self._give_back(run, cgroup)
-            message = f"cannot start run {run.key}: cannot record it: {error.strerror}"
-            raise Refused("could-not-record", message) from None
-        watch = Watch.of(run, child, ticks)
-        self._kernel.hold(watch, cgroup)
-        child.go()
+            self._undo_preparations(run, cgroup)
+            message = f"cannot start run {run.key}: cannot write its record: {error.strerror}"
+            raise RequestRefused("could-not-record", message) from None
+        live = LiveRun.of_child(run, child, ticks)
+        self._confinement.enter_cgroup(live, cgroup)
+        child.release()
         self._runs[run.id] = run
-        return watch
+        return live
 
-    def _on_status(self, watch: Watch, status_fd: int) -> None:
-        if not watch.read_status():
+    def _on_report(self, live: LiveRun, status_fd: int) -> None:
+        if not live.read_report():
             return
-        self._loop.unwatch(status_fd)
+        self._loop.unwatch_fd(status_fd)
         os.close(status_fd)
-        if watch.run.error is not None:
-            return  # it is exiting: the answer is given when it is gone
-        if watch.run.phase == "starting":
-            # Not written: a record that says `starting` is taken over just as one that says `running`.
-            self._teller.turn(watch.run, "running", "started")
-        self._answer(watch)
+        if live.run.error is not None:
+            return  # the child is exiting: the clients are answered when it is gone
+        if live.run.phase == "starting":
+            # Not written to disk: a later spawner adopts a record that says `starting` as one that says `running`.
+            self._announcer.change_phase(live.run, "running", "started")
+        self._answer(live)
 
-    def _answer(self, watch: Watch) -> None:
-        waiting, watch.waiting = watch.waiting, []
+    def _answer(self, live: LiveRun) -> None:
+        waiting, live.waiting = live.waiting, []
         for reply in waiting:
-            reply(watch.run)
+            reply(live.run)
 
     # --- watch -------------------------------------------------------------------------------------------
 
-    def _resume(self, watch: Watch, pidfd: int) -> None:
-        run = watch.run
-        self._loop.watch(pidfd, READ, partial(self._on_leader_exit, watch, pidfd))
-        if run.phase == "starting" and not watch.child:
+    def _resume(self, live: LiveRun, pidfd: int) -> None:
+        run = live.run
+        self._loop.watch_fd(pidfd, READ, partial(self._on_leader_exit, live, pidfd))
+        if run.phase == "starting" and not live.child:
             run.phase = "running"
-        if watch.kin is not None:
-            self._remember_kin(watch)
-        self._stopping.resume(watch)
+        if live.lineage is not None:
+            self._scan_lineage(live)
+        self._stopping.resume(live)
         if run.output_max_bytes is not None:
-            self._look_at_output_later(watch)
+            self._schedule_output_check(live)
 
-    def _remember_kin(self, watch: Watch) -> None:
-        """Again and again: what descends from the leader can only be seen as long as it lives."""
-        watch.remember()
-        self._loop.timer((watch.run.id, "kin"), time.monotonic() + KIN_LOOK_S, partial(self._remember_kin, watch))
+    def _scan_lineage(self, live: LiveRun) -> None:
+        """Record the run's processes, again every few seconds: only a living leader shows its descendants."""
+        live.record_members()
+        when = time.monotonic() + LINEAGE_SCAN_PERIOD_S
+        self._loop.set_timer((live.run.id, "lineage"), when, partial(self._scan_lineage, live))
 
-    def _on_leader_exit(self, watch: Watch, pidfd: int) -> None:
-        self._loop.unwatch(pidfd)
-        while watch.status_fd is not None:  # both can be ready at once, and what it told decides how this ends
-            self._on_status(watch, watch.status_fd)
-        self._ending.begin(watch)
+    def _on_leader_exit(self, live: LiveRun, pidfd: int) -> None:
+        self._loop.unwatch_fd(pidfd)
+        while live.status_fd is not None:  # both descriptors can be ready at once, and a failed set-up decides the end
+            self._on_report(live, live.status_fd)
+        self._ending.begin(live)
 
-    def _ended(self, watch: Watch, facts: dict[str, object]) -> None:
-        run = watch.run
+    def _on_end(self, live: LiveRun, facts: dict[str, object]) -> None:
+        run = live.run
         del self._live[run.id]
         if run.error is None:
             run.exit = facts
-        self._teller.turn(run, "exited", "exited", save=True)
-        self._answer(watch)
+        self._announcer.change_phase(run, "exited", "exited", save=True)
+        self._answer(live)
 
-    def on_child(self) -> None:
-        """SIGCHLD."""
-        self._ending.on_child()
+    def on_sigchld(self) -> None:
+        """Handle the exit of a child."""
+        self._ending.on_child_exit()
 
-    def _look_at_output_later(self, watch: Watch) -> None:
-        when = time.monotonic() + OUTPUT_LOOK_S
-        self._loop.timer((watch.run.id, "output"), when, partial(self._look_at_output, watch))
+    def _schedule_output_check(self, live: LiveRun) -> None:
+        when = time.monotonic() + OUTPUT_CHECK_PERIOD_S
+        self._loop.set_timer((live.run.id, "output"), when, partial(self._check_output, live))
 
-    def _look_at_output(self, watch: Watch) -> None:
-        run = watch.run
+    def _check_output(self, live: LiveRun) -> None:
+        run = live.run
         try:
-            if trim(run.output, run.output_max_bytes or 0, owner=self._launcher.owner):
+            if trim_output(run.output, run.output_max_bytes or 0, owner=self._forker.owner):
                 log(f"{run.name} output trimmed to {run.output_max_bytes} bytes")
         except OSError as error:
             log(f"{run.name} cannot trim {run.output}: {error.strerror}")
-            return  # gone, or not ours: looking again would say the same
-        self._look_at_output_later(watch)
+            return  # the file is gone or not writable, and the next check would fail as well
+        self._schedule_output_check(live)
 
-    # --- ask -----------------------------------------------------------------------------------------------
+    # --- requests ------------------------------------------------------------------------------------------
 
     def stop(
         self,
-        run: Run,
+        run: ProcessRecord,
         *,
         reason: str,
-        number: int | None = None,
+        signal_number: int | None = None,
         timeout_s: float | None = None,
-        tell: str | None = None,
+        intent: str | None = None,
     ) -> None:
-        watch = self._live.get(run.id)
-        if watch is not None:
-            self._stopping.stop(watch, reason=reason, number=number, timeout_s=timeout_s, tell=tell)
+        """Stop a run, as `Stopping.stop` says; nothing happens to one that has exited."""
+        live = self._live.get(run.id)
+        if live is not None:
+            self._stopping.stop(live, reason=reason, signal_number=signal_number, timeout_s=timeout_s, intent=intent)
 
-    def signal(self, run: Run, number: int) -> None:
-        watch = self._live.get(run.id)
-        if watch is not None:
-            watch.signal(number)
+    def send_signal(self, run: ProcessRecord, number: int) -> None:
+        """Signal the run's process group; nothing happens to a run that has exited."""
+        live = self._live.get(run.id)
+        if live is not None:
+            live.send_signal(number)

@@ -16,7 +16,7 @@ from runnerd import __version__
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import Exit, Identity, LaunchSpec
 from runnerd.processes.client import SpawnerClient
-from runnerd.processes.link import Connect
+from runnerd.processes.link import OnLost, OnRecord
 from runnerd.processes.protocol import Hello, Record, StartError
 
 BOOT = "boot-1"
@@ -31,7 +31,7 @@ class Stop:
     attempt: int
     reason: str
     timeout_s: float | None
-    tell: str | None = None
+    prefect_intent: str | None = None
 
 
 class FakeSpawner:
@@ -64,14 +64,11 @@ class FakeSpawner:
         self._clients: list[FakeClient] = []
         self._specs: dict[Key, LaunchSpec] = {}
 
-    @property
-    def connect(self) -> Connect:
-        def connect(on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> SpawnerClient:
-            return cast(SpawnerClient, FakeClient(self, on_record, on_lost))
+    def make_client(self, on_record: OnRecord, on_lost: OnLost) -> SpawnerClient:
+        """Make a client for one connection, as SpawnerLocation does."""
+        return cast(SpawnerClient, FakeClient(self, on_record, on_lost))
 
-        return connect
-
-    async def start(self) -> None:
+    async def start_spawner(self) -> None:
         """What a SpawnerLink calls where nobody answers."""
         if self.down:
             raise SpawnerError("cannot start the spawner: it is down")
@@ -85,10 +82,10 @@ class FakeSpawner:
     def live(self) -> list[str]:
         return [record.key for record in self.records.values() if record.phase != "exited"]
 
-    def exit(self, key: str, *, code: int | None = 0, signal: int | None = None) -> None:
+    def exit(self, key: str, *, code: int | None = 0, signal: int | None = None, oom: bool = False) -> None:
         """Its latest attempt ends; with neither a code nor a signal nobody saw how."""
         at = max(attempt for name, attempt in self.records if name == key)
-        self._end((key, at), Exit(code=None if signal else code, signal=signal, at=datetime.now(UTC)))
+        self._end((key, at), Exit(code=None if signal else code, signal=signal, oom=oom, at=datetime.now(UTC)))
 
     def lose(self) -> None:
         """Every connection breaks."""
@@ -140,7 +137,7 @@ class FakeSpawner:
             self._later(
                 key,
                 spec.runtime_max_s,
-                lambda: self.stop(*key, reason="timeout", timeout_s=None, tell="relinquish", asked=False),
+                lambda: self.stop(*key, reason="timeout", timeout_s=None, prefect_intent="relinquish", asked=False),
             )
         return record
 
@@ -151,11 +148,13 @@ class FakeSpawner:
         *,
         reason: str,
         timeout_s: float | None,
-        tell: str | None = None,
+        prefect_intent: str | None = None,
         asked: bool = True,
     ) -> Record | None:
         if asked:
-            self.stops.append(Stop(key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, tell=tell))
+            self.stops.append(
+                Stop(key=key, attempt=attempt, reason=reason, timeout_s=timeout_s, prefect_intent=prefect_intent)
+            )
         record = self.records.get((key, attempt))
         if record is None or record.phase in ("killing", "exited"):
             return record
@@ -164,7 +163,7 @@ class FakeSpawner:
             record = replace(record, phase="stopping", stop_reason=reason, stop_at=datetime.now(UTC))
             self._tell(record)
             self._later((key, attempt), grace_s, lambda: self._kill((key, attempt)))
-            told = tell is not None and grace_s > 0 and self.hears and self._specs[key, attempt].intents
+            told = prefect_intent is not None and grace_s > 0 and self.hears and self._specs[key, attempt].intents
             if told:
                 self._tell(replace(record, told=True))
             if grace_s > 0 and not self.stubborn:
@@ -234,10 +233,10 @@ class FakeClient:
         return self._spawner.spawn(spec)
 
     async def stop(
-        self, *, key: str, attempt: int, reason: str, timeout_s: float | None = None, tell: str | None = None
+        self, *, key: str, attempt: int, reason: str, timeout_s: float | None = None, prefect_intent: str | None = None
     ) -> Record | None:
         await self._travel("stop")
-        return self._spawner.stop(key, attempt, reason=reason, timeout_s=timeout_s, tell=tell)
+        return self._spawner.stop(key, attempt, reason=reason, timeout_s=timeout_s, prefect_intent=prefect_intent)
 
     async def forget(self, *, key: str, attempt: int) -> bool:
         await self._travel("forget")
@@ -260,7 +259,7 @@ class FakeClient:
             raise SpawnerError(f"cannot ask the spawner to {op}: not connected")
         await asyncio.sleep(0)
         if not self._open:
-            raise SpawnerError("cannot hear from the spawner: it closed the connection")
+            raise SpawnerError("cannot get an answer from the spawner: the spawner closed the connection")
 
     def hear(self, record: Record) -> None:
         asyncio.get_running_loop().call_soon(self._on_record, record)

@@ -1,4 +1,4 @@
-"""embedded.py: the server is kept at its port, is told of when it ends, and goes when it is stopped."""
+"""embedded.py: the server keeps its port, its end is logged, and `stop` ends it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ async def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
     spawner, lines = FakeSpawner(), LogLines()
 
     async def daemon(*, last: bool) -> None:
-        link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(lines))
+        link = SpawnerLink(
+            make_client=spawner.make_client, start_spawner=spawner.start_spawner, problems=Problems(), log=log_to(lines)
+        )
         server = EmbeddedServer(
             link=link,
             url="http://127.0.0.1:4200/api",
@@ -26,7 +28,7 @@ async def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
             log=log_to(lines),
         )
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(server.run())]
-        await link.wait_up()
+        await link.wait_until_connected()
         while spawner.live() != [KEY]:
             await asyncio.sleep(0.1)
         if last:

@@ -32,7 +32,7 @@ class Breaking(FakeSpawner):
             return record
         self.breaks, self.down = False, True
         self.lose()
-        raise SpawnerError("cannot hear from the spawner: it closed the connection")
+        raise SpawnerError("cannot get an answer from the spawner: the spawner closed the connection")
 
 
 async def taken_over(engine: Engine) -> None:

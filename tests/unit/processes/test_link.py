@@ -14,6 +14,7 @@ from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
 
 
@@ -26,17 +27,13 @@ def spec(key: str = "r-1", attempt: int = 1) -> LaunchSpec:
 @asynccontextmanager
 async def linked(spawner: FakeSpawner, lines: LogLines | None = None) -> AsyncIterator[SpawnerLink]:
     link = SpawnerLink(
-        connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(lines or LogLines())
+        make_client=spawner.make_client,
+        start_spawner=spawner.start_spawner,
+        problems=Problems(),
+        log=log_to(lines or LogLines()),
     )
-    keeping = asyncio.create_task(link.run())
-    try:
-        await link.wait_up()
+    async with running_link(link):
         yield link
-        assert not keeping.done()
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        await link.close()
 
 
 async def test_what_is_known_is_what_was_last_said() -> None:
@@ -46,13 +43,13 @@ async def test_what_is_known_is_what_was_last_said() -> None:
         assert link.record("r-1", 1) == started
         assert link.record("r-1", 2) is None
         woken = asyncio.Event()
-        link.listen("r-1", woken.set)
+        link.add_listener("r-1", woken.set)
         spawner.exit("r-1", code=3)
         await woken.wait()
         (record,) = link.records()
         assert (record.phase, record.exit and record.exit.code) == ("exited", 3)
-        link.unlisten("r-1")
-        link.unlisten("r-1")
+        link.remove_listener("r-1")
+        link.remove_listener("r-1")
         await link.forget("r-1", 1)
         assert (link.records(), spawner.records) == ([], {})
 
@@ -77,15 +74,15 @@ async def test_every_listener_is_woken_by_a_reconnection() -> None:
     async with linked(spawner, lines) as link:
         await link.spawn(spec())
         woken: list[str] = []
-        link.listen("r-1", lambda: woken.append("r-1"))
-        link.listen("r-2", lambda: woken.append("r-2"))
+        link.add_listener("r-1", lambda: woken.append("r-1"))
+        link.add_listener("r-2", lambda: woken.append("r-2"))
         await asyncio.sleep(1)
         woken.clear()
         spawner.lose()
         spawner.forget_all()
         await asyncio.sleep(1)
         assert (woken, link.record("r-1", 1), link.connected) == (["r-1", "r-2"], None, True)
-        assert lines.events("warning") == ["the spawner's connection is lost; its runs go on"]
+        assert lines.events("warning") == ["the connection to the spawner is lost; its runs go on"]
 
 
 async def test_requests_wait_for_the_spawner_to_come_back() -> None:
@@ -133,7 +130,7 @@ async def test_what_still_runs_is_not_forgotten_by_the_spawner() -> None:
         await link.spawn(spec())
         await link.forget("r-1", 1)
         assert spawner.live() == ["r-1"]
-        assert lines.events("warning") == ["the spawner kept a record"]
+        assert lines.events("warning") == ["cannot drop a record of the spawner"]
         await link.forget("r-1", 7)
 
 
@@ -168,13 +165,18 @@ class TurnedAway(FakeSpawner):
 
 async def test_turned_away_it_starts_none_of_its_own() -> None:
     spawner = TurnedAway()
-    link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(LogLines()))
+    link = SpawnerLink(
+        make_client=spawner.make_client,
+        start_spawner=spawner.start_spawner,
+        problems=Problems(),
+        log=log_to(LogLines()),
+    )
     keeping = asyncio.create_task(link.run())
     await asyncio.sleep(60)
     assert (spawner.starts, link.connected) == (0, False)
     assert "may not speak" in (link.problem or "")
     spawner.turned_away = False
-    await link.wait_up()
+    await link.wait_until_connected()
     keeping.cancel()
     await asyncio.wait([keeping])
     await link.close()

@@ -1,4 +1,4 @@
-"""keeping.py: a process that is wanted is there, is only one, is the one that is wanted, and outlives who wanted it."""
+"""long_lived.py: a process that is wanted runs, once only, and outlives the daemon that wanted it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink
-from runnerd.processes.long_lived import LongLived, State, Unready
+from runnerd.processes.long_lived import LongLived, ProcessState, Unready
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import LogLines, log_to
 
@@ -27,22 +27,25 @@ class Stage:
         self.making: asyncio.Event | None = None  # what is needed takes until this is set
         self.heard: list[str] = []
         self.link = SpawnerLink(
-            connect=self.spawner.connect, start=self.spawner.start, problems=Problems(), log=log_to(LogLines())
+            make_client=self.spawner.make_client,
+            start_spawner=self.spawner.start_spawner,
+            problems=Problems(),
+            log=log_to(LogLines()),
         )
         self.kept = self.new()
 
     def new(self) -> LongLived:
         return LongLived(
             link=self.link,
-            key=lambda: self.key,
-            ours=lambda key: key.startswith("kept-"),
-            spec=self.spec,
-            began=lambda seen, fresh: self.heard.append(f"{'began' if fresh else 'found'} {seen.key}"),
-            ended=lambda words, again_in_s: self.heard.append(f"{words}, {again_in_s:g}"),
-            starting=lambda: self.heard.append("starting"),
+            wanted_key=lambda: self.key,
+            owns=lambda key: key.startswith("kept-"),
+            make_spec=self.make_spec,
+            on_running=lambda seen, fresh: self.heard.append(f"{'began' if fresh else 'found'} {seen.key}"),
+            on_failure=lambda words, again_in_s: self.heard.append(f"{words}, {again_in_s:g}"),
+            before_start=lambda: self.heard.append("starting"),
         )
 
-    async def spec(self) -> LaunchSpec | Unready:
+    async def make_spec(self) -> LaunchSpec | Unready:
         if self.making is not None:
             await self.making.wait()
         if self.unready is not None:
@@ -54,7 +57,7 @@ class Stage:
         """One daemon. Its going touches nothing that runs."""
         self.kept = self.new()
         link = asyncio.create_task(self.link.run())
-        await self.link.wait_up()
+        await self.link.wait_until_connected()
         task = asyncio.create_task(self.kept.run())
         try:
             yield task
@@ -72,7 +75,7 @@ class Stage:
                 await asyncio.sleep(0.1)
 
     async def runs(self, key: str = KEY) -> None:
-        await self.until(lambda: self.spawner.live() == [key] and self.kept.state is State.RUNNING)
+        await self.until(lambda: self.spawner.live() == [key] and self.kept.state is ProcessState.RUNNING)
 
 
 def now() -> float:
@@ -85,7 +88,7 @@ async def test_it_is_started_and_started_again_ever_later() -> None:
         for _ in range(8):
             await stage.runs()
             stage.spawner.exit(KEY, code=7)
-            await stage.until(lambda: stage.kept.state is State.RESTARTING)
+            await stage.until(lambda: stage.kept.state is ProcessState.RESTARTING)
         assert stage.kept.problem == "exited 7"
     waits = [one for one in stage.heard if one.startswith("exited")]
     assert waits == [f"exited 7, {wait}" for wait in (1, 2, 4, 8, 16, 32, 60, 60)]
@@ -102,7 +105,7 @@ async def test_one_that_ran_steadily_is_started_again_at_once_and_is_no_problem_
         for _ in range(3):
             await stage.runs()
             stage.spawner.exit(KEY, code=1)
-            await stage.until(lambda: stage.kept.state is State.RESTARTING)
+            await stage.until(lambda: stage.kept.state is ProcessState.RESTARTING)
         await stage.runs()
         assert stage.kept.problem == "exited 1"
         await stage.until(lambda: stage.kept.problem is None)
@@ -118,9 +121,9 @@ async def test_the_next_daemon_finds_it_and_starts_nothing() -> None:
     assert stage.spawner.live() == [KEY]
     stage.unready = Unready("nobody may ask for this")
     async with stage.keeping():
-        await stage.until(lambda: stage.kept.state is State.RUNNING)
+        await stage.until(lambda: stage.kept.state is ProcessState.RUNNING)
         assert stage.heard[-1] == f"found {KEY}"
-        alive = stage.kept.alive()
+        alive = stage.kept.find_live_record()
         assert alive is not None and alive.identity is not None
         stage.unready = None
         stage.spawner.exit(KEY, signal=9)
@@ -135,8 +138,8 @@ async def test_another_one_is_started_once_it_can_be_and_the_first_is_ended_then
     async with stage.keeping():
         await stage.runs()
         stage.making, stage.key = asyncio.Event(), "kept-2"
-        stage.kept.look()
-        await stage.until(lambda: stage.kept.state is State.PREPARING)
+        stage.kept.wake()
+        await stage.until(lambda: stage.kept.state is ProcessState.PREPARING)
         assert stage.spawner.live() == [KEY], "it is needed until the other one is ready"
         stage.making.set()
         await stage.runs("kept-2")
@@ -150,15 +153,15 @@ async def test_what_cannot_be_started_leaves_the_one_before_and_is_tried_again()
     stage = Stage()
     async with stage.keeping():
         await stage.runs()
-        stage.unready, stage.key = Unready("no way", least_s=30, cap_s=100), "kept-2"
-        stage.kept.look()
+        stage.unready, stage.key = Unready("no way", min_delay_s=30, max_delay_s=100), "kept-2"
+        stage.kept.wake()
         before = now()
         await stage.until(lambda: len(stage.heard) == 5)
         assert stage.heard[2:] == ["no way, 30", "no way, 60", "no way, 100"]
-        assert (stage.kept.state, stage.kept.problem) == (State.FAILED, "no way")
+        assert (stage.kept.state, stage.kept.problem) == (ProcessState.FAILED, "no way")
         assert stage.spawner.live() == [KEY]
         stage.unready = None
-        stage.kept.look()  # somebody mended it, and need not wait for the next try
+        stage.kept.wake()  # somebody mended it, and need not wait for the next try
         await stage.runs("kept-2")
         assert stage.kept.problem is None
         assert now() - before < 120
@@ -168,7 +171,7 @@ async def test_wishes_that_change_while_it_is_made_ready_are_heard() -> None:
     stage = Stage()
     stage.making = asyncio.Event()
     async with stage.keeping():
-        await stage.until(lambda: stage.kept.state is State.PREPARING)
+        await stage.until(lambda: stage.kept.state is ProcessState.PREPARING)
         stage.key = "kept-2"
         stage.making.set()
         await stage.runs("kept-2")
@@ -180,11 +183,11 @@ async def test_one_that_nobody_wants_is_ended_until_somebody_does() -> None:
     async with stage.keeping():
         await stage.runs()
         stage.key = None
-        stage.kept.look()
-        await stage.until(lambda: stage.kept.state is State.WAITING and not stage.spawner.live())
-        assert (stage.spawner.records, stage.kept.problem, stage.kept.alive()) == ({}, None, None)
+        stage.kept.wake()
+        await stage.until(lambda: stage.kept.state is ProcessState.WAITING and not stage.spawner.live())
+        assert (stage.spawner.records, stage.kept.problem, stage.kept.find_live_record()) == ({}, None, None)
         stage.key = "kept-3"
-        stage.kept.look()
+        stage.kept.wake()
         await stage.runs("kept-3")
 
 
@@ -195,7 +198,7 @@ async def test_stopping_ends_it_and_all_that_were_left_of_it() -> None:
         await stage.runs("kept-0")
     stage.key, stage.making = KEY, asyncio.Event()
     async with stage.keeping() as task:
-        await stage.until(lambda: stage.kept.state is State.PREPARING)
+        await stage.until(lambda: stage.kept.state is ProcessState.PREPARING)
         stage.spawner.stubborn = True
         stopping = asyncio.create_task(stage.kept.stop())
         await stage.until(lambda: stage.spawner.stops)
@@ -208,7 +211,7 @@ async def test_stopping_ends_it_and_all_that_were_left_of_it() -> None:
 
 async def test_a_wait_is_no_reason_to_stop_late() -> None:
     stage = Stage()
-    stage.unready = Unready("no way", least_s=1000, cap_s=1000)
+    stage.unready = Unready("no way", min_delay_s=1000, max_delay_s=1000)
     async with stage.keeping() as task:
         await stage.until(lambda: stage.heard)
         before = now()
@@ -224,7 +227,7 @@ async def test_a_lost_connection_is_not_a_lost_process() -> None:
         stage.spawner.down = True
         stage.spawner.lose()
         await stage.until(lambda: stage.link.problem)
-        assert stage.kept.state is State.RUNNING
+        assert stage.kept.state is ProcessState.RUNNING
         stage.spawner.down = False
         await stage.until(lambda: stage.link.connected)
         stage.spawner.exit(KEY)
@@ -240,7 +243,7 @@ async def test_what_the_spawner_refuses_or_cannot_start_is_told() -> None:
     stage.spawner.refuses = "cannot start kept-1: no such user"
     async with stage.keeping():
         await stage.until(lambda: stage.kept.problem)
-        assert (stage.kept.state, stage.kept.problem) == (State.FAILED, stage.spawner.refuses)
+        assert (stage.kept.state, stage.kept.problem) == (ProcessState.FAILED, stage.spawner.refuses)
         stage.spawner.refuses, stage.spawner.start_error = None, "no such file"
         await stage.until(lambda: stage.kept.problem == "cannot start: no such file")
         stage.spawner.start_error = None

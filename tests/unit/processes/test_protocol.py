@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import Exit, Identity, LaunchSpec
 from runnerd.processes.protocol import Hello, Record, StartError, hello_from_json, record_from_json, spec_to_json
-from runnerd.spawner.io.messages import Fields, Launch, Refused, parse_object
+from runnerd.spawner.io.messages import Fields, Launch, RequestRefused, parse_object
 from runnerd.spawner.proc.identity import Boot
-from runnerd.spawner.runs.records import Run
+from runnerd.spawner.runs.records import ProcessRecord
 
 SOME = settings(deadline=None, max_examples=60)  # a busy machine is slow now and then
 
@@ -77,25 +77,25 @@ def test_spec_arrives_as_it_was_sent(spec: LaunchSpec) -> None:
 @SOME
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_no_line_raises_anything_but_refused(line: bytes) -> None:
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(RequestRefused):
         parse_object(line)
 
 
 @SOME
 @given(SPECS, st.dictionaries(st.sampled_from(LaunchSpec.__slots__), JSON, min_size=1))
 def test_no_spec_raises_anything_but_refused(spec: LaunchSpec, wrong: dict[str, object]) -> None:
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(RequestRefused):
         Launch(Fields({**spec_to_json(spec), **wrong}, "spec"))
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"a": ' * 100_000, b"1" * 10_000, b'{"a": 1e999}', b"NaN"])
 def test_hostile_json_is_refused(line: bytes) -> None:
-    with pytest.raises(Refused):
-        parse_object(line).need_text("a")
+    with pytest.raises(RequestRefused):
+        parse_object(line).required_text("a")
 
 
-def a_run(spec: LaunchSpec) -> Run:
-    run = Run.of(Launch(Fields(over_the_wire(spec_to_json(spec)), "spec")), HERE)
+def a_run(spec: LaunchSpec) -> ProcessRecord:
+    run = ProcessRecord.of_launch(Launch(Fields(over_the_wire(spec_to_json(spec)), "spec")), HERE)
     run.pid, run.start_ticks = 4711, 123456
     run.phase = "stopping"
     run.stop = {"reason": "cancel", "at": "2026-11-22T01:02:03.004Z"}
@@ -107,8 +107,8 @@ def a_run(spec: LaunchSpec) -> Run:
 @given(SPECS)
 def test_record_file_reads_back_whole(spec: LaunchSpec) -> None:
     run = a_run(spec)
-    again = Run.read(Fields(over_the_wire({**run.seen(), "kept": run.kept()}), "record"))
-    for name in Run.__slots__:
+    again = ProcessRecord.from_file(Fields(over_the_wire({**run.to_wire(), "kept": run.to_keep()}), "record"))
+    for name in ProcessRecord.__slots__:
         assert getattr(again, name) == getattr(run, name), name
 
 
@@ -116,10 +116,10 @@ def test_record_file_reads_back_whole(spec: LaunchSpec) -> None:
 @given(SPECS, JSON, st.data())
 def test_no_record_file_raises_anything_but_refused(spec: LaunchSpec, wrong: object, data: st.DataObject) -> None:
     run = a_run(spec)
-    record = {**run.seen(), "kept": run.kept()}
+    record = {**run.to_wire(), "kept": run.to_keep()}
     record[data.draw(st.sampled_from(sorted(record)))] = wrong
-    with contextlib.suppress(Refused):
-        Run.read(Fields(record, "record"))
+    with contextlib.suppress(RequestRefused):
+        ProcessRecord.from_file(Fields(record, "record"))
 
 
 def seen(**changes: object) -> dict[str, object]:
@@ -196,7 +196,7 @@ def test_no_hello_raises_anything_but_spawner_error(name: str, value: object) ->
 @given(SPECS)
 def test_the_daemon_understands_every_record(spec: LaunchSpec) -> None:
     run = a_run(spec)
-    record = record_from_json(over_the_wire(run.seen()))
+    record = record_from_json(over_the_wire(run.to_wire()))
     assert (record.key, record.attempt, record.user) == (spec.key, spec.attempt, spec.user)
     assert record.identity == Identity(boot_id=HERE.id, pid=4711, start_ticks=123456)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runnerd import __version__
-from runnerd.processes.upgrading import keep_spawner_new
+from runnerd.processes.upgrading import run_spawner_upgrade
 from tests.kits.engine import fake_engine, start
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -25,7 +25,7 @@ async def test_a_spawner_of_another_version_makes_room_once_it_is_idle(
     spawner.hello, spawner.successor = replace(spawner.hello, version="0.0.1"), new
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
         run_id = await start(engine, engine.deploy("nightly"))
-        keeping = asyncio.create_task(keep_spawner_new(link=engine.link, log=engine.ambient.log))
+        keeping = asyncio.create_task(run_spawner_upgrade(link=engine.link, log=engine.ambient.log))
         await asyncio.sleep(100)
         assert spawner.retired == 0
         spawner.exit(run_id, code=0)

@@ -13,7 +13,7 @@ from runnerd.core.prefect import StateType
 from runnerd.core.process import LaunchSpec
 from runnerd.launch.scratch import TIDY_PREFIX
 from runnerd.launch.spec import HOOKS_PREFIX
-from runnerd.processes.helper import KEY_PREFIX
+from runnerd.processes.helper import HELPER_KEY_PREFIX
 from runnerd.runs.adopting import adopt
 from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -82,13 +82,13 @@ async def test_a_run_that_was_told_and_not_yet_forgotten(tmp_path: Path) -> None
 async def test_inspections_that_nobody_waits_for_are_cleared(tmp_path: Path) -> None:
     async with fake_engine(tmp_path) as (engine, spawner):
         for key in ("old", "new"):
-            await engine.link.spawn(spec(KEY_PREFIX + key))
-        spawner.exit(KEY_PREFIX + "old")
+            await engine.link.spawn(spec(HELPER_KEY_PREFIX + key))
+        spawner.exit(HELPER_KEY_PREFIX + "old")
         await asyncio.sleep(0)
         await adopted(engine)
         await asyncio.sleep(1)
         assert spawner.live() == []
-        assert [(stop.key, stop.timeout_s) for stop in spawner.stops] == [(KEY_PREFIX + "new", 0.0)]
+        assert [(stop.key, stop.timeout_s) for stop in spawner.stops] == [(HELPER_KEY_PREFIX + "new", 0.0)]
         assert engine.supervisor.records() == []
 
 

@@ -11,7 +11,8 @@ import pytest
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.deployments.registry import Entry
-from tests.kits.engine import Interfering, fake_engine, left_behind, resume, running, start
+from tests.kits.engine import fake_engine, left_behind, resume, running, start
+from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import fake_api
@@ -135,7 +136,7 @@ async def test_a_child_is_told_why_it_ends(tmp_path: Path, then: str) -> None:
         await start(engine)
         engine.supervisor.evict_all()
         await engine.supervisor.emptied.wait()
-        assert [stop.tell for stop in spawner.stops] == [None if then == "crash" else then]
+        assert [stop.prefect_intent for stop in spawner.stops] == [None if then == "crash" else then]
 
 
 async def test_a_local_cancel_is_announced_once(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ async def test_a_local_cancel_is_announced_once(tmp_path: Path) -> None:
         await engine.until(lambda: engine.prefect.state_of(run_id) == "CANCELLING")
         await engine.until_done(run_id)
         assert engine.prefect.history[run_id][2:] == ["Running", "Cancelling", "Cancelled"]
-        assert [stop.tell for stop in spawner.stops] == ["cancel"]
+        assert [stop.prefect_intent for stop in spawner.stops] == ["cancel"]
 
 
 async def test_a_cancel_does_not_wait_for_an_api_that_is_away(tmp_path: Path) -> None:

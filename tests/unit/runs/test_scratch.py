@@ -18,6 +18,7 @@ from runnerd.launch.spec import hooks_spec
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.scratch import tidy
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, a_record, log_to
 
 RUN_ID = "0a1b2c3d-1111-4111-8111-111111111111"
@@ -77,15 +78,14 @@ def test_hooks_have_their_own(made: bool, directory: str) -> None:
 
 @asynccontextmanager
 async def linked(spawner: FakeSpawner) -> AsyncIterator[SpawnerLink]:
-    link = SpawnerLink(connect=spawner.connect, start=spawner.start, problems=Problems(), log=log_to(LogLines()))
-    keeping = asyncio.create_task(link.run())
-    await link.wait_up()
-    try:
+    link = SpawnerLink(
+        make_client=spawner.make_client,
+        start_spawner=spawner.start_spawner,
+        problems=Problems(),
+        log=log_to(LogLines()),
+    )
+    async with running_link(link):
         yield link
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        await link.close()
 
 
 async def begun(link: SpawnerLink, spawner: FakeSpawner) -> asyncio.Task[str | None]:
