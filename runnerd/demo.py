@@ -19,6 +19,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from runnerd.core.units import format_duration
+
 _LIMIT_S = 300.0
 _EXAMPLES = ("etc/runnerd", "/usr/share/doc/runnerd/examples")
 _SOCKET_PATH_MAX = 100  # a Unix socket's path ends at 107 bytes
@@ -40,7 +42,8 @@ def run_demo(*, examples: str | None = None) -> int:
     except KeyboardInterrupt:
         print("\nrunnerd demo: interrupted; everything it started was stopped", file=sys.stderr)
         return 130
-    print(f"\nAll three ended as they should, and nothing is left behind ({time.monotonic() - began:.0f} s).")
+    took = format_duration(time.monotonic() - began, units=2)
+    print(f"\nAll three ended as they should, and nothing is left behind ({took}).")
     return 0
 
 
@@ -165,7 +168,7 @@ class Demo:
                 raise DemoError(f"runnerd ended with status {daemon.returncode} while waiting for {what}")
             print(".", end="", flush=True)
             time.sleep(1)
-        raise DemoError(f"waited {_LIMIT_S:g} s for {what}")
+        raise DemoError(f"waited {format_duration(_LIMIT_S)} for {what}")
 
     def _api_url(self) -> str | None:
         status = self._status()

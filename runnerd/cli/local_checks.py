@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runnerd import __version__
 from runnerd.core.errors import ControlError
+from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, directory_check, disk_checks, error, ok, unknown, warning
 from runnerd.system.paths import Paths, resolve_paths
 
@@ -67,7 +68,13 @@ def run_checks(checks: Mapping[str, CheckFunction], *, timeout_s: float) -> list
         thread.start()
     for thread in threads:
         thread.join(timeout_s)
-    late = [unknown("", f"check did not finish within {timeout_s:g} s", "find the file system that hangs: df, findmnt")]
+    late = [
+        unknown(
+            "",
+            f"check did not finish within {format_duration(timeout_s)}",
+            "find the file system that hangs: df, findmnt",
+        )
+    ]
     return [check._replace(name=check.name or name) for name in checks for check in found.get(name, late)]
 
 

@@ -8,13 +8,12 @@ from runnerd.cli.console import Cell, Column, Console
 from runnerd.cli.text import (
     clean,
     format_api_state,
-    format_duration,
     format_phase,
-    format_size,
     seconds_taken,
     shorten_ids,
 )
 from runnerd.control.client import Json
+from runnerd.core.units import format_duration, format_size
 
 _STATE_STYLES = {
     "completed": "green",
@@ -88,8 +87,8 @@ def print_runs(console: Console, runs: Sequence[Json]) -> None:
             style_state(format_phase(run)),
             str(run["pid"] or "-"),
             console.when(run["started_at"]),
-            "-" if run["memory_bytes"] is None else format_size(run["memory_bytes"]),
-            "-" if run["cpu_seconds"] is None else format_duration(run["cpu_seconds"]),
+            "-" if run["memory_bytes"] is None else format_size(run["memory_bytes"], rounded=True),
+            "-" if run["cpu_seconds"] is None else format_duration(run["cpu_seconds"], units=2),
         )
         for run in runs
     ]
@@ -109,7 +108,7 @@ def print_history(console: Console, runs: Sequence[Json]) -> None:
             style_state(format_phase(run)),
             style_state(format_api_state(run) or "-"),
             console.when(run["started_at"]),
-            "-" if seconds is None else format_duration(seconds),
+            "-" if seconds is None else format_duration(seconds, units=2),
             clean((run["exit"] or {}).get("words") or "-"),
         )
         rows.append(row)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Place, Problem
+from runnerd.core.units import format_size
 
 MAIN = "runnerd.yaml"
 DROP_INS = "conf.d"
@@ -92,8 +93,8 @@ def _read(path: str) -> bytes:
     finally:
         os.close(descriptor)
     if len(data) > MAX_BYTES:
-        size = max(status.st_size, len(data)) / 1e6
-        raise _error(path, f"{size:.1f} MB is over the limit of 2 MiB; split it")
+        size, limit = max(status.st_size, len(data)), format_size(MAX_BYTES)
+        raise _error(path, f"has {size} bytes, more than the limit of {limit}; split it")
     return data
 
 

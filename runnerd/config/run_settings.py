@@ -18,9 +18,10 @@ from runnerd.config.sections import (
     text_map,
     whole,
 )
-from runnerd.config.units import RLIMITS, parse_percent, parse_rlimit, parse_signal, parse_size
+from runnerd.config.units import RLIMITS, parse_percent, parse_rlimit, parse_signal
 from runnerd.core.place import Json
 from runnerd.core.settings import RunSettings
+from runnerd.core.units import parse_size
 
 _RLIMIT = "rlimits."
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from runnerd.config.messages import Flaw, Path
-from runnerd.config.units import parse_duration
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json, Place
 from runnerd.core.settings import FOREVER_S
+from runnerd.core.units import parse_duration
 
 Reader = Callable[[Json], Json]
 Table = Mapping[str, tuple[str, Reader]]

@@ -10,9 +10,10 @@ import math
 import re
 from collections.abc import Mapping
 
-from runnerd.config.units import RLIMITS, UNLIMITED, format_duration, format_percent, format_signal, format_size
+from runnerd.config.units import RLIMITS, UNLIMITED, format_percent, format_signal
 from runnerd.core.place import Json
 from runnerd.core.settings import FOREVER_S, Config, Deployment, PoolSettings, RunSettings, Schedule, Settings
+from runnerd.core.units import format_duration, format_size
 
 HIDDEN = "***"
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)

@@ -1,7 +1,7 @@
-"""Durations, sizes, percentages, rates, limits and signals, read the way systemd reads them (systemd.time(7)).
+"""Reads and writes percentages, rates, resource limits and signals, the way systemd reads them.
 
-Pure: text or a number in, a plain number out. Whatever cannot be read raises ValueError with a sentence that says
-what would be right. Each `format_*` writes what its `parse_*` reads back to the same value.
+Pure. Each `parse_*` raises ValueError with a sentence that says what would be right; each `format_*` writes what its
+`parse_*` reads back to the same value.
 """
 
 from __future__ import annotations
@@ -11,111 +11,10 @@ import re
 import signal
 
 from runnerd.core.schema_words import near_match
+from runnerd.core.units import INFINITY, parse_duration, parse_size
 
-INFINITY = "infinity"
-
-# The unit names of systemd.time(7), in microseconds; a month is 30.44 days and a year 365.25 days there.
-_MICROSECONDS: dict[str, int] = {
-    **dict.fromkeys(("usec", "us", "µs", "μs"), 1),
-    **dict.fromkeys(("msec", "ms"), 1_000),
-    **dict.fromkeys(("seconds", "second", "sec", "s", ""), 1_000_000),
-    **dict.fromkeys(("minutes", "minute", "min", "m"), 60_000_000),
-    **dict.fromkeys(("hours", "hour", "hr", "h"), 3_600_000_000),
-    **dict.fromkeys(("days", "day", "d"), 86_400_000_000),
-    **dict.fromkeys(("weeks", "week", "w"), 604_800_000_000),
-    **dict.fromkeys(("months", "month", "M"), 2_629_800_000_000),
-    **dict.fromkeys(("years", "year", "y"), 31_557_600_000_000),
-}
-_NUMBER = r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
-_UNIT = "(?:" + "|".join(sorted(filter(None, _MICROSECONDS), key=len, reverse=True)) + ")"
-# Between two numbers stands a unit or a blank, so that a long row of digits can be split in one way only.
-_DURATION = re.compile(rf"\+?\s*{_NUMBER}(?:(?:\s*{_UNIT}\s*|\s+){_NUMBER})*(?:\s*{_UNIT})?")
-_SPAN = re.compile(rf"([0-9]*)(?:\.([0-9]+))?\s*({_UNIT})?")
-_WRITTEN = (
-    (86_400_000_000, "d"),
-    (3_600_000_000, "h"),
-    (60_000_000, "min"),
-    (1_000_000, "s"),
-    (1_000, "ms"),
-    (1, "us"),
-)
-_LONGEST_US = 2**64 - 1  # systemd counts in 64 bits
-
-_SIZE = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*([BKMGTPE]?)\s*")
-_SUFFIXES = "BKMGTPE"
-_LARGEST = 2**63 - 1
-
-DURATION = "a duration such as 10s, 5m, 2h or 1h 30m"
-SIZE = "a size such as 512M or 2G"
 PERCENT = "a percentage such as 150%"
 RATE = "a rate such as 10/s or 30/m"
-
-
-def parse_duration(value: str | float) -> float:
-    """Seconds; math.inf for `infinity`. A bare number is seconds."""
-    if not isinstance(value, str):
-        if not 0 <= value <= _LONGEST_US / 1e6:
-            raise ValueError(f"{value} is not {DURATION}")
-        return float(value)
-    text = value.strip()
-    if text == INFINITY:
-        return math.inf
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f"{value!r} is not {DURATION}")
-    total = 0
-    for whole, fraction, unit in _SPAN.findall(text):
-        if whole or fraction:
-            total += _scaled(whole, fraction, _MICROSECONDS[unit])
-    if total > _LONGEST_US:
-        raise ValueError(f"{value!r} is too long for a duration; write infinity for no limit")
-    return total / 1e6
-
-
-def _scaled(whole: str, fraction: str | None, scale: int) -> int:
-    if len(whole) > 20:
-        return 2**65  # over every bound, and nothing to spend quadratic time on
-    digits = (fraction or "")[:18]  # finer than a microsecond or a byte in any unit
-    return int(whole or "0") * scale + (int(digits) * scale // 10 ** len(digits) if digits else 0)
-
-
-def format_duration(seconds: float) -> str:
-    """`1h 30min`, as systemd writes it; whole microseconds survive."""
-    if math.isinf(seconds):
-        return INFINITY
-    left, words = round(seconds * 1e6), []
-    for scale, unit in _WRITTEN:
-        count, left = divmod(left, scale)
-        if count:
-            words.append(f"{count}{unit}")
-    return " ".join(words) or "0"
-
-
-def parse_size(value: str | int) -> int | None:
-    """Bytes, with suffixes to the base 1024; None for `infinity`."""
-    text = str(value).strip()
-    if text == INFINITY:
-        return None
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{value!r} is not {SIZE}")
-    whole, fraction, suffix = match.groups()
-    scale: int = 1024 ** _SUFFIXES.index(suffix or "B")
-    if fraction and scale == 1:
-        raise ValueError(f"{value!r} is not a whole number of bytes")
-    size = _scaled(whole, fraction, scale)
-    if size > _LARGEST:
-        raise ValueError(f"{value!r} is too large for a size; write infinity for no limit")
-    return size
-
-
-def format_size(size: int | None) -> str:
-    """`512M`; whole bytes survive."""
-    if size is None:
-        return INFINITY
-    for power in range(len(_SUFFIXES) - 1, 0, -1):
-        if size and size % 1024**power == 0:
-            return f"{size // 1024**power}{_SUFFIXES[power]}"
-    return str(size)
 
 
 def parse_percent(value: str) -> float:

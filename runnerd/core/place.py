@@ -9,6 +9,13 @@ from typing import Any
 Json = Any
 
 
+def printable(text: str) -> str:
+    """Escape the characters of `text` that a terminal might obey or would not show."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A position in a configuration file; line and column count from 1."""
@@ -23,9 +30,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something an administrator has to mend: what is wrong, where, and what would be right.
+    """Something an administrator has to fix: what is wrong, where, and what would be right.
 
-    `deployment` names the deployment it concerns, None when it concerns a whole file or the host.
+    `deployment` names the deployment concerned; None for a problem of a whole file or of the host.
     """
 
     message: str
@@ -33,4 +40,5 @@ class Problem:
     deployment: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}" if self.place else self.message
+        """Return the problem in one line; a path or a name from a file may hold a terminal's control characters."""
+        return printable(f"{self.place}: {self.message}" if self.place else self.message)

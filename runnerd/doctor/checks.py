@@ -11,6 +11,8 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from runnerd.core.units import format_size
+
 OK: Final = "ok"
 WARNING: Final = "warning"
 ERROR: Final = "error"
@@ -84,8 +86,7 @@ class Room(NamedTuple):
         return OK
 
     def __str__(self) -> str:
-        large = self.free_bytes >= 10 * _GIB
-        size = f"{self.free_bytes / _GIB:.0f} GiB" if large else f"{self.free_bytes / _MIB:.0f} MiB"
+        size = format_size(self.free_bytes, rounded=True)
         inodes = "" if self.free_inodes is None else f" and {self.free_inodes:.0%} of its inodes"
         return f"{size} ({self.free:.0%}){inodes} are free"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
+from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, error, ok, unknown, warning
 from runnerd.doctor.look import Look, in_thread
 from runnerd.doctor.prefect import FLOOR, Asked
@@ -139,7 +140,7 @@ def _why_not(outcome: HelperOutcome) -> str:
     if seen is None or seen.error is not None:
         return describe_end(seen)
     if seen.stop_reason == "timeout":
-        return f"it did not answer within {_ANSWER_S:g} s"
+        return f"it did not answer within {format_duration(_ANSWER_S)}"
     last = last_line(outcome.output)
     return f"it {describe_end(seen)}" + (f": {last}" if last else " and said nothing")
 

@@ -1,7 +1,7 @@
-"""Looks that may hang, fail or take their time, and what becomes of those who wait for them.
+"""Takes looks at the host that may hang, fail or take long.
 
-Invariants: the loop is never blocked; nobody waits longer than the limit; a look that hangs is not taken twice, so
-that asking again and again piles nothing up; one that fails is a check that says so, and hides no other.
+Invariants: the loop is never blocked; no caller waits longer than a look's limit; a look that hangs is not taken a
+second time, so that repeated requests pile up nothing; a look that fails is a check that says so, and hides no other.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, unknown
 from runnerd.log.log import Log
 
 T = TypeVar("T")
-_OUTPUT_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """`name` is what its check is called where it comes to nothing."""
+    """One look: `take` returns its checks; `name` is the name of the check that says that the look failed."""
 
     name: str
     take: Callable[[], Coroutine[Any, Any, Sequence[Check]]]
@@ -35,7 +35,7 @@ class Looks:
         self._going: dict[str, asyncio.Task[Sequence[Check]]] = {}
 
     async def take(self, look: Look) -> Sequence[Check]:
-        """What it finds, or that it found nothing in time; then it goes on, and whoever asks next waits for it."""
+        """Take the look, or join the one under way; a look that exceeds its limit goes on for the next caller."""
         task = self._going.get(look.name)
         if task is None:
             task = asyncio.create_task(look.take(), name=f"doctor: {look.name}")
@@ -43,7 +43,7 @@ class Looks:
             task.add_done_callback(lambda done: self._over(look.name, done))
         await asyncio.wait({task}, timeout=look.limit_s)
         if not task.done():
-            detail = f"cannot be told: looking has taken more than {look.limit_s:g} s, and goes on"
+            detail = f"check did not finish within {format_duration(look.limit_s)}; it is still running"
             return [unknown(look.name, detail, "ask again in a while; if it stays like this, look for what hangs")]
         if task.cancelled():
             return [unknown(look.name, "cannot be told: runnerd is stopping")]
@@ -60,15 +60,15 @@ class Looks:
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """What `call` returns or raises, from a thread of its own.
+    """Call `call` in a thread of its own; return what it returns, raise what it raises.
 
-    Not asyncio.to_thread: a look at a dead NFS mount would keep one of the few threads that everybody shares, and the
-    daemon's end would wait for it.
+    Not asyncio.to_thread: a look at a dead NFS mount would hold one of the few threads that all callers share, and the
+    daemon's end would wait for that thread.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def tell(result: T | None, why: BaseException | None) -> None:
+    def resolve(result: T | None, why: BaseException | None) -> None:
         if future.done():
             return
         if why is not None:
@@ -82,39 +82,8 @@ async def in_thread(call: Callable[[], T]) -> T:
             result = call()
         except BaseException as raised:
             why = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, result, why)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
+            loop.call_soon_threadsafe(resolve, result, why)
 
     threading.Thread(target=work, name="doctor", daemon=True).start()
     return await future
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """How a program ended; `status` is None when it could not be started or took too long, and `err` says which."""
-
-    status: int | None
-    out: str
-    err: str
-
-
-async def program(*argv: str, limit_s: float = 5.0) -> Ran:
-    """Run it to its end, and kill it at the limit."""
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
-        )
-    except OSError as why:
-        return Ran(None, "", f"cannot run {argv[0]}: {why.strerror}")
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), limit_s)
-    except TimeoutError:
-        return Ran(None, "", f"{argv[0]} did not answer within {limit_s:g} s")
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    texts = [output[:_OUTPUT_BYTES].decode("utf-8", "replace") for output in (out, err)]
-    return Ran(process.returncode, *texts)

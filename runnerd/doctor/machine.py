@@ -9,12 +9,14 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from runnerd.config.files import DROP_INS, MAIN, list_drop_ins
+from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, directory_check, disk_checks, error, ok, some, unreadable, warning
-from runnerd.doctor.look import Ran, in_thread, program
+from runnerd.doctor.look import in_thread
 from runnerd.doctor.subject import Subject
 from runnerd.launch.api_access import CREDENTIAL
 from runnerd.system.directories import runs_dir
 from runnerd.system.paths import Paths
+from runnerd.system.run_program import ProgramResult, run_program
 from runnerd.system.systemd import LIST_JOBS, own_unit
 
 # --- the service manager --------------------------------------------------------------------------------------
@@ -25,15 +27,15 @@ async def look_at_systemd(subject: Subject) -> Sequence[Check]:
         return [ok("dbus", "not needed: runnerd was not started by systemd")]
     found = ok("dbus", "not needed: runnerd.service says before a stop whether it is one")
     if not subject.systemd.told_jobs:
-        found = await dbus_check(program, unit=own_unit())
+        found = await dbus_check(run_program, unit=own_unit())
     watchdog_s = subject.systemd.watchdog_s()
     if watchdog_s is not None:
-        return [found, ok("watchdog", f"systemd restarts runnerd when it is stuck for {watchdog_s:g} s")]
+        return [found, ok("watchdog", f"systemd restarts runnerd when it is stuck for {format_duration(watchdog_s)}")]
     remedy = "systemctl edit runnerd, and write [Service] and WatchdogSec=60s into it"
     return [found, warning("watchdog", "systemd does not watch runnerd: one that is stuck stays stuck", remedy)]
 
 
-async def dbus_check(run: Callable[..., Awaitable[Ran]], *, unit: str | None) -> Check:
+async def dbus_check(run: Callable[..., Awaitable[ProgramResult]], *, unit: str | None) -> Check:
     """Whether a SIGTERM of `systemctl stop` can be told from one of `systemctl restart`."""
     ran = await run(*LIST_JOBS)
     if ran.status == 0 and unit is not None:

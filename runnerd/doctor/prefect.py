@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from runnerd.core.errors import ApiError
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.core.settings import ApiSettings
+from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, error, ok, unknown, warning
 from runnerd.doctor.subject import Subject
 from runnerd.prefect_api.answers import ServerInfo
@@ -35,7 +36,7 @@ class Asked:
             task = self._going = asyncio.create_task(self._api.server(), name="doctor: server")
         await asyncio.wait({task}, timeout=self._limit_s)
         if not task.done():
-            return f"the API has not said within {self._limit_s:g} s"
+            return f"the API has not said within {format_duration(self._limit_s)}"
         try:
             return task.result()
         except ApiError as why:
@@ -108,11 +109,9 @@ async def look_at_clock(subject: Subject, asked: Asked) -> Sequence[Check]:
 def clock_check(skew: Skew | None) -> Check:
     if skew is None:
         return unknown("clock", "cannot be compared: no answer of the API has told its time yet")
-    apart_s, words = skew.at_least_s, "ahead of" if skew.seconds > 0 else "behind"
-    if apart_s <= _SKEW_WARNING_S:
-        return ok("clock", f"within {max(1.0, abs(skew.seconds)):.0f} s of the API's")
-    detail = (
-        f"this host's clock is {abs(skew.seconds):.0f} s {words} the API's, so runs start early or late by that much"
-    )
+    apart, words = format_duration(max(1, round(abs(skew.seconds)))), "ahead of" if skew.seconds > 0 else "behind"
+    if skew.at_least_s <= _SKEW_WARNING_S:
+        return ok("clock", f"within {apart} of the API's")
+    detail = f"this host's clock is {apart} {words} the API's, so runs start early or late by that much"
     remedy = "have both hosts keep the time: timedatectl shows it; systemctl enable --now systemd-timesyncd, or chrony"
-    return (error if apart_s > _SKEW_ERROR_S else warning)("clock", detail, remedy)
+    return (error if skew.at_least_s > _SKEW_ERROR_S else warning)("clock", detail, remedy)

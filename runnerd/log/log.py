@@ -18,6 +18,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from runnerd.core.machine import RunRecord
+from runnerd.core.place import printable
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -146,7 +147,5 @@ def _quote(value: object) -> str:
 
 
 def _escaped(character: str) -> str:
-    """Names come from the network: one that could break its line would let somebody write lines of ours."""
-    if character in '\\"':
-        return "\\" + character
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+    """Escape one character: a name from the network with a newline in it could forge a line of this log."""
+    return "\\" + character if character in '\\"' else printable(character)

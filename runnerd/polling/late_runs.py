@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiRejected
 from runnerd.core.prefect import FlowRun, StateType, Verdict, due
 from runnerd.core.settings import LateSettings
@@ -69,7 +70,7 @@ class LateRuns:
             refusal = str(error)
         if refusal is None:
             self._attempts.note_skipped(run.id)
-        elif self._attempts.note_refused(run.id) == 1:  # every poll finds the run: one line is enough
+        elif self._attempts.note_refused(run.id):  # every poll finds the run: one line is enough
             self._log.error("cannot skip a late run", run=run.id, why=refusal)
         return refusal is None
 
@@ -96,7 +97,7 @@ class _SkipAttempts:
     def __init__(self, *, now: Callable[[], datetime]) -> None:
         self._now = now
         self._skipped: set[str] = set()  # runs, by id, that were skipped in this poll
-        self._refused: dict[str, tuple[int, datetime]] = {}  # by run id: how often, and until when it is left alone
+        self._refused: dict[str, tuple[Backoff, datetime]] = {}  # by run id; until when it is left alone
 
     def begin_poll(self) -> None:
         self._skipped.clear()
@@ -109,12 +110,12 @@ class _SkipAttempts:
         self._skipped.add(run_id)
         self._refused.pop(run_id, None)
 
-    def note_refused(self, run_id: str) -> int:
-        """Leave the run alone for a while, longer each time; return how often it was refused."""
+    def note_refused(self, run_id: str) -> bool:
+        """Leave the run alone for a while, longer each time; return whether this is the first time."""
         now = self._now()
         for stale in [key for key, (_, until) in self._refused.items() if until + _FORGET_REFUSED_AFTER < now]:
             del self._refused[stale]
-        count = self._refused[run_id][0] + 1 if run_id in self._refused else 1
-        wait_s = min(_REFUSED_CAP_S, _REFUSED_FIRST_S * 2 ** min(count - 1, 10))
-        self._refused[run_id] = (count, now + timedelta(seconds=wait_s))
-        return count
+        earlier = self._refused.get(run_id)
+        backoff = earlier[0] if earlier else Backoff(first_s=_REFUSED_FIRST_S, cap_s=_REFUSED_CAP_S, jitter=0.0)
+        self._refused[run_id] = (backoff, now + timedelta(seconds=backoff.next_s()))
+        return earlier is None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
@@ -25,7 +26,7 @@ from runnerd.pools.job.lookups import BlockNamed, BlockWithId, Lookup, VariableN
 from runnerd.pools.job.process_job import ProcessJob, agent_job, process_job, process_template
 from runnerd.pools.job.template import Resolved, Sources, Unresolvable, lookups, resolve, run_context
 from runnerd.pools.table import PoolTable, Served
-from runnerd.prefect_api.backoff import Backoff, persist
+from runnerd.prefect_api.backoff import persist
 
 
 class PoolLookupApi(Protocol):

@@ -16,9 +16,12 @@ from collections.abc import Callable
 from runnerd.core.errors import SpawnerError
 from runnerd.core.place import Json
 from runnerd.core.process import LaunchSpec
+from runnerd.core.units import format_duration
 from runnerd.processes.protocol import MAX_ANSWER_BYTES, Hello, Record, hello_from_json, record_from_json, spec_to_json
 from runnerd.spawner import __file__ as _package_file
+from runnerd.system.run_program import run_program
 
+_START_TIMEOUT_S = 30.0
 _READ_ERRORS = (OSError, EOFError, ValueError)
 
 
@@ -160,7 +163,7 @@ class SpawnerClient:
             async with asyncio.timeout(self._timeout_s):
                 return await answer
         except TimeoutError:
-            message = f"cannot {op}: the spawner did not answer within {self._timeout_s:g} s"
+            message = f"cannot {op}: the spawner did not answer within {format_duration(self._timeout_s)}"
             raise SpawnerError(message) from None
         finally:
             self._waiting.pop(number, None)
@@ -224,17 +227,8 @@ async def start_spawner(*, socket_path: str, runtime_dir: str, owner: int | None
     command = [sys.executable, "-I", "-S", program, "--socket", socket_path, "--runtime-dir", runtime_dir]
     command += ["--exit-when-idle", "--background", "--log", log_file]
     command += [] if owner is None else ["--owner", str(owner)]
-    try:
-        starting = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
-        )
-    except OSError as error:
-        raise SpawnerError(f"cannot start the spawner: {_describe(error)}") from error
-    _, printed = await starting.communicate()
-    if starting.returncode != 0:
-        cause = printed.decode("utf-8", "replace").strip() or f"exit status {starting.returncode}"
+    environ = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
+    started = await run_program(*command, limit_s=_START_TIMEOUT_S, environ=environ)
+    if started.status != 0:
+        cause = started.err.strip() or f"exit status {started.status}"
         raise SpawnerError(f"cannot start the spawner: {cause}")

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink, describe_end
@@ -99,22 +100,20 @@ class LongLived:
 
     async def run(self) -> None:
         """Keep the process running until `stop`."""
-        delay_s = self._delays.first_s
+        backoff = Backoff(first_s=self._delays.first_s, cap_s=self._delays.max_s, jitter=0.0)
         while not self._stopping:
             self._running_since = None
             failure = await self._run_once()
+            if failure is None or self._is_steady():
+                backoff.reset()
             if failure is None:
-                delay_s = self._delays.first_s
                 continue
-            if self._is_steady():
-                delay_s = self._delays.first_s
-            delay_s = min(max(delay_s, failure.min_delay_s), failure.max_delay_s)
+            delay_s = backoff.next_s(at_least_s=failure.min_delay_s, cap_s=failure.max_delay_s)
             self.problem, self._start_failed = failure.reason, self.state is ProcessState.FAILED
             self._on_failure(failure.reason, delay_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._woken.wait()
-            delay_s *= 2
 
     async def _run_once(self) -> Unready | None:
         """Start the process or find it running, and wait for its end; None when its key is not wanted any more."""

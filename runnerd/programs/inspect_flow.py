@@ -122,7 +122,7 @@ def kill_group(pid: int) -> None:
 def judge(entrypoint: str, status: int | None, result: bytes, time_limit_s: float) -> dict[str, Any]:
     place = place_of(entrypoint)
     if status is None:
-        limit = f"{place}: importing it took longer than {time_limit_s:g} s; does it run something at import?"
+        limit = f"{place}: importing it took longer than {time_limit_s:g}s; does it run something at import?"
         return Refusal("timeout", limit).answer(entrypoint)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
     if code == 0 and result.endswith(b"\n"):

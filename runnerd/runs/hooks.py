@@ -12,6 +12,7 @@ from collections.abc import Callable
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
+from runnerd.core.units import format_duration
 from runnerd.launch.prepared import HookLauncher
 from runnerd.processes.link import SpawnerLink, describe_end
 
@@ -35,5 +36,5 @@ async def run_hooks(
     except SpawnerError as error:
         return f"could not start: {error}"
     if seen is not None and seen.stop_reason == "timeout":
-        return f"took longer than hook_timeout {spec.runtime_max_s:g}s; {describe_end(seen)}"
+        return f"took longer than hook_timeout {format_duration(spec.runtime_max_s)}; {describe_end(seen)}"
     return describe_end(seen)

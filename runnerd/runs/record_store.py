@@ -1,6 +1,6 @@
-"""What every run is given, and the one place where its record changes.
+"""Persists one run's record, and repeats the requests of a run to the API.
 
-Invariant: a change is on disk before anything acts on it, so that a successor finds what we acted on.
+Invariant: a change is on disk before anything acts on it, so that the next daemon finds what this one acted on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Event, Hook, Phase, RunRecord, advance
 from runnerd.core.place import Json
@@ -32,16 +33,17 @@ _REFUSED_CAP_S = 300.0
 
 
 class FlowRunApi(ClaimApi, Protocol):
-    """What one run asks of Prefect."""
+    """The requests of one run to Prefect."""
 
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What every run is given. `feed` announces each new record, after it is on disk.
+    """The parts of the daemon that every run uses.
 
-    `hooked` says whether a run's flow has such hooks, as far as that is known without asking its code.
+    `changed` is called with each new record, after the record is on disk. `hooked` says whether the flow of a run has
+    such hooks, as far as that is known without running the flow's code.
     """
 
     api: FlowRunApi
@@ -55,18 +57,18 @@ class RunContext:
 
 
 class RunRecordStore:
-    """The record of one run: read freely, changed by `save` and `step` only."""
+    """Holds the record of one run; only `save`, `step`, `update` and `discard` change the record."""
 
     def __init__(self, *, record: RunRecord, context: RunContext) -> None:
         self.record = record
         self._context = context
 
     def step(self, event: Event) -> None:
-        """Take the step of the table that this event is."""
+        """Save the phase that the transition table gives for `event`."""
         self.save(advance(self.record, event), event)
 
     def save(self, record: RunRecord, event: str) -> None:
-        """On disk first, then in memory."""
+        """Save `record` on disk, then in memory, and log a new phase. Raises JournalError."""
         before = self.record.phase
         self._context.journal.save(record, event)
         self.record = record
@@ -78,38 +80,39 @@ class RunRecordStore:
         self._context.feed.publish(record)
 
     def update(self, **facts: Json) -> None:
-        """What the API calls it, and the like; on disk with the next step, for nothing hangs on it."""
+        """Note facts in memory, such as the run's name in the API; they are on disk with the next step."""
         self.record = replace(self.record, **facts)
 
     def discard(self, before: RunRecord | None) -> None:
-        """Not ours: nothing happened here, so nothing of it stays in the journal but what was there `before`."""
+        """Drop a claim that was lost: the journal holds `before` again, or nothing of the run."""
         self._context.journal.withdraw_claim(self.record.id, before)
         self.record = advance(self.record, Event.CLAIM_LOST)
         self._context.feed.publish(self.record)
 
     async def retry_always(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer, also where the API calls the request itself wrong.
+        """Repeat `request` until the API accepts it, also after ApiRejected.
 
-        For what must not be lost: a proxy, or a server in the middle of its upgrade, refuses for a while only.
+        For requests that must not be lost: a proxy, or a server during its upgrade, rejects for a while only.
         """
-        delay_s = _REFUSED_FIRST_S
+        backoff = Backoff(first_s=_REFUSED_FIRST_S, cap_s=_REFUSED_CAP_S, jitter=0.0)
+        logged = False
         while True:
             try:
                 return await self.retry_while_away(request)
             except ApiRejected as error:
-                if delay_s == _REFUSED_FIRST_S:
-                    why = "the API refuses what it has to be told; it is told again"
+                if not logged:
+                    why = "the API rejects a request of a run; the request is repeated"
                     self._context.ambient.log.error(why, run=self.record.id, why=str(error), about=about(self.record))
-            await asyncio.sleep(delay_s)
-            delay_s = min(_REFUSED_CAP_S, delay_s * 2)
+                logged = True
+            await asyncio.sleep(backoff.next_s())
 
     async def retry_while_away(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer. Raises ApiRejected when the request itself is wrong."""
+        """Repeat `request` while the API is away or denies access. Raises ApiRejected."""
         return await persist(request, backoff=self._context.ambient.backoff())
 
 
 def _detail(record: RunRecord) -> dict[str, Any]:
-    """What a log line of this phase adds."""
+    """Return the fields that the log line of this phase adds."""
     match record.phase:
         case Phase.RUNNING:
             return {"pid": record.identity.pid if record.identity else None, "user": record.user}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
+from runnerd.core.units import format_duration
 from runnerd.processes.link import SpawnerLink, describe_end
 from runnerd.processes.protocol import Record
 
@@ -29,7 +30,7 @@ async def tidy(record: RunRecord, *, link: SpawnerLink, spec: LaunchSpec) -> str
 
 def _how(seen: Record, spec: LaunchSpec) -> str:
     if seen.stop_reason == "timeout":
-        return f"it took longer than {spec.runtime_max_s:g}s"
+        return f"it took longer than {format_duration(spec.runtime_max_s)}"
     return describe_end(seen)
 
 

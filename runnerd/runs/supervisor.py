@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import JournalError
 from runnerd.core.limits import Bucket, Caps, Claimant, PoolCaps, admit
 from runnerd.core.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
@@ -48,9 +49,9 @@ class Offered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A run the API would not give us: left alone until `until` (monotonic), longer each time."""
+    """A claim that the API has refused; the run is not claimed again before `until` (monotonic seconds)."""
 
-    count: int
+    backoff: Backoff
     until: float
     why: str
 
@@ -235,7 +236,7 @@ class Supervisor:
 
     async def _shepherd(self, run: Run) -> None:
         """Take one run to its end; the only place where a run's unexpected exception is caught."""
-        delay_s = _REVIVE_FIRST_S
+        backoff = Backoff(first_s=_REVIVE_FIRST_S, cap_s=_REVIVE_CAP_S, jitter=0.0)
         while True:
             try:
                 await run.live()
@@ -246,14 +247,15 @@ class Supervisor:
                 self._context.ambient.log.error(
                     "a run waits for the journal", run=run.record.id, why=str(error), about=about_it
                 )
-                delay_s = _REVIVE_FIRST_S
+                backoff.reset()
+                delay_s = backoff.next_s()
             except Exception:
                 # A TaskGroup would otherwise cancel every other run. It is taken up again in the phase it is in.
                 self.contained += 1
+                delay_s = backoff.next_s()
                 more = {"in_s": delay_s, "alert": Alert.FAULT, "about": about(run.record)}
                 self._context.ambient.log.exception("a run went wrong; it is taken up again", run=run.record.id, **more)
             await asyncio.sleep(delay_s)
-            delay_s = min(_REVIVE_CAP_S, delay_s * 2)
         self._let_go(run)
 
     def _let_go(self, run: Run) -> None:
@@ -267,13 +269,13 @@ class Supervisor:
         self._wakes.offer.set()
 
     def _note_refusal(self, run_id: str, why: str) -> None:
-        """A run that is offered and refused over and over must not be asked for at every poll."""
+        """Delay the next claim of a run that is offered and refused over and over: not at every poll."""
         now = self._clock()
         for stale in [key for key, refusal in self._refused.items() if refusal.until + _REFUSED_CAP_S < now]:
             del self._refused[stale]
-        count = self._refused[run_id].count + 1 if run_id in self._refused else 1
-        until = now + min(_REFUSED_CAP_S, _REFUSED_FIRST_S * 2 ** min(count - 1, 10))
-        self._refused[run_id] = Refusal(count=count, until=until, why=why)
+        earlier = self._refused.get(run_id)
+        backoff = earlier.backoff if earlier else Backoff(first_s=_REFUSED_FIRST_S, cap_s=_REFUSED_CAP_S, jitter=0.0)
+        self._refused[run_id] = Refusal(backoff=backoff, until=now + backoff.next_s(), why=why)
 
     # --- ending runs --------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from runnerd.core.backoff import Backoff
 from runnerd.log.log import Log
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.system.watchdog import Pulse
 
 

@@ -1,4 +1,4 @@
-"""What systemd is told and asked: readiness, status, watchdog, and which job a stop belongs to.
+"""Notifies systemd of readiness, status and the watchdog, and asks systemd which job a stop belongs to.
 
 Invariants: status text is ASCII and READY=1 travels alone (sdnotify encodes Latin-1 and swallows every error, so a
 datagram with one odd character would be lost whole); the watchdog is fed from the loops' progress, never from a
@@ -7,8 +7,6 @@ timer and never from the API's health.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -16,6 +14,8 @@ from enum import StrEnum
 from typing import Protocol
 
 import sdnotify
+
+from runnerd.system.run_program import run_program
 
 LIST_JOBS = ("systemctl", "list-jobs", "--no-legend", "--no-pager", "--plain")
 _JOBS_FRESH_S = 30.0
@@ -30,7 +30,7 @@ class Job(StrEnum):
 
 
 class Notifier(Protocol):
-    """Where notifications go: systemd's socket, or nowhere."""
+    """Sends notifications to systemd's socket, or nowhere."""
 
     def notify(self, state: str) -> None: ...
 
@@ -49,14 +49,14 @@ class Systemd:
 
     @property
     def told_jobs(self) -> bool:
-        """Whether our unit leaves us systemd's jobs before it stops us, so that we need no bus to ask."""
+        """Whether our unit writes systemd's jobs to a file before it stops us, so that no bus is needed to ask."""
         return self._jobs_file is not None
 
     def ready(self) -> None:
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """RELOADING=1 with its time in one datagram: without it Type=notify-reload waits until its timeout."""
+        """Send RELOADING=1 with the time in one datagram: without it Type=notify-reload waits until its timeout."""
         micros = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={micros}")
 
@@ -64,20 +64,20 @@ class Systemd:
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`; sent only when it changed."""
+        """Send one line for `systemctl status`, if the line has changed."""
         if text != self._status:
             self._status = text
             self._send("STATUS=" + text.encode("ascii", "replace").decode("ascii").replace("\n", " "))
 
     def extend_timeout(self, seconds: float) -> None:
-        """Ask for more time to start or stop; to be repeated within that time."""
+        """Ask for more time to start or stop; the caller repeats this within that time."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def feed_watchdog(self) -> None:
         self._send("WATCHDOG=1")
 
     def watchdog_s(self) -> float | None:
-        """The watchdog's interval in seconds; None where it is off or meant for another process."""
+        """Return the watchdog's interval in seconds; None where it is off or meant for another process."""
         usec = self._environ.get("WATCHDOG_USEC", "")
         pid = self._environ.get("WATCHDOG_PID", "")
         if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(self._pid)):
@@ -89,7 +89,7 @@ class Systemd:
             self._notifier.notify(state)
 
     async def job(self, *, timeout_s: float = 5.0) -> Job:
-        """Which job is under way for our unit: a restart leaves the flows alone, a stop ends them."""
+        """Return the job under way for our unit: a restart leaves the flows alone, a stop ends them."""
         unit = own_unit()
         if unit is None:
             return Job.UNKNOWN
@@ -97,7 +97,7 @@ class Systemd:
         return told if told is not Job.UNKNOWN else await self._ask_job(unit, timeout_s)
 
     def _left_jobs(self) -> str:
-        """What ExecStop= has just left us; not a file from before we were started, nor of a stop long ago."""
+        """Read what ExecStop= has just written; "" for a file older than this daemon, or of a stop long ago."""
         if self._jobs_file is None:
             return ""
         try:
@@ -108,36 +108,21 @@ class Systemd:
             return ""
 
     async def _ask_job(self, unit: str, timeout_s: float) -> Job:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *LIST_JOBS,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-        except OSError:
-            return Job.UNKNOWN
-        try:
-            output, _ = await asyncio.wait_for(process.communicate(), timeout_s)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            return Job.UNKNOWN
-        return parse_jobs(output.decode("utf-8", "replace"), unit)
+        answer = await run_program(*LIST_JOBS, limit_s=timeout_s)
+        return parse_jobs(answer.out, unit)
 
 
 def _notifier() -> Notifier:
     notifier = sdnotify.SystemdNotifier()
     if notifier.socket is not None:
-        # A manager that is too busy to read must lose a message rather than stop the whole daemon in send().
+        # A manager that is too busy to read loses a message: else send() would stop the whole daemon.
         notifier.socket.setblocking(False)
     made: Notifier = notifier
     return made
 
 
 def parse_jobs(text: str, unit: str) -> Job:
-    """What `systemctl list-jobs` says of our unit, and of the machine: a shutdown stops us too."""
+    """Find the job of our unit in what `systemctl list-jobs` prints; a shutdown of the machine is a stop too."""
     kinds: dict[str, str] = {}
     for line in text.splitlines():
         fields = line.split()
@@ -152,7 +137,7 @@ def parse_jobs(text: str, unit: str) -> Job:
 
 
 def own_unit(cgroup_file: str = "/proc/self/cgroup") -> str | None:
-    """The name of the service this process belongs to, from its cgroup."""
+    """Return the name of the service this process belongs to, by its cgroup; None for no service."""
     try:
         with open(cgroup_file, encoding="utf-8") as file:
             paths = [line.rstrip("\n").split(":", 2)[2] for line in file if line.startswith("0::")]
@@ -163,7 +148,7 @@ def own_unit(cgroup_file: str = "/proc/self/cgroup") -> str | None:
 
 
 def listen_fds(environ: Mapping[str, str], pid: int) -> list[int]:
-    """The descriptors of socket activation, empty where they are not for this process."""
+    """Return the descriptors of socket activation; none where they are for another process."""
     if environ.get("LISTEN_PID") != str(pid):
         return []
     count = environ.get("LISTEN_FDS", "0")
@@ -171,6 +156,6 @@ def listen_fds(environ: Mapping[str, str], pid: int) -> list[int]:
 
 
 def unset(environ: dict[str, str] | os._Environ[str]) -> None:
-    """Take systemd's variables out of the environment, so that no child ever speaks in our name."""
+    """Remove systemd's variables from the environment, so that no child notifies systemd in our name."""
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environ.pop(name, None)

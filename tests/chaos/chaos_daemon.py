@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runnerd.config import HostDefaults, load
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ConfigError, RunnerdError
 from runnerd.core.machine import RunRecord
 from runnerd.daemon.build import Daemon
@@ -29,7 +30,6 @@ from runnerd.daemon.options import Options
 from runnerd.daemon.service import Service
 from runnerd.journal.journal import Journal
 from runnerd.log.log import make_log
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.system.ambient import real_ambient
 from runnerd.system.directories import journal_path, lock_state, make_directories
 from runnerd.system.paths import Paths, resolve_paths

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.backoff import Backoff
 from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, Verdict
 from runnerd.core.problems import Problems
@@ -28,7 +29,6 @@ from runnerd.polling.cancellations import Cancellations
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.answers import Answer, Claim
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.drain import Drain

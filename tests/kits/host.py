@@ -16,8 +16,8 @@ from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
 from runnerd.control.contract import Host, Peer
+from runnerd.core.backoff import Backoff
 from runnerd.core.place import Place, Problem
-from runnerd.prefect_api.backoff import Backoff
 from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import NOON, Json

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Place
 from runnerd.core.prefect import WorkerType
@@ -29,7 +30,6 @@ from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.answers import ServerInfo
-from runnerd.prefect_api.backoff import Backoff
 from runnerd.system.watchdog import Pulse
 from tests.kits.engine import Engine, NotedEvent, an_ambient, fake_engine
 from tests.kits.fakes.fake_prefect import FakePrefect

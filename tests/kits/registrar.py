@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
@@ -18,7 +19,6 @@ from runnerd.deployments.inspector import InspectionResult
 from runnerd.deployments.registrar import ConfigChanges, Registrar
 from runnerd.deployments.registry import Entry, Key, Registry, key_of
 from runnerd.journal.journal import Journal
-from runnerd.prefect_api.backoff import Backoff
 from tests.kits.engine import NotedEvent, an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import NOON, URL, LogLines, fake_api, settings

@@ -16,7 +16,13 @@ from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.runnerctl import environment, finish, runnerctl, started
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
-MAY_LOAD = ("runnerd.cli", "runnerd.control.client", "runnerd.core.errors", "runnerd.system.paths")
+MAY_LOAD = (
+    "runnerd.cli",
+    "runnerd.control.client",
+    "runnerd.core.errors",
+    "runnerd.core.units",
+    "runnerd.system.paths",
+)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_watching_a_run_that_completes(served: Serving, start: Start) -> None:
     result = finish(process)
     assert result.status == 0
     assert result.out == "the end\n"
-    assert result.err.endswith("lucky-crab: Completed after 12 s\n")
+    assert result.err.endswith("lucky-crab: Completed after 12s\n")
 
 
 def test_watching_a_run_that_fails(served: Serving, start: Start) -> None:
@@ -75,7 +75,7 @@ def test_watching_a_run_that_fails(served: Serving, start: Start) -> None:
     served.call(served.host.runs.put, RUN, name="given-run", **FAILED)
     result = finish(process)
     assert result.status == 1
-    assert result.err.endswith("given-run: Failed (TimedOut) after 12 s: killed by SIGTERM\n")
+    assert result.err.endswith("given-run: Failed (TimedOut) after 12s: killed by SIGTERM\n")
 
 
 def test_watching_as_a_document(served: Serving, start: Start) -> None:
@@ -165,7 +165,7 @@ def test_waiting_for_cancelled_runs(served: Serving, start: Start) -> None:
     result = finish(process)
     assert result.status == 0
     assert result.out == (
-        f"run-aaaa ({RUN}): Cancelled after 12 s: exited 0\nrun-bbbb ({other}): Cancelled after 12 s: exited 0\n"
+        f"run-aaaa ({RUN}): Cancelled after 12s: exited 0\nrun-bbbb ({other}): Cancelled after 12s: exited 0\n"
     )
 
 

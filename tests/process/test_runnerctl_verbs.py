@@ -85,7 +85,7 @@ def test_status_of_one_run_and_one_deployment(served: Serving) -> None:
     run = runnerctl(served, "status", "finished")
     assert run.status == 0
     assert f"Run:        {OVER}\n" in run.out
-    assert "Verdict:    Completed after 12 s\n" in run.out
+    assert "Verdict:    Completed after 12s\n" in run.out
     deployment = runnerctl(served, "status", "etl/hourly")
     assert deployment.status == 0
     assert "Problem:    no such file\n" in deployment.out
@@ -207,6 +207,7 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "pause", "nightly").out == "nightly is paused\n"
     assert runnerctl(served, "resume", "etl/nightly").out == f"nightly is resumed; next run {LATER}\n"
     assert "2 runs still here" in runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
+    runnerctl(served, "drain", "--timeout", "infinity")
     assert runnerctl(served, "undrain").out == "claiming again\n"
     told = "added    fresh\nadded    pool etl\nchanged  nightly\nremoved  pool old\n3 unchanged\n"
     assert runnerctl(served, "reload").out == told
@@ -215,6 +216,7 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
         ("pause", "d-1"),
         ("resume", "d-1"),
         ("drain", {"timeout_s": 5400.0, "reason": "x"}),
+        ("drain", {"timeout_s": None, "reason": None}),
         ("undrain", None),
         ("reload", None),
     ]

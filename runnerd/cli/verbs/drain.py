@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentParser
 
 from runnerd.cli.call import DONE, Call, UsageError
-from runnerd.cli.text import format_count, parse_duration
+from runnerd.cli.text import format_count
+from runnerd.core.units import parse_duration
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def run(call: Call) -> int:
 
 def _body(call: Call) -> dict[str, float | str | None]:
     try:
-        timeout_s = None if call.args.timeout is None else parse_duration(call.args.timeout)
+        timeout_s = math.inf if call.args.timeout is None else parse_duration(call.args.timeout)
     except ValueError as error:
         raise UsageError(f"--timeout: {error}") from None
-    return {"timeout_s": timeout_s, "reason": call.args.reason}
+    return {"timeout_s": None if math.isinf(timeout_s) else timeout_s, "reason": call.args.reason}

@@ -11,14 +11,13 @@ from runnerd.cli.text import (
     clean,
     format_api_state,
     format_count,
-    format_duration,
     format_phase,
-    format_size,
     format_verdict,
     seconds_taken,
 )
 from runnerd.control.client import Json, quote
 from runnerd.core.errors import ControlError
+from runnerd.core.units import format_duration, format_size
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -113,13 +112,13 @@ def print_run(console: Console, run: Json) -> None:
             ("Created", console.when_in_full(run["created_at"])),
             ("Started", console.when_in_full(run["started_at"])),
             ("Ended", console.when_in_full(run["ended_at"])),
-            ("Took" if run["ended_at"] else "Running for", None if seconds is None else format_duration(seconds)),
+            ("Took" if run["ended_at"] else "Running for", _duration(seconds)),
             ("Start", clean(run["start"] or "-")),
             ("Tags", clean(", ".join(run.get("tags") or ()))),
             ("Process", _process(run)),
             ("User", clean(run["user"] or "-")),
-            ("Memory", None if run["memory_bytes"] is None else format_size(run["memory_bytes"])),
-            ("CPU", None if run["cpu_seconds"] is None else format_duration(run["cpu_seconds"])),
+            ("Memory", None if run["memory_bytes"] is None else format_size(run["memory_bytes"], rounded=True)),
+            ("CPU", _duration(run["cpu_seconds"])),
             ("Exit", clean(its_exit.get("words") or "")),
         ]
     )
@@ -166,3 +165,7 @@ def _process(run: Json) -> str | None:
     if not run["pid"]:
         return None
     return f"pid {run['pid']}, group {run['pgid']}" if run["pgid"] else f"pid {run['pid']}"
+
+
+def _duration(seconds: float | None) -> str | None:
+    return None if seconds is None else format_duration(seconds, units=2)

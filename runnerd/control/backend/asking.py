@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from runnerd.control.contract import Refused
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
+from runnerd.core.units import format_duration
 from runnerd.system.ambient import Ambient
 
 T = TypeVar("T")
@@ -30,8 +31,9 @@ class Ask:
             async with asyncio.timeout(LIMIT_S):
                 return await self._retry(request)
         except TimeoutError:
-            slow = f"Prefect did not answer within {LIMIT_S:g} s; it may have done what was asked all the same"
-            return Refused(status=503, detail=f"{slow}: look before you ask again")
+            slow = f"Prefect did not answer within {format_duration(LIMIT_S)}"
+            detail = f"{slow}; it may have done what was asked all the same: look before you ask again"
+            return Refused(status=503, detail=detail)
 
     async def _retry(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
         backoff = self._backoff()

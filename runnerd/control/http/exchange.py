@@ -20,6 +20,7 @@ import h11
 from runnerd.control.contract import Peer
 from runnerd.control.http.problem import CONTENT_TYPE, Problem
 from runnerd.core.place import Json
+from runnerd.core.units import format_duration
 
 HEAD_MAX = 16 * 2**10
 BODY_MAX = 2**20
@@ -101,7 +102,7 @@ class Exchange:
         except TimeoutError:
             if not self._received:
                 return None
-            raise Problem(408, f"the request was not complete within {REQUEST_S:.0f} s") from None
+            raise Problem(408, f"the request was not complete within {format_duration(REQUEST_S)}") from None
         except h11.RemoteProtocolError as error:
             raise Problem(error.error_status_hint or 400, f"cannot read the request: {error}") from None
 

@@ -11,8 +11,8 @@ import asyncio
 import os
 
 from runnerd.core.errors import SpawnerError
-from runnerd.core.exit_words import duration
 from runnerd.core.process import LaunchSpec
+from runnerd.core.units import format_duration
 from runnerd.launch.spec import program_text
 from runnerd.log.log import Log
 from runnerd.pools.workers.command import (
@@ -142,7 +142,7 @@ class WorkerHome:
             self._log.warning("cannot upgrade a worker; it is started as it is", pool=self._pool, why=words)
             return None
         if seen is not None and seen.stop_reason == "timeout":
-            return f"it took longer than {duration(INSTALL_LIMIT_S)}"
+            return f"it took longer than {format_duration(INSTALL_LIMIT_S)}"
         if code is None or words is None:
             return f"it {describe_end(seen)}" + (f": {words}" if words else "")
         return words

@@ -140,6 +140,10 @@ ITEMS = [
     ("run: {working_directory: /nowhere}", "4:30: run.working_directory /nowhere: no such directory"),
     ("run: {working_directory: nowhere}", "4:30: run.working_directory nowhere: no such directory"),
     ("run: {working_directory: /etc/passwd}", "4:30: run.working_directory /etc/passwd: is not a directory"),
+    (  # a terminal would obey that one
+        'run: {working_directory: "/a\\x9bb"}',
+        "4:30: run.working_directory /a\\x9bb: no such directory",
+    ),
     (
         "run: {environment: {A: [1]}}",
         "4:28: run.environment.A must be text, a number or true/false, not a list",

@@ -14,7 +14,7 @@ from runnerd.config import document, schema_text
 from runnerd.config.pools import pool_table
 from runnerd.config.run_settings import run_table
 from runnerd.config.settings import SettingsReader
-from runnerd.config.units import format_duration, format_signal, format_size
+from runnerd.config.units import format_signal
 from runnerd.core.place import Place
 from runnerd.core.settings import (
     ApiSettings,
@@ -26,6 +26,7 @@ from runnerd.core.settings import (
     RunSettings,
     StopSettings,
 )
+from runnerd.core.units import format_duration, format_size
 from tests.kits.config import ConfigDir
 
 SCHEMA = json.loads(schema_text())

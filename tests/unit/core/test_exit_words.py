@@ -6,48 +6,9 @@ import signal
 
 import pytest
 
-from runnerd.core.exit_words import NOBODY_SAW, duration, ending, exit_words, signal_name, size
+from runnerd.core.exit_words import NOBODY_SAW, ending, exit_words, signal_name
 from runnerd.core.machine import Intent
 from runnerd.core.process import Exit
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0s"),
-        (0.25, "0.25s"),
-        (1, "1s"),
-        (59.5, "59.5s"),
-        (59.9996, "1min"),
-        (60, "1min"),
-        (90, "1min 30s"),
-        (90.4, "1min 30s"),
-        (3600, "1h"),
-        (3661, "1h 1min 1s"),
-        (7200, "2h"),
-        (86400, "1d"),
-        (90061, "1d 1h 1min 1s"),
-    ],
-)
-def test_durations_read_as_systemd_writes_them(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        (0, "0"),
-        (1, "1"),
-        (1000, "1000"),
-        (1024, "1K"),
-        (512 * 2**20, "512M"),
-        (2 * 2**30, "2G"),
-        (2**40, "1T"),
-        (3 * 2**29, "1536M"),
-    ],
-)
-def test_sizes_read_as_systemd_takes_them(count: int, words: str) -> None:
-    assert size(count) == words
 
 
 def test_signals_have_names() -> None:

@@ -19,7 +19,6 @@ from runnerd.deployments.registry import Entry
 from runnerd.doctor.checks import Check, Room, directory_check, disk_check, document, error, ok, some, warning
 from runnerd.doctor.deployments import configuration_check, deployments_check, pools_check
 from runnerd.doctor.interpreters import Answer, Interpreter, interpreter_check, interpreters_of, read_answer
-from runnerd.doctor.look import Ran
 from runnerd.doctor.machine import config_check, credentials_check, dbus_check, directory_checks, users_check
 from runnerd.doctor.prefect import api_check, clock_check, server_check
 from runnerd.doctor.spawner import files_check, limits_check, open_files_of, spawner_check
@@ -29,6 +28,7 @@ from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.dialect import server_info, version_of
 from runnerd.processes.protocol import Hello
 from runnerd.system.paths import Paths
+from runnerd.system.run_program import ProgramResult
 from tests.kits.nouns import NOON, URL, Json, a_deployment
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -121,13 +121,13 @@ def test_a_server_that_is_not_known_and_the_cloud() -> None:
 @pytest.mark.parametrize(
     ("seconds", "doubt_s", "state", "words"),
     [
-        (0.4, 0.5, "ok", "within 1 s"),
-        (2.4, 0.5, "ok", "within 2 s"),
-        (-2.6, 0.5, "warning", "3 s behind the API's"),
-        (30.0, 0.5, "warning", "30 s ahead of the API's"),
-        (-31.0, 0.5, "error", "31 s behind the API's"),
+        (0.4, 0.5, "ok", "within 1s"),
+        (2.4, 0.5, "ok", "within 2s"),
+        (-2.6, 0.5, "warning", "3s behind the API's"),
+        (30.0, 0.5, "warning", "30s ahead of the API's"),
+        (-31.0, 0.5, "error", "31s behind the API's"),
         (3600.0, 2.0, "error", "systemd-timesyncd"),
-        (10.0, 9.0, "ok", "within 10 s"),  # a slow answer says little
+        (10.0, 9.0, "ok", "within 10s"),  # a slow answer says little
     ],
 )
 def test_the_clock(seconds: float, doubt_s: float, state: str, words: str) -> None:
@@ -183,8 +183,8 @@ def test_open_files() -> None:
 # --- the machine ------------------------------------------------------------------------------------------------
 
 
-async def dbus(ran: Ran, unit: str | None = "runnerd.service") -> Check:
-    async def run(*argv: str) -> Ran:
+async def dbus(ran: ProgramResult, unit: str | None = "runnerd.service") -> Check:
+    async def run(*argv: str) -> ProgramResult:
         assert argv[:2] == ("systemctl", "list-jobs")
         return ran
 
@@ -192,14 +192,18 @@ async def dbus(ran: Ran, unit: str | None = "runnerd.service") -> Check:
 
 
 async def test_dbus() -> None:
-    state_and_words(await dbus(Ran(0, "", "")), "ok", "list-jobs answers")
-    failed = await dbus(Ran(1, "", "Failed to connect to bus: No such file or directory\nmore"))
+    state_and_words(await dbus(ProgramResult(0, "", "")), "ok", "list-jobs answers")
+    failed = await dbus(ProgramResult(1, "", "Failed to connect to bus: No such file or directory\nmore"))
     state_and_words(
         failed, "error", "(Failed to connect to bus: No such file or directory)", "reads as a restart", "dbus"
     )
-    state_and_words(await dbus(Ran(4, "", "")), "error", "(exit status 4)")
-    state_and_words(await dbus(Ran(None, "", "systemctl did not answer within 5 s")), "error", "did not answer")
-    state_and_words(await dbus(Ran(0, "", ""), unit=None), "error", "in no unit's cgroup", "systemctl start runnerd")
+    state_and_words(await dbus(ProgramResult(4, "", "")), "error", "(exit status 4)")
+    state_and_words(
+        await dbus(ProgramResult(None, "", "systemctl did not answer within 5s")), "error", "did not answer"
+    )
+    state_and_words(
+        await dbus(ProgramResult(0, "", ""), unit=None), "error", "in no unit's cgroup", "systemctl start runnerd"
+    )
 
 
 def test_users() -> None:

@@ -12,7 +12,7 @@ import pytest
 from runnerd.core.place import Problem
 from runnerd.core.process import Exit
 from runnerd.doctor.checks import Check, ok
-from runnerd.doctor.look import Look, Looks, in_thread, program
+from runnerd.doctor.look import Look, Looks, in_thread
 from tests.kits.doctor import practice, python_of
 from tests.kits.nouns import LogLines, log_to
 
@@ -96,7 +96,7 @@ async def test_an_api_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> 
 
         one.engine.api.server = server  # type: ignore[method-assign, assignment]
         checks = await one.examine()
-        assert checks["server version"]["detail"] == "the API has not said within 5 s"
+        assert checks["server version"]["detail"] == "the API has not said within 5s"
         assert checks["api"]["state"] == "error"
 
 
@@ -172,7 +172,7 @@ async def test_an_interpreter_that_hangs(tmp_path: Path) -> None:
         one.engine.deploy()
         one.spawner.stubborn = True
         check = (await one.examine())[python_of()]
-        assert "did not answer within 15 s" in check["detail"]
+        assert "did not answer within 15s" in check["detail"]
         assert one.spawner.records == {}
 
 
@@ -191,7 +191,7 @@ async def test_a_look_that_hangs_is_taken_once_and_its_end_is_awaited_by_the_nex
     for _ in range(3):
         (check,) = await looks.take(slow)
         assert check.state == "unknown"
-        assert "more than 0.01 s" in check.detail
+        assert "did not finish within 10ms" in check.detail
     assert len(taken) == 1
     waiting = asyncio.create_task(looks.take(Look(name="x", take=take, limit_s=60)))
     await asyncio.sleep(0)
@@ -210,13 +210,3 @@ async def test_a_thread_that_hangs_holds_up_neither_the_loop_nor_its_end() -> No
     with pytest.raises(ValueError, match="oops"):
         await in_thread(lambda: int("oops"))
     hang.set()  # nobody waits for it any more, and the loop is closed
-
-
-@pytest.mark.real_io
-async def test_a_program() -> None:
-    ran = await program("sh", "-c", "echo out; echo err >&2; exit 3")
-    assert (ran.status, ran.out, ran.err) == (3, "out\n", "err\n")
-    absent = await program("/nowhere/at-all")
-    assert (absent.status, absent.err) == (None, "cannot run /nowhere/at-all: No such file or directory")
-    slow = await program("sleep", "600", limit_s=0.01)
-    assert (slow.status, slow.err) == (None, "sleep did not answer within 0.01 s")

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.core.process import Identity
 from runnerd.core.record_feed import RecordFeed
 from runnerd.pools.run_notes import PoolNotes
 from runnerd.pools.table import PoolTable
-from runnerd.prefect_api.backoff import Backoff
 from tests.kits.engine import an_ambient, running
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, LogLines, a_record, copied, fake_api

@@ -1,15 +1,14 @@
-"""pulse.py and backoff.py: who is stuck, and how a trouble with the API is waited out."""
+"""The watchdog's pulse, and requests that are repeated until the API answers."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
-from runnerd.prefect_api.backoff import Backoff, persist
+from runnerd.prefect_api.backoff import persist
 from runnerd.system.watchdog import Pulse
 from tests.kits import jump_loop as jumploop
 
@@ -45,55 +44,6 @@ def test_a_loop_that_has_ended_promises_nothing() -> None:
     pulse.leave("poll")
     pulse.leave("never began")
     assert pulse.stuck() == ()
-
-
-def waits(backoff: Backoff, count: int) -> list[float]:
-    return [backoff.next_s(AWAY) for _ in range(count)]
-
-
-def test_waits_double_up_to_their_cap() -> None:
-    assert waits(Backoff(first_s=0.5, cap_s=6.0, uniform=lambda: 1.0), 6) == [0.5, 1.0, 2.0, 4.0, 6.0, 6.0]
-
-
-def test_waits_are_drawn_from_their_upper_half() -> None:
-    assert waits(Backoff(first_s=1.0, cap_s=8.0, uniform=lambda: 0.0), 5) == [0.5, 1.0, 2.0, 4.0, 4.0]
-
-
-def test_what_worked_starts_small_again() -> None:
-    backoff = Backoff(first_s=1.0, cap_s=8.0, uniform=lambda: 1.0)
-    assert waits(backoff, 3) == [1.0, 2.0, 4.0]
-    backoff.reset()
-    assert waits(backoff, 1) == [1.0]
-
-
-def test_a_week_of_failures_does_not_overflow() -> None:
-    assert waits(Backoff(uniform=lambda: 1.0), 5000)[-1] == 30.0
-
-
-def test_a_wish_of_the_server_is_granted_and_spread() -> None:
-    wish = ApiAway("busy", answered=True, retry_after_s=120.0)
-    assert Backoff(cap_s=30.0, uniform=lambda: 0.0).next_s(wish) == 120.0
-    assert Backoff(cap_s=30.0, uniform=lambda: 1.0).next_s(wish) == 144.0
-
-
-def test_a_wish_for_now_is_not_taken_literally() -> None:
-    now = ApiAway("busy", answered=True, retry_after_s=0.0)
-    assert Backoff(first_s=0.5, uniform=lambda: 0.0).next_s(now) == 0.5
-
-
-def test_a_denial_waits_long_from_the_start() -> None:
-    assert Backoff(first_s=0.5, cap_s=30.0, uniform=lambda: 1.0).next_s(ApiDenied("401")) == 30.0
-
-
-@given(st.lists(st.sampled_from(["away", "denied", "wish", "ok"]), max_size=60), st.floats(0, 1, exclude_max=True))
-def test_no_wait_is_out_of_bounds(troubles: list[str], drawn: float) -> None:
-    backoff = Backoff(first_s=0.5, cap_s=30.0, uniform=lambda: drawn)
-    errors = {"away": AWAY, "denied": ApiDenied("no"), "wish": ApiAway("busy", retry_after_s=60.0)}
-    for trouble in troubles:
-        if trouble == "ok":
-            backoff.reset()
-        else:
-            assert 0.25 <= backoff.next_s(errors[trouble]) <= 72.0
 
 
 class Api:

@@ -112,7 +112,7 @@ async def test_hooks_end_by_their_time_limit(tmp_path: Path) -> None:
         began = engine.clock()
         await engine.until_done(run_id)
         assert engine.clock() - began == pytest.approx(65.0, abs=1.0), "60 s, and 5 s to end"
-        assert events(engine, run_id)[-1] == "on_crashed: took longer than hook_timeout 60s; killed by SIGKILL"
+        assert events(engine, run_id)[-1] == "on_crashed: took longer than hook_timeout 1min; killed by SIGKILL"
 
 
 async def test_hooks_that_cannot_be_started_leave_the_run_done(tmp_path: Path) -> None:

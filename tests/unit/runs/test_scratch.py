@@ -123,7 +123,7 @@ async def test_it_has_a_time_limit() -> None:
     spawner = FakeSpawner()
     async with linked(spawner) as link:
         words = await (await begun(link, spawner))
-        assert words == f"{SAID}it took longer than 600s; see `runnerctl logs {RUN_ID}`"
+        assert words == f"{SAID}it took longer than 10min; see `runnerctl logs {RUN_ID}`"
         assert spawner.records == {}
 
 

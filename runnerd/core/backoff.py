@@ -1,0 +1,53 @@
+"""Computes the delays between retries: doubled after each failure up to a cap, with a part of each drawn at random.
+
+Pure, but for `uniform`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from runnerd.core.errors import ApiAway, ApiDenied, ApiError
+
+
+class Backoff:
+    """The delays of one caller that retries, in seconds.
+
+    `jitter` is the share of each delay that is drawn at random, so that a fleet of hosts does not retry as one;
+    `uniform` returns a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_s: float = 0.5,
+        cap_s: float = 30.0,
+        jitter: float = 0.5,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self._first_s = first_s
+        self._cap_s = cap_s
+        self._jitter = jitter
+        self._uniform = uniform
+        self._delay_s = first_s
+
+    def reset(self) -> None:
+        """Start with the first delay again, after a success."""
+        self._delay_s = self._first_s
+
+    def next_s(self, error: ApiError | None = None, *, at_least_s: float = 0.0, cap_s: float | None = None) -> float:
+        """Return the delay after one more failure. `at_least_s` and `cap_s` bound this delay and those that follow it.
+
+        A Retry-After of `error` is waited out in full, plus up to a fifth. A denial waits the cap from the start,
+        because only an administrator can end it.
+        """
+        cap_s = self._cap_s if cap_s is None else cap_s
+        delay_s = min(max(self._delay_s, at_least_s), cap_s)
+        self._delay_s = 2.0 * delay_s
+        if isinstance(error, ApiDenied):
+            delay_s = cap_s
+        wanted_s = error.retry_after_s if isinstance(error, ApiAway) else None
+        if wanted_s is not None:
+            return max(wanted_s, self._first_s) * (1.0 + self._uniform() / 5)
+        return delay_s * (1.0 - self._jitter * (1.0 - self._uniform()))
