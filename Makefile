@@ -1,4 +1,4 @@
-# Everything happens inside this checkout. `make help` lists what there is.
+# All targets write only inside this checkout. `make help` lists the targets.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -17,29 +17,29 @@ TOGETHER := tests/envs/together.sh
 GATED := runnerd/core/machine.py,runnerd/core/limits.py,runnerd/journal/journal.py,runnerd/journal/journal_file.py
 COVERED := $(PY) -m coverage run --rcfile=/dev/null --branch --include=$(GATED) -m pytest -q tests/unit
 COVERAGE := $(PY) -m coverage report --rcfile=/dev/null --show-missing --fail-under=100
-# The spawner is standard library only: its tests say nothing of libraries.
+# The spawner uses only the standard library, so its tests do not depend on the versions of libraries.
 OLDEST := .venv-oldest/bin/python -m pytest -q tests/unit tests/process --ignore-glob='*/test_spawner_*'
 
-# $(call step,what,command): say what is done, and when it fails, what it was
+# $(call step,what,command): print what is done, run the command, and on failure print what failed
 define step
 @echo "==> $(1)"; $(2) || { echo "==> failed: $(1)" >&2; exit 1; }
 endef
 
 help:
-	@echo 'make demo    five minutes with a Prefect server, a few deployments and runnerd, in this directory only'
-	@echo 'make check   what to run before a commit: format, lint, types, unit and process tests (two minutes)'
-	@echo 'make test    all of it: check, coverage gate, oldest libraries, real Prefect servers, systemd, chaos (35 minutes)'
-	@echo 'make system  the package on throw-away machines with systemd 252 and 257 (root; Debian; ten minutes)'
+	@echo 'make demo    run a tour: a Prefect server, a few deployments and runnerd, in this directory only (five minutes)'
+	@echo 'make check   check before a commit: format, lint, types, unit and process tests (two minutes)'
+	@echo 'make test    run all checks: check, coverage gate, oldest libraries, real Prefect servers, systemd, chaos (35 minutes)'
+	@echo 'make system  test the package on temporary machines with systemd 252 and 257 (root; Debian; ten minutes)'
 	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
-	@echo 'make bench   memory, start-up, load and status measured against their budgets'
-	@echo 'make deb     dist/runnerd_<version>_all.deb; VERSION= builds it as another, COMMIT= from one; LINTIAN=yes checks it'
-	@echo 'make clean   remove what these made'
-	@echo 'PYTHON=...   another Python than $(or $(PYTHON),the one that was looked for in vain)'
+	@echo 'make bench   measure memory, start-up, load and status against their budgets'
+	@echo 'make deb     build dist/runnerd_<version>_all.deb; VERSION= sets the version, COMMIT= the commit; LINTIAN=yes checks it'
+	@echo 'make clean   remove everything that these targets created'
+	@echo 'PYTHON=...   use another Python than $(or $(PYTHON),the default (none found))'
 
 venv:
-	@[ -n "$$PYTHON" ] || { echo 'cannot find Python 3.11 or newer; say make PYTHON=/path/to/python3' >&2; exit 1; }
+	@[ -n "$$PYTHON" ] || { echo 'cannot find Python 3.11 or newer; set it: make PYTHON=/path/to/python3' >&2; exit 1; }
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "cannot use $$PYTHON: runnerd needs Python 3.11 or newer; say make PYTHON=/path/to/python3" >&2; exit 1; }
+		{ echo "cannot use $$PYTHON: runnerd needs Python 3.11 or newer; set another: make PYTHON=/path/to/python3" >&2; exit 1; }
 
 demo: venv
 	@tests/envs/venv.sh demo
@@ -47,7 +47,7 @@ demo: venv
 
 lint: venv
 	@tests/envs/venv.sh dev
-	$(call step,format (mended by .venv/bin/ruff format),$(PY) -m ruff format --check -q .)
+	$(call step,format (to correct: .venv/bin/ruff format),$(PY) -m ruff format --check -q .)
 	$(call step,lint,$(PY) -m ruff check -q .)
 	$(call step,types,$(PY) -m mypy --no-error-summary)
 
@@ -63,7 +63,7 @@ oldest: venv
 	$(call step,unit and process tests with the oldest libraries,$(OLDEST))
 
 # Both halves take about the same time.
-HALF := prefect3 or outage or journal_trouble or other_workers
+HALF := prefect3 or readme or outage or journal_trouble or other_workers
 SERVERS := 'Prefect 3 and some of the rest' "$(PYTEST) tests/server -k '$(HALF)'" \
 	'Prefect 2 and the rest' "$(PYTEST) tests/server -k 'not ($(HALF))'"
 MACHINES := PY=$(PY) tests/system/run.sh
@@ -93,7 +93,7 @@ chaos-bounded: venv
 	$(call step,chaos for some minutes of both majors at once,$(TOGETHER) \
 		'Prefect 2' "$(CHAOS) $(BOUNDED) --major 2" 'Prefect 3' "$(CHAOS) $(BOUNDED) --major 3")
 
-# What waits most of its time runs with others at once: all of it has to fit into half an hour of a small machine.
+# Checks that mostly wait run at the same time as others, so that all fit into half an hour on a small machine.
 test: lint
 	@tests/envs/venv.sh oldest
 	$(call step,Prefect environments,tests/envs/make.sh)
@@ -102,7 +102,7 @@ test: lint
 		'Debian 12 and 13' "$(MACHINES)")
 	$(call step,branch coverage of $(GATED),$(COVERAGE))
 	@$(MAKE) --no-print-directory server chaos-bounded
-	@echo '==> all of it passed'
+	@echo '==> all checks passed'
 
 bench: venv
 	@tests/envs/venv.sh dev

@@ -9,7 +9,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -229,10 +228,11 @@ def _live(paths: Paths, log: Log, options: Options) -> int:
     from runnerd.journal.journal import Journal
     from runnerd.system.ambient import real_ambient
     from runnerd.system.directories import journal_path
-    from runnerd.system.systemd import unset
+    from runnerd.system.systemd import unset_variables
 
     defaults = _make_defaults()
-    journal = Journal(path=journal_path(paths), now=lambda: datetime.now(UTC), log=log)
+    ambient = real_ambient(log)
+    journal = Journal(path=journal_path(paths), now=ambient.now, log=log)
     daemon = Daemon(
         paths=paths,
         options=options,
@@ -240,9 +240,9 @@ def _live(paths: Paths, log: Log, options: Options) -> int:
         config=load(paths.config, defaults=defaults, last_good=journal.last_good()),
         journal=journal,
         environ=dict(os.environ),
-        ambient=real_ambient(log),
+        ambient=ambient,
     )
-    unset(os.environ)
+    unset_variables(os.environ)
     return asyncio.run(Service(daemon=daemon, options=options).run())
 
 

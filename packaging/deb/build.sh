@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# make deb: build dist/runnerd_<version>_all.deb from the tracked files as they are now.
+# make deb: build dist/runnerd_<version>_all.deb from the tracked files in the work tree.
 #   packaging/deb/build.sh [--version V] [--commit C] [--lintian]
-# --version V   build it as V instead of runnerd.__version__ (to try an upgrade)
-# --commit C    from what was committed as C, instead of the files as they are now
-# --lintian     have lintian look at it, and fail on its errors
-# Writes nothing in the checkout but dist/ and, while it runs, build/.
+# --version V   set the version to V instead of runnerd.__version__ (to test an upgrade)
+# --commit C    build the files of commit C instead of those in the work tree
+# --lintian     run lintian on the package, and fail on errors
+# Writes only to dist/ and, while it runs, to build/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,15 +16,15 @@ while [ $# -gt 0 ]; do
         --version) version=${2:?a version} && shift ;;
         --commit) commit=${2:?a commit} && shift ;;
         --lintian) lintian=yes ;;
-        *) die "there is no option $1" ;;
+        *) die "no such option: $1" ;;
     esac
     shift
 done
 
-command -v dpkg-query >/dev/null || die 'only Debian and its like can build it; there is no dpkg here'
+command -v dpkg-query >/dev/null || die 'dpkg is missing; build on Debian or a distribution derived from it'
 wanted=(dpkg-dev git)
 while read -r package; do
-    case $package in  # names that others provide
+    case $package in  # virtual packages
         debhelper-compat | dh-sequence-installsysusers) package=debhelper ;;
         dh-sequence-python3) package=dh-python ;;
     esac
@@ -36,11 +36,11 @@ for package in "${wanted[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
         [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")
 done
-[ ${#missing[@]} -eq 0 ] || die "packages are missing; apt-get install --no-install-recommends ${missing[*]}"
+[ ${#missing[@]} -eq 0 ] || die "packages are missing; run: apt-get install --no-install-recommends ${missing[*]}"
 
-# Whoever owns the checkout.
+# The checkout may belong to another user.
 git() { command git -c safe.directory='*' "$@"; }
-epoch=$(git log -1 --format=%ct "${commit:-HEAD}" --) || die "there is no commit ${commit:-HEAD} here"
+epoch=$(git log -1 --format=%ct "${commit:-HEAD}" --) || die "no such commit: ${commit:-HEAD}"
 
 mkdir -p build dist
 scratch=$(mktemp -d build/deb.XXXXXX)
@@ -48,7 +48,7 @@ trap 'rm -rf "$scratch"; rmdir build 2>/dev/null || true' EXIT
 tree=$scratch/runnerd
 mkdir "$tree"
 
-# Tracked files only: nothing that lies about here gets into the package.
+# Tracked files only, so that other files of the work tree do not get into the package.
 tracked() {
     local file
     git ls-files -z --cached | while IFS= read -r -d '' file; do
@@ -60,28 +60,28 @@ if [ -n "$commit" ]; then
 else
     tracked | tar --create --null --files-from=- --mtime="@$epoch"
 fi | tar --extract --directory="$tree" --no-same-owner
-chmod -R u=rwX,go=rX "$tree"  # whatever the checkout's umask was
+chmod -R u=rwX,go=rX "$tree"  # independent of the umask of the checkout
 mv "$tree/packaging/deb" "$tree/debian"
 rm "$tree/debian/build.sh"
 
 init=$tree/runnerd/__init__.py
 version=${version:-$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$init")}
-[[ $version =~ ^[0-9][0-9A-Za-z.+~]*$ ]] || die "${version:-nothing} is no version"
-# What Python sorts before a release (1.0rc1, 1.0.dev2), Debian does with a tilde only.
+[[ $version =~ ^[0-9][0-9A-Za-z.+~]*$ ]] || die "not a version: ${version:-(empty)}"
+# Debian sorts pre-releases (1.0rc1, 1.0.dev2) before the release only if they have a tilde.
 deb_version=$(sed -E 's/\.?(dev|a|b|rc)([0-9]+)/~\1\2/g' <<<"$version")
 sed -i "s/^__version__ = .*/__version__ = \"$version\"/" "$init"
 cat >"$tree/debian/changelog" <<EOF
 runnerd ($deb_version) unstable; urgency=medium
 
-  * Version $version; the repository's history says what changed.
+  * Version $version; see the history of the repository for the changes.
 
  -- runnerd maintainers <maintainers@runnerd.invalid>  $(date -u -R -d "@$epoch")
 EOF
 
-# A clean environment: the distribution's own tools and Python, whatever else is in the caller's PATH.
+# A clean environment: the tools and the Python of the distribution, independent of the caller's PATH.
 clean=(env -i "HOME=$HOME" LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin "SOURCE_DATE_EPOCH=$epoch")
 log=$scratch/log
-# What is needed is here, see above; dpkg-buildpackage would ask for a compiler as well.
+# The dependencies are checked above; dpkg-buildpackage would also require a compiler.
 (cd "$tree" && umask 022 && "${clean[@]}" dpkg-buildpackage --build=binary --no-sign --no-check-builddeps) >"$log" 2>&1 ||
     { cat "$log" >&2; die 'dpkg-buildpackage failed, see above'; }
 package=runnerd_${deb_version}_all.deb

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from runnerd import __version__
 from runnerd.core.errors import ControlError
 from runnerd.core.units import format_duration
-from runnerd.doctor.checks import Check, directory_check, disk_checks, error, ok, unknown, warning
+from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, unknown, warning
 from runnerd.system.paths import Paths, resolve_paths
 
 CheckFunction = Callable[[], Sequence[Check]]
@@ -38,7 +38,7 @@ def run_local_checks(environ: Mapping[str, str], *, error: ControlError, socket_
         checks |= {
             "configuration": lambda: [check_configuration(paths.config, environ)],
             "directories": lambda: check_directories(paths),
-            "disks": lambda: disk_checks(state=paths.state, log=paths.log),
+            "disks": lambda: check_disks(state=paths.state, log=paths.log),
         }
     return [check_daemon(error, systemd=systemd), *run_checks(checks, timeout_s=_CHECK_TIMEOUT_S)]
 
@@ -68,13 +68,8 @@ def run_checks(checks: Mapping[str, CheckFunction], *, timeout_s: float) -> list
         thread.start()
     for thread in threads:
         thread.join(timeout_s)
-    late = [
-        unknown(
-            "",
-            f"check did not finish within {format_duration(timeout_s)}",
-            "find the file system that hangs: df, findmnt",
-        )
-    ]
+    detail = f"check did not finish within {format_duration(timeout_s)}"
+    late = [unknown("", detail, "find the file system that hangs: df, findmnt")]
     return [check._replace(name=check.name or name) for name in checks for check in found.get(name, late)]
 
 
@@ -212,7 +207,7 @@ def check_directories(paths: Paths) -> list[Check]:
     """Check that the state and log directories exist; only the daemon's user could check that it may write there."""
     found = []
     for name, path in (("state directory", paths.state), ("log directory", paths.log)):
-        check = directory_check(name, path, user=_DAEMON, write=False)
+        check = check_directory(name, path, user=_DAEMON, write=False)
         exists = os.path.isdir(path)
         found.append(ok(name, f"{path} exists") if exists else check)
     return found

@@ -1,11 +1,11 @@
-"""The configuration directory: read, checked against its schema and this host, and merged into one Config.
+"""Reads the configuration directory, checks it against its schema and this host, and merges it into one Config.
 
-`load` is for the daemon, `check` for a person who wants to know what is wrong, `document` shows what is in force.
+`load` is for the daemon, `check` lists the problems of files, `describe_config` writes a Config as JSON.
 """
 
 from runnerd.config.environment_file import parse_environment_file
 from runnerd.config.load import HostDefaults, check, load
-from runnerd.config.schema import schema_text
-from runnerd.config.show import document
+from runnerd.config.schema import read_schema
+from runnerd.config.show import describe_config
 
-__all__ = ["HostDefaults", "check", "document", "load", "parse_environment_file", "schema_text"]
+__all__ = ["HostDefaults", "check", "describe_config", "load", "parse_environment_file", "read_schema"]

@@ -1,4 +1,4 @@
-"""Makes a Deployment of one entry of a `deployments:` list, or says everything that is wrong with it."""
+"""Makes a Deployment from one entry of a `deployments:` list, or lists all flaws of the entry."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from runnerd.config.entries import Key, Kind
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.messages import Flaw
-from runnerd.config.prefect_yaml import job_variables_run, pull_run, refuse_unsupported
+from runnerd.config.prefect_yaml import read_job_variables, read_pull, refuse_unsupported
 from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.sections import Flaws, Values
-from runnerd.config.yaml_nodes import Map, plain
+from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.place import Json, Place
 from runnerd.core.settings import Deployment
 
 
 def _keys(deployment: Deployment) -> frozenset[Key]:
-    """Their name, with the code they are for or with the flow's name where stated."""
+    """Return the keys by which two deployments are the same: the name, with the code and with a stated flow name."""
     by_code = (deployment.name, deployment.entrypoint, deployment.run.working_directory)
     by_flow = (deployment.name, deployment.flow_name, "") if deployment.flow_name else by_code
     return frozenset((by_code, by_flow))
@@ -25,7 +25,7 @@ def _keys(deployment: Deployment) -> frozenset[Key]:
 
 def _double(deployment: Deployment, earlier: Place) -> str:
     flow = deployment.flow_name or deployment.entrypoint
-    return f"deployment {deployment.name!r} of {flow} stands here and at {earlier}; rename or remove one"
+    return f"deployment {deployment.name!r} of {flow} is already defined at {earlier}; rename or remove one"
 
 
 DEPLOYMENTS = Kind("deployments", _keys, _double, Flaw.problem)
@@ -33,10 +33,10 @@ DEPLOYMENTS = Kind("deployments", _keys, _double, Flaw.problem)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentReader:
-    """Reads deployments of one file.
+    """Reads the deployments of one file.
 
-    `file_pull` is what the file's own `pull:` sets, `pull_flaws` what is wrong with it: both count for a deployment
-    without a `pull:` of its own.
+    `file_pull` and `pull_flaws` are the settings and the flaws of the file's own `pull:`, which applies to every
+    deployment that has none.
     """
 
     checks: HostChecks
@@ -46,7 +46,7 @@ class DeploymentReader:
     pull_flaws: tuple[Flaw, ...]
 
     def build(self, node: Map, flaws: Flaws) -> Deployment | None:
-        """The deployment that `node` asks for; None with what is wrong in `flaws`."""
+        """Make the deployment that `node` describes; None when it has flaws, which are added to `flaws`."""
         if node.get("pull") is None:
             flaws.all.extend(self.pull_flaws)
         refuse_unsupported(node, flaws)
@@ -64,11 +64,11 @@ class DeploymentReader:
         return Deployment(run=run, place=node.place(), schedules=schedules, **_plain_keys(node), **limit)
 
     def _run_values(self, node: Map, flaws: Flaws) -> Values:
-        """Later wins: the host's run:, the job variables, the pull steps, the deployment's own run:."""
+        """Merge the host's run:, the job variables, the pull steps and the deployment's own run:; the last one wins."""
         table = self.host.table
         own = read_run(node.get("run"), table, ("run",), flaws)
-        pull = pull_run(node, table, flaws) if node.get("pull") is not None else self.file_pull
-        variables = job_variables_run(node, table, flaws)
+        pull = read_pull(node, table, flaws) if node.get("pull") is not None else self.file_pull
+        variables = read_job_variables(node, table, flaws)
         return own.over(pull.over(variables.over(self.host.said)))
 
 
@@ -78,7 +78,7 @@ _KEYS = ("name", "entrypoint", "flow_name", "description", "version", "enforce_p
 def _plain_keys(node: Map) -> dict[str, Json]:
     said = {key: node[key] for key in _KEYS if node.get(key) is not None}
     if node.get("parameters"):
-        said["parameters"] = plain(node["parameters"])
+        said["parameters"] = make_plain(node["parameters"])
     if node.get("tags"):
         said["tags"] = tuple(dict.fromkeys(node["tags"]))
     return said

@@ -1,4 +1,4 @@
-"""The entries of a file's lists: deployments and pools are read one by one, so that a broken one costs itself only."""
+"""Reads the entries of a file's lists, deployments and pools, one by one: a flaw in one does not affect the others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """What there is to know of one kind of entries.
+    """Deployments or pools.
 
-    `keys` is what makes two of them one, `double` says that one stands here and at an earlier place, `problem` makes
-    one of a flaw in the entry of that name.
+    `keys`: two entries with a common key are the same; `double`: describe an entry that an earlier place has already;
+    `problem`: make a Problem from a flaw in the entry of that name.
     """
 
     section: str
@@ -32,7 +32,7 @@ class Kind(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Item(Generic[T]):
-    """One entry: what it asks for when it is good; its name where it has one that can be read."""
+    """One entry: `good` is its Deployment or PoolSettings, None when it has problems; `name` is None if unreadable."""
 
     name: str | None
     place: Place
@@ -49,7 +49,7 @@ class FileItems(Generic[T]):
     problem: Problem | None = None
 
     def found(self) -> Iterator[Problem]:
-        """What is wrong with the entries."""
+        """Yield the problems of the entries."""
         for item in self.items:
             yield from item.problems
 
@@ -57,7 +57,7 @@ class FileItems(Generic[T]):
 def read_item(
     kind: Kind[T], node: Json, place: Place, found: Sequence[Flaw], build: Callable[[Map, Flaws], T | None]
 ) -> Item[T]:
-    """The entry `node`, in which the schema `found` what is wrong; `build` adds what else is, and makes it."""
+    """Read the entry `node` with the flaws that the schema `found`; `build` adds further flaws and makes the result."""
     flaws = Flaws([flaw._replace(place=flaw.place or place) for flaw in found])
     name = _name(node)
     good = build(node, flaws) if isinstance(node, Map) else None

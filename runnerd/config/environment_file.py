@@ -1,7 +1,7 @@
 """Reads an environment file by the rules of systemd's `EnvironmentFile=` (systemd.exec(5)).
 
-Pure. Blank lines, comments (`#`, `;`) and lines without `=` are skipped as systemd skips them; a leading `export ` is
-tolerated. An unclosed quote, an impossible name and a NUL are errors, because a flow would run with half its settings.
+Pure. Blank lines, comments (`#`, `;`) and lines without `=` are skipped, as systemd does; a leading `export ` is
+allowed. An unclosed quote, an impossible name and a NUL are errors, because a flow would run with half its settings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BLANK = " \t\r"
 
 
 def parse_environment_file(text: str, *, file: str = "environment file") -> dict[str, str]:
-    """Variables in the order of the file, the last of a name winning. Raises ConfigError with the line."""
+    """Parse the variables, in the order of the file; the last of a name wins. Raises ConfigError with the line."""
     scan = _Scan(text.removeprefix("\ufeff"), file)
     variables: dict[str, str] = {}
     while not scan.ended:
@@ -29,7 +29,7 @@ def parse_environment_file(text: str, *, file: str = "environment file") -> dict
 
 
 class _Scan:
-    """A position in the text."""
+    """Scans the text from start to end."""
 
     def __init__(self, text: str, file: str) -> None:
         self._text = text
@@ -37,14 +37,14 @@ class _Scan:
         self._at = 0
         nul = text.find("\0")
         if nul >= 0:
-            raise self._error("a NUL character; an environment cannot carry it", nul)
+            raise self._error("a NUL character, which no variable can have; remove it", nul)
 
     @property
     def ended(self) -> bool:
         return self._at >= len(self._text)
 
     def entry(self) -> tuple[str, str] | None:
-        """The next assignment, or None for a line that is none."""
+        """Scan the next line: return its name and value, or None for a line that is not an assignment."""
         start = self._skip_blank(self._at)
         if self._text.startswith(("#", ";"), start):
             self._at = self._end_of_line(start) + 1
@@ -61,7 +61,7 @@ class _Scan:
         return name, self._value()
 
     def _value(self) -> str:
-        """Quoted pieces may follow one another (`'a'"b"`); quotes inside an unquoted value stay as they are."""
+        """Scan a value: quoted pieces may be joined (`'a'"b"`); quotes inside an unquoted value are literal."""
         out: list[str] = []
         while (quote := self._text[self._at : self._at + 1]) in ("'", '"') and quote:
             out.append(self._quoted(quote))
@@ -88,7 +88,7 @@ class _Scan:
 
     def _unquoted(self) -> str:
         out: list[str] = []
-        kept = 0  # how much of `out` survives the stripping of trailing blanks
+        length = 0  # of `out` without trailing blanks
         text, at = self._text, self._at
         while at < len(text) and text[at] != "\n":
             char = text[at]
@@ -96,13 +96,13 @@ class _Scan:
                 at += 1
                 if text[at] != "\n":
                     out.append(text[at])
-                    kept = len(out)
+                    length = len(out)
             else:
                 out.append(char)
-                kept = kept if char in _BLANK else len(out)
+                length = length if char in _BLANK else len(out)
             at += 1
         self._at = at + 1
-        return "".join(out[:kept])
+        return "".join(out[:length])
 
     def _skip_blank(self, at: int) -> int:
         while at < len(self._text) and self._text[at] in _BLANK:

@@ -1,7 +1,7 @@
 """Finds and reads the files of a configuration directory.
 
-Invariants: nothing but a regular file is ever read (a FIFO would hang the daemon), never more than MAX_BYTES of it, and
-only as UTF-8. Every failure is a ConfigError with the file's place.
+Invariants: only regular files are read (a FIFO would hang the daemon), at most MAX_BYTES of each, and only as UTF-8.
+Every failure is a ConfigError with the file's place.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ MAIN = "runnerd.yaml"
 DROP_INS = "conf.d"
 MAX_BYTES = 2 * 2**20
 
-# What editors and dpkg leave behind.
+# Files that editors and dpkg leave behind.
 _IGNORED = re.compile(r"\..*|.*~|.*\.dpkg-[^.]*|#.*#")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The drop-ins in name order; `known` is False when the directory could not be looked into."""
+    """The drop-ins in name order; `known` is False when the directory could not be listed."""
 
     paths: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -39,14 +39,14 @@ class _Found:
 
 
 def list_drop_ins(directory: str) -> Listing:
-    """What is in `conf.d`; none when there is no such directory."""
+    """List the drop-ins in `conf.d`; an empty list when there is no such directory."""
     folder = os.path.join(directory, DROP_INS)
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return Listing()
     except OSError as error:
-        message = f"cannot list the drop-ins: {error.strerror}; what they last said stays in force"
+        message = f"cannot list the drop-ins: {error.strerror}; their last good settings stay in force"
         return Listing(problems=(Problem(message=message, place=Place(folder)),), known=False)
     found = _Found()
     for name in names:
@@ -62,7 +62,7 @@ def list_drop_ins(directory: str) -> Listing:
 
 
 def read_text(path: str) -> str:
-    """The text of a configuration file, without a byte order mark. FileNotFoundError only when nothing is there."""
+    """Read a configuration file, without a byte order mark. Raises ConfigError; FileNotFoundError when none exists."""
     try:
         data = _read(path)
     except FileNotFoundError:
@@ -81,7 +81,7 @@ def read_text(path: str) -> str:
 
 
 def _read(path: str) -> bytes:
-    # O_NONBLOCK: opening a FIFO that nobody writes to would otherwise wait for ever.
+    # O_NONBLOCK: opening a FIFO without a writer would otherwise block for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)

@@ -1,7 +1,7 @@
 """Checks one run: section against this host: its files, directories, interpreter, user and group.
 
-Invariants: nothing is opened but environment files, which the daemon itself reads at each start; each path and name is
-looked up once. What the daemon may not see is no problem when another user runs the flow: that user may see it.
+Invariants: only environment files are opened, because the daemon itself reads them at each start; each path and name
+is looked up once. A path that the daemon may not see is not a problem when the flow runs as another user, who may.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from runnerd.core.settings import RunSettings
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with this host for a flow; `key` is the field of RunSettings, or `entrypoint`."""
+    """Something on this host that prevents a flow from starting; `key` is a field of RunSettings, or `entrypoint`."""
 
     key: str
     message: str
 
 
 class HostChecks:
-    """This host as it is now. Made anew for each load, because files come and go."""
+    """Checks run settings against this host; a new one for each load, because files come and go."""
 
     def __init__(self) -> None:
         self._me = os.geteuid()
@@ -41,62 +41,65 @@ class HostChecks:
     def check(
         self, run: RunSettings, values: Values, flaws: Flaws, *, otherwise: Place, entrypoint: str | None = None
     ) -> None:
-        """Add what keeps a flow with these settings from starting here, `otherwise` where `values` do not say it."""
-        for finding in self._findings(run, entrypoint):
+        """Add to `flaws` what prevents a flow with these settings from starting on this host.
+
+        A flaw's place is that of the setting in `values`, else `otherwise`.
+        """
+        for finding in self._find_all(run, entrypoint):
             flaws.add(("run", finding.key), finding.message, values.places.get(finding.key) or otherwise)
 
-    def _findings(self, run: RunSettings, entrypoint: str | None) -> Iterator[Finding]:
-        yield from self._identity(run)
-        denied_matters = self._runs_as(run) == self._me
+    def _find_all(self, run: RunSettings, entrypoint: str | None) -> Iterator[Finding]:
+        yield from self._check_identity(run)
+        denied_matters = self._find_uid_of_run(run) == self._me
         if "/" in run.python:
-            yield from self._interpreter(run.python, denied_matters)
-        directory = self._directory(run.working_directory, denied_matters)
+            yield from self._check_interpreter(run.python, denied_matters)
+        directory = self._check_directory(run.working_directory, denied_matters)
         if directory is not None:
             yield Finding("working_directory", f"run.working_directory {run.working_directory}: {directory}")
         elif entrypoint is not None:
-            yield from self._code(run.working_directory, entrypoint, denied_matters)
+            yield from self._check_code(run.working_directory, entrypoint, denied_matters)
         if run.environment_file is not None:
-            wrong = self._environment_file(run.environment_file)
+            wrong = self._check_environment_file(run.environment_file)
             if wrong:
                 yield Finding("environment_file", f"run.environment_file {run.environment_file}: {wrong}")
 
-    def _identity(self, run: RunSettings) -> Iterator[Finding]:
-        if run.user is not None and self._uid(run.user) is None:
+    def _check_identity(self, run: RunSettings) -> Iterator[Finding]:
+        if run.user is not None and self._find_uid(run.user) is None:
             yield Finding("user", f"run.user {run.user}: no such user on this host")
         if run.group is not None and not self._group_exists(run.group):
             yield Finding("group", f"run.group {run.group}: no such group on this host")
 
-    def _interpreter(self, python: str, denied_matters: bool) -> Iterator[Finding]:
-        wrong = self._file(python, os.X_OK, denied_matters)
+    def _check_interpreter(self, python: str, denied_matters: bool) -> Iterator[Finding]:
+        wrong = self._check_file(python, os.X_OK, denied_matters)
         if wrong:
             yield Finding("python", f"run.python {python}: {wrong}")
 
-    def _code(self, directory: str, entrypoint: str, denied_matters: bool) -> Iterator[Finding]:
+    def _check_code(self, directory: str, entrypoint: str, denied_matters: bool) -> Iterator[Finding]:
         path = entrypoint.rpartition(":")[0]
         if not path.endswith(".py"):
-            return  # a module: only its own interpreter knows where it is
-        wrong = self._file(os.path.join(directory, path), os.R_OK, denied_matters)
+            return  # a module: only the flow's own interpreter can find it
+        wrong = self._check_file(os.path.join(directory, path), os.R_OK, denied_matters)
         if wrong:
             where = "" if os.path.isabs(path) else f" under {directory}"
             yield Finding("entrypoint", f"entrypoint {path}: {wrong}{where}")
 
-    def _environment_file(self, path: str) -> str | None:
+    def _check_environment_file(self, path: str) -> str | None:
         if path not in self._environment_files:
-            self._environment_files[path] = self._file(path, os.R_OK, True) or _broken(path)
+            self._environment_files[path] = self._check_file(path, os.R_OK, True) or _find_syntax_error(path)
         return self._environment_files[path]
 
     # --- users ---
 
-    def _runs_as(self, run: RunSettings) -> int | None:
-        return self._me if run.user is None else self._uid(run.user)
+    def _find_uid_of_run(self, run: RunSettings) -> int | None:
+        return self._me if run.user is None else self._find_uid(run.user)
 
-    def _uid(self, user: str) -> int | None:
+    def _find_uid(self, user: str) -> int | None:
         if user not in self._users:
-            self._users[user] = self._uid_of(user)
+            self._users[user] = self._read_uid(user)
         return self._users[user]
 
     @staticmethod
-    def _uid_of(user: str) -> int | None:
+    def _read_uid(user: str) -> int | None:
         try:
             return pwd.getpwnam(user).pw_uid
         except (KeyError, ValueError):
@@ -113,7 +116,7 @@ class HostChecks:
 
     # --- paths ---
 
-    def _mode(self, path: str) -> int | OSError:
+    def _read_mode(self, path: str) -> int | OSError:
         if path not in self._modes:
             try:
                 self._modes[path] = os.stat(path).st_mode
@@ -121,20 +124,20 @@ class HostChecks:
                 self._modes[path] = error
         return self._modes[path]
 
-    def _file(self, path: str, access: int, denied_matters: bool) -> str | None:
-        mode = self._mode(path)
+    def _check_file(self, path: str, access: int, denied_matters: bool) -> str | None:
+        mode = self._read_mode(path)
         if isinstance(mode, OSError):
-            return _absent(mode, "no such file", denied_matters)
+            return _describe_absence(mode, "no such file", denied_matters)
         if not stat.S_ISREG(mode):
             return "is a directory, not a file" if stat.S_ISDIR(mode) else "is not a regular file"
         if denied_matters and not os.access(path, access):
             return "is not executable" if access == os.X_OK else "cannot be read; check its mode and owner"
         return "is not executable" if access == os.X_OK and not mode & 0o111 else None
 
-    def _directory(self, path: str, denied_matters: bool) -> str | None:
-        mode = self._mode(path)
+    def _check_directory(self, path: str, denied_matters: bool) -> str | None:
+        mode = self._read_mode(path)
         if isinstance(mode, OSError):
-            return _absent(mode, "no such directory", denied_matters)
+            return _describe_absence(mode, "no such directory", denied_matters)
         if not stat.S_ISDIR(mode):
             return "is not a directory"
         if denied_matters and not os.access(path, os.X_OK):
@@ -142,15 +145,15 @@ class HostChecks:
         return None
 
 
-def _absent(error: OSError, absent: str, denied_matters: bool) -> str | None:
+def _describe_absence(error: OSError, absent: str, denied_matters: bool) -> str | None:
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return absent
     if isinstance(error, PermissionError):
-        return "cannot be seen; check the modes of the directories above it" if denied_matters else None
+        return "permission denied; check the modes of the directories above it" if denied_matters else None
     return error.strerror or str(error)
 
 
-def _broken(path: str) -> str | None:
+def _find_syntax_error(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8") as file:
             parse_environment_file(file.read(), file=path)

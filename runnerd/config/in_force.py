@@ -1,4 +1,4 @@
-"""The configuration in force: one whole reading of the files, replaced by the next one that can be used."""
+"""Holds the configuration in force: the result of one load, replaced by that of the next load that succeeds."""
 
 from __future__ import annotations
 

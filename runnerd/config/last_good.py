@@ -1,7 +1,7 @@
-"""What stays in force of the last good configuration when a file is broken now.
+"""Decides which parts of the last good configuration stay in force when a file is broken now.
 
-Pure. An entry that is broken keeps its last good version, matched by file and name; of a file that cannot be read at
-all, or that has an entry without a name, everything it last said stays that is not said anew.
+Pure. The last good version of a broken entry stays in force, matched by file and name; so does every last good entry
+of a file that cannot be read, or that has a broken entry without a name, unless the entry is good elsewhere now.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from runnerd.config.entries import FileItems, Item, Key, Kind, T
 from runnerd.config.messages import Flaw
 
 
-def without_doubles(kind: Kind[T], files: Iterable[FileItems[T]]) -> list[FileItems[T]]:
-    """The same, where an entry that an earlier place already has is a problem of the later place."""
+def refuse_doubles(kind: Kind[T], files: Iterable[FileItems[T]]) -> list[FileItems[T]]:
+    """Make each entry that an earlier place already has a problem of the later place."""
     first: dict[Key, Item[T]] = {}
-    return [replace(file, items=[_unless_double(kind, item, first) for item in file.items]) for file in files]
+    return [replace(file, items=[_refuse_double(kind, item, first) for item in file.items]) for file in files]
 
 
-def _unless_double(kind: Kind[T], item: Item[T], first: dict[Key, Item[T]]) -> Item[T]:
+def _refuse_double(kind: Kind[T], item: Item[T], first: dict[Key, Item[T]]) -> Item[T]:
     if item.good is None:
         return item
     keys = kind.keys(item.good)
@@ -31,36 +31,36 @@ def _unless_double(kind: Kind[T], item: Item[T], first: dict[Key, Item[T]]) -> I
     return replace(item, good=None, problems=(kind.problem(flaw, item.name),))
 
 
-def settle(
+def choose_in_force(
     kind: Kind[T], files: Sequence[FileItems[T]], before: Sequence[T], unseen_folder: str | None
 ) -> tuple[tuple[T, ...], list[Item[T]]]:
-    """What is in force, where `before` was; and the broken entries that nothing is in force for.
+    """Return the entries in force, given those that were in force `before`, and the broken entries without a last good.
 
-    `unseen_folder` is the drop-in directory when it could not be listed: all that was in it stays.
+    `unseen_folder` is the drop-in directory when it could not be listed: every entry that was in it stays in force.
     """
     live = frozenset(key for file in files for item in file.items if item.good for key in kind.keys(item.good))
     in_force: list[T] = []
     invalid: list[Item[T]] = []
     for file in files:
         in_force += [item.good for item in file.items if item.good is not None]
-        kept = _kept(kind, file, [old for old in before if old.place.file == file.path], live)
-        in_force += kept
-        names = {old.name for old in kept}
+        last_good = _choose_last_good(kind, file, [old for old in before if old.place.file == file.path], live)
+        in_force += last_good
+        names = {old.name for old in last_good}
         invalid += [item for item in file.items if item.good is None and (item.name is None or item.name not in names)]
     if unseen_folder is not None:
-        problem = f"{unseen_folder} cannot be listed"
+        problem = f"cannot list {unseen_folder}"
         unseen = [old for old in before if old.place.file.startswith(f"{unseen_folder}/")]
         in_force += [replace(old, problem=problem) for old in unseen if live.isdisjoint(kind.keys(old))]
     return tuple(in_force), invalid
 
 
-def _kept(kind: Kind[T], file: FileItems[T], before: Iterable[T], live: frozenset[Key]) -> list[T]:
-    """The last good versions of what is broken in `file`, unless the same is good somewhere else now."""
+def _choose_last_good(kind: Kind[T], file: FileItems[T], before: Iterable[T], live: frozenset[Key]) -> list[T]:
+    """Return the last good versions of the broken entries of `file`, without those that are good elsewhere now."""
     broken = {item.name: item.problems[0] for item in file.items if item.good is None}
     of_all = file.problem or broken.get(None)
-    kept = []
+    chosen = []
     for old in before:
         problem = broken.get(old.name) or of_all
         if problem is not None and live.isdisjoint(kind.keys(old)):
-            kept.append(replace(old, problem=str(problem)))
-    return kept
+            chosen.append(replace(old, problem=str(problem)))
+    return chosen

@@ -1,7 +1,7 @@
-"""Reads a configuration directory into one Config: every file, every problem, in one go.
+"""Loads a configuration directory into one Config, with every problem of every file.
 
-Invariants: only runnerd.yaml can make a load fail; a drop-in that is broken costs nothing but itself, and what it last
-said stays in force. The last good Config is read, never changed.
+Invariants: only runnerd.yaml can make a load fail; a broken drop-in does not affect other files, and its last good
+settings stay in force. The last good Config is never changed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from runnerd.config.deployments import DEPLOYMENTS, DeploymentReader
 from runnerd.config.entries import FileItems, Kind, T, read_item
 from runnerd.config.files import DROP_INS, MAIN, Listing, list_drop_ins, read_text
 from runnerd.config.host_checks import HostChecks
-from runnerd.config.last_good import settle, without_doubles
+from runnerd.config.last_good import choose_in_force, refuse_doubles
 from runnerd.config.pools import POOLS, PoolReader
-from runnerd.config.prefect_yaml import pull_run
+from runnerd.config.prefect_yaml import read_pull
 from runnerd.config.run_settings import HostRun
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.schema import ITEMS, SchemaCheck
 from runnerd.config.sections import Flaws, Values
-from runnerd.config.settings import Sections, SettingsReader, api_url, host_settings, overlay
+from runnerd.config.settings import Sections, SettingsReader, make_settings, overlay, read_api_url
 from runnerd.config.yaml_file import parse
 from runnerd.config.yaml_nodes import List, Map
 from runnerd.core.errors import ConfigError
@@ -29,14 +29,14 @@ from runnerd.core.json_words import show
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
 
-_UNSAID = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
+_URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostDefaults:
-    """What holds where the files say nothing.
+    """The host's defaults for settings that the files do not have.
 
-    `flow_user` is who runs a flow without run.user; None is the user of this process.
+    `flow_user` runs the flows without run.user; None means the user of this process.
     """
 
     hostname: str
@@ -47,7 +47,7 @@ class HostDefaults:
 
 @dataclass(slots=True)
 class _File:
-    """One file as read: its map, None when there is none to read, and what was found wrong with it."""
+    """One file: its map, None when it is absent or unreadable, its flaws, and its sections."""
 
     path: str
     is_main: bool
@@ -63,47 +63,51 @@ class _File:
         return any(not flaw.path or flaw.path[0] not in ITEMS for flaw in self.flaws.all)
 
     def hides_api_url(self) -> bool:
-        """Whether it may well say a URL, in a part that is refused already."""
+        """Return whether the file may have an api.url in a part that already has a flaw."""
         is_unread = self.node is None and not self.is_absent
         return is_unread or any(flaw.path in (("api",), ("api", "url")) for flaw in self.flaws.all)
 
 
 def load(directory: str, *, defaults: HostDefaults, last_good: Config | None = None) -> Config:
-    """The configuration in `directory`. Raises ConfigError when there can be none: runnerd.yaml is unusable, or
-    nothing says where Prefect's API is."""
+    """Load the configuration in `directory`.
+
+    Raises ConfigError when runnerd.yaml cannot be used, or when the URL of Prefect's API is missing.
+    """
     try:
         os.listdir(directory)
     except OSError as error:
-        message = f"cannot read the configuration directory {directory}: {error.strerror}; mend it or name another"
+        message = f"cannot read the configuration directory {directory}: {error.strerror}; fix it or name another"
         raise ConfigError([Problem(message=message)]) from None
-    return _Load(directory, defaults, last_good).all(list_drop_ins(directory))
+    return _Load(directory, defaults, last_good).load_all(list_drop_ins(directory))
 
 
 def check(path: str, *, defaults: HostDefaults) -> tuple[Config | None, list[Problem]]:
-    """What `load` would say of a directory, or of one file by itself: a drop-in gets the defaults of the runnerd.yaml
-    above its conf.d, and needs no api.url. The Config is None when there can be none."""
+    """Check a directory as `load` does, or one file by itself; the Config is None where `load` raises.
+
+    A drop-in gets the defaults of the runnerd.yaml above its conf.d, and needs no api.url.
+    """
     try:
         config = load(path, defaults=defaults) if not os.path.isfile(path) else _check_file(path, defaults)
     except ConfigError as error:
-        return None, _once(error.problems)
-    return config, _once(config.problems)
+        return None, _drop_repeats(error.problems)
+    return config, _drop_repeats(config.problems)
 
 
 def _check_file(path: str, defaults: HostDefaults) -> Config:
     folder, name = os.path.split(os.path.abspath(path))
     if name == MAIN:
-        return _Load(folder, defaults, None).all(Listing())
+        return _Load(folder, defaults, None).load_all(Listing())
     directory = os.path.dirname(folder) if os.path.basename(folder) == DROP_INS else folder
-    return _Load(directory, defaults, None).one(path)
+    return _Load(directory, defaults, None).load_one(path)
 
 
-def _once(problems: Sequence[Problem]) -> list[Problem]:
-    """One mistake in the host's run: section is a problem of every deployment; a reader needs it once."""
+def _drop_repeats(problems: Sequence[Problem]) -> list[Problem]:
+    """Drop repeated problems: one mistake in the host's run: section is a problem of every deployment."""
     return list({str(problem): problem for problem in problems}.values())
 
 
 class _Load:
-    """One load."""
+    """Runs one load."""
 
     def __init__(self, directory: str, defaults: HostDefaults, last_good: Config | None) -> None:
         self._directory = directory
@@ -115,42 +119,44 @@ class _Load:
         self._schedules = ScheduleReader()
         self._checks = HostChecks()
 
-    def all(self, listing: Listing) -> Config:
-        """runnerd.yaml and the drop-ins of `listing`."""
-        main = self._file(os.path.join(self._directory, MAIN), is_main=True)
-        drop_ins = [self._file(path, is_main=False) for path in listing.paths]
+    def load_all(self, listing: Listing) -> Config:
+        """Load runnerd.yaml and the drop-ins of `listing`. Raises ConfigError."""
+        main = self._read_file(os.path.join(self._directory, MAIN), is_main=True)
+        drop_ins = [self._read_file(path, is_main=False) for path in listing.paths]
         if not listing.known and self._last_good is not None:
-            drop_ins = [self._unseen(path) for path in self._last_good.said]
-        sections = self._overlaid(main, drop_ins)
+            drop_ins = [self._reuse_unseen(path) for path in self._last_good.said]
+        sections = self._overlay(main, drop_ins)
         fatal = main.problems() if main.broken_settings() else []
-        url, nowhere = self._api_url(main, sections)
-        config = self._config([main, *drop_ins], sections, url, listing)
+        url, nowhere = self._choose_api_url(main, sections)
+        config = self._make_config([main, *drop_ins], sections, url, listing)
         if fatal or nowhere:
             raise ConfigError([*nowhere, *config.problems])
         return config
 
-    def one(self, path: str) -> Config:
-        """The drop-in at `path` by itself; runnerd.yaml gives its defaults where there is one."""
-        main = self._file(os.path.join(self._directory, MAIN), is_main=True)
-        drop_in = self._file(path, is_main=False)
-        sections = self._overlaid(main, [drop_in])
-        url, _ = self._api_url(main, sections)
-        return self._config([drop_in], sections, url, Listing())
+    def load_one(self, path: str) -> Config:
+        """Load the drop-in at `path` by itself, with the defaults of runnerd.yaml where there is one."""
+        main = self._read_file(os.path.join(self._directory, MAIN), is_main=True)
+        drop_in = self._read_file(path, is_main=False)
+        sections = self._overlay(main, [drop_in])
+        url, _ = self._choose_api_url(main, sections)
+        return self._make_config([drop_in], sections, url, Listing())
 
-    def _config(self, files: Sequence[_File], sections: Sections, url: str, listing: Listing) -> Config:
-        host = self._host_run(sections)
-        deployments = without_doubles(DEPLOYMENTS, [self._deployments(file, host) for file in files])
-        pools = without_doubles(POOLS, [self._pools(file, host) for file in files])
+    def _make_config(self, files: Sequence[_File], sections: Sections, url: str, listing: Listing) -> Config:
+        host = self._make_host_run(sections)
+        deployments = refuse_doubles(DEPLOYMENTS, [self._read_deployments(file, host) for file in files])
+        pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files])
         problems = list(listing.problems)
         for file, its_deployments, its_pools in zip(files, deployments, pools, strict=True):
             here = [*file.problems(), *its_deployments.found(), *its_pools.found()]
             problems += sorted(here, key=_by_place)
         unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
         last = self._last_good
-        deployments_in_force, invalid = settle(DEPLOYMENTS, deployments, last.deployments if last else (), unseen)
-        pools_in_force, _ = settle(POOLS, pools, last.pools if last else (), unseen)
+        deployments_in_force, invalid = choose_in_force(
+            DEPLOYMENTS, deployments, last.deployments if last else (), unseen
+        )
+        pools_in_force, _ = choose_in_force(POOLS, pools, last.pools if last else (), unseen)
         return Config(
-            settings=host_settings(sections, hostname=self._defaults.hostname, api_url=url),
+            settings=make_settings(sections, hostname=self._defaults.hostname, api_url=url),
             deployments=deployments_in_force,
             problems=tuple(problems),
             files=tuple(file.path for file in files if not file.is_absent),
@@ -163,40 +169,42 @@ class _Load:
 
     # --- files and their settings ---
 
-    def _file(self, path: str, *, is_main: bool) -> _File:
+    def _read_file(self, path: str, *, is_main: bool) -> _File:
         try:
-            node = self._node(path, is_main)
+            node = self._read_node(path, is_main)
         except ConfigError as error:
             flaws = Flaws([])
             for problem in error.problems:
                 flaws.add((), problem.message, problem.place)
-            return _File(path, is_main, None, flaws, self._said_before(path))
+            return _File(path, is_main, None, flaws, self._find_last_sections(path))
         if node is None:
             return _File(path, is_main, None, Flaws([]), {}, is_absent=True)
-        flaws = Flaws(self._schema.file(node))
+        flaws = Flaws(self._schema.check_file(node))
         sections = self._settings.sections(node, flaws, is_main=is_main)
         file = _File(path, is_main, node, flaws, sections)
         if file.broken_settings():
-            file.sections = self._said_before(path) or sections
+            file.sections = self._find_last_sections(path) or sections
         return file
 
-    def _unseen(self, path: str) -> _File:
-        """A drop-in of a directory that cannot be listed now."""
-        return _File(path, False, None, Flaws([]), self._said_before(path), is_absent=True)
+    def _reuse_unseen(self, path: str) -> _File:
+        """Reuse the last sections of a drop-in whose directory cannot be listed now."""
+        return _File(path, False, None, Flaws([]), self._find_last_sections(path), is_absent=True)
 
-    def _said_before(self, path: str) -> Sections:
-        """A broken drop-in may be where run.user stands: flows must not fall back to the spawner's user."""
+    def _find_last_sections(self, path: str) -> Sections:
+        """Find the last good sections of a broken file: without its run.user flows would run as the spawner's user."""
         said: Sections = self._last_good.said.get(path, {}) if self._last_good else {}
         return said
 
-    def _node(self, path: str, is_main: bool) -> Map | None:
-        """The file's map; None for a runnerd.yaml that is not there. Raises ConfigError."""
+    def _read_node(self, path: str, is_main: bool) -> Map | None:
+        """Read the file's map; None for an absent runnerd.yaml. Raises ConfigError."""
         try:
             text = read_text(path)
         except FileNotFoundError:
             if is_main:
                 return None
-            raise ConfigError([Problem(message="is gone since the directory was listed", place=Place(path))]) from None
+            raise ConfigError(
+                [Problem(message="was removed after the directory was listed", place=Place(path))]
+            ) from None
         node = parse(text, file=path)
         if isinstance(node, Map):
             return node
@@ -204,53 +212,53 @@ class _Load:
             return Map(path, (1, 1))
         raise ConfigError([Problem(message=_not_a_map(node), place=Place(path))])
 
-    def _overlaid(self, main: _File, drop_ins: Sequence[_File]) -> Sections:
+    def _overlay(self, main: _File, drop_ins: Sequence[_File]) -> Sections:
         sections: Sections = overlay({}, main.sections, main.flaws)
         for file in drop_ins:
             sections = overlay(sections, file.sections, file.flaws)
         return sections
 
-    def _api_url(self, main: _File, sections: Sections) -> tuple[str, list[Problem]]:
-        """What the files say, else PREFECT_API_URL; with the problem when neither says one."""
+    def _choose_api_url(self, main: _File, sections: Sections) -> tuple[str, list[Problem]]:
+        """Choose the api.url of the files, else PREFECT_API_URL; with a problem when there is neither."""
         said = sections.get("api", Values()).said.get("url")
         if said is not None:
             return str(said), []
         given = self._defaults.api_url
         if given is None:
-            message = f"nothing says where Prefect's API is; {_UNSAID}, or set PREFECT_API_URL"
+            message = f"the URL of Prefect's API is missing; {_URL_ADVICE}, or set PREFECT_API_URL"
             return EMBEDDED, [] if main.hides_api_url() else [Problem(message=message, place=Place(main.path))]
         try:
-            return api_url(given), []
+            return read_api_url(given), []
         except ValueError as error:
             return EMBEDDED, [Problem(message=f"the environment's PREFECT_API_URL: {error}")]
 
     # --- deployments and pools ---
 
-    def _deployments(self, file: _File, host: HostRun) -> FileItems[Deployment]:
+    def _read_deployments(self, file: _File, host: HostRun) -> FileItems[Deployment]:
         flaws, pull = Flaws([]), Values()
         if file.node is not None and not file.flaws.at("pull"):
-            pull = pull_run(file.node, host.table, flaws)
+            pull = read_pull(file.node, host.table, flaws)
         reader = DeploymentReader(
             checks=self._checks, schedules=self._schedules, host=host, file_pull=pull, pull_flaws=tuple(flaws.all)
         )
-        return self._items(DEPLOYMENTS, file, reader.build)
+        return self._read_items(DEPLOYMENTS, file, reader.build)
 
-    def _pools(self, file: _File, host: HostRun) -> FileItems[PoolSettings]:
-        return self._items(POOLS, file, PoolReader(self._checks, host).build)
+    def _read_pools(self, file: _File, host: HostRun) -> FileItems[PoolSettings]:
+        return self._read_items(POOLS, file, PoolReader(self._checks, host).build)
 
-    def _items(self, kind: Kind[T], file: _File, build: Callable[[Map, Flaws], T | None]) -> FileItems[T]:
+    def _read_items(self, kind: Kind[T], file: _File, build: Callable[[Map, Flaws], T | None]) -> FileItems[T]:
         section = kind.section
         if file.node is None or file.flaws.exactly_at(section):
             refused = [flaw.problem() for flaw in file.flaws.all if flaw.path in ((), (section,))]
             return FileItems(file.path, problem=next(iter(refused), None))
         nodes = file.node.get(section) or ()
         items = [
-            read_item(kind, node, _place(nodes, index, node), self._schema.item(section, node), build)
+            read_item(kind, node, _place(nodes, index, node), self._schema.check_item(section, node), build)
             for index, node in enumerate(nodes)
         ]
         return FileItems(file.path, items)
 
-    def _host_run(self, sections: Sections) -> HostRun:
+    def _make_host_run(self, sections: Sections) -> HostRun:
         return HostRun(
             table=self._settings.run_table,
             said=sections.get("run", Values()),

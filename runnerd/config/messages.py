@@ -32,45 +32,45 @@ def describe(error: Any, node: Json) -> list[Flaw]:
     path: list[str | int] = list(error.absolute_path)
     if error.validator == "additionalProperties":
         return _unknown_keys(error, path, node)
-    words = fault(error, written=_spelt(node, path))
+    words = fault(error, written=_find_spelling(node, path))
     if is_about_a_key(error):
-        return [Flaw((*path, error.instance), f"{dotted(path)} {words}", key_place(node, path, error.instance))]
+        return [Flaw((*path, error.instance), f"{dotted(path)} {words}", find_key_place(node, path, error.instance))]
     title = error.schema.get("title", "")
     subject = title or dotted(path) if error.validator == "required" else dotted(path) or title or "this"
-    return [Flaw(tuple(path), f"{subject} {words}", value_place(node, path))]
+    return [Flaw(tuple(path), f"{subject} {words}", find_value_place(node, path))]
 
 
 def _unknown_keys(error: Any, path: Path, node: Json) -> list[Flaw]:
     where = error.schema.get("title") or dotted(path)
     return [
-        Flaw((*path, key), f"unknown key {key!r} in {where}{hint}", key_place(node, path, key))
+        Flaw((*path, key), f"unknown key {key!r} in {where}{hint}", find_key_place(node, path, key))
         for key, hint in unknown_keys(error)
     ]
 
 
-def _spelt(node: Json, path: Path) -> str | None:
+def _find_spelling(node: Json, path: Path) -> str | None:
     """Return a number or boolean as it was written: 0027 would else be shown as the 23 that YAML makes of it."""
-    parent = _parent(node, path) if path else None
+    parent = _find_parent(node, path) if path else None
     return parent.spelling.get(str(path[-1])) if isinstance(parent, Map) else None
 
 
-def _parent(node: Json, path: Path) -> Json:
+def _find_parent(node: Json, path: Path) -> Json:
     for part in path[:-1]:
         node = node[part]
     return node
 
 
-def value_place(node: Json, path: Path) -> Place | None:
+def find_value_place(node: Json, path: Path) -> Place | None:
     """Find the place of the value at `path`."""
     if not path:
         return node.place() if isinstance(node, (Map, List)) else None
-    parent, last = _parent(node, path), path[-1]
+    parent, last = _find_parent(node, path), path[-1]
     if isinstance(parent, Map):
         return parent.value_place(str(last))
     return parent.item_place(last) if isinstance(parent, List) and isinstance(last, int) else None
 
 
-def key_place(node: Json, path: Path, key: str) -> Place | None:
+def find_key_place(node: Json, path: Path, key: str) -> Place | None:
     """Find the place of `key` in the map at `path`."""
-    holder = _parent(node, [*path, key])
+    holder = _find_parent(node, [*path, key])
     return holder.key_place(key) if isinstance(holder, Map) else None

@@ -1,4 +1,4 @@
-"""Makes PoolSettings of one entry of a `pools:` list, or says everything that is wrong with it."""
+"""Makes PoolSettings from one entry of a `pools:` list, or lists all flaws of the entry."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from runnerd.config.entries import Key, Kind
 from runnerd.config.files import read_text
 from runnerd.config.host_checks import HostChecks
-from runnerd.config.messages import Flaw, value_place
-from runnerd.config.run_settings import HostRun, path_in, read_run
-from runnerd.config.sections import Flaws, Table, as_is, duration, line, read_section, whole
+from runnerd.config.messages import Flaw, find_value_place
+from runnerd.config.run_settings import HostRun, make_path_reader, read_run
+from runnerd.config.sections import Flaws, Table, read_as_is, read_duration, read_line, read_section, read_whole
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.errors import ConfigError
 from runnerd.core.json_words import dotted
@@ -23,7 +23,7 @@ def _keys(pool: PoolSettings) -> frozenset[Key]:
 
 
 def _double(pool: PoolSettings, earlier: Place) -> str:
-    return f"pool {pool.name!r} stands here and at {earlier}; make one of them, or remove one"
+    return f"pool {pool.name!r} is already defined at {earlier}; merge them, or remove one"
 
 
 def _problem(flaw: Flaw, _name: str | None) -> Problem:
@@ -33,18 +33,18 @@ def _problem(flaw: Flaw, _name: str | None) -> Problem:
 POOLS = Kind("pools", _keys, _double, _problem)
 
 
-def pool_table(base: str) -> Table:
-    """The keys of a pool that are its own; `base` is the configuration directory."""
+def make_pool_table(base: str) -> Table:
+    """Make the table of a pool's keys, without those of run:; `base` is the configuration directory."""
     return {
-        "name": ("name", as_is),
+        "name": ("name", read_as_is),
         "queues": ("queues", tuple),
         "match": ("match", _prefixes),
-        "type": ("type", line),
-        "create": ("create", as_is),
-        "base_job_template": ("base_job_template", path_in(base)),
-        "limit": ("limit", whole),
-        "prefetch": ("prefetch_s", duration),
-        "install_policy": ("install_policy", as_is),
+        "type": ("type", read_line),
+        "create": ("create", read_as_is),
+        "base_job_template": ("base_job_template", make_path_reader(base)),
+        "limit": ("limit", read_whole),
+        "prefetch": ("prefetch_s", read_duration),
+        "install_policy": ("install_policy", read_as_is),
     }
 
 
@@ -54,14 +54,14 @@ def _prefixes(value: Json) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class PoolReader:
-    """Reads pools of a host."""
+    """Reads the pools of a host."""
 
     checks: HostChecks
     host: HostRun
 
     def build(self, node: Map, flaws: Flaws) -> PoolSettings | None:
-        """The pool that `node` asks for; None with what is wrong in `flaws`."""
-        values = read_section(node, pool_table(self.host.base), (), flaws)
+        """Make the pool that `node` describes; None when it has flaws, which are added to `flaws`."""
+        values = read_section(node, make_pool_table(self.host.base), (), flaws)
         _check_queues(node, flaws)
         run = read_run(node.get("run"), self.host.table, ("run",), flaws).over(self.host.said)
         settings = self.host.settings(run)
@@ -80,7 +80,7 @@ class PoolReader:
 def _check_queues(node: Map, flaws: Flaws) -> None:
     if node.get("queues") is not None and node.get("match") is not None:
         later = max("queues", "match", key=lambda key: node.keys_at[key])
-        message = "queues and match cannot both be; name the queues, or say how their names begin"
+        message = "cannot have both queues and match; remove one"
         flaws.add((later,), message, node.key_place(later))
     for key in ("queues", "match"):
         names = node.get(key)
@@ -92,11 +92,11 @@ def _check_repeats(node: Map, key: str, names: list[str], flaws: Flaws) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
             path = (key, index)
-            flaws.add(path, f"{dotted(path)}: {name!r} stands twice; remove one", value_place(node, path))
+            flaws.add(path, f"{dotted(path)}: {name!r} is repeated; remove one", find_value_place(node, path))
 
 
 def _check_template(path: str, place: Place, flaws: Flaws) -> None:
-    """It is read once more when the pool is created, which may be long after the mistake was made."""
+    """Check the file now, because it is used only when the pool is created, which may be much later."""
     wrong = None
     try:
         if not isinstance(json.loads(read_text(path)), dict):

@@ -1,4 +1,4 @@
-"""Reads the parts of a prefect.yaml that mean something here, and refuses those that would silently mean nothing."""
+"""Reads the parts of a prefect.yaml that runnerd supports, and refuses parts that would silently have no effect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from runnerd.config.messages import Path, value_place
+from runnerd.config.messages import Path, find_value_place
 from runnerd.config.run_settings import read_run
 from runnerd.config.sections import Flaws, Table, Values
 from runnerd.config.yaml_nodes import List, Map
@@ -17,12 +17,12 @@ _SET_DIRECTORY = (
     "prefect.deployments.steps.set_working_directory",
     "prefect.deployments.steps.pull.set_working_directory",
 )
-# What `prefect deploy` would fill in; {{ }} of any other kind may be the flow's own text.
+# Templates that `prefect deploy` fills in; any other {{ }} may be the flow's own text.
 _TEMPLATE = re.compile(r"\{\{\s*(?:prefect\.|\$)")
 
 
-def pull_run(holder: Map, table: Table, flaws: Flaws) -> Values:
-    """The working directory that the `pull` steps of `holder` (a deployment or a whole file) set."""
+def read_pull(holder: Map, table: Table, flaws: Flaws) -> Values:
+    """Read the working directory that the `pull` steps of `holder` (a deployment or a whole file) set."""
     steps = holder.get("pull")
     values = Values()
     if not steps or flaws.at("pull"):
@@ -30,20 +30,20 @@ def pull_run(holder: Map, table: Table, flaws: Flaws) -> Values:
     listed = isinstance(steps, List)
     for index, step in enumerate(steps if listed else [steps]):
         path: Path = ("pull", index) if listed else ("pull",)
-        values = _step(holder, step, path, table, flaws).over(values)
+        values = _read_step(holder, step, path, table, flaws).over(values)
     return values
 
 
-def _step(holder: Map, step: Json, path: Path, table: Table, flaws: Flaws) -> Values:
+def _read_step(holder: Map, step: Json, path: Path, table: Table, flaws: Flaws) -> Values:
     if not isinstance(step, Map):
-        flaws.add(path, f"{dotted(path)} must be a map, not {show(step)}", value_place(holder, path))
+        flaws.add(path, f"{dotted(path)} must be a map, not {show(step)}", find_value_place(holder, path))
         return Values()
     values = Values()
     for name, arguments in step.items():
         directory = arguments.get("directory") if isinstance(arguments, Map) else None
         if name not in _SET_DIRECTORY:
             message = (
-                f"the pull step {name!r} is not supported; runnerd runs code that is on this host:"
+                f"the pull step {name!r} is not supported, because runnerd runs code that is on this host;"
                 " use set_working_directory, or set run.working_directory"
             )
             flaws.add((*path, name), message, step.key_place(name))
@@ -51,16 +51,16 @@ def _step(holder: Map, step: Json, path: Path, table: Table, flaws: Flaws) -> Va
             message = f"{dotted(path)} needs a plain directory, not {show(directory)}"
             flaws.add((*path, name), message, step.value_place(name))
         else:
-            values = _directory(arguments, table, (*path, name), flaws)
+            values = _read_directory(arguments, table, (*path, name), flaws)
     return values
 
 
-def _directory(arguments: Map, table: Table, path: Path, flaws: Flaws) -> Values:
+def _read_directory(arguments: Map, table: Table, path: Path, flaws: Flaws) -> Values:
     return read_run(arguments, {"directory": table["working_directory"]}, tuple(path), flaws)
 
 
-def job_variables_run(deployment: Map, table: Table, flaws: Flaws) -> Values:
-    """`work_pool.job_variables.env` and `.working_dir`, the process worker's names for what `run:` has."""
+def read_job_variables(deployment: Map, table: Table, flaws: Flaws) -> Values:
+    """Read `work_pool.job_variables.env` and `.working_dir`, the process worker's names for two keys of `run:`."""
     pool = deployment.get("work_pool")
     variables = pool.get("job_variables") if isinstance(pool, Map) else None
     names = {"env": table["environment"], "working_dir": table["working_directory"]}
@@ -68,18 +68,18 @@ def job_variables_run(deployment: Map, table: Table, flaws: Flaws) -> Values:
 
 
 def refuse_unsupported(deployment: Map, flaws: Flaws) -> None:
-    """Triggers, SLAs, unresolved templates, and numbers that JSON has not."""
+    """Refuse triggers, SLAs, templates, and numbers that JSON does not have."""
     for key in ("triggers", "sla"):
         if deployment.get(key):
             flaws.add((key,), f"{key}: not supported; remove it, or make an automation", deployment.key_place(key))
     for key in ("parameters", "tags", "entrypoint", "version", "schedules", "schedule", "work_pool"):
         for path, value in _leaves((key,), deployment.get(key)):
             if isinstance(value, str) and _TEMPLATE.search(value):
-                message = f"{dotted(path)}: runnerd fills in no templates; write the value itself"
-                flaws.add(path, message, value_place(deployment, path))
+                message = f"{dotted(path)}: templates are not supported; write the value itself"
+                flaws.add(path, message, find_value_place(deployment, path))
             elif isinstance(value, float) and not math.isfinite(value) and not flaws.at(*path):
-                message = f"{dotted(path)}: {show(value)} is not a number JSON can carry; quote it if text is meant"
-                flaws.add(path, message, value_place(deployment, path))
+                message = f"{dotted(path)}: {show(value)} is not a number in JSON; quote it if text is meant"
+                flaws.add(path, message, find_value_place(deployment, path))
 
 
 def _leaves(path: Path, node: Json) -> Iterator[tuple[Path, Json]]:

@@ -1,4 +1,4 @@
-"""Reads a `run:` section: the host's, a deployment's, and the parts of prefect.yaml that mean the same."""
+"""Reads a `run:` section of the host, a deployment or a pool, and the parts of prefect.yaml that mean the same."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from runnerd.config.sections import (
     Reader,
     Table,
     Values,
-    as_is,
-    finite_or_none,
-    line,
-    positive_duration,
+    read_as_is,
+    read_finite_or_none,
+    read_line,
+    read_positive_duration,
     read_section,
-    text_map,
-    whole,
+    read_text_map,
+    read_whole,
 )
 from runnerd.config.units import RLIMITS, parse_percent, parse_rlimit, parse_signal
 from runnerd.core.place import Json
@@ -26,37 +26,37 @@ from runnerd.core.units import parse_size
 _RLIMIT = "rlimits."
 
 
-def path_in(base: str) -> Reader:
-    """Reads a path, relative to `base` when it is relative."""
+def make_path_reader(base: str) -> Reader:
+    """Make a reader of paths that resolves relative ones against `base`."""
 
     def read(value: Json) -> str:
-        return os.path.normpath(os.path.join(base, line(value)))
+        return os.path.normpath(os.path.join(base, read_line(value)))
 
     return read
 
 
-def run_table(base: str) -> Table:
-    """The keys of a run: section; `base` is the configuration directory."""
-    path = path_in(base)
+def make_run_table(base: str) -> Table:
+    """Make the table of the keys of a run: section; `base` is the configuration directory."""
+    path = make_path_reader(base)
     return {
         "python": ("python", _python),
-        "user": ("user", line),
-        "group": ("group", line),
+        "user": ("user", read_line),
+        "group": ("group", read_line),
         "working_directory": ("working_directory", path),
-        "environment": ("environment", text_map),
+        "environment": ("environment", read_text_map),
         "environment_file": ("environment_file", path),
-        "limit": ("limit", whole),
-        "runtime_max": ("runtime_max_s", finite_or_none),
+        "limit": ("limit", read_whole),
+        "runtime_max": ("runtime_max_s", read_finite_or_none),
         "memory_max": ("memory_max_bytes", _positive_size),
         "cpu_quota": ("cpu_quota_percent", _quota),
         "tasks_max": ("tasks_max", _tasks),
-        "nice": ("nice", whole),
+        "nice": ("nice", read_whole),
         "umask": ("umask", _umask),
         "stop_signal": ("stop_signal", parse_signal),
-        "stop_timeout": ("stop_timeout_s", positive_duration),
-        "hook_timeout": ("hook_timeout_s", positive_duration),
+        "stop_timeout": ("stop_timeout_s", read_positive_duration),
+        "hook_timeout": ("hook_timeout_s", read_positive_duration),
         "output_max": ("output_max_bytes", _positive_size),
-        "start": ("start", as_is),
+        "start": ("start", read_as_is),
         **{f"limit_{name}": (_RLIMIT + name, _rlimit(name)) for name in RLIMITS},
     }
 
@@ -67,7 +67,7 @@ def read_run(node: Json, table: Table, path: tuple[str | int, ...], flaws: Flaws
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRun:
-    """What the host gives every run: `said` is its own run: sections, `base` the configuration directory."""
+    """The host's defaults for every run: `said` is its own run: sections, `base` the configuration directory."""
 
     table: Table
     said: Values
@@ -76,7 +76,7 @@ class HostRun:
     base: str
 
     def settings(self, values: Values) -> RunSettings:
-        """The settings that `values` say, with the host's interpreter, user and directory where they say none."""
+        """Make the settings of `values`, with the host's interpreter, user and directory where `values` has none."""
         arguments = values.arguments()
         rlimits = {name: arguments.pop(_RLIMIT + name) for name in RLIMITS if _RLIMIT + name in arguments}
         defaults: dict[str, Json] = {"python": self.python, "user": self.user, "working_directory": self.base}
@@ -84,7 +84,7 @@ class HostRun:
 
 
 def _python(value: Json) -> str:
-    text = line(value)
+    text = read_line(value)
     if "/" in text and not os.path.isabs(text):
         raise ValueError(f"must be an absolute path, or a name without '/' to look up in PATH, not {text!r}")
     return text
@@ -107,7 +107,7 @@ def _quota(value: Json) -> float | None:
 
 
 def _tasks(value: Json) -> int | None:
-    return None if value == "infinity" else whole(value)
+    return None if value == "infinity" else read_whole(value)
 
 
 def _umask(value: Json) -> int:

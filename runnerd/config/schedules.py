@@ -1,4 +1,4 @@
-"""Reads schedules: the shape is checked here, what a cron or rrule expression means is for the server to judge."""
+"""Reads schedules, and checks their shape; whether a cron or rrule expression is valid is checked by the server."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import zoneinfo
 from collections.abc import Collection
 from datetime import UTC, datetime, tzinfo
 
-from runnerd.config.messages import value_place
-from runnerd.config.sections import Flaws, Table, Values, as_is, positive_duration, read_section
-from runnerd.config.yaml_nodes import Map, plain
+from runnerd.config.messages import find_value_place
+from runnerd.config.sections import Flaws, Table, Values, read_as_is, read_positive_duration, read_section
+from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json
 from runnerd.core.schema_words import near_match
@@ -28,19 +28,19 @@ class ScheduleReader:
         self._zones: dict[str, tzinfo] = {}
         self._table: Table = {
             "cron": ("cron", _cron),
-            "day_or": ("day_or", as_is),
-            "interval": ("interval_s", positive_duration),
+            "day_or": ("day_or", read_as_is),
+            "interval": ("interval_s", read_positive_duration),
             "anchor_date": ("anchor_date", _date),
-            "rrule": ("rrule", as_is),
+            "rrule": ("rrule", read_as_is),
             "timezone": ("timezone", self._timezone),
-            "active": ("active", as_is),
-            "slug": ("slug", as_is),
-            "parameters": ("parameters", plain),
-            "max_scheduled_runs": ("max_scheduled_runs", as_is),
+            "active": ("active", read_as_is),
+            "slug": ("slug", read_as_is),
+            "parameters": ("parameters", make_plain),
+            "max_scheduled_runs": ("max_scheduled_runs", read_as_is),
         }
 
     def read(self, deployment: Map, flaws: Flaws) -> tuple[Schedule, ...]:
-        """`schedules`, and the older `schedule`, of a deployment."""
+        """Read `schedules`, and the older `schedule`, of a deployment."""
         found: list[Schedule | None] = []
         if deployment.get("schedule"):
             found.append(self._one(deployment["schedule"], ("schedule",), flaws))
@@ -49,7 +49,7 @@ class ScheduleReader:
             for index, node in enumerate(nodes):
                 path: Path = ("schedules", index)
                 if node is None:
-                    flaws.add(path, f"{dotted(path)} is empty; remove it", value_place(deployment, path))
+                    flaws.add(path, f"{dotted(path)} is empty; remove it", find_value_place(deployment, path))
                 found.append(self._one(node, path, flaws))
             _check_slugs(nodes, flaws)
         return tuple(schedule for schedule in found if schedule is not None)
@@ -69,7 +69,7 @@ class ScheduleReader:
         return Schedule(**self._anchored(values))
 
     def _anchored(self, values: Values) -> dict[str, Json]:
-        """An anchor without an offset is in the schedule's own zone, as Prefect takes it."""
+        """Put an anchor date without an offset into the schedule's own time zone, as Prefect does."""
         arguments = values.arguments()
         anchor = arguments.get("anchor_date")
         if anchor is not None:
@@ -101,7 +101,8 @@ def _check_slugs(nodes: Json, flaws: Flaws) -> None:
         slug = node.get("slug") if isinstance(node, Map) else None
         if isinstance(slug, str) and slug in seen:
             path = ("schedules", index, "slug")
-            flaws.add(path, f"{dotted(path)}: {slug!r} is the slug of an earlier schedule", node.value_place("slug"))
+            message = f"{dotted(path)}: an earlier schedule has the slug {slug!r}; change one"
+            flaws.add(path, message, node.value_place("slug"))
         elif isinstance(slug, str):
             seen.add(slug)
 
@@ -119,7 +120,7 @@ def _cron(value: Json) -> str:
         )
     for part in fields:
         if not _CRON_FIELD.fullmatch(part):
-            raise ValueError(f"{part!r} in {text!r} is not a cron field")
+            raise ValueError(f"{part!r} in {text!r} is not a cron field; use numbers, names, and * , - /")
     return text
 
 

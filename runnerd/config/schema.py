@@ -21,7 +21,7 @@ ITEMS = ("deployments", "pools")  # lists whose entries are checked one by one: 
 _FILE = os.path.join(os.path.dirname(__file__), "schema.json")
 
 
-def schema_text() -> str:
+def read_schema() -> str:
     """Read the JSON Schema of runnerd.yaml and of drop-ins, for editors and `runnerctl config schema`."""
     with open(_FILE, encoding="utf-8") as file:
         return file.read()
@@ -34,7 +34,7 @@ class SchemaCheck:
         from jsonschema import Draft7Validator
         from jsonschema.validators import extend
 
-        schema = json.loads(schema_text())
+        schema = json.loads(read_schema())
         definitions = schema.pop("definitions")
         top = _inlined(schema, definitions)
         items = {section: top["properties"][section].pop("items") for section in ITEMS}
@@ -44,11 +44,11 @@ class SchemaCheck:
         self._top = validator(top)
         self._items = {section: validator(schema) for section, schema in items.items()}
 
-    def file(self, node: Map) -> list[Flaw]:
+    def check_file(self, node: Map) -> list[Flaw]:
         """List the flaws of a file, without those inside its deployments and pools."""
         return _flaws(self._top.iter_errors, node)
 
-    def item(self, section: str, node: Json) -> list[Flaw]:
+    def check_item(self, section: str, node: Json) -> list[Flaw]:
         """List the flaws of one entry of `section`, which is one of ITEMS."""
         return _flaws(self._items[section].iter_errors, node)
 

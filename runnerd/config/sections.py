@@ -1,8 +1,8 @@
-"""Turns one section of a file into typed values that remember where they were written.
+"""Reads one section of a file into typed values with their places.
 
-A section is read by a table: key in the file -> (name in the result, reader). A reader takes the raw value and returns
-the typed one, or raises ValueError with what is wrong. null stands for "not said" and takes away what an earlier file
-said. Keys that the schema found fault with are skipped, so that one mistake is told once.
+A section is read by a table: key in the file -> (name in the result, reader). A reader converts the raw value, or
+raises ValueError with what is wrong. null means unset, and unsets the value of an earlier file. Keys in which the
+schema found a flaw are skipped, so that one mistake is reported once.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Table = Mapping[str, tuple[str, Reader]]
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What one section says, by the names of the model's fields; a place for each."""
+    """The values of one section, by the field names of core/settings.py, and the place of each."""
 
     said: Mapping[str, Json] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
 
     def over(self, base: Values) -> Values:
-        """These over `base`: maps merge by key, everything else replaces."""
+        """Merge these values over `base`: maps are merged by key, everything else is replaced."""
         said = dict(base.said)
         for name, value in self.said.items():
             below: Json = said.get(name)
@@ -38,22 +38,22 @@ class Values:
         return Values(said, {**base.places, **self.places})
 
     def without(self, name: str) -> Values:
-        """The same, not saying `name`."""
+        """Copy the values without `name`."""
         return Values({key: value for key, value in self.said.items() if key != name}, self.places)
 
     def arguments(self) -> dict[str, Json]:
-        """What is said and not taken away, for a dataclass that knows the defaults."""
-        return {name: _kept(value) for name, value in self.said.items() if value is not None}
+        """Return the values that are not unset, as arguments of a dataclass that has the defaults."""
+        return {name: _drop_nulls(value) for name, value in self.said.items() if value is not None}
 
 
-def _kept(value: Json) -> Json:
+def _drop_nulls(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: item for key, item in value.items() if item is not None}
     return value
 
 
 class Flaws:
-    """What the schema found, asked for by path, and what is found after it."""
+    """The flaws that the schema found, searchable by path, and those found after it."""
 
     def __init__(self, found: Collection[Flaw]) -> None:
         self.all: list[Flaw] = list(found)
@@ -64,11 +64,11 @@ class Flaws:
         self.all.append(Flaw(tuple(path), message, place))
 
     def at(self, *path: str | int) -> bool:
-        """Whether the schema refused the value at `path` or anything in it."""
+        """Return whether the schema found a flaw at `path` or below."""
         return path in self._prefixes
 
     def any_in(self, *sections: str) -> bool:
-        """Whether anything was found wrong in one of these, by the schema or after it."""
+        """Return whether one of these sections has a flaw, found by the schema or after it."""
         return any(flaw.path[:1] == (section,) for flaw in self.all for section in sections)
 
     def exactly_at(self, *path: str | int) -> bool:
@@ -76,7 +76,7 @@ class Flaws:
 
 
 def read_section(node: Json, table: Table, path: tuple[str | int, ...], flaws: Flaws) -> Values:
-    """The section at `path`. Problems go to `flaws`; what has one is left out."""
+    """Read the section at `path`, without the values that have a flaw, which is added to `flaws`."""
     if not isinstance(node, Map) or (path and flaws.exactly_at(*path)):
         return Values()
     said: dict[str, Json] = {}
@@ -99,7 +99,7 @@ def _sentence(subject: str, wrong: str) -> str:
 
 
 def as_written(node: Map, key: str) -> Json:
-    """The value, but text where YAML made a number of `10:20` (it counts to the base 60)."""
+    """Return the value, but as text where YAML reads `10:20` as a number to the base 60."""
     spelt = node.spelling.get(key, "")
     return spelt if ":" in spelt and not isinstance(node[key], bool) else node[key]
 
@@ -107,43 +107,43 @@ def as_written(node: Map, key: str) -> Json:
 # --- readers ------------------------------------------------------------------------------------------------
 
 
-def as_is(value: Json) -> Json:
+def read_as_is(value: Json) -> Json:
     return value
 
 
-def whole(value: Json) -> int:
+def read_whole(value: Json) -> int:
     if not isinstance(value, int):
         raise ValueError(f"{value!r} is not a whole number")
     return value
 
 
-def line(value: Json) -> str:
-    """Text that goes to the operating system: a path, a user's name."""
+def read_line(value: Json) -> str:
+    """Read text for the operating system, such as a path or a user's name: no control characters."""
     text = str(value)
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         raise ValueError(f"{text!r} has a control character")
     return text
 
 
-def duration(value: Json) -> float:
+def read_duration(value: Json) -> float:
     return min(parse_duration(value), FOREVER_S)
 
 
-def positive_duration(value: Json) -> float:
-    seconds = duration(value)
+def read_positive_duration(value: Json) -> float:
+    seconds = read_duration(value)
     if seconds <= 0:
         raise ValueError(f"must be more than 0, not {value!r}")
     return seconds
 
 
-def finite_or_none(value: Json) -> float | None:
-    """A duration of which infinity means that there is no limit."""
-    seconds = positive_duration(value)
+def read_finite_or_none(value: Json) -> float | None:
+    """Read a duration, None for infinity."""
+    seconds = read_positive_duration(value)
     return None if seconds >= FOREVER_S else seconds
 
 
-def text_map(value: Json) -> dict[str, str | None]:
-    """Variables or headers as they were spelt; None takes one away."""
+def read_text_map(value: Json) -> dict[str, str | None]:
+    """Read variables or headers as they are spelt; None unsets one."""
     found: dict[str, str | None] = {}
     for key, item in value.items():
         text = None if item is None else value.spelling[key] if key in value.spelling else str(item)

@@ -1,7 +1,7 @@
-"""Reads what a file says of the host itself, and makes Settings of what all files say together.
+"""Reads the sections of a file that are about the host, and merges those of all files into Settings.
 
-Invariant: a file's sections are read with their own places, then overlaid in the order of the files; a drop-in whose
-section would make the whole impossible (two ways to log in) loses that section, not the host.
+Invariant: sections are merged in the order of the files; when an api section would leave two ways to log in, that
+section is refused, not the whole configuration.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from runnerd.config.run_settings import path_in, read_run, run_table
+from runnerd.config.run_settings import make_path_reader, make_run_table, read_run
 from runnerd.config.sections import (
     Flaws,
     Table,
     Values,
-    as_is,
-    duration,
-    line,
-    positive_duration,
+    read_as_is,
+    read_duration,
+    read_line,
+    read_positive_duration,
     read_section,
-    text_map,
-    whole,
+    read_text_map,
+    read_whole,
 )
 from runnerd.config.units import parse_rate
 from runnerd.config.yaml_nodes import Map
@@ -44,59 +44,59 @@ _LOOPBACK = re.compile(r"(?:(127(?:\.[0-9]{1,3}){3}|localhost)|\[(::1)\]):([0-9]
 
 
 class SettingsReader:
-    """Reads the sections of any file of one configuration directory."""
+    """Reads the sections of the files of one configuration directory."""
 
     def __init__(self, base: str) -> None:
-        path = path_in(base)
-        self.run_table = run_table(base)
+        path = make_path_reader(base)
+        self.run_table = make_run_table(base)
         self.tables: dict[str, Table] = {
             "api": {
-                "url": ("url", api_url),
+                "url": ("url", read_api_url),
                 "key_file": ("key_file", path),
                 "auth_string_file": ("auth_string_file", path),
-                "headers": ("headers", text_map),
-                "poll_interval": ("poll_interval_s", positive_duration),
-                "prefetch": ("prefetch_s", duration),
-                "request_timeout": ("request_timeout_s", positive_duration),
+                "headers": ("headers", read_text_map),
+                "poll_interval": ("poll_interval_s", read_positive_duration),
+                "prefetch": ("prefetch_s", read_duration),
+                "request_timeout": ("request_timeout_s", read_positive_duration),
             },
             "limits": {
-                "runs": ("runs", whole),
+                "runs": ("runs", read_whole),
                 "start_rate": ("start_rate_per_s", _rate),
                 "tags": ("tags", dict),
             },
-            "stop": {"drain_timeout": ("drain_timeout_s", duration), "then": ("then", as_is)},
-            "late": {"after": ("after_s", duration), "policy": ("policy", as_is)},
-            "journal": {"keep": ("keep_s", duration), "max_runs": ("max_runs", whole)},
-            "output": {"journal": ("journal", as_is)},
+            "stop": {"drain_timeout": ("drain_timeout_s", read_duration), "then": ("then", read_as_is)},
+            "late": {"after": ("after_s", read_duration), "policy": ("policy", read_as_is)},
+            "journal": {"keep": ("keep_s", read_duration), "max_runs": ("max_runs", read_whole)},
+            "output": {"journal": ("journal", read_as_is)},
             "http": {"listen": ("http_listen", _listen)},
         }
 
     def sections(self, node: Map, flaws: Flaws, *, is_main: bool) -> dict[str, Values]:
-        """What the file says; `name` counts in runnerd.yaml only, because in prefect.yaml it is the project's."""
+        """Read the sections; `name` only in runnerd.yaml, because a prefect.yaml has the project's name there."""
         found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self.tables.items()}
         found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
         if is_main:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
         if found["api"].said.get("url", "") is None:
-            found["api"] = found["api"].without("url")  # there is no host without one, so it cannot be taken away
+            found["api"] = found["api"].without("url")  # null cannot unset the URL, because every host needs one
         return {name: values for name, values in found.items() if values.said}
 
 
 def overlay(base: Sections, over: Sections, flaws: Flaws) -> dict[str, Values]:
-    """`over` on `base`; an api section that would leave two ways to log in is refused."""
+    """Merge `over` over `base`; refuse an api section that would leave two ways to log in."""
     merged = {name: over.get(name, Values()).over(base.get(name, Values())) for name in {**base, **over}}
     api = merged.get("api", Values())
     if api.said.get("key_file") and api.said.get("auth_string_file"):
         key = next(key for key in ("auth_string_file", "key_file") if key in over["api"].said)
         other = "key_file" if key == "auth_string_file" else "auth_string_file"
-        message = f"api.{key} and api.{other} ({api.places[other]}) cannot both be; remove one"
+        message = f"cannot have both api.{key} and api.{other} ({api.places[other]}); remove one"
         flaws.add(("api", key), message, api.places[key])
         merged["api"] = base.get("api", Values())
     return merged
 
 
-def host_settings(sections: Sections, *, hostname: str, api_url: str) -> Settings:
-    """The Settings of all sections; `hostname` and `api_url` where they say none."""
+def make_settings(sections: Sections, *, hostname: str, api_url: str) -> Settings:
+    """Make the Settings of all sections; `hostname` and `api_url` are the defaults of name and api.url."""
 
     def said(name: str) -> dict[str, Json]:
         return sections.get(name, Values()).arguments()
@@ -113,9 +113,9 @@ def host_settings(sections: Sections, *, hostname: str, api_url: str) -> Setting
     )
 
 
-def api_url(value: Json) -> str:
-    """The URL without a trailing slash. Raises ValueError for one that is not Prefect's API."""
-    text = line(value).strip().rstrip("/")
+def read_api_url(value: Json) -> str:
+    """Read a URL, without a trailing slash. Raises ValueError for one that is not Prefect's API."""
+    text = read_line(value).strip().rstrip("/")
     if text == EMBEDDED:
         return text
     try:
@@ -127,7 +127,7 @@ def api_url(value: Json) -> str:
         raise ValueError(f"{text!r} is not a URL; write http://HOST:4200/api, or embedded")
     if "@" in parts.netloc:
         raise ValueError(
-            "credentials do not belong into the URL; put user:password into a file and name it in auth_string_file"
+            "must not have credentials in it; put user:password into a file and name the file in auth_string_file"
         )
     if parts.query or parts.fragment:
         raise ValueError(f"{text!r} has a query or fragment; write {_bare(text)}")
@@ -147,7 +147,7 @@ def _right_url(host: str, path: str, text: str) -> str:
 
 
 def _host_name(value: Json) -> str:
-    name = line(value)
+    name = read_line(value)
     if "/" in name or "%" in name:
         raise ValueError(f"must not have '/' or '%' in it, as in {name!r}")
     return name

@@ -1,7 +1,7 @@
-"""Writes a Config as the plain JSON of `runnerctl config show`: the files' own keys, every default spelt out.
+"""Writes a Config as the JSON of `runnerctl config show`: the keys of the files, with every default.
 
-Invariant: no secret is in it. Files with keys are named, values of headers and of variables whose names sound secret
-are not shown.
+Invariant: the JSON has no secrets. Files with keys are named; the values of headers, and of variables whose names
+sound secret, are hidden.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ HIDDEN = "***"
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 
 
-def document(config: Config) -> Json:
-    """The effective configuration; durations, sizes and percentages are written as a file would write them."""
+def describe_config(config: Config) -> Json:
+    """Describe the configuration in force; durations, sizes and percentages are written as in the files."""
     return {
         **_settings(config.settings),
         "pools": [_pool(pool) for pool in config.pools],

@@ -1,7 +1,7 @@
-"""Reads and writes percentages, rates, resource limits and signals, the way systemd reads them.
+"""Parses and formats percentages, rates, resource limits and signals as systemd does (systemd.time(7)).
 
-Pure. Each `parse_*` raises ValueError with a sentence that says what would be right; each `format_*` writes what its
-`parse_*` reads back to the same value.
+Pure. Each `parse_*` takes text or a number, and raises ValueError with a message that says what would be right. Each
+`format_*` writes text that its `parse_*` reads back to the same value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RATE = "a rate such as 10/s or 30/m"
 
 
 def parse_percent(value: str) -> float:
-    """150.0 for `150%`, which is one and a half processors where it is a quota."""
+    """Parse a percentage: `150%` is 150.0, one and a half processors in a quota."""
     match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", value)
     if match is None:
         raise ValueError(f"{value!r} is not {PERCENT}")
@@ -33,7 +33,7 @@ _PER = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_rate(value: str | float) -> float:
-    """How many a second: `10/s`, `30/m`, `100/h`; a bare number is per second."""
+    """Parse a rate into a number per second: `10/s`, `30/m`, `100/h`; a bare number is per second."""
     if not isinstance(value, str):
         value = f"{value:f}/s"
     match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*/\s*(s|m|min|h)\s*", value)
@@ -50,7 +50,7 @@ UNLIMITED = -1
 
 
 def parse_rlimit(name: str, value: str | int) -> tuple[int, int]:
-    """(soft, hard) of one of RLIMITS in its own unit (count, bytes, seconds); UNLIMITED is `infinity`."""
+    """Parse one of RLIMITS into (soft, hard), in its unit: count, bytes or seconds; UNLIMITED for `infinity`."""
     parts = str(value).split(":")
     if len(parts) > 2:
         raise ValueError(f"{value!r} is not a limit; write one number, or soft:hard")
@@ -74,7 +74,7 @@ def _one_limit(name: str, text: str) -> int:
 
 
 def parse_signal(value: str | int) -> int:
-    """The number of `SIGTERM`, `TERM` or 15. SIGSTOP is refused: a stopped process never ends."""
+    """Parse a signal (`SIGTERM`, `TERM` or 15) into its number. SIGSTOP is refused: a stopped process never ends."""
     text = str(value).strip()
     if re.fullmatch(r"[0-9]{1,3}", text):
         number = int(text)
@@ -87,7 +87,7 @@ def parse_signal(value: str | int) -> int:
             raise ValueError(f"there is no signal {text!r}{near_match(full, names)}")
         number = names[full]
     if number == signal.SIGSTOP:
-        raise ValueError("SIGSTOP does not end a process; use SIGTERM, SIGINT or another one that does")
+        raise ValueError("SIGSTOP does not end a process; use SIGTERM or SIGINT")
     return number
 
 

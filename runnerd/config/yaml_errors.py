@@ -1,4 +1,4 @@
-"""Says in one clear sentence what a YAML parser found wrong, whichever of PyYAML's two parsers it was."""
+"""Translates the errors of PyYAML's two parsers into problems with one clear sentence."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from yaml.reader import Reader
 
 from runnerd.core.place import Place, Problem
 
-# What the parsers say (libyaml's and PyYAML's own wording share these parts) -> what to tell an administrator.
+# A part of the parsers' message, which is the same in libyaml's and in PyYAML's own -> the message for users.
 _WORDS: tuple[tuple[str, str], ...] = (
     (
         "mapping values are not allowed",
-        "a ':' where none can be; quote a value that holds ': ', or check the indentation",
+        "a ':' is not allowed here; quote a value that has ': ' in it, or check the indentation",
     ),
     ("sequence entries are not allowed", "a list cannot start on the line of its key; put '- ' on a line of its own"),
     ("unknown escape", "an unknown escape; use single quotes, or write \\\\ for a backslash"),
@@ -28,8 +28,8 @@ _WORDS: tuple[tuple[str, str], ...] = (
 _CLOSING = {"}": "{", "]": "["}
 
 
-def characters_refused(text: str, file: str) -> Problem | None:
-    """YAML allows no control characters; both parsers are given only text that has none."""
+def find_refused_character(text: str, file: str) -> Problem | None:
+    """Find a control character, which YAML does not allow; None when there is none."""
     match = Reader.NON_PRINTABLE.search(text)
     if match is None:
         return None
@@ -43,8 +43,8 @@ def _place(text: str, index: int, file: str) -> Place:
     return Place(file, text.count("\n", 0, index) + 1, index - line_start + 1)
 
 
-def in_our_words(error: yaml.YAMLError, text: str, file: str) -> Problem:
-    """One problem for one parser's error."""
+def translate_error(error: yaml.YAMLError, text: str, file: str) -> Problem:
+    """Translate one error of a parser into a problem."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return Problem(message=f"not valid YAML: {error}", place=Place(file))
     line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
@@ -52,7 +52,7 @@ def in_our_words(error: yaml.YAMLError, text: str, file: str) -> Problem:
     here = lines[line - 1] if line <= len(lines) else ""
     tab = re.match(r" *\t", here)
     if tab is not None:
-        return Problem(message="a tab in the indentation; YAML wants spaces", place=Place(file, line, tab.end()))
+        return Problem(message="a tab in the indentation; use spaces", place=Place(file, line, tab.end()))
     opened = error.context_mark
     unclosed = _unclosed(error)
     if unclosed and opened is not None:
@@ -79,10 +79,10 @@ def _sentence(error: yaml.MarkedYAMLError, char: str) -> str:
         if part in problem:
             return words
     if char in _CLOSING and char:
-        return f"{char!r} closes nothing; there is no {_CLOSING[char]!r} open"
+        return f"there is no open {_CLOSING[char]!r} for this {char!r}; remove it"
     if "expected key" in problem or "expected <block end>" in problem or "'-' indicator" in problem:
         return "this line does not fit the ones above it; keys of one map start in one column, as do the '-' of a list"
     if "<document start>" in problem:
-        return "something stands after the end of the document; one file holds one"
+        return "text after the end of the document; one file holds one document"
     context = f" {error.context}" if error.context else ""
     return f"not valid YAML:{context}: {problem}"

@@ -1,9 +1,9 @@
-"""Reads one YAML document into plain values that remember where they were written.
+"""Parses one YAML document into plain values with their places.
 
-Invariants: only null, true/false, numbers, text, lists and maps with text keys come out, resolved as PyYAML's safe
-loader resolves them (timestamps stay text); every way the input can be bad is a ConfigError with a place. The parser's
-events are followed without recursion, and what aliases expand to is counted before it is built, so neither deep
-nesting nor an alias bomb costs more than the file itself.
+Invariants: the result has only null, true/false, numbers, text, lists, and maps with text keys, resolved as PyYAML's
+safe loader does (timestamps stay text); every fault of the input is a ConfigError with a place. The parser's events
+are processed without recursion, and the values that aliases expand to are counted before they are built, so neither
+deep nesting nor an alias bomb costs more than the file itself.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import NoReturn
 import yaml
 from yaml.constructor import SafeConstructor
 
-from runnerd.config.yaml_errors import characters_refused, in_our_words
+from runnerd.config.yaml_errors import find_refused_character, translate_error
 from runnerd.config.yaml_nodes import List, Map, Mark
 from runnerd.core.errors import ConfigError
+from runnerd.core.json_words import kind
 from runnerd.core.place import Json, Place, Problem
 
 MAX_DEPTH = 50
 MAX_VALUES = 200_000
-_LONGEST_NUMBER = 200  # digits; longer ones cost quadratic time and no setting or parameter needs them
+_MAX_NUMBER_DIGITS = 200  # longer numbers cost quadratic time, and no setting or parameter needs them
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -35,11 +36,11 @@ _SCALARS = _TEXT | {_YAML + "null", _YAML + "bool", _YAML + "int", _YAML + "floa
 
 
 def parse(text: str, *, file: str, pure: bool = False) -> Json:
-    """The document in `text` (Map, List or a scalar; None when it is empty). Raises ConfigError with one problem.
+    """Parse the document in `text` into a Map, List or scalar; None when it is empty. Raises ConfigError.
 
-    `pure` asks for PyYAML's own parser even where libyaml is there.
+    `pure` uses PyYAML's own parser even where libyaml is available.
     """
-    refused = characters_refused(text, file)
+    refused = find_refused_character(text, file)
     if refused is not None:
         raise ConfigError([refused])
     loader = yaml.SafeLoader if pure or not yaml.__with_libyaml__ else yaml.CSafeLoader
@@ -48,13 +49,13 @@ def parse(text: str, *, file: str, pure: bool = False) -> Json:
         for event in yaml.parse(text, Loader=loader):
             builder.take(event)
     except yaml.YAMLError as error:
-        raise ConfigError([in_our_words(error, text, file)]) from None
+        raise ConfigError([translate_error(error, text, file)]) from None
     return builder.root
 
 
 @dataclass(slots=True)
 class _Value:
-    """A finished value: how many values it expands to and how deep, and its spelling when it is not text."""
+    """A complete value: how many values it expands to, its depth, and its spelling when it is not text."""
 
     node: Json
     size: int = 1
@@ -65,7 +66,7 @@ class _Value:
 
 @dataclass(slots=True)
 class _Open:
-    """A list or map whose end has not come yet."""
+    """A list or map before its end."""
 
     node: Map | List
     anchor: str | None
@@ -78,7 +79,7 @@ class _Open:
 
 
 class _Builder:
-    """Takes the parser's events one by one."""
+    """Builds the document from the parser's events."""
 
     def __init__(self, file: str) -> None:
         self.root: Json = None
@@ -92,7 +93,7 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> None:
         mark = event.start_mark
-        assert mark is not None  # the parsers mark every event; only hand-made ones have none
+        assert mark is not None  # every event of a parser has one
         at = (mark.line + 1, mark.column + 1)
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event, at)
@@ -109,7 +110,7 @@ class _Builder:
         elif isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                self._refuse("a second document starts here; one file holds one: remove the '---'", at)
+                self._refuse("a second document starts here; one file holds one document: remove the '---'", at)
 
     def _refuse(self, message: str, at: Mark) -> NoReturn:
         raise ConfigError([Problem(message=message, place=Place(self._file, *at))])
@@ -134,27 +135,27 @@ class _Builder:
         return _Value(self._convert(tag, text, at), spelling=text)
 
     def _resolve(self, text: str) -> str:
-        """PyYAML's rules for unquoted text, without a node for each: most of it is decided by the first character."""
+        """Resolve unquoted text by PyYAML's rules, which it indexes by the first character, without making a node."""
         for tag, pattern in self._resolvers.get(text[:1], ()):
             if pattern.match(text):
                 return str(tag)
         return _YAML + "str"
 
     def _convert(self, tag: str, text: str, at: Mark) -> Json:
-        kind = tag.removeprefix(_YAML)
-        if kind == "null":
+        name = tag.removeprefix(_YAML)
+        if name == "null":
             return None
-        if len(text) > _LONGEST_NUMBER:
+        if len(text) > _MAX_NUMBER_DIGITS:
             self._refuse(f"a number of {len(text)} digits is too long; quote it if text is meant", at)
         node = yaml.ScalarNode(tag, text)
         try:
-            if kind == "bool":
+            if name == "bool":
                 return self._constructor.construct_yaml_bool(node)
-            if kind == "int":
+            if name == "int":
                 return self._constructor.construct_yaml_int(node)
             return self._constructor.construct_yaml_float(node)
         except (ValueError, OverflowError, KeyError, IndexError):
-            self._refuse(f"{text!r} is not a value of the kind !!{kind}; quote it if text is meant", at)
+            self._refuse(f"{text!r} is not a value of the kind !!{name}; quote it if text is meant", at)
 
     def _refuse_tag(self, tag: str, at: Mark) -> NoReturn:
         shown = tag.replace(_YAML, "!!", 1)
@@ -185,7 +186,7 @@ class _Builder:
         self._add(value, done.node.at)
 
     def _add(self, value: _Value, at: Mark) -> None:
-        """Puts a finished value where it belongs: the root, a list's next item, a map's key or value."""
+        """Add a complete value: as root, as a list's next item, or as a map's key or value."""
         if not self._open:
             self.root = value.node
             return
@@ -222,18 +223,18 @@ class _Builder:
             self._refuse(_COMPOUND_KEY.format(kind="map" if isinstance(key, Map) else "list"), at)
         if not isinstance(key, str):
             spelt = f"{value.spelling or 'null'!r}"
-            reads = "empty" if value.spelling == "" else f"{spelt} without quotes, which YAML reads as {_kind(key)}"
+            reads = "empty" if value.spelling == "" else f"{spelt} without quotes, which YAML reads as {kind(key)}"
             self._refuse(f"a key must be text, not {reads}; quote it", at)
         if key in node:
             line = node.keys_at[key][0]
-            self._refuse(f"the key {key!r} stands here and on line {line}; remove one of them", at)
+            self._refuse(f"the key {key!r} is already on line {line}; remove one", at)
         parent.key, parent.key_at = key, at
 
     def _merged(self, node: Json, at: Mark) -> Iterable[Map]:
-        """The maps a `<<` names; where two have a key the first one named wins."""
+        """Return the maps that `<<` names; where two have the same key, the first one wins."""
         found = node if isinstance(node, list) else [node]
         if not all(isinstance(item, Map) for item in found):
-            self._refuse("'<<' takes a map, or a list of maps", at)
+            self._refuse("'<<' needs a map, or a list of maps", at)
         return found
 
     # --- anchors ---
@@ -241,15 +242,15 @@ class _Builder:
     def _name(self, anchor: str, at: Mark) -> None:
         if anchor in self._anchored_at:
             line = self._anchored_at[anchor][0]
-            self._refuse(f"the anchor &{anchor} stands here and on line {line}; rename one of them", at)
+            self._refuse(f"the anchor &{anchor} is already on line {line}; rename one", at)
         self._anchored_at[anchor] = at
 
     def _alias(self, anchor: str | None, at: Mark) -> _Value:
         if anchor is not None and anchor in self._anchors:
             return self._anchors[anchor]
         if anchor in self._anchored_at:
-            self._refuse(f"the alias *{anchor} stands inside what it names; it would never end", at)
-        self._refuse(f"the alias *{anchor} names nothing; there is no &{anchor} above it", at)
+            self._refuse(f"the alias *{anchor} is inside the value of &{anchor}, without end; remove it", at)
+        self._refuse(f"the alias *{anchor} has no &{anchor} above it; add one, or quote the value", at)
 
 
 def _put(node: Map, key: str, value: Json, key_at: Mark, at: Mark, spelling: str | None) -> None:
@@ -261,13 +262,7 @@ def _put(node: Map, key: str, value: Json, key_at: Mark, at: Mark, spelling: str
 
 
 def _merge(node: Map, merged: Map) -> None:
-    """Adds the keys that `node` has not; what is written out there wins over what is merged in."""
+    """Add the keys of `merged` that `node` does not have itself."""
     for key, value in merged.items():
         if key not in node:
             _put(node, key, value, merged.keys_at[key], merged.values_at[key], merged.spelling.get(key))
-
-
-def _kind(value: Json) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    return "nothing" if value is None else "a number"

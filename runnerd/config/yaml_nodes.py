@@ -1,4 +1,4 @@
-"""Lists and maps that remember where they, their keys and their values were written."""
+"""Lists and maps of a YAML file, with the places of their keys, values and items."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Mark = tuple[int, int]  # line and column, from 1
 
 
 class Map(dict[str, Json]):
-    """A map that knows where it, its keys and its values stand, and how a value that is not text was spelt."""
+    """A map with its place, those of its keys and values, and the spelling of values that are not text."""
 
     __slots__ = ("at", "file", "keys_at", "spelling", "values_at")
 
@@ -24,7 +24,7 @@ class Map(dict[str, Json]):
         return Place(self.file, *self.at)
 
     def key_place(self, key: str) -> Place:
-        """Where the key stands; the map itself when there is no such key."""
+        """Return the place of the key, or of the map when there is no such key."""
         return Place(self.file, *self.keys_at.get(key, self.at))
 
     def value_place(self, key: str) -> Place:
@@ -32,7 +32,7 @@ class Map(dict[str, Json]):
 
 
 class List(list[Json]):
-    """A list that knows where it and its items stand."""
+    """A list with its place and those of its items."""
 
     __slots__ = ("at", "file", "items_at")
 
@@ -49,10 +49,10 @@ class List(list[Json]):
         return Place(self.file, *self.items_at[index])
 
 
-def plain(node: Json) -> Json:
-    """The same value as ordinary dicts and lists, to keep once the positions are no longer needed."""
+def make_plain(node: Json) -> Json:
+    """Copy the value into ordinary dicts and lists, without places."""
     if isinstance(node, dict):
-        return {key: plain(value) for key, value in node.items()}
+        return {key: make_plain(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [plain(item) for item in node]
+        return [make_plain(item) for item in node]
     return node

@@ -50,7 +50,7 @@ class ControlClient:
             try:
                 yield from _chunks(answer, headers)
             except (OSError, ValueError):
-                raise Interrupted("runnerd went away in the middle of its answer") from None
+                raise Interrupted("runnerd closed the connection in the middle of its answer") from None
 
     def lines(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Json]:
         """Yield the documents of an NDJSON stream as they arrive. Raises as `stream` does."""
@@ -67,7 +67,7 @@ class ControlClient:
             try:
                 return json.loads(b"".join(_chunks(answer, headers)))
             except (OSError, ValueError):
-                raise ControlError("runnerd broke off in the middle of its answer", status=502) from None
+                raise ControlError("runnerd closed the connection in the middle of its answer", status=502) from None
 
     def _connect(self, timeout_s: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -64,7 +64,7 @@ class Peer:
     gid: int
 
 
-class Pools(Protocol):
+class HostPools(Protocol):
     """The API's work pools and queues; every method waits for the API. `pool=None` means every pool.
 
     `changes` are keys of the document; a concurrency limit of None removes the limit. A change returns the document
@@ -91,7 +91,7 @@ class Pools(Protocol):
     async def worker_type(self, name: str) -> Json | Refused: ...
 
 
-class Runs(Protocol):
+class HostRuns(Protocol):
     """The runs of this host."""
 
     async def adopted(self) -> None:
@@ -133,7 +133,7 @@ class Runs(Protocol):
         """Claim and start this flow run here and now, and return its document."""
 
 
-class Deployments(Protocol):
+class HostDeployments(Protocol):
     """The deployments in this host's configuration."""
 
     def listing(self) -> list[Json]:
@@ -153,13 +153,13 @@ class Host(Protocol):
     """The running daemon, as the routes see it."""
 
     @property
-    def runs(self) -> Runs: ...
+    def runs(self) -> HostRuns: ...
 
     @property
-    def deployments(self) -> Deployments: ...
+    def deployments(self) -> HostDeployments: ...
 
     @property
-    def pools(self) -> Pools: ...
+    def pools(self) -> HostPools: ...
 
     def status(self) -> Json:
         """Return the status document."""

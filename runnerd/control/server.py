@@ -17,12 +17,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from runnerd.control.contract import Host
-from runnerd.control.http.listener import Listener, Log
+from runnerd.control.http.listener import Listener, RequestLog
 from runnerd.control.http.router import Router
-from runnerd.control.public import PublicPort
-from runnerd.control.routes.changes import Changes
-from runnerd.control.routes.pools import PoolRoutes
-from runnerd.control.routes.reads import Reads
+from runnerd.control.public_port import PublicPort
+from runnerd.control.routes.table import build_routes
 from runnerd.core.errors import ControlError
 from runnerd.core.problems import Problems
 
@@ -41,16 +39,15 @@ class ControlServer:
         *,
         host: Host,
         problems: Problems,
-        log: Log,
+        log: RequestLog,
         socket_path: str,
         sockets: Sequence[socket.socket] = (),
         mode: int = 0o660,
         group: str | None = None,
     ) -> None:
-        pools, reads = PoolRoutes(host=host, log=log), Reads(host=host)
-        router = Router([*reads.routes(), *Changes(host=host, log=log).routes(), *pools.routes()])
-        self._listener = Listener(router=router, log=log)
-        self.public = PublicPort(reads=reads, problems=problems, log=log)
+        routes = build_routes(host=host, log=log)
+        self._listener = Listener(router=Router(routes), log=log)
+        self.public = PublicPort(routes=routes, problems=problems, log=log)
         self._path = socket_path
         self._sockets = tuple(sockets)
         self._mode = mode
@@ -112,7 +109,7 @@ def remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ControlError(f"cannot listen on {path}: a file that is no socket is in the way; move it")
+        raise ControlError(f"cannot listen on {path}: the file there is not a socket; move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(LIVE_CHECK_S)  # connect() on a Unix socket blocks only while the listen backlog is full
         try:
@@ -122,7 +119,9 @@ def remove_stale(path: str) -> None:
                 os.unlink(path)
             return
         except TimeoutError:
-            raise ControlError(f"another runnerd is running on {path} (and does not answer)") from None
+            raise ControlError(
+                f"cannot listen on {path}: another runnerd is running there and does not answer; stop it first"
+            ) from None
         size = struct.calcsize("iII")
         pid, _, _ = struct.unpack("iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    raise ControlError(f"another runnerd is running (pid {pid}) on {path}; stop it first")
+    raise ControlError(f"cannot listen on {path}: another runnerd is running there (pid {pid}); stop it first")

@@ -4,7 +4,7 @@ Invariants: `advance` never leaves the table and never raises; an event that com
 ends only through `reporting`, so nothing is done before the API was asked. `settle` is called only when the
 process is known to be dead: process dead -> read -> decide -> tell. A late verdict would overwrite a success.
 
-`python -m runnerd.machine` prints the transition table as docs/machine.md holds it.
+`python -m runnerd.core.machine` prints the transition table as docs/machine.md holds it.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class RunRecord:
     start: str = "cold"
     output: str | None = None
     runtime_max_s: float | None = None
+    memory_max_bytes: int | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit: Exit | None = None

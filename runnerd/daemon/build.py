@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
@@ -38,7 +38,7 @@ from runnerd.journal.journal import Journal
 from runnerd.launch.api_access import access_reader, credentials_reader
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
-from runnerd.log.api_news import ApiNews
+from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.output.forwarding import Forwarder
 from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
@@ -93,6 +93,7 @@ class Daemon:
             config=self.config,
             feed=self.feed,
             log=ambient.log,
+            clock=ambient.clock,
         )
         self._build_polling()
         self._build_surroundings(defaults)
@@ -102,7 +103,7 @@ class Daemon:
         """Build the clients of the API and of the spawner."""
         embedded = self.config.settings().api.url == EMBEDDED
         url = embedded_url(self.paths.state) if embedded else self.config.settings().api.url
-        self._news = ApiNews(url=url, log=self.ambient.log, later=call_later)
+        self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         api = self.config.settings().api
         credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
@@ -255,10 +256,10 @@ class Daemon:
         return Doctor(subject=subject, log=self.ambient.log)
 
     def _build_control(self) -> None:
-        ask = Ask(ambient=self.ambient)
+        call_api = ApiCaller(ambient=self.ambient)
         runs = RunsBackend(
             api=self.api,
-            ask=ask,
+            call_api=call_api,
             supervisor=self.supervisor,
             poller=self.poller,
             registry=self.registry,
@@ -268,7 +269,7 @@ class Daemon:
         )
         deployments = DeploymentsBackend(
             api=self.api,
-            ask=ask,
+            call_api=call_api,
             config=self.config,
             registry=self.registry,
             supervisor=self.supervisor,
@@ -287,7 +288,7 @@ class Daemon:
             metrics=self._metrics(),
             runs=runs,
             deployments=deployments,
-            pools=PoolsBackend(api=self.api, ask=ask, now=self.ambient.now, served=self.pools.table.names),
+            pools=PoolsBackend(api=self.api, call_api=call_api, now=self.ambient.now, served=self.pools.table.names),
             drain=self.drain,
             reload=self.reloader.reload,
         )
@@ -323,7 +324,7 @@ class Daemon:
         )
 
     def _note_health(self, health: ApiHealth) -> None:
-        self._news.note(health)
+        self._health_log.note_health(health)
         self.wakes.status.set()
         if health.condition is ApiCondition.OK:
             self.wakes.poll_now()

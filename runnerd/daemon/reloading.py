@@ -68,16 +68,16 @@ class Reloader:
         self._config.replace(config)
         self._journal.save_last_good(config)
         self._pools.want(config.pools)
-        return self._registrar.want(config)
+        return self._registrar.plan(config)
 
     async def reload(self) -> Json:
         """Read the files and put them in force; return the control API's reload document."""
         async with self._one_at_a_time:
-            self._systemd.reloading()
+            self._systemd.notify_reloading()
             try:
                 return await self._reload()
             finally:
-                self._systemd.ready()
+                self._systemd.notify_ready()
                 self._wakes.status.set()
 
     async def _reload(self) -> Json:

@@ -65,7 +65,7 @@ class Service:
             self._start_task("embedded server", daemon.embedded.run())
         daemon.reloader.begin()
         await adopt(journal=daemon.journal, link=daemon.link, supervisor=daemon.supervisor, log=daemon.ambient.log)
-        daemon.systemd.ready()
+        daemon.systemd.notify_ready()
         fields = {"config": daemon.paths.config, "api": daemon.api.url, "socket": daemon.paths.control_socket}
         daemon.ambient.log.info("ready", **fields, alert=Alert.READY)
         self._options.ready()
@@ -115,14 +115,14 @@ class Service:
     async def _stop(self) -> None:
         """Hand over to the next daemon at `systemctl restart`; drain at `systemctl stop`."""
         daemon = self._daemon
-        job = await daemon.systemd.job() if daemon.systemd.present else Job.STOP
+        job = await daemon.systemd.find_job() if daemon.systemd.present else Job.STOP
         if job is not Job.STOP:
             # Without a job systemd would not start a successor, and would stop the spawner with the flows.
             # EX_TEMPFAIL makes systemd restart the unit.
             self._status = EX_TEMPFAIL if job is Job.UNKNOWN else 0
             event, runs = "handing over: flows run on for the next daemon", len(daemon.supervisor.records())
             daemon.ambient.log.info(event, runs=runs, alert=Alert.HANDING_OVER)
-            daemon.systemd.stopping()
+            daemon.systemd.notify_stopping()
             return
         stop = daemon.config.settings().stop
         daemon.drain.begin(reason="the host is stopping", timeout_s=stop.drain_timeout_s)
@@ -138,7 +138,7 @@ class Service:
         await first(daemon.pools.keeper.stop(), None, self._later_stops, extend)
         if daemon.embedded is not None:
             await daemon.embedded.stop()
-        daemon.systemd.stopping()
+        daemon.systemd.notify_stopping()
         left = [record.id for record in daemon.supervisor.records()]
         daemon.ambient.log.info("stopped", unreported=", ".join(left) or None, alert=Alert.STOPPED)
 

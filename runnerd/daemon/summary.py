@@ -47,13 +47,13 @@ class Summary:
         """Send the line for ever; return at once without systemd."""
         while self._systemd.present:
             self._wakes.status.clear()
-            self._systemd.status(self.line())
+            self._systemd.notify_status(self.line())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SEND_EVERY_S):
                     await self._wakes.status.wait()
 
     def line(self) -> str:
-        """Make the line, such as `3 running of 10, API ok`; not always ASCII, which Systemd.status sees to."""
+        """Make the line, such as `3 running of 10, API ok`; not always ASCII, which Systemd.notify_status sees to."""
         health, runs = self._api.health, len(self._supervisor.records())
         api = "API ok" if health.condition is ApiCondition.OK else f"API {health.condition}: {health.detail}"
         draining = "; draining" if self._wakes.draining.is_set() else ""

@@ -103,7 +103,7 @@ class Inspector:
     async def _run_inspection(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, InspectionResult]:
         """Run one process with the settings of `member` for a batch of entrypoints."""
         run = member.run
-        environment = self._environments.merged(run)
+        environment = self._environments.build(run)
         if isinstance(environment, str):
             failure = InspectionFailure(kind="no-answer", message=environment)
             return dict.fromkeys(entrypoints, failure)

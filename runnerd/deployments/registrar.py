@@ -40,7 +40,7 @@ class ConfigChanges:
 
 
 class Registrar:
-    """Registers in `run` what `want` has taken from the configuration last read."""
+    """Registers in `run` what `plan` has taken from the configuration last read."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Registrar:
 
     # --- what the files want --------------------------------------------------------------------------------------
 
-    def want(self, config: Config) -> ConfigChanges:
+    def plan(self, config: Config) -> ConfigChanges:
         """Put the configuration's deployments into the registry now, and have `run` register them."""
         wanted = {key_of(deployment): deployment for deployment in config.deployments}
         registered = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
@@ -118,7 +118,7 @@ class Registrar:
     # --- registering ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Register and drop what `want` listed, for ever; retry while the API is away."""
+        """Register and drop what `plan` listed, for ever; retry while the API is away."""
         backoff = self._backoff()
         while True:
             self._pulse.beat(_LOOP, within_s=float("inf"))

@@ -1,4 +1,4 @@
-"""What is wrong with this host, and what to do about it: looked at by the daemon when somebody asks.
+"""The doctor: checks what is wrong with this host, and says what to do about it.
 
-`Doctor` takes every look at once; what there is to look at is a module a subject.
+The daemon runs the checks on request. `Doctor` runs all of them at once; there is one module per subject.
 """

@@ -1,7 +1,8 @@
-"""What a look at this machine finds: the shape of a check, and those of disks and directories.
+"""The result of a check, and the checks of disks and directories.
 
-Shared by the daemon's doctor and by runnerctl, which looks for itself where no daemon answers: standard library only.
-A look changes nothing, and may hang where a file system does: whoever takes it bounds its time.
+Shared by the daemon's doctor and by runnerctl, which runs checks itself when no daemon answers; so this module imports
+only the standard library. A check changes nothing on the host. A check of a file system may hang as long as the file
+system does, so the caller must limit its time.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ ERROR: Final = "error"
 UNKNOWN: Final = "unknown"
 
 _GIB, _MIB = 2**30, 2**20
-_LITTLE, _VERY_LITTLE = 0.10, 0.02
+_WARNING_SHARE, _ERROR_SHARE = 0.10, 0.02
 
 
 class Check(NamedTuple):
-    """`detail` is one sentence of what is, `remedy` one of what to do; the latter is None where there is nothing to."""
+    """The result of one check.
+
+    `state` is OK, WARNING, ERROR or UNKNOWN. `detail` says in one sentence what was found, `remedy` what to do;
+    `remedy` is None when there is nothing to do.
+    """
 
     name: str
     state: str
@@ -48,40 +53,43 @@ def unknown(name: str, detail: str, remedy: str | None = None) -> Check:
 
 
 def document(checks: Iterable[Check]) -> dict[str, Any]:
-    """All of them as one document: `ok` is false where one of them is an error."""
+    """Return the doctor document; `ok` is false when any check is an error."""
     found = list(checks)
     return {"ok": all(check.state != ERROR for check in found), "checks": [check._asdict() for check in found]}
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of them."""
+    """Join the first three names and count the rest: "a, b, c and 2 more"."""
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 # --- disks ----------------------------------------------------------------------------------------------------
 
 
-class Room(NamedTuple):
-    """What is free of a file system for whoever is not root; shares are of 1, None where it does not count inodes."""
+class FreeSpace(NamedTuple):
+    """The free space of a file system for users other than root.
+
+    `free` and `free_inodes` are shares of 1; `free_inodes` is None for a file system that does not count inodes.
+    """
 
     free_bytes: int
     free: float
     free_inodes: float | None
 
     @classmethod
-    def at(cls, path: str) -> Room:
-        """Raises OSError."""
-        its = os.statvfs(path)
-        mine = its.f_blocks - its.f_bfree + its.f_bavail  # as df counts: what is kept for root is nobody's
-        share = its.f_bavail / mine if mine else 1.0
-        return cls(its.f_bavail * its.f_frsize, share, its.f_favail / its.f_files if its.f_files else None)
+    def at(cls, path: str) -> FreeSpace:
+        """Measure the file system of `path`. Raises OSError."""
+        fs = os.statvfs(path)
+        total = fs.f_blocks - fs.f_bfree + fs.f_bavail  # as df does: without the blocks reserved for root
+        share = fs.f_bavail / total if total else 1.0
+        return cls(fs.f_bavail * fs.f_frsize, share, fs.f_favail / fs.f_files if fs.f_files else None)
 
     @property
     def state(self) -> str:
         shares = [self.free, *([] if self.free_inodes is None else [self.free_inodes])]
-        if self.free_bytes < 100 * _MIB or min(shares) < _VERY_LITTLE:
+        if self.free_bytes < 100 * _MIB or min(shares) < _ERROR_SHARE:
             return ERROR
-        if self.free_bytes < _GIB or min(shares) < _LITTLE:
+        if self.free_bytes < _GIB or min(shares) < _WARNING_SHARE:
             return WARNING
         return OK
 
@@ -91,52 +99,52 @@ class Room(NamedTuple):
         return f"{size} ({self.free:.0%}){inodes} are free"
 
 
-def disk_check(name: str, path: str, loss: str, *, room: Room | None = None) -> Check:
-    """Whether the file system of `path` has room; `loss` says what is lost when it has none."""
+def check_disk(name: str, path: str, loss: str, *, space: FreeSpace | None = None) -> Check:
+    """Check the free space of the file system of `path`; `loss` says what fails without free space."""
     try:
-        room = room or Room.at(path)
+        space = space or FreeSpace.at(path)
     except FileNotFoundError:
-        return unknown(name, f"{path} does not exist, so its disk cannot be looked at")
+        return unknown(name, f"cannot check the disk of {path}: the directory does not exist")
     except OSError as why:
-        return error(name, f"cannot look at the file system of {path}: {why.strerror}", f"see findmnt -T {path}")
-    if room.state == OK:
-        return ok(name, f"{room} at {path}")
-    remedy = f"make room: df -h {path} and df -i {path} show what is full, du -xh {path} | sort -h what fills it"
-    return Check(name, room.state, f"only {room} at {path}; {loss}", remedy)
+        return error(name, f"cannot check the disk of {path}: {why.strerror}", f"see findmnt -T {path}")
+    if space.state == OK:
+        return ok(name, f"{space} at {path}")
+    remedy = f"free space: df -h {path} and df -i {path} show what is used, du -xh {path} | sort -h shows by what"
+    return Check(name, space.state, f"only {space} at {path}; {loss}", remedy)
 
 
-def disk_checks(*, state: str, log: str) -> list[Check]:
-    """Those of the directories that runnerd writes to."""
+def check_disks(*, state: str, log: str) -> list[Check]:
+    """Check the disks of the directories that runnerd writes to."""
     return [
-        disk_check("state disk", state, "without room the journal cannot record, and nothing new is claimed"),
-        disk_check("log disk", log, "without room the output of flows is lost"),
+        check_disk("state disk", state, "without free space runnerd cannot write its journal and claims no new run"),
+        check_disk("log disk", log, "without free space the output of runs is lost"),
     ]
 
 
 # --- directories ----------------------------------------------------------------------------------------------
 
 
-def directory_check(name: str, path: str, *, user: str, write: bool) -> Check:
-    """Whether the directory is there for us, who are `user`."""
+def check_directory(name: str, path: str, *, user: str, write: bool) -> Check:
+    """Check that the directory exists and that this process, which runs as `user`, may read or write it."""
     try:
         is_directory = stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
-        return error(name, f"{path} does not exist", f"make it and give it to {user}: mkdir -p {path}")
+        return error(name, f"{path} does not exist", f"create it for {user}: install -d -o {user} {path}")
     except OSError as why:
-        return error(name, f"cannot look at {path}: {why.strerror}", f"see namei -l {path}")
+        return error(name, f"cannot check {path}: {why.strerror}", f"see namei -l {path}")
     if not is_directory:
-        return error(name, f"{path} is no directory", f"move it away and make a directory there: ls -ld {path}")
+        return error(name, f"{path} is not a directory", f"move it away, and create a directory: ls -ld {path}")
     if os.access(path, os.R_OK | os.X_OK | (os.W_OK if write else 0)):
-        return ok(name, f"{path} can be {'written' if write else 'read'}")
+        return ok(name, f"{path} is {'writable' if write else 'readable'}")
     if write and os.statvfs(path).f_flag & os.ST_RDONLY:
-        return error(name, f"{path} is mounted read-only", f"mount it for writing: findmnt -T {path}")
+        return error(name, f"{path} is mounted read-only", f"remount it read-write: findmnt -T {path}")
     if write:
         return error(
-            name, f"user {user} may not write in {path}", f"chown {user} {path}; namei -l {path} shows its modes"
+            name, f"user {user} cannot write to {path}", f"chown {user} {path}; namei -l {path} shows its modes"
         )
-    return error(name, f"user {user} may not read {path}", f"chmod a+rx {path}; namei -l {path} shows its modes")
+    return error(name, f"user {user} cannot read {path}", f"chmod a+rx {path}; namei -l {path} shows its modes")
 
 
 def unreadable(paths: Iterable[str]) -> list[str]:
-    """Those that we may not read; a file that is gone is nobody's trouble."""
+    """Return the paths that exist and that this process may not read."""
     return [path for path in paths if os.path.exists(path) and not os.access(path, os.R_OK)]

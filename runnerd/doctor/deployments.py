@@ -1,4 +1,4 @@
-"""Looks at what the daemon knows of itself: its loops, its journal, its configuration, its deployments and pools."""
+"""Checks the daemon's own state: its loops, journal, configuration, deployments and work pools."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from runnerd.doctor.subject import Subject
 from runnerd.pools.table import Served
 
 
-async def look_at_loops(subject: Subject) -> Sequence[Check]:
+async def run_loop_checks(subject: Subject) -> Sequence[Check]:
     stuck = subject.pulse.stuck()
     if not stuck:
         return [ok("loops", "every loop of runnerd makes progress")]
-    detail = f"{', '.join(stuck)} of runnerd made no progress for too long"
-    return [error("loops", detail, "systemctl restart runnerd: flows run on; and see journalctl -u runnerd for why")]
+    remedy = "systemctl restart runnerd; runs continue through a restart; journalctl -u runnerd shows why"
+    return [error("loops", f"loops without progress: {', '.join(stuck)}", remedy)]
 
 
-async def look_at_journal(subject: Subject) -> Sequence[Check]:
+async def run_journal_checks(subject: Subject) -> Sequence[Check]:
     journal = subject.journal
     if journal.problem is not None:
-        remedy = f"mend what it names in {subject.paths.state}; it is tried again by itself every few seconds"
+        remedy = f"fix the cause in {subject.paths.state}; runnerd tries again every few seconds"
         return [error("journal", journal.problem, remedy)]
     if journal.notice is not None:
-        remedy = "keep the old file if its history matters, and remove it later; a restart of runnerd clears this note"
+        remedy = "move or remove the old file, which only holds history; a restart of runnerd clears this warning"
         return [warning("journal", journal.notice, remedy)]
-    return [ok("journal", "records")]
+    return [ok("journal", "the journal can be written")]
 
 
-async def look_at_deployments(subject: Subject) -> Sequence[Check]:
+async def run_deployment_checks(subject: Subject) -> Sequence[Check]:
     config = subject.config.current
     return [
         configuration_check(subject.config.problems(), len(config.files)),
@@ -42,14 +42,14 @@ async def look_at_deployments(subject: Subject) -> Sequence[Check]:
 
 def configuration_check(problems: Sequence[Problem], files: int) -> Check:
     if not problems:
-        return ok("configuration", f"{files} {'file' if files == 1 else 'files'} in force, without a problem")
+        return ok("configuration", f"{files} {'file' if files == 1 else 'files'} in force, no problems")
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    remedy = "mend the files until runnerctl config check is content, then runnerctl reload; runnerctl status shows all"
+    remedy = "fix the problems listed by: runnerctl config check; then runnerctl reload"
     return error("configuration", f"{problems[0]}{more}", remedy)
 
 
 def deployments_check(entries: Iterable[Entry], config: Config) -> Check:
-    """Those that cannot run as their files want; one that waits for the API only is a lesser matter."""
+    """Report invalid, unregistrable and outdated deployments as an error, those not registered yet as a warning."""
     entries = list(entries)
     dead = [one.name or "a deployment without a name" for one in config.invalid]
     stale = [one.full_name for one in entries if one.invalid]
@@ -57,28 +57,29 @@ def deployments_check(entries: Iterable[Entry], config: Config) -> Check:
     waiting = [one for one in entries if one.state is EntryState.UNREGISTERED and one.problem is None]
     said = []
     if dead:
-        said.append(f"{some(dead)} cannot run: the file is wrong")
+        said.append(f"cannot run {some(dead)}: the configuration is invalid")
     if failed:
         whose = f"{failed[0].full_name}: " if len(failed) > 1 else ""
-        said.append(f"{some([one.full_name for one in failed])} cannot be registered: {whose}{failed[0].problem}")
+        said.append(f"cannot register {some([one.full_name for one in failed])}: {whose}{failed[0].problem}")
     if stale:
-        said.append(f"{some(stale)} run as their files last were, because they are wrong now")
+        said.append(f"cannot apply the configuration of {some(stale)}: it is invalid; the last valid one is in force")
     if said:
-        remedy = "runnerctl status shows why, for each: mend that, then runnerctl reload"
+        remedy = "fix the cause, which runnerctl status shows for each; then runnerctl reload"
         return error("deployments", "; ".join(said), remedy)
     if waiting:
-        detail = f"{some([one.full_name for one in waiting])} wait to be registered with the API"
-        return warning("deployments", detail, "nothing if they were just added; else see the api check")
+        detail = f"not registered in Prefect yet: {some([one.full_name for one in waiting])}"
+        return warning("deployments", detail, "wait if they were just added; else see the api check")
     paused = sum(one.state is EntryState.PAUSED for one in entries)
     return ok("deployments", f"{len(entries)} registered" + (f", {paused} of them paused" if paused else ""))
 
 
 def pools_check(pools: Sequence[Served], problems: Sequence[tuple[Served, str]]) -> Check:
-    """Whether each work pool is served as the files want it."""
+    """Report work pools that cannot be served as an error, those not read from Prefect yet as a warning."""
     if problems:
-        why = "; ".join(f"{served.name}: {words}" for served, words in problems)
-        return error("work pools", f"cannot be served: {why}", "mend that; it is tried again by itself")
+        details = "; ".join(f"cannot serve {served.name}: {words}" for served, words in problems)
+        return error("work pools", details, "fix the cause; runnerd tries again by itself")
     waiting = [served.name for served in pools if served.pool is None]
     if waiting:
-        return warning("work pools", f"{some(waiting)} not known yet", "nothing if just added; else see the api check")
-    return ok("work pools", f"{some([served.name for served in pools])} served" if pools else "none to serve")
+        remedy = "wait if they were just added; else see the api check"
+        return warning("work pools", f"not read from Prefect yet: {some(waiting)}", remedy)
+    return ok("work pools", f"serving {some([served.name for served in pools])}" if pools else "none configured")

@@ -1,6 +1,7 @@
-"""Takes all looks at once and puts what they find into one document.
+"""Runs all checks at once and returns their results in one document.
 
-Invariant: everybody gets an answer within the longest limit of a look, and each look one check at least.
+Invariant: the document is complete within the longest time limit of a check group, and has at least one check of each
+group.
 """
 
 from __future__ import annotations
@@ -11,55 +12,55 @@ from functools import partial
 from typing import Any
 
 from runnerd.core.place import Json
+from runnerd.doctor.check_runner import CheckGroup, CheckRunner
 from runnerd.doctor.checks import Check, document
-from runnerd.doctor.deployments import look_at_deployments, look_at_journal, look_at_loops
-from runnerd.doctor.interpreters import Interpreters
-from runnerd.doctor.look import Look, Looks
+from runnerd.doctor.deployments import run_deployment_checks, run_journal_checks, run_loop_checks
+from runnerd.doctor.interpreters import InterpreterChecks
 from runnerd.doctor.machine import (
-    look_at_config_files,
-    look_at_credentials,
-    look_at_directories,
-    look_at_disks,
-    look_at_systemd,
-    look_at_users,
+    run_config_file_checks,
+    run_credentials_checks,
+    run_directory_checks,
+    run_disk_checks,
+    run_systemd_checks,
+    run_user_checks,
 )
-from runnerd.doctor.prefect import Asked, look_at_api, look_at_clock, look_at_server
-from runnerd.doctor.spawner import look_at_files, look_at_spawner
+from runnerd.doctor.prefect import ServerQuery, run_api_checks, run_clock_checks, run_server_checks
+from runnerd.doctor.spawner import run_open_files_checks, run_spawner_checks
 from runnerd.doctor.subject import Subject
 from runnerd.log.log import Log
 
-_LOOKS: tuple[tuple[str, Callable[[Subject], Coroutine[Any, Any, Sequence[Check]]]], ...] = (
-    ("dbus", look_at_systemd),
-    ("loops", look_at_loops),
-    ("spawner", look_at_spawner),
-    ("open files", look_at_files),
-    ("journal", look_at_journal),
-    ("directories", look_at_directories),
-    ("disks", look_at_disks),
-    ("configuration files", look_at_config_files),
-    ("credentials", look_at_credentials),
-    ("configuration", look_at_deployments),
-    ("users", look_at_users),
+_GROUPS: tuple[tuple[str, Callable[[Subject], Coroutine[Any, Any, Sequence[Check]]]], ...] = (
+    ("dbus", run_systemd_checks),
+    ("loops", run_loop_checks),
+    ("spawner", run_spawner_checks),
+    ("open files", run_open_files_checks),
+    ("journal", run_journal_checks),
+    ("directories", run_directory_checks),
+    ("disks", run_disk_checks),
+    ("configuration files", run_config_file_checks),
+    ("credentials", run_credentials_checks),
+    ("configuration", run_deployment_checks),
+    ("users", run_user_checks),
 )
 
 
 class Doctor:
-    """`more` are looks of whoever builds it, taken after the others."""
+    """The checks of one daemon and its host; the groups in `more` come last in the document."""
 
-    def __init__(self, *, subject: Subject, log: Log, more: Sequence[Look] = ()) -> None:
-        asked = Asked(api=subject.api)
-        self._looks = Looks(log=log)
-        self._table = (
-            Look(name="api", take=lambda: look_at_api(subject, asked)),
-            Look(name="server version", take=lambda: look_at_server(asked)),
-            Look(name="clock", take=lambda: look_at_clock(subject, asked)),
-            *(Look(name=name, take=partial(look, subject)) for name, look in _LOOKS),
+    def __init__(self, *, subject: Subject, log: Log, more: Sequence[CheckGroup] = ()) -> None:
+        server = ServerQuery(api=subject.api)
+        self._runner = CheckRunner(log=log)
+        self._groups = (
+            CheckGroup(name="api", run=lambda: run_api_checks(subject, server)),
+            CheckGroup(name="server version", run=lambda: run_server_checks(server)),
+            CheckGroup(name="clock", run=lambda: run_clock_checks(subject, server)),
+            *(CheckGroup(name=name, run=partial(run, subject)) for name, run in _GROUPS),
         )
-        self._interpreters = Interpreters(subject=subject, asked=asked)
+        self._interpreters = InterpreterChecks(subject=subject, server=server)
         self._more = tuple(more)
 
     async def examine(self) -> Json:
-        """The document of all checks, in one order always."""
-        looks = [*self._table, *self._interpreters.looks(), *self._more]
-        found = await asyncio.gather(*map(self._looks.take, looks))
-        return document(check for checks in found for check in checks)
+        """Run all checks and return the doctor document, always in the same order."""
+        groups = [*self._groups, *self._interpreters.groups(), *self._more]
+        results = await asyncio.gather(*map(self._runner.run, groups))
+        return document(check for checks in results for check in checks)

@@ -1,7 +1,7 @@
-"""Looks at the interpreters that deployments and pools name: each is asked, as its flows' user, which Prefect it has.
+"""Checks the interpreters of deployments and work pools: which Prefect each has, read by running a short program.
 
-Invariants: an interpreter runs in the spawner's hands only, bounded in time, as the user its flows run as; what it is
-asked takes a tenth of a second and imports nothing of the user's; a daemon that ends meanwhile leaves nothing behind.
+Invariants: the spawner starts each interpreter, as the user of its runs and with a time limit. The program takes about
+0.1 s and imports no user code. A daemon that ends meanwhile leaves no process and no file behind.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
 from runnerd.core.units import format_duration
+from runnerd.doctor.check_runner import CheckGroup, in_thread
 from runnerd.doctor.checks import Check, error, ok, unknown, warning
-from runnerd.doctor.look import Look, in_thread
-from runnerd.doctor.prefect import FLOOR, Asked
+from runnerd.doctor.prefect import FLOOR, FLOOR_TEXT, ServerQuery
 from runnerd.doctor.subject import Source, Subject
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.dialect import version_of
@@ -27,7 +27,7 @@ _LIMIT_S, _ANSWER_S = 20.0, 15.0
 _AT_ONCE = 4
 _OUTPUT_BYTES = 65536
 _ANSWER_MAX = 1024
-# What is asked; prefect-client is Prefect without its server, and runs flows as well.
+# Prints the versions of Python and Prefect; prefect-client is Prefect without its server, and runs flows as well.
 PROGRAM = """\
 import os, sys
 from importlib import metadata
@@ -42,8 +42,8 @@ os.write(3, ("%d.%d %s\\n" % (sys.version_info[0], sys.version_info[1], found)).
 
 
 @dataclass(frozen=True, slots=True)
-class Interpreter:
-    """One program under one user, which is one check; `sources` are whose flows it runs."""
+class CheckedInterpreter:
+    """One interpreter run as one user, which makes one check; `sources` are the deployments and pools that use it."""
 
     python: str
     user: str | None
@@ -57,45 +57,47 @@ class Interpreter:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`prefect` is None where it has none."""
+class Versions:
+    """The versions in one interpreter; `prefect` is None when Prefect is not installed."""
 
     python: str
     prefect: str | None
 
 
-def interpreters_of(sources: Iterable[Source]) -> list[Interpreter]:
-    """Each interpreter once, in the order of the sources."""
+def interpreters_of(sources: Iterable[Source]) -> list[CheckedInterpreter]:
+    """Return each interpreter once, in the order of the sources."""
     found: dict[tuple[str, str | None, str | None], list[Source]] = {}
     for source in sources:
         run = source.run
         found.setdefault((run.python, run.user, run.group), []).append(source)
-    return [Interpreter(*key, tuple(members)) for key, members in found.items()]
+    return [CheckedInterpreter(*key, tuple(members)) for key, members in found.items()]
 
 
-class Interpreters:
-    """A look for each; at most a few of them run at once."""
+class InterpreterChecks:
+    """Checks each interpreter; at most _AT_ONCE of them run at once."""
 
-    def __init__(self, *, subject: Subject, asked: Asked) -> None:
+    def __init__(self, *, subject: Subject, server: ServerQuery) -> None:
         self._subject = subject
-        self._asked = asked
+        self._server = server
         self._few = asyncio.Semaphore(_AT_ONCE)
 
-    def looks(self) -> list[Look]:
-        return [self._look(one) for one in interpreters_of(self._subject.sources())]
+    def groups(self) -> list[CheckGroup]:
+        """Return a check group for each interpreter of the current deployments and pools."""
+        return [self._group(one) for one in interpreters_of(self._subject.sources())]
 
-    def _look(self, one: Interpreter) -> Look:
-        async def take() -> Sequence[Check]:
+    def _group(self, one: CheckedInterpreter) -> CheckGroup:
+        async def run() -> Sequence[Check]:
             if not self._subject.link.connected:
-                return [unknown(one.name, "cannot be asked without a spawner", "mend the spawner check first")]
+                detail = "cannot run this interpreter: the spawner is not connected"
+                return [unknown(one.name, detail, "fix the problem of the spawner check first")]
             async with self._few:
-                answer = await self._ask(one)
-            return [interpreter_check(one, answer, await self._asked.server())]
+                versions = await self._read_versions(one)
+            return [interpreter_check(one, versions, await self._server.read())]
 
-        return Look(name=one.name, take=take, limit_s=_LIMIT_S)
+        return CheckGroup(name=one.name, run=run, limit_s=_LIMIT_S)
 
-    async def _ask(self, one: Interpreter) -> Answer | str:
-        """What it answers, or why it does not."""
+    async def _read_versions(self, one: CheckedInterpreter) -> Versions | str:
+        """Run PROGRAM in the interpreter and return the versions, or why that failed."""
         spec = await in_thread(lambda: self._spec(one))
         if isinstance(spec, str):
             return spec
@@ -103,11 +105,11 @@ class Interpreters:
             outcome = await run_helper(spec, link=self._subject.link, answer_max=_ANSWER_MAX)
         except SpawnerError as why:
             return str(why)
-        return read_answer(outcome.answer) or _why_not(outcome)
+        return parse_versions(outcome.answer) or _failure(outcome)
 
-    def _spec(self, one: Interpreter) -> LaunchSpec | str:
+    def _spec(self, one: CheckedInterpreter) -> LaunchSpec | str:
         run = one.sources[0].run
-        environment = self._subject.environments.merged(run)
+        environment = self._subject.environments.build(run)
         if isinstance(environment, str):
             return environment
         names = name_helper(work_dir(self._subject.paths))
@@ -127,53 +129,57 @@ class Interpreters:
         )
 
 
-def read_answer(text: str) -> Answer | None:
-    """What PROGRAM wrote; None where that is nothing or something else."""
+def parse_versions(text: str) -> Versions | None:
+    """Parse what PROGRAM wrote; None for any other text."""
     if not text.endswith("\n"):
         return None
     words = text.split()
-    return Answer(words[0], words[1] if len(words) == 2 else None) if 1 <= len(words) <= 2 else None
+    return Versions(words[0], words[1] if len(words) == 2 else None) if 1 <= len(words) <= 2 else None
 
 
-def _why_not(outcome: HelperOutcome) -> str:
+def _failure(outcome: HelperOutcome) -> str:
     seen = outcome.record
     if seen is None or seen.error is not None:
         return describe_end(seen)
     if seen.stop_reason == "timeout":
         return f"it did not answer within {format_duration(_ANSWER_S)}"
     last = last_line(outcome.output)
-    return f"it {describe_end(seen)}" + (f": {last}" if last else " and said nothing")
+    return f"it {describe_end(seen)}" + (f": {last}" if last else " without output")
 
 
-# --- what to make of it ---------------------------------------------------------------------------------------
+# --- the result -----------------------------------------------------------------------------------------------
 
 
-def interpreter_check(one: Interpreter, answer: Answer | str, server: ServerInfo | str) -> Check:
-    """`server` decides which major of Prefect is wanted, where it is known."""
-    if isinstance(answer, str):
-        detail = f"{_used(one)}, and it cannot be run: {answer.removeprefix('cannot start: ')}"
-        return error(one.name, detail, "mend that, or name an interpreter that has Prefect in run.python")
-    if answer.prefect is None:
-        detail = f"{_used(one)}, and it has no Prefect"
-        return error(one.name, detail, f"{_install(one, server)}, or name another interpreter in run.python")
+def interpreter_check(one: CheckedInterpreter, versions: Versions | str, server: ServerInfo | str) -> Check:
+    """Compare the Prefect of an interpreter with the server's major version, if that is known.
+
+    `versions` and `server` are strings when they could not be read, and say why.
+    """
+    if isinstance(versions, str):
+        detail = f"cannot run the interpreter of {_users(one)}: {versions.removeprefix('cannot start: ')}"
+        return error(one.name, detail, "fix the cause, or set run.python to an interpreter that has Prefect")
+    if versions.prefect is None:
+        detail = f"Prefect is not installed in the interpreter of {_users(one)}"
+        return error(one.name, detail, f"{_install(one, server)}, or set run.python to another interpreter")
     broken = next((e.problem for e in one.sources if e.problem and "cannot import prefect" in e.problem), None)
     if broken is not None:
-        return error(one.name, f"it has Prefect {answer.prefect}, but {broken}", _install(one, server))
-    version = version_of(answer.prefect)
+        return error(one.name, f"Prefect {versions.prefect} is installed, but {broken}", _install(one, server))
+    version = version_of(versions.prefect)
     if not isinstance(server, str) and version is not None and version[0] != server.major:
-        detail = f"{_used(one)}, and its Prefect {answer.prefect} does not work with a server of {server.version}"
+        pair = f"Prefect {versions.prefect} with a server of {server.version}"
+        detail = f"cannot run flows of {_users(one)}: {pair} does not work, the major versions must be equal"
         return error(one.name, detail, _install(one, server))
     if version is not None and version < FLOOR:
-        detail = f"its Prefect {answer.prefect} is older than anything runnerd is tested with"
+        detail = f"Prefect {versions.prefect} is older than {FLOOR_TEXT}, the oldest version runnerd is tested with"
         return warning(one.name, detail, _install(one, server))
-    return ok(one.name, f"Prefect {answer.prefect}, Python {answer.python}; {_used(one)}")
+    return ok(one.name, f"Prefect {versions.prefect}, Python {versions.python}; used by {_users(one)}")
 
 
-def _used(one: Interpreter) -> str:
+def _users(one: CheckedInterpreter) -> str:
     names = [source.name for source in one.sources]
-    return f"{names[0]} uses it" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more use it"
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _install(one: Interpreter, server: ServerInfo | str) -> str:
+def _install(one: CheckedInterpreter, server: ServerInfo | str) -> str:
     old = not isinstance(server, str) and server.major == 2
     return f"{one.python} -m pip install 'prefect{'>=2.20,<3' if old else '>=3,<4'}'"

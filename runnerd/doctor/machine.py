@@ -1,4 +1,4 @@
-"""Looks at the machine: the service manager, users, directories, files and disks."""
+"""Checks the machine: the service manager, users, directories, files and disks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from runnerd.config.files import DROP_INS, MAIN, list_drop_ins
 from runnerd.core.units import format_duration
-from runnerd.doctor.checks import Check, directory_check, disk_checks, error, ok, some, unreadable, warning
-from runnerd.doctor.look import in_thread
+from runnerd.doctor.check_runner import in_thread
+from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, some, unreadable, warning
 from runnerd.doctor.subject import Subject
 from runnerd.launch.api_access import CREDENTIAL
 from runnerd.system.directories import runs_dir
@@ -22,36 +22,37 @@ from runnerd.system.systemd import LIST_JOBS, own_unit
 # --- the service manager --------------------------------------------------------------------------------------
 
 
-async def look_at_systemd(subject: Subject) -> Sequence[Check]:
+async def run_systemd_checks(subject: Subject) -> Sequence[Check]:
     if not subject.systemd.present:
         return [ok("dbus", "not needed: runnerd was not started by systemd")]
-    found = ok("dbus", "not needed: runnerd.service says before a stop whether it is one")
-    if not subject.systemd.told_jobs:
-        found = await dbus_check(run_program, unit=own_unit())
+    found = ok("dbus", "not needed: runnerd.service records systemd's jobs before a stop")
+    if not subject.systemd.has_jobs_file:
+        found = await check_dbus(run_program, unit=own_unit())
     watchdog_s = subject.systemd.watchdog_s()
     if watchdog_s is not None:
         return [found, ok("watchdog", f"systemd restarts runnerd when it is stuck for {format_duration(watchdog_s)}")]
-    remedy = "systemctl edit runnerd, and write [Service] and WatchdogSec=60s into it"
-    return [found, warning("watchdog", "systemd does not watch runnerd: one that is stuck stays stuck", remedy)]
+    remedy = "set WatchdogSec=60s in section [Service]: systemctl edit runnerd"
+    return [found, warning("watchdog", "no watchdog is set: systemd does not restart runnerd when it is stuck", remedy)]
 
 
-async def dbus_check(run: Callable[..., Awaitable[ProgramResult]], *, unit: str | None) -> Check:
-    """Whether a SIGTERM of `systemctl stop` can be told from one of `systemctl restart`."""
+async def check_dbus(run: Callable[..., Awaitable[ProgramResult]], *, unit: str | None) -> Check:
+    """Check that runnerd can distinguish the SIGTERM of `systemctl stop` from that of `systemctl restart`."""
     ran = await run(*LIST_JOBS)
     if ran.status == 0 and unit is not None:
-        return ok("dbus", "systemctl list-jobs answers, so a stop can be told from a restart")
+        return ok("dbus", "systemctl list-jobs answers, so runnerd can distinguish a stop from a restart")
     why = ran.err.strip().partition("\n")[0] or f"exit status {ran.status}"
     detail = f"systemctl list-jobs fails ({why})" if ran.status != 0 else "runnerd is in no unit's cgroup"
     remedy = "install and start dbus: apt install dbus, then systemctl start dbus.socket"
     if ran.status == 0:
         remedy = "start runnerd by its unit: systemctl start runnerd"
-    return error("dbus", f"{detail}: `systemctl stop runnerd` reads as a restart, and flows are not drained", remedy)
+    effect = "systemctl stop runnerd is handled as a restart and does not drain"
+    return error("dbus", f"cannot distinguish a stop from a restart: {detail}; {effect}", remedy)
 
 
 # --- users ----------------------------------------------------------------------------------------------------
 
 
-async def look_at_users(subject: Subject) -> Sequence[Check]:
+async def run_user_checks(subject: Subject) -> Sequence[Check]:
     wanted: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
     for source in subject.sources():
@@ -61,27 +62,27 @@ async def look_at_users(subject: Subject) -> Sequence[Check]:
         if run.group is not None:
             groups.setdefault(run.group, []).append(source.name)
     flow_user = subject.environ.get("RUNNERD_FLOW_USER")
-    return [await in_thread(lambda: users_check(wanted, groups, flow_user))]
+    return [await in_thread(lambda: check_users(wanted, groups, flow_user))]
 
 
-def users_check(users: Mapping[str, list[str]], groups: Mapping[str, list[str]], flow_user: str | None) -> Check:
-    """Whether the users and groups that flows run as exist; of each, the deployments that name it."""
+def check_users(users: Mapping[str, list[str]], groups: Mapping[str, list[str]], flow_user: str | None) -> Check:
+    """Check that the users and groups of runs exist; `users` and `groups` map each to the deployments that set it."""
     missing = [f"user {name} (run.user of {some(of)})" for name, of in users.items() if not _exists(pwd.getpwnam, name)]
     missing += [
         f"group {name} (run.group of {some(of)})" for name, of in groups.items() if not _exists(grp.getgrnam, name)
     ]
     if flow_user is not None and flow_user not in users and not _exists(pwd.getpwnam, flow_user):
-        missing.append(f"user {flow_user} (RUNNERD_FLOW_USER, who runs flows without run.user)")
+        missing.append(f"user {flow_user} (RUNNERD_FLOW_USER, for flows without run.user)")
     if missing:
-        remedy = "make them, as with useradd --system, or name others in run.user and run.group"
-        return error("users", f"there is no {', no '.join(missing)}: their flows cannot start", remedy)
+        remedy = "create them, for example with useradd --system, or set others in run.user and run.group"
+        return error("users", f"cannot start flows: there is no {', no '.join(missing)}", remedy)
     names = sorted({*users, *([flow_user] if flow_user else [])})
     return ok("users", f"flows run as {', '.join(names)}" if names else "flows run as the spawner's user")
 
 
-def _exists(look: Callable[[str], object], name: str) -> bool:
+def _exists(find: Callable[[str], object], name: str) -> bool:
     try:
-        look(name)
+        find(name)
     except KeyError:
         return False
     return True
@@ -90,27 +91,27 @@ def _exists(look: Callable[[str], object], name: str) -> bool:
 # --- directories, files and disks -----------------------------------------------------------------------------
 
 
-async def look_at_directories(subject: Subject) -> Sequence[Check]:
-    return await in_thread(lambda: directory_checks(subject.paths, _me()))
+async def run_directory_checks(subject: Subject) -> Sequence[Check]:
+    return await in_thread(lambda: check_directories(subject.paths, _own_user()))
 
 
-def directory_checks(paths: Paths, user: str) -> list[Check]:
+def check_directories(paths: Paths, user: str) -> list[Check]:
     return [
-        directory_check("state directory", paths.state, user=user, write=True),
-        directory_check("log directory", runs_dir(paths), user=user, write=True),
-        directory_check("runtime directory", paths.runtime, user=user, write=True),
+        check_directory("state directory", paths.state, user=user, write=True),
+        check_directory("log directory", runs_dir(paths), user=user, write=True),
+        check_directory("runtime directory", paths.runtime, user=user, write=True),
     ]
 
 
-async def look_at_config_files(subject: Subject) -> Sequence[Check]:
-    return [await in_thread(lambda: config_check(subject.paths.config, _me()))]
+async def run_config_file_checks(subject: Subject) -> Sequence[Check]:
+    return [await in_thread(lambda: check_config_files(subject.paths.config, _own_user()))]
 
 
-def config_check(directory: str, user: str) -> Check:
-    """Whether runnerd.yaml and every drop-in can be read, or the next reload will do without them."""
+def check_config_files(directory: str, user: str) -> Check:
+    """Check that runnerd.yaml and every drop-in are readable; a reload ignores an unreadable one."""
     name = "configuration files"
     for place in (directory, os.path.join(directory, DROP_INS)):
-        found = directory_check(name, place, user=user, write=False)
+        found = check_directory(name, place, user=user, write=False)
         if found.state != "ok" and (place == directory or os.path.exists(place)):
             return found
     paths = [os.path.join(directory, MAIN), *list_drop_ins(directory).paths]
@@ -120,11 +121,11 @@ def config_check(directory: str, user: str) -> Check:
         return ok(name, f"user {user} can read {count} {'file' if count == 1 else 'files'} in {directory}")
     others = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
     group = _group_of(user)
-    detail = f"user {user} cannot read {closed[0]}{others}: what is in it has no effect"
+    detail = f"user {user} cannot read {closed[0]}{others}: permission denied; its settings have no effect"
     return error(name, detail, f"chgrp {group} {closed[0]} && chmod g+r {closed[0]}")
 
 
-async def look_at_credentials(subject: Subject) -> Sequence[Check]:
+async def run_credentials_checks(subject: Subject) -> Sequence[Check]:
     api = subject.config.current.settings.api
     files = [path for path in (api.key_file, api.auth_string_file) if path is not None]
     given = subject.paths.credentials
@@ -133,13 +134,13 @@ async def look_at_credentials(subject: Subject) -> Sequence[Check]:
         files = await in_thread(lambda: [credential] if os.path.exists(credential) else [])
     variables = [name for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING") if subject.environ.get(name)]
     if not files:
-        words = f"from {' and '.join(variables)}" if variables else "none: the API is asked without"
+        words = f"from {' and '.join(variables)}" if variables else "none: requests to the API carry no credentials"
         return [ok("credentials", words)]
-    return [await in_thread(lambda: credentials_check(files, _me()))]
+    return [await in_thread(lambda: check_credentials(files, _own_user()))]
 
 
-def credentials_check(files: Iterable[str], user: str) -> Check:
-    """Whether each file can be read by us and not by everybody."""
+def check_credentials(files: Iterable[str], user: str) -> Check:
+    """Check that this process can read each file and that other users cannot."""
     opened = list(files)
     for path in opened:
         try:
@@ -150,16 +151,16 @@ def credentials_check(files: Iterable[str], user: str) -> Check:
             remedy = f"see namei -l {path}; for root's file: chgrp {group} {path} && chmod 640 {path}"
             return error("credentials", f"user {user} cannot read {path}: {why.strerror}", remedy)
         if mode & stat.S_IROTH:
-            detail = f"everybody on this host can read {path}, and act as runnerd in Prefect"
+            detail = f"every user of this host can read {path}, and so use runnerd's access to Prefect"
             return warning("credentials", detail, f"chmod o-rwx {path}")
     return ok("credentials", f"read from {' and '.join(opened)}")
 
 
-async def look_at_disks(subject: Subject) -> Sequence[Check]:
-    return await in_thread(lambda: disk_checks(state=subject.paths.state, log=subject.paths.log))
+async def run_disk_checks(subject: Subject) -> Sequence[Check]:
+    return await in_thread(lambda: check_disks(state=subject.paths.state, log=subject.paths.log))
 
 
-def _me() -> str:
+def _own_user() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

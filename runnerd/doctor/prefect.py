@@ -1,4 +1,4 @@
-"""Looks at Prefect's API: whether it answers and lets us in, which version it is, and what its clock says."""
+"""Checks Prefect's API: whether it answers and accepts the credentials, its version and its clock."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.dialect import version_of
 
 FLOOR = (2, 20, 0)
+FLOOR_TEXT = "2.20"
 _ANSWER_S = 5.0
 _SKEW_WARNING_S, _SKEW_ERROR_S = 2.0, 30.0
 
 
-class Asked:
-    """Which Prefect answers, asked on behalf of every look that wants to know, and for a short while only."""
+class ServerQuery:
+    """Reads which Prefect answers, by one request that all checks share."""
 
     def __init__(self, *, api: PrefectApi, limit_s: float = _ANSWER_S) -> None:
         self._api = api
         self._limit_s = limit_s
         self._going: asyncio.Task[ServerInfo] | None = None
 
-    async def server(self) -> ServerInfo | str:
-        """It, or why that is not known."""
+    async def read(self) -> ServerInfo | str:
+        """Return the server's version, or why it is unknown, within the time limit."""
         task = self._going
         if task is None or task.done():
             task = self._going = asyncio.create_task(self._api.server(), name="doctor: server")
         await asyncio.wait({task}, timeout=self._limit_s)
         if not task.done():
-            return f"the API has not said within {format_duration(self._limit_s)}"
+            return f"the API did not answer within {format_duration(self._limit_s)}"
         try:
             return task.result()
         except ApiError as why:
             return str(why)
 
 
-async def look_at_api(subject: Subject, asked: Asked) -> Sequence[Check]:
-    await asked.server()  # the health is that of the latest request, which may be long ago, or none yet
+async def run_api_checks(subject: Subject, server: ServerQuery) -> Sequence[Check]:
+    await server.read()  # makes api.health current: it is the outcome of the latest request
     found = [api_check(subject.api.url, subject.api.health, subject.config.current.settings.api)]
     embedded = subject.embedded()
     if embedded is not None:
@@ -56,10 +57,10 @@ async def look_at_api(subject: Subject, asked: Asked) -> Sequence[Check]:
 def api_check(url: str, health: ApiHealth, settings: ApiSettings) -> Check:
     if health.condition is ApiCondition.OK:
         return ok("api", f"{url} answers")
-    meanwhile = "nothing new starts here meanwhile, what runs goes on, and reports wait"
     if health.condition is ApiCondition.UNREACHABLE:
-        detail = f"{url} does not answer: {health.detail}; {meanwhile}"
-        return error("api", detail, f"is it up, and is api.url right? From this host: curl -sS {url}/health")
+        effect = "until then no run is claimed, live runs continue, and their reports wait"
+        detail = f"cannot reach {url}: {health.detail}; {effect}"
+        return error("api", detail, f"check the server, the network and api.url: curl -sS {url}/health")
     detail = f"{url} answers, but {health.detail}"
     return error("api", detail, _degraded_remedy(health.detail, settings))
 
@@ -68,50 +69,52 @@ def _degraded_remedy(detail: str, settings: ApiSettings) -> str:
     file = settings.auth_string_file or settings.key_file
     place = f"into {file}" if file else "into a file that api.key_file or api.auth_string_file names"
     if detail.startswith("401"):
-        return f"put a valid credential {place}: it is read again by itself; then runnerctl status shows the API as ok"
+        return f"put a valid credential {place}; runnerd reads the file again by itself"
     if detail.startswith("403"):
-        return f"give this credential the right to do that in Prefect, or put another {place}"
+        return f"grant this credential the permission in Prefect, or put another {place}"
     if "is api.url right" in detail:
-        return "set api.url to where Prefect's API is (it ends in /api), and restart runnerd: flows run on"
+        return "set api.url to the URL of Prefect's API, which ends in /api; then systemctl restart runnerd"
     if detail.startswith(("cannot read the API key", "cannot read the auth string", "cannot use the ")):
-        return "mend that file: one line, readable by the user that runnerd runs as; it is read again by itself"
-    return "see the log of the Prefect server, or of what stands before it; it heals by itself when the server does"
+        return "fix that file: one line, readable by the user of runnerd; runnerd reads it again by itself"
+    return "see the log of the Prefect server or of its proxy; runnerd recovers by itself"
 
 
 # --- its version ----------------------------------------------------------------------------------------------
 
 
-async def look_at_server(asked: Asked) -> Sequence[Check]:
-    return [server_check(await asked.server())]
+async def run_server_checks(server: ServerQuery) -> Sequence[Check]:
+    return [server_check(await server.read())]
 
 
 def server_check(server: ServerInfo | str) -> Check:
     name = "server version"
     if isinstance(server, str):
-        return unknown(name, server, "mend the api check first")
+        return unknown(name, server, "fix the problem of the api check first")
     if not server.supported:
         return error(name, server.why or f"Prefect {server.version} is not known", "use a Prefect server 2.20 or 3.x")
     version = version_of(server.version)
     if version is not None and version < FLOOR:
-        detail = f"the server is Prefect {server.version}, older than anything runnerd is tested with"
-        return warning(name, detail, "bring the server to 2.20 or 3.x")
+        detail = f"Prefect {server.version} is older than {FLOOR_TEXT}, the oldest version runnerd is tested with"
+        return warning(name, detail, "upgrade the server to 2.20 or 3.x")
     return ok(name, "Prefect Cloud" if server.version == "cloud" else f"Prefect {server.version}")
 
 
 # --- its clock ------------------------------------------------------------------------------------------------
 
 
-async def look_at_clock(subject: Subject, asked: Asked) -> Sequence[Check]:
-    await asked.server()
+async def run_clock_checks(subject: Subject, server: ServerQuery) -> Sequence[Check]:
+    await server.read()  # its answer carries the server's time
     return [clock_check(subject.api.skew)]
 
 
 def clock_check(skew: Skew | None) -> Check:
     if skew is None:
-        return unknown("clock", "cannot be compared: no answer of the API has told its time yet")
-    apart, words = format_duration(max(1, round(abs(skew.seconds)))), "ahead of" if skew.seconds > 0 else "behind"
+        return unknown("clock", "cannot compare the clocks: the API has sent no answer with a Date header yet")
+    apart_s, words = max(1, round(abs(skew.seconds))), "ahead of" if skew.seconds > 0 else "behind"
     if skew.at_least_s <= _SKEW_WARNING_S:
-        return ok("clock", f"within {apart} of the API's")
-    detail = f"this host's clock is {apart} {words} the API's, so runs start early or late by that much"
-    remedy = "have both hosts keep the time: timedatectl shows it; systemctl enable --now systemd-timesyncd, or chrony"
+        return ok("clock", f"within {format_duration(apart_s)} of the API's")
+    detail = (
+        f"this host's clock is {format_duration(apart_s)} {words} the API's, so runs start early or late by that much"
+    )
+    remedy = "synchronize both hosts' clocks: systemctl enable --now systemd-timesyncd, or chrony; see timedatectl"
     return (error if skew.at_least_s > _SKEW_ERROR_S else warning)("clock", detail, remedy)

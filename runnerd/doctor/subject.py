@@ -1,4 +1,4 @@
-"""The daemon as its doctor sees it."""
+"""The parts of the daemon that the doctor checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.pools.keeper import PoolKeeper
-from runnerd.pools.table import Service
+from runnerd.pools.table import PoolService
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.system.paths import Paths
@@ -21,7 +21,7 @@ from runnerd.system.watchdog import Pulse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Something whose flows run here: a deployment, or a work pool."""
+    """A deployment or a work pool whose flows this daemon starts, and its run settings."""
 
     name: str
     run: RunSettings
@@ -30,11 +30,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The parts of the daemon that are looked at."""
+    """The daemon's parts, as input of the checks."""
 
     api: PrefectApi
     config: ConfigInForce
-    embedded: Callable[[], str | None]  # what is wrong with the embedded server; None where there is none
+    embedded: Callable[[], str | None]  # the problem of the embedded server; None without one
     registry: Registry
     pools: PoolKeeper
     environments: Environments
@@ -46,7 +46,7 @@ class Subject:
     environ: Mapping[str, str]
 
     def sources(self) -> list[Source]:
-        """Whatever has flows that this daemon starts."""
+        """List the deployments and the pools whose runs this daemon starts."""
         own = [Source(name=e.full_name, run=e.deployment.run, problem=e.problem) for e in self.registry.entries()]
-        pools = [one for one in self.pools.entries() if one.service is not Service.OTHER]
+        pools = [one for one in self.pools.entries() if one.service is not PoolService.OTHER]
         return own + [Source(name=f"pool {one.name}", run=one.settings.run) for one in pools]

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from runnerd.core.codec import Decoder, to_json
 from runnerd.core.errors import JournalError
@@ -23,6 +23,7 @@ from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Config, Deployment
 from runnerd.journal.journal_file import is_damage, open_file, what_to_do
 from runnerd.log.alerts import Alert
+from runnerd.log.log import Log
 
 T = TypeVar("T")
 _LAST_GOOD = "last good configuration"
@@ -37,23 +38,6 @@ _COLUMNS = {
     "notes": ("key", "value"),
 }
 _UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)
-
-
-class Log(Protocol):
-    """What the journal needs of the daemon's log."""
-
-    def error(self, event: str, **fields: Any) -> Any: ...
-    def info(self, event: str, **fields: Any) -> Any: ...
-
-
-class Unlogged:
-    """A log that drops every line."""
-
-    def error(self, event: str, **fields: Any) -> None: ...
-    def info(self, event: str, **fields: Any) -> None: ...
-
-
-_UNLOGGED = Unlogged()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +75,7 @@ class Journal:
     and what to do, None while writing works. `notice`: what happened to the damaged file.
     """
 
-    def __init__(self, *, path: str, now: Callable[[], datetime], log: Log = _UNLOGGED) -> None:
+    def __init__(self, *, path: str, now: Callable[[], datetime], log: Log) -> None:
         self._path = path
         self._now = now
         self._log = log

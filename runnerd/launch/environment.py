@@ -50,15 +50,15 @@ class Environments:
     def __init__(self, *, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
-    def merged(self, run: RunSettings) -> dict[str, str] | str:
+    def build(self, run: RunSettings) -> dict[str, str] | str:
         """Build the whole environment of a process that is no flow run, or a sentence why it cannot be built."""
-        layers = self.layers(run)
+        layers = self.build_layers(run)
         if isinstance(layers, str):
             return layers
         base, from_file = layers
         return {**base, **from_file, **run.environment}
 
-    def layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
+    def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
         """Build the base environment and read environment_file's variables, or a sentence why that is impossible."""
         try:
             entry = pwd.getpwnam(run.user) if run.user else pwd.getpwuid(os.geteuid())

@@ -16,8 +16,8 @@ class Prepared:
     """What a launcher made of a run's record.
 
     `start`: the launch spec, or a sentence why the run cannot be started. `user`: the account that the process will
-    run as, never taken from the run's environment, because the API may have set that. `record_fields`:
-    fields to update in the run's record.
+    run as, never taken from the run's environment, because the API may have set that. `record_fields`: fields to
+    update in the run's record.
     """
 
     start: LaunchSpec | str

@@ -12,13 +12,13 @@ from runnerd.launch.environment import PATH
 # rm alone mostly suffices. Where it fails, a directory may lack its owner's own permissions (0700): chmod those and
 # repeat. find follows no link. Neither command leaves the file system, because what is mounted inside is not the run's.
 # The last words of rm (tail) go into the run's output.
-_TIDY = """
+_TIDY_SCRIPT = """
 rm -rf --one-file-system -- "$@" 2>/dev/null && exit
 find "$@" -xdev -type d ! -perm -700 -exec chmod u+rwx {} \\; 2>/dev/null
 rm -rf --one-file-system -- "$@" 2>&1 | tail -n 3
 for path; do if [ -e "$path" ] || [ -L "$path" ]; then exit 1; fi; done
 """
-_TIDY_S = 600.0
+_TIDY_TIME_LIMIT_S = 600.0
 TIDY_PREFIX = "tidy-"
 HOOKS_SUFFIX = "-hooks"  # added to the name of the run's scratch directory for the one of its hooks
 
@@ -46,12 +46,19 @@ def tidy_spec(record: RunRecord) -> LaunchSpec:
     return LaunchSpec(
         key=tidy_key(record.id),
         attempt=record.attempt,
-        argv=("/bin/sh", "-c", _TIDY, "runnerd-tidy", *(one + HOOKS_SUFFIX for one in directories), *directories),
+        argv=(
+            "/bin/sh",
+            "-c",
+            _TIDY_SCRIPT,
+            "runnerd-tidy",
+            *(one + HOOKS_SUFFIX for one in directories),
+            *directories,
+        ),
         environment={"PATH": PATH, "LANG": "C.UTF-8"},
         working_directory="/",
         output=record.output,
         user=record.user,
-        runtime_max_s=_TIDY_S,
+        runtime_max_s=_TIDY_TIME_LIMIT_S,
         stop_timeout_s=5.0,
     )
 

@@ -78,7 +78,7 @@ class Forwarder:
         config: ConfigInForce,
         feed: RecordFeed,
         log: Log,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self._journald = journald
         self._folder = runs_dir(paths)

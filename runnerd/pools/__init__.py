@@ -1,1 +1,1 @@
-"""Work pools that this host serves: as Prefect's process worker, as its agent, and through its other workers."""
+"""Serves work pools: as Prefect's process worker, as the agent of 2.x, and through Prefect's own workers."""

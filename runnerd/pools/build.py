@@ -1,4 +1,4 @@
-"""The parts that serve work pools, built together: they know each other and little else."""
+"""Builds the parts that serve work pools."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from runnerd.launch.spec import ApiAccess
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.offers import PoolOffers
-from runnerd.pools.run_notes import PoolNotes
+from runnerd.pools.run_notes import RunNotes
 from runnerd.pools.table import PoolTable, Served
-from runnerd.pools.workers.worker import ForeignWorker, end_leftovers
+from runnerd.pools.workers.worker import PrefectWorker, end_leftovers
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.system.ambient import Ambient
@@ -27,11 +27,13 @@ from runnerd.system.paths import Paths
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolParts:
+    """The parts that serve work pools."""
+
     table: PoolTable
     keeper: PoolKeeper
     offers: PoolOffers
     launcher: PoolLauncher
-    notes: PoolNotes
+    notes: RunNotes
 
 
 def build_pools(
@@ -47,32 +49,32 @@ def build_pools(
     problems: Problems,
     ambient: Ambient,
 ) -> PoolParts:
-    """Build them; this host's name among the workers is the host's `name`."""
+    """Build the parts; this host's name among the workers of a pool is the host's `name`."""
 
-    def worker() -> str:
+    def worker_name() -> str:
         return config.settings().name
 
-    def other(served: Served) -> ForeignWorker:
-        return ForeignWorker(
+    def make_worker(served: Served) -> PrefectWorker:
+        return PrefectWorker(
             pool=served.name,
             link=link,
             environments=environments,
             access=access,
             paths=paths,
-            name=worker,
+            name=worker_name,
             log=ambient.log,
         )
 
-    def leftovers(pools: Collection[str]) -> Coroutine[Any, Any, object]:
+    def end_leftover_workers(pools: Collection[str]) -> Coroutine[Any, Any, object]:
         return end_leftovers(link, pools=pools)
 
     table = PoolTable(wakes=wakes)
     keeper = PoolKeeper(
         api=api.pools,
         table=table,
-        other=other,
-        leftovers=leftovers,
-        worker=worker,
+        make_worker=make_worker,
+        end_leftovers=end_leftover_workers,
+        worker_name=worker_name,
         wakes=wakes,
         problems=problems,
         ambient=ambient,
@@ -87,8 +89,8 @@ def build_pools(
             environments=environments,
             access=access,
             output_dir=runs_dir(paths),
-            worker=worker,
+            worker_name=worker_name,
             backoff=ambient.backoff,
         ),
-        notes=PoolNotes(api=api.pools, table=table, worker=worker, feed=feed, ambient=ambient),
+        notes=RunNotes(api=api.pools, table=table, worker_name=worker_name, feed=feed, ambient=ambient),
     )

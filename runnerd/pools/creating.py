@@ -7,34 +7,23 @@ to another host that creates the same is no failure.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from runnerd.core.place import Json
-from runnerd.core.prefect import AGENT, PROCESS, NewPool, NewQueue, WorkerType, WorkPool, WorkQueue
+from runnerd.core.prefect import AGENT, PROCESS, NewPool, NewQueue, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
 from runnerd.pools.job.process_job import process_template
-from runnerd.prefect_api.answers import Refused
+from runnerd.prefect_api.answers import ApiRefusal
+from runnerd.prefect_api.pools import PoolsApi
 from runnerd.system.regular_files import open_regular
 
 
-class MakingApi(Protocol):
-    """The calls of Prefect's API that finding and creating need."""
-
-    async def read_pool(self, name: str) -> WorkPool | None: ...
-    async def create_pool(self, new: NewPool) -> WorkPool | Refused: ...
-    async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused: ...
-    async def queues(self, pool: str, *, prefixes: Sequence[str] = ()) -> list[WorkQueue]: ...
-    async def create_queue(self, new: NewQueue) -> WorkQueue | Refused: ...
-    async def worker_types(self) -> dict[str, WorkerType]: ...
-
-
-async def pool_or_why(api: MakingApi, settings: PoolSettings, *, major: int) -> WorkPool | str:
+async def find_or_create_pool(api: PoolsApi, settings: PoolSettings, *, major: int) -> WorkPool | str:
     """Read the pool, or create it if it is missing and `create` allows that; else say why there is none."""
     pool = await api.read_pool(settings.name)
     if pool is None:
-        return await _create(api, settings, major)
+        return await _create_pool(api, settings, major)
     if pool.type == PROCESS and not pool.base_job_template and settings.create:
         # Prefect's API creates pools without a template by itself; the UI then offers no variables.
         template = process_template(major)
@@ -43,25 +32,25 @@ async def pool_or_why(api: MakingApi, settings: PoolSettings, *, major: int) -> 
     return pool
 
 
-async def _create(api: MakingApi, settings: PoolSettings, major: int) -> WorkPool | str:
+async def _create_pool(api: PoolsApi, settings: PoolSettings, major: int) -> WorkPool | str:
     if not settings.create:
         return f"work pool {settings.name} does not exist, and create is false; make it: runnerctl pool create"
     kind = settings.type or PROCESS
-    if why := _unservable(settings.name, kind, major=major):
+    if why := _type_problem(settings.name, kind, major=major):
         return why
-    template = await _template(api, settings, kind, major)
+    template = await _choose_template(api, settings, kind, major)
     if isinstance(template, str):
         return template
     made = await api.create_pool(NewPool(name=settings.name, type=kind, base_job_template=template))
-    if isinstance(made, Refused):
+    if isinstance(made, ApiRefusal):
         there = await api.read_pool(settings.name)  # another host was quicker
         return there or f"cannot create work pool {settings.name}: {made.reason}"
     return made
 
 
-async def _template(api: MakingApi, settings: PoolSettings, kind: str, major: int) -> Mapping[str, Json] | str:
+async def _choose_template(api: PoolsApi, settings: PoolSettings, kind: str, major: int) -> Mapping[str, Json] | str:
     if settings.base_job_template is not None:
-        return _template_in(settings.base_job_template)
+        return _read_template(settings.base_job_template)
     if kind == AGENT:
         return {}
     if kind == PROCESS:
@@ -73,11 +62,11 @@ async def _template(api: MakingApi, settings: PoolSettings, kind: str, major: in
     return types[kind].template
 
 
-def _template_in(path: str) -> Mapping[str, Json] | str:
+def _read_template(path: str) -> Mapping[str, Json] | str:
     try:
         with open(path, encoding="utf-8", opener=open_regular) as file:
             found = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:  # a hundred thousand brackets of it
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
         why = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
         return f"cannot read base_job_template {path}: {why}"
     if not isinstance(found, dict) or not {"job_configuration", "variables"} <= set(found):
@@ -85,14 +74,14 @@ def _template_in(path: str) -> Mapping[str, Json] | str:
     return found
 
 
-def unserved(pool: WorkPool, settings: PoolSettings, *, major: int) -> str | None:
+def why_unservable(pool: WorkPool, settings: PoolSettings, *, major: int) -> str | None:
     """Say why this pool cannot be served as `settings` want it; None when it can."""
     if settings.type is not None and settings.type != pool.type:
         return f"work pool {pool.name} is of type {pool.type}, not {settings.type}; correct type, or leave it out"
-    return _unservable(pool.name, pool.type, major=major)
+    return _type_problem(pool.name, pool.type, major=major)
 
 
-def _unservable(name: str, kind: str, *, major: int) -> str | None:
+def _type_problem(name: str, kind: str, *, major: int) -> str | None:
     if kind == AGENT and major >= 3:
         return f"work pool {name} is of type {AGENT}, which Prefect 3 has no more; move to a pool of type process"
     if kind.endswith((":push", ":managed")):
@@ -100,7 +89,7 @@ def _unservable(name: str, kind: str, *, major: int) -> str | None:
     return None
 
 
-async def missing_queues(api: MakingApi, settings: PoolSettings) -> tuple[WorkQueue, ...] | str:
+async def find_or_create_queues(api: PoolsApi, settings: PoolSettings) -> tuple[WorkQueue, ...] | str:
     """Find the queues to serve, by priority, and create the missing ones if `create` allows that; else say why not."""
     queues = await api.queues(settings.name, prefixes=settings.match)
     there = {queue.name: queue for queue in queues}
@@ -114,11 +103,11 @@ async def missing_queues(api: MakingApi, settings: PoolSettings) -> tuple[WorkQu
     for name in missing:
         priority = settings.queues.index(name) + 1 if untouched else None
         made = await api.create_queue(NewQueue(pool=settings.name, name=name, priority=priority))
-        if isinstance(made, Refused):
+        if isinstance(made, ApiRefusal):
             there = {queue.name: queue for queue in await api.queues(settings.name)}
             if name not in there:  # else another host was quicker
                 return f"cannot create queue {name} of work pool {settings.name}: {made.reason}"
-    if missing:  # each has moved the others
+    if missing:  # each new queue has changed the priorities of others
         there = {queue.name: queue for queue in await api.queues(settings.name)}
     served = [there[name] for name in settings.queues if name in there] if settings.queues else list(there.values())
     return tuple(sorted(served, key=lambda queue: (queue.priority, queue.name)))

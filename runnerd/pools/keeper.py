@@ -1,7 +1,7 @@
-"""Keeps each served pool: makes what is missing of it, knows it, and tells it that this host is there.
+"""Synchronises each served pool with the API: creates what is missing of it, reads it, and sends heartbeats for it.
 
-Invariants: a pool that cannot be served costs nothing but itself, and is looked at again for ever; what is known of it
-is at most SYNC_S old while the API answers, and stays as it was while it does not; nothing is created where the
+Invariants: a pool that cannot be served hinders no other, and is checked again for ever; the table's entry of a pool is
+at most SYNC_S old while the API answers, and stays as it is while the API does not; nothing is created where the
 configuration says `create: false`.
 """
 
@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected
 from runnerd.core.machine import RunRecord
@@ -21,125 +21,109 @@ from runnerd.core.prefect import PROCESS, WorkerType, WorkPool, WorkQueue
 from runnerd.core.problems import Problems
 from runnerd.core.wakes import Wakes
 from runnerd.log.alerts import Alert
-from runnerd.pools.creating import MakingApi, missing_queues, pool_or_why, unserved
-from runnerd.pools.table import PoolTable, Served, Service, served_document
+from runnerd.pools.creating import find_or_create_pool, find_or_create_queues, why_unservable
+from runnerd.pools.table import PoolService, PoolTable, Served, served_document
+from runnerd.pools.workers.worker import PrefectWorker
 from runnerd.prefect_api.answers import ServerInfo
+from runnerd.prefect_api.pools import PoolsApi
 from runnerd.system.ambient import Ambient
 
 SYNC_S = 15.0
-HEARTBEAT_S = 30  # what Prefect's workers say; after three of them without one, a worker is OFFLINE
+HEARTBEAT_S = 30  # as Prefect's workers; after three of them without one, a worker is OFFLINE
 GOODBYE_S = 1
 _GOODBYE_BOUND_S = 5.0
-_PULSE_S = 3600.0  # one look is a dozen requests, and each may take minutes
-
-
-class KeepingApi(MakingApi, Protocol):
-    """What keeping a pool asks of Prefect; `server` says which one answers."""
-
-    async def server(self) -> ServerInfo: ...
-
-    async def heartbeat(self, pool: str, *, worker: str, interval_s: int) -> bool: ...
-
-
-class Other(Protocol):
-    """Prefect's own worker, for a pool of a type that is not ours."""
-
-    def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None: ...
-    async def run(self) -> None: ...
-    async def stop(self) -> None: ...
-    @property
-    def problem(self) -> str | None: ...
-    def document(self) -> Mapping[str, Any]: ...
+_PULSE_S = 3600.0  # one synchronisation is a dozen requests, and each may take minutes
 
 
 class PoolKeeper:
-    """`run` for ever. `other` makes what keeps a worker of Prefect's own."""
+    """Runs one task for each served pool, and one Prefect worker for each pool of a type that runnerd does not run."""
 
     def __init__(
         self,
         *,
-        api: KeepingApi,
+        api: PoolsApi,
         table: PoolTable,
-        other: Callable[[Served], Other],
-        leftovers: Callable[[Collection[str]], Coroutine[Any, Any, object]],
-        worker: Callable[[], str],
+        make_worker: Callable[[Served], PrefectWorker],
+        end_leftovers: Callable[[Collection[str]], Coroutine[Any, Any, object]],
+        worker_name: Callable[[], str],
         wakes: Wakes,
         ambient: Ambient,
         problems: Problems,
     ) -> None:
+        """`end_leftovers` ends the Prefect workers that an earlier daemon ran for pools other than those named."""
         self._api = api
         self._table = table
-        self._make_other = other
-        self._end_leftovers = leftovers
-        self._worker = worker
+        self._make_worker = make_worker
+        self._end_leftovers = end_leftovers
+        self._worker_name = worker_name
         self._wakes = wakes
         self._now = ambient.now
         self._backoff = ambient.backoff
         self._pulse = ambient.pulse
         self._log = ambient.log
-        self._wake: dict[str, asyncio.Event] = {}
+        self._pool_wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._others: dict[str, tuple[Other, asyncio.Task[None]]] = {}
-        self._kinds: Mapping[str, WorkerType] = {}
-        self._told: dict[str, str | None] = {}  # the problem that was last logged
-        self._greeted: set[str] = set()  # pools that have heard of this host
+        self._workers: dict[str, tuple[PrefectWorker, asyncio.Task[None]]] = {}
+        self._worker_types: Mapping[str, WorkerType] = {}
+        self._logged: dict[str, str | None] = {}  # by pool that was tried: the problem that was logged last
+        self._announced: set[str] = set()  # pools that list this host among their workers
         self._stopped = False
         self._group = asyncio.TaskGroup()  # entered by `run`
-        self.tried = asyncio.Event()  # of every pool it is known whether it can be served
-        problems.register(self._reported)
+        self.tried = asyncio.Event()  # set once the API has answered for every pool, whether it can be served or not
+        problems.register(self._placed_problems)
 
     async def run(self) -> None:
-        """Serve all of them for ever."""
+        """Serve all pools of the table for ever."""
         async with self._group:
-            self._group.create_task(self._end_workers_of_others(), name="workers of pools that are not served any more")
+            self._group.create_task(self._end_leftover_workers(), name="workers of pools that are not served any more")
             while True:
                 self._wakes.pools.clear()
-                await self._match()
+                await self._match_tasks()
                 self._note_tried()
                 await self._wakes.pools.wait()
 
-    async def _end_workers_of_others(self) -> None:
-        """An earlier daemon kept them, and nobody wants them now."""
+    async def _end_leftover_workers(self) -> None:
         await self._end_leftovers(self._table.names())
 
-    async def _match(self) -> None:
-        """One task for each pool that is wanted, none for others."""
+    async def _match_tasks(self) -> None:
+        """Run one task for each pool of the table, and none for others."""
         wanted = {served.name for served in self._table.entries()}
         for name in [name for name in self._tasks if name not in wanted]:
             task = self._tasks.pop(name)
             task.cancel()
             await asyncio.wait({task})
-            self._wake.pop(name).set()
-            await self._leave(name)
+            self._pool_wakes.pop(name).set()
+            await self._leave_pool(name)
         for name in () if self._stopped else wanted:
             if name in self._tasks:
-                self._wake[name].set()
+                self._pool_wakes[name].set()
                 continue
-            self._wake[name] = asyncio.Event()
-            self._tasks[name] = self._group.create_task(self._keep_one(name), name=f"pool {name}")
+            self._pool_wakes[name] = asyncio.Event()
+            self._tasks[name] = self._group.create_task(self._serve_pool(name), name=f"pool {name}")
 
     def outdated(self, name: str) -> None:
-        """Look at this pool now: it is not as it was known."""
-        if name in self._wake:
-            self._wake[name].set()
+        """Synchronise this pool now: it has changed in the API."""
+        if name in self._pool_wakes:
+            self._pool_wakes[name].set()
 
-    async def _keep_one(self, name: str) -> None:
+    async def _serve_pool(self, name: str) -> None:
+        """Synchronise one pool for ever."""
         backoff = self._backoff()
         while True:
-            wake = self._wake[name]
+            wake = self._pool_wakes[name]
             wake.clear()
             self._pulse.beat(f"pool {name}", within_s=_PULSE_S)
             wait_s = SYNC_S
             served = self._table.get(name)
             try:
                 if served is not None:
-                    await self._sync(served)
+                    await self._sync_pool(served)
                 backoff.reset()
                 self._note_tried(name)
             except ApiRejected as error:
-                self._note(served, problem=str(error))
+                self._note_problem(served, str(error))
                 self._note_tried(name)
-            except (ApiAway, ApiDenied) as error:  # the transport has said so
+            except (ApiAway, ApiDenied) as error:  # logged by the client
                 wait_s = backoff.next_s(error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -147,116 +131,120 @@ class PoolKeeper:
 
     def _note_tried(self, name: str | None = None) -> None:
         if name is not None:
-            self._told.setdefault(name, None)
-        if all(served.name in self._told for served in self._table.entries()):
+            self._logged.setdefault(name, None)
+        if all(served.name in self._logged for served in self._table.entries()):
             self.tried.set()
 
-    # --- one look ----------------------------------------------------------------------------------------------------
+    # --- one synchronisation -----------------------------------------------------------------------------------------
 
-    async def _sync(self, served: Served) -> None:
+    async def _sync_pool(self, served: Served) -> None:
         server = await self._api.server()
-        pool = await pool_or_why(self._api, served.settings, major=server.major)
-        why = None if isinstance(pool, str) else unserved(pool, served.settings, major=server.major)
+        pool = await find_or_create_pool(self._api, served.settings, major=server.major)
+        why = None if isinstance(pool, str) else why_unservable(pool, served.settings, major=server.major)
         if isinstance(pool, str) or why is not None:
-            await self._dismiss_other(served.name)  # what it served is gone, or is to be something else
-            return self._note(served, problem=pool if isinstance(pool, str) else why)
-        queues = await missing_queues(self._api, served.settings)
+            await self._stop_worker(served.name)  # the pool is gone, or the settings want another type
+            return self._note_problem(served, pool if isinstance(pool, str) else why)
+        queues = await find_or_create_queues(self._api, served.settings)
         if isinstance(queues, str):
-            return self._note(served, problem=queues)
-        beat_at = await self._beat(served, pool)
-        known = replace(served, pool=pool, queues=queues, problem=None, heartbeat_at=beat_at)
-        if known.service is Service.OTHER:
-            await self._serve_by_other(known, server)
+            return self._note_problem(served, queues)
+        beat_at = await self._send_heartbeat(served, pool)
+        latest = replace(served, pool=pool, queues=queues, problem=None, heartbeat_at=beat_at)
+        if latest.service is PoolService.OTHER:
+            await self._serve_by_worker(latest, server)
         else:
-            await self._dismiss_other(served.name)  # it was deleted, and made anew as one of ours
-        self._put(served, known)
+            await self._stop_worker(served.name)  # the pool was deleted, and created again as a type that runnerd runs
+        self._put(served, latest)
 
-    async def _beat(self, served: Served, pool: WorkPool) -> datetime | None:
+    async def _send_heartbeat(self, served: Served, pool: WorkPool) -> datetime | None:
+        """Send one for a pool that lists its workers; return when the last one arrived."""
         if pool.type != PROCESS:
             return None
-        self._greeted.add(pool.name)
-        there = await self._api.heartbeat(pool.name, worker=self._worker(), interval_s=HEARTBEAT_S)
+        self._announced.add(pool.name)
+        there = await self._api.heartbeat(pool.name, worker=self._worker_name(), interval_s=HEARTBEAT_S)
         return self._now() if there else served.heartbeat_at
 
-    def _put(self, served: Served, known: Served) -> None:
-        news = (known.open, _facts(known.queues)) != (served.open, _facts(served.queues))
-        if not self._table.put(known, known=served):
+    def _put(self, served: Served, latest: Served) -> None:
+        """Replace the entry of a pool, and have the pool polled at once if other runs may start by that."""
+        changed = (latest.open, _queue_facts(latest.queues)) != (served.open, _queue_facts(served.queues))
+        if not self._table.put(latest, known=served):
             return
-        self._say(known)
-        if news and known.open:
-            self._log.info("serving a work pool", pool=known.name, queues=[queue.name for queue in known.queues])
+        self._log_problem(latest)
+        if changed and latest.open:
+            self._log.info("serving a work pool", pool=latest.name, queues=[queue.name for queue in latest.queues])
             self._wakes.poll_now()
 
-    def _note(self, served: Served | None, *, problem: str | None) -> None:
+    def _note_problem(self, served: Served | None, problem: str | None) -> None:
         if served is None:
             return
         changed = replace(served, problem=problem)
-        if self._table.put(changed, known=served):  # else it says nothing of what is wanted by now
-            self._say(changed)
+        if self._table.put(changed, known=served):  # else the problem is one of settings that a reload has replaced
+            self._log_problem(changed)
 
-    def _say(self, served: Served) -> None:
-        """Once, not at every look."""
-        if served.problem is not None and self._told.get(served.name) != served.problem:
+    def _log_problem(self, served: Served) -> None:
+        """Log the problem once, not at every synchronisation."""
+        if served.problem is not None and self._logged.get(served.name) != served.problem:
             about = {"pool": served.name, "why": served.problem}
             self._log.error("cannot serve a work pool", **about, alert=Alert.CONFIG_PROBLEM)
-        self._told[served.name] = served.problem
+        self._logged[served.name] = served.problem
 
     # --- Prefect's own workers ---------------------------------------------------------------------------------------
 
-    async def _serve_by_other(self, served: Served, server: ServerInfo) -> None:
-        if self._wakes.draining.is_set():  # what it takes on is not ours to end, so it is not to take on more
-            if await self._dismiss_other(served.name):
+    async def _serve_by_worker(self, served: Served, server: ServerInfo) -> None:
+        """Run a Prefect worker for the pool, unless this host drains: its runs are not the daemon's to end."""
+        if self._wakes.draining.is_set():
+            if await self._stop_worker(served.name):
                 await self._say_goodbye(served.name)
             return
         assert served.pool is not None
-        if served.pool.type not in self._kinds:  # a long list, and the same for as long as the server is
-            self._kinds = await self._api.worker_types()
-        kind = self._kinds.get(served.pool.type)
-        if served.name not in self._others:
-            other = self._make_other(served)
-            self._greeted.add(served.name)
-            other.want(served, kind=kind, server=server)
-            task = self._group.create_task(other.run(), name=f"worker of pool {served.name}")
-            self._others[served.name] = (other, task)
+        if served.pool.type not in self._worker_types:  # a long list that one server never changes
+            self._worker_types = await self._api.worker_types()
+        kind = self._worker_types.get(served.pool.type)
+        if served.name not in self._workers:
+            worker = self._make_worker(served)
+            self._announced.add(served.name)
+            worker.want(served, kind=kind, server=server)
+            task = self._group.create_task(worker.run(), name=f"worker of pool {served.name}")
+            self._workers[served.name] = (worker, task)
         else:
-            self._others[served.name][0].want(served, kind=kind, server=server)
+            self._workers[served.name][0].want(served, kind=kind, server=server)
 
-    def other(self, name: str) -> Other | None:
-        """Prefect's own worker of that pool."""
-        found = self._others.get(name)
+    def worker(self, name: str) -> PrefectWorker | None:
+        """Return the Prefect worker of that pool; None when it has none."""
+        found = self._workers.get(name)
         return found[0] if found is not None else None
 
-    async def _dismiss_other(self, name: str) -> bool:
-        found = self._others.get(name)
+    async def _stop_worker(self, name: str) -> bool:
+        """Stop the Prefect worker of that pool; False when it has none."""
+        found = self._workers.get(name)
         if found is None:
             return False
-        other, task = found
+        worker, task = found
         task.cancel()
         await asyncio.wait({task})
-        await other.stop()
-        self._others.pop(name, None)  # only now: whoever is cancelled before leaves it to the next who dismisses it
+        await worker.stop()
+        self._workers.pop(name, None)  # last: if this task is cancelled before, the next call stops the worker
         return True
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
-    async def _leave(self, name: str) -> None:
-        """The pool is not ours any more, or this host stops: say so, so that nobody waits three heartbeats."""
-        self._told.pop(name, None)
+    async def _leave_pool(self, name: str) -> None:
+        """End what this host does for the pool."""
+        self._logged.pop(name, None)
         self._pulse.leave(f"pool {name}")
-        await self._dismiss_other(name)
+        await self._stop_worker(name)
         await self._say_goodbye(name)
 
     async def _say_goodbye(self, name: str) -> None:
-        """Also for Prefect's own worker, which does not."""
-        if name not in self._greeted:
+        """Have the pool list this host as OFFLINE at once, not after three heartbeats. Prefect's worker does not."""
+        if name not in self._announced:
             return
-        self._greeted.discard(name)
+        self._announced.discard(name)
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_BOUND_S):
-                await self._api.heartbeat(name, worker=self._worker(), interval_s=GOODBYE_S)
+                await self._api.heartbeat(name, worker=self._worker_name(), interval_s=GOODBYE_S)
 
     async def stop(self) -> None:
-        """This host stops: nobody is to think that its workers are there."""
+        """Leave every pool, because this host stops."""
         self._stopped = True
         names = list(self._tasks)
         tasks = [self._tasks.pop(name) for name in names]
@@ -264,36 +252,36 @@ class PoolKeeper:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await asyncio.gather(*(self._leave(name) for name in names))
+        await asyncio.gather(*(self._leave_pool(name) for name in names))
 
-    # --- for people --------------------------------------------------------------------------------------------------
+    # --- for status and doctor ---------------------------------------------------------------------------------------
 
     def _problem(self, served: Served) -> str | None:
-        other = self.other(served.name)
-        return served.problem or (other.problem if other is not None else None)
+        worker = self.worker(served.name)
+        return served.problem or (worker.problem if worker is not None else None)
 
     def entries(self) -> list[Served]:
-        """Every pool that the files name."""
+        """Return every served pool, in the order of the files."""
         return self._table.entries()
 
-    def _reported(self) -> list[Problem]:
+    def _placed_problems(self) -> list[Problem]:
         return [Problem(message=why, place=served.settings.place) for served, why in self.problems()]
 
     def problems(self) -> list[tuple[Served, str]]:
-        """What keeps pools from being served."""
+        """Return the pools that cannot be served, each with the reason."""
         found = ((served, self._problem(served)) for served in self._table.entries())
         return [(served, why) for served, why in found if why is not None]
 
     def documents(self, records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-        """Every pool as `status` shows it; `records` are the runs under way."""
+        """Return each pool's document for `status`; `records` are those of the runs under way."""
         found = []
         for served in self._table.entries():
             running = sum(record.pool == served.name for record in records)
-            other = self.other(served.name)
-            worker = other.document() if other is not None else None
-            found.append(served_document(served, running=running, worker=worker, problem=self._problem(served)))
+            worker = self.worker(served.name)
+            about = worker.document() if worker is not None else None
+            found.append(served_document(served, running=running, worker=about, problem=self._problem(served)))
         return found
 
 
-def _facts(queues: Sequence[WorkQueue]) -> list[tuple[str, bool]]:
+def _queue_facts(queues: Sequence[WorkQueue]) -> list[tuple[str, bool]]:
     return [(queue.id, queue.is_paused) for queue in queues]

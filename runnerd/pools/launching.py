@@ -1,7 +1,7 @@
-"""From a claimed run of a work pool to what the spawner is asked to start: reads what Prefect knows of it.
+"""Makes the launch spec of a claimed run of a work pool, from what Prefect knows of the run.
 
-Invariants: who the run is comes from the configuration, never from the API; whatever keeps it from being started comes
-back as one sentence that says what is wrong and where it came from; nothing that was looked up is kept.
+Invariants: the user that the run runs as comes from the configuration, never from the API; a reason why the run cannot
+be started is one sentence that says what is wrong and where that was set; no looked-up value outlives the launch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiRejected
@@ -27,30 +26,12 @@ from runnerd.pools.job.process_job import ProcessJob, agent_job, process_job, pr
 from runnerd.pools.job.template import Resolved, Sources, Unresolvable, lookups, resolve, run_context
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.backoff import persist
-
-
-class PoolLookupApi(Protocol):
-    """What is asked of Prefect about pools."""
-
-    async def read_pool(self, name: str) -> WorkPool | None: ...
-    async def deployment(self, deployment_id: str) -> PoolDeployment | None: ...
-    async def block_by_id(self, block_id: str) -> BlockDocument | None: ...
-    async def block_by_name(self, type_slug: str, name: str) -> BlockDocument | None: ...
-    async def variable(self, name: str) -> Variable | None: ...
-
-
-class LookupApi(Protocol):
-    """What is asked of Prefect."""
-
-    @property
-    def pools(self) -> PoolLookupApi: ...
-    async def read_run(self, run_id: str) -> FlowRun | None: ...
-    async def read_flow(self, flow_id: str) -> str | None: ...
+from runnerd.prefect_api.client import PrefectApi
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    """What Prefect knows of one run."""
+class _RunFacts:
+    """What the files and Prefect say of one run."""
 
     served: Served
     pool: WorkPool
@@ -66,17 +47,17 @@ class _Facts:
 
 
 class PoolLauncher:
-    """`worker` is this host's name among the workers."""
+    """Launches runs of the pools in the table. `worker_name` is this host's name among the workers of a pool."""
 
     def __init__(
         self,
         *,
-        api: LookupApi,
+        api: PrefectApi,
         table: PoolTable,
         environments: Environments,
         access: Callable[[], ApiAccess],
         output_dir: str,
-        worker: Callable[[], str],
+        worker_name: Callable[[], str],
         backoff: Callable[[], Backoff],
     ) -> None:
         self._api = api
@@ -84,30 +65,30 @@ class PoolLauncher:
         self._environments = environments
         self._access = access
         self._output_dir = output_dir
-        self._worker = worker
+        self._worker_name = worker_name
         self._backoff = backoff
 
     async def prepare(self, record: RunRecord) -> Prepared:
-        """What to start for this attempt, or why it cannot be. Raises ApiError."""
-        facts = await self._facts(record)
+        """Make the launch spec of this attempt, or say why the run cannot be started. Raises ApiError."""
+        facts = await self._read_facts(record)
         if isinstance(facts, str):
             return Prepared(start=facts)
-        learnt: dict[str, Json] = {"name": facts.run.name, "deployment": facts.deployment.name, "flow": facts.flow}
-        job = await self._job(facts)
+        known: dict[str, Json] = {"name": facts.run.name, "deployment": facts.deployment.name, "flow": facts.flow}
+        job = await self._resolve_job(facts)
         if isinstance(job, Unresolvable):
-            return Prepared(start=job.problem, record_fields=learnt)
+            return Prepared(start=job.problem, record_fields=known)
         return Prepared(
-            start=self._spec(replace(record, **learnt), facts, job),
+            start=self._make_spec(replace(record, **known), facts, job),
             user=facts.served.settings.run.user or facts.base["USER"],
             record_fields={
-                **learnt,
+                **known,
                 "process_name": job.name,
                 "labels": job.labels,
                 "stream_output": job.stream_output,
             },
         )
 
-    def _spec(self, record: RunRecord, facts: _Facts, job: ProcessJob) -> LaunchSpec:
+    def _make_spec(self, record: RunRecord, facts: _RunFacts, job: ProcessJob) -> LaunchSpec:
         run = facts.served.settings.run
         tmp = run.environment.get("TMPDIR") or facts.from_file.get("TMPDIR") or "/tmp"
         return pool_launch_spec(
@@ -120,7 +101,7 @@ class PoolLauncher:
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
             scratch=scratch_directory(record, tmp=tmp) if facts.served.settings.scratch else None,
             attribution=Attribution(
-                worker=self._worker(),
+                worker=self._worker_name(),
                 deployment_id=facts.deployment.id,
                 deployment=facts.deployment.name,
                 flow_id=facts.deployment.flow_id,
@@ -129,7 +110,7 @@ class PoolLauncher:
         )
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
-        """What to start to run this record's hooks, or why they cannot be run. Waits for the API."""
+        """Make the launch spec of this run's hooks, or say why they cannot be run. Waits for the API."""
         try:
             prepared = await persist(lambda: self.prepare(record), backoff=self._backoff())
         except ApiRejected as error:
@@ -137,20 +118,20 @@ class PoolLauncher:
         if isinstance(prepared.start, str):
             return prepared.start
         served = self._table.get(record.pool)
-        if served is None:  # dropped while that was asked for
+        if served is None:  # a reload dropped the pool meanwhile
             return _not_served(record)
         run = served.settings.run
-        flow = replace(prepared.start, argv=(run.python,))  # whatever command the job has
+        flow = replace(prepared.start, argv=(run.python,))  # without the job's own command
         return hooks_spec(flow, record, program=program_text("run_hooks"), timeout_s=run.hook_timeout_s)
 
-    async def _facts(self, record: RunRecord) -> _Facts | str:
+    async def _read_facts(self, record: RunRecord) -> _RunFacts | str:
         served = self._table.get(record.pool)
         if served is None:
             return _not_served(record)
         pool = served.pool or await self._api.pools.read_pool(served.name)
         if pool is None:
             return f"work pool {served.name} does not exist any more"
-        if pool.type not in (PROCESS, AGENT):  # its jobs are for a container, or for somebody else's machine
+        if pool.type not in (PROCESS, AGENT):  # the jobs of other types run elsewhere
             return f"work pool {served.name} is of type {pool.type} by now"
         if record.deployment_id is None:
             return "it has no deployment: a flow that is submitted to a work pool by itself cannot be run here"
@@ -159,11 +140,11 @@ class PoolLauncher:
         flow = await self._api.read_flow(deployment.flow_id) if deployment is not None else None
         if run is None or deployment is None or flow is None:
             return "its deployment does not exist any more"
-        environment = self._environments.layers(served.settings.run)
+        environment = self._environments.build_layers(served.settings.run)
         if isinstance(environment, str):
             return environment
         base, from_file = environment
-        return _Facts(
+        return _RunFacts(
             served=served,
             pool=pool,
             run=replace(run, pool=record.pool, queue=record.queue),
@@ -173,11 +154,11 @@ class PoolLauncher:
             from_file=from_file,
         )
 
-    # --- its job -----------------------------------------------------------------------------------------------------
+    # --- the job -----------------------------------------------------------------------------------------------------
 
-    async def _job(self, facts: _Facts) -> ProcessJob | Unresolvable:
+    async def _resolve_job(self, facts: _RunFacts) -> ProcessJob | Unresolvable:
         if facts.pool.type == AGENT:
-            return await self._agents_job(facts)
+            return await self._agent_job(facts)
         sources = Sources(
             pool=facts.pool.name,
             template=facts.pool.base_job_template or process_template(),
@@ -196,7 +177,7 @@ class PoolLauncher:
             return resolved
         return process_job(resolved.configuration, sources=resolved.sources)
 
-    async def _agents_job(self, facts: _Facts) -> ProcessJob | Unresolvable:
+    async def _agent_job(self, facts: _RunFacts) -> ProcessJob | Unresolvable:
         block_id = facts.deployment.infrastructure_document_id
         block = await self._api.pools.block_by_id(block_id) if block_id is not None else None
         if block_id is not None and block is None:

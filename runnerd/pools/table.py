@@ -1,6 +1,6 @@
-"""The table of the work pools this host serves: what the files ask for, and how the API has it.
+"""Holds the work pools that this host serves: their settings in the files, and what the API says of them.
 
-Invariant: an entry is polled exactly when it is `open`; `state` and `problem` are for people.
+Invariant: a pool is polled exactly when it is `open`; `state` and `problem` only inform administrators.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class PoolState(StrEnum):
 
     READY = "ready"
     PAUSED = "paused"
-    INVALID = "invalid"  # it cannot be served; its problem says why
-    UNKNOWN = "unknown"  # the API has not told of it yet
+    INVALID = "invalid"  # cannot be served; its problem says why
+    UNKNOWN = "unknown"  # the API has not answered about the pool yet
 
 
-class Service(StrEnum):
+class PoolService(StrEnum):
     """How a pool is served."""
 
     WORKER = "worker"  # by this daemon, as Prefect's process worker
-    AGENT = "agent"  # by this daemon, as 2.x's agent
-    OTHER = "other"  # by Prefect's own worker for that type, kept here
+    AGENT = "agent"  # by this daemon, as the agent of 2.x
+    OTHER = "other"  # by Prefect's own worker for that type, which this daemon supervises
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One pool. `queues` are those this host serves, in the order of their priorities."""
+    """A pool that this host serves. `queues` are those it serves, in the order of their priorities."""
 
     settings: PoolSettings
     pool: WorkPool | None = None
@@ -50,15 +50,16 @@ class Served:
         return self.settings.name
 
     @property
-    def service(self) -> Service | None:
+    def service(self) -> PoolService | None:
+        """How the pool is served; None until the API has answered."""
         if self.pool is None:
             return None
-        return {PROCESS: Service.WORKER, AGENT: Service.AGENT}.get(self.pool.type, Service.OTHER)
+        return {PROCESS: PoolService.WORKER, AGENT: PoolService.AGENT}.get(self.pool.type, PoolService.OTHER)
 
     @property
     def open(self) -> bool:
-        """Whether this daemon asks it for runs."""
-        return self.problem is None and self.service in (Service.WORKER, Service.AGENT)
+        """Whether this daemon polls the pool for runs."""
+        return self.problem is None and self.service in (PoolService.WORKER, PoolService.AGENT)
 
     @property
     def state(self) -> PoolState:
@@ -70,7 +71,7 @@ class Served:
 
     @property
     def limited(self) -> bool:
-        """Whether the server counts its runs, so that what it offered a while ago may be too many by now."""
+        """Whether the API enforces a concurrency limit when it lists the pool's runs (ADR 25)."""
         pool = self.pool
         return pool is not None and (
             pool.concurrency_limit is not None or any(queue.concurrency_limit is not None for queue in self.queues)
@@ -78,7 +79,7 @@ class Served:
 
     @property
     def caps(self) -> PoolCaps:
-        """What may run of it here: our own limits, and the server's, of which we can only use a part."""
+        """The limits on this host: the files' own, and Prefect's, which this host shares with others."""
         limits = [self.settings.limit, self.pool.concurrency_limit if self.pool else None]
         return PoolCaps(
             runs=min((limit for limit in limits if limit is not None), default=None),
@@ -91,17 +92,17 @@ class Served:
 
 @dataclass(slots=True)
 class PoolTable:
-    """Entries by the pool's name, in the order of the files."""
+    """Holds one entry for each pool, in the order of the files."""
 
     wakes: Wakes = field(default_factory=Wakes)
     _entries: dict[str, Served] = field(default_factory=dict)
 
     def want(self, pools: Sequence[PoolSettings]) -> None:
-        """What the files ask for now. What is known of a pool of which the same is wanted stays known."""
+        """Serve these pools from now on. A pool whose settings are the same keeps what the API said of it."""
         entries = {}
         for settings in pools:
             old = self._entries.get(settings.name)
-            same = old is not None and _essence(old.settings) == _essence(settings)
+            same = old is not None and _without_place(old.settings) == _without_place(settings)
             entries[settings.name] = replace(old, settings=settings) if old and same else Served(settings=settings)
         self._entries = entries
         self.wakes.pools.set()
@@ -116,23 +117,24 @@ class PoolTable:
         return self._entries.get(name or "")
 
     def put(self, served: Served, *, known: Served) -> bool:
-        """Replace `known`; False when the files want something else by now."""
+        """Replace the entry `known` by `served`; False when a reload has replaced `known` already."""
         if self._entries.get(served.name) is not known:
             return False
         self._entries[served.name] = served
         return True
 
     def caps(self) -> dict[str, PoolCaps]:
+        """Return the limits of every pool, by its name."""
         return {name: served.caps for name, served in self._entries.items()}
 
 
-def _essence(settings: PoolSettings) -> PoolSettings:
-    """Without where it stands, and what is wrong with the file it stands in."""
+def _without_place(settings: PoolSettings) -> PoolSettings:
+    """Return the settings without their place in a file, and without that file's problem."""
     return replace(settings, place=Place(""), problem=None)
 
 
 def served_document(served: Served, *, running: int, worker: Json, problem: str | None) -> dict[str, Json]:
-    """One pool. `worker` is Prefect's own, for types that are not ours; None otherwise."""
+    """Return the pool's document for `status`. `worker` is the one of its Prefect worker; None when it has none."""
     settings, pool = served.settings, served.pool
     return {
         "name": served.name,

@@ -46,7 +46,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class ApiRefusal:
     """The server would not do what was asked for; `reason` in its own words, or why it need not be asked."""
 
     reason: str

@@ -14,7 +14,7 @@ import httpx
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import ApiHealth, ApiState, DeploymentInfo, FlowRun, StateType, Verdict
-from runnerd.prefect_api.answers import Answer, Claim, ClaimOutcome, DeploymentBody, Refused, ServerInfo, Skipped
+from runnerd.prefect_api.answers import Answer, ApiRefusal, Claim, ClaimOutcome, DeploymentBody, ServerInfo, Skipped
 from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.connections import open_client
 from runnerd.prefect_api.credentials import Credentials
@@ -28,11 +28,11 @@ from runnerd.prefect_api.transport import Transport
 __all__ = [
     "PAGE",
     "Answer",
+    "ApiRefusal",
     "Claim",
     "ClaimOutcome",
     "DeploymentBody",
     "PrefectApi",
-    "Refused",
     "ServerInfo",
     "Skipped",
 ]
@@ -172,10 +172,10 @@ class PrefectApi:
         name: str | None = None,
         tags: Sequence[str] = (),
         idempotency_key: str | None = None,
-    ) -> FlowRun | Refused:
+    ) -> FlowRun | ApiRefusal:
         """Create a run that is due now; with the same idempotency key it is the same run."""
         if not is_uuid(deployment_id):
-            return Refused(reason=f"{deployment_id!r} is no id of a deployment")
+            return ApiRefusal(reason=f"{deployment_id!r} is no id of a deployment")
         body: dict[str, Json] = {"parameters": dict(parameters), "tags": list(tags)}
         if name is not None:
             body["name"] = name

@@ -29,7 +29,7 @@ from runnerd.core.prefect import (
     WorkPool,
     WorkQueue,
 )
-from runnerd.prefect_api.answers import Refused, ServerInfo
+from runnerd.prefect_api.answers import ApiRefusal, ServerInfo
 from runnerd.prefect_api.parse import parse_each
 from runnerd.prefect_api.parse_pools import (
     parse_block,
@@ -73,10 +73,10 @@ class PoolsApi:
         """Read every pool, sorted by name."""
         return await self._every("/work_pools/filter", "work pools", parse_pool)
 
-    async def create_pool(self, new: NewPool) -> WorkPool | Refused:
+    async def create_pool(self, new: NewPool) -> WorkPool | ApiRefusal:
         """Create a pool with its queue `default`; without a template in `new` the pool has none."""
         if why := why_no_name(new.name) or _reserved(new.name, "created"):
-            return Refused(reason=why)
+            return ApiRefusal(reason=why)
         body: dict[str, Json] = {
             "name": new.name,
             "type": new.type or PROCESS,
@@ -88,16 +88,16 @@ class PoolsApi:
             body["base_job_template"] = dict(new.base_job_template)
         return await self._create("/work_pools/", body, "a new work pool", parse_pool)
 
-    async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | Refused:
+    async def update_pool(self, name: str, changes: Mapping[str, Json]) -> bool | ApiRefusal:
         """Change what `changes` names: description, is_paused, concurrency_limit, base_job_template."""
         if set(changes) - _MAY_CHANGE and (why := _reserved(name, "changed but for its pause and its limit")):
-            return Refused(reason=why)
+            return ApiRefusal(reason=why)
         return await self._change("PATCH", "/work_pools/", in_path(name), dict(changes))
 
-    async def delete_pool(self, name: str) -> bool | Refused:
+    async def delete_pool(self, name: str) -> bool | ApiRefusal:
         """Delete a pool with its queues; its deployments stay, without a pool."""
         if why := _reserved(name, "deleted"):
-            return Refused(reason=why)
+            return ApiRefusal(reason=why)
         return await self._change("DELETE", "/work_pools/", in_path(name))
 
     # --- queues ---------------------------------------------------------------------------------------------
@@ -117,11 +117,11 @@ class PoolsApi:
         """Read the queue of this name in that pool; None when there is none."""
         return await self._one("/work_pools/", _queue_place(pool, name), "a work queue", parse_queue)
 
-    async def create_queue(self, new: NewQueue) -> WorkQueue | Refused:
+    async def create_queue(self, new: NewQueue) -> WorkQueue | ApiRefusal:
         """Create a queue; a priority that another queue has moves that queue and those below it down."""
         place, why = in_path(new.pool), why_no_name(new.name) or why_no_name(new.pool)
         if place is None or why:
-            return Refused(reason=why or "")
+            return ApiRefusal(reason=why or "")
         body: dict[str, Json] = {
             "name": new.name,
             "description": new.description,
@@ -131,18 +131,18 @@ class PoolsApi:
         }
         return await self._create(f"/work_pools/{place}/queues", body, "a new work queue", parse_queue)
 
-    async def update_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> bool | Refused:
+    async def update_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> bool | ApiRefusal:
         """Change what `changes` names: name, description, is_paused, concurrency_limit, priority."""
         return await self._change("PATCH", "/work_pools/", _queue_place(pool, name), dict(changes))
 
-    async def delete_queue(self, pool: str, name: str) -> bool | Refused:
+    async def delete_queue(self, pool: str, name: str) -> bool | ApiRefusal:
         """Delete a queue; refused for the default queue of a pool."""
         queue = await self.read_queue(pool, name)
         if queue is None:
             return False
         holder = await self.read_pool(pool)
         if holder is not None and holder.default_queue_id == queue.id:
-            return Refused(reason=f"{name} is the default queue of {pool}, which goes only with its pool")
+            return ApiRefusal(reason=f"{name} is the default queue of {pool}, which goes only with its pool")
         return await self._change("DELETE", "/work_pools/", _queue_place(pool, name))
 
     # --- runs -----------------------------------------------------------------------------------------------
@@ -279,11 +279,11 @@ class PoolsApi:
                 break
         return found
 
-    async def _create(self, path: str, body: Json, what: str, parse: Callable[[Json], T]) -> T | Refused:
+    async def _create(self, path: str, body: Json, what: str, parse: Callable[[Json], T]) -> T | ApiRefusal:
         reply = await self._transport.request("POST", path, body=body, values=REFUSED)
         return refused(reply) if reply.status >= 400 else self._reader.read(what, reply.data, parse)
 
-    async def _change(self, method: str, above: str, place: str | None, body: Json = None) -> bool | Refused:
+    async def _change(self, method: str, above: str, place: str | None, body: Json = None) -> bool | ApiRefusal:
         if place is None:
             return False
         reply = await self._transport.request(method, f"{above}{place}", body=body, values=REFUSED)

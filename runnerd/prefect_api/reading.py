@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import FlowRun
-from runnerd.prefect_api.answers import Refused, Skipped
+from runnerd.prefect_api.answers import ApiRefusal, Skipped
 from runnerd.prefect_api.failure_words import server_words
 from runnerd.prefect_api.parse import Unreadable, parse_each, parse_flow_run
 from runnerd.prefect_api.transport import Reply, Transport
@@ -53,9 +53,9 @@ class Reader:
         return runs
 
 
-def refused(reply: Reply) -> Refused:
+def refused(reply: Reply) -> ApiRefusal:
     """A 4xx that is an answer, in the server's words."""
-    return Refused(reason=server_words(reply.data) or f"HTTP {reply.status}")
+    return ApiRefusal(reason=server_words(reply.data) or f"HTTP {reply.status}")
 
 
 def why_no_name(name: str) -> str | None:

@@ -230,5 +230,5 @@ async def start_spawner(*, socket_path: str, runtime_dir: str, owner: int | None
     environ = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
     started = await run_program(*command, limit_s=_START_TIMEOUT_S, environ=environ)
     if started.status != 0:
-        cause = started.err.strip() or f"exit status {started.status}"
-        raise SpawnerError(f"cannot start the spawner: {cause}")
+        words = started.err.strip() or f"exit status {started.status}"
+        raise SpawnerError(f"cannot start the spawner: {words}")

@@ -26,11 +26,11 @@ OnRecord = Callable[[Record], None]
 OnLost = Callable[[], None]
 
 
-def describe_end(record: Record | None) -> str:
-    """Say how a process ended, from what `SpawnerLink.run_to_end` returned."""
+def describe_end(record: Record | None, *, memory_max_bytes: int | None = None) -> str:
+    """Say how a process ended, from what `SpawnerLink.run_to_end` returned; `memory_max_bytes` is its spec's limit."""
     if record is None:
         return "the spawner was lost"
-    return record.error.message if record.error else exit_words(record.exit)
+    return record.error.message if record.error else exit_words(record.exit, memory_max_bytes=memory_max_bytes)
 
 
 class SpawnerLink:

@@ -35,6 +35,7 @@ async def run_hooks(
         seen = await link.run_to_end(spec)
     except SpawnerError as error:
         return f"could not start: {error}"
+    how = describe_end(seen, memory_max_bytes=spec.memory_max_bytes)
     if seen is not None and seen.stop_reason == "timeout":
-        return f"took longer than hook_timeout {format_duration(spec.runtime_max_s)}; {describe_end(seen)}"
-    return describe_end(seen)
+        return f"took longer than hook_timeout {format_duration(spec.runtime_max_s)}; {how}"
+    return how

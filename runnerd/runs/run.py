@@ -127,6 +127,7 @@ class Run:
             output=spec.output,
             user=prepared.user,
             runtime_max_s=spec.runtime_max_s,
+            memory_max_bytes=spec.memory_max_bytes,
             boot_id=self._context.link.boot_id,
             scratch=spec.working_directory if spec.make_directory else None,
         )
@@ -241,7 +242,13 @@ class Run:
             words = HOST_RESTARTED  # no process outlives its boot, and nobody was left to see how it ended
         if failure is not None and record.pool is not None and record.started_at is None:
             words = words or f"submission failed: {failure}"
-        said = words or ending(ended, intent=record.intent, failure=failure, runtime_max_s=record.runtime_max_s)
+        said = words or ending(
+            ended,
+            intent=record.intent,
+            failure=failure,
+            runtime_max_s=record.runtime_max_s,
+            memory_max_bytes=record.memory_max_bytes,
+        )
         self._store.save(advance(replace(record, words=said), Event.EXITED), "exited")
 
     async def _tidy(self) -> None:

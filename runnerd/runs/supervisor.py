@@ -10,7 +10,6 @@ import asyncio
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import JournalError
@@ -133,8 +132,8 @@ class Supervisor:
         """A flow run the spawner has and the journal has not: settle it all the same."""
         record = RunRecord(
             id=seen.key, name=seen.key, deployment_id=None, deployment="?", flow="?", phase=Phase.RUNNING,
-            transition_id=CLAIM_UNKNOWN, created_at=seen.started_at or datetime.now(UTC), attempt=seen.attempt,
-            identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at,
+            transition_id=CLAIM_UNKNOWN, created_at=seen.started_at or self._context.ambient.now(),
+            attempt=seen.attempt, identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at,
         )  # fmt: skip
         self._context.ambient.log.warning("adopted a run the journal does not know", run=seen.key)
         self._begin(Run(record=record, context=self._context))

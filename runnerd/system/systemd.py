@@ -1,8 +1,7 @@
 """Notifies systemd of readiness, status and the watchdog, and asks systemd which job a stop belongs to.
 
-Invariants: status text is ASCII and READY=1 travels alone (sdnotify encodes Latin-1 and swallows every error, so a
-datagram with one odd character would be lost whole); the watchdog is fed from the loops' progress, never from a
-timer and never from the API's health.
+Invariant: status text is ASCII and READY=1 is sent alone, because sdnotify encodes Latin-1 and swallows every error:
+a datagram with one other character would be lost whole.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import sdnotify
 from runnerd.system.run_program import run_program
 
 LIST_JOBS = ("systemctl", "list-jobs", "--no-legend", "--no-pager", "--plain")
-_JOBS_FRESH_S = 30.0
+_JOBS_FILE_MAX_AGE_S = 30.0
 
 
 class Job(StrEnum):
@@ -30,13 +29,13 @@ class Job(StrEnum):
 
 
 class Notifier(Protocol):
-    """Sends notifications to systemd's socket, or nowhere."""
+    """Sends one sd_notify(3) datagram: `sdnotify.SystemdNotifier`, which has no types, or a test's recorder."""
 
     def notify(self, state: str) -> None: ...
 
 
 class Systemd:
-    """The service manager as one daemon sees it; every call is harmless where there is none."""
+    """Talks to the service manager; without one, `present` is False and notifications are dropped."""
 
     def __init__(self, *, environ: Mapping[str, str], pid: int, notifier: Notifier | None = None) -> None:
         self._environ = environ
@@ -45,25 +44,27 @@ class Systemd:
         self._notifier: Notifier = notifier or _notifier()
         self._status = ""
         self._jobs_file = environ.get("RUNNERD_JOBS_FILE")
-        self._born = time.time()
+        self._started_at = time.time()
 
     @property
-    def told_jobs(self) -> bool:
+    def has_jobs_file(self) -> bool:
         """Whether our unit writes systemd's jobs to a file before it stops us, so that no bus is needed to ask."""
         return self._jobs_file is not None
 
-    def ready(self) -> None:
+    def notify_ready(self) -> None:
+        """Send READY=1, after the start and after each reload."""
         self._send("READY=1")
 
-    def reloading(self) -> None:
+    def notify_reloading(self) -> None:
         """Send RELOADING=1 with the time in one datagram: without it Type=notify-reload waits until its timeout."""
         micros = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={micros}")
 
-    def stopping(self) -> None:
+    def notify_stopping(self) -> None:
+        """Send STOPPING=1."""
         self._send("STOPPING=1")
 
-    def status(self, text: str) -> None:
+    def notify_status(self, text: str) -> None:
         """Send one line for `systemctl status`, if the line has changed."""
         if text != self._status:
             self._status = text
@@ -74,6 +75,7 @@ class Systemd:
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def feed_watchdog(self) -> None:
+        """Send WATCHDOG=1."""
         self._send("WATCHDOG=1")
 
     def watchdog_s(self) -> float | None:
@@ -88,22 +90,22 @@ class Systemd:
         if self.present:
             self._notifier.notify(state)
 
-    async def job(self, *, timeout_s: float = 5.0) -> Job:
+    async def find_job(self, *, timeout_s: float = 5.0) -> Job:
         """Return the job under way for our unit: a restart leaves the flows alone, a stop ends them."""
         unit = own_unit()
         if unit is None:
             return Job.UNKNOWN
-        told = parse_jobs(self._left_jobs(), unit)
-        return told if told is not Job.UNKNOWN else await self._ask_job(unit, timeout_s)
+        from_file = parse_jobs(self._read_jobs_file(), unit)
+        return from_file if from_file is not Job.UNKNOWN else await self._ask_job(unit, timeout_s)
 
-    def _left_jobs(self) -> str:
+    def _read_jobs_file(self) -> str:
         """Read what ExecStop= has just written; "" for a file older than this daemon, or of a stop long ago."""
         if self._jobs_file is None:
             return ""
         try:
             with open(self._jobs_file, encoding="utf-8", errors="replace") as file:
                 written = os.fstat(file.fileno()).st_mtime
-                return file.read() if max(self._born, time.time() - _JOBS_FRESH_S) <= written else ""
+                return file.read() if max(self._started_at, time.time() - _JOBS_FILE_MAX_AGE_S) <= written else ""
         except OSError:
             return ""
 
@@ -155,7 +157,7 @@ def listen_fds(environ: Mapping[str, str], pid: int) -> list[int]:
     return list(range(3, 3 + int(count))) if count.isdigit() else []
 
 
-def unset(environ: dict[str, str] | os._Environ[str]) -> None:
+def unset_variables(environ: dict[str, str] | os._Environ[str]) -> None:
     """Remove systemd's variables from the environment, so that no child notifies systemd in our name."""
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environ.pop(name, None)

@@ -129,7 +129,7 @@ def serve(paths: Paths, plan: Plan) -> int:
     defaults = HostDefaults(hostname=socket.gethostname(), python=sys.executable, api_url=None)
     make_directories(paths)
     with lock_state(paths):
-        journal = ChaosJournal(path=journal_path(paths), now=plan.now)
+        journal = ChaosJournal(path=journal_path(paths), now=plan.now, log=log)
         journal.plan = plan
         daemon = Daemon(
             paths=paths,

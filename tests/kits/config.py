@@ -60,3 +60,23 @@ class ConfigDir:
         assert self.words(config.problems) == []
         (deployment,) = config.deployments
         return deployment
+
+
+# A deployment that is right; each line of ITEMS is added to it as its line 4.
+RIGHT = """\
+deployments:
+  - name: a
+    entrypoint: flows/etl.py:nightly
+"""
+
+
+def prefixed(etc: ConfigDir, words: list[str]) -> list[str]:
+    return [f"conf.d/a.yaml:{line.replace('{etc}', str(etc.etc))}" for line in words]
+
+
+A = "deployments:\n  - {name: a, entrypoint: 'flows/etl.py:nightly', description: first}\n"
+B = "deployments:\n  - {name: b, entrypoint: 'flows/etl.py:nightly'}\n"
+
+
+def names(config: Config) -> list[str]:
+    return [deployment.name for deployment in config.deployments]

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import psutil
 
 from tests.kits.checkout import ROOT
+from tests.kits.fakes.fake_prefect import FakePrefect
 
 T = TypeVar("T")
 GENEROUS_S = 120.0
@@ -225,6 +226,17 @@ class Host:
             return document if document["phase"] == "done" else None
 
         return eventually(look, f"{run_id} to end; the log:\n{self.said()}")
+
+
+@contextlib.contextmanager
+def host_at(prefect: FakePrefect) -> Iterator[Host]:
+    """A host whose API is this fake one on a loopback port; closed in the end."""
+    with prefect.serve() as url:
+        host = Host(url=url, python=sys.executable)
+        try:
+            yield host
+        finally:
+            host.close()
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.settings import Config
+from runnerd.doctor.check_runner import CheckGroup
 from runnerd.doctor.doctor import Doctor
-from runnerd.doctor.look import Look
 from runnerd.doctor.subject import Subject
 from runnerd.launch.environment import Environments
 from runnerd.system.directories import runs_dir, work_dir
@@ -53,7 +53,7 @@ class Nowhere:
 
 @asynccontextmanager
 async def practice(
-    folder: Path, *, environ: Mapping[str, str] | None = None, more: Sequence[Look] = (), **changes: Json
+    folder: Path, *, environ: Mapping[str, str] | None = None, more: Sequence[CheckGroup] = (), **changes: Json
 ) -> AsyncIterator[Practice]:
     """Its spawner's processes end only when told to, or cannot start where its `start_error` is set."""
     paths = Paths(*(str(folder / name) for name in ("etc", "run", "state", "log")), None)

@@ -17,8 +17,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-from runnerd.__main__ import _parser as runnerd_parser
-from runnerd.cli.__main__ import _parser as runnerctl_parser
+from runnerd.__main__ import _build_parser as runnerd_parser
+from runnerd.cli.__main__ import _build_parser as runnerctl_parser
 from runnerd.config import HostDefaults
 from runnerd.core.errors import ConfigError
 from runnerd.system.paths import resolve_paths

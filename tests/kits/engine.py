@@ -7,28 +7,24 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
 from runnerd.core.machine import Hook, RunRecord
-from runnerd.core.prefect import ApiState, FlowRun, Verdict
 from runnerd.core.problems import Problems
-from runnerd.core.process import LaunchSpec
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.settings import Config, Deployment, Settings
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.journal.journal import Journal
-from runnerd.launch.prepared import Launcher, Prepared
-from runnerd.launch.spec import hooks_spec
+from runnerd.launch.prepared import Launcher
 from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
-from runnerd.prefect_api.answers import Answer, Claim
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.drain import Drain
@@ -36,74 +32,13 @@ from runnerd.runs.record_store import FlowRunApi, RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
 from runnerd.system.watchdog import Pulse
-from tests.kits import jump_loop as jumploop
+from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.jump_loop import START_S
 from tests.kits.nouns import Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
 
 POLL = "POST /deployments/get_scheduled_flow_runs"
-
-
-@dataclass
-class SpecLauncher:
-    """Launch specs with the deployment's own settings; `failure` is said instead where it is set."""
-
-    registry: Registry
-    failure: str | None = None
-    asked: list[tuple[str, int]] = field(default_factory=list)
-
-    def spec(self, record: RunRecord) -> LaunchSpec | str:
-        self.asked.append((record.id, record.attempt))
-        entry = self.registry.by_id(record.deployment_id)
-        if self.failure is not None or (entry is None and record.pool is None):
-            return self.failure or "its deployment is not configured on this host any more"
-        run = entry.deployment.run if entry is not None else a_deployment().run
-        return LaunchSpec(
-            key=record.id,
-            attempt=record.attempt,
-            argv=("true",),
-            environment={},
-            working_directory="/",
-            output=f"/var/log/{record.id}.{record.attempt}.log",
-            user=run.user,
-            runtime_max_s=run.runtime_max_s,
-            stop_timeout_s=run.stop_timeout_s,
-        )
-
-    async def prepare(self, record: RunRecord) -> Prepared:
-        spec = self.spec(record)
-        return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
-
-    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
-        flow = self.spec(record)
-        return flow if isinstance(flow, str) else hooks_spec(flow, record, program="pass", timeout_s=60.0)
-
-
-class Interfering:
-    """An api that is overtaken: after each read of a run that was claimed one of `moves` is made, by somebody else."""
-
-    def __init__(self, api: PrefectApi, prefect: FakePrefect, moves: list[tuple[str, str | None]]) -> None:
-        self._api = api
-        self._prefect = prefect
-        self._moves = moves
-
-    async def claim(self, run_id: str, *, transition_id: str) -> Claim:
-        return await self._api.claim(run_id, transition_id=transition_id)
-
-    async def read_run(self, run_id: str) -> FlowRun | None:
-        found = await self._api.read_run(run_id)
-        if self._moves and self._claimed(run_id):
-            self._prefect.set_state(run_id, *self._moves.pop(0))
-        return found
-
-    def _claimed(self, run_id: str) -> bool:
-        return self._prefect.state_of(run_id) != "SCHEDULED"
-
-    async def history(self, run_id: str) -> list[ApiState]:
-        return await self._api.history(run_id)
-
-    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
-        return await self._api.propose(run_id, verdict, transition_id=transition_id)
 
 
 def an_ambient(lines: LogLines, *, now: Callable[[], datetime], clock: Callable[[], float]) -> Ambient:
@@ -115,18 +50,6 @@ def an_ambient(lines: LogLines, *, now: Callable[[], datetime], clock: Callable[
         backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
         pulse=Pulse(clock=clock),
     )
-
-
-class NotedEvent(asyncio.Event):
-    """An event that calls `note` each time it is set."""
-
-    def __init__(self, note: Callable[[], None]) -> None:
-        super().__init__()
-        self._note = note
-
-    def set(self) -> None:
-        super().set()
-        self._note()
 
 
 class Engine:
@@ -261,7 +184,7 @@ def resume(engine: Engine, known: Iterable[Entry]) -> None:
 
 def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
     """As if a daemon had died with this much of a run written down."""
-    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(replace(record, **changes), "as it was left")
     journal.close()
 
@@ -325,7 +248,7 @@ async def fake_engine(
     lines, problems = LogLines(), Problems()
     engine = Engine(
         prefect=prefect,
-        journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow),
+        journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow, log=log_to(LogLines())),
         link=SpawnerLink(
             make_client=spawner.make_client, start_spawner=spawner.start_spawner, problems=problems, log=log_to(lines)
         ),
@@ -368,7 +291,7 @@ def polls(engine: Engine) -> int:
 
 
 def at(engine: Engine) -> float:
-    return engine.clock() - jumploop.START_S
+    return engine.clock() - START_S
 
 
 async def started_at(engine: Engine, run_id: str) -> float:

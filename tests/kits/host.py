@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
@@ -60,10 +60,10 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
         backoff = lambda: Backoff(first_s=0.5, uniform=lambda: 1.0)  # noqa: E731
         ambient = replace(engine.ambient, now=lambda: NOON, backoff=backoff)
         keeper = a_keeper(engine)
-        ask = Ask(ambient=ambient)
+        call_api = ApiCaller(ambient=ambient)
         runs = RunsBackend(
             api=engine.api,
-            ask=ask,
+            call_api=call_api,
             supervisor=engine.supervisor,
             poller=engine.poller,
             registry=engine.registry,
@@ -73,7 +73,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
         )
         deployments = DeploymentsBackend(
             api=engine.api,
-            ask=ask,
+            call_api=call_api,
             config=engine.config,
             registry=engine.registry,
             supervisor=engine.supervisor,
@@ -103,7 +103,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             ),
             runs=runs,
             deployments=deployments,
-            pools=PoolsBackend(api=engine.api, ask=ask, now=engine.now, served=frozenset),
+            pools=PoolsBackend(api=engine.api, call_api=call_api, now=engine.now, served=frozenset),
             drain=engine.drain,
             reload=reload,
         )

@@ -19,13 +19,14 @@ from runnerd.core.settings import PoolSettings, RunSettings
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
 from runnerd.pools.table import Served
-from runnerd.pools.workers.command import Wish
-from runnerd.pools.workers.worker import ForeignWorker
+from runnerd.pools.workers.command import WorkerPlan
+from runnerd.pools.workers.worker import PrefectWorker
 from runnerd.prefect_api.dialect import server_info
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.long_lived import RestartDelays
 from runnerd.system.paths import Paths
+from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
 from tests.kits.spawner import LIMIT_S, SpawnerUnderTest
 
@@ -144,9 +145,9 @@ class Bench:
         )
         return PoolSettings(**{"name": "pool", "run": settings, "place": Place("/etc/runnerd/runnerd.yaml"), **changes})
 
-    def wish(self, settings: PoolSettings) -> Wish:
+    def plan(self, settings: PoolSettings) -> WorkerPlan:
         """What is made of these settings."""
-        return Wish(
+        return WorkerPlan(
             settings=settings, type="tiny", package="prefect-tiny", server=server_info("3.8.8"), queues=(), name="me",
             environment=settings.run.environment, access=ApiAccess(url=URL, environment={}),
         )  # fmt: skip
@@ -159,14 +160,8 @@ class Bench:
         async def start() -> None: ...
 
         link = SpawnerLink(make_client=connect, start_spawner=start, problems=Problems(), log=log_to(self.lines))
-        keeping = asyncio.create_task(link.run())
-        await link.wait_until_connected()
-        try:
+        async with running_link(link):
             yield link
-        finally:
-            keeping.cancel()
-            await asyncio.wait([keeping])
-            await link.close()
 
     @asynccontextmanager
     async def daemon(self, settings: PoolSettings, **wanted: Json) -> AsyncIterator[Worker]:
@@ -174,7 +169,7 @@ class Bench:
         async with self.linked() as link:
             worker = Worker(self, link, settings.name)
             worker.want(settings, **wanted)
-            task = asyncio.create_task(worker.foreign.run())
+            task = asyncio.create_task(worker.prefect_worker.run())
             try:
                 yield worker
                 assert not task.done() or task.exception() is None
@@ -192,7 +187,7 @@ class Worker:
 
         self.bench = bench
         self.link = link
-        self.foreign = ForeignWorker(
+        self.prefect_worker = PrefectWorker(
             pool=pool,
             link=link,
             environments=Environments(environ={}),
@@ -214,11 +209,13 @@ class Worker:
     ) -> None:
         known = tuple(WorkQueue(id=name, name=name) for name in queues)
         pool = WorkPool(id="p-1", name=settings.name, type=type)
-        self.foreign.want(Served(settings=settings, pool=pool, queues=known), kind=kind, server=server_info(version))
+        self.prefect_worker.want(
+            Served(settings=settings, pool=pool, queues=known), kind=kind, server=server_info(version)
+        )
 
     @property
     def document(self) -> dict[str, Json]:
-        return self.foreign.document()
+        return self.prefect_worker.document()
 
     async def until(self, condition: Callable[[dict[str, Json]], object], what: str) -> dict[str, Json]:
         """Its document once that is true of it."""

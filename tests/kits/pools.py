@@ -31,7 +31,8 @@ from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.system.watchdog import Pulse
-from tests.kits.engine import Engine, NotedEvent, an_ambient, fake_engine
+from tests.kits.engine import Engine, an_ambient, fake_engine
+from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import URL, Json, LogLines, copied, fake_api
@@ -59,11 +60,11 @@ def serve(table: PoolTable, prefect: FakePrefect, *wanted: PoolSettings) -> None
 
 
 @dataclass
-class FakeOther:
-    """Prefect's own worker as PoolKeeper sees it: what it was told, and what became of it."""
+class FakePrefectWorker:
+    """Prefect's own worker as PoolKeeper sees it: what it was asked for, and what became of it."""
 
     wanted: list[tuple[Served, WorkerType | None, int]] = field(default_factory=list)
-    told: str = ""
+    steps: str = ""
     problem: str | None = None
     slow_s: float = 0.0  # how long it takes to stop
 
@@ -71,15 +72,15 @@ class FakeOther:
         self.wanted.append((served, kind, server.major))
 
     async def run(self) -> None:
-        self.told += "keep "
+        self.steps += "run "
         try:
             await asyncio.Event().wait()
         finally:
-            self.told += "left "
+            self.steps += "left "
 
     async def stop(self) -> None:
         await asyncio.sleep(self.slow_s)
-        self.told += "stopped "
+        self.steps += "stopped "
 
     def document(self) -> Mapping[str, Any]:
         return {"pid": 17}
@@ -94,7 +95,7 @@ class Keeping:
     table: PoolTable
     lines: LogLines
     pulse: Pulse
-    others: dict[str, list[FakeOther]]
+    workers: dict[str, list[FakePrefectWorker]]
     found: list[float]
     loop: asyncio.AbstractEventLoop
     wakes: Wakes
@@ -105,7 +106,7 @@ class Keeping:
         return known
 
     def asked(self, what: str) -> int:
-        """Such requests since the last look, `METHOD /path`; all others are forgotten too."""
+        """Such requests since the last look, `METHOD /path`; all workers are forgotten too."""
         return copied(self.prefect).count(what)
 
     def problems(self) -> dict[str, str]:
@@ -127,18 +128,18 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
     api, table, lines = fake_api(prefect, now=loop.utcnow), PoolTable(wakes=wakes), LogLines()
     backoff = lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random)  # noqa: E731
     ambient = replace(an_ambient(lines, now=loop.utcnow, clock=loop.time), backoff=backoff)
-    others: dict[str, list[FakeOther]] = {}
+    workers: dict[str, list[FakePrefectWorker]] = {}
 
-    def other(served: Served) -> FakeOther:
-        others.setdefault(served.name, []).append(FakeOther())
-        return others[served.name][-1]
+    def make_worker(served: Served) -> FakePrefectWorker:
+        workers.setdefault(served.name, []).append(FakePrefectWorker())
+        return workers[served.name][-1]
 
     keeper = PoolKeeper(
         api=api.pools,
         table=table,
-        other=other,
-        leftovers=nobody_left,
-        worker=lambda: HOST,
+        make_worker=make_worker,
+        end_leftovers=no_leftovers,
+        worker_name=lambda: HOST,
         wakes=wakes,
         problems=Problems(),
         ambient=ambient,
@@ -147,7 +148,7 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
     task = asyncio.create_task(keeper.run())
     try:
         await asyncio.sleep(1)
-        yield Keeping(prefect, keeper, table, lines, ambient.pulse, others, found, loop, wakes)
+        yield Keeping(prefect, keeper, table, lines, ambient.pulse, workers, found, loop, wakes)
         assert not task.done(), "it has ended, and the daemon with it"
     finally:
         task.cancel()
@@ -158,15 +159,15 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
 def a_keeper(engine: Engine) -> PoolKeeper:
     """A keeper of an engine's pools that does nothing by itself."""
 
-    def other(served: Served) -> FakeOther:
+    def make_worker(served: Served) -> FakePrefectWorker:
         raise AssertionError(f"work pool {served.name} is not to be looked at")
 
     return PoolKeeper(
         api=engine.api.pools,
         table=engine.pools,
-        other=other,
-        leftovers=nobody_left,
-        worker=lambda: HOST,
+        make_worker=make_worker,
+        end_leftovers=no_leftovers,
+        worker_name=lambda: HOST,
         wakes=engine.wakes,
         problems=engine.problems,
         ambient=engine.ambient,
@@ -211,8 +212,8 @@ async def end(engine: Engine, spawner: FakeSpawner, run_id: str) -> None:
     await engine.until_done(run_id)
 
 
-async def nobody_left(pools: Collection[str]) -> None:
-    """No earlier daemon kept a worker."""
+async def no_leftovers(pools: Collection[str]) -> None:
+    """No earlier daemon left a worker."""
     del pools
 
 
@@ -244,7 +245,7 @@ async def launching(
             environments=environments,
             access=lambda: access,
             output_dir="/out",
-            worker=lambda: HOST,
+            worker_name=lambda: HOST,
             backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
         )
         return Launchers(own=own, pools=pools)

@@ -19,9 +19,10 @@ from runnerd.deployments.inspector import InspectionResult
 from runnerd.deployments.registrar import ConfigChanges, Registrar
 from runnerd.deployments.registry import Entry, Key, Registry, key_of
 from runnerd.journal.journal import Journal
-from tests.kits.engine import NotedEvent, an_ambient
+from tests.kits.engine import an_ambient
+from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, URL, LogLines, fake_api, settings
+from tests.kits.nouns import NOON, URL, LogLines, fake_api, log_to, settings
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Host:
         return changes
 
     def begin(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
-        return self.registrar.want(
+        return self.registrar.plan(
             Config(settings=settings(), deployments=deployments, problems=tuple(problems), files=("10.yaml",))
         )
 
@@ -99,7 +100,7 @@ async def a_host(
 ) -> AsyncIterator[Host]:
     prefect, inspector = prefect or FakePrefect(major=3), inspector or FakeInspector()
     lines, registered = LogLines(), list[int]()
-    journal = Journal(path=str(folder / "journal.db"), now=lambda: NOON)
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
     registry, api = Registry(), fake_api(prefect)
     registrar = Registrar(
         api=api,

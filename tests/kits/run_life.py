@@ -110,7 +110,7 @@ async def living(
     spawner: SpawnerUnderTest, prefect: FakePrefect, url: str, *, journal: str = "journal.db", **changes: Json
 ) -> AsyncIterator[Engine]:
     """An engine on this spawner; its journal stays when it is left."""
-    made = Journal(path=str(spawner.home / journal), now=now)
+    made = Journal(path=str(spawner.home / journal), now=now, log=log_to(LogLines()))
     engine = life_engine(prefect=prefect, url=url, socket=spawner.socket, home=spawner.home, journal=made, **changes)
     async with serving(engine):
         yield engine

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.journal.journal import Journal
+from runnerd.log.log import make_log
 
 
 def main() -> None:
-    journal = Journal(path=sys.argv[1], now=lambda: datetime.now(UTC))
+    journal = Journal(path=sys.argv[1], now=lambda: datetime.now(UTC), log=make_log(log_format="json", journald=False))
     found = journal.run("r-1")
     record = found or RunRecord(
         id="r-1",

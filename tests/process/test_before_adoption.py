@@ -18,6 +18,7 @@ from runnerd.core.place import Json
 from runnerd.journal.journal import Journal
 from tests.kits.daemon import GENEROUS_S, Host, eventually
 from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.nouns import LogLines, log_to
 
 
 class Waiting(Host):
@@ -39,7 +40,9 @@ class Waiting(Host):
         body = {"name": "sleep", "flow_id": flow["id"]}
         run_id = self.prefect.add_run(self.api.call("POST", "/deployments/", body)["id"])
         (self.root / "state").mkdir()
-        journal = Journal(path=str(self.root / "state" / "journal.db"), now=lambda: datetime.now(UTC))
+        journal = Journal(
+            path=str(self.root / "state" / "journal.db"), now=lambda: datetime.now(UTC), log=log_to(LogLines())
+        )
         record = RunRecord(
             id=run_id, name="mine", deployment_id=None, deployment="?", flow="?", phase=Phase.CLAIMING,
             transition_id=run_id, created_at=datetime.now(UTC),

@@ -8,20 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from runnerd import __version__
-from tests.kits.daemon import Host
+from tests.kits.daemon import Host, host_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    prefect = FakePrefect(major=3)
-    with prefect.serve() as url:
-        one = Host(url=url, python=sys.executable)
-        try:
-            yield one
-        finally:
-            one.close()
+    with host_at(FakePrefect(major=3)) as host:
+        yield host
 
 
 def with_prefect(host: Host, name: str, version: str) -> str:
@@ -63,9 +58,11 @@ def test_what_a_host_has_and_lacks(host: Host) -> None:
     assert f"version {__version__}" in found["spawner"]["detail"]
     assert found[f"python {sys.executable}"]["state"] in ("ok", "error")  # the stand-in cannot be imported
     assert "Prefect 3.9.1" in found[f"python {sys.executable}"]["detail"]
-    assert "2.20.27 does not work with a server of 3.9.1" in found[f"python {old}"]["detail"]
-    assert "it has no Prefect" in found[f"python {bare}"]["detail"]
-    assert found[f"python {breaks}"]["detail"].endswith("it cannot be run: it exited 3: it is broken")
+    assert "Prefect 2.20.27 with a server of 3.9.1 does not work" in found[f"python {old}"]["detail"]
+    assert "Prefect is not installed" in found[f"python {bare}"]["detail"]
+    assert found[f"python {breaks}"]["detail"].endswith(
+        "cannot run the interpreter of broken: it exited 3: it is broken"
+    )
 
 
 def test_a_host_whose_daemon_is_gone_says_so(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""workpools/foreign.py on a real spawner: Prefect's own workers, which here are Prefect in miniature."""
+"""pools/workers/worker.py on a real spawner: Prefect's own workers, which here are Prefect in miniature."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_it_is_started_as_the_pool_is_configured(bench: Bench) -> None:
         assert document["python"] == settings.run.python
         assert document["since"] and document["output"].endswith("/its-log/worker-pool.log")
         assert "k-1" not in str(document) + str(worker.link.records())
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
         assert worker.document["state"] == "waiting"
         assert "stopped!" in Path(document["output"]).read_text(), "politely"
 
@@ -84,7 +84,7 @@ async def test_the_major_before_is_started_as_that_one_wants_it(bench: Bench) ->
         assert "--no-create-pool-if-not-found" not in told["argv"]
         assert told["argv"][0] == "worker"
         assert told["cwd"] == "/", "nobody has said where"
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
 
 
 async def test_the_next_daemon_keeps_it_and_replaces_one_with_other_settings(bench: Bench) -> None:
@@ -103,7 +103,7 @@ async def test_the_next_daemon_keeps_it_and_replaces_one_with_other_settings(ben
         assert not psutil.pid_exists(first["pid"])
         assert [record.phase for record in worker.link.records()] == ["running"]
         assert worker.document["restarts"] == 0
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
         assert worker.link.records() == []
 
 
@@ -125,7 +125,7 @@ async def test_it_is_started_anew_exactly_when_something_has_changed(bench: Benc
         worker.want(broken, queues=("q-1", "q-2", "q-3"))
         problem = await worker.troubled("environment_file")
         assert problem.endswith("/nonexistent/env: No such file or directory; it runs on as it was started before")
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
     assert len(bench.started()) == 3
 
 
@@ -156,7 +156,7 @@ async def test_one_that_ends_is_started_again_and_its_last_words_are_told(bench:
         await worker.until(lambda document: document["state"] == "running", "it to run again")
         said = {line.get("said") for line in bench.lines.all() if "does not run" in line["event"]}
         assert said == {None, "Unable to start worker. The cluster is gone."}
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
 
 
 async def test_what_it_says_is_told_while_it_runs_on(bench: Bench) -> None:
@@ -171,7 +171,7 @@ async def test_what_it_says_is_told_while_it_runs_on(bench: Bench) -> None:
         kill(worker.document)
         await worker.runs(2)
         await worker.troubled("runs, and says: Failed")
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
 
 
 REFUSALS = {
@@ -215,7 +215,7 @@ async def test_a_type_nobody_lists_runs_with_what_is_installed(bench: Bench) -> 
         await worker.runs()
         assert options(bench.started()[0]["argv"])["--type"] == ["ours"]
         assert worker.document["package"] is None
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
 
 
 async def test_what_somebody_installs_meanwhile_is_found(bench: Bench) -> None:
@@ -225,7 +225,7 @@ async def test_what_somebody_installs_meanwhile_is_found(bench: Bench) -> None:
         os.replace(bench.full(), python)
         await worker.runs()
         assert (worker.document["problem"], worker.document["restarts"]) == (None, 0)
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
 
 
 async def test_what_a_daemon_left_of_other_pools_is_ended(bench: Bench) -> None:
@@ -248,7 +248,7 @@ async def test_kinds_that_are_prefects_own_need_no_package(bench: Bench) -> None
     async with bench.daemon(bench.settings(bench.full(package=False)), kind=own) as worker:
         await worker.runs()
         assert worker.document["package"] is None
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
 
 
 async def test_it_needs_no_slot_of_the_others(bench: Bench) -> None:
@@ -257,9 +257,9 @@ async def test_it_needs_no_slot_of_the_others(bench: Bench) -> None:
     async with bench.daemon(bench.settings(bench.plain, install_policy="never")) as first:
         second = Worker(bench, first.link, "second")
         second.want(bench.settings(python, name="second"))
-        task = asyncio.create_task(second.foreign.run())
+        task = asyncio.create_task(second.prefect_worker.run())
         await second.runs()
         assert "has no Prefect" in await first.troubled("pool pool")
-        await second.foreign.stop()
+        await second.prefect_worker.stop()
         await asyncio.wait([task])
         assert task.exception() is None, "stopping ends its keeping"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
+from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, a_deployment, log_to
 from tests.kits.run_life import now
 from tests.kits.spawner import SpawnerUnderTest
@@ -54,7 +55,7 @@ class Bench:
         self.work = spawner.home / "work"
         self.work.mkdir()
         self.python = self.script("python")
-        self.journal = Journal(path=str(spawner.home / "journal.db"), now=now)
+        self.journal = Journal(path=str(spawner.home / "journal.db"), now=now, log=log_to(LogLines()))
         lines = LogLines()
 
         def connect(on_record: Callable[..., None], on_lost: Callable[[], None]) -> SpawnerClient:
@@ -99,17 +100,11 @@ class Bench:
 @asynccontextmanager
 async def working_bench(spawner: SpawnerUnderTest) -> AsyncIterator[Bench]:
     bench = Bench(spawner)
-    keeping = asyncio.create_task(bench.link.run())
-    await bench.link.wait_until_connected()
-    try:
-        yield bench
-        assert bench.left_behind() == []
-        assert bench.link.records() == []
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        await bench.link.close()
-        bench.journal.close()
+    with closing(bench.journal):
+        async with running_link(bench.link):
+            yield bench
+            assert bench.left_behind() == []
+            assert bench.link.records() == []
 
 
 def flow_names(found: dict[tuple[str, str], Inspection | InspectionFailure]) -> list[str]:

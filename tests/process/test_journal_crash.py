@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from runnerd.journal.journal import Journal
+from tests.kits.nouns import LogLines, log_to
 
 WRITER = Path(__file__).with_name("journal_writer.py")
 
@@ -28,7 +29,7 @@ def test_killed_at_a_random_moment(tmp_path: Path) -> None:
     chance = random.Random()
     for _ in range(6):
         promised = kill_while_writing(path, after=chance.randint(1, 60))
-        journal = Journal(path=str(path), now=lambda: datetime.now(UTC))
+        journal = Journal(path=str(path), now=lambda: datetime.now(UTC), log=log_to(LogLines()))
         assert journal.moved_aside is None
         (record,) = journal.unfinished()
         assert record.attempt in (promised, promised + 1), "a save that had returned is lost"

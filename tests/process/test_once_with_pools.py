@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.pools.job.process_job import process_template
-from tests.kits.daemon import Host, eventually
+from tests.kits.daemon import Host, eventually, host_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json
 
@@ -58,12 +58,8 @@ def prefect(request: pytest.FixtureRequest) -> FakePrefect:
 
 @pytest.fixture
 def host(prefect: FakePrefect) -> Iterator[Host]:
-    with prefect.serve() as url:
-        one = Host(url=url, python=sys.executable)
-        try:
-            yield one
-        finally:
-            one.close()
+    with host_at(prefect) as host:
+        yield host
 
 
 def free_port() -> int:

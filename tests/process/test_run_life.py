@@ -13,7 +13,7 @@ import pytest
 from runnerd.core.machine import Phase
 from runnerd.core.prefect import FlowRun, StateType
 from runnerd.prefect_api.client import PrefectApi
-from tests.kits.engine import Interfering
+from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.run_life import Stage, begin, living, ran
 from tests.kits.spawner import SpawnerUnderTest

@@ -18,6 +18,7 @@ from runnerd.journal.journal import Journal
 from tests.kits.checkout import ROOT
 from tests.kits.engine import Engine, running
 from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.nouns import LogLines, log_to
 from tests.kits.run_life import Stage, begin, now, ran
 from tests.kits.spawner import SpawnerUnderTest
 
@@ -143,7 +144,7 @@ def test_killed_at_each_write_of_its_journal(
             assert daemons.live() == 0
         assert stage.prefect.history[run_id] == ["Scheduled", "Pending", *history], f"killed at write {number}"
         assert ran(stage.spawner).count(run_id) == 1
-        journal = Journal(path=str(stage.spawner.home / "journal.db"), now=now)
+        journal = Journal(path=str(stage.spawner.home / "journal.db"), now=now, log=log_to(LogLines()))
         assert journal.unfinished() == []
         record = journal.run(run_id)
         assert record is not None

@@ -24,10 +24,10 @@ from runnerd.cli.local_checks import (
 )
 from runnerd.cli.verbs.doctor import print_checks
 from runnerd.core.errors import ControlError
-from runnerd.doctor.checks import Check, disk_checks, ok
+from runnerd.doctor.checks import Check, check_disks, ok
 from runnerd.system.paths import Paths, resolve_paths
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.runnerctl import runnerctl
+from tests.kits.fakes.serving import Serving, serving
 
 CHECKS = [
     {"name": "api", "state": "ok", "detail": "it answers", "remedy": None},
@@ -74,7 +74,7 @@ def test_the_document_and_the_exit_status(served: Serving) -> None:
     assert runnerctl(served, "doctor").out.endswith("\n1 warning in 2 checks\n")
     served.host.examined = {"ok": True, "checks": CHECKS[:1]}
     well = runnerctl(served, "doctor")
-    assert (well.status, well.out) == (0, "ok       api  it answers\nall is well in 1 check\n")
+    assert (well.status, well.out) == (0, "ok       api  it answers\nno problem in 1 check\n")
     served.host.examined = {"ok": False, "checks": CHECKS}
     assert runnerctl(served, "doctor", "--json").status == 1
 
@@ -110,9 +110,9 @@ def test_a_daemon_that_has_no_doctor_or_does_not_answer() -> None:
     old = check_daemon(ControlError("there is no /v1/doctor here", status=404), systemd=True)
     assert old.state == "error"
     assert "is older than this runnerctl" in old.detail
-    assert old.remedy == "systemctl restart runnerd: flows run on"
+    assert old.remedy == "systemctl restart runnerd; runs continue through a restart"
     deaf = check_daemon(ControlError("runnerd at /x does not answer; see y", status=504), systemd=True)
-    assert "cannot be asked: runnerd at /x does not answer" in deaf.detail
+    assert "the doctor of runnerd does not answer: runnerd at /x does not answer" in deaf.detail
     gone = check_daemon(ControlError("cannot reach runnerd at /x: no such file; is it running?"), systemd=True)
     assert gone.remedy == "systemctl status runnerd"
 
@@ -128,7 +128,7 @@ def test_a_user_s_own_runnerd(tmp_path: Path) -> None:
     assert find_paths(environ, root=False, socket_path=host.control_socket) == host
 
 
-def test_the_checks_by_ourselves(tmp_path: Path) -> None:
+def test_the_checks_without_a_daemon(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:4200/api"}
     own = resolve_paths(environ=environ, root=os.geteuid() == 0)
     found = run_local_checks(environ, error=ControlError("gone"), socket_path=own.control_socket)
@@ -138,7 +138,7 @@ def test_the_checks_by_ourselves(tmp_path: Path) -> None:
 
 def test_the_configuration_is_checked(tmp_path: Path) -> None:
     environ = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
-    assert check_configuration(str(tmp_path), environ) == ok("configuration", f"{tmp_path} is good")
+    assert check_configuration(str(tmp_path), environ) == ok("configuration", f"{tmp_path} has no problem")
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\nlimts: {}\n")
     broken = check_configuration(str(tmp_path), environ)
@@ -146,7 +146,7 @@ def test_the_configuration_is_checked(tmp_path: Path) -> None:
     assert broken.detail.startswith(f"{tmp_path}/conf.d/10-x.yaml:1:1: unknown key 'deployements'")
     assert broken.detail.endswith(" and 1 more")
     (tmp_path / "runnerd.yaml").write_text("limits: many\n")
-    assert check_configuration(str(tmp_path), environ).detail.endswith("; runnerd does not start with it")
+    assert check_configuration(str(tmp_path), environ).detail.endswith("; runnerd cannot start with this configuration")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -154,7 +154,7 @@ def test_a_configuration_that_we_may_not_read(tmp_path: Path) -> None:
     (tmp_path / "conf.d").mkdir(mode=0o300)
     found = check_configuration(str(tmp_path), {})
     assert found.state == "unknown"
-    assert found.detail == f"you may not read {tmp_path}/conf.d, so it was not checked"
+    assert found.detail == f"cannot read {tmp_path}/conf.d: permission denied"
     (tmp_path / "conf.d").chmod(0o700)
 
 
@@ -177,7 +177,7 @@ def test_directories_and_disks(tmp_path: Path) -> None:
     paths = Paths(*(str(tmp_path / name) for name in ("etc", "run", "state", "log")), None)
     Path(paths.state).mkdir()
     assert [check.state for check in check_directories(paths)] == ["ok", "error"]
-    state, log = disk_checks(state=paths.state, log=paths.log)
+    state, log = check_disks(state=paths.state, log=paths.log)
     assert paths.state in state.detail
     assert log.state == "unknown"
 
@@ -196,9 +196,13 @@ def shown(unit: str, **changes: str) -> str:
     ("changes", "state", "words"),
     [
         ({}, "ok", "is active"),
-        ({"LoadState": "not-found", "ActiveState": "inactive"}, "warning", "there is no such unit"),
+        ({"LoadState": "not-found", "ActiveState": "inactive"}, "warning", "is not installed"),
         ({"LoadState": "masked", "ActiveState": "inactive"}, "error", "systemctl unmask runnerd"),
-        ({"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"}, "error", "cannot be used"),
+        (
+            {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"},
+            "error",
+            "cannot use the configuration",
+        ),
         ({"ActiveState": "failed", "Result": "watchdog", "ExecMainStatus": "6"}, "error", "watchdog, exit status 6"),
         ({"ActiveState": "activating"}, "warning", "is activating"),
         ({"ActiveState": "inactive"}, "warning", "systemctl start runnerd"),
@@ -226,16 +230,16 @@ def test_both_units_and_none() -> None:
     def absent() -> str:
         raise FileNotFoundError(2, "No such file or directory", "systemctl")
 
-    for listed, words in ((refuse, "Failed to connect to bus"), (absent, "systemctl cannot be asked")):
+    for listed, words in ((refuse, "Failed to connect to bus"), (absent, "cannot run systemctl")):
         (check,) = check_units(listed)
         assert check.state == "unknown"
         assert words in check.detail
 
 
-# --- looks that go wrong ----------------------------------------------------------------------------------------
+# --- checks that go wrong ----------------------------------------------------------------------------------------
 
 
-def test_a_look_that_hangs_or_fails_holds_up_no_other() -> None:
+def test_a_check_that_hangs_or_fails_delays_no_other() -> None:
     end = threading.Event()
 
     def hang() -> list[Check]:
@@ -245,10 +249,10 @@ def test_a_look_that_hangs_or_fails_holds_up_no_other() -> None:
     def fail() -> list[Check]:
         raise RuntimeError("this is the fault under test")
 
-    looks: dict[str, Callable[[], list[Check]]] = {"a": hang, "b": fail, "c": lambda: [ok("c", "well")]}
-    a, b, c = run_checks(looks, limit_s=0.5)
+    checks: dict[str, Callable[[], list[Check]]] = {"a": hang, "b": fail, "c": lambda: [ok("c", "well")]}
+    a, b, c = run_checks(checks, timeout_s=0.5)
     end.set()
     assert (a.name, a.state) == ("a", "unknown")
-    assert "did not finish within 500ms" in a.detail
-    assert b.detail == "cannot be told: the look itself failed: RuntimeError: this is the fault under test"
+    assert a.detail == "check did not finish within 500ms"
+    assert b.detail == "cannot check: RuntimeError: this is the fault under test"
     assert c == ok("c", "well")

@@ -12,8 +12,8 @@ import pytest
 from runnerd.cli.__main__ import find_socket, main
 from runnerd.control.contract import Refused
 from tests.kits.checkout import HIDDEN, hidden_from_others
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.runnerctl import environment, finish, runnerctl, started
+from tests.kits.fakes.serving import Serving, serving
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
 MAY_LOAD = (
@@ -122,7 +122,7 @@ def test_an_error_of_the_daemon(served: Serving) -> None:
     served.host.problems = [{"message": object()}]  # cannot be JSON
     result = runnerctl(served, "status")
     assert result.status == 1
-    assert result.err == "runnerctl: runnerd erred; its log has the traceback\n"
+    assert result.err == "runnerctl: internal error of runnerd; see its log: journalctl -u runnerd\n"
 
 
 def test_where_the_socket_is_looked_for(tmp_path: Path) -> None:

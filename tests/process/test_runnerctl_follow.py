@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.fakes.fake_host import Serving, ended, serving
+from tests.kits.fakes.fake_host import ended
 from tests.kits.fakes.runnerctl import COMMAND, environment, finish, heeding_ctrl_c, runnerctl, started, until_said
+from tests.kits.fakes.serving import Serving, serving
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
 CREATED = "00000000-0000-4000-8000-000000000001"
@@ -92,7 +93,7 @@ def test_watching_as_a_document(served: Serving, start: Start) -> None:
 def test_watching_says_what_a_run_waits_for(served: Serving, start: Start) -> None:
     served.call(served.host.drain, timeout_s=None, reason=None, peer=None)
     process = start(served, "run", "nightly", "--watch")
-    until_said(process, b"this host is draining: the run waits until runnerctl undrain\n")
+    until_said(process, b"waiting: this host is draining; runnerctl undrain ends the drain\n")
     served.call(served.host.runs.put, CREATED, **ended())
     assert finish(process).status == 0
 
@@ -104,7 +105,9 @@ def test_ctrl_c_leaves_the_run_going_and_says_so(served: Serving, start: Start) 
     os.killpg(process.pid, signal.SIGINT)
     result = finish(process)
     assert result.status == 130
-    assert result.err.endswith("the run goes on; runnerctl logs -f aaaa1111 | runnerctl cancel aaaa1111\n")
+    assert result.err.endswith(
+        "the run continues; follow: runnerctl logs -f aaaa1111; cancel: runnerctl cancel aaaa1111\n"
+    )
     assert [verb for verb, _ in served.host.asked] == ["execute"]
     served.until(lambda: served.host.runs.subscribers() == 0)
 

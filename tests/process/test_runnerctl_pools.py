@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from runnerd.control.contract import POOL_FIELDS, QUEUE_FIELDS
-from tests.kits.fakes.fake_host import Serving, serving
 from tests.kits.fakes.fake_pools import FakePools
 from tests.kits.fakes.runnerctl import COMMAND, PATIENCE_S, environment, runnerctl
+from tests.kits.fakes.serving import Serving, serving
 
 TEMPLATE = {"job_configuration": {}, "variables": {"properties": {"command": {}, "env": {}}}}
 LONG_AGO = datetime(2020, 1, 1, 12, tzinfo=UTC)
@@ -147,7 +147,7 @@ def test_a_preview_marks_what_is_late(served: Serving) -> None:
 
 
 def test_a_preview_of_nothing(served: Serving) -> None:
-    assert did(served, "pool", "preview", "etl", remark="no runs; use --hours to look further ahead\n") == ""
+    assert did(served, "pool", "preview", "etl", remark="no runs; use --hours to list runs due later\n") == ""
     remark = "no runs\ngpu is paused: it delivers no runs\n"
     assert did(served, "pool", "preview", "gpu", remark=remark) == ""
 
@@ -169,7 +169,7 @@ def test_creating_a_pool(served: Serving, tmp_path: Path) -> None:
     made = document(served, "pool", "create", "new", *about, "--base-job-template", str(template))
     assert (made["type"], made["paused"], made["concurrency_limit"], made["created"]) == ("docker", True, 0, True)
     assert pools(served).read_pool("new").base_job_template["job_configuration"] == {"own": "1"}
-    advice = "to serve it on this host, add it under pools: in runnerd.yaml\n"
+    advice = "to serve the pool on this host, add it under pools: in runnerd.yaml\n"
     assert did(served, "pool", "create", "plain", remark=advice) == "created work pool plain of type process\n"
     assert "already; runnerctl pool create --update" in failed(served, 1, "pool", "create", "etl")
     assert did(served, "pool", "create", "etl", "--update") == "updated work pool etl of type process\n"
@@ -241,7 +241,7 @@ def test_a_queue_without_a_pool_is_where_prefect_has_it(served: Serving) -> None
 
 def test_deleting_asks_on_a_terminal(served: Serving) -> None:
     status, shown = on_a_terminal(served, "pool", "delete", "etl", typed="\n")
-    assert (status, shown) == (1, "\nDelete work pool etl with 2 queues? [y/N] nothing was deleted\n")
+    assert (status, shown) == (1, "\nDelete work pool etl with 2 queues? [y/N] not deleted\n")
     assert "etl" in pools(served).pools
     status, shown = on_a_terminal(served, "queue", "delete", "urgent", "--pool", "etl", typed="y\n")
     assert status == 0
@@ -257,7 +257,7 @@ def test_deleting_elsewhere_wants_a_word(served: Serving) -> None:
     for words in (("pool", "delete", "etl"), ("queue", "delete", "urgent", "--pool", "etl")):
         assert "--yes" in failed(served, 2, *words)
     assert served.host.prefect.asked == []
-    remark = "this host serves it: remove it from pools: in runnerd.yaml as well\n"
+    remark = "this host serves the pool: remove it from pools: in runnerd.yaml as well\n"
     assert did(served, "pool", "delete", "etl", "--yes", remark=remark) == "deleted work pool etl\n"
     assert document(served, "pool", "delete", "gpu", "--yes")["name"] == "gpu"
     assert pools(served).pools == {}

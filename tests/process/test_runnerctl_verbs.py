@@ -8,8 +8,9 @@ import pytest
 
 from runnerd import __version__
 from runnerd.control.contract import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
-from tests.kits.fakes.fake_host import LATER, Serving, ended, serving
+from tests.kits.fakes.fake_host import LATER, ended
 from tests.kits.fakes.runnerctl import runnerctl
+from tests.kits.fakes.serving import Serving, serving
 
 RUN_A = "aaaa1111-0000-4000-8000-000000000001"
 RUN_B = "aaaa2222-0000-4000-8000-000000000002"
@@ -48,7 +49,7 @@ def test_status_at_a_glance(served: Serving) -> None:
         "build-07",
         "9.9.9",
         "unreachable http://127.0.0.1:4200/api since 2026-08-20T10:00:00+00:00: connection refused",
-        "new kernel; runnerctl undrain ends it",
+        "new kernel; runnerctl undrain ends the drain",
         "2 of 10",
         "gpu 0 of 1",
         RUN_A,
@@ -172,7 +173,8 @@ def test_cancel_needs_to_know_what(served: Serving) -> None:
     for arguments in ((), ("--all", "aaaa1"), ("--all", "--deployment", "nightly")):
         result = runnerctl(served, "cancel", *arguments)
         assert result.status == 2
-        assert result.err == "runnerctl: name what to cancel: RUN..., --deployment D or --all\n"
+        advice = "give one of RUN..., --deployment D and --all"
+        assert result.err == f"runnerctl: cannot cancel: no runs named, or in two ways; {advice}\n"
     ambiguous = runnerctl(served, "cancel", "aaaa")
     assert ambiguous.status == 1
     assert RUN_A in ambiguous.err
@@ -206,9 +208,9 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "execute", RUN_A).out == f"executing run given-run ({RUN_A})\n"
     assert runnerctl(served, "pause", "nightly").out == "nightly is paused\n"
     assert runnerctl(served, "resume", "etl/nightly").out == f"nightly is resumed; next run {LATER}\n"
-    assert "2 runs still here" in runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
+    assert "2 runs still running" in runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
     runnerctl(served, "drain", "--timeout", "infinity")
-    assert runnerctl(served, "undrain").out == "claiming again\n"
+    assert runnerctl(served, "undrain").out == "not draining: runs are claimed again\n"
     told = "added    fresh\nadded    pool etl\nchanged  nightly\nremoved  pool old\n3 unchanged\n"
     assert runnerctl(served, "reload").out == told
     assert served.host.asked == [
@@ -243,10 +245,10 @@ def test_config_schema_and_check_need_no_daemon(tmp_path: Path) -> None:
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "runnerd.yaml").write_text("api: {url: 'http://127.0.0.1:4200/api'}\n")
     good = runnerctl(None, "config", "check", str(tmp_path))
-    assert (good.status, good.out) == (0, f"{tmp_path} is good: 0 deployments\n")
+    assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, no problem\n")
     (tmp_path / "conf.d" / "10-x.yaml").write_text("pools: [{name: a}, {name: b}]\n")
     good = runnerctl(None, "config", "check", str(tmp_path))
-    assert (good.status, good.out) == (0, f"{tmp_path} is good: 0 deployments, 2 pools\n")
+    assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, 2 pools, no problem\n")
     (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\n")
     bad = runnerctl(None, "config", "check", str(tmp_path))
     assert bad.status == 1

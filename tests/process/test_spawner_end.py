@@ -187,21 +187,14 @@ async def test_second_stop_signals_no_more_and_keeps_the_first_reason(spawner: S
     assert spawner.output("run").split() == ["ready", "asked"]
 
 
-async def test_second_stop_can_bring_the_end_nearer(spawner: SpawnerUnderTest) -> None:
+@pytest.mark.parametrize(("at_first", "then"), [(600, 0.1), (0.3, 600)])
+async def test_second_stop_can_bring_the_end_nearer_but_not_put_it_off(
+    spawner: SpawnerUnderTest, at_first: float, then: float
+) -> None:
     async with spawner.link() as link:
-        await running(link, spawner, spawner.spec("run", mode=("ignore-term",), stop_timeout_s=600))
+        await running(link, spawner, spawner.spec("run", mode=("ignore-term",), stop_timeout_s=at_first))
         await link.client.stop(key="run", attempt=0, reason="cancel")
-        await link.client.stop(key="run", attempt=0, reason="evict", timeout_s=0.1)
-        record = await link.until("run", "exited")
-        assert record.exit is not None
-        assert record.exit.signal == signal.SIGKILL
-
-
-async def test_second_stop_cannot_put_the_end_off(spawner: SpawnerUnderTest) -> None:
-    async with spawner.link() as link:
-        await running(link, spawner, spawner.spec("run", mode=("ignore-term",), stop_timeout_s=0.3))
-        await link.client.stop(key="run", attempt=0, reason="cancel")
-        await link.client.stop(key="run", attempt=0, reason="evict", timeout_s=600)
+        await link.client.stop(key="run", attempt=0, reason="evict", timeout_s=then)
         record = await link.until("run", "exited")
         assert record.exit is not None
         assert record.exit.signal == signal.SIGKILL

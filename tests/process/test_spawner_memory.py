@@ -92,12 +92,8 @@ async def test_killed_after_its_child_was(bounded: Path, spawner: SpawnerUnderTe
 
 async def test_one_that_was_taken_over(bounded: Path, spawner: SpawnerUnderTest) -> None:
     """Nobody can wait for it. The kernel's log knows."""
-
-    async def go() -> Identity:
-        async with spawner.link() as link:
-            return await begin(link, spawner, python_in(bounded, EATS_ON_TERM), "ready", stop_timeout_s=600.0)
-
-    await go()
+    async with spawner.link() as link:
+        await begin(link, spawner, python_in(bounded, EATS_ON_TERM), "ready", stop_timeout_s=600.0)
     spawner.end(signal.SIGKILL)
     spawner.start()
     async with spawner.link() as link:

@@ -105,17 +105,13 @@ async def test_a_manager_that_does_not_read(idle_spawner: SpawnerUnderTest) -> N
     """Its queue is full: runs start and end, and what was not told is told once there is room."""
     with managed(str(idle_spawner.home / "notify")) as manager:
         manager.start(idle_spawner)
-
-        async def go() -> None:
-            async with idle_spawner.link() as link:
-                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-                    other.setblocking(False)
-                    with contextlib.suppress(BlockingIOError):
-                        while True:
-                            other.sendto(b"X=1", manager.address)
-                await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
-                assert await asyncio.to_thread(manager.hear) == "READY=1\nSTATUS=0 live runs"
-                while await asyncio.to_thread(manager.hear) != "STATUS=1 live runs":
-                    await link.client.ping()  # something happens
-
-        await go()
+        async with idle_spawner.link() as link:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+                other.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        other.sendto(b"X=1", manager.address)
+            await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
+            assert await asyncio.to_thread(manager.hear) == "READY=1\nSTATUS=0 live runs"
+            while await asyncio.to_thread(manager.hear) != "STATUS=1 live runs":
+                await link.client.ping()  # something happens

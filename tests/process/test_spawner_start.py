@@ -9,6 +9,7 @@ import os
 import pwd
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,9 +183,19 @@ def write_script(path: Path, first_line: str, mode: int = 0o755) -> str:
     return str(path)
 
 
-async def test_no_such_interpreter(spawner: SpawnerUnderTest) -> None:
-    message = "cannot start: no such interpreter /opt/x/bin/python"
-    assert await failure(spawner, argv=("/opt/x/bin/python",)) == ("exec", message)
+@pytest.mark.parametrize(
+    ("changes", "stage", "words"),
+    [
+        ({"argv": ("/opt/x/bin/python",)}, "exec", "no such interpreter /opt/x/bin/python"),
+        ({"argv": ("no-such-tool",)}, "exec", "no such program no-such-tool in PATH /usr/bin:/bin"),
+        ({"user": "no-such-user"}, "user", "no such user no-such-user"),
+        ({"group": "no-such-group"}, "group", "no such group no-such-group"),
+        ({"working_directory": "/opt/no/such"}, "working-directory", "working directory /opt/no/such does not exist"),
+        ({"working_directory": "/etc/passwd"}, "working-directory", "working directory /etc/passwd is not a directory"),
+    ],
+)
+async def test_what_does_not_exist(spawner: SpawnerUnderTest, changes: Any, stage: str, words: str) -> None:
+    assert await failure(spawner, **changes) == (stage, f"cannot start: {words}")
 
 
 async def test_interpreter_is_a_broken_link(spawner: SpawnerUnderTest) -> None:
@@ -192,11 +203,6 @@ async def test_interpreter_is_a_broken_link(spawner: SpawnerUnderTest) -> None:
     link.symlink_to("/nowhere/python3.9")
     message = f"cannot start: no such interpreter {link}: it is a link to /nowhere/python3.9, which does not exist"
     assert await failure(spawner, argv=(str(link),)) == ("exec", message)
-
-
-async def test_no_such_program_on_the_path(spawner: SpawnerUnderTest) -> None:
-    message = "cannot start: no such program no-such-tool in PATH /usr/bin:/bin"
-    assert await failure(spawner, argv=("no-such-tool",)) == ("exec", message)
 
 
 async def test_script_without_its_interpreter(spawner: SpawnerUnderTest) -> None:
@@ -226,24 +232,6 @@ async def test_program_is_a_directory(spawner: SpawnerUnderTest) -> None:
 async def test_arguments_too_long(spawner: SpawnerUnderTest) -> None:
     message = "cannot start: arguments and environment together are longer than the kernel allows"
     assert await failure(spawner, argv=("true", "x" * 2**20)) == ("exec", message)
-
-
-async def test_no_such_user_or_group(spawner: SpawnerUnderTest) -> None:
-    assert await failure(spawner, user="no-such-user") == ("user", "cannot start: no such user no-such-user")
-
-
-async def test_no_such_group(spawner: SpawnerUnderTest) -> None:
-    assert await failure(spawner, group="no-such-group") == ("group", "cannot start: no such group no-such-group")
-
-
-async def test_no_such_directory(spawner: SpawnerUnderTest) -> None:
-    message = "cannot start: working directory /opt/no/such does not exist"
-    assert await failure(spawner, working_directory="/opt/no/such") == ("working-directory", message)
-
-
-async def test_working_directory_is_a_file(spawner: SpawnerUnderTest) -> None:
-    message = "cannot start: working directory /etc/passwd is not a directory"
-    assert await failure(spawner, working_directory="/etc/passwd") == ("working-directory", message)
 
 
 @needs_root

@@ -1,4 +1,4 @@
-"""install_worker.py and workpools/workerhome.py: environments that runnerd keeps, made by the real pip."""
+"""install_worker.py and pools/workers/interpreter.py: environments that runnerd keeps, made by the real pip."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_an_environment_is_made_once_and_found_whole_or_made_again(bench: 
         assert home.parent.stat().st_mode & 0o777 == 0o700
         os.kill(document["pid"], signal.SIGKILL)
         await worker.runs(2)
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
     assert made(bench) == 1
     (home / "runnerd.json").unlink()  # as when the host lost power while pip was at work
     shutil.rmtree(home / "lib")
@@ -84,11 +84,11 @@ async def test_an_environment_is_made_once_and_found_whole_or_made_again(bench: 
         assert made(bench) == 2
         second = Worker(bench, worker.link, "second")  # another pool of the same user
         second.want(replace(settings, name="second"))
-        task = asyncio.create_task(second.foreign.run())
+        task = asyncio.create_task(second.prefect_worker.run())
         await second.runs(4)
         assert environments(bench) == [home]
         for one in (worker, second):
-            await one.foreign.stop()
+            await one.prefect_worker.stop()
         await asyncio.wait([task])
         assert worker.link.records() == []
 
@@ -98,7 +98,7 @@ async def test_always_upgrades_once_in_a_daemons_life_and_starts_what_is_there_w
     settings = bench.settings(bench.plain, install_policy="always")
     async with bench.daemon(settings) as worker:
         await worker.runs()
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
     assert log_of(bench).count(SATISFIED) == 0
     async with bench.daemon(settings) as worker:
         document = await worker.runs(2)
@@ -110,7 +110,7 @@ async def test_always_upgrades_once_in_a_daemons_life_and_starts_what_is_there_w
         for count in (3, 4):
             os.kill(worker.document["pid"], signal.SIGKILL)
             await worker.runs(count)
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
     (said,) = [line for line in bench.lines.all() if line["event"].startswith("cannot upgrade")]
     assert "invalid" in said["why"]
     assert made(bench) == 1
@@ -119,7 +119,7 @@ async def test_always_upgrades_once_in_a_daemons_life_and_starts_what_is_there_w
 @contextmanager
 def busy(bench: Bench, settings: PoolSettings) -> Iterator[Callable[[], None]]:
     """Somebody else works on the environment, until what this yields is called: who wants it as well has to wait."""
-    place = Path(bench.wish(settings).directory)
+    place = Path(bench.plan(settings).directory)
     place.parent.mkdir(parents=True)
     with open(f"{place}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -141,7 +141,7 @@ async def refused(bench: Bench, settings: PoolSettings, words: str) -> str:
     async with bench.daemon(settings) as worker:
         problem = await worker.troubled(words)
         assert (worker.document["state"], worker.document["pid"]) == ("failed", None)
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
         assert worker.link.records() == []
         return problem
 
@@ -177,7 +177,7 @@ async def test_an_installation_goes_on_for_the_next_daemon(bench: Bench) -> None
             assert (await installing(worker)).identity in seen
             free()
             await worker.runs()
-            await worker.foreign.stop()
+            await worker.prefect_worker.stop()
     assert made(bench) == 1
 
 
@@ -187,7 +187,7 @@ async def test_stopping_ends_an_installation(bench: Bench) -> None:
     async with bench.daemon(settings) as worker:
         with busy(bench, settings):
             await installing(worker)
-            await worker.foreign.stop()
+            await worker.prefect_worker.stop()
         assert worker.link.records() == []
         assert worker.document["problem"] is None
     assert bench.started() == []
@@ -205,14 +205,14 @@ async def test_it_is_made_and_used_by_the_pools_own_user(idle_spawner: SpawnerUn
     settings = bench.settings(SYSTEM_PYTHON, run={"user": "nobody"})
     async with bench.daemon(settings) as worker:
         await worker.until(lambda _: log_of(bench), "it to be made")
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
         assert (bench.home / ".cache" / "runnerd" / "workers").stat().st_uid == nobody.pw_uid
     python = bench.full()
     Path(python).write_text(Path(python).read_text().replace(sys.executable, SYSTEM_PYTHON))
     async with bench.daemon(bench.settings(python, run={"user": "nobody"})) as worker:
         await worker.runs()
         assert bench.started()[0]["uid"] == nobody.pw_uid
-        await worker.foreign.stop()
+        await worker.prefect_worker.stop()
 
 
 async def test_the_program_is_not_on_command_lines(bench: Bench) -> None:
@@ -223,6 +223,6 @@ async def test_the_program_is_not_on_command_lines(bench: Bench) -> None:
             seen = await installing(worker)
             assert seen.identity is not None
             command = Path(f"/proc/{seen.identity.pid}/cmdline").read_text()
-            await worker.foreign.stop()
+            await worker.prefect_worker.stop()
     assert PROGRAM in command
     assert len(command) < 200

@@ -21,7 +21,7 @@ from runnerd.journal.journal import Journal
 from runnerd.runs.adopting import adopt
 from tests.kits.engine import Engine, serving
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import a_deployment
+from tests.kits.nouns import LogLines, a_deployment, log_to
 from tests.kits.run_life import life_engine, now
 
 
@@ -55,7 +55,7 @@ async def live(engine: Engine) -> None:
 
 def life(asked: dict[str, Any]) -> None:
     home = Path(asked["home"])
-    journal = DyingJournal(path=str(home / "journal.db"), now=now)
+    journal = DyingJournal(path=str(home / "journal.db"), now=now, log=log_to(LogLines()))
     journal.kill_at, journal.before = asked["kill_at"], asked["before"]
     engine = life_engine(
         prefect=FakePrefect(major=3),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runnerd.core.prefect import AGENT_POOL, NewPool, NewQueue, StateType, WorkPool
-from runnerd.prefect_api.answers import Refused
+from runnerd.prefect_api.answers import ApiRefusal
 from tests.kits.contract import NOBODY, Server, new_id
 from tests.kits.contract_pools import TEMPLATE, Insisting, Place, at_pool
 
@@ -63,7 +63,7 @@ async def test_a_pool_that_cannot_be_is_refused_in_words(server: Server) -> None
 
         async def why(call: Awaitable[Any]) -> str:
             refused = await call
-            assert isinstance(refused, Refused), refused
+            assert isinstance(refused, ApiRefusal), refused
             return refused.reason
 
         create, update, new = at.pools.create_pool, at.pools.update_pool, f"new {new_id()}"
@@ -84,16 +84,16 @@ async def test_prefects_own_pools_are_no_matter_of_credentials(server: Server) -
             await at.pools.update_pool("prefect-x", {"description": "mine"}),
             await at.pools.delete_pool("PREFECT"),
         ):
-            assert isinstance(refused, Refused) and "Prefect's own" in refused.reason
+            assert isinstance(refused, ApiRefusal) and "Prefect's own" in refused.reason
         assert await at.pools.update_pool("prefect-x", {"is_paused": True}) is False
 
 
 async def test_a_name_that_nothing_can_have_is_nobodys(server: Server) -> None:
     async def unusable(at: Place, name: str) -> None:
         pools, now = at.pools, datetime.now(UTC)
-        assert isinstance(await pools.create_pool(NewPool(name=name)), Refused)
-        assert isinstance(await pools.create_queue(NewQueue(pool=at.pool, name=name)), Refused)
-        assert isinstance(await pools.create_queue(NewQueue(pool=name, name="q")), Refused)
+        assert isinstance(await pools.create_pool(NewPool(name=name)), ApiRefusal)
+        assert isinstance(await pools.create_queue(NewQueue(pool=at.pool, name=name)), ApiRefusal)
+        assert isinstance(await pools.create_queue(NewQueue(pool=name, name="q")), ApiRefusal)
         for nobody in (
             await pools.read_pool(name),
             await pools.read_queue(at.pool, name),
@@ -126,7 +126,7 @@ async def test_what_does_not_exist_is_a_value(server: Server) -> None:
         assert await pools.heartbeat(nobody, worker="w", interval_s=30) is False
         assert await pools.runs(nobody, queues={}, before=now) is None
         refused = await pools.create_queue(NewQueue(pool=nobody, name="q"))
-        assert isinstance(refused, Refused) and "not found" in refused.reason
+        assert isinstance(refused, ApiRefusal) and "not found" in refused.reason
         assert await pools.read_queue(at.pool, nobody) is None
         assert await pools.update_queue(at.pool, nobody, {"priority": 1}) is False
         assert await pools.delete_queue(at.pool, nobody) is False
@@ -191,7 +191,7 @@ async def test_a_queue_that_cannot_be_is_refused_in_words(server: Server) -> Non
             (await at.pools.update_queue(at.pool, "q", {"name": "default"}), "conflict"),
             (await at.pools.delete_queue(at.pool, "default"), "default queue"),
         ):
-            assert isinstance(refused, Refused) and word in refused.reason
+            assert isinstance(refused, ApiRefusal) and word in refused.reason
         # This is why it is not asked for: an error of the server is one that may pass.
         answer = await at.visit._raw.request("DELETE", f"/work_pools/{at.pool}/queues/default")
         assert answer.status_code >= 500

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from runnerd.core.prefect import FlowRun, StateType
 from runnerd.core.settings import Schedule
-from runnerd.prefect_api.answers import Refused
+from runnerd.prefect_api.answers import ApiRefusal
 from tests.kits.contract import (
     CANCELLING,
     NOBODY,
@@ -93,7 +93,7 @@ async def test_parameters_that_break_an_enforced_schema_are_refused_in_words(ser
     async with server.visit() as visit:
         strict = await visit.deploy(enforce_parameter_schema=True)
         refused = await visit.insist(lambda: visit.api.create_run(strict.id, parameters={"x": "seven"}))
-        assert isinstance(refused, Refused) and "seven" in refused.reason
+        assert isinstance(refused, ApiRefusal) and "seven" in refused.reason
         lax = await visit.deploy(enforce_parameter_schema=False)
         made = await visit.insist(lambda: visit.api.create_run(lax.id, parameters={"x": "seven"}))
         assert isinstance(made, FlowRun)
@@ -110,7 +110,7 @@ async def test_an_unknown_parameter_passes_even_an_enforced_schema(server: Serve
 async def test_a_run_of_no_deployment_is_refused(server: Server) -> None:
     async with server.visit() as visit:
         refused = await visit.insist(lambda: visit.api.create_run(NOBODY, parameters={}))
-        assert isinstance(refused, Refused) and "not found" in refused.reason.lower()
+        assert isinstance(refused, ApiRefusal) and "not found" in refused.reason.lower()
 
 
 async def test_the_history_of_a_run_tells_who_claimed_it(server: Server) -> None:

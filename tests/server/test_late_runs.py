@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.kits.daemon import Host, eventually
+from tests.kits.daemon import Host, eventually, serving
 from tests.kits.prefect_servers import PrefectServer
 
 LATE = 100
@@ -32,13 +32,10 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     host = Host(url=server.url, python=str(interpreter))
     names = ("late-skip", "late-latest", "late-many")
     lines = [f"  - {{name: {name}, entrypoint: 'flows.py:greet', schedules: {SCHEDULES}}}" for name in names]
-    host.drop_in("10-test.yaml", "\n".join(["deployments:", *lines]))
     try:
-        host.start()
-        host.registered(*names)
-        yield host
+        with serving(host, "\n".join(["deployments:", *lines]), *names) as host:
+            yield host
     finally:
-        host.close()
         for name in names:
             host.api.call("DELETE", f"/deployments/{host.api.deployment('greet', name)['id']}")
 

@@ -181,7 +181,8 @@ def test_the_map_is_the_tree() -> None:
 def test_a_map_that_is_not_the_tree_is_found() -> None:
     def findings(old: str, new: str) -> list[str]:
         assert old in HACKING
-        return kit.map_findings(HACKING.replace(old, new, 1), LAYERS)
+        before = kit.map_findings(HACKING, LAYERS)
+        return [one for one in kit.map_findings(HACKING.replace(old, new, 1), LAYERS) if one not in before]
 
     journal = "3 journal/ journal journal_file pruning"
     assert findings("| `journal/` |", "| `journals/` |") == [

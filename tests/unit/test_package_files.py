@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from pathlib import Path
 
 from tests.kits.checkout import ROOT
 
@@ -16,6 +20,24 @@ def test_every_package_is_in_what_is_built() -> None:
     assert declared == {"find": {"include": ["runnerd*"]}}
     folders = {path.parent for path in ROOT.glob("runnerd/**/*.py")}
     assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    """runnerd/programs/ is for the interpreters of flows."""
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = {re.split(r"[<>=]", requirement)[0].lower() for requirement in requirements}
+    files = [path for path in ROOT.glob("runnerd/**/*.py") if path.parent.name != "programs"]
+    imported = {name for path in files for name in imports_of(path)} - sys.stdlib_module_names - {"runnerd"}
+    assert {{"yaml": "pyyaml", "daemon": "python-daemon"}.get(name, name) for name in imported} == declared
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield the top-level packages that a module imports, also in its functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
+            yield node.module.partition(".")[0]
 
 
 def test_every_manual_page_that_a_unit_names_is_there() -> None:

@@ -42,7 +42,7 @@ def run(call: Call) -> int:
 def _body(call: Call) -> Json:
     args = call.args
     if bool(args.refs) + (args.deployment is not None) + args.all != 1:
-        raise UsageError("cannot tell which runs to cancel: give one of RUN..., --deployment D and --all")
+        raise UsageError("cannot cancel: no runs named, or in two ways; give one of RUN..., --deployment D and --all")
     if args.refs:
         return {"runs": args.refs, "now": args.now}
     if args.all:

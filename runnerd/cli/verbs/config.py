@@ -29,9 +29,9 @@ def run(call: Call) -> int:
         call.console.document(call.client.get("/v1/config"))  # with and without --json, because JSON is YAML too
         return DONE
     if call.args.what == "schema":
-        from runnerd.config import schema_text  # not at the top, because it is slow to load
+        from runnerd.config import read_schema  # not at the top, because it is slow to load
 
-        call.console.line(schema_text().rstrip("\n"))
+        call.console.line(read_schema().rstrip("\n"))
         return DONE
     return _check(call, call.args.path or find_config(os.environ, root=os.geteuid() == 0))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import deployment_document, invalid_document
 from runnerd.control.backend.refusals import UNREGISTERED
 from runnerd.control.contract import Peer, Refused
@@ -18,20 +18,20 @@ from runnerd.runs.supervisor import Supervisor
 
 
 class DeploymentsBackend:
-    """Implements runnerd.control.contract.Deployments."""
+    """Implements runnerd.control.contract.HostDeployments."""
 
     def __init__(
         self,
         *,
         api: PrefectApi,
-        ask: Ask,
+        call_api: ApiCaller,
         config: ConfigInForce,
         registry: Registry,
         supervisor: Supervisor,
         wakes: Wakes,
     ) -> None:
         self._api = api
-        self._ask = ask
+        self._call_api = call_api
         self._config = config
         self._registry = registry
         self._supervisor = supervisor
@@ -52,12 +52,14 @@ class DeploymentsBackend:
         if not deployment_id:
             return UNREGISTERED
         change = self._api.pause_deployment if paused else self._api.resume_deployment
-        done = await self._ask(lambda: change(deployment_id))
+        done = await self._call_api(lambda: change(deployment_id))
         if isinstance(done, Refused):
             return done
         entry = self._registry.by_id(deployment_id)
         if not done or entry is None:
-            return Refused(status=404, detail="the API does not have this deployment")
+            return Refused(
+                status=404, detail="there is no such deployment in Prefect any more; runnerctl status shows its state"
+            )
         self._registry.put(replace(entry, paused=paused))
         self._wakes.refresh.set()
         return self._documents([replace(entry, paused=paused)])[0]

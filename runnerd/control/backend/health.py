@@ -38,7 +38,7 @@ class Health:
         checks = [
             _check("loops", not stuck, f"stuck: {', '.join(stuck)}" if stuck else "every loop makes progress"),
             _check("spawner", self._link.connected, self._link.problem or "connected"),
-            _check("journal", journal is None, journal or "records"),
+            _check("journal", journal is None, journal or "the journal can be written"),
             _check("api", api.condition is ApiCondition.OK, api.detail),
         ]
         ok = all(check["ok"] for check in checks)

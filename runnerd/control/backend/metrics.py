@@ -45,13 +45,23 @@ class Metrics:
         polled, contained = self._poller.polled_at, self._supervisor.contained
         api_is_ok = self._api.health.condition is ApiCondition.OK
         lines = [
-            *gauge("runnerd_runs", "Flow runs under way on this host.", "phase", phases),
+            *gauge("runnerd_runs", "Live flow runs on this host.", "phase", phases),
             *gauge("runnerd_deployments", "Deployments of this host.", "state", states),
             *gauge("runnerd_pools", "Work pools that this host serves.", "state", pool_states),
-            *gauge("runnerd_pool_runs", "Runs under way.", "pool", {pool["name"]: pool["running"] for pool in pools}),
-            *gauge("runnerd_runs_max", "limits.runs", None, {"": self._config.settings().limits.runs}),
-            *gauge("runnerd_api_up", "1 while the API is ok.", None, {"": int(api_is_ok)}),
-            *gauge("runnerd_contained_errors", "Unexpected errors of single runs.", None, {"": contained}),
+            *gauge(
+                "runnerd_pool_runs",
+                "Live runs of a work pool.",
+                "pool",
+                {pool["name"]: pool["running"] for pool in pools},
+            ),
+            *gauge(
+                "runnerd_runs_max",
+                "The limit of live runs, limits.runs.",
+                None,
+                {"": self._config.settings().limits.runs},
+            ),
+            *gauge("runnerd_api_up", "1 while the state of the API is ok, else 0.", None, {"": int(api_is_ok)}),
+            *gauge("runnerd_contained_errors", "Unexpected errors, each confined to one run.", None, {"": contained}),
         ]
         if polled is not None:
             help_text = "When the API was last polled with success, seconds since the epoch."

@@ -1,8 +1,8 @@
 """Answers the control API's requests about work pools and queues from Prefect's API, and changes both there.
 
-Invariants: no state is kept between two requests. Each request is one `Ask`, so its calls may be made twice, the answer
-to the first having been lost: a pool or queue that was missing, was asked for and exists at the second try was created
-by the first; a deleted one likewise.
+Invariants: no state is kept between two requests. After a lost answer `ApiCaller` repeats all calls of a request: a
+pool or queue that was missing at the first try and exists at the second was created by the first; a deleted one
+likewise.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.pool_documents import pool_document, queue_document, type_document, whole_pool_document
-from runnerd.control.backend.pools_api import Api
 from runnerd.control.backend.previews import Previews
 from runnerd.control.backend.refusals import (
     no_pool,
@@ -27,77 +26,83 @@ from runnerd.control.backend.refusals import (
 from runnerd.control.contract import Refused
 from runnerd.core.place import Json
 from runnerd.core.prefect import AGENT, AGENT_POOL, PROCESS, NewPool, NewQueue, WorkPool
-from runnerd.prefect_api.answers import Refused as ApiRefused
+from runnerd.prefect_api.answers import ApiRefusal
+from runnerd.prefect_api.client import PrefectApi
 
 _CHANGEABLE = ("base_job_template", "concurrency_limit", "description", "is_paused")  # by the API's keys
 
 
 class PoolsBackend:
-    """Implements runnerd.control.contract.Pools. `served`: the pools that the configuration of this host names."""
+    """Implements runnerd.control.contract.HostPools. `served`: the pools that the configuration of this host names."""
 
     def __init__(
-        self, *, api: Api, ask: Ask, now: Callable[[], datetime], served: Callable[[], Collection[str]]
+        self,
+        *,
+        api: PrefectApi,
+        call_api: ApiCaller,
+        now: Callable[[], datetime],
+        served: Callable[[], Collection[str]],
     ) -> None:
         self._api = api
-        self._ask = ask
+        self._call_api = call_api
         self._previews = Previews(api=api, now=now)
         self._served = served
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def pools(self) -> Json | Refused:
-        async def look() -> Json:
+        async def read() -> Json:
             pools = sorted(await self._api.pools.all_pools(), key=lambda pool: pool.name)
             return [self._document(pool) for pool in pools]
 
-        return await self._ask(look)
+        return await self._call_api(read)
 
     async def pool(self, name: str) -> Json | Refused:
-        async def look() -> Json | Refused:
+        async def read() -> Json | Refused:
             pool = await self._api.pools.read_pool(name)
             if pool is None:
                 return no_pool(name)
             queues, workers = await self._api.pools.queues(name), await self._api.pools.workers(name)
             return whole_pool_document(pool, served=pool.name in self._served(), queues=queues, workers=workers)
 
-        return await self._ask(look)
+        return await self._call_api(read)
 
     async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused:
         """List the runs that one pool, every pool or one queue would deliver within `hours`."""
 
-        async def look() -> Json | Refused:
+        async def read() -> Json | Refused:
             found = await self._pools(pool)
             return found if isinstance(found, Refused) else await self._previews.document(found, queue, hours=hours)
 
-        return await self._ask(look)
+        return await self._call_api(read)
 
     async def queues(self, pool: str | None) -> Json | Refused:
-        async def look() -> Json | Refused:
+        async def read() -> Json | Refused:
             found = await self._pools(pool)
             if isinstance(found, Refused):
                 return found
             return [queue_document(queue, its) for its in found for queue in await self._api.pools.queues(its.name)]
 
-        return await self._ask(look)
+        return await self._call_api(read)
 
     async def queue(self, pool: str, name: str) -> Json | Refused:
-        return await self._ask(lambda: self._queue_document(pool, name))
+        return await self._call_api(lambda: self._queue_document(pool, name))
 
     async def worker_types(self) -> Json | Refused:
-        async def look() -> Json:
+        async def read() -> Json:
             types = await self._api.pools.worker_types()
             return [type_document(types[name]) for name in sorted(types)]
 
-        return await self._ask(look)
+        return await self._call_api(read)
 
     async def worker_type(self, name: str) -> Json | Refused:
-        async def look() -> Json | Refused:
+        async def read() -> Json | Refused:
             types = await self._api.pools.worker_types()
             if name not in types:
                 return Refused(status=404, detail=unknown_type(name, types))
             return {**type_document(types[name]), "base_job_template": dict(types[name].template)}
 
-        return await self._ask(look)
+        return await self._call_api(read)
 
     # --- changing pools -------------------------------------------------------------------------------------------
 
@@ -122,12 +127,12 @@ class PoolsBackend:
                 )
             asked = True
             made = await self._api.pools.create_pool(whole)
-            return refused(made) if isinstance(made, ApiRefused) else {**self._document(made), "created": True}
+            return refused(made) if isinstance(made, ApiRefusal) else {**self._document(made), "created": True}
 
-        return await self._ask(make)
+        return await self._call_api(make)
 
     async def change_pool(self, name: str, changes: Mapping[str, Json]) -> Json | Refused:
-        return await self._ask(lambda: self._change(name, _api_keys(changes)))
+        return await self._call_api(lambda: self._change(name, _api_keys(changes)))
 
     async def delete_pool(self, name: str) -> Json | Refused:
         was: Json = None
@@ -139,9 +144,9 @@ class PoolsBackend:
                 return was or no_pool(name)
             was = self._document(pool)
             done = await self._api.pools.delete_pool(name)
-            return refused(done) if isinstance(done, ApiRefused) else was
+            return refused(done) if isinstance(done, ApiRefusal) else was
 
-        return await self._ask(end)
+        return await self._call_api(end)
 
     # --- changing queues ------------------------------------------------------------------------------------------
 
@@ -158,16 +163,16 @@ class PoolsBackend:
                 return queue_document(there, pool) if asked else queue_is_there(new.pool, new.name)
             asked = True
             made = await self._api.pools.create_queue(new)
-            return refused(made) if isinstance(made, ApiRefused) else queue_document(made, pool)
+            return refused(made) if isinstance(made, ApiRefusal) else queue_document(made, pool)
 
-        return await self._ask(make)
+        return await self._call_api(make)
 
     async def change_queue(self, pool: str, name: str, changes: Mapping[str, Json]) -> Json | Refused:
         async def change() -> Json | Refused:
             done = await self._api.pools.update_queue(pool, name, _api_keys(changes))
-            return refused(done) if isinstance(done, ApiRefused) else await self._queue_document(pool, name)
+            return refused(done) if isinstance(done, ApiRefusal) else await self._queue_document(pool, name)
 
-        return await self._ask(change)
+        return await self._call_api(change)
 
     async def delete_queue(self, pool: str, name: str) -> Json | Refused:
         was: Json = None
@@ -179,9 +184,9 @@ class PoolsBackend:
                 return was or found
             was = found
             done = await self._api.pools.delete_queue(pool, name)
-            return refused(done) if isinstance(done, ApiRefused) else was
+            return refused(done) if isinstance(done, ApiRefusal) else was
 
-        return await self._ask(end)
+        return await self._call_api(end)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +195,7 @@ class PoolsBackend:
 
     async def _change(self, name: str, changes: Mapping[str, Json]) -> Json | Refused:
         done = await self._api.pools.update_pool(name, changes)
-        if isinstance(done, ApiRefused):
+        if isinstance(done, ApiRefusal):
             return refused(done)
         pool = await self._api.pools.read_pool(name)
         return no_pool(name) if pool is None else self._document(pool)

@@ -11,18 +11,18 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from runnerd.control.backend.pool_documents import offer_document
-from runnerd.control.backend.pools_api import Api
 from runnerd.control.backend.refusals import no_queue
 from runnerd.control.contract import Refused
 from runnerd.core.place import Json
 from runnerd.core.prefect import FlowRun, WorkPool, WorkQueue
+from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.reading import PAGE
 
 
 class Previews:
     """Builds the preview document."""
 
-    def __init__(self, *, api: Api, now: Callable[[], datetime]) -> None:
+    def __init__(self, *, api: PrefectApi, now: Callable[[], datetime]) -> None:
         self._api = api
         self._now = now
 

@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 from runnerd.control.contract import Refused
 from runnerd.core.prefect import AGENT_POOL, WorkPool
-from runnerd.prefect_api.answers import Refused as ApiRefused
+from runnerd.prefect_api.answers import ApiRefusal
 
-UNREGISTERED = Refused(status=409, detail="the API does not have this deployment yet; `runnerctl status` says why")
+UNREGISTERED = Refused(status=409, detail="the deployment is not registered in Prefect yet; runnerctl status shows why")
 
 
-def refused(no: ApiRefused) -> Refused:
+def refused(no: ApiRefusal) -> Refused:
     return Refused(status=422, detail=f"the API refuses: {no.reason}")
 
 

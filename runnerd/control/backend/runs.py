@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from runnerd.control.backend.asking import Ask
+from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import offered_document, run_document
 from runnerd.control.backend.refusals import UNREGISTERED
 from runnerd.control.contract import Peer, Refused
@@ -18,7 +18,7 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
 from runnerd.polling.poller import Poller
-from runnerd.prefect_api.answers import Refused as ApiRefused
+from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.supervisor import Supervisor
@@ -28,13 +28,13 @@ HISTORY = 1000  # past runs that `runnerctl runs --all` lists at most
 
 
 class RunsBackend:
-    """Implements runnerd.control.contract.Runs."""
+    """Implements runnerd.control.contract.HostRuns."""
 
     def __init__(
         self,
         *,
         api: PrefectApi,
-        ask: Ask,
+        call_api: ApiCaller,
         supervisor: Supervisor,
         poller: Poller,
         registry: Registry,
@@ -43,7 +43,7 @@ class RunsBackend:
         feed: RecordFeed,
     ) -> None:
         self._api = api
-        self._ask = ask
+        self._call_api = call_api
         self._supervisor = supervisor
         self._poller = poller
         self._registry = registry
@@ -117,7 +117,7 @@ class RunsBackend:
         records = [run.record for run in map(self._supervisor.run, run_ids) if run is not None]
         # The intent is set only once it is on disk; a record that can still take it was not written.
         if any(intend(record, Intent.CANCEL) is not record for record in records):
-            raise JournalError(f"cannot cancel it: {self._journal.problem}")
+            raise JournalError(f"cannot cancel: {self._journal.problem}")
         documents = (self.document(run_id) for run_id in run_ids)
         return [found for found in documents if found is not None]
 
@@ -127,30 +127,31 @@ class RunsBackend:
         if not deployment_id:
             return UNREGISTERED
         key = str(uuid.uuid4())  # so that a retry after a lost answer creates no second run
-        made = await self._ask(
+        made = await self._call_api(
             lambda: self._api.create_run(
                 deployment_id, parameters=parameters, name=name, tags=tags, idempotency_key=key
             )
         )
         if isinstance(made, Refused):
             return made
-        if isinstance(made, ApiRefused):
+        if isinstance(made, ApiRefusal):
             return Refused(status=422, detail=made.reason)
         self._poller.put_on_offer(made)
         return self._offered(made)
 
     async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        found = await self._ask(lambda: self._api.pools.placed_run(flow_run_id))
+        found = await self._call_api(lambda: self._api.pools.placed_run(flow_run_id))
         if isinstance(found, Refused):
             return found
         if found is None:
-            return Refused(status=404, detail=f"the API has no flow run {flow_run_id}")
+            return Refused(status=404, detail=f"there is no flow run {flow_run_id} in Prefect")
         if self._registry.by_id(found.deployment_id) is not None:
             found = replace(found, pool=None, queue=None)
         elif not self._poller.serves(found):
-            detail = "neither its deployment nor its work pool is served here; runnerctl status says what is"
+            cause = "neither its deployment nor its work pool is served here"
+            detail = f"cannot execute flow run {flow_run_id}: {cause}; runnerctl status lists both"
             return Refused(status=409, detail=detail)
         if not self._supervisor.claim_now(found):
-            why = self._supervisor.journal_problem or "it is under way here already"
-            return Refused(status=409, detail=why)
+            cause = self._supervisor.journal_problem or "the run is live on this host already"
+            return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
         return self.document(flow_run_id)

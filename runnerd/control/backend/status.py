@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from runnerd import __version__
-from runnerd.config import document
+from runnerd.config import describe_config
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.documents import api_document, limits_document, problem_document
@@ -45,7 +45,7 @@ class Status:
 
     def configuration(self) -> Json:
         """Return the document of GET /v1/config: the configuration in force, without secrets."""
-        return document(self._config.current)
+        return describe_config(self._config.current)
 
     def document(self) -> Json:
         """Return the document of GET /v1/status."""

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import h11
 
 from runnerd.control.contract import Peer
-from runnerd.control.http.problem import CONTENT_TYPE, Problem
+from runnerd.control.http.problem import CONTENT_TYPE, HttpProblem
 from runnerd.core.place import Json
 from runnerd.core.units import format_duration
 
@@ -72,7 +72,7 @@ def json_reply(document: Json, *, status: int = 200) -> Reply:
     return Reply(body=body, content_type="application/json", status=status)
 
 
-def problem_reply(problem: Problem) -> Reply:
+def problem_reply(problem: HttpProblem) -> Reply:
     """Return the reply that holds `problem` as an RFC 9457 document."""
     return Reply(body=problem.body(), content_type=CONTENT_TYPE, status=problem.status, headers=problem.headers)
 
@@ -91,7 +91,7 @@ class Exchange:
         writer.transport.set_write_buffer_limits(high=0)
 
     async def receive(self) -> Request | None:
-        """Read the request; None when the client closed without one. Raises Problem for an unreadable request."""
+        """Read the request; None when the client closed without one. Raises HttpProblem for an unreadable request."""
         try:
             async with asyncio.timeout(REQUEST_S):
                 head = await self._next_event()
@@ -102,9 +102,9 @@ class Exchange:
         except TimeoutError:
             if not self._received:
                 return None
-            raise Problem(408, f"the request was not complete within {format_duration(REQUEST_S)}") from None
+            raise HttpProblem(408, f"the request was not complete within {format_duration(REQUEST_S)}") from None
         except h11.RemoteProtocolError as error:
-            raise Problem(error.error_status_hint or 400, f"cannot read the request: {error}") from None
+            raise HttpProblem(error.error_status_hint or 400, f"cannot read the request: {error}") from None
 
     async def send(self, reply: Reply) -> None:
         """Send `reply`. Raises ConnectionError when the client has closed, TimeoutError when it does not read."""
@@ -166,7 +166,7 @@ class Exchange:
             if not isinstance(event, h11.Data):
                 return bytes(body)
             body += event.data
-        raise Problem(413, f"the body is larger than {BODY_MAX} bytes")
+        raise HttpProblem(413, f"the body is larger than {BODY_MAX} bytes")
 
     def _head(self, status: int, content_type: str, headers: Mapping[str, str]) -> h11.Response:
         fields = {"Content-Type": content_type, "Connection": "close", **headers}
@@ -193,5 +193,5 @@ def _request(head: h11.Request, body: bytes, peer: Peer | None) -> Request:
         path = tuple(unquote(part, errors="strict") for part in target.path.strip("/").split("/"))
         query = dict(parse_qsl(target.query, keep_blank_values=True, errors="strict"))
     except ValueError:
-        raise Problem(400, "the request's path or query is not UTF-8 in percent encoding") from None
+        raise HttpProblem(400, "the request's path or query is not UTF-8 in percent encoding") from None
     return Request(method=head.method.decode("ascii"), path=path, query=query, body=body, peer=peer)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from runnerd.control.contract import Peer
 from runnerd.control.http.exchange import Exchange, Reply, StreamReply, problem_reply
-from runnerd.control.http.problem import Problem
+from runnerd.control.http.problem import HttpProblem
 from runnerd.control.http.router import Router
 from runnerd.core.errors import JournalError
 
@@ -24,7 +24,7 @@ CONNECTIONS = 64
 STREAMS = 48
 
 
-class Log(Protocol):
+class RequestLog(Protocol):
     """The methods of a structlog logger that the control API calls."""
 
     def info(self, event: str, **fields: object) -> object: ...
@@ -37,7 +37,7 @@ class Log(Protocol):
 class Listener:
     """Serves one router on any number of listening sockets, and closes these sockets at `close`."""
 
-    def __init__(self, *, router: Router, log: Log) -> None:
+    def __init__(self, *, router: Router, log: RequestLog) -> None:
         self._router = router
         self._log = log
         self._servers: list[asyncio.Server] = []
@@ -73,7 +73,11 @@ class Listener:
             if room:
                 await self._exchange(exchange)
             else:
-                await exchange.send(problem_reply(Problem(503, f"there are {CONNECTIONS} connections already")))
+                await exchange.send(
+                    problem_reply(
+                        HttpProblem(503, f"cannot serve more than {CONNECTIONS} connections at once; try again")
+                    )
+                )
             await exchange.finish()
         except (ConnectionError, TimeoutError):
             pass  # the client has closed or does not read, so no answer can be delivered
@@ -88,7 +92,11 @@ class Listener:
             await exchange.send(reply)
         elif reply is not None and self._streams >= STREAMS:
             await reply.blocks.aclose()
-            await exchange.send(problem_reply(Problem(503, f"there are {STREAMS} followers already")))
+            await exchange.send(
+                problem_reply(
+                    HttpProblem(503, f"cannot serve more than {STREAMS} streams at once; end a follower first")
+                )
+            )
         elif reply is not None:
             self._streams += 1
             try:
@@ -100,15 +108,15 @@ class Listener:
         try:
             request = await exchange.receive()
             return None if request is None else await self._router.answer(request)
-        except Problem as problem:
+        except HttpProblem as problem:
             return problem_reply(problem)
         except ConnectionError:
             return None
         except JournalError as error:  # in the log and in `status` already
-            return problem_reply(Problem(503, str(error)))
+            return problem_reply(HttpProblem(503, str(error)))
         except Exception:
             self._log.exception("control request failed")
-            return problem_reply(Problem(500, "runnerd erred; its log has the traceback"))
+            return problem_reply(HttpProblem(500, "internal error of runnerd; see its log: journalctl -u runnerd"))
 
 
 def peer_of(writer: asyncio.StreamWriter) -> Peer | None:

@@ -1,6 +1,6 @@
 """RFC 9457 problem documents: the body of every answer of the control API with an error status.
 
-A handler raises `Problem`; the listener catches it and sends the document. No other code catches it.
+A handler raises `HttpProblem`; the listener catches it and sends the document. No other code catches it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from runnerd.core.place import Json
 CONTENT_TYPE = "application/problem+json"
 
 
-class Problem(Exception):
+class HttpProblem(Exception):
     """Ends a request with an error; `detail` says why and what to do.
 
     `status` is the HTTP status. `kind` becomes the `type` member, urn:runnerd:problem:KIND; without one, "about:blank".

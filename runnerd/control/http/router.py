@@ -7,23 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from runnerd.control.http.exchange import Reply, Request, StreamReply
-from runnerd.control.http.problem import Problem
+from runnerd.control.http.problem import HttpProblem
 
-Answer = Callable[..., Awaitable[Reply | StreamReply]]
+Handler = Callable[..., Awaitable[Reply | StreamReply]]
+
+
+class Access(Enum):
+    """Where and when a route is served.
+
+    Over the Unix socket every route is served to every client; the mode of the socket file says who that is.
+    """
+
+    PUBLIC = auto()  # over TCP too, to clients that are not identified
+    LOCAL = auto()  # over the Unix socket only
+    ADOPTED = auto()  # over the Unix socket only, once the runs of the previous daemon are known
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method and path, and the handler of its requests.
+    """One method and path, the handler of its requests, and the access to it.
 
     A segment "*" of `path` matches any one segment, which is passed to the handler.
     """
 
     method: str
     path: str
-    answer: Answer
+    handler: Handler
+    access: Access = Access.LOCAL
 
     def variables(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
         """Return the segments that match "*", in order; None when `path` does not match."""
@@ -42,13 +55,13 @@ class Router:
         self._routes = tuple(routes)
 
     async def answer(self, request: Request) -> Reply | StreamReply:
-        """Call the handler of the request. Raises Problem."""
-        here = [(r, v) for r in self._routes if (v := r.variables(request.path)) is not None]
-        for route, variables in here:
+        """Call the handler of the request. Raises HttpProblem."""
+        matches = [(r, v) for r in self._routes if (v := r.variables(request.path)) is not None]
+        for route, variables in matches:
             if route.method == request.method:
-                return await route.answer(request, *variables)
-        where = "/" + "/".join(request.path)
-        if here:
-            allow = ", ".join(sorted({route.method for route, _ in here}))
-            raise Problem(405, f"{where} answers to {allow} only", headers={"Allow": allow})
-        raise Problem(404, f"there is no {where} here; see /v1/status", kind="no-such-path")
+                return await route.handler(request, *variables)
+        path = "/" + "/".join(request.path)
+        if matches:
+            allow = ", ".join(sorted({route.method for route, _ in matches}))
+            raise HttpProblem(405, f"{path} allows only {allow}", headers={"Allow": allow})
+        raise HttpProblem(404, f"there is no path {path}; /v1/status is one", kind="no-such-path")

@@ -1,1 +1,1 @@
-"""The handlers of the control API: which paths there are, what each request may contain, and its answer."""
+"""The handlers of the control API, one file a resource; table.py has every path with its handler and its access."""

@@ -9,14 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 
 from runnerd.control.contract import Host
+from runnerd.control.http.exchange import Request, StreamReply
+from runnerd.control.routes.resolve import find_run
 from runnerd.core.place import Json
 
 BACKLOG = 1024
 DONE = "done"
+
+
+class EventRoutes:
+    """Handles /v1/events."""
+
+    def __init__(self, *, host: Host) -> None:
+        self._host = host
+
+    async def stream_events(self, request: Request) -> StreamReply:
+        ref = request.query.get("run")
+        run_id = self._run_id(ref) if ref else None
+        blocks = follow_runs(self._host, run_id)
+        return StreamReply(blocks=blocks, content_type="application/x-ndjson", live=True)
+
+    def _run_id(self, ref: str) -> str:
+        """Return the id of the run that `ref` means; a full id needs no run yet, which may have just been created."""
+        if not self._host.runs.find(ref):
+            with suppress(ValueError):
+                return str(uuid.UUID(ref))
+        run_id: str = find_run(self._host, ref)["id"]
+        return run_id
 
 
 class Feed:

@@ -6,15 +6,14 @@ Invariant: the path of a request names the pool and the queue; its body, which i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from runnerd.control.contract import Host, Pools
+from runnerd.control.contract import Host, HostPools
 from runnerd.control.http.exchange import Reply, Request, json_reply
-from runnerd.control.http.listener import Log
-from runnerd.control.http.problem import Problem
-from runnerd.control.http.router import Answer, Route
-from runnerd.control.routes.changes import asked
-from runnerd.control.routes.resolve import body_of, granted
+from runnerd.control.http.listener import RequestLog
+from runnerd.control.http.problem import HttpProblem
+from runnerd.control.routes.change_log import log_change
+from runnerd.control.routes.resolve import read_body, unwrap
 from runnerd.core.place import Json
 from runnerd.core.prefect import NewPool, NewQueue
 
@@ -32,73 +31,42 @@ _QUEUE: Mapping[str, tuple[type, ...]] = {"concurrency_limit": (int,), "descript
 class PoolRoutes:
     """Answers at once, also before adoption: pools are the API's, and no request here touches a run of this host."""
 
-    def __init__(self, *, host: Host, log: Log) -> None:
+    def __init__(self, *, host: Host, log: RequestLog) -> None:
         self._host = host
         self._log = log
 
     @property
-    def _pools(self) -> Pools:
+    def _pools(self) -> HostPools:
         return self._host.pools
-
-    def routes(self) -> Sequence[Route]:
-        pool, queue = "/v1/pools/*", "/v1/pools/*/queues/*"
-        reads: dict[str, Answer] = {
-            "/v1/pools": self._all,
-            pool: self._one,
-            f"{pool}/preview": self._preview,
-            f"{pool}/queues": self._queues,
-            queue: self._queue,
-            f"{queue}/preview": self._preview,
-            "/v1/queues": self._queues,
-            "/v1/preview": self._preview,
-            "/v1/worker-types": self._types,
-            "/v1/worker-types/*": self._type,
-        }
-        changes: dict[str, Answer] = {
-            "/v1/pools": self._create,
-            f"{pool}/pause": self._pause,
-            f"{pool}/resume": self._resume,
-            f"{pool}/update": self._update,
-            f"{pool}/delete": self._delete,
-            f"{pool}/queues": self._create_queue,
-            f"{queue}/pause": self._pause,
-            f"{queue}/resume": self._resume,
-            f"{queue}/update": self._update,
-            f"{queue}/delete": self._delete,
-        }
-        return [
-            *(Route("GET", path, answer) for path, answer in reads.items()),
-            *(Route("POST", path, answer) for path, answer in changes.items()),
-        ]
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    async def _all(self, request: Request) -> Reply:
-        return json_reply(granted(await self._pools.pools()))
+    async def list_pools(self, request: Request) -> Reply:
+        return json_reply(unwrap(await self._pools.pools()))
 
-    async def _one(self, request: Request, pool: str) -> Reply:
-        return json_reply(granted(await self._pools.pool(pool)))
+    async def get_pool(self, request: Request, pool: str) -> Reply:
+        return json_reply(unwrap(await self._pools.pool(pool)))
 
-    async def _queues(self, request: Request, pool: str | None = None) -> Reply:
-        return json_reply(granted(await self._pools.queues(pool)))
+    async def list_queues(self, request: Request, pool: str | None = None) -> Reply:
+        return json_reply(unwrap(await self._pools.queues(pool)))
 
-    async def _queue(self, request: Request, pool: str, queue: str) -> Reply:
-        return json_reply(granted(await self._pools.queue(pool, queue)))
+    async def get_queue(self, request: Request, pool: str, queue: str) -> Reply:
+        return json_reply(unwrap(await self._pools.queue(pool, queue)))
 
-    async def _preview(self, request: Request, pool: str | None = None, queue: str | None = None) -> Reply:
-        return json_reply(granted(await self._pools.preview(pool, queue, hours=_hours(request))))
+    async def get_preview(self, request: Request, pool: str | None = None, queue: str | None = None) -> Reply:
+        return json_reply(unwrap(await self._pools.preview(pool, queue, hours=_hours(request))))
 
-    async def _types(self, request: Request) -> Reply:
-        return json_reply(granted(await self._pools.worker_types()))
+    async def list_worker_types(self, request: Request) -> Reply:
+        return json_reply(unwrap(await self._pools.worker_types()))
 
-    async def _type(self, request: Request, name: str) -> Reply:
-        return json_reply(granted(await self._pools.worker_type(name)))
+    async def get_worker_type(self, request: Request, name: str) -> Reply:
+        return json_reply(unwrap(await self._pools.worker_type(name)))
 
     # --- changing -------------------------------------------------------------------------------------------------
 
-    async def _create(self, request: Request) -> Reply:
+    async def create_pool(self, request: Request) -> Reply:
         allowed = {**_POOL, "name": (str,), "type": (str,), "paused": (bool,), "update": (bool,)}
-        its = _checked(body_of(request, allowed))
+        its = _checked(read_body(request, allowed))
         update = bool(its["update"])
         new = NewPool(
             name=_name(its),
@@ -108,74 +76,74 @@ class PoolRoutes:
             is_paused=bool(its["paused"]),
             concurrency_limit=its["concurrency_limit"],
         )
-        asked(self._log, request, "create pool", pool=new.name, type=its["type"], update=update)
-        made = granted(await self._pools.create_pool(new, update=update))
+        log_change(self._log, request, "create pool", pool=new.name, type=its["type"], update=update)
+        made = unwrap(await self._pools.create_pool(new, update=update))
         return json_reply(made, status=201 if made["created"] else 200)
 
-    async def _create_queue(self, request: Request, pool: str) -> Reply:
-        its = _checked(body_of(request, {**_QUEUE, "name": (str,)}))
+    async def create_queue(self, request: Request, pool: str) -> Reply:
+        its = _checked(read_body(request, {**_QUEUE, "name": (str,)}))
         new = NewQueue(pool=pool, name=_name(its), **{member: its[member] for member in _QUEUE})
-        asked(self._log, request, "create queue", pool=pool, queue=new.name)
-        return json_reply(granted(await self._pools.create_queue(new)), status=201)
+        log_change(self._log, request, "create queue", pool=pool, queue=new.name)
+        return json_reply(unwrap(await self._pools.create_queue(new)), status=201)
 
-    async def _pause(self, request: Request, pool: str, queue: str | None = None) -> Reply:
-        body_of(request, {})
+    async def pause(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+        read_body(request, {})
         return await self._change(request, "pause", pool, queue, {"paused": True})
 
-    async def _resume(self, request: Request, pool: str, queue: str | None = None) -> Reply:
-        body_of(request, {})
+    async def resume(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+        read_body(request, {})
         return await self._change(request, "resume", pool, queue, {"paused": False})
 
-    async def _update(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+    async def update(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         allowed = _POOL if queue is None else _QUEUE
-        given = _checked(body_of(request, allowed))
+        given = _checked(read_body(request, allowed))
         named = json.loads(request.body) if request.body else {}  # an absent member stays; null removes a limit
         changes = {member: value for member, value in given.items() if member in named}
         if not changes:
-            raise Problem(422, f"name what to change: {', '.join(allowed)}")
+            raise HttpProblem(422, f"name what to change: {', '.join(allowed)}")
         for member, value in changes.items():
             if value is None and member != "concurrency_limit":
-                raise Problem(422, f"{member!r} cannot be null")
+                raise HttpProblem(422, f"{member!r} cannot be null")
         return await self._change(request, "update", pool, queue, changes)
 
     async def _change(
         self, request: Request, verb: str, pool: str, queue: str | None, changes: Mapping[str, Json]
     ) -> Reply:
-        self._asked(request, verb, pool, queue, members=sorted(changes))
+        self._log_change(request, verb, pool, queue, members=sorted(changes))
         if queue is None:
-            return json_reply(granted(await self._pools.change_pool(pool, changes)))
-        return json_reply(granted(await self._pools.change_queue(pool, queue, changes)))
+            return json_reply(unwrap(await self._pools.change_pool(pool, changes)))
+        return json_reply(unwrap(await self._pools.change_queue(pool, queue, changes)))
 
-    async def _delete(self, request: Request, pool: str, queue: str | None = None) -> Reply:
-        body_of(request, {})
-        self._asked(request, "delete", pool, queue)
+    async def delete(self, request: Request, pool: str, queue: str | None = None) -> Reply:
+        read_body(request, {})
+        self._log_change(request, "delete", pool, queue)
         if queue is None:
-            return json_reply(granted(await self._pools.delete_pool(pool)))
-        return json_reply(granted(await self._pools.delete_queue(pool, queue)))
+            return json_reply(unwrap(await self._pools.delete_pool(pool)))
+        return json_reply(unwrap(await self._pools.delete_queue(pool, queue)))
 
-    def _asked(self, request: Request, verb: str, pool: str, queue: str | None, **about: object) -> None:
+    def _log_change(self, request: Request, verb: str, pool: str, queue: str | None, **about: object) -> None:
         named = {"pool": pool} if queue is None else {"pool": pool, "queue": queue}
-        asked(self._log, request, f"{verb} {'pool' if queue is None else 'queue'}", **named, **about)
+        log_change(self._log, request, f"{verb} {'pool' if queue is None else 'queue'}", **named, **about)
 
 
 def _hours(request: Request) -> int:
     text = request.query.get("hours", "1")
     if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= HOURS_MAX):
-        raise Problem(422, f"hours must be a whole number from 1 to {HOURS_MAX}, not {text!r}")
+        raise HttpProblem(422, f"hours must be a whole number from 1 to {HOURS_MAX}, not {text!r}")
     return int(text)
 
 
 def _name(its: Mapping[str, Json]) -> str:
     name: str = its["name"] or ""
     if not name.strip():
-        raise Problem(422, "name it: name")
+        raise HttpProblem(422, "name it: name")
     return name
 
 
 def _checked(its: dict[str, Json]) -> dict[str, Json]:
-    """Check the range of the numbers among the members. Raises Problem 422."""
+    """Check the range of the numbers among the members. Raises HttpProblem 422."""
     for member, least in _LEAST.items():
         value = its.get(member)
         if value is not None and not least <= value <= LIMIT_MAX:
-            raise Problem(422, f"{member!r} must be a whole number from {least} on")
+            raise HttpProblem(422, f"{member!r} must be a whole number from {least} on")
     return its

@@ -1,1 +1,1 @@
-"""From a pool's base job template and job variables to one process."""
+"""Resolves a pool's base job template and the job variables of a run to one process."""

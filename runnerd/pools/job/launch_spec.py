@@ -1,7 +1,7 @@
-"""From a claimed run of a work pool and its job to what the spawner is asked to start. Pure.
+"""Makes the launch spec of a claimed run of a work pool, from its job. Pure.
 
-Invariants: as launch.py; who the run is and what bounds it come from the configuration, never from the job; what makes
-the process this flow run is put in last, and no job can change it.
+Invariants: those of launch/spec.py; the run's user and its limits come from the configuration, never from the job; the
+variables that make the process this flow run are set last, and no job can change them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from runnerd.pools.job.process_job import ProcessJob
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """Whose work it is; Prefect's client says so with every request."""
+    """Whose work the run is; Prefect's client sends this with every request."""
 
     worker: str
     deployment_id: str
@@ -40,7 +40,7 @@ def pool_launch_spec(
     output: str,
     scratch: str | None,
 ) -> LaunchSpec:
-    """What the spawner needs to start this attempt of a run. `scratch` is where it starts when its job does not say.
+    """Make the launch spec of this attempt. `scratch` is the working directory when the job names none.
 
     Without PREFECT__FLOW_ENTRYPOINT the engine reads the deployment and fetches the code as its pull steps say.
     """
@@ -64,7 +64,7 @@ def pool_launch_spec(
         environment={
             **{key: value for key, value in environment.items() if key not in job.removed},
             "PREFECT__FLOW_RUN_ID": record.id,
-            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",  # they are ours to run, see launch.py
+            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",  # the daemon runs them (ADR 16)
             "RUNNERD_RUN_ID": record.id,
             "RUNNERD_DEPLOYMENT": record.deployment,
             "RUNNERD_POOL": record.pool or "",

@@ -1,7 +1,7 @@
-"""What a job configuration takes from Prefect: blocks and variables, which lookups that needs, and their values. Pure.
+"""Fills a job configuration with Prefect's blocks and variables, and lists the lookups that this needs. Pure.
 
-Invariants: blocks come first and are not looked into for further blocks, variables come last and may stand in blocks,
-as Prefect does; names that no block or variable can have are never asked for; nothing a block says is in a message.
+Invariants: as in Prefect, blocks come first and are not searched for further blocks, variables come last and may stand
+in blocks; a name that no block or variable can have leads to no request; no value of a block is in a message.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 @dataclass(frozen=True, slots=True)
 class BlockNamed:
+    """A block, looked up by its type and name."""
+
     type_slug: str
     name: str
 
@@ -34,6 +36,8 @@ class BlockNamed:
 
 @dataclass(frozen=True, slots=True)
 class BlockWithId:
+    """A block, looked up by its id."""
+
     id: str
 
     def __str__(self) -> str:
@@ -42,6 +46,8 @@ class BlockWithId:
 
 @dataclass(frozen=True, slots=True)
 class VariableNamed:
+    """A Prefect variable, looked up by its name."""
+
     name: str
 
     def __str__(self) -> str:
@@ -53,11 +59,12 @@ Found = Mapping[Lookup, BlockDocument | Variable | None]  # None: Prefect has no
 
 
 def is_lookup(placeholder: str) -> bool:
+    """Whether the placeholder names a block or a Prefect variable."""
     return placeholder.startswith((BLOCKS, VARIABLES))
 
 
 def holds_lookups(value: Json) -> bool:
-    """Whether a value is not known before something has been looked up."""
+    """Whether a part of the value has to be looked up."""
     if isinstance(value, dict):
         return _reference(value) is not None or any(holds_lookups(one) for one in value.values())
     if isinstance(value, list):
@@ -66,7 +73,7 @@ def holds_lookups(value: Json) -> bool:
 
 
 def walk(value: Json, path: Path, text: Callable[[str, Path], Json]) -> Json:
-    """A copy with every text replaced by what `text` makes of it; NOTHING leaves out the key or item."""
+    """Copy the value with every text replaced by what `text` returns; NOTHING leaves out the key or item."""
     if isinstance(value, Mapping):
         pairs = ((key, walk(one, (*path, key), text)) for key, one in value.items())
         return {key: one for key, one in pairs if one is not NOTHING}
@@ -77,7 +84,7 @@ def walk(value: Json, path: Path, text: Callable[[str, Path], Json]) -> Json:
 
 
 class Lookups:
-    """The two passes. `wanted` is what has to be found before the next attempt, `problems` what cannot be."""
+    """Fills values, blocks first. `wanted`: lookups for the next attempt; `problems`: why some can never be found."""
 
     def __init__(self, found: Found, where: Callable[[Path], str]) -> None:
         self._found = found
@@ -87,23 +94,24 @@ class Lookups:
         self._from_blocks: set[Path] = set()
 
     def resolved(self, value: Json, path: Path = ()) -> Json:
-        return walk(self._with_blocks(value, path), path, self._with_variables)
+        """Copy the value with its blocks and variables filled in. `path`: where the value stands."""
+        return walk(self._fill_blocks(value, path), path, self._fill_variables)
 
     def secret(self, path: Path) -> bool:
-        """Whether the text at `path` is, in part at least, a block's."""
+        """Whether a part of the text at `path` comes from a block."""
         return any(path[:length] in self._from_blocks for length in range(len(path) + 1))
 
     # --- blocks -------------------------------------------------------------------------------------------------
 
-    def _with_blocks(self, value: Json, path: Path) -> Json:
+    def _fill_blocks(self, value: Json, path: Path) -> Json:
         if isinstance(value, dict):
             block_id = _reference(value)
             if block_id is not None:
                 return self._whole_block(block_id, path)
-            return {key: self._with_blocks(one, (*path, key)) for key, one in value.items()}
+            return {key: self._fill_blocks(one, (*path, key)) for key, one in value.items()}
         if isinstance(value, list):
-            return [self._with_blocks(one, (*path, index)) for index, one in enumerate(value)]
-        return self._text_with_blocks(value, path) if isinstance(value, str) else value
+            return [self._fill_blocks(one, (*path, index)) for index, one in enumerate(value)]
+        return self._fill_text(value, path) if isinstance(value, str) else value
 
     def _whole_block(self, block_id: str, path: Path) -> Json:
         if not _ID.fullmatch(block_id):
@@ -111,7 +119,7 @@ class Lookups:
         block = self._block(BlockWithId(block_id), path)
         return None if block is None else dict(block.data)
 
-    def _text_with_blocks(self, text: str, path: Path) -> Json:
+    def _fill_text(self, text: str, path: Path) -> Json:
         alone = PLACEHOLDER.fullmatch(text)
         if alone is not None and alone[1].startswith(BLOCKS):
             return self._block_value(alone[1], path)
@@ -128,7 +136,7 @@ class Lookups:
         return PLACEHOLDER.sub(embedded, text)
 
     def _block_value(self, placeholder: str, path: Path) -> Json:
-        """What `prefect.blocks.<type>.<name>[.<path>]` says; the only attribute `value` need not be named."""
+        """Return what `prefect.blocks.<type>.<name>[.<path>]` stands for; an only attribute `value` may be left out."""
         slug, name, attribute = [*placeholder.removeprefix(BLOCKS).split(".", 2), "", ""][:3]
         if not _NAME.fullmatch(slug) or not _NAME.fullmatch(name):
             return self._problem(f'"{placeholder}" names no block; write prefect.blocks.<type>.<name>', path)
@@ -156,7 +164,7 @@ class Lookups:
 
     # --- variables ----------------------------------------------------------------------------------------------
 
-    def _with_variables(self, text: str, path: Path) -> Json:
+    def _fill_variables(self, text: str, path: Path) -> Json:
         alone = PLACEHOLDER.fullmatch(text)
         if alone is not None and alone[1].startswith(VARIABLES):
             return deep_copy(self._variable(alone[1], path))
@@ -183,7 +191,7 @@ class Lookups:
 
 
 def _reference(value: Mapping[str, Json]) -> str | None:
-    """The id in `{"$ref": {"block_document_id": id}}`."""
+    """Return the id in `{"$ref": {"block_document_id": id}}`; None for any other map."""
     reference = value.get("$ref")
     block_id = reference.get("block_document_id") if isinstance(reference, Mapping) else None
     return str(block_id) if block_id else None

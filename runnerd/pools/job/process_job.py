@@ -1,6 +1,6 @@
-"""From a job configuration of type process, or a 2.x infrastructure block, to what starting its process needs. Pure.
+"""Reads how to start a run's process from a job configuration of type process, or a 2.x infrastructure block. Pure.
 
-Invariants: no message shows a value, for it may be a secret; what is not understood is listed and does no harm.
+Invariants: no message shows a value, because it may be a secret; unknown keys are listed and have no effect.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from runnerd.pools.job.template import Unresolvable
 from runnerd.pools.job.variables import deep_copy, sentence
 
 _KEYS = frozenset({"command", "env", "working_dir", "labels", "name", "stream_output", "grace_period_seconds"})
-_OF_BLOCKS = frozenset({"type", "block_type_slug"})  # what a block says of itself
+_OF_BLOCKS = frozenset({"type", "block_type_slug"})  # keys by which a block names its type
 _TRUE = frozenset({"true", "1", "yes", "y", "on", "t"})  # as pydantic reads them
 _FALSE = frozenset({"false", "0", "no", "n", "off", "f"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessJob:
-    """How the process of a run is to be started. A repr tells neither command nor environment: secrets may be there."""
+    """How to start the process of a run. Its repr shows neither command nor environment: they may hold secrets."""
 
     command: tuple[str, ...] | None = None  # None: the flow's interpreter with -m prefect.engine
     env: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class ProcessJob:
 def process_job(
     configuration: Mapping[str, Json], *, sources: Mapping[str, str] | None = None
 ) -> ProcessJob | Unresolvable:
-    """`sources` tells of keys where they came from, as Resolved.sources does."""
+    """Read a job configuration, or say what is wrong. `sources`: where each key came from, as in Resolved.sources."""
     reading = _Reading(configuration, sources or {})
     job = ProcessJob(
         command=reading.command(),
@@ -62,9 +62,9 @@ def process_job(
 def agent_job(
     block: BlockDocument | None, *, deployment: str, overrides: Mapping[str, Json]
 ) -> ProcessJob | Unresolvable:
-    """What 2.x's agent would start: the deployment's infrastructure block, its overrides at their dotted places.
+    """Read the deployment's infrastructure block with its overrides (dotted keys) applied, as the agent of 2.x does.
 
-    Without a block it is a plain process; overrides mean nothing then, as with Prefect's agent.
+    Without a block the job is a plain process, and overrides have no effect, as with Prefect's agent.
     """
     if block is None:
         return ProcessJob(ignored=tuple(sorted(overrides)))
@@ -80,7 +80,7 @@ def agent_job(
     problems = []
     for key, value in overrides.items():
         sources[key.partition(".")[0]] = source
-        if not _put(data, key.split("."), value):
+        if not _set_at_path(data, key.split("."), value):
             problems.append(f'"{key}" has no place: what is above it is no map ({source})')
     if problems:
         return Unresolvable(sentence(problems))
@@ -88,8 +88,8 @@ def agent_job(
     return process_job(known, sources=sources)
 
 
-def _put(data: dict[str, Json], steps: list[str], value: Json) -> bool:
-    """Set the value at its place; the maps above it are made where there are none."""
+def _set_at_path(data: dict[str, Json], steps: list[str], value: Json) -> bool:
+    """Set the value at this path, and make missing maps on the way; False when something else is in the way."""
     *parents, last = steps
     holder: Json = data
     for parent in parents:
@@ -103,7 +103,7 @@ def _put(data: dict[str, Json], steps: list[str], value: Json) -> bool:
 
 
 class _Reading:
-    """Takes the keys of a configuration, and notes what is wrong with them."""
+    """Reads the keys of a configuration one by one, and collects what is wrong with them in `problems`."""
 
     def __init__(self, configuration: Mapping[str, Json], sources: Mapping[str, str]) -> None:
         self._configuration = configuration
@@ -199,7 +199,7 @@ def _number(value: Json) -> float:
 
 
 def _is_clean(text: str) -> bool:
-    """Whether the kernel takes it: no NUL, and nothing that has no UTF-8."""
+    """Whether the kernel accepts the text: it has no NUL, and can be encoded as UTF-8."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -210,7 +210,7 @@ def _is_clean(text: str) -> bool:
 
 
 def process_template(major: int = 3) -> dict[str, Json]:
-    """The base job template that Prefect's own worker of this major gives a pool of type process."""
+    """Return the base job template that Prefect's worker of this major version gives a pool of type process."""
     variables = {
         "name": _variable("Name", "What the process is called.", major),
         "env": _of_texts("Environment Variables", "Environment variables of the process; null removes one.", major),
@@ -236,7 +236,7 @@ def process_template(major: int = 3) -> dict[str, Json]:
 
 
 def _variable(title: str, description: str, major: int, **more: str) -> dict[str, Json]:
-    """A text that may be left out, as the models of either major say it."""
+    """Return the schema of an optional text, as Prefect's models of this major version have it."""
     text = {"type": "string", **more}
     said = text if major == 2 else {"anyOf": [text, {"type": "null"}], "default": None}
     return {"title": title, "description": description, **said}

@@ -17,7 +17,7 @@ from runnerd.core.schema_words import fault, most_telling
 from runnerd.pools.job.variables import Nothing, Path, reach
 
 
-class Flaw(NamedTuple):
+class SchemaFlaw(NamedTuple):
     """A value that the schema does not allow, and what would be right."""
 
     path: Path
@@ -37,7 +37,9 @@ def schema_problem(schema: Mapping[str, Json]) -> str | None:
     return f'variables refers to "{shortened(astray[0])}", which is not in it' if astray else None
 
 
-def schema_flaws(schema: Mapping[str, Json], values: Mapping[str, Json], *, secret: Collection[str] = ()) -> list[Flaw]:
+def schema_flaws(
+    schema: Mapping[str, Json], values: Mapping[str, Json], *, secret: Collection[str] = ()
+) -> list[SchemaFlaw]:
     """List the flaws of `values`; of those named in `secret` only the kind is shown."""
     from jsonschema import Draft202012Validator
 
@@ -67,18 +69,18 @@ def _prepared(schema: Json, *, top: bool = True, nulls: bool = True) -> Json:
     left_out = {"$id", "id", "$schema", *_COSTLY, *(("required",) if top else ())}
     if "patternProperties" in schema:  # without them every key would count as additional
         left_out |= {"additionalProperties", "unevaluatedProperties"}
-    ours: dict[str, Json] = {}
+    rewritten: dict[str, Json] = {}
     for key, value in schema.items():
         if key in left_out:
             continue
         if key in _BY_NAME and isinstance(value, Mapping):
-            ours[key] = {name: _prepared(one, top=False, nulls=nulls) for name, one in value.items()}
+            rewritten[key] = {name: _prepared(one, top=False, nulls=nulls) for name, one in value.items()}
         else:
             name = "prefixItems" if key == "items" and isinstance(value, list) else key
-            ours[name] = value if key in _DATA else _prepared(value, top=False, nulls=nulls)
+            rewritten[name] = value if key in _DATA else _prepared(value, top=False, nulls=nulls)
     if nulls:
-        _allow_null(ours, schema.get("required"))
-    return ours
+        _allow_null(rewritten, schema.get("required"))
+    return rewritten
 
 
 def _allow_null(schema: dict[str, Json], required: Json) -> None:
@@ -112,6 +114,6 @@ def _references(schema: Json) -> Iterator[str]:
                 yield from _references(value)
 
 
-def _flaw(error: Any, secret: Collection[str]) -> Flaw:
+def _flaw(error: Any, secret: Collection[str]) -> SchemaFlaw:
     path: Path = tuple(error.absolute_path)
-    return Flaw(path, fault(error, quote=quoted, secret=bool(path) and path[0] in secret))
+    return SchemaFlaw(path, fault(error, quote=quoted, secret=bool(path) and path[0] in secret))

@@ -1,10 +1,10 @@
-"""From a work pool's base job template and the job variables of a run to its job configuration. Pure.
+"""Resolves a work pool's base job template and the job variables of a run to the run's job configuration. Pure.
 
-What needs blocks and variables of Prefect's is done in steps: `lookups` says what has to be looked up, again once that
-was found, for what was found may name more; `resolve` does the rest.
+Blocks and Prefect variables take several steps: `lookups` lists those to look up, and is called again with what was
+found, which may name more; `resolve` makes the configuration.
 
-Invariants: nothing that is handed in is changed, and nothing in a result is shared with it; all that is wrong comes
-back as one sentence that says which variable and where it came from; no secret is in it.
+Invariants: no argument is changed, and a result shares no object with an argument; everything that is wrong is one
+sentence that names the variable and its source, without any secret.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from runnerd.pools.job.lookups import (
     is_lookup,
     walk,
 )
-from runnerd.pools.job.schema import Flaw, schema_flaws, schema_problem
+from runnerd.pools.job.schema import SchemaFlaw, schema_flaws, schema_problem
 from runnerd.pools.job.variables import (
     Nothing,
     Path,
@@ -46,7 +46,7 @@ __all__ += ["lookups", "resolve", "run_context"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """All that a job configuration is made from, apart from what is looked up."""
+    """Everything that a job configuration is made from, except the values that are looked up."""
 
     pool: str
     template: Mapping[str, Json]  # the pool's base_job_template
@@ -62,7 +62,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """`sources` says where the value of each key, and of each key in a map below it, came from: `env.FOO`."""
+    """A job configuration. `sources`: where each key's value, and each value one map below (`env.FOO`), came from."""
 
     configuration: Mapping[str, Json]
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -73,25 +73,25 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Unresolvable:
-    """All that is wrong, in one sentence without a capital."""
+    """Why there is no job configuration: one sentence that begins with a small letter."""
 
     problem: str
 
 
 def lookups(sources: Sources, found: Found) -> frozenset[Lookup]:
-    """What has to be looked up next; empty once `found` has everything."""
+    """List what to look up next; empty once `found` has everything."""
     try:
         attempt = _Attempt(sources, found)
         attempt.configuration()
         checked = [value for name, value in attempt.variables.values.items() if name in attempt.properties]
         attempt.lookups.resolved([value for value in checked if holds_lookups(value)])
     except RecursionError:
-        return frozenset()  # resolve() says so
+        return frozenset()  # resolve() reports it
     return frozenset(attempt.lookups.wanted)
 
 
 def resolve(sources: Sources, found: Found) -> Resolved | Unresolvable:
-    """The job configuration, or all that is wrong. `found` is what lookups() asked for, None where there is none."""
+    """Make the job configuration. `found` has everything that lookups() lists; None: Prefect has no such thing."""
     try:
         attempt = _Attempt(sources, found)
         broken = attempt.template_problem()
@@ -111,7 +111,7 @@ def resolve(sources: Sources, found: Found) -> Resolved | Unresolvable:
 
 
 def run_context(run: FlowRun, *, flow: str) -> dict[str, Json]:
-    """What `{{ ctx.flow.* }}` and `{{ ctx.flow_run.* }}` can name."""
+    """Return what `{{ ctx.flow.* }}` and `{{ ctx.flow_run.* }}` stand for."""
     due = run.next_scheduled_start_time or run.expected_start_time
     return {
         "flow": {"id": run.flow_id, "name": flow},
@@ -134,7 +134,7 @@ def run_context(run: FlowRun, *, flow: str) -> dict[str, Json]:
 
 
 class _Attempt:
-    """One go at it, with what has been found so far."""
+    """One attempt to resolve, with the blocks and variables found so far."""
 
     def __init__(self, sources: Sources, found: Found) -> None:
         self._sources = sources
@@ -161,6 +161,7 @@ class _Attempt:
     # --- checks -------------------------------------------------------------------------------------------------
 
     def template_problem(self) -> str | None:
+        """Say what is wrong with the template itself; None when it is valid."""
         template, schema = self._sources.template, self._sources.template.get("variables")
         words = None
         if not isinstance(template.get("job_configuration"), Mapping):
@@ -173,7 +174,7 @@ class _Attempt:
         return f"the base job template of work pool {self._sources.pool} {words}" if words else None
 
     def missing(self) -> list[str]:
-        """Required variables that nobody gives; a default of null is one."""
+        """List required variables without a value. A default of null counts as a value."""
         given = {*self.variables.values, *self._defaults}
         whose = f"nor {deployment_source(self._sources.deployment)} gives it"
         where = f"work pool {self._sources.pool}'s template, which has no default for it"
@@ -181,7 +182,7 @@ class _Attempt:
         return [f'variable "{name}" is required and neither the run {whose} ({where})' for name in required]
 
     def flaws(self) -> list[str]:
-        """Values that the schema does not allow. One to be looked up may fit as it is or as what it becomes."""
+        """List values that the schema does not allow. A value with lookups may fit before or after those."""
         values = {name: value for name, value in self.variables.values.items() if name in self.properties}
         flaws = schema_flaws(self._schema, values)
         first = {flaw.path[0]: None for flaw in flaws if flaw.path}
@@ -190,12 +191,12 @@ class _Attempt:
             looked_up = Lookups(self._found, self._where)
             values[name] = looked_up.resolved(values[name])
             if looked_up.problems or looked_up.wanted:
-                del values[name]  # said where it is used
+                del values[name]  # reported where the value is used
         if held:
             flaws = schema_flaws(self._schema, values, secret=held)
         return [self._flaw_words(flaw) for flaw in flaws]
 
-    def _flaw_words(self, flaw: Flaw) -> str:
+    def _flaw_words(self, flaw: SchemaFlaw) -> str:
         if not flaw.path:
             return f"the job variables: {flaw.words} (work pool {self._sources.pool}'s template)"
         return f'variable "{dotted(flaw.path)}" {flaw.words} ({self.variables.source(flaw.path)})'
@@ -203,21 +204,23 @@ class _Attempt:
     # --- the configuration --------------------------------------------------------------------------------------
 
     def configuration(self) -> dict[str, Json]:
+        """Fill the template with variables, environment and lookups, and collect problems on the way."""
         template = dict(self._template) if isinstance(self._template, Mapping) else {}
         self._merge_environment(template)
-        configuration: dict[str, Json] = self.lookups.resolved(walk(template, (), self._filled))
+        configuration: dict[str, Json] = self.lookups.resolved(walk(template, (), self._fill))
         if isinstance(configuration.get("name"), str):
-            configuration["name"] = self._with_context(configuration["name"])
+            configuration["name"] = self._fill_context(configuration["name"])
         return configuration
 
     def sources_of(self, configuration: Mapping[str, Json]) -> dict[str, str]:
+        """Name the source of each key, and of each key one map below, by dotted path."""
         paths: list[Path] = [(key,) for key in configuration]
         maps = {key: value for key, value in configuration.items() if isinstance(value, Mapping)}
         paths += [(key, below) for key, value in maps.items() for below in value]
         return {dotted(path): self._where(path) for path in paths}
 
     def _merge_environment(self, template: dict[str, Json]) -> None:
-        """Put the variable `env` over the template's own, where either the template or its default is a map."""
+        """Merge the variable `env` over the template's own `env`, if the template's or its default is a map."""
         own, given = template.get("env"), self.variables.values.get("env")
         if not isinstance(own, Mapping) and not (isinstance(given, Mapping) and self._defaults.get("env")):
             return
@@ -228,28 +231,28 @@ class _Attempt:
             words = f'variable "env" must be a map, not {kind(given)}'
             self.problems.append(f"{words} ({self.variables.source(('env',))})")
 
-    def _filled(self, text: str, path: Path) -> Json:
-        """A text of the template with its variables; blocks and Prefect's variables are for later."""
+    def _fill(self, text: str, path: Path) -> Json:
+        """Fill a text of the template with job variables; placeholders of lookups stay for a later pass."""
         alone = PLACEHOLDER.fullmatch(text)
-        if alone is not None and not alone[1].startswith("$") and not self._is_for_later(alone[1], path):
+        if alone is not None and not alone[1].startswith("$") and not self._is_left_for_later(alone[1], path):
             value = self._variable(alone[1], path)
             if not isinstance(value, Nothing):
                 self._placed[path] = path_of(alone[1])
             return value
-        return PLACEHOLDER.sub(lambda match: self._embedded(match, path), text)
+        return PLACEHOLDER.sub(lambda match: self._fill_embedded(match, path), text)
 
-    def _embedded(self, match: re.Match[str], path: Path) -> str:
+    def _fill_embedded(self, match: re.Match[str], path: Path) -> str:
         name = match[1]
-        if self._is_for_later(name, path):
+        if self._is_left_for_later(name, path):
             return match[0]
         if name.startswith("$"):
             return self._environment_variable(name.lstrip("$"), path)
         value = self._variable(name, path)
         if holds_lookups(value):
-            self._placed[path] = path_of(name)  # what is to be looked up here is this variable's doing
+            self._placed[path] = path_of(name)  # so that a problem of the lookup names this variable
         return "" if isinstance(value, Nothing) else str(value)
 
-    def _is_for_later(self, name: str, path: Path) -> bool:
+    def _is_left_for_later(self, name: str, path: Path) -> bool:
         return is_lookup(name) or (path == ("name",) and self._is_context(name))
 
     def _is_context(self, name: str) -> bool:
@@ -269,17 +272,17 @@ class _Attempt:
             self._problem(f'unknown placeholder "{{{{ {name} }}}}"{hint}', path)
         return value
 
-    def _with_context(self, text: str) -> Json:
-        """The name, once everything else is in it: nothing that a run or flow is called is taken for a template."""
+    def _fill_context(self, text: str) -> Json:
+        """Fill `ctx` placeholders of the name, last: so a run's or flow's own name is never read as a template."""
         alone = PLACEHOLDER.fullmatch(text)
         if alone is not None and self._is_context(alone[1]):
-            return self._of_context(alone[1])
-        return PLACEHOLDER.sub(self._context_embedded, text)
+            return self._context_value(alone[1])
+        return PLACEHOLDER.sub(self._fill_embedded_context, text)
 
-    def _context_embedded(self, match: re.Match[str]) -> str:
-        return str(self._of_context(match[1])) if self._is_context(match[1]) else match[0]
+    def _fill_embedded_context(self, match: re.Match[str]) -> str:
+        return str(self._context_value(match[1])) if self._is_context(match[1]) else match[0]
 
-    def _of_context(self, name: str) -> Json | Nothing:
+    def _context_value(self, name: str) -> Json | Nothing:
         value = reach({"ctx": self._sources.context}, path_of(name))
         if isinstance(value, Nothing):
             shown = "in what a block says" if self.lookups.secret(("name",)) else f'"{{{{ {name} }}}}"'
@@ -290,7 +293,7 @@ class _Attempt:
         self.problems.append(f"{words} ({self._where(path)})")
 
     def _where(self, path: Path) -> str:
-        """Where what stands at a path of the configuration came from."""
+        """Name the source of the value at this path of the configuration."""
         for length in range(len(path), 0, -1):
             if path[:length] in self._placed:
                 variable = (*self._placed[path[:length]], *path[length:])

@@ -1,1 +1,1 @@
-"""Prefect's own workers for pools of other types: installed and supervised here."""
+"""Installs and supervises Prefect workers, for pools of types that runnerd does not run itself."""

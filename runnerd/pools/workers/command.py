@@ -1,7 +1,7 @@
-"""Which process Prefect's own worker for a pool is: its key, its environment of Python, its command line. Pure.
+"""Plans the process of a Prefect worker for a pool: its key, its Python environment, its command line. Pure.
 
-Invariants: everything the process is started from is in its key, so that one with other settings has another; secrets
-go by environment only, and into the key as part of a digest.
+Invariants: the key covers everything that the process is started from, so a worker with other settings has another key;
+secrets go by environment variables only, and into the key as part of a digest.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _RELEASE = re.compile(r"\d+\.\d+\.\d+")
 _OUTPUT_BYTES = 2**20
 INSTALL_LIMIT_S = 600.0
-OUTDATED = 3  # how install_worker.py ends where it could only not upgrade
-_BETWEEN_RUNS = {"limit", "runtime_max_s", "hook_timeout_s", "start", "environment_file"}  # of no concern to a worker
+OUTDATED = 3  # exit status of install_worker.py when only the upgrade of an existing environment failed
+_NOT_FOR_WORKERS = {"limit", "runtime_max_s", "hook_timeout_s", "start", "environment_file"}  # keys of run:
 
-# Asked of an interpreter: it imports nothing but the standard library, and takes a tenth of a second.
+# Run by an interpreter: imports nothing but the standard library, and takes a tenth of a second.
 PROBE = """\
 import importlib.util, json, os, sys
 from importlib import metadata
@@ -59,21 +59,21 @@ os.write(3, (json.dumps(answer) + "\\n").encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interpreter:
-    """What an interpreter answered: its versions, and which command line its Prefect understands."""
+class ProbedPython:
+    """What PROBE found in an interpreter: its versions, and which command line its Prefect understands."""
 
     python: str
     prefect: str | None
     package: str | None
     module: bool  # `python -m prefect` works, which it does not in 2.x
-    no_create: bool  # it can be told not to create the pool
+    no_create: bool  # `prefect worker start` has an option not to create the pool
 
 
-def read_answer(python: str, text: str) -> Interpreter | None:
-    """What PROBE wrote; None where that is nothing or something else."""
+def parse_probe(python: str, text: str) -> ProbedPython | None:
+    """Parse what PROBE wrote; None where that is nothing or something else."""
     try:
         said = json.loads(text)
-        return Interpreter(
+        return ProbedPython(
             python=python,
             prefect=said["prefect"],
             package=said["package"],
@@ -85,44 +85,46 @@ def read_answer(python: str, text: str) -> Interpreter | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """A worker as it is wanted. `package` is None for a type that the server's list does not have."""
+class WorkerPlan:
+    """Everything a worker is started from. `package` is None for a type that the server does not list."""
 
     settings: PoolSettings
     type: str
     package: str | None
     server: ServerInfo
-    queues: tuple[str, ...]  # none: all of the pool's
+    queues: tuple[str, ...]  # empty: all queues of the pool
     name: str
-    environment: Mapping[str, str]  # what its user's processes get
+    environment: Mapping[str, str]  # of the pool's user
     access: ApiAccess
 
     def __repr__(self) -> str:
-        return f"Wish({self.settings.name}, {self.type})"
+        return f"WorkerPlan({self.settings.name}, {self.type})"
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """What pip is asked for: Prefect as the server has it, because both must be of one major."""
+        """The requirements for pip: Prefect in the server's version, because both must have the same major version."""
         version = self.server.version
         pin = version if _RELEASE.fullmatch(version) else f"{self.server.major}.*"
         return (f"prefect=={pin}", *([self.package] if self.package else []))
 
     @property
     def directory(self) -> str:
-        """Where an environment of our own making is: below its user's own cache, so that nobody else can change it."""
+        """Where runnerd makes a Python environment: in the user's own cache, so that no other user can change it."""
         home = self.environment.get("XDG_CACHE_HOME") or os.path.join(self.environment.get("HOME", "/"), ".cache")
         made_of = _digest([self.settings.run.python, *self.requirements])
         return os.path.join(home, "runnerd", "workers", f"{_slug(self.type)}-{made_of}")
 
     @property
     def install_key(self) -> str:
-        return f"{install_family(self.settings.name)}{_digest(self.directory)}"
+        """The spawner's key of the process that makes `directory`."""
+        return f"{install_key_prefix(self.settings.name)}{_digest(self.directory)}"
 
     @property
     def key(self) -> str:
-        return family(self.settings.name) + _digest(
+        """The spawner's key of the worker."""
+        return key_prefix(self.settings.name) + _digest(
             {
-                "run": {key: value for key, value in asdict(self.settings.run).items() if key not in _BETWEEN_RUNS},
+                "run": {key: value for key, value in asdict(self.settings.run).items() if key not in _NOT_FOR_WORKERS},
                 "options": [self.type, self.queues, self.settings.limit, self.settings.prefetch_s, self.name],
                 "requirements": self.requirements,
                 "environment": dict(self.environment),
@@ -139,77 +141,78 @@ def _slug(name: str) -> str:
     return _UNSAFE.sub("_", name)[:60]
 
 
-def family(pool: str) -> str:
-    """What the key of every worker of this pool begins with, and of no other's."""
+def key_prefix(pool: str) -> str:
+    """Return the prefix of the keys of this pool's workers, and of no other pool's."""
     return f"{KEY_PREFIX}{label(pool)}."
 
 
-def install_family(pool: str) -> str:
-    """The same of its installations."""
+def install_key_prefix(pool: str) -> str:
+    """Return the prefix of the keys of this pool's installations, and of no other pool's."""
     return f"{INSTALL_PREFIX}{label(pool)}."
 
 
 def label(pool: str) -> str:
-    """The pool's name as it may stand in keys and file names; names that had to be changed stay apart."""
+    """Return the pool's name in a form safe for keys and file names; different names stay different."""
     slug = _slug(pool)
     return slug if slug == pool else f"{slug}-{_digest(pool)}"
 
 
-def unsuited(answer: Interpreter, wish: Wish) -> str | None:
-    """What keeps this interpreter from running the worker."""
-    if answer.prefect is None:
+def why_unsuited(probed: ProbedPython, plan: WorkerPlan) -> str | None:
+    """Say why this interpreter cannot run the worker; None when it can."""
+    if probed.prefect is None:
         return "has no Prefect"
-    version = version_of(answer.prefect)
-    if version is not None and version[0] != wish.server.major:
-        return f"has Prefect {answer.prefect}, and the server is {wish.server.version}"
-    if wish.package is not None and answer.package is None:
-        return f"has no {wish.package}"
+    version = version_of(probed.prefect)
+    if version is not None and version[0] != plan.server.major:
+        return f"has Prefect {probed.prefect}, and the server is {plan.server.version}"
+    if plan.package is not None and probed.package is None:
+        return f"has no {plan.package}"
     return None
 
 
-def advice(wish: Wish) -> str:
-    """The command that would mend that."""
-    major = wish.server.major
-    packages = " ".join([f"'prefect>={major},<{major + 1}'", *([wish.package] if wish.package else [])])
-    return f"{wish.settings.run.python} -m pip install {packages}"
+def install_advice(plan: WorkerPlan) -> str:
+    """Return the command that installs what the interpreter lacks."""
+    major = plan.server.major
+    packages = " ".join([f"'prefect>={major},<{major + 1}'", *([plan.package] if plan.package else [])])
+    return f"{plan.settings.run.python} -m pip install {packages}"
 
 
 def package_of(kind: WorkerType | None) -> str | None:
+    """Return the package that pip installs beside Prefect for this type; None where there is none."""
     return kind.package if kind is not None and kind.package != "prefect" else None
 
 
 # --- what to start ----------------------------------------------------------------------------------------------
 
 
-def worker_spec(wish: Wish, python: Interpreter, *, output: str) -> LaunchSpec:
-    """Prefect's worker; its keeper fills in key and attempt."""
-    run = wish.settings.run
-    place = {"PATH": f"{os.path.dirname(python.python)}:{wish.environment.get('PATH', '')}"}
+def worker_spec(plan: WorkerPlan, python: ProbedPython, *, output: str) -> LaunchSpec:
+    """Return the launch spec of the worker; the caller replaces key and attempt."""
+    run = plan.settings.run
+    place = {"PATH": f"{os.path.dirname(python.python)}:{plan.environment.get('PATH', '')}"}
     return bounded_spec(
         run,
-        key=wish.key,
+        key=plan.key,
         attempt=0,
-        argv=(python.python, *_program(python), *_options(wish, python)),
+        argv=(python.python, *_program(python), *_options(plan, python)),
         environment={
-            "COLUMNS": "400",  # else messages are broken into lines, and only the end of one is told
-            **wish.access.environment,
-            **wish.environment,
+            "COLUMNS": "400",  # else Prefect breaks messages into lines, and `status` shows only the last line
+            **plan.access.environment,
+            **plan.environment,
             **place,
-            "PREFECT_API_URL": wish.access.url,
+            "PREFECT_API_URL": plan.access.url,
         },
-        working_directory="/" if wish.settings.scratch else run.working_directory,
+        working_directory="/" if plan.settings.scratch else run.working_directory,
         output=output,
     )
 
 
-def _program(python: Interpreter) -> tuple[str, ...]:
+def _program(python: ProbedPython) -> tuple[str, ...]:
     return ("-m", "prefect") if python.module else ("-c", "from prefect.cli import app; app(prog_name='prefect')")
 
 
-def _options(wish: Wish, python: Interpreter) -> list[str]:
-    settings = wish.settings
-    options = ["worker", "start", "--pool", settings.name, "--type", wish.type, "--name", wish.name]
-    for queue in wish.queues:
+def _options(plan: WorkerPlan, python: ProbedPython) -> list[str]:
+    settings = plan.settings
+    options = ["worker", "start", "--pool", settings.name, "--type", plan.type, "--name", plan.name]
+    for queue in plan.queues:
         options += ["--work-queue", queue]
     if settings.limit is not None:
         options += ["--limit", str(settings.limit)]
@@ -217,33 +220,33 @@ def _options(wish: Wish, python: Interpreter) -> list[str]:
     return options + (["--no-create-pool-if-not-found"] if python.no_create else [])
 
 
-def probe_spec(wish: Wish, python: str, *, key: str, output: str, result: str) -> LaunchSpec:
-    """Asks this interpreter what it has."""
+def probe_spec(plan: WorkerPlan, python: str, *, key: str, output: str, result: str) -> LaunchSpec:
+    """Return the launch spec that runs PROBE with this interpreter."""
     return LaunchSpec(
         key=key,
         attempt=1,
-        argv=(python, "-c", PROBE, *([wish.package] if wish.package else [])),
-        environment=wish.environment,
+        argv=(python, "-c", PROBE, *([plan.package] if plan.package else [])),
+        environment=plan.environment,
         working_directory="/",
         output=output,
         result=result,
-        user=wish.settings.run.user,
-        group=wish.settings.run.group,
+        user=plan.settings.run.user,
+        group=plan.settings.run.group,
         output_max_bytes=_OUTPUT_BYTES,
         runtime_max_s=60.0,
         stop_timeout_s=1.0,
     )
 
 
-def install_spec(wish: Wish, *, program: str, upgrade: bool, attempt: int, output: str) -> LaunchSpec:
-    """Makes `wish.directory`. Without the limits of the pool's runs: they are for what it runs, not for pip."""
-    run = wish.settings.run
-    work = {"directory": wish.directory, "requirements": list(wish.requirements), "upgrade": upgrade}
+def install_spec(plan: WorkerPlan, *, program: str, upgrade: bool, attempt: int, output: str) -> LaunchSpec:
+    """Return the launch spec that makes `plan.directory`. The limits of the pool's runs do not apply to pip."""
+    run = plan.settings.run
+    work = {"directory": plan.directory, "requirements": list(plan.requirements), "upgrade": upgrade}
     return LaunchSpec(
-        key=wish.install_key,
+        key=plan.install_key,
         attempt=attempt,
         argv=program_argv(run.python, "runnerd-install-worker"),
-        environment={"PIP_NO_INPUT": "1", **wish.environment, PROGRAM: program, "RUNNERD_INSTALL": json.dumps(work)},
+        environment={"PIP_NO_INPUT": "1", **plan.environment, PROGRAM: program, "RUNNERD_INSTALL": json.dumps(work)},
         working_directory="/",
         output=output,
         user=run.user,

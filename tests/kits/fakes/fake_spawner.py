@@ -82,10 +82,10 @@ class FakeSpawner:
     def live(self) -> list[str]:
         return [record.key for record in self.records.values() if record.phase != "exited"]
 
-    def exit(self, key: str, *, code: int | None = 0, signal: int | None = None) -> None:
+    def exit(self, key: str, *, code: int | None = 0, signal: int | None = None, oom: bool = False) -> None:
         """Its latest attempt ends; with neither a code nor a signal nobody saw how."""
         at = max(attempt for name, attempt in self.records if name == key)
-        self._end((key, at), Exit(code=None if signal else code, signal=signal, at=datetime.now(UTC)))
+        self._end((key, at), Exit(code=None if signal else code, signal=signal, oom=oom, at=datetime.now(UTC)))
 
     def lose(self) -> None:
         """Every connection breaks."""

@@ -3,7 +3,7 @@
 import json
 import socket
 
-from tests.kits.fakes.fake_host import Serving
+from tests.kits.fakes.serving import Serving
 
 
 def connect(served: Serving) -> socket.socket:

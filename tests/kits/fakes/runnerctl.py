@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.kits.fakes.fake_host import Serving
+from tests.kits.fakes.serving import Serving
 
 COMMAND = (sys.executable, "-m", "runnerd.cli")
 PATIENCE_S = 60

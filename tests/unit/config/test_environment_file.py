@@ -48,7 +48,7 @@ def test_what_systemd_reads(text: str, variables: dict[str, str]) -> None:
         ("\n\n2A=1\n", "env:3:1: '2A' is not a variable's name; write NAME=value"),
         ("A B=1\n", "env:1:1: 'A B' is not a variable's name; write NAME=value"),
         ("=1\n", "env:1:1: '' is not a variable's name; write NAME=value"),
-        ("A=1\nB=\0\n", "env:2:3: a NUL character; an environment cannot carry it"),
+        ("A=1\nB=\0\n", "env:2:3: a NUL character, which no variable can have; remove it"),
     ],
 )
 def test_what_would_run_a_flow_with_half_its_settings(text: str, words: str) -> None:

@@ -10,10 +10,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runnerd.config import check, document, schema_text
+from runnerd.config import check, describe_config, read_schema
 from tests.kits.config import DEFAULTS, MAIN, ConfigDir
 
-SCHEMA = json.loads(schema_text())
+SCHEMA = json.loads(read_schema())
 DEFINITIONS = SCHEMA["definitions"]
 
 
@@ -86,7 +86,7 @@ def load_anyhow(main: bytes, drop_in: bytes) -> None:
         good = etc.load()
         etc.write("conf.d/a.yaml", drop_in)
         kept = etc.load(last_good=good)  # a drop-in is never fatal
-        json.dumps(document(kept), allow_nan=False)
+        json.dumps(describe_config(kept), allow_nan=False)
         etc.write("runnerd.yaml", main)
         config, problems = check(str(etc.etc), defaults=DEFAULTS)
         assert config is not None or problems

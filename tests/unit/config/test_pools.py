@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from runnerd.config import check
-from runnerd.core.codec import Decoder, to_json
 from runnerd.core.place import Place
 from runnerd.core.settings import Config, PoolSettings, RunSettings
 from tests.kits.config import DEFAULTS, MAIN, ConfigDir
@@ -166,19 +165,19 @@ WRONG = [
     ("{name: a, queues: [x, 5]}", f"2:27: queues[1] {WHAT_NAMES_ARE}, not 5; quote it"),
     ("{name: a, queues: [x/y]}", f"2:24: queues[0] {WHAT_NAMES_ARE}, not 'x/y'"),
     ("{name: a, queues: ['']}", "2:24: queues[0] must not be empty"),
-    ("{name: a, queues: [x, y, x]}", "2:30: queues[2]: 'x' stands twice; remove one"),
-    ("{name: a, match: [x, x]}", "2:26: match[1]: 'x' stands twice; remove one"),
+    ("{name: a, queues: [x, y, x]}", "2:30: queues[2]: 'x' is repeated; remove one"),
+    ("{name: a, match: [x, x]}", "2:26: match[1]: 'x' is repeated; remove one"),
     ("{name: a, match: []}", "2:22: match must not be an empty list; name one, or remove the key"),
     ("{name: a, match: ''}", "2:22: match must not be empty"),
     ("{name: a, match: 5}", f"2:22: match {WHAT_NAMES_ARE}, or a list of such texts, not 5; quote it"),
     ("{name: a, match: x/}", f"2:22: match {WHAT_NAMES_ARE}, or a list of such texts, not 'x/'"),
     (
         "{name: a, queues: [x], match: y}",
-        "2:28: queues and match cannot both be; name the queues, or say how their names begin",
+        "2:28: cannot have both queues and match; remove one",
     ),
     (
         "{name: a, match: [y], queues: [x]}",
-        "2:27: queues and match cannot both be; name the queues, or say how their names begin",
+        "2:27: cannot have both queues and match; remove one",
     ),
     ("{name: a, type: ''}", "2:21: type must not be empty"),
     ('{name: a, type: "x\\ty"}', "2:21: type: 'x\\ty' has a control character"),
@@ -259,7 +258,7 @@ def test_the_second_of_two_entries_of_one_pool_names_the_first(etc: ConfigDir) -
     etc.write("conf.d/b.yaml", A.replace("1", "3") + "  - {name: A}\n")
     config = etc.load()
     assert [(pool.name, pool.limit) for pool in config.pools] == [("a", 1), ("A", None)]
-    words = "pool 'a' stands here and at conf.d/a.yaml:2:5; make one of them, or remove one"
+    words = "pool 'a' is already defined at conf.d/a.yaml:2:5; merge them, or remove one"
     assert etc.words(config.problems) == [f"conf.d/a.yaml:3:5: {words}", f"conf.d/b.yaml:2:5: {words}"]
 
 
@@ -269,79 +268,3 @@ def test_check_reads_the_pools_of_one_drop_in(etc: ConfigDir) -> None:
     config, problems = check(str(path), defaults=DEFAULTS)
     assert config is not None
     assert ([(pool.name, pool.run.nice) for pool in config.pools], problems) == ([("b", 7)], [])
-
-
-# --- the last good version ------------------------------------------------------------------------------------
-
-
-def test_a_broken_pool_keeps_its_last_good_version(etc: ConfigDir) -> None:
-    text = A + "  - {name: b}\n" + DEPLOYMENT
-    etc.write("conf.d/a.yaml", text)
-    good = etc.load()
-    etc.write("conf.d/a.yaml", text.replace("limit: 1", "limit: one"))
-    now = etc.load(last_good=good)
-    problem = "conf.d/a.yaml:2:22: limit must be a whole number, not 'one'"
-    assert etc.words(now.problems) == [problem]
-    assert [(pool.name, pool.limit) for pool in now.pools] == [("b", None), ("a", 1)]
-    assert [pool.problem for pool in now.pools] == [None, f"{etc.etc}/{problem}"]
-    assert [d.problem for d in now.deployments] == [None]
-    again = etc.load(last_good=now)
-    assert again == now
-    etc.write("conf.d/a.yaml", text)
-    assert etc.load(last_good=again) == good
-
-
-def test_a_broken_deployment_leaves_the_pools_of_its_file_alone_and_the_other_way_round(etc: ConfigDir) -> None:
-    etc.write("conf.d/a.yaml", A + DEPLOYMENT)
-    good = etc.load()
-    etc.write("conf.d/a.yaml", A.replace("limit: 1", "limit: 2") + DEPLOYMENT.replace("etl.py", "none.py"))
-    now = etc.load(last_good=good)
-    assert [(pool.limit, pool.problem) for pool in now.pools] == [(2, None)]
-    assert [d.problem is None for d in now.deployments] == [False]
-
-
-@pytest.mark.parametrize("bad", ["pools: [", "", "pools: 5\n", "pools: [5]\n", "pools: [{nam: a}]\n"])
-def test_a_file_that_tells_no_names_keeps_all_it_last_said(etc: ConfigDir, bad: str) -> None:
-    etc.write("conf.d/a.yaml", A)
-    etc.write("conf.d/b.yaml", B)
-    good = etc.load()
-    etc.write("conf.d/a.yaml", bad)
-    now = etc.load(last_good=good)
-    assert sorted(names(now)) == ["a", "b"]
-    assert [pool.problem for pool in now.pools if pool.name == "a"] == [str(now.problems[0])]
-
-
-def test_a_pool_goes_with_its_file_or_entry(etc: ConfigDir) -> None:
-    etc.write("conf.d/a.yaml", A)
-    etc.write("conf.d/b.yaml", B)
-    good = etc.load()
-    (etc.etc / "conf.d/a.yaml").unlink()
-    assert names(etc.load(last_good=good)) == ["b"]
-    etc.write("conf.d/b.yaml", DEPLOYMENT)
-    assert names(etc.load(last_good=good)) == []
-
-
-def test_a_drop_in_directory_that_cannot_be_listed_keeps_everything(etc: ConfigDir) -> None:
-    etc.write("conf.d/a.yaml", A)
-    good = etc.load()
-    (etc.etc / "conf.d").rename(etc.etc / "moved")
-    etc.write("conf.d", "not a directory")
-    now = etc.load(last_good=good)
-    assert [(pool.name, pool.problem) for pool in now.pools] == [("a", f"{etc.etc}/conf.d cannot be listed")]
-
-
-def test_what_moved_to_another_file_is_not_kept_twice(etc: ConfigDir) -> None:
-    etc.write("conf.d/a.yaml", A)
-    good = etc.load()
-    etc.write("conf.d/a.yaml", "pools: [")
-    etc.write("conf.d/b.yaml", A.replace("1", "2"))
-    assert [pool.limit for pool in etc.load(last_good=good).pools] == [2]
-
-
-def test_the_last_good_version_is_kept_in_the_journals_words(etc: ConfigDir) -> None:
-    etc.write("template.json", "{}")
-    pool = one(etc, "pools: [{name: a, match: [x, y], prefetch: 5, run: {limit_nofile: 10, start: auto}}]")
-    assert Decoder().decode(PoolSettings, to_json(pool)) == pool
-    remembered = Decoder().decode(Config, to_json(etc.load()))
-    etc.write("conf.d/a.yaml", "pools: [{name: a, match: 5}]")
-    assert [replace(kept, problem=None) for kept in etc.load(last_good=remembered).pools] == [pool]

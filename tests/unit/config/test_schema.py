@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
-from runnerd.config import document, schema_text
-from runnerd.config.pools import pool_table
-from runnerd.config.run_settings import run_table
+from runnerd.config import describe_config, read_schema
+from runnerd.config.pools import make_pool_table
+from runnerd.config.run_settings import make_run_table
 from runnerd.config.settings import SettingsReader
 from runnerd.config.units import format_signal
 from runnerd.core.place import Place
@@ -29,7 +29,7 @@ from runnerd.core.settings import (
 from runnerd.core.units import format_duration, format_size
 from tests.kits.config import ConfigDir
 
-SCHEMA = json.loads(schema_text())
+SCHEMA = json.loads(read_schema())
 TOP = SCHEMA["properties"]
 RUN = SCHEMA["definitions"]["run"]["properties"]
 POOL = TOP["pools"]["items"]["properties"]
@@ -55,8 +55,8 @@ def test_every_key_says_what_it_is_for() -> None:
 
 
 def test_it_knows_exactly_the_keys_the_code_reads() -> None:
-    assert set(RUN) == set(run_table("/"))
-    assert set(POOL) == {*pool_table("/"), "run"}
+    assert set(RUN) == set(make_run_table("/"))
+    assert set(POOL) == {*make_pool_table("/"), "run"}
     tables = SettingsReader("/").tables
     assert {name: set(TOP[name]["properties"]) for name in tables} == {
         name: set(table) for name, table in tables.items()
@@ -170,7 +170,7 @@ def test_its_examples_are_right() -> None:
 
 def test_what_is_shown_reads_back_to_the_same(etc_with_everything: ConfigDir, tmp_path: Path) -> None:
     config = etc_with_everything.load()
-    shown = document(config)
+    shown = describe_config(config)
     assert json.loads(json.dumps(shown)) == shown
     main = {key: value for key, value in shown.items() if key not in ("deployments", "invalid", "files", "problems")}
     items = [{k: v for k, v in item.items() if k not in ("file", "line", "problem")} for item in shown["deployments"]]
@@ -196,7 +196,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     run = f"{{environment: {{{environment}, A: b}}}}"
     etc.write("conf.d/a.yaml", f"deployments: [{{name: a, entrypoint: 'm:f', run: {run}}}]")
     etc.write("conf.d/b.yaml", f"pools: [{{name: a, run: {run}}}]")
-    shown = document(etc.load())
+    shown = describe_config(etc.load())
     assert "hush" not in json.dumps(shown)
     assert shown["api"]["headers"] == {"X-Auth": "***"}
     assert shown["api"]["key_file"] == "/k"
@@ -207,7 +207,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
 def test_what_is_wrong_is_shown_too(tmp_path: Path) -> None:
     etc = ConfigDir(tmp_path / "etc")
     etc.write("conf.d/a.yaml", "deployments: [{name: a}]\n")
-    shown = document(etc.load())
+    shown = describe_config(etc.load())
     words = f"{etc.etc}/conf.d/a.yaml:1:15: a deployment needs 'entrypoint'"
     assert shown["problems"] == [words]
     assert shown["invalid"] == [{"name": "a", "file": f"{etc.etc}/conf.d/a.yaml", "line": 1, "problem": words}]

@@ -8,26 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runnerd.config.yaml_file import MAX_VALUES, parse
-from runnerd.config.yaml_nodes import Map, plain
+from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.errors import ConfigError
 
 PARSERS = pytest.mark.parametrize("pure", [False, True], ids=["libyaml", "pure"])
 
 BAD = [
-    ("a: 1\na: 2\n", "2:1: the key 'a' stands here and on line 1; remove one of them"),
-    ("x:\n  a: 1\n  b: 2\n  'a': 3\n", "4:3: the key 'a' stands here and on line 2; remove one of them"),
+    ("a: 1\na: 2\n", "2:1: the key 'a' is already on line 1; remove one"),
+    ("x:\n  a: 1\n  b: 2\n  'a': 3\n", "4:3: the key 'a' is already on line 2; remove one"),
     ("1: x\n", "1:1: a key must be text, not '1' without quotes, which YAML reads as a number; quote it"),
     ("on: x\n", "1:1: a key must be text, not 'on' without quotes, which YAML reads as true or false; quote it"),
-    ("null: x\n", "1:1: a key must be text, not 'null' without quotes, which YAML reads as nothing; quote it"),
+    ("null: x\n", "1:1: a key must be text, not 'null' without quotes, which YAML reads as null; quote it"),
     ("? \n: x\n", "1:2: a key must be text, not empty; quote it"),
     ("{a: 1}: x\n", "1:1: a key must be text, not a map; quote a value that starts with { or ["),
     ("[a]: x\n", "1:1: a key must be text, not a list; quote a value that starts with { or ["),
     ("a: {{ x }}\n", "1:5: a key must be text, not a map; quote a value that starts with { or ["),
     ("a: &x [1]\n*x : 1\n", "2:1: a key must be text, not a list; quote a value that starts with { or ["),
-    ("a: &x [*x]\n", "1:8: the alias *x stands inside what it names; it would never end"),
-    ("a: &x {b: {c: *x}}\n", "1:15: the alias *x stands inside what it names; it would never end"),
-    ("a: *x\n", "1:4: the alias *x names nothing; there is no &x above it"),
-    ("a: &x 1\nb: &x 2\n", "2:4: the anchor &x stands here and on line 1; rename one of them"),
+    ("a: &x [*x]\n", "1:8: the alias *x is inside the value of &x, without end; remove it"),
+    ("a: &x {b: {c: *x}}\n", "1:15: the alias *x is inside the value of &x, without end; remove it"),
+    ("a: *x\n", "1:4: the alias *x has no &x above it; add one, or quote the value"),
+    ("a: &x 1\nb: &x 2\n", "2:4: the anchor &x is already on line 1; rename one"),
     ("a: !foo 1\n", "1:4: the tag !foo is not allowed here; write plain text, a number, a list or a map"),
     (
         "a: !!python/object/apply:os.system [id]\n",
@@ -37,19 +37,19 @@ BAD = [
     ("a: !!binary aGk=\n", "1:4: the tag !!binary is not allowed here; write plain text, a number, a list or a map"),
     ("a: !!int x\n", "1:4: 'x' is not a value of the kind !!int; quote it if text is meant"),
     ("a: !e!x 1\n", "1:4: tags (!...) are not allowed here; quote the value if text is meant"),
-    ("--- {a: 1}\n--- {b: 2}\n", "2:1: a second document starts here; one file holds one: remove the '---'"),
-    ("a: 1\n...\nb: 2\n", "3:1: something stands after the end of the document; one file holds one"),
-    ("{a: 1}}\n", "1:7: '}' closes nothing; there is no '{' open"),
-    ("a: [1]]\n", "1:7: ']' closes nothing; there is no '[' open"),
-    ("a:\n\tb: 1\n", "2:1: a tab in the indentation; YAML wants spaces"),
-    ("a:\n  b: 1\n  \tc: 1\n", "3:3: a tab in the indentation; YAML wants spaces"),
-    ("a: |\n x\n\ty: 2\n", "3:1: a tab in the indentation; YAML wants spaces"),
+    ("--- {a: 1}\n--- {b: 2}\n", "2:1: a second document starts here; one file holds one document: remove the '---'"),
+    ("a: 1\n...\nb: 2\n", "3:1: text after the end of the document; one file holds one document"),
+    ("{a: 1}}\n", "1:7: there is no open '{' for this '}'; remove it"),
+    ("a: [1]]\n", "1:7: there is no open '[' for this ']'; remove it"),
+    ("a:\n\tb: 1\n", "2:1: a tab in the indentation; use spaces"),
+    ("a:\n  b: 1\n  \tc: 1\n", "3:3: a tab in the indentation; use spaces"),
+    ("a: |\n x\n\ty: 2\n", "3:1: a tab in the indentation; use spaces"),
     ("a: {x: 1\nb: 2\n", "1:4: the { opened here is never closed; quote the value if text is meant"),
     ("a: [1, 2\nb: 1\n", "1:4: the [ opened here is never closed; quote the value if text is meant"),
     ("a: 'x\nb: 1\n", "1:4: the quote opened here is never closed"),
     ('a: "x\n', "1:4: the quote opened here is never closed"),
-    ("a: b: c\n", "1:5: a ':' where none can be; quote a value that holds ': ', or check the indentation"),
-    ("a: 1\n  b: 2\n", "2:4: a ':' where none can be; quote a value that holds ': ', or check the indentation"),
+    ("a: b: c\n", "1:5: a ':' is not allowed here; quote a value that has ': ' in it, or check the indentation"),
+    ("a: 1\n  b: 2\n", "2:4: a ':' is not allowed here; quote a value that has ': ' in it, or check the indentation"),
     ("a: @x\n", "1:4: a value cannot start with '@'; quote it"),
     ("a: %x\n", "1:4: a value cannot start with '%'; quote it"),
     ("a: - b\n", "1:4: a list cannot start on the line of its key; put '- ' on a line of its own"),
@@ -70,8 +70,8 @@ BAD = [
     ("a: " + "1" * 300, "1:4: a number of 300 digits is too long; quote it if text is meant"),
     ("a: " + "1" + ":1" * 200, "1:4: a number of 401 digits is too long; quote it if text is meant"),
     ("a: " + "[" * 60 + "]" * 60, "1:53: lists and maps are nested more than 50 deep; flatten them"),
-    ("a: &x {b: 1}\nc: {<<: [*x, 5]}\n", "2:9: '<<' takes a map, or a list of maps"),
-    ("c: {<<: 5}\n", "1:9: '<<' takes a map, or a list of maps"),
+    ("a: &x {b: 1}\nc: {<<: [*x, 5]}\n", "2:9: '<<' needs a map, or a list of maps"),
+    ("c: {<<: 5}\n", "1:9: '<<' needs a map, or a list of maps"),
 ]
 
 
@@ -154,7 +154,7 @@ def test_merge_keys_fill_in_what_is_not_written_out(pure: bool) -> None:
 
 
 def test_plain_values_have_no_places_left() -> None:
-    value = plain(parse("a: {b: [1, {c: 2}]}\n", file="f"))
+    value = make_plain(parse("a: {b: [1, {c: 2}]}\n", file="f"))
     assert type(value["a"]["b"][1]) is dict
     assert value == {"a": {"b": [1, {"c": 2}]}}
 
@@ -184,7 +184,7 @@ def test_whatever_pyyaml_writes_is_read_as_pyyaml_reads_it(value: object, flow: 
         # PyYAML writes some characters (a lone surrogate cannot come up) that YAML does not allow unescaped.
         assert "is not allowed in YAML" in str(error)
         return
-    assert plain(found) == yaml.safe_load(text)
+    assert make_plain(found) == yaml.safe_load(text)
 
 
 @given(st.text(), st.booleans())

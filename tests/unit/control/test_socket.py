@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.control.public import PublicPort
-from runnerd.control.routes.reads import Reads
+from runnerd.control.public_port import PublicPort
+from runnerd.control.routes.table import build_routes
 from runnerd.control.server import ControlServer
 from runnerd.core.errors import ControlError
 from runnerd.core.problems import Problems
 from runnerd.core.settings import Config
-from tests.kits.fakes.fake_host import FakeHost, ListLog, Serving, serving
+from tests.kits.fakes.fake_host import FakeHost
 from tests.kits.fakes.raw_http import ask, parse
+from tests.kits.fakes.serving import ListLog, Serving, serving
 from tests.kits.nouns import settings
 
 pytestmark = pytest.mark.real_io
@@ -61,7 +62,7 @@ async def test_a_socket_that_nobody_listens_on_is_replaced(tmp_path: Path) -> No
 
 
 async def test_a_live_socket_is_left_alone_and_its_owner_named(served: Serving) -> None:
-    with pytest.raises(ControlError, match=rf"another runnerd is running \(pid {os.getpid()}\)"):
+    with pytest.raises(ControlError, match=rf"another runnerd is running there \(pid {os.getpid()}\)"):
         await start_and_close(server_on(Path(served.socket)))
     assert ask(served, "GET", "/v1/status")[0] == 200
 
@@ -69,7 +70,7 @@ async def test_a_live_socket_is_left_alone_and_its_owner_named(served: Serving) 
 async def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     path.write_text("precious")
-    with pytest.raises(ControlError, match="no socket is in the way"):
+    with pytest.raises(ControlError, match="the file there is not a socket"):
         await start_and_close(server_on(path))
     assert path.read_text() == "precious"
 
@@ -116,7 +117,8 @@ class Public:
 
     def __init__(self, folder: Path) -> None:
         self.log = ListLog()
-        self.port = PublicPort(reads=Reads(host=FakeHost(outputs=folder)), problems=Problems(), log=self.log)
+        routes = build_routes(host=FakeHost(outputs=folder), log=self.log)
+        self.port = PublicPort(routes=routes, problems=Problems(), log=self.log)
         self.config = ConfigInForce(Config(settings=settings()))
         self.address: tuple[str, int] | None = None
 
@@ -198,11 +200,11 @@ async def test_a_tcp_port_that_is_taken_is_told_once_and_tried_again(tmp_path: P
             while it.port.problem is None:
                 await asyncio.sleep(0.01)
             where = f"127.0.0.1:{taken.getsockname()[1]}"
-            assert it.port.problem == f"cannot listen on {where} as http.listen says: Address already in use"
+            assert it.port.problem == f"cannot listen on {where} (http.listen): Address already in use"
             it.config.replaced.set()  # a reload that changes nothing of it
             while it.config.replaced.is_set():
                 await asyncio.sleep(0)
-            assert [line[1] for line in it.log.lines] == ["cannot show health and metrics"]
+            assert [line[1] for line in it.log.lines] == ["cannot serve health and metrics"]
         it.config.replaced.set()
         assert await it.health() == 200
         assert it.port.problem is None

@@ -41,6 +41,7 @@ FULL = a_record(
     api_state=StateType.CRASHED,
     api_state_name="Crashed",
     boot_id="b",
+    memory_max_bytes=2 * 2**30,
     verdict_id="v",
     hook=Hook.ON_CRASHED,
     hook_of_child=True,
@@ -115,7 +116,7 @@ def test_keys_of_a_newer_version_are_ignored() -> None:
 
 def test_keys_an_older_version_did_not_have_take_their_default() -> None:
     document = to_json(a_record("r-1", attempt=2))
-    for name in ("respawned", "start", "words", "runtime_max_s", "tags"):
+    for name in ("respawned", "start", "words", "runtime_max_s", "memory_max_bytes", "tags"):
         del document[name]
     assert Decoder().decode(RunRecord, document) == a_record("r-1", attempt=2)
 

@@ -1,4 +1,4 @@
-"""embedded.py: the server is kept at its port, is told of when it ends, and goes when it is stopped."""
+"""embedded.py: the server keeps its port, its end is logged, and `stop` ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reloading.py over real files: a reading that cannot be used changes nothing, and systemd always hears READY=1."""
+"""reloading.py over real files: a failed reload changes nothing, and systemd always gets READY=1."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Reloads:
     systemd: Recorder
 
     async def reload(self) -> Json:
-        """The reload document; checks that systemd was told of its beginning and its end."""
+        """Return the reload document; check that systemd got RELOADING=1 and READY=1."""
         before = len(self.systemd.told)
         document = await self.reloader.reload()
         assert self.systemd.told[before:] == ["RELOADING=1", "READY=1"]

@@ -1,4 +1,4 @@
-"""registrar.py with a FakePrefect: what costs a request, what is dropped, and what one failure takes down."""
+"""registrar.py with a FakePrefect: which deployments cost a request, are dropped, or fail alone."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ async def test_code_that_moved_is_the_same_deployment(tmp_path: Path, on_remove:
 
 
 async def test_a_flow_that_was_renamed_leaves_no_deployment_running(tmp_path: Path) -> None:
-    """Its old deployment would have its schedules make runs that nobody takes."""
+    """The schedules of the deployment under the old name would go on creating runs."""
     prefect, inspector = FakePrefect(major=3), FakeInspector()
     async with a_host(tmp_path, prefect, inspector) as host:
         await host.want(A)

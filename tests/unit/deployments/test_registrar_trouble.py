@@ -1,4 +1,4 @@
-"""registrar.py: a failure concerns only its own deployment; what others do in Prefect is respected or mended."""
+"""registrar.py: a failure concerns only its own deployment; what users change in Prefect is respected or corrected."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_an_outage_is_waited_out(tmp_path: Path) -> None:
 
 
 async def test_repeating_tells_of_no_news(tmp_path: Path) -> None:
-    """What it tells of is polled for, and SQLite refuses a registration beside a poll's own write, again and again."""
+    """Each wake starts a poll, whose write SQLite may refuse beside a registration, so a retry wakes nothing."""
     async with a_host(tmp_path) as host:
         await host.want(A)
         told = len(host.registered)

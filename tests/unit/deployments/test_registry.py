@@ -1,4 +1,4 @@
-"""registry.py and views.py: the table of deployments, and the documents people see."""
+"""registry.py and control/backend/documents.py: the table of deployments, and the JSON documents."""
 
 from __future__ import annotations
 

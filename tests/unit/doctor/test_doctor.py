@@ -1,4 +1,4 @@
-"""The doctor as a whole: every look's check is there, and one that hangs or fails costs its own only."""
+"""The doctor as a whole: it has a check of each group, and a group that hangs or fails affects no other."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from runnerd.core.place import Problem
 from runnerd.core.process import Exit
+from runnerd.doctor.check_runner import CheckGroup, CheckRunner, in_thread
 from runnerd.doctor.checks import Check, ok
-from runnerd.doctor.look import Look, Looks, in_thread
 from tests.kits.doctor import practice, python_of
 from tests.kits.nouns import LogLines, log_to
 
@@ -69,7 +69,9 @@ async def test_a_host_with_a_lot_of_trouble(tmp_path: Path) -> None:
         assert errors >= {"api", "journal", "configuration", "loops", "spawner", "users"}
         assert all(check["remedy"] for check in checks.values() if check["state"] == "error")
         assert checks["server version"]["state"] == "unknown"
-        assert checks[python_of("nobody-of-ours")]["detail"] == "cannot be asked without a spawner"
+        assert (
+            checks[python_of("nobody-of-ours")]["detail"] == "cannot run this interpreter: the spawner is not connected"
+        )
         assert "limits" not in checks
 
 
@@ -78,12 +80,12 @@ async def test_one_look_that_fails_hides_no_other(tmp_path: Path) -> None:
     async def fail() -> Sequence[Check]:
         raise RuntimeError("this is the fault under test")
 
-    async with practice(tmp_path, more=[Look(name="broken", take=fail)]) as one:
+    async with practice(tmp_path, more=[CheckGroup(name="broken", run=fail)]) as one:
         checks = await one.examine()
         assert set(checks) == WELL | {"broken"}
         assert checks["broken"]["state"] == "unknown"
         assert "RuntimeError: this is the fault under test" in checks["broken"]["detail"]
-        assert "a look of the doctor failed" in one.engine.lines.events("error")
+        assert "a check of the doctor failed" in one.engine.lines.events("error")
 
 
 @pytest.mark.real_io
@@ -96,7 +98,7 @@ async def test_an_api_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> 
 
         one.engine.api.server = server  # type: ignore[method-assign, assignment]
         checks = await one.examine()
-        assert checks["server version"]["detail"] == "the API has not said within 5s"
+        assert checks["server version"]["detail"] == "the API did not answer within 5s"
         assert checks["api"]["state"] == "error"
 
 
@@ -122,11 +124,11 @@ async def test_an_interpreter_is_asked_once_as_its_user_and_forgotten(tmp_path: 
         assert checks[python_of()] == {
             "name": python_of(),
             "state": "ok",
-            "detail": "Prefect 3.8.8, Python 3.11; etl/nightly and 1 more use it",
+            "detail": "Prefect 3.8.8, Python 3.11; used by etl/nightly and 1 more",
             "remedy": None,
         }
         assert checks[python_of("root")]["state"] == "error"
-        assert "2.20.25 does not work with a server of 3.9.1" in checks[python_of("root")]["detail"]
+        assert "Prefect 2.20.25 with a server of 3.9.1 does not work" in checks[python_of("root")]["detail"]
         assert one.spawner.records == {}
         assert list(Path(one.paths.runtime, "inspect").iterdir()) == []
 
@@ -136,7 +138,7 @@ async def test_an_interpreter_is_asked_once_as_its_user_and_forgotten(tmp_path: 
     ("exit", "output", "words"),
     [
         (Exit(code=1), "Traceback\nModuleNotFoundError: x\n", "it exited 1: ModuleNotFoundError: x"),
-        (Exit(signal=11), "", "killed by SIGSEGV and said nothing"),
+        (Exit(signal=11), "", "killed by SIGSEGV without output"),
     ],
 )
 async def test_an_interpreter_that_breaks(tmp_path: Path, exit: Exit, output: str, words: str) -> None:
@@ -161,9 +163,13 @@ async def test_an_interpreter_that_cannot_start_hangs_or_has_no_environment(tmp_
         one.engine.deploy("nightly")
         one.spawner.start_error = "no such interpreter /x"
         checks = await one.examine()
-        assert checks[python_of()]["detail"].endswith("it cannot be run: no such interpreter /x")
+        assert checks[python_of()]["detail"].endswith(
+            "cannot run the interpreter of etl/nightly: no such interpreter /x"
+        )
         one.spawner.start_error, one.spawner.refuses = None, "it is full"
-        assert (await one.examine())[python_of()]["detail"].endswith("it cannot be run: it is full")
+        assert (await one.examine())[python_of()]["detail"].endswith(
+            "cannot run the interpreter of etl/nightly: it is full"
+        )
 
 
 @pytest.mark.real_io
@@ -176,28 +182,28 @@ async def test_an_interpreter_that_hangs(tmp_path: Path) -> None:
         assert one.spawner.records == {}
 
 
-# --- looks ------------------------------------------------------------------------------------------------------
+# --- groups -----------------------------------------------------------------------------------------------------
 
 
 async def test_a_look_that_hangs_is_taken_once_and_its_end_is_awaited_by_the_next() -> None:
-    looks, taken, end = Looks(log=log_to(LogLines())), [], asyncio.Event()
+    runner, taken, end = CheckRunner(log=log_to(LogLines())), [], asyncio.Event()
 
     async def take() -> Sequence[Check]:
         taken.append(1)
         await end.wait()
         return [ok("x", "well")]
 
-    slow = Look(name="x", take=take, limit_s=0.01)
+    slow = CheckGroup(name="x", run=take, limit_s=0.01)
     for _ in range(3):
-        (check,) = await looks.take(slow)
+        (check,) = await runner.run(slow)
         assert check.state == "unknown"
         assert "did not finish within 10ms" in check.detail
     assert len(taken) == 1
-    waiting = asyncio.create_task(looks.take(Look(name="x", take=take, limit_s=60)))
+    waiting = asyncio.create_task(runner.run(CheckGroup(name="x", run=take, limit_s=60)))
     await asyncio.sleep(0)
     end.set()
     assert await waiting == [ok("x", "well")]
-    assert await looks.take(slow) == [ok("x", "well")]
+    assert await runner.run(slow) == [ok("x", "well")]
     assert len(taken) == 2
 
 

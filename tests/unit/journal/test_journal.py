@@ -14,7 +14,7 @@ from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import ApiSettings, Config, Settings
 from runnerd.journal.journal import Journal, Registration
-from tests.kits.nouns import NOON, a_deployment, a_record
+from tests.kits.nouns import NOON, LogLines, a_deployment, a_record, log_to
 
 INSPECTION = Inspection(
     flow_name="etl", description="d", parameter_schema={"type": "object"}, prefect_version="3.8.8", file=None
@@ -22,7 +22,7 @@ INSPECTION = Inspection(
 
 
 def open_at(folder: Path) -> Journal:
-    return Journal(path=str(folder / "journal.db"), now=lambda: NOON)
+    return Journal(path=str(folder / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_registrations_of_one_server(tmp_path: Path, journal: Journal) -> None:
 
 def test_inspections(tmp_path: Path) -> None:
     clock = [NOON - timedelta(days=100)]
-    journal = Journal(path=str(tmp_path / "j"), now=lambda: clock[0])
+    journal = Journal(path=str(tmp_path / "j"), now=lambda: clock[0], log=log_to(LogLines()))
     journal.save_inspections({"old": INSPECTION, "asked again": INSPECTION})
     clock[0] = NOON
     journal.save_inspections({"asked again": INSPECTION, "new": INSPECTION})

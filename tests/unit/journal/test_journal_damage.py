@@ -15,7 +15,7 @@ from runnerd.core.errors import JournalError
 from runnerd.journal.journal import Journal
 from runnerd.journal.journal_file import LAYOUT
 from tests.kits.journal import LIVE, PAGE, ids, opened, running
-from tests.kits.nouns import NOON, LogLines, a_record
+from tests.kits.nouns import NOON, LogLines, a_record, log_to
 from tests.unit.journal.test_journal import INSPECTION, registration
 
 
@@ -92,20 +92,20 @@ def test_a_damaged_file_that_cannot_be_moved_is_left(tmp_path: Path) -> None:
     path = tmp_path / ("j" * 240)  # any longer name is too long for the file system
     path.write_bytes(b"garbage " * 1000)
     with pytest.raises(JournalError, match=r"cannot open the journal .*File name too long"):
-        Journal(path=str(path), now=lambda: NOON)
+        Journal(path=str(path), now=lambda: NOON, log=log_to(LogLines()))
     assert path.read_bytes() == b"garbage " * 1000
 
 
 def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     with pytest.raises(JournalError, match=r"cannot open the journal .*unable to open database file; runnerd must be"):
-        Journal(path=str(tmp_path / "state" / "journal.db"), now=lambda: NOON)
+        Journal(path=str(tmp_path / "state" / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
 
 
 def test_a_directory_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "journal.db").mkdir()
     with pytest.raises(JournalError, match=r"cannot open the journal .*disk I/O error; check with dmesg"):
-        Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+        Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
 
 
 def test_a_database_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_database_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE runs (x)")
     with pytest.raises(JournalError, match=r"cannot open the journal .*no such column"):
-        Journal(path=str(path), now=lambda: NOON)
+        Journal(path=str(path), now=lambda: NOON, log=log_to(LogLines()))
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT sql FROM sqlite_master WHERE name = 'runs'").fetchall() == [
             ("CREATE TABLE runs (x)",)
@@ -125,7 +125,7 @@ def test_a_journal_of_a_newer_version_is_left_as_it_is(written: Path) -> None:
         db.execute(f"PRAGMA user_version = {LAYOUT + 1}")
     before = written.read_bytes()
     with pytest.raises(JournalError, match=rf"a newer runnerd wrote it \(its layout is {LAYOUT + 1}, .*install that"):
-        Journal(path=str(written), now=lambda: NOON)
+        Journal(path=str(written), now=lambda: NOON, log=log_to(LogLines()))
     assert written.read_bytes() == before
 
 

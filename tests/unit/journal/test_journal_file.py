@@ -16,11 +16,11 @@ import pytest
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import RunRecord
 from runnerd.journal.journal import Journal
-from tests.kits.nouns import NOON, a_record
+from tests.kits.nouns import NOON, LogLines, a_record, log_to
 
 
 def open_at(folder: Path) -> Journal:
-    return Journal(path=str(folder / "journal.db"), now=lambda: NOON)
+    return Journal(path=str(folder / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
 
 
 def ids(records: list[RunRecord]) -> list[str]:

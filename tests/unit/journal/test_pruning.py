@@ -14,12 +14,12 @@ from runnerd.core.settings import JournalSettings
 from runnerd.core.wakes import Wakes
 from runnerd.journal.journal import Journal
 from runnerd.journal.pruning import prune_history, recover_journal
-from tests.kits.engine import NotedEvent
+from tests.kits.engine_parts import NotedEvent
 from tests.kits.nouns import NOON, LogLines, a_record, log_to
 
 
 async def test_old_runs_go_with_the_output_of_every_attempt(tmp_path: Path) -> None:
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
     outputs = [tmp_path / f"old.{attempt}.log" for attempt in (1, 2, 3)]
     kept = tmp_path / "new.1.log"
     for path in (outputs[0], outputs[2], kept):
@@ -35,8 +35,8 @@ async def test_old_runs_go_with_the_output_of_every_attempt(tmp_path: Path) -> N
 
 
 async def test_many_runs_are_forgotten_in_slices(tmp_path: Path) -> None:
-    """Forgetting ten thousand runs keeps nobody waiting: everybody has a turn in between."""
-    journal = CountingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+    """Other tasks run between the slices, so deleting ten thousand runs does not block the event loop."""
+    journal = CountingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
     for number in range(450):
         journal.save(a_record(str(number), phase=Phase.DONE, created_at=NOON - timedelta(days=40)), "told")
     counting = asyncio.create_task(journal.count_turns())
@@ -64,7 +64,7 @@ class CountingJournal(Journal):
 
 
 async def test_output_that_cannot_be_removed_keeps_its_run_and_no_other(tmp_path: Path) -> None:
-    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON), LogLines()
+    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines())), LogLines()
     stuck = tmp_path / "stuck.1.log"
     stuck.mkdir()
     for name in ("stuck", "free", "liberty"):
@@ -82,7 +82,7 @@ async def test_output_that_cannot_be_removed_keeps_its_run_and_no_other(tmp_path
 
 
 async def test_a_journal_that_cannot_forget_ends_no_loop(tmp_path: Path) -> None:
-    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON), LogLines()
+    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines())), LogLines()
     journal.save(a_record("old", phase=Phase.DONE, created_at=NOON - timedelta(days=40)), "told")
     journal.close()
     await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
@@ -90,7 +90,7 @@ async def test_a_journal_that_cannot_forget_ends_no_loop(tmp_path: Path) -> None
 
 
 async def test_the_journal_heals_by_itself(tmp_path: Path) -> None:
-    journal = HealingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+    journal = HealingJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
     healed: list[int] = []
     wakes = Wakes(offer=NotedEvent(lambda: healed.append(journal.tries)))
     keeping = asyncio.create_task(recover_journal(journal=journal, wakes=wakes))

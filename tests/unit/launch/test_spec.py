@@ -1,4 +1,4 @@
-"""launch.py: what a flow's process is given, and above all what it is not."""
+"""spec.py and environment.py: what a flow's process gets, and what it must not get."""
 
 from __future__ import annotations
 
@@ -138,4 +138,4 @@ def test_an_environment_file_that_would_never_end_is_refused(tmp_path: Path) -> 
     fifo = tmp_path / "env"
     os.mkfifo(fifo)
     run = RunSettings(python="python3", working_directory="/", environment_file=str(fifo))
-    assert Environments(environ={}).layers(run) == f"environment_file {fifo}: not a regular file"
+    assert Environments(environ={}).build_layers(run) == f"environment_file {fifo}: not a regular file"

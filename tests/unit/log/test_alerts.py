@@ -1,4 +1,4 @@
-"""alerts.py: what one alerts on has an id of its own, is said somewhere, and is explained in the catalog."""
+"""alerts.py: every alert has an id of its own, is logged somewhere, and is explained in the catalog."""
 
 from __future__ import annotations
 

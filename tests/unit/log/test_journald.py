@@ -1,4 +1,4 @@
-"""journald.py: entries reach the journal whole and in order, nobody waits for it, and what is lost is said."""
+"""journald.py: entries reach the journal whole and in order, logging never blocks, and lost entries are counted."""
 
 from __future__ import annotations
 

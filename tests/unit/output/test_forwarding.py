@@ -1,4 +1,4 @@
-"""forwarding.py: what flows print reaches the journal once, across restarts, whatever journald and the disk do."""
+"""forwarding.py: each line of output reaches the journal once, across restarts, whatever journald and the disk do."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def daemon(self) -> AsyncIterator[Forwarder]:
-        """One life; its end is that of a daemon that is told to stop."""
+        """Run a forwarder; at the end it is cancelled, as when the daemon stops."""
         journald = Journald(path=str(self.socket))
         forwarder = self.forwarder(journald)
         keeping = asyncio.create_task(forwarder.run())
@@ -315,6 +315,7 @@ async def test_without_a_journal_it_does_nothing(world: World) -> None:
         config=world.config,
         feed=world.feed,
         log=log_to(world.log),
+        clock=lambda: 0.0,
     )
     world.feed.publish(world.begin("r"))
     await forwarder.run()

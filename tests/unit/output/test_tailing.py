@@ -1,4 +1,4 @@
-"""tailing.py: every line of an output file becomes one entry, in order, and what does not is counted."""
+"""tailing.py: every line of an output file becomes one entry, in order; lines left out are counted."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.core.settings import LateSettings
 from runnerd.journal.journal import Journal
 from tests.kits.engine import at, polling, polls, started_at
-from tests.kits.nouns import NOON, copied
+from tests.kits.nouns import NOON, LogLines, copied, log_to
 
 # --- the API is away --------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ async def test_a_late_run_that_cannot_be_let_go_holds_up_nobody(tmp_path: Path) 
 
 
 async def test_a_cancel_that_cannot_be_recorded_is_asked_for_again(tmp_path: Path) -> None:
-    journal = FullJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON)
+    journal = FullJournal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
     async with polling(tmp_path, watching=True, journal=journal) as (engine, spawner):
         run_id = engine.add_run(engine.deploy())
         await started_at(engine, run_id)

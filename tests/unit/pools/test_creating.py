@@ -1,4 +1,4 @@
-"""workpools/making.py through its keeper: what is there of a pool before it is served, and why it cannot be."""
+"""creating.py through its keeper: what is there of a pool before it is served, and why it cannot be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.pools.job.process_job import process_template
-from runnerd.pools.table import PoolState, Service
+from runnerd.pools.table import PoolService, PoolState
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, copied
 from tests.kits.pools import Keeping, keeping, pool_settings
@@ -39,7 +39,7 @@ async def test_a_pool_that_is_missing_is_made_of_type_process(major: int) -> Non
     one = await seen(pool_settings(), major=major)
     made = one.prefect.pools.read_pool("etl")
     assert (made.type, made.base_job_template) == ("process", process_template(major))
-    assert (one.served().state, one.served().service, names(one)) == (PoolState.READY, Service.WORKER, ["default"])
+    assert (one.served().state, one.served().service, names(one)) == (PoolState.READY, PoolService.WORKER, ["default"])
     assert one.found, "it is polled at once"
     assert one.keeper.documents([])[0]["state"] == "ready"
 
@@ -141,7 +141,7 @@ async def test_a_pool_of_a_type_that_cannot_be_served(wanted: str | None, there:
     prefect.pools.create_pool("etl", type=there)
     one = await seen(pool_settings(type=wanted), prefect=prefect)
     assert one.problems() == {"etl": why}
-    assert (one.served().open, one.others, one.found, prefect.pools.beats) == (False, {}, [], {})
+    assert (one.served().open, one.workers, one.found, prefect.pools.beats) == (False, {}, [], {})
 
 
 @pytest.mark.parametrize("kind", ["prefect-agent", "ecs:push"])
@@ -156,14 +156,14 @@ async def test_a_pool_that_nobody_could_serve_is_not_even_made(kind: str) -> Non
 async def test_a_pool_of_agents_is_made_without_a_template() -> None:
     one = await seen(pool_settings(type="prefect-agent"), major=2)
     made = one.prefect.pools.read_pool("etl")
-    assert (made.type, made.base_job_template, one.served().service) == ("prefect-agent", {}, Service.AGENT)
+    assert (made.type, made.base_job_template, one.served().service) == ("prefect-agent", {}, PoolService.AGENT)
 
 
 async def test_a_pool_of_another_type_has_that_type_s_template() -> None:
     prefect = FakePrefect(major=3)
     prefect.pools.add_worker_type("docker", "prefect-docker", OWN)
     one = await seen(pool_settings(type="docker"), prefect=prefect)
-    assert (prefect.pools.read_pool("etl").base_job_template, one.served().service) == (OWN, Service.OTHER)
+    assert (prefect.pools.read_pool("etl").base_job_template, one.served().service) == (OWN, PoolService.OTHER)
 
 
 async def test_a_type_that_the_server_does_not_know() -> None:

@@ -1,4 +1,4 @@
-"""workpools/keeper.py: pools are known, heard of, and never the reason that anything else stops."""
+"""keeper.py: pools are known, heard of, and never the reason that anything else stops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from runnerd.core.place import Json
 from runnerd.pools.keeper import GOODBYE_S, HEARTBEAT_S, SYNC_S
-from runnerd.pools.table import PoolState, Service
+from runnerd.pools.table import PoolService, PoolState
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import copied
 from tests.kits.pools import HOST, Keeping, keeping, pool_settings
@@ -45,7 +45,7 @@ async def test_agents_have_no_heartbeat() -> None:
     prefect = FakePrefect(major=2)
     prefect.pools.create_pool("etl", type="prefect-agent")
     async with keeping(pool_settings(), prefect=prefect) as one:
-        assert one.served().service is Service.AGENT
+        assert one.served().service is PoolService.AGENT
         await asyncio.sleep(100)
         await one.want()
         await one.want(pool_settings())

@@ -1,13 +1,13 @@
-"""workpools/keeper.py and pools of other types: Prefect's own worker comes, hears of changes, and goes."""
+"""keeper.py and pools of other types: Prefect's own worker comes, hears of changes, and goes."""
 
 from __future__ import annotations
 
 import asyncio
 
 from runnerd.pools.keeper import SYNC_S
-from runnerd.pools.table import PoolState, Service
+from runnerd.pools.table import PoolService, PoolState
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.pools import FakeOther, Keeping, keeping, pool_settings
+from tests.kits.pools import FakePrefectWorker, Keeping, keeping, pool_settings
 
 TEMPLATE = {"job_configuration": {}, "variables": {}}
 
@@ -20,21 +20,21 @@ def with_docker(*names: str) -> FakePrefect:
     return prefect
 
 
-def the_only(one: Keeping, name: str = "etl") -> FakeOther:
-    (other,) = one.others[name]
-    return other
+def the_only(one: Keeping, name: str = "etl") -> FakePrefectWorker:
+    (worker,) = one.workers[name]
+    return worker
 
 
-async def test_a_worker_is_made_once_and_told_at_every_look() -> None:
+async def test_a_worker_is_made_once_and_updated_at_every_synchronisation() -> None:
     async with keeping(pool_settings(), prefect=with_docker("etl")) as one:
         await asyncio.sleep(600)
-        other = the_only(one)
-        assert 600 / SYNC_S <= len(other.wanted) <= 600 / SYNC_S + 2
-        served, kind, major = other.wanted[0]
-        assert (served.name, served.service, major) == ("etl", Service.OTHER, 3)
+        worker = the_only(one)
+        assert 600 / SYNC_S <= len(worker.wanted) <= 600 / SYNC_S + 2
+        served, kind, major = worker.wanted[0]
+        assert (served.name, served.service, major) == ("etl", PoolService.OTHER, 3)
         assert kind is not None
         assert (kind.type, kind.package) == ("docker", "prefect-docker")
-        assert (other.told, one.keeper.other("etl"), one.keeper.other("b")) == ("keep ", other, None)
+        assert (worker.steps, one.keeper.worker("etl"), one.keeper.worker("b")) == ("run ", worker, None)
         assert one.prefect.pools.beats == {}, "the worker itself does that"
         assert (one.served().open, one.found) == (False, [])
 
@@ -67,10 +67,10 @@ async def test_what_a_worker_cannot_do_is_the_pool_s_problem() -> None:
 async def test_a_worker_goes_with_its_pool() -> None:
     async with keeping(pool_settings("a"), pool_settings("b"), prefect=with_docker("a", "b")) as one:
         await one.want(pool_settings("b"))
-        assert (the_only(one, "a").told, the_only(one, "b").told) == ("keep left stopped ", "keep ")
-        assert one.keeper.other("a") is None
+        assert (the_only(one, "a").steps, the_only(one, "b").steps) == ("run left stopped ", "run ")
+        assert one.keeper.worker("a") is None
         await one.want(pool_settings("a"), pool_settings("b"))
-        assert [other.told for other in one.others["a"]] == ["keep left stopped ", "keep "]
+        assert [worker.steps for worker in one.workers["a"]] == ["run left stopped ", "run "]
 
 
 async def test_a_pool_that_became_one_of_ours() -> None:
@@ -78,13 +78,13 @@ async def test_a_pool_that_became_one_of_ours() -> None:
         one.prefect.pools.delete_pool("etl")
         one.prefect.pools.create_pool("etl")
         await asyncio.sleep(60)
-        assert the_only(one).told == "keep left stopped "
-        assert (one.keeper.other("etl"), one.served().service) == (None, Service.WORKER)
+        assert the_only(one).steps == "run left stopped "
+        assert (one.keeper.worker("etl"), one.served().service) == (None, PoolService.WORKER)
         assert len(one.found) == 1
         one.prefect.pools.delete_pool("etl")
         one.prefect.pools.create_pool("etl", type="docker")
         await asyncio.sleep(60)
-        assert [other.told for other in one.others["etl"]] == ["keep left stopped ", "keep "]
+        assert [worker.steps for worker in one.workers["etl"]] == ["run left stopped ", "run "]
         assert not one.served().open
 
 
@@ -93,7 +93,7 @@ async def test_a_pool_that_is_gone_or_is_to_be_something_else() -> None:
     async with keeping(*pools, prefect=with_docker("a", "b")) as one:
         one.prefect.pools.delete_pool("a")
         await one.want(pools[0], pool_settings("b", type="process"))
-        assert [the_only(one, name).told for name in "ab"] == ["keep left stopped "] * 2
+        assert [the_only(one, name).steps for name in "ab"] == ["run left stopped "] * 2
         assert [served.state for served in one.table.entries()] == [PoolState.INVALID] * 2
 
 
@@ -101,7 +101,7 @@ async def test_a_worker_outlives_an_hour_without_the_api() -> None:
     async with keeping(pool_settings(), prefect=with_docker("etl")) as one:
         one.prefect.down = True
         await asyncio.sleep(3600)
-        assert the_only(one).told == "keep "
+        assert the_only(one).steps == "run "
 
 
 async def test_a_host_that_stops_stops_its_workers_at_the_same_time() -> None:
@@ -112,22 +112,22 @@ async def test_a_host_that_stops_stops_its_workers_at_the_same_time() -> None:
         before = one.loop.time()
         await one.keeper.stop()
         assert one.loop.time() - before < 21.0
-        assert {the_only(one, name).told for name in names} == {"keep left stopped "}
+        assert {the_only(one, name).steps for name in names} == {"run left stopped "}
 
 
 async def test_a_reload_while_a_worker_is_being_stopped() -> None:
     """Whoever stopped it is cancelled on the way; it must not be left running."""
     async with keeping(pool_settings(), prefect=with_docker("etl")) as one:
-        other = the_only(one)
-        other.slow_s = 20.0
+        worker = the_only(one)
+        worker.slow_s = 20.0
         one.prefect.pools.delete_pool("etl")
         one.prefect.pools.create_pool("etl")
         one.keeper.outdated("etl")
         await asyncio.sleep(5)
-        assert other.told == "keep left "
+        assert worker.steps == "run left "
         await one.want()
         await asyncio.sleep(60)
-        assert other.told == "keep left stopped "
+        assert worker.steps == "run left stopped "
 
 
 def intervals(one: Keeping) -> list[int]:
@@ -141,16 +141,16 @@ async def test_a_host_that_drains_has_no_worker_of_prefect_s_until_it_claims_aga
         one.wakes.draining.set()
         one.wakes.pools.set()
         await asyncio.sleep(1)
-        assert (first.told, one.keeper.other("etl"), intervals(one)) == ("keep left stopped ", None, [1])
+        assert (first.steps, one.keeper.worker("etl"), intervals(one)) == ("run left stopped ", None, [1])
         await asyncio.sleep(600)
-        assert (one.others["etl"], intervals(one)) == ([first], [1]), "it says goodbye once"
+        assert (one.workers["etl"], intervals(one)) == ([first], [1]), "it says goodbye once"
         one.wakes.draining.clear()
         one.wakes.pools.set()
         await asyncio.sleep(1)
-        assert [other.told for other in one.others["etl"]] == ["keep left stopped ", "keep "]
+        assert [worker.steps for worker in one.workers["etl"]] == ["run left stopped ", "run "]
 
 
 async def test_a_worker_of_prefect_s_says_goodbye_when_the_host_stops() -> None:
     async with keeping(pool_settings(), prefect=with_docker("etl")) as one:
         await one.keeper.stop()
-        assert (the_only(one).told, intervals(one)) == ("keep left stopped ", [1])
+        assert (the_only(one).steps, intervals(one)) == ("run left stopped ", [1])

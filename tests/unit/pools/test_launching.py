@@ -1,4 +1,4 @@
-"""workpools/launching.py: from a claimed run of a pool to what the spawner starts, or to a sentence."""
+"""pools/launching.py: the launch spec of a claimed run of a pool, or why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""workpools/notes.py: what Prefect is told of a pool's run besides its state, and that nobody waits for it."""
+"""run_notes.py: what Prefect is told of a pool's run besides its state, and that nobody waits for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.core.process import Identity
 from runnerd.core.record_feed import RecordFeed
-from runnerd.pools.run_notes import PoolNotes
+from runnerd.pools.run_notes import RunNotes
 from runnerd.pools.table import PoolTable
 from tests.kits.engine import an_ambient, running
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -51,10 +51,10 @@ async def noting(prefect: FakePrefect | None = None) -> AsyncIterator[Noting]:
     serve(table, prefect, *(pool_settings(name) for name in prefect.pools.pools))
     feed = RecordFeed()
     backoff = lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random)  # noqa: E731
-    notes = PoolNotes(
+    notes = RunNotes(
         api=api.pools,
         table=table,
-        worker=lambda: HOST,
+        worker_name=lambda: HOST,
         feed=feed,
         ambient=replace(an_ambient(lines, now=loop.utcnow, clock=loop.time), backoff=backoff),
     )

@@ -1,4 +1,4 @@
-"""workpools/table.py and views.py: what is wanted and known of each pool, and as what people see it."""
+"""pools/table.py: the settings and the API's answers for each pool, and its document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from runnerd.core.limits import PoolCaps
 from runnerd.core.place import Place
 from runnerd.core.prefect import WorkPool, WorkQueue
-from runnerd.pools.table import PoolState, PoolTable, Served, Service, served_document
+from runnerd.pools.table import PoolService, PoolState, PoolTable, Served, served_document
 from tests.kits.nouns import NOON, Json
 from tests.kits.pools import pool_settings
 
@@ -82,15 +82,15 @@ def test_news_of_what_is_not_wanted_any_more_is_not_taken() -> None:
     ("served", "state", "service", "is_open"),
     [
         (Served(settings=pool_settings()), PoolState.UNKNOWN, None, False),
-        (known(), PoolState.READY, Service.WORKER, True),
-        (known(pool=a_pool(is_paused=True)), PoolState.PAUSED, Service.WORKER, True),
-        (known(pool=a_pool(type="prefect-agent")), PoolState.READY, Service.AGENT, True),
-        (known(pool=a_pool(type="docker")), PoolState.READY, Service.OTHER, False),
-        (known(problem="gone"), PoolState.INVALID, Service.WORKER, False),
+        (known(), PoolState.READY, PoolService.WORKER, True),
+        (known(pool=a_pool(is_paused=True)), PoolState.PAUSED, PoolService.WORKER, True),
+        (known(pool=a_pool(type="prefect-agent")), PoolState.READY, PoolService.AGENT, True),
+        (known(pool=a_pool(type="docker")), PoolState.READY, PoolService.OTHER, False),
+        (known(problem="gone"), PoolState.INVALID, PoolService.WORKER, False),
         (Served(settings=pool_settings(), problem="gone"), PoolState.INVALID, None, False),
     ],
 )
-def test_how_a_pool_is_served(served: Served, state: PoolState, service: Service | None, is_open: bool) -> None:
+def test_how_a_pool_is_served(served: Served, state: PoolState, service: PoolService | None, is_open: bool) -> None:
     assert (served.state, served.service, served.open) == (state, service, is_open)
 
 

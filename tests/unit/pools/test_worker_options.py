@@ -1,6 +1,6 @@
 """What is left of the options of `prefect worker start` and `prefect agent start`: --prefetch-seconds and --limit.
 
-Which queues are served: test_pool_polling.py; what is made: test_pool_making.py; whole daemons with --once, a name and
+Which queues are served: test_polling.py; what is made: test_creating.py; whole daemons with --once, a name and
 health: tests/process/test_once_with_pools.py.
 """
 

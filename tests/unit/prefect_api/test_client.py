@@ -17,7 +17,7 @@ import pytest
 from runnerd.core.errors import ApiAway, ApiDenied
 from runnerd.core.prefect import ApiCondition, ApiHealth, StateType, Verdict
 from runnerd.core.settings import ApiSettings
-from runnerd.prefect_api.answers import ClaimOutcome, Refused
+from runnerd.prefect_api.answers import ApiRefusal, ClaimOutcome
 from runnerd.prefect_api.client import PAGE, PrefectApi
 from runnerd.prefect_api.credentials import Credentials, credential_files
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -149,7 +149,7 @@ async def test_wait_is_told_in_seconds() -> None:
 
 async def test_a_refusal_without_words_names_its_status() -> None:
     refused = await visit(lambda api: api.create_run(RUN, parameters={}), says({}, status=409))
-    assert refused == Refused(reason="HTTP 409")
+    assert refused == ApiRefusal(reason="HTTP 409")
 
 
 # --- pages --------------------------------------------------------------------------------------------------------

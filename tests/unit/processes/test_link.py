@@ -14,6 +14,7 @@ from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.link import SpawnerLink
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
 
 
@@ -31,15 +32,8 @@ async def linked(spawner: FakeSpawner, lines: LogLines | None = None) -> AsyncIt
         problems=Problems(),
         log=log_to(lines or LogLines()),
     )
-    keeping = asyncio.create_task(link.run())
-    try:
-        await link.wait_until_connected()
+    async with running_link(link):
         yield link
-        assert not keeping.done()
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        await link.close()
 
 
 async def test_what_is_known_is_what_was_last_said() -> None:

@@ -14,7 +14,7 @@ from runnerd.journal.journal import Journal
 from tests.kits.engine import fake_engine, running, start
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.nouns import a_record
+from tests.kits.nouns import LogLines, a_record, log_to
 
 # --- the spawner comes and goes ---------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ async def test_after_a_reboot(tmp_path: Path) -> None:
         run_id = await start(engine)
     record = _last(tmp_path, run_id)
     assert record.identity is not None
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(replace(record, identity=replace(record.identity, boot_id="boot-0")), "as before the boot")
     spawner.forget_all()
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner, journal=journal) as (engine, _):
@@ -100,7 +100,7 @@ async def test_after_a_reboot(tmp_path: Path) -> None:
 
 
 def _last(folder: Path, run_id: str) -> RunRecord:
-    journal = Journal(path=str(folder / "journal.db"), now=lambda: a_record().created_at)
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: a_record().created_at, log=log_to(LogLines()))
     record = journal.run(run_id)
     journal.close()
     assert record is not None

@@ -11,10 +11,11 @@ import pytest
 from runnerd.core.machine import Intent, Phase
 from runnerd.core.prefect import StateType
 from runnerd.journal.journal import Journal
-from tests.kits.engine import Interfering, events, fake_engine, running, start
+from tests.kits.engine import events, fake_engine, running, start
+from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.nouns import fake_api
+from tests.kits.nouns import LogLines, fake_api, log_to
 
 # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -65,7 +66,7 @@ async def test_a_kill_that_was_asked_for_is_asked_for_again_after_a_restart(tmp_
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
         run_id = await start(engine)
         record = next(record for record in engine.changes[::-1] if record.id == run_id)
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(replace(record, phase=Phase.KILLING, intent=Intent.CANCEL), "kill")
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner, journal=journal) as (engine, _):
         engine.supervisor.adopt(engine.journal.unfinished())
@@ -85,6 +86,29 @@ async def test_runtime_max_is_told_as_such(tmp_path: Path) -> None:
         assert record.words == "ran longer than runtime_max 1min; killed by SIGKILL"
         assert (engine.prefect.state_of(run_id), record.api_state_name) == ("FAILED", "TimedOut")
         assert spawner.stops == [], "the spawner's own doing"
+
+
+@pytest.mark.parametrize(("memory_max_bytes", "limit"), [(2 * 2**30, " (memory_max 2G)"), (None, "")])
+async def test_the_end_of_a_run_that_took_too_much_memory(
+    tmp_path: Path, memory_max_bytes: int | None, limit: str
+) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine, engine.deploy(run={"memory_max_bytes": memory_max_bytes}))
+        spawner.exit(run_id, signal=9, oom=True)
+        record = await engine.until_done(run_id)
+        assert record.words == f"killed: out of memory{limit}"
+        assert engine.prefect.state_of(run_id) == "CRASHED"
+        assert engine.prefect.runs[run_id]["state"]["message"] == record.words
+
+
+async def test_the_end_of_a_run_that_a_daemon_adopts_says_its_memory_max(tmp_path: Path) -> None:
+    spawner, prefect = FakeSpawner(), FakePrefect(major=3)
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        run_id = await start(engine, engine.deploy(run={"memory_max_bytes": 512 * 2**20}))
+    spawner.exit(run_id, signal=9, oom=True)
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        engine.supervisor.adopt(engine.journal.unfinished())
+        assert (await engine.until_done(run_id)).words == "killed: out of memory (memory_max 512M)"
 
 
 @pytest.mark.parametrize("how", ["cancel", "evict"])
@@ -169,7 +193,7 @@ async def test_cancelled_while_starting_and_taken_up_by_a_successor(tmp_path: Pa
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
         run_id = await start(engine)
         record = next(record for record in engine.changes[::-1] if record.phase is Phase.STARTING)
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(replace(record, intent=Intent.CANCEL), "cancel asked")
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner, journal=journal) as (engine, _):
         engine.supervisor.adopt(engine.journal.unfinished())
@@ -185,7 +209,7 @@ async def test_started_by_a_predecessor_and_not_configured_any_more(tmp_path: Pa
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
         run_id = await start(engine)
         record = next(record for record in engine.changes[::-1] if record.phase is Phase.STARTING)
-    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at)
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
     journal.save(record, "as it was when the daemon died")
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner, journal=journal) as (engine, _):
         engine.supervisor.adopt(engine.journal.unfinished())

@@ -11,7 +11,8 @@ import pytest
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.deployments.registry import Entry
-from tests.kits.engine import Interfering, fake_engine, left_behind, resume, running, start
+from tests.kits.engine import fake_engine, left_behind, resume, running, start
+from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import fake_api

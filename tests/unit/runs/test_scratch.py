@@ -18,6 +18,7 @@ from runnerd.launch.spec import hooks_spec
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.scratch import tidy
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, a_record, log_to
 
 RUN_ID = "0a1b2c3d-1111-4111-8111-111111111111"
@@ -83,14 +84,8 @@ async def linked(spawner: FakeSpawner) -> AsyncIterator[SpawnerLink]:
         problems=Problems(),
         log=log_to(LogLines()),
     )
-    keeping = asyncio.create_task(link.run())
-    await link.wait_until_connected()
-    try:
+    async with running_link(link):
         yield link
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        await link.close()
 
 
 async def begun(link: SpawnerLink, spawner: FakeSpawner) -> asyncio.Task[str | None]:

@@ -12,9 +12,10 @@ import pytest
 from runnerd.core.machine import Phase
 from runnerd.core.prefect import FlowRun, StateType
 from runnerd.core.settings import Settings
-from tests.kits import jump_loop as jumploop
-from tests.kits.engine import Engine, Interfering, events, fake_engine, running, start
+from tests.kits.engine import Engine, events, fake_engine, running, start
+from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.jump_loop import START_S
 from tests.kits.nouns import fake_api
 
 # --- a life -----------------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ async def test_a_lost_claim_leaves_nothing_and_is_not_asked_for_at_every_poll(tm
         tries = []
         for _ in range(600):
             if engine.offer(run_id):
-                tries.append(engine.clock() - jumploop.START_S)
+                tries.append(engine.clock() - START_S)
             await asyncio.sleep(1.0)
             assert engine.journal.run(run_id) is None
         assert tries == [0.0, 20.0, 60.0, 140.0, 300.0], "at most so long a wait, and twice as long each time"

@@ -8,41 +8,45 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from runnerd.system.run_program import OUTPUT_BYTES, ProgramResult, run_program
 
+pytestmark = pytest.mark.real_io
 
-def test_it_ends_by_itself() -> None:
-    result = asyncio.run(run_program("sh", "-c", "cat; echo out; echo err >&2; exit 3"))
+
+async def test_it_ends_by_itself() -> None:
+    result = await run_program("sh", "-c", "cat; echo out; echo err >&2; exit 3")
     assert result == ProgramResult(3, "out\n", "err\n")
 
 
-def test_a_signal_ends_it() -> None:
-    assert asyncio.run(run_program("sh", "-c", "kill -TERM $$")).status == -15
+async def test_a_signal_ends_it() -> None:
+    assert (await run_program("sh", "-c", "kill -TERM $$")).status == -15
 
 
-def test_its_environment() -> None:
-    assert asyncio.run(run_program("/usr/bin/env", environ={"A": "1"})).out == "A=1\n"
+async def test_its_environment() -> None:
+    assert (await run_program("/usr/bin/env", environ={"A": "1"})).out == "A=1\n"
 
 
-def test_it_cannot_be_started() -> None:
-    result = asyncio.run(run_program("/nowhere/at-all"))
+async def test_it_cannot_be_started() -> None:
+    result = await run_program("/nowhere/at-all")
     assert result == ProgramResult(None, "", "cannot run /nowhere/at-all: No such file or directory")
 
 
-def test_it_takes_too_long() -> None:
-    result = asyncio.run(run_program("sleep", "600", limit_s=0.05))
+async def test_it_takes_too_long() -> None:
+    result = await run_program("sleep", "600", limit_s=0.05)
     assert result == ProgramResult(None, "", "sleep did not answer within 50ms")
 
 
-def test_it_ignores_a_request_to_end(tmp_path: Path) -> None:
-    asyncio.run(start_and_cancel(tmp_path, "trap '' TERM INT HUP; {there} $$ $$; while :; do sleep 600; done"))
+async def test_it_ignores_a_request_to_end(tmp_path: Path) -> None:
+    await start_and_cancel(tmp_path, "trap '' TERM INT HUP; {there} $$ $$; while :; do sleep 600; done")
     assert not any(alive(pid) for pid in pids(tmp_path))
 
 
-def test_a_process_it_leaves_behind_holds_its_outputs_open(tmp_path: Path) -> None:
+async def test_a_process_it_leaves_behind_holds_its_outputs_open(tmp_path: Path) -> None:
     """The outcome is there long before the limit, with all that the program wrote, and the process lives on."""
     script = f"sleep 600 & echo $! > {tmp_path}/there; echo out; echo err >&2; exit 4"
-    result = asyncio.run(run_program("sh", "-c", script, limit_s=600.0))
+    result = await run_program("sh", "-c", script, limit_s=600.0)
     [left] = pids(tmp_path)
     try:
         assert alive(left)
@@ -51,27 +55,23 @@ def test_a_process_it_leaves_behind_holds_its_outputs_open(tmp_path: Path) -> No
         os.kill(left, signal.SIGKILL)
 
 
-def test_a_child_in_another_session_holds_the_outputs_of_a_killed_program_open(tmp_path: Path) -> None:
+async def test_a_child_in_another_session_holds_the_outputs_of_a_killed_program_open(tmp_path: Path) -> None:
     away = "until [ $(cat /proc/$!/comm) = sleep ]; do :; done"
-    asyncio.run(start_and_cancel(tmp_path, "setsid sleep 600 & " + away + "; {there} $! $$; wait"))
+    await start_and_cancel(tmp_path, "setsid sleep 600 & " + away + "; {there} $! $$; wait")
     child, program = pids(tmp_path)
     os.kill(child, signal.SIGKILL)
     assert not alive(program)
 
 
-def test_it_is_killed_with_its_children(tmp_path: Path) -> None:
+async def test_it_is_killed_with_its_children(tmp_path: Path) -> None:
     """A caller that is cancelled ends it as its limit does."""
-
-    async def go() -> None:
-        await start_and_cancel(tmp_path, "sleep 600 & {there} $! $$; wait")
-        assert not alive(pids(tmp_path)[1]), "the program itself is reaped before its caller goes on"
-        await until(lambda: not any(alive(pid) for pid in pids(tmp_path)))
-
-    asyncio.run(go())
+    await start_and_cancel(tmp_path, "sleep 600 & {there} $! $$; wait")
+    assert not alive(pids(tmp_path)[1]), "the program itself is reaped before its caller goes on"
+    await until(lambda: not any(alive(pid) for pid in pids(tmp_path)))
 
 
-def test_no_more_than_the_beginning_of_its_output_is_held() -> None:
-    result = asyncio.run(run_program("sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x; echo end >&2", limit_s=60.0))
+async def test_no_more_than_the_beginning_of_its_output_is_held() -> None:
+    result = await run_program("sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x; echo end >&2", limit_s=60.0)
     assert (result.status, result.out, result.err) == (0, "x" * OUTPUT_BYTES, "end\n")
 
 

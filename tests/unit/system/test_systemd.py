@@ -1,4 +1,4 @@
-"""systemd.py and its two loops: what travels over a real datagram socket, and which job a stop belongs to."""
+"""systemd.py and watchdog.py: datagrams on a real socket, feeding the watchdog, and the job of a stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import sdnotify
 
 from runnerd.processes.protocol import boot_id
-from runnerd.system.systemd import Job, Systemd, listen_fds, own_unit, parse_jobs, unset
+from runnerd.system.systemd import Job, Systemd, listen_fds, own_unit, parse_jobs, unset_variables
 from runnerd.system.watchdog import Pulse, feed_watchdog
 from tests.kits.nouns import LogLines, log_to
 
@@ -54,11 +54,11 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
 
 
 def test_each_notification_is_a_datagram_of_its_own(manager: Manager) -> None:
-    manager.systemd.status("3 running")
-    manager.systemd.ready()
+    manager.systemd.notify_status("3 running")
+    manager.systemd.notify_ready()
     manager.systemd.extend_timeout(1.5)
     manager.systemd.feed_watchdog()
-    manager.systemd.stopping()
+    manager.systemd.notify_stopping()
     assert manager.heard() == [
         b"STATUS=3 running",
         b"READY=1",
@@ -70,7 +70,7 @@ def test_each_notification_is_a_datagram_of_its_own(manager: Manager) -> None:
 
 def test_reloading_says_when(manager: Manager) -> None:
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    manager.systemd.reloading()
+    manager.systemd.notify_reloading()
     after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     (told,) = manager.heard()
     first, _, micros = told.partition(b"\nMONOTONIC_USEC=")
@@ -89,13 +89,13 @@ def test_reloading_says_when(manager: Manager) -> None:
 )
 def test_status_is_one_line_of_ascii(manager: Manager, text: str, told: bytes) -> None:
     """sdnotify encodes Latin-1 and swallows the error: the datagram would be lost whole."""
-    manager.systemd.status(text)
+    manager.systemd.notify_status(text)
     assert manager.heard() == [b"STATUS=" + told]
 
 
 def test_status_is_told_when_it_changed(manager: Manager) -> None:
     for text in ("a", "a", "b", "b", "a"):
-        manager.systemd.status(text)
+        manager.systemd.notify_status(text)
     assert manager.heard() == [b"STATUS=a", b"STATUS=b", b"STATUS=a"]
 
 
@@ -112,9 +112,9 @@ class Recorder:
 async def test_where_there_is_no_systemd_nothing_is_told() -> None:
     recorder = Recorder()
     systemd = Systemd(environ={}, pid=PID, notifier=recorder)
-    systemd.ready()
-    systemd.reloading()
-    systemd.status("x")
+    systemd.notify_ready()
+    systemd.notify_reloading()
+    systemd.notify_status("x")
     systemd.feed_watchdog()
     await feed_watchdog(systemd=systemd, pulse=Pulse(clock=time.monotonic), log=log_to(LogLines()))
     assert (systemd.present, recorder.told) == (False, [])
@@ -193,7 +193,7 @@ def test_parse_jobs(jobs: str, job: Job) -> None:
 async def test_without_systemctl_the_job_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     systemd = Systemd(environ={}, pid=PID, notifier=Recorder())
-    assert await systemd.job() is Job.UNKNOWN
+    assert await systemd.find_job() is Job.UNKNOWN
 
 
 def left_jobs(file: Path, *, age_s: float) -> str:
@@ -202,7 +202,7 @@ def left_jobs(file: Path, *, age_s: float) -> str:
     systemd = Systemd(environ={"RUNNERD_JOBS_FILE": str(file)}, pid=PID, notifier=Recorder())
     written = time.time() - age_s
     os.utime(file, (written, written))
-    return systemd._left_jobs()
+    return systemd._read_jobs_file()
 
 
 def test_what_the_unit_said_of_its_stop_is_believed_while_it_is_new(tmp_path: Path) -> None:
@@ -210,8 +210,8 @@ def test_what_the_unit_said_of_its_stop_is_believed_while_it_is_new(tmp_path: Pa
     assert parse_jobs(left_jobs(file, age_s=-1.0), UNIT) is Job.STOP
     assert left_jobs(file, age_s=5.0) == ""  # it was there before the daemon
     file.unlink()
-    assert Systemd(environ={"RUNNERD_JOBS_FILE": str(file)}, pid=PID, notifier=Recorder())._left_jobs() == ""
-    assert Systemd(environ={}, pid=PID, notifier=Recorder())._left_jobs() == ""
+    assert Systemd(environ={"RUNNERD_JOBS_FILE": str(file)}, pid=PID, notifier=Recorder())._read_jobs_file() == ""
+    assert Systemd(environ={}, pid=PID, notifier=Recorder())._read_jobs_file() == ""
 
 
 @pytest.mark.parametrize(
@@ -255,9 +255,9 @@ def test_sockets_of_activation(environ: dict[str, str], fds: list[int]) -> None:
 def test_no_child_speaks_in_our_name() -> None:
     names = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
     environ = {**dict.fromkeys(names, "x"), "PATH": "/bin"}
-    unset(environ)
+    unset_variables(environ)
     assert environ == {"PATH": "/bin"}
-    unset(environ)
+    unset_variables(environ)
 
 
 def test_boot_id_stays_the_same() -> None:

@@ -1,0 +1,51 @@
+"""Calls Prefect's API while a client of the control API waits: retries a busy server, gives up on an absent one.
+
+Invariant: every ApiError becomes a `Refused` value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from runnerd.control.contract import Refused
+from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
+from runnerd.core.units import format_duration
+from runnerd.system.ambient import Ambient
+
+T = TypeVar("T")
+LIMIT_S = 120.0  # below the client's limit, so that the client learns that Prefect is slow, and not runnerd
+_RETRIES = 4
+_RETRY_WAIT_MAX_S = 2.0
+
+
+class ApiCaller:
+    """Calls `request` until the API answers; `request` must be safe to repeat."""
+
+    def __init__(self, *, ambient: Ambient) -> None:
+        self._backoff = ambient.backoff
+
+    async def __call__(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                return await self._retry(request)
+        except TimeoutError:
+            slow = f"Prefect did not answer within {format_duration(LIMIT_S)}; the change may have been made"
+            return Refused(status=503, detail=f"{slow}: check before you try again")
+
+    async def _retry(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
+        backoff = self._backoff()
+        for last in (False,) * _RETRIES + (True,):
+            try:
+                return await request()
+            except ApiAway as error:
+                if last or not error.answered:
+                    detail = f"{error}; try again when `runnerctl status` shows the API as ok"
+                    return Refused(status=503, detail=detail)
+                await asyncio.sleep(min(_RETRY_WAIT_MAX_S, backoff.next_s(error)))
+            except ApiDenied as error:
+                return Refused(status=503, detail=str(error))
+            except ApiRejected as error:
+                return Refused(status=422, detail=str(error))
+        raise AssertionError("the last try returns")

@@ -1,0 +1,47 @@
+"""The handlers of deployments: list them, run one now, pause and resume its schedules."""
+
+from __future__ import annotations
+
+from runnerd.control.contract import Host
+from runnerd.control.http.exchange import Reply, Request, json_reply
+from runnerd.control.http.listener import RequestLog
+from runnerd.control.routes.change_log import log_change
+from runnerd.control.routes.resolve import find_deployment, read_body, read_strings, unwrap
+
+
+class DeploymentRoutes:
+    """Handles /v1/deployments."""
+
+    def __init__(self, *, host: Host, log: RequestLog) -> None:
+        self._host = host
+        self._log = log
+
+    async def list_deployments(self, request: Request) -> Reply:
+        return json_reply(self._host.deployments.listing())
+
+    async def get_deployment(self, request: Request, ref: str) -> Reply:
+        return json_reply(find_deployment(self._host, ref))
+
+    async def run_deployment(self, request: Request, ref: str) -> Reply:
+        body = read_body(request, {"parameters": (dict,), "name": (str,), "tags": (list,)})
+        tags = read_strings(body["tags"], "tags")
+        deployment = find_deployment(self._host, ref)
+        parameters = body["parameters"] or {}
+        # Log only the names of the parameters: the values may be secrets.
+        peer = log_change(self._log, request, "run", deployment=deployment["name"], parameters=sorted(parameters))
+        created = await self._host.runs.create(
+            deployment["id"], parameters=parameters, name=body["name"] or None, tags=tags, peer=peer
+        )
+        return json_reply(unwrap(created), status=201)
+
+    async def pause_deployment(self, request: Request, ref: str) -> Reply:
+        return await self._set_paused(request, ref, paused=True)
+
+    async def resume_deployment(self, request: Request, ref: str) -> Reply:
+        return await self._set_paused(request, ref, paused=False)
+
+    async def _set_paused(self, request: Request, ref: str, *, paused: bool) -> Reply:
+        read_body(request, {})
+        deployment = find_deployment(self._host, ref)
+        peer = log_change(self._log, request, "pause" if paused else "resume", deployment=deployment["name"])
+        return json_reply(unwrap(await self._host.deployments.set_paused(deployment["id"], paused, peer=peer)))

@@ -1,0 +1,120 @@
+"""The handlers of runs: list them, read their output, cancel them, execute a given flow run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from runnerd.control.contract import Host
+from runnerd.control.http.exchange import Reply, Request, StreamReply, json_reply
+from runnerd.control.http.listener import RequestLog
+from runnerd.control.http.problem import HttpProblem
+from runnerd.control.routes.change_log import log_change
+from runnerd.control.routes.events import DONE
+from runnerd.control.routes.output import follow_output, process_over
+from runnerd.control.routes.resolve import (
+    find_deployment,
+    find_run,
+    read_body,
+    read_flag,
+    read_number,
+    read_strings,
+    unwrap,
+)
+from runnerd.core.place import Json
+from runnerd.output.output_file import is_readable
+
+
+class RunRoutes:
+    """Handles /v1/runs, /v1/cancel and /v1/execute."""
+
+    def __init__(self, *, host: Host, log: RequestLog) -> None:
+        self._host = host
+        self._log = log
+
+    async def list_runs(self, request: Request) -> Reply:
+        runs = self._host.runs.listing(history=read_flag(request, "history"))
+        if state := request.query.get("state"):
+            runs = [run for run in runs if _in_state(run, state)]
+        if ref := request.query.get("deployment"):
+            runs = self._of_deployment(runs, ref)
+        return json_reply(runs)
+
+    async def get_run(self, request: Request, ref: str) -> Reply:
+        return json_reply(find_run(self._host, ref))
+
+    async def stream_output(self, request: Request, ref: str) -> StreamReply:
+        run_id = find_run(self._host, ref)["id"]
+        follow = read_flag(request, "follow")
+        path = self._host.runs.output(run_id)
+        try:
+            exists = path is not None and await asyncio.to_thread(is_readable, path)
+        except OSError as error:
+            detail = f"cannot read {path}: {error.strerror}"
+            raise HttpProblem(500, detail, kind="no-output") from None
+        if not exists and process_over(self._host, run_id):
+            raise HttpProblem(
+                410,
+                f"there is no output of run {run_id}: it never started, or its output was removed",
+                kind="no-output",
+            )
+        blocks = follow_output(self._host, run_id, offset=read_number(request, "offset"), follow=follow)
+        return StreamReply(blocks=blocks, content_type="text/plain; charset=utf-8", live=follow)
+
+    async def cancel_run(self, request: Request, ref: str) -> Reply:
+        body = read_body(request, {"now": (bool,)})
+        run = find_run(self._host, ref)
+        documents = await self._cancel(request, [run["id"]], now=bool(body["now"]))
+        if not documents:
+            raise HttpProblem(404, f"run {run['id']} does not exist any more", kind="no-such-run")
+        return json_reply(documents[0], status=202)
+
+    async def cancel_runs(self, request: Request) -> Reply:
+        """Cancel the runs named; when one of several names is wrong, cancel none of them."""
+        body = read_body(request, {"runs": (list,), "deployment": (str,), "all": (bool,), "now": (bool,)})
+        if sum(bool(body[member]) for member in ("runs", "deployment", "all")) != 1:
+            raise HttpProblem(422, "cannot cancel: give exactly one of runs, deployment and all")
+        run_ids = self._run_ids(read_strings(body["runs"], "runs"), body["deployment"])
+        documents = await self._cancel(request, run_ids, now=bool(body["now"])) if run_ids else []
+        return json_reply({"runs": documents}, status=202)
+
+    async def execute_run(self, request: Request) -> Reply:
+        flow_run_id = read_body(request, {"flow_run_id": (str,)})["flow_run_id"]
+        if not flow_run_id:
+            raise HttpProblem(422, "cannot execute: flow_run_id is missing")
+        peer = log_change(self._log, request, "execute", run=flow_run_id)
+        return json_reply(unwrap(await self._host.runs.execute(flow_run_id, peer=peer)), status=202)
+
+    def _of_deployment(self, runs: Sequence[Json], ref: str) -> list[Json]:
+        """Return the runs of a deployment, also of one that has left the configuration.
+
+        Raises HttpProblem 404 when neither a deployment nor a run has this name.
+        """
+        if found := self._host.deployments.find(ref):
+            wanted = {(d["flow"], d["name"]) for d in found}
+            return [run for run in runs if (run["flow"], run["deployment"]) in wanted]
+        named = [run for run in runs if ref in (run["deployment"], f"{run['flow']}/{run['deployment']}")]
+        if not named:
+            find_deployment(self._host, ref)  # raises HttpProblem 404
+        return named
+
+    def _run_ids(self, refs: Sequence[str], deployment_ref: str | None) -> list[str]:
+        """Return the ids of the runs that `refs` name, else of the live runs of a deployment, else of all live runs."""
+        if refs:
+            return list(dict.fromkeys(find_run(self._host, ref)["id"] for ref in refs))
+        live = [run for run in self._host.runs.listing(history=False) if run["phase"] != DONE]
+        if deployment_ref:
+            deployment = find_deployment(self._host, deployment_ref)
+            key = (deployment["flow"], deployment["name"])
+            live = [run for run in live if (run["flow"], run["deployment"]) == key]
+        return [run["id"] for run in live]
+
+    async def _cancel(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
+        peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
+        return await self._host.runs.cancel(run_ids, now=now, peer=peer)
+
+
+def _in_state(run: Json, state: str) -> bool:
+    """Return whether `state` is the run's phase, or the type or name of its Prefect state, ignoring case."""
+    words = (run["phase"], run["api_state"], run.get("api_state_name"))
+    return state.lower() in (str(word).lower() for word in words if word is not None)

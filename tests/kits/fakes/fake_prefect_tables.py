@@ -1,0 +1,241 @@
+"""The tables of FakePrefect: flows, deployments and flow runs, and what the server allows of them."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.kits.fakes.fake_pools import FakePools
+from tests.kits.fakes.fake_prefect_rules import (
+    ALLOWED_KEYS,
+    OCCUPYING,
+    SCHEDULE_KEYS,
+    Refusal,
+    Ruling,
+    no_slot,
+    rule_of,
+    transition,
+)
+
+Json = Any
+PAGE = 200
+
+
+class PrefectTables:
+    """What a server holds, and how requests change it; `ahead` is how far its clock runs before the real one."""
+
+    def __init__(self, *, major: int) -> None:
+        self.major = major
+        self.flows: dict[str, dict[str, Json]] = {}
+        self.deployments: dict[str, dict[str, Json]] = {}
+        self.runs: dict[str, dict[str, Json]] = {}
+        self.states: dict[str, list[Json]] = {}  # of each run, the states it went through
+        self.pools = FakePools(self)
+        self.ahead = timedelta()  # how far its clock runs before the real one
+
+    # --- flows and deployments --------------------------------------------------------------------------------
+
+    def _ensure_flow(self, body: Json) -> tuple[int, Json]:
+        self._check_keys("flow", body)
+        if set(body["name"]) & set("/%&><"):
+            raise Refusal.invalid(["body", "name"], "contains an invalid character")
+        for flow in self.flows.values():
+            if flow["name"] == body["name"]:
+                return 200, flow
+        flow = {"id": str(uuid.uuid4()), "name": body["name"], "tags": body.get("tags", [])}
+        self.flows[flow["id"]] = flow
+        return 201, flow
+
+    def _upsert(self, body: Json) -> tuple[int, Json]:
+        self._check_keys("deployment", body)
+        if body["flow_id"] not in self.flows:
+            raise Refusal(409, {"detail": "Data integrity conflict."})
+        same = [
+            each
+            for each in self.deployments.values()
+            if (each["flow_id"], each["name"]) == (body["flow_id"], body["name"])
+        ]
+        deployment_id = same[0]["id"] if same else str(uuid.uuid4())
+        schedules = [self._schedule(each, deployment_id, keep=False) for each in body.get("schedules", [])]
+        stored = {**(same[0] if same else {}), **body, "id": deployment_id, "schedules": schedules}
+        stored |= self.pools.place(body)
+        if self.major == 2:
+            stored.pop("job_variables", None)  # told as infra_overrides
+        stored.setdefault("paused", False)
+        self.deployments[deployment_id] = stored
+        self._drop_scheduled(deployment_id)
+        return (200 if same else 201), stored
+
+    def _schedule(self, body: Json, deployment_id: str, *, keep: bool) -> Json:
+        unknown = set(body) - SCHEDULE_KEYS[self.major]
+        if unknown:
+            raise Refusal.extra(["body", "schedules", 0, *sorted(unknown)])
+        stored = {"active": True, **body, "id": str(uuid.uuid4()), "deployment_id": deployment_id}
+        stored["schedule"] = rule_of(body["schedule"])
+        if not keep:  # the real ones lose this key of an upsert's schedules, both of them
+            stored["max_scheduled_runs"] = None
+        return stored
+
+    def _named(self, flow_name: str, name: str) -> Json:
+        for each in self.deployments.values():
+            if each["name"] == name and self.flows[each["flow_id"]]["name"] == flow_name:
+                return each
+        raise Refusal(404, {"detail": "Deployment not found"})
+
+    def _pause(self, deployment_id: str, paused: bool) -> tuple[int, Json]:
+        self._deployment(deployment_id)["paused"] = paused
+        if paused:
+            self._drop_scheduled(deployment_id)
+        return 200, None
+
+    def _delete(self, deployment_id: str) -> tuple[int, Json]:
+        self._deployment(deployment_id)
+        del self.deployments[deployment_id]
+        for run in [each for each in self.runs.values() if each["deployment_id"] == deployment_id]:
+            if run["state"]["type"] == "SCHEDULED":
+                del self.runs[run["id"]]
+        return 204, None
+
+    def _drop_scheduled(self, deployment_id: str) -> None:
+        for run in list(self.runs.values()):
+            ahead = run["auto_scheduled"] and run["state"]["type"] == "SCHEDULED"
+            if ahead and run["deployment_id"] == deployment_id:
+                del self.runs[run["id"]]
+
+    # --- flow runs --------------------------------------------------------------------------------------------
+
+    def add_run(self, deployment_id: str, *, due: datetime | None = None, **more: Json) -> str:
+        """A run as the server's own scheduler makes it; returns its id."""
+        return self._new_run(self.deployments[deployment_id], {"auto_scheduled": True, **more}, due)["id"]
+
+    def _scheduled(self, body: Json) -> list[Json]:
+        limit = body.get("limit", PAGE)
+        if limit > PAGE:
+            raise Refusal.invalid(["body", "limit"], f"Invalid limit: must be less than or equal to {PAGE}.")
+        before = _moment(body["scheduled_before"])
+        due = [
+            run
+            for run in self.runs.values()
+            if run["deployment_id"] in body["deployment_ids"]
+            and run["state"]["type"] == "SCHEDULED"
+            and _moment(run["next_scheduled_start_time"]) <= before
+        ]
+        return sorted(due, key=lambda run: _moment(run["next_scheduled_start_time"]))[:limit]
+
+    def _filter_runs(self, body: Json) -> list[Json]:
+        chosen = body["flow_runs"]
+        types = chosen.get("state", {}).get("type", {}).get("any_")
+        runs = [self.runs[each] for each in chosen["id"]["any_"] if each in self.runs]
+        return [run for run in runs if types is None or run["state"]["type"] in types][: body.get("limit", PAGE)]
+
+    def _create_run(self, deployment_id: str, body: Json) -> tuple[int, Json]:
+        self._check_keys("create_run", body)
+        deployment = self._deployment(deployment_id)
+        key = body.get("idempotency_key")
+        for run in self.runs.values():
+            if key is not None and (run["flow_id"], run["idempotency_key"]) == (deployment["flow_id"], key):
+                return 200, run
+        parameters = {**deployment.get("parameters", {}), **body.get("parameters", {})}
+        enforced = deployment.get("enforce_parameter_schema", self.major == 3)
+        if enforced:
+            self._check_parameters(deployment.get("parameter_openapi_schema") or {}, parameters)
+        due = ((body.get("state") or {}).get("state_details") or {}).get("scheduled_time")
+        return 201, self._new_run(deployment, {**body, "parameters": parameters}, due and _moment(due))
+
+    def _check_parameters(self, schema: Json, parameters: Json) -> None:
+        import jsonschema
+
+        errors = list(jsonschema.Draft202012Validator(schema).iter_errors(parameters))
+        if errors:
+            raise Refusal(409, {"detail": f"Error creating flow run: {errors[0].message}"})
+
+    def _new_run(self, deployment: Json, more: Json, due: datetime | None) -> Json:
+        at = _text(due or self._now())
+        run = {
+            "id": str(uuid.uuid4()),
+            "name": more.get("name") or "fast-falcon",
+            "flow_id": deployment["flow_id"],
+            "deployment_id": deployment["id"],
+            "parameters": more.get("parameters", deployment.get("parameters", {})),
+            "tags": sorted({*deployment.get("tags", []), *more.get("tags", [])}),
+            "idempotency_key": more.get("idempotency_key"),
+            "auto_scheduled": more.get("auto_scheduled", False),
+            "run_count": 0,
+            "expected_start_time": at,
+            "next_scheduled_start_time": at,
+            **self.pools.placing(deployment, more),
+        }
+        self.runs[run["id"]] = run
+        self.states[run["id"]] = []
+        self._enter(run, {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": at}})
+        return run
+
+    def _set_state(self, run_id: str, body: Json) -> tuple[int, Json]:
+        self._check_keys("set_state", body)
+        self._check_keys("state", body["state"])
+        if run_id not in self.runs:
+            raise Refusal(404, {"exception_message": f"Flow run with id {run_id} not found"})
+        run = self.runs[run_id]
+        verdict = self._no_slot(run, body) or transition(
+            run, body["state"], force=body.get("force", False), major=self.major, now=self._now()
+        )
+        if verdict.enter is not None:
+            self._enter(run, verdict.enter)
+        created = verdict.enter is not None
+        told = run["state"] if verdict.status != "WAIT" else None
+        return (201 if created else 200), {"state": told, "status": verdict.status, "details": verdict.details}
+
+    def _no_slot(self, run: Json, body: Json) -> Ruling | None:
+        """3.x counts the runs of a deployment when one becomes pending."""
+        deployment = self.deployments.get(run["deployment_id"], {})
+        limit = deployment.get("concurrency_limit")
+        if limit is None or body["state"]["type"] != "PENDING" or run["state"]["type"] in OCCUPYING:
+            return None
+        same = [each for each in self.runs.values() if each["deployment_id"] == run["deployment_id"]]
+        if sum(each["state"]["type"] in OCCUPYING for each in same) < limit:
+            return None
+        return no_slot(deployment["concurrency_options"]["collision_strategy"], now=self._now())
+
+    def _enter(self, run: Json, state: Json) -> None:
+        details = {"transition_id": None, "scheduled_time": None, **(state.get("state_details") or {})}
+        kind = state["type"]
+        run["state"] = {
+            "id": str(uuid.uuid4()),
+            "type": kind,
+            "name": state.get("name") or kind.capitalize(),
+            "message": state.get("message"),
+            "timestamp": _text(self._now()),
+            "state_details": {**details, "flow_run_id": run["id"]},
+        }
+        run["state_type"], run["state_name"] = kind, run["state"]["name"]
+        scheduled = details["scheduled_time"] or _text(self._now())
+        run["next_scheduled_start_time"] = scheduled if kind == "SCHEDULED" else None
+        run["run_count"] += kind == "RUNNING"
+        self.states[run["id"]].append(run["state"])
+
+    # --- small things -----------------------------------------------------------------------------------------
+
+    def _check_keys(self, what: str, body: Json) -> None:
+        unknown = set(body) - ALLOWED_KEYS[what][self.major]
+        if unknown:
+            raise Refusal.extra(["body", *sorted(unknown)])
+
+    def _get(self, table: dict[str, Json], key: str, missing: str) -> Json:
+        if key not in table:
+            raise Refusal(404, {"detail": missing})
+        return table[key]
+
+    def _deployment(self, deployment_id: str) -> Json:
+        return self._get(self.deployments, deployment_id, "Deployment not found")
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()

@@ -1,0 +1,81 @@
+"""What runnerctl makes of values."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from runnerd.cli.console import Cell, Column, Console
+from runnerd.cli.text import (
+    clean,
+    format_api_state,
+    format_phase,
+    format_relative,
+    format_verdict,
+    shorten_ids,
+)
+from runnerd.cli.verbs.run import parse_parameters
+from runnerd.control.client import quote, target
+from tests.kits.fakes.fake_host import a_run, ended
+
+NOON = datetime(2026, 8, 20, 12, tzinfo=UTC).timestamp()
+
+
+def test_times_from_here() -> None:
+    assert format_relative("2026-08-20T11:58:55+00:00", NOON) == "1min 5s ago"
+    assert format_relative("2026-08-20T13:30:00+00:00", NOON, units=1) == "in 1h"
+    assert format_relative("2026-08-20T12:00:00Z", NOON) == "now"
+
+
+def test_ids() -> None:
+    ids = ["aaaa1111-1", "aaaa1111-2", "bbbb"]
+    assert shorten_ids(ids) == {"aaaa1111-1": "aaaa1111-1", "aaaa1111-2": "aaaa1111-2", "bbbb": "bbbb"}
+    assert shorten_ids(["aaaa1111-1", "bbbb2222-2"]) == {"aaaa1111-1": "aaaa1111", "bbbb2222-2": "bbbb2222"}
+    assert shorten_ids([]) == {}
+
+
+def test_states_in_words() -> None:
+    assert format_api_state(a_run("x")) == "Running"
+    assert format_api_state(a_run("x", api_state="FAILED", api_state_name="TimedOut")) == "Failed (TimedOut)"
+    assert format_api_state(a_run("x", api_state=None, api_state_name=None)) == ""
+    assert format_phase(a_run("x", phase="stopping", intent="cancel")) == "stopping (cancel)"
+    assert format_phase(a_run("x", phase=None)) == "waiting"
+    assert format_phase(a_run("x", intent="cancel", **ended())) == "done"
+
+
+def test_verdicts_in_words() -> None:
+    crashed = ended(
+        api_state="CRASHED",
+        api_state_name="Crashed",
+        exit={"code": None, "signal": 9, "oom": True, "words": "killed: out of memory (memory_max 2G)"},
+    )
+    assert format_verdict(a_run("x", **ended()), NOON) == "Completed after 12s"
+    assert format_verdict(a_run("x", **crashed), NOON) == "Crashed after 12s: killed: out of memory (memory_max 2G)"
+    gone = ended(api_state=None, api_state_name=None, started_at=None, exit=None)
+    assert format_verdict(a_run("x", **gone), NOON) == "Gone from the API"
+
+
+def test_nothing_reaches_a_terminal_that_it_might_obey() -> None:
+    assert clean("a\x1b[31mb\nc\u202ed\udc80e\u00e9") == "a?[31mb?c?d?e\u00e9"
+
+
+def test_a_table_is_aligned_and_its_last_column_not_padded(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=False, width=None, colour=False)
+    columns = (Column("NAME", flexible=True), Column("COUNT", right=True), Column("LAST"))
+    console.table(columns, [("a", "1", "x"), ("b" * 20, Cell("20", "red"), "")])
+    assert capsys.readouterr().out.splitlines() == [
+        "NAME                  COUNT  LAST",
+        "a                         1  x",
+        "bbbbbbbbbbbbbbbbbbbb     20",
+    ]
+
+
+def test_parameters() -> None:
+    given = ["a=1", "b=true", "c=null", 'd="x=y"', "e=x=y", "f=NaN", "g=-", "h= 5"]
+    wanted = {"a": 1, "b": True, "c": None, "d": "x=y", "e": "x=y", "f": "NaN", "g": "-", "h": 5}
+    assert parse_parameters(given) == wanted
+
+
+def test_request_targets() -> None:
+    assert quote("etl/na me?ü") == "etl%2Fna%20me%3F%C3%BC"
+    assert target("/v1/runs", {}) == "/v1/runs"
+    assert target("/v1/runs", {"state": "a&b", "x": "1"}) == "/v1/runs?state=a%26b&x=1"

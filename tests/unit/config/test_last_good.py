@@ -1,0 +1,186 @@
+"""last_good.py: what stays in force of deployments and of pools when an entry, a file or a directory breaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from runnerd.core.codec import Decoder, to_json
+from runnerd.core.settings import Config, Deployment, PoolSettings
+from tests.kits.config import ConfigDir
+
+DEPLOYMENT = "deployments:\n  - {name: d, entrypoint: 'flows/etl.py:nightly'}\n"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of entry: its key, and two drop-ins with one each, of which the first says `first`."""
+
+    key: str
+    a: str
+    b: str
+    first: str
+
+    def found(self, config: Config) -> tuple[Deployment, ...] | tuple[PoolSettings, ...]:
+        return config.deployments if self.key == "deployments" else config.pools
+
+    def names(self, config: Config) -> list[str]:
+        return sorted(entry.name for entry in self.found(config))
+
+
+DEPLOYMENTS = Kind(
+    "deployments",
+    "deployments:\n  - {name: a, entrypoint: 'flows/etl.py:nightly', description: first}\n",
+    "deployments:\n  - {name: b, entrypoint: 'flows/etl.py:nightly'}\n",
+    "description: first",
+)
+POOLS = Kind("pools", "pools:\n  - {name: a, limit: 1}\n", "pools:\n  - {name: b}\n", "limit: 1")
+A, A_POOL = DEPLOYMENTS.a, POOLS.a
+
+
+@pytest.fixture(params=[DEPLOYMENTS, POOLS], ids=lambda kind: kind.key)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> ConfigDir:
+    return ConfigDir(tmp_path / "etc")
+
+
+# --- deployments and pools ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", ["{key}: [", "", "{key}: 5\n", "{key}: [5]\n", "{key}: [{{nam: a}}]\n"])
+def test_a_file_that_tells_no_names_keeps_all_it_last_said(etc: ConfigDir, kind: Kind, bad: str) -> None:
+    etc.write("conf.d/a.yaml", kind.a)
+    etc.write("conf.d/b.yaml", kind.b)
+    good = etc.load()
+    etc.write("conf.d/a.yaml", bad.format(key=kind.key))
+    now = etc.load(last_good=good)
+    assert kind.names(now) == ["a", "b"]
+    assert [entry.problem for entry in kind.found(now) if entry.name == "a"] == [str(now.problems[0])]
+
+
+def test_an_entry_goes_with_its_file_or_its_line(etc: ConfigDir, kind: Kind) -> None:
+    etc.write("conf.d/a.yaml", kind.a)
+    etc.write("conf.d/b.yaml", kind.b)
+    good = etc.load()
+    (etc.etc / "conf.d/a.yaml").unlink()
+    assert kind.names(etc.load(last_good=good)) == ["b"]
+    etc.write("conf.d/b.yaml", "limits: {runs: 3}\n")
+    assert kind.names(etc.load(last_good=good)) == []
+
+
+def test_a_drop_in_directory_that_cannot_be_listed_keeps_everything(etc: ConfigDir, kind: Kind) -> None:
+    etc.write("conf.d/a.yaml", kind.a + "limits: {runs: 3}\n")
+    good = etc.load()
+    (etc.etc / "conf.d").rename(etc.etc / "moved")
+    etc.write("conf.d", "not a directory")
+    now = etc.load(last_good=good)
+    assert etc.words(now.problems) == [
+        "conf.d:1:1: cannot list the drop-ins: Not a directory; their last good settings stay in force"
+    ]
+    assert [(entry.name, entry.problem) for entry in kind.found(now)] == [("a", f"cannot list {etc.etc}/conf.d")]
+    assert now.settings.limits.runs == 3
+
+
+def test_what_moved_to_another_file_is_not_kept_twice(etc: ConfigDir, kind: Kind) -> None:
+    etc.write("conf.d/a.yaml", kind.a)
+    good = etc.load()
+    etc.write("conf.d/a.yaml", f"{kind.key}: [")
+    moved = kind.a.replace(kind.first, kind.first.replace("first", "moved").replace("1", "2"))
+    etc.write("conf.d/b.yaml", moved)
+    found = etc.load(last_good=good)
+    assert [entry.description for entry in found.deployments] == ["moved"][: len(found.deployments)]
+    assert [entry.limit for entry in found.pools] == [2][: len(found.pools)]
+    assert kind.names(found) == ["a"]
+
+
+# --- deployments ----------------------------------------------------------------------------------------------
+
+
+def test_a_broken_deployment_keeps_its_last_good_version(etc: ConfigDir) -> None:
+    text = A + "  - {name: b, entrypoint: 'flows/etl.py:nightly'}\n"
+    etc.write("conf.d/a.yaml", text)
+    good = etc.load()
+    etc.write("conf.d/a.yaml", text.replace("description: first", "descripton: second"))
+    now = etc.load(last_good=good)
+    problem = "conf.d/a.yaml:2:51: unknown key 'descripton' in a deployment; did you mean 'description'?"
+    assert etc.words(now.problems) == [problem]
+    assert [(d.name, d.description) for d in now.deployments] == [("b", None), ("a", "first")]
+    assert [d.problem for d in now.deployments] == [None, f"{etc.etc}/{problem}"]
+    assert now.invalid == ()
+    again = etc.load(last_good=now)
+    assert again == now
+    etc.write("conf.d/a.yaml", text)
+    assert etc.load(last_good=again) == good
+
+
+def test_without_a_last_good_version_it_is_invalid(etc: ConfigDir) -> None:
+    etc.write("conf.d/a.yaml", A.replace("description", "descripton"))
+    config = etc.load()
+    assert (config.deployments, [(bad.name, bad.place.line) for bad in config.invalid]) == ((), [("a", 2)])
+
+
+def test_flows_do_not_fall_back_to_the_spawners_user_when_a_drop_in_breaks(etc: ConfigDir) -> None:
+    etc.write("conf.d/00-run.yaml", "run: {user: nobody}\nlimits: {runs: 3}\n")
+    etc.write("conf.d/a.yaml", A)
+    good = etc.load()
+    for bad in ("run: {user: [\n", "run: {user: 5}\nlimits: {runs: 3}\n"):
+        etc.write("conf.d/00-run.yaml", bad)
+        now = etc.load(last_good=good)
+        assert [d.run.user for d in now.deployments] == ["nobody"]
+        assert now.settings.limits.runs == 3
+        assert now.said == good.said
+    etc.write("conf.d/00-run.yaml", "run: {nice: 1}\n")
+    assert [d.run.user for d in etc.load(last_good=now).deployments] == [None]
+
+
+def test_a_broken_deployment_does_not_hold_back_its_files_settings(etc: ConfigDir) -> None:
+    etc.write("conf.d/a.yaml", "limits: {runs: 3}\n" + A)
+    good = etc.load()
+    etc.write("conf.d/a.yaml", "limits: {runs: 4}\n" + A.replace("name: a", "name: a/"))
+    assert etc.load(last_good=good).settings.limits.runs == 4
+
+
+# --- pools -----------------------------------------------------------------------------------------------------
+
+
+def test_a_broken_pool_keeps_its_last_good_version(etc: ConfigDir) -> None:
+    text = A_POOL + "  - {name: b}\n" + DEPLOYMENT
+    etc.write("conf.d/a.yaml", text)
+    good = etc.load()
+    etc.write("conf.d/a.yaml", text.replace("limit: 1", "limit: one"))
+    now = etc.load(last_good=good)
+    problem = "conf.d/a.yaml:2:22: limit must be a whole number, not 'one'"
+    assert etc.words(now.problems) == [problem]
+    assert [(pool.name, pool.limit) for pool in now.pools] == [("b", None), ("a", 1)]
+    assert [pool.problem for pool in now.pools] == [None, f"{etc.etc}/{problem}"]
+    assert [d.problem for d in now.deployments] == [None]
+    again = etc.load(last_good=now)
+    assert again == now
+    etc.write("conf.d/a.yaml", text)
+    assert etc.load(last_good=again) == good
+
+
+def test_a_broken_deployment_leaves_the_pools_of_its_file_alone_and_the_other_way_round(etc: ConfigDir) -> None:
+    etc.write("conf.d/a.yaml", A_POOL + DEPLOYMENT)
+    good = etc.load()
+    etc.write("conf.d/a.yaml", A_POOL.replace("limit: 1", "limit: 2") + DEPLOYMENT.replace("etl.py", "none.py"))
+    now = etc.load(last_good=good)
+    assert [(pool.limit, pool.problem) for pool in now.pools] == [(2, None)]
+    assert [d.problem is None for d in now.deployments] == [False]
+
+
+def test_the_last_good_version_is_kept_in_the_journals_words(etc: ConfigDir) -> None:
+    etc.write("template.json", "{}")
+    etc.write("conf.d/a.yaml", "pools: [{name: a, match: [x, y], prefetch: 5, run: {limit_nofile: 10, start: auto}}]")
+    (pool,) = etc.load().pools
+    assert Decoder().decode(PoolSettings, to_json(pool)) == pool
+    remembered = Decoder().decode(Config, to_json(etc.load()))
+    etc.write("conf.d/a.yaml", "pools: [{name: a, match: 5}]")
+    assert [replace(kept, problem=None) for kept in etc.load(last_good=remembered).pools] == [pool]

@@ -1,0 +1,109 @@
+"""machine.py: D-Bus, users, directories, files and credentials of the host."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+import pytest
+
+from runnerd.doctor.checks import Check, check_directory
+from runnerd.doctor.machine import check_config_files, check_credentials, check_dbus, check_directories, check_users
+from runnerd.system.paths import Paths
+from runnerd.system.run_program import ProgramResult
+from tests.kits.checks import state_and_words
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+needs_no_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+
+
+async def dbus(ran: ProgramResult, unit: str | None = "runnerd.service") -> Check:
+    async def run(*argv: str) -> ProgramResult:
+        assert argv[:2] == ("systemctl", "list-jobs")
+        return ran
+
+    return await check_dbus(run, unit=unit)
+
+
+async def test_dbus() -> None:
+    state_and_words(await dbus(ProgramResult(0, "", "")), "ok", "list-jobs answers")
+    failed = await dbus(ProgramResult(1, "", "Failed to connect to bus: No such file or directory\nmore"))
+    state_and_words(
+        failed, "error", "(Failed to connect to bus: No such file or directory)", "handled as a restart", "dbus"
+    )
+    state_and_words(await dbus(ProgramResult(4, "", "")), "error", "(exit status 4)")
+    state_and_words(
+        await dbus(ProgramResult(None, "", "systemctl did not answer within 5s")), "error", "did not answer"
+    )
+    state_and_words(
+        await dbus(ProgramResult(0, "", ""), unit=None), "error", "in no unit's cgroup", "systemctl start runnerd"
+    )
+
+
+def test_users() -> None:
+    state_and_words(check_users({}, {}, None), "ok", "the spawner's user")
+    state_and_words(check_users({ME: ["a"]}, {}, ME), "ok", f"flows run as {ME}")
+    absent = check_users({"etl-x": ["a", "b"]}, {"grp-x": ["c"]}, "runner-x")
+    state_and_words(absent, "error", "no user etl-x (run.user of a, b)", "no group grp-x (run.group of c)", "useradd")
+    assert "no user runner-x (RUNNERD_FLOW_USER" in absent.detail
+
+
+def test_directories(tmp_path: Path) -> None:
+    paths = Paths(*(str(tmp_path / name) for name in ("etc", "run", "state", "log")), None)
+    Path(paths.state).mkdir()
+    Path(paths.runtime).write_text("in the way")
+    state, log, runtime = check_directories(paths, "runnerd")
+    state_and_words(state, "ok", paths.state)
+    state_and_words(log, "error", f"{paths.log}/runs does not exist", "create it for runnerd")
+    state_and_words(runtime, "error", "is not a directory")
+    state_and_words(check_directory("x", f"{paths.runtime}/y", user="u", write=True), "error", "Not a directory")
+    if os.path.isdir("/sys/class"):  # where nobody may write, root or not
+        state_and_words(check_directory("x", "/sys/class", user="u", write=False), "ok", "is readable")
+
+
+@needs_no_root
+def test_directories_of_others(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    state_and_words(
+        check_directory("x", str(tmp_path), user=ME, write=True), "error", f"user {ME} cannot write to", "chown"
+    )
+    tmp_path.chmod(0o300)
+    state_and_words(check_directory("x", str(tmp_path), user=ME, write=False), "error", f"user {ME} cannot read")
+    tmp_path.chmod(0o700)
+
+
+def test_configuration_files(tmp_path: Path) -> None:
+    state_and_words(check_config_files(str(tmp_path / "absent"), ME), "error", "does not exist")
+    state_and_words(check_config_files(str(tmp_path), ME), "ok", "can read 0 files in")
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "runnerd.yaml").write_text("")
+    (tmp_path / "conf.d" / "10-a.yaml").write_text("")
+    state_and_words(check_config_files(str(tmp_path), ME), "ok", "can read 2 files in")
+    (tmp_path / "conf.d" / "10-a.yaml").unlink()
+    (tmp_path / "conf.d").rmdir()
+    (tmp_path / "conf.d").write_text("")
+    state_and_words(check_config_files(str(tmp_path), ME), "error", "conf.d is not a directory")
+
+
+@needs_no_root
+def test_a_drop_in_that_the_daemon_may_not_read(tmp_path: Path) -> None:
+    drop_in = tmp_path / "conf.d" / "10-a.yaml"
+    drop_in.parent.mkdir()
+    drop_in.write_text("")
+    drop_in.chmod(0)
+    state_and_words(check_config_files(str(tmp_path), ME), "error", f"user {ME} cannot read {drop_in}", "chgrp")
+
+
+def test_credentials(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    state_and_words(
+        check_credentials([str(key)], ME), "error", f"user {ME} cannot read {key}: No such file", "namei -l"
+    )
+    key.write_text("secret")
+    key.chmod(0o600)
+    state_and_words(check_credentials([str(key)], ME), "ok", str(key))
+    key.chmod(0o644)
+    state_and_words(check_credentials([str(key)], ME), "warning", "every user of this host", f"chmod o-rwx {key}")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o644  # a check changes nothing
