@@ -21,7 +21,7 @@ from runnerd.processes.protocol import MAX_ANSWER_BYTES, Hello, Record, hello_fr
 from runnerd.spawner import __file__ as _package_file
 from runnerd.system.run_program import run_program
 
-_START_S = 30.0
+_START_TIMEOUT_S = 30.0
 _READ_ERRORS = (OSError, EOFError, ValueError)
 
 
@@ -228,7 +228,7 @@ async def start_spawner(*, socket_path: str, runtime_dir: str, owner: int | None
     command += ["--exit-when-idle", "--background", "--log", log_file]
     command += [] if owner is None else ["--owner", str(owner)]
     environ = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
-    started = await run_program(*command, limit_s=_START_S, environ=environ)
+    started = await run_program(*command, limit_s=_START_TIMEOUT_S, environ=environ)
     if started.status != 0:
         words = started.err.strip() or f"exit status {started.status}"
         raise SpawnerError(f"cannot start the spawner: {words}")
