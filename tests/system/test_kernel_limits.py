@@ -58,7 +58,7 @@ def test_the_doctor_says_so(own_kernel: OwnKernel) -> None:
     said = own_kernel.run("runnerctl", "doctor", "--json", check=False)
     (limits,) = [check for check in json.loads(said.out)["checks"] if check["name"] == "limits"]
     assert limits["state"] == "ok"
-    assert "memory_max, cpu_quota and tasks_max hold for each run as a whole" in limits["detail"]
+    assert "memory_max, cpu_quota and tasks_max apply to each run as a whole" in limits["detail"]
 
 
 def test_a_run_over_its_memory_goes_whole_and_alone(own_kernel: OwnKernel) -> None:

@@ -66,7 +66,7 @@ def test_an_upgrade_reaches_the_spawner_once_no_run_needs_it(host: MachineHost, 
     host.install(repacked(package(), version="99.0", into=tmp_path))
     try:
         host.until(lambda: host.found(run_id).get("phase") == "running", "the run is adopted")
-        assert "its version is" in host.runnerctl("doctor", check=False).out
+        assert "differs from runnerd's" in host.runnerctl("doctor", check=False).out
         assert host.pid(SPAWNER) == spawner
         host.sh("touch /tmp/go")
         host.ends(run_id, "Completed")
