@@ -34,9 +34,6 @@ class Credentials:
         return {"Authorization": f"Bearer {self.key}"} if self.key is not None else {}
 
 
-NO_CREDENTIALS = Credentials()
-
-
 def credential_files(settings: ApiSettings) -> Callable[[], Credentials]:
     """A reader of the configured files; each call reads them anew. It raises ApiDenied when it cannot."""
 
