@@ -59,7 +59,7 @@ def test_a_docker_pool_is_served_by_prefects_worker(prefect3: PrefectServer) -> 
         assert second["pid"] != first["pid"]
         eventually(lambda: beat(host, pool) != before, "a heartbeat")
 
-        run_id = host.runs.create(host.deploy(pool, "d"))
+        run_id = host.create_run(host.deploy(pool, "d"))
         host.ends(run_id, "CRASHED")
         eventually(
             lambda: "Could not connect to Docker" in (host.pool(pool)["problem"] or ""), "its own words in status"

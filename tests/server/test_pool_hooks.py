@@ -16,7 +16,7 @@ from runnerd import __file__ as package_file
 from tests.kits.daemon import Api
 from tests.kits.prefect_servers import PrefectServer
 
-PROGRAM = Path(package_file).with_name("run_hooks.py")
+PROGRAM = Path(package_file).parent / "programs" / "run_hooks.py"
 LIMIT_S = 240.0
 
 

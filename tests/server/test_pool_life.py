@@ -21,15 +21,15 @@ def test_a_pool_s_runs_outlive_the_daemon_and_are_cancelled(prefect: PrefectServ
         host.serves(pool)
         eventually(lambda: host.worker(pool) == "ONLINE", "the worker to be seen")
         hooked = {"entrypoint": "hook_flows.py:hooked"}
-        in_prefect = host.runs.create(host.deploy(pool, "hooked", **hooked))
+        in_prefect = host.create_run(host.deploy(pool, "hooked", **hooked))
         stubborn = {"command": STUBBORN, "grace_period_seconds": 1}
-        on_host = host.runs.create(host.deploy(pool, "stubborn", **hooked, job_variables=stubborn))
+        on_host = host.create_run(host.deploy(pool, "stubborn", **hooked, job_variables=stubborn))
         gated = {"command": host.tiny(gated=True)}
         limited = {"concurrency_limit": 1} if prefect.major >= 3 else {}
         one_at_a_time = host.deploy(pool, "kept", job_variables=gated, **limited)
-        kept = host.runs.create(one_at_a_time)
+        kept = host.create_run(one_at_a_time)
         eventually(lambda: {"began", on_host, kept} <= set(host.marked()), f"all to begin:\n{host.said()}")
-        next_one = host.runs.create(one_at_a_time)
+        next_one = host.create_run(one_at_a_time)
         if limited:
             waits = "AwaitingConcurrencySlot"
             eventually(lambda: host.api.run(next_one)["state"]["name"] == waits, "the second of one deployment to wait")
@@ -90,7 +90,7 @@ def test_priorities_pauses_and_limits(prefect: PrefectServer) -> None:
         # What is paused delivers nothing; then the one slot of this host goes by priority, not by age.
         api.call("PATCH", its, {"is_paused": True})
         api.call("PATCH", f"{its}/queues/shut", {"is_paused": True})
-        runs = {name: host.runs.create(deployment_id) for name, deployment_id in there.items()}
+        runs = {name: host.create_run(deployment_id) for name, deployment_id in there.items()}
         host.polls(pool)
         assert {api.state(run_id) for run_id in runs.values()} == {"SCHEDULED"}
         assert "paused" in host.ctl("pool", "inspect", pool).stdout.lower()
@@ -109,7 +109,7 @@ def test_priorities_pauses_and_limits(prefect: PrefectServer) -> None:
         for limited in (its, f"{its}/queues/slow"):
             api.call("PATCH", limited, {"concurrency_limit": 1})
             gated = host.deploy(pool, "gated", work_queue_name="slow", job_variables={"command": host.tiny(gated=True)})
-            first, second = host.runs.create(gated), host.runs.create(gated)
+            first, second = host.create_run(gated), host.create_run(gated)
             eventually(lambda first=first: first in host.marked(), f"it to begin:\n{host.said()}")
             host.polls(pool)
             assert api.state(second) == "SCHEDULED"
@@ -133,7 +133,7 @@ def test_a_daemon_that_is_killed_while_it_claims_or_resolves_runs_nothing_twice(
                 ("/work_pools/.*/get_scheduled_flow_runs", hang(), "SCHEDULED"),
             ):
                 rule = proxy.add(fault, path=path, who=DAEMON)
-                run_id = host.runs.create(gated)
+                run_id = host.create_run(gated)
                 eventually(lambda rule=rule: rule.struck, f"the daemon to ask {path}")
                 eventually(
                     lambda run_id=run_id, reached=reached: host.api.state(run_id) == reached, f"{path} to be acted on"

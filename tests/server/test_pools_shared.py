@@ -46,7 +46,7 @@ def share(host: PoolHost, pool: str, marks: Path) -> None:
     api = host.api
     variables = {"job_variables": {"command": host.tiny(marks)}}
     there = [host.deploy(pool, queue, work_queue_name=queue, **variables) for queue in ("default", "more", "least")]
-    runs = [host.runs.create(there[number % 3]) for number in range(RUNS)]
+    runs = [host.create_run(there[number % 3]) for number in range(RUNS)]
     for run_id in runs:
         host.ends(run_id, "COMPLETED", ANSWER_S)
         # Both of Prefect's workers may say Pending twice of a run of theirs.
