@@ -206,8 +206,8 @@ def _taken_over(record: RunRecord, state: ApiState) -> bool:
 def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) -> Decision:
     if then == "cancel":
         return _report(StateType.CANCELLED, words)
-    if state.type in _WAITING:
-        return _NOTHING  # the run needs no process now; a verdict would destroy its suspension or its retry
+    if state.type in _WAITING and not state.needs_process:
+        return _NOTHING  # a verdict would destroy its suspension or its retry
     if then == "crash":
         return _NOTHING if state.type is StateType.CRASHED else _report(StateType.CRASHED, words)
     again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=now)
@@ -215,7 +215,7 @@ def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) 
 
 
 def _settle_unasked(record: RunRecord, state: ApiState, words: str) -> Decision:
-    if state.type in (StateType.CRASHED, *_WAITING):
+    if state.type is StateType.CRASHED or (state.type in _WAITING and not state.needs_process):
         return _NOTHING  # the flow's process reported that state itself
     if state.type is StateType.PENDING and _nothing_ran(record):
         return Decision(settlement=Settlement.SPAWN_AGAIN)

@@ -27,6 +27,10 @@ class Inspection:
     hooks: tuple[str, ...] | None = None  # the hooks of the flow by machine.Hook; None: not inspected yet
 
 
+IN_PROCESS = "in_process"  # an empirical_policy's retry_type
+RESCHEDULE = "reschedule"
+
+
 class StateType(StrEnum):
     """Names Prefect's state types (both majors). State names within a type vary, and decide nothing here."""
 
@@ -54,6 +58,7 @@ class ApiState:
     message: str | None = None
     transition_id: str | None = None
     scheduled_time: datetime | None = None
+    needs_process: bool = False  # paused, or awaiting a retry, inside the flow's process: no other can go on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,12 @@ class FlowRun:
     pool: str | None = None  # the work pool that offers the run
     queue: str | None = None  # the name of its work queue in that pool
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # of the run; they override its deployment's
+    policy: Mapping[str, Json] = field(default_factory=dict)  # Prefect's empirical_policy: retries and pauses
+
+    @property
+    def retries_in_process(self) -> bool:
+        """Whether Prefect reserves the next retry for the process that failed, and offers it to no other."""
+        return self.policy.get("retry_type") == IN_PROCESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

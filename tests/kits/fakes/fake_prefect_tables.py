@@ -162,6 +162,7 @@ class PrefectTables:
             "idempotency_key": more.get("idempotency_key"),
             "auto_scheduled": more.get("auto_scheduled", False),
             "run_count": 0,
+            "empirical_policy": {"retries": None, "retry_delay": None, "retry_type": None},
             "expected_start_time": at,
             "next_scheduled_start_time": at,
             **self.pools.placing(deployment, more),
