@@ -124,7 +124,7 @@ class Demo:
         shutil.copytree(os.path.join(self._examples, "flows"), os.path.join(config, "flows"))
         with open(os.path.join(config, "runnerd.yaml"), "w", encoding="utf-8") as file:
             file.write("name: demo\napi: {url: embedded, poll_interval: 2s}\nstop: {drain_timeout: 0s}\n")
-            # Prefect would make itself a directory in the home of whoever runs this.
+            # By default Prefect makes a directory in the home of the user.
             home = os.path.join(self._scratch, "prefect-home")
             file.write(f"run: {{environment: {{PREFECT_HOME: {json.dumps(home)}}}}}\n")
 
