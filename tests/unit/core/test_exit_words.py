@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from runnerd.core.exit_words import EXIT_UNKNOWN, ending, exit_words, signal_name
-from runnerd.core.machine import Intent
+from runnerd.core.exit_words import ending, exit_words, signal_name
+from runnerd.core.machine import EXIT_UNKNOWN, Intent
 from runnerd.core.process import Exit
 
 

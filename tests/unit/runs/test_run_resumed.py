@@ -1,4 +1,4 @@
-"""Runs that a daemon finds again half way: claimed without an answer, started by nobody knows whom, cancelled since."""
+"""run.py: runs that a daemon resumes in the middle: a claim without an answer, a start unknown, a cancel since."""
 
 from __future__ import annotations
 
