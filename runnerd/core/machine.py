@@ -125,6 +125,7 @@ class RunRecord:
     scratch: str | None = None  # the directory made for this attempt, which goes with it
     process_name: str | None = None  # what the pool's job configuration calls it
     labels: Mapping[str, str] = field(default_factory=dict)
+    leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
 
     @property
