@@ -126,6 +126,7 @@ class RunRecord:
     scratch: str | None = None  # the directory made for this attempt, and removed after it
     process_name: str | None = None  # the name in the pool's job configuration
     labels: Mapping[str, str] = field(default_factory=dict)
+    leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
 
     @property

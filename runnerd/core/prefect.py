@@ -58,6 +58,7 @@ class ApiState:
     message: str | None = None
     transition_id: str | None = None
     scheduled_time: datetime | None = None
+    lease_id: str | None = None  # the slot of a deployment's concurrency limit (3.x)
     needs_process: bool = False  # paused, or awaiting a retry, inside the flow's process: no other can go on with it
 
 

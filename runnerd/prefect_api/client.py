@@ -37,6 +37,9 @@ __all__ = [
     "Skipped",
 ]
 
+LEASE_S = 300  # Prefect's own
+ENDED = frozenset({404, 410})
+
 
 class PrefectApi:
     """Prefect's API at one URL; `pools` has the calls about work pools."""
@@ -149,6 +152,15 @@ class PrefectApi:
         """Let any process go on with a run whose retry is reserved for the process that failed, once that is dead."""
         body = {"empirical_policy": {**run.policy, "retry_type": RESCHEDULE}}
         await self._transport.request("PATCH", f"/flow_runs/{run.id}", body=body, values=ABSENT)
+
+    async def renew_lease(self, lease_id: str) -> bool:
+        """Renew a lease of a deployment's concurrency limit for five minutes; False when it has ended."""
+        place = in_path(lease_id)
+        if place is None:
+            return False
+        path, body = f"/v2/concurrency_limits/leases/{place}/renew", {"lease_duration": LEASE_S}
+        reply = await self._transport.request("POST", path, body=body, values=ENDED)
+        return reply.status < 400
 
     async def history(self, run_id: str) -> list[ApiState]:
         """List every state that the run has had, the oldest first; empty when there is no such run (any more)."""

@@ -48,6 +48,7 @@ def parse_state(data: Json) -> ApiState:
         message=optional_text(data.get("message")),
         transition_id=optional_text(details.get("transition_id")),
         scheduled_time=parse_time(details.get("scheduled_time")),
+        lease_id=optional_text(details.get("deployment_concurrency_lease_id")),
         needs_process=kind == StateType.PAUSED and details.get("pause_reschedule") is not True,
     )
 
