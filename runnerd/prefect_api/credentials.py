@@ -51,6 +51,16 @@ def credential_files(settings: ApiSettings) -> Callable[[], Credentials]:
     return read
 
 
+def checked_secret(text: str, *, what: str, where: str) -> str:
+    """Return `text` if a header can carry it. Raises ApiDenied, in words without the secret.
+
+    A line break or control character would be refused inside the HTTP library, in a message that quotes the header.
+    """
+    if not text or not text.isprintable() or not text.isascii():
+        raise ApiDenied(f"cannot use the {what} in {where}: it must be one line of printable ASCII text")
+    return text
+
+
 def _read(what: str, path: str | None) -> str | None:
     if path is None:
         return None
@@ -59,10 +69,7 @@ def _read(what: str, path: str | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ApiDenied(f"cannot read the {what} file {path}: {cause}") from None
-    # A line break or control character would be refused inside the HTTP library, in a message that quotes the header.
-    if not text or not text.isprintable() or not text.isascii():
-        raise ApiDenied(f"cannot use the {what} in {path}: it must be one line of printable ASCII text")
-    return text
+    return checked_secret(text, what=what, where=path)
 
 
 def _read_regular(path: str) -> bytes:

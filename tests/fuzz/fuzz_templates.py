@@ -167,6 +167,8 @@ def test_templates() -> None:
 INDEX = "{{ b[" + "9" * 5000 + "] }}"
 FOUND = [
     Case(template={"job_configuration": {"env": INDEX}}, deployment={}, run={}),
+    Case(template={"job_configuration": {}, "variables": {"required": None}}, deployment={}, run={}),
+    Case(template={"job_configuration": {}, "variables": {"required": [1]}}, deployment={}, run={}),
     Case(template={"job_configuration": {"env": "{{ b }}"}}, deployment={"b": INDEX}, run={"b[" + "9" * 5000: 1}),
 ]
 
