@@ -211,10 +211,7 @@ async def test_a_file_that_is_no_template(tmp_path: Path, content: bytes | None,
 async def test_a_template_that_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     problem = (await seen(pool_settings(base_job_template=str(tmp_path / "pipe")))).problems()["etl"]
-    assert (
-        problem
-        == f"cannot read base_job_template {tmp_path}/pipe: it is not a regular file; a configuration file is a regular file"
-    )
+    assert problem.startswith(f"cannot read base_job_template {tmp_path}/pipe: it is not a regular file")
 
 
 # --- queues -----------------------------------------------------------------------------------------------------
