@@ -53,7 +53,7 @@ class RunContext:
     ambient: Ambient
     config: ConfigInForce
     feed: RecordFeed
-    hooked: Callable[[RunRecord, Hook], bool]
+    hooked: Callable[[RunRecord, Hook], Awaitable[bool]]
 
 
 class RunRecordStore:
