@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from runnerd.core.json_words import TYPES, name_kind, show_value
+from runnerd.core.json_words import TYPES, name_kind, shorten, show_value
 from runnerd.core.place import Json
 
 Quote = Callable[[str], str]
@@ -101,6 +101,8 @@ def _requirement(error: Any, quote: Quote) -> str:
     rule, wanted, schema = error.validator, error.validator_value, _schema(error)
     if rule in ("type", "pattern") and isinstance(expected := schema.get("x-expect"), str):
         return f"must be {expected}"
+    if rule == "pattern":
+        return f"must match the pattern {shorten(quote(wanted))}"
     if kinds := _kinds(error):
         names = dict.fromkeys(TYPES[one] for one in kinds if one != "null" or kinds == ["null"])
         return f"must be {' or '.join(names)}"

@@ -173,6 +173,7 @@ class Daemon:
             feed=self.feed,
             wakes=self.wakes,
             problems=self.problems,
+            calls=self._calls,
             ambient=self.ambient,
         )
 
