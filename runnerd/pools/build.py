@@ -55,10 +55,7 @@ def build_pools(
     calls: BoundedCalls,
     ambient: Ambient,
 ) -> PoolParts:
-    """Build the parts; this host's name among the workers of a pool is the host's `name`."""
-
-    def worker_name() -> str:
-        return config.settings().name
+    """Build the parts."""
 
     make_worker = partial(
         PrefectWorker,
@@ -66,7 +63,7 @@ def build_pools(
         environments=environments,
         access=access,
         paths=paths,
-        name=worker_name,
+        name=config.host_name,
         log=ambient.log,
     )
     table = PoolTable(wakes=wakes)
@@ -76,7 +73,7 @@ def build_pools(
         table=table,
         make_worker=lambda served: make_worker(pool=served.name),
         end_leftovers=lambda pools: end_leftovers(link, pools=pools),
-        worker_name=worker_name,
+        worker_name=config.host_name,
         calls=calls,
         job_problem=jobs.problem,
         wakes=wakes,
@@ -95,8 +92,8 @@ def build_pools(
             environments=environments,
             access=access,
             output_dir=runs_dir(paths),
-            worker_name=worker_name,
+            worker_name=config.host_name,
             backoff=ambient.backoff,
         ),
-        notes=RunNotes(api=api.pools, table=table, worker_name=worker_name, feed=feed, ambient=ambient),
+        notes=RunNotes(api=api.pools, table=table, worker_name=config.host_name, feed=feed, ambient=ambient),
     )
