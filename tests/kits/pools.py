@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,7 +123,11 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> AsyncIterator[Keeping]:
+async def keeping(
+    *wanted: PoolSettings,
+    prefect: FakePrefect | None = None,
+    job_problem: Callable[[str], str | None] = lambda _pool: None,
+) -> AsyncIterator[Keeping]:
     """A keeper at work on these, by the clock of the running loop."""
     loop: Any = asyncio.get_running_loop()
     prefect = prefect or FakePrefect(major=3)
@@ -145,7 +149,7 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
         end_leftovers=no_leftovers,
         worker_name=lambda: HOST,
         calls=BoundedCalls(),
-        job_problem=lambda _pool: None,
+        job_problem=job_problem,
         wakes=wakes,
         problems=Problems(),
         ambient=ambient,
