@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from runnerd.core.json_words import TYPES, name_kind, show_value
+from runnerd.core.json_words import TYPES, name_kind, shorten, show_value
 from runnerd.core.place import Json
 
 Quote = Callable[[str], str]
@@ -103,10 +103,10 @@ _LIMITS = {
 def _requirement(error: Any, quote: Quote) -> str:
     """Say what would be right, as `must be ...` where possible."""
     rule, wanted, schema = error.validator, error.validator_value, _schema(error)
-    if rule == "pattern" and isinstance(words := schema.get("x-pattern"), str):
-        return f"must be {words}"
-    if rule in ("type", "pattern") and isinstance(expected := schema.get("x-expect"), str):
+    if (expected := _expected(rule, schema)) is not None:
         return f"must be {expected}"
+    if rule == "pattern":
+        return f"must match the pattern {shorten(quote(wanted))}"
     if kinds := _kinds(error):
         names = dict.fromkeys(TYPES[one] for one in kinds if one != "null" or kinds == ["null"])
         return f"must be {' or '.join(names)}"
@@ -119,6 +119,14 @@ def _requirement(error: Any, quote: Quote) -> str:
     if rule in _LIMITS:
         return _LIMITS[rule].format(wanted)
     return f"does not fit its schema ({rule})" if rule else "is not allowed by its schema"
+
+
+def _expected(rule: str, schema: Mapping[str, Json]) -> str | None:
+    """Return what our own schema says that a value is to be."""
+    for key, rules in (("x-pattern", ("pattern",)), ("x-expect", ("type", "pattern"))):
+        if rule in rules and isinstance(words := schema.get(key), str):
+            return words
+    return None
 
 
 def _kinds(error: Any) -> list[str]:

@@ -50,6 +50,7 @@ class Service:
                 await self._serve()
         finally:
             await daemon.control.close()
+            await daemon.pools.jobs.close()
             await daemon.link.close()
             await daemon.api.close()
             daemon.journal.close()

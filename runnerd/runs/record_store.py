@@ -46,7 +46,7 @@ class RunContext:
     ambient: Ambient
     config: ConfigInForce
     feed: RecordFeed
-    hooked: Callable[[RunRecord, Hook], bool]
+    hooked: Callable[[RunRecord, Hook], Awaitable[bool]]
     room: DiskRoom
 
 

@@ -88,6 +88,7 @@ class Engine:
         self.disk = os.statvfs("/")  # what runs are recorded on
         self.room = DiskRoom(directories=("/",), statvfs=lambda _directory: self.disk)
         self.hooks: set[Hook] = set()  # what flows have
+        self.may_have_hook = self._has_hook
         self.changes: list[RunRecord] = []
         self.context = RunContext(
             api=run_api or api,
@@ -97,7 +98,7 @@ class Engine:
             ambient=self.ambient,
             config=self.config,
             feed=self.feed,
-            hooked=lambda _record, hook: hook in self.hooks,
+            hooked=lambda record, hook: self.may_have_hook(record, hook),
             room=self.room,
         )
         self.feed.subscribe(self.changes.append)
@@ -134,6 +135,9 @@ class Engine:
     @settings.setter
     def settings(self, settings: Settings) -> None:
         self.config.replace(Config(settings=settings))
+
+    async def _has_hook(self, _record: RunRecord, hook: Hook) -> bool:
+        return hook in self.hooks
 
     # --- for tests ----------------------------------------------------------------------------------------------
 

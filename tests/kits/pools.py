@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from runnerd.core.settings import PoolSettings, RunSettings
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.registry import Registry
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.launch.scratch import tidy_key
@@ -30,15 +31,18 @@ from runnerd.pools.job.process_job import process_template
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.outbox import Outbox
+from runnerd.pools.resolving import JobResolver
 from runnerd.pools.table import PoolTable, Served
 from runnerd.pools.worker_events import WorkerEvents
 from runnerd.prefect_api.answers import ServerInfo
+from runnerd.system.side_process import Asking
 from runnerd.system.watchdog import Pulse
 from tests.kits.engine import Engine, an_ambient, fake_engine
 from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import URL, Json, LogLines, copied, fake_api
+from tests.kits.templates import AskedHere
 
 HOST = "host-1"  # the worker's name
 
@@ -71,7 +75,7 @@ class FakePrefectWorker:
     problem: str | None = None
     slow_s: float = 0.0  # how long it takes to stop
 
-    def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
+    async def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
         self.wanted.append((served, kind, server.major))
 
     async def run(self) -> None:
@@ -123,7 +127,11 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> AsyncIterator[Keeping]:
+async def keeping(
+    *wanted: PoolSettings,
+    prefect: FakePrefect | None = None,
+    job_problem: Callable[[str], str | None] = lambda _pool: None,
+) -> AsyncIterator[Keeping]:
     """A keeper at work on these, by the clock of the running loop."""
     loop: Any = asyncio.get_running_loop()
     prefect = prefect or FakePrefect(major=3)
@@ -145,6 +153,8 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
         make_worker=make_worker,
         end_leftovers=no_leftovers,
         worker_name=lambda: HOST,
+        calls=BoundedCalls(),
+        job_problem=job_problem,
         events=WorkerEvents(
             api=api.pools,
             table=table,
@@ -177,20 +187,19 @@ def a_keeper(engine: Engine) -> PoolKeeper:
     def make_worker(served: Served) -> FakePrefectWorker:
         raise AssertionError(f"work pool {served.name} is not to be looked at")
 
+    events = WorkerEvents(
+        api=engine.api.pools, table=engine.pools, worker_name=lambda: HOST, feed=engine.feed,
+        outbox=Outbox(ambient=engine.ambient), now=engine.now,
+    )  # fmt: skip
     return PoolKeeper(
         api=engine.api.pools,
         table=engine.pools,
         make_worker=make_worker,
         end_leftovers=no_leftovers,
         worker_name=lambda: HOST,
-        events=WorkerEvents(
-            api=engine.api.pools,
-            table=engine.pools,
-            worker_name=lambda: HOST,
-            feed=engine.feed,
-            outbox=Outbox(ambient=engine.ambient),
-            now=engine.now,
-        ),
+        calls=BoundedCalls(),
+        job_problem=lambda _pool: None,
+        events=events,
         wakes=engine.wakes,
         problems=engine.problems,
         ambient=engine.ambient,
@@ -245,7 +254,12 @@ async def no_leftovers(pools: Collection[str]) -> None:
 
 @asynccontextmanager
 async def launching(
-    folder: Path, *, prefect: FakePrefect, wanted: Sequence[PoolSettings] | None = None, **more: Json
+    folder: Path,
+    *,
+    prefect: FakePrefect,
+    wanted: Sequence[PoolSettings] | None = None,
+    side: Asking | None = None,
+    **more: Json,
 ) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
     """An engine with the real launchers, which serves these pools; else `etl`, which is made where it is missing.
 
@@ -260,7 +274,7 @@ async def launching(
     access = ApiAccess(url=URL, environment={"PREFECT_API_KEY": "secret-key"})
 
     def launchers(registry: Registry) -> Launchers:
-        environments = Environments(environ={"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"})
+        environments = Environments(environ={"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"}, calls=BoundedCalls())
         own = FlowLauncher(
             registry=registry,
             access=lambda: access,
@@ -271,6 +285,7 @@ async def launching(
         pools = PoolLauncher(
             api=api,
             table=table,
+            jobs=JobResolver(side=side or AskedHere(), clock=loop.time),
             environments=environments,
             access=lambda: access,
             output_dir="/out",

@@ -33,12 +33,12 @@ class FakeInspector:
     known: dict[str, Inspection] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+    async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         return {key_of(one): self.known[one.entrypoint] for one in deployments if one.entrypoint in self.known}
 
     async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
         await asyncio.sleep(0)
-        found: dict[Key, InspectionResult] = dict(self.cached(deployments))
+        found: dict[Key, InspectionResult] = dict(await self.cached(deployments))
         for one in deployments:
             if key_of(one) not in found:
                 self.asked.append(one.entrypoint)
