@@ -101,10 +101,9 @@ class Daemon:
 
     def _build_edges(self) -> None:
         """Build the clients of the API and of the spawner."""
-        embedded = self.config.settings().api.url == EMBEDDED
-        url = embedded_url(self.paths.state) if embedded else self.config.settings().api.url
-        self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         api = self.config.settings().api
+        url = embedded_url(self.paths.state) if api.url == EMBEDDED else api.url
+        self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
             url=url,
@@ -119,7 +118,7 @@ class Daemon:
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
-        self.embedded = self._build_embedded() if embedded else None
+        self.embedded = self._build_embedded() if api.url == EMBEDDED else None
 
     def _build_embedded(self) -> EmbeddedServer:
         return EmbeddedServer(
@@ -266,6 +265,7 @@ class Daemon:
             journal=self.journal,
             link=self.link,
             feed=self.feed,
+            ambient=self.ambient,
         )
         deployments = DeploymentsBackend(
             api=self.api,

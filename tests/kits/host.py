@@ -70,6 +70,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             journal=engine.journal,
             link=engine.link,
             feed=engine.feed,
+            ambient=ambient,
         )
         deployments = DeploymentsBackend(
             api=engine.api,

@@ -33,6 +33,7 @@ class RunRoutes:
         self._log = log
 
     async def list_runs(self, request: Request) -> Reply:
+        await self._host.runs.measure()
         runs = self._host.runs.listing(history=read_flag(request, "history"))
         if state := request.query.get("state"):
             runs = [run for run in runs if _in_state(run, state)]
@@ -41,6 +42,7 @@ class RunRoutes:
         return json_reply(runs)
 
     async def get_run(self, request: Request, ref: str) -> Reply:
+        await self._host.runs.measure()
         return json_reply(find_run(self._host, ref))
 
     async def stream_output(self, request: Request, ref: str) -> StreamReply:
@@ -111,6 +113,7 @@ class RunRoutes:
 
     async def _cancel(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
         peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
+        await self._host.runs.measure()
         return await self._host.runs.cancel(run_ids, now=now, peer=peer)
 
 
