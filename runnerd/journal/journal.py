@@ -264,7 +264,8 @@ class Journal:
             (unused,) = self._db.execute("PRAGMA freelist_count").fetchone()
             if unused <= _UNUSED_PAGES_KEPT:
                 return False
-            self._db.execute(f"PRAGMA incremental_vacuum({min(max_pages, unused - _UNUSED_PAGES_KEPT)})").fetchall()
+            # Not `execute`, which takes one step of a statement without columns: here, one page.
+            self._db.executescript(f"PRAGMA incremental_vacuum({min(max_pages, unused - _UNUSED_PAGES_KEPT)})")
             (left,) = self._db.execute("PRAGMA freelist_count").fetchone()
         except sqlite3.Error as error:
             raise self._trouble(error, "write") from error
