@@ -153,7 +153,7 @@ class RunTable:
         if not self._orphans.reliable:
             live.track_lineage(self._leaders)
         self._live[run.id] = live
-        self._resume(live, child.pidfd)
+        self._resume(live, child.pidfd, result=launch.result)
         self._loop.watch_fd(child.status_fd, READ, partial(self._on_report, live, child.status_fd))
 
     def _fail(self, run: ProcessRecord, error: dict[str, object], reply: Callable[[ProcessRecord], None]) -> None:
@@ -207,7 +207,7 @@ class RunTable:
 
     # --- watch -------------------------------------------------------------------------------------------
 
-    def _resume(self, live: LiveRun, pidfd: int) -> None:
+    def _resume(self, live: LiveRun, pidfd: int, *, result: str | None = None) -> None:
         run = live.run
         self._loop.watch_fd(pidfd, READ, partial(self._on_leader_exit, live, pidfd))
         if run.phase == "starting" and not live.child:
@@ -215,7 +215,7 @@ class RunTable:
         if live.lineage is not None:
             self._scan_lineage(live)
         self._stopping.resume(live)
-        self._outputs.begin(run)
+        self._outputs.begin(run, result=result)
 
     def _scan_lineage(self, live: LiveRun) -> None:
         """Record the run's processes, again every few seconds: only a living leader shows its descendants."""
