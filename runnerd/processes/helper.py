@@ -19,6 +19,7 @@ from runnerd.processes.protocol import Record
 HELPER_KEY_PREFIX = "inspect-"
 _LAST_LINE_MAX_CHARACTERS = 200
 _OUTPUT_MAX_CHARACTERS = 65536
+ANSWER_MAX_CHARACTERS = 16 * 2**20
 
 
 class HelperNames(NamedTuple):
@@ -44,10 +45,10 @@ class HelperOutcome:
     output: str
 
 
-async def run_helper(spec: LaunchSpec, *, link: SpawnerLink, answer_max: int = -1) -> HelperOutcome:
+async def run_helper(spec: LaunchSpec, *, link: SpawnerLink, answer_max: int = ANSWER_MAX_CHARACTERS) -> HelperOutcome:
     """Start a helper, wait for its end and delete its files. Raises SpawnerError when the spawner refuses the spec.
 
-    The answer is cut to `answer_max` characters (-1: not cut).
+    The answer is cut to `answer_max` characters.
     """
     assert spec.result is not None
     try:
