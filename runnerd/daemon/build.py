@@ -177,6 +177,7 @@ class Daemon:
             access=self._access,
             output_dir=runs_dir(self.paths),
             environments=self._environments,
+            worker_name=self.config.host_name,
         )
         context = RunContext(
             api=self.api,
@@ -237,11 +238,10 @@ class Daemon:
         )
 
     def _doctor(self) -> Doctor:
-        embedded = self.embedded
         subject = Subject(
             api=self.api,
             config=self.config,
-            embedded=lambda: embedded.problem if embedded else None,
+            embedded=lambda: self.embedded.problem if self.embedded else None,
             registry=self.registry,
             pools=self.pools.keeper,
             environments=self._environments,
