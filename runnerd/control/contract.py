@@ -11,8 +11,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               ago; null before the first time.
   run         RUN_FIELDS. `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
-              that state (TimedOut). `exit`: null, or code, signal, oom, words. `waiting` (only of a run that is not
-              claimed): the limit that delays the claim.
+              that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
+              for which the stored output was removed. `waiting` (only of a run that is not claimed): the limit that
+              delays the claim.
   deployment  DEPLOYMENT_FIELDS
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.

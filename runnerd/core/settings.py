@@ -11,6 +11,7 @@ from typing import Literal
 
 from runnerd.core.place import Json, Place, Problem
 
+UNBOUNDED_BYTES = 2**63 - 1  # what `infinity` is for a size of files
 FOREVER_S = 100 * 365 * 86400.0  # what `infinity` is for a duration that is added to a point in time
 
 
@@ -161,9 +162,10 @@ class JournalSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSettings:
-    """What becomes of the output of runs beyond its files; `journal` is systemd's, `auto` where it has our log too."""
+    """What becomes of the output of runs; `journal` is systemd's, `auto` where it has our log too."""
 
     journal: Forwarding = "auto"
+    max_total_bytes: int = 20 * 2**30  # of all output files together; UNBOUNDED_BYTES for infinity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,8 @@ class RunRoutes:
         return json_reply(find_run(self._host, ref))
 
     async def stream_output(self, request: Request, ref: str) -> StreamReply:
-        run_id = find_run(self._host, ref)["id"]
+        run = find_run(self._host, ref)
+        run_id = run["id"]
         follow = read_flag(request, "follow")
         path = self._host.runs.output(run_id)
         try:
@@ -55,11 +56,10 @@ class RunRoutes:
             detail = f"cannot read {path}: {error.strerror}"
             raise HttpProblem(500, detail, kind="no-output") from None
         if not exists and process_over(self._host, run_id):
-            raise HttpProblem(
-                410,
-                f"there is no output of run {run_id}: it never started, or its output was removed",
-                kind="no-output",
-            )
+            why = "it never started, or its output was removed"
+            if bound := run.get("output_removed"):
+                why = f"its output was removed: {bound} (runnerctl config show has the limit)"
+            raise HttpProblem(410, f"there is no output of run {run_id}: {why}", kind="no-output")
         blocks = follow_output(self._host, run_id, offset=read_number(request, "offset"), follow=follow)
         return StreamReply(blocks=blocks, content_type="text/plain; charset=utf-8", live=follow)
 

@@ -52,6 +52,7 @@ FULL = a_record(
     process_name="nightly-7",
     labels={"team": "data"},
     stream_output=False,
+    output_removed="output.max_total",
 )
 
 
