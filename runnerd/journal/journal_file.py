@@ -171,8 +171,21 @@ def _make_shrinkable(db: sqlite3.Connection, path: str) -> None:
     disk = os.statvfs(os.path.dirname(path) or ".")
     if disk.f_bavail * disk.f_frsize > 3 * size:  # the copy, and the write-ahead log of writing it back
         # Without it the journal works as before: its unused pages are used again, and none is given back.
-        with contextlib.suppress(sqlite3.OperationalError):
+        with contextlib.suppress(sqlite3.OperationalError), _temporary_files_in(os.path.dirname(path) or "."):
             db.executescript("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")
+
+
+@contextlib.contextmanager
+def _temporary_files_in(directory: str) -> Iterator[None]:
+    """Have SQLite put its temporary files there: a service may write into no directory that SQLite would choose."""
+    before = os.environ.get("SQLITE_TMPDIR")
+    os.environ["SQLITE_TMPDIR"] = directory
+    try:
+        yield
+    finally:
+        del os.environ["SQLITE_TMPDIR"]
+        if before is not None:
+            os.environ["SQLITE_TMPDIR"] = before
 
 
 def _move_aside(path: str, at: datetime) -> str:

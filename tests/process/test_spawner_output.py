@@ -84,6 +84,22 @@ async def test_a_burst_after_a_long_silence_is_cut(spawner: SpawnerUnderTest) ->
         await link.until("run", "exited")
 
 
+async def test_what_is_printed_while_no_spawner_runs_is_cut_by_the_next(spawner: SpawnerUnderTest) -> None:
+    path, go = spawner.home / "run.out", spawner.home / "go"
+    os.mkfifo(go)
+    program = f"import os; open({str(go)!r}).read(); os.write(1, b'x' * (8 * {MIB})); open({str(go)!r}, 'w')"
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", *PYTHON, program, output_max_bytes=MIB))
+        spawner.end(9)
+    await asyncio.to_thread(go.write_text, "")
+    await asyncio.to_thread(go.read_text)
+    await asyncio.to_thread(wait_until, lambda: used(path) > MIB, "the output")
+    spawner.start()
+    async with spawner.link() as link:
+        await link.until("run", "exited")
+    assert used(path) <= MIB
+
+
 async def test_space_reserved_behind_the_end_counts(spawner: SpawnerUnderTest) -> None:
     """A run holds its output file open, and may ask for space there without writing (fallocate)."""
     path = spawner.home / "run.out"

@@ -19,6 +19,7 @@ from runnerd.spawner.runs.records import ProcessRecord
 
 CHECK_MIN_S = 0.05
 CHECK_MAX_S = 0.25
+CHECK_AFTER_TROUBLE_S = 1.0  # out of descriptors, say; what is for ever costs little
 RESULT_MAX_BYTES = 16 * 2**20  # of an answer of a helper; one that is cut is none
 _FLOOD_BYTES_PER_S = 32 * 2**20
 
@@ -26,7 +27,19 @@ _FLOOD_BYTES_PER_S = 32 * 2**20
 class _File:
     """A file with a bound, and what its last check saw: after its cut, if it made one."""
 
-    __slots__ = ("at", "bound", "logged", "name", "path", "size", "timer", "used_bytes", "watch", "writing_back")
+    __slots__ = (
+        "at",
+        "bound",
+        "logged",
+        "name",
+        "path",
+        "size",
+        "timer",
+        "trouble",
+        "used_bytes",
+        "watch",
+        "writing_back",
+    )
 
     def __init__(self, run: ProcessRecord, kind: str, path: str, bound: int) -> None:
         self.name = f"{run.name} {kind}"
@@ -39,6 +52,7 @@ class _File:
         self.watch: int | None = None
         self.writing_back = False
         self.logged = False
+        self.trouble: int | None = None  # the errno that was logged last
 
     def has_grown(self, owner: int | None) -> bool:
         """Return whether the file is larger than at the last check."""
@@ -87,22 +101,20 @@ class Outputs:
 
     def begin(self, run: ProcessRecord, *, result: str | None = None) -> None:
         """Bound the run's output from now on, and its `result` file."""
-        files = self._files[run.id] = []
-        if run.output_max_bytes is not None:
-            files.append(_File(run, "output", run.output, run.output_max_bytes))
-        if result is not None:
-            files.append(_File(run, "result", result, RESULT_MAX_BYTES))
+        files = self._files[run.id] = _bounded_files(run, result)
         for file in files:
             self._check_after(file, CHECK_MIN_S)
 
     def end(self, run: ProcessRecord) -> None:
-        """Cut the files of a run whose processes are gone, and check them no more."""
-        for file in self._files.pop(run.id, ()):
+        """Cut the files of a run whose processes are gone, and check them no more; also of one that was not begun."""
+        for file in self._files.pop(run.id, None) or _bounded_files(run, None):
             self._loop.cancel_timer(file.timer)
             if file.watch is not None:
                 self._watch.disarm(file.watch)
             try:
                 file.cut_at_end(self._owner)
+            except FileNotFoundError:
+                continue  # the run's set-up failed before it was made
             except OSError as error:
                 self._log_trouble(file, error)
 
@@ -119,10 +131,9 @@ class Outputs:
         try:
             grown, pause_s = file.check(self._owner)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and file.size == 0:
-                self._check_after(file, CHECK_MAX_S)  # its process has not come to make it
-            else:
-                self._log_trouble(file, error)  # the file is gone or not ours: the next check would fail as well
+            if not (isinstance(error, FileNotFoundError) and file.size == 0):  # else its process will make it
+                self._log_trouble(file, error)
+            self._check_after(file, CHECK_AFTER_TROUBLE_S)
             return
         if not grown and file.watch is None:
             # Armed before the next look at the file, or a write in between would be seen by neither.
@@ -132,4 +143,12 @@ class Outputs:
         self._check_after(file, pause_s)
 
     def _log_trouble(self, file: _File, error: OSError) -> None:
+        if error.errno == file.trouble:
+            return
+        file.trouble = error.errno
         log(f"{file.name} file {file.path} cannot be trimmed: {error.strerror}")
+
+
+def _bounded_files(run: ProcessRecord, result: str | None) -> list[_File]:
+    files = [] if run.output_max_bytes is None else [_File(run, "output", run.output, run.output_max_bytes)]
+    return files if result is None else [*files, _File(run, "result", result, RESULT_MAX_BYTES)]

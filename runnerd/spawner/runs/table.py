@@ -98,6 +98,7 @@ class RunTable:
             live = LiveRun.of_record(run, self._boot, self._leaders)
             if live is None:
                 run.exit = exit_facts()
+                self._outputs.end(run)
                 self._announcer.change_phase(run, "exited", "exited", save=True)
                 continue
             self._live[run.id] = live
