@@ -68,6 +68,10 @@ class SpawnerError(RunnerdError):
         self.refused = refused
 
 
+class NotRecorded(SpawnerError):
+    """Means that the spawner cannot write a run's record, on a full disk for example, and started nothing."""
+
+
 class JournalError(RunnerdError):
     """Means that the journal cannot save a record; no run may be claimed until it can."""
 

@@ -51,6 +51,7 @@ from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.directories import runs_dir, work_dir
+from runnerd.system.disk_room import DiskRoom
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd, listen_fds
 
@@ -179,6 +180,8 @@ class Daemon:
             environments=self._environments,
             worker_name=self.config.host_name,
         )
+        room = DiskRoom(directories=(os.path.dirname(self.paths.spawner_socket), runs_dir(self.paths)))
+        self.problems.register_text(room.problem)
         context = RunContext(
             api=self.api,
             link=self.link,
@@ -188,6 +191,7 @@ class Daemon:
             config=self.config,
             feed=self.feed,
             hooked=self.inspector.may_have_hook,
+            room=room,
         )
         self.supervisor = Supervisor(
             context=context,

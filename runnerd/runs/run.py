@@ -8,11 +8,12 @@ only for a stated intent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from runnerd.core.errors import ApiError, ApiRejected, SpawnerError
+from runnerd.core.errors import ApiError, ApiRejected, NotRecorded, SpawnerError
 from runnerd.core.exit_words import HOST_RESTARTED, ending
 from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.core.prefect import StateType, Verdict
@@ -20,6 +21,7 @@ from runnerd.core.process import Exit
 from runnerd.launch.prepared import Prepared
 from runnerd.launch.scratch import tidy_spec
 from runnerd.launch.spec import hooks_key
+from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
@@ -30,6 +32,7 @@ from runnerd.runs.reporting import Reporter
 from runnerd.runs.scratch import remove_scratch
 
 _ANNOUNCE_S = 1.0
+_ROOM_S = 10.0
 # By our intent or stop.then: the intent that Prefect's engine reads before the signal, so that it reports no crash.
 _PREFECT_INTENT = {"cancel": "cancel", "timeout": "relinquish", "reschedule": "reschedule", "crash": None}
 
@@ -50,6 +53,7 @@ class Run:
         self._kill = record.phase is Phase.KILLING  # SIGKILL at once was requested
         self._announce = False  # the API does not have the cancel yet
         self._requested: Phase | None = None  # the strongest stop that this daemon requested from the spawner
+        self._waited_for_room = False
         self.done = asyncio.Event()
         self.refused: str | None = None  # why the claim was lost
 
@@ -144,9 +148,22 @@ class Run:
         self._resumed = False
         try:
             seen = await self._context.link.spawn(spec)
+        except NotRecorded as error:
+            return await self._wait_for_room(str(error))
         except SpawnerError as error:
             return self._finish(None, failure=str(error))
         return self._note_started(seen)
+
+    async def _wait_for_room(self, why: str) -> None:
+        """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""
+        if not self._waited_for_room:
+            fields = {"run": self.record.id, "why": why, "alert": Alert.CANNOT_START, "about": about(self.record)}
+            self._context.ambient.log.error("a run waits for disk space", **fields)
+        self._waited_for_room = True
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROOM_S):
+                await self._wake.wait()
 
     async def _prepare(self) -> Prepared:
         try:

@@ -87,7 +87,7 @@ class Supervisor:
         self.adopted = asyncio.Event()  # set once the runs of the last daemon are in the table
         self.contained = 0  # exceptions of single runs, for status and metrics
         self.draining: str | None = None  # why no run is claimed while the host drains
-        self.journal_problem: str | None = None  # why the journal prevents claims; the next offer tries again
+        self.record_problem: str | None = None  # why new runs cannot be recorded; the next offer tries again
         context.feed.subscribe(self._note_change)
 
     # --- the table ----------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class Supervisor:
                 wait_s = self._bucket.wait_s(now)
                 return Offered(claimed=tuple(claimed), skipped={**skipped, **left}, held=held, wait_s=wait_s)
             if not self._claim(by_id[run_id]):
-                left = dict.fromkeys((run.id for run in fresh), self.journal_problem or "")
+                left = dict.fromkeys((run.id for run in fresh), self.record_problem or "")
                 return Offered(claimed=tuple(claimed), skipped=left, full=True)
             self._bucket = bucket
             claimed.append(run_id)
@@ -196,17 +196,19 @@ class Supervisor:
         return offer.id not in self._runs and self._claim(offer, even_if_ended=True)
 
     def _claim(self, offer: FlowRun, *, even_if_ended: bool = False) -> bool:
-        """Record the claim and begin the run; without a record in the journal return False and do not claim."""
+        """Record the claim and begin the run; where it cannot be recorded return False and do not claim."""
         try:
+            if (full := self._context.room.problem()) is not None:
+                raise JournalError(full)
             before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
             self._context.journal.save(record, "claiming")
         except JournalError as error:
-            if self.journal_problem is None:
+            if self.record_problem is None:
                 self._context.ambient.log.error("cannot claim new runs", why=str(error), alert=Alert.JOURNAL_FAILS)
-            self.journal_problem = str(error)
+            self.record_problem = str(error)
             return False
-        self.journal_problem = None
+        self.record_problem = None
         self._begin(Run(record=record, context=self._context, before=before, even_if_ended=even_if_ended))
         self._context.feed.publish(record)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -32,6 +33,7 @@ from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
+from runnerd.system.disk_room import DiskRoom
 from runnerd.system.watchdog import Pulse
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -83,6 +85,8 @@ class Engine:
         self.pools = pools or PoolTable()
         self.outdated: list[str] = []  # pools that were found to be another than known
         self.launcher = launcher(self.registry)
+        self.disk = os.statvfs("/")  # what runs are recorded on
+        self.room = DiskRoom(directories=("/",), statvfs=lambda _directory: self.disk)
         self.hooks: set[Hook] = set()  # what flows have
         self.changes: list[RunRecord] = []
         self.context = RunContext(
@@ -94,6 +98,7 @@ class Engine:
             config=self.config,
             feed=self.feed,
             hooked=lambda _record, hook: hook in self.hooks,
+            room=self.room,
         )
         self.feed.subscribe(self.changes.append)
         self.supervisor = Supervisor(
@@ -107,7 +112,9 @@ class Engine:
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
-            pools=PoolOffers(api=api.pools, table=self.pools, now=now, outdated=self.outdated.append),
+            pools=PoolOffers(
+                api=api.pools, table=self.pools, config=self.config, now=now, outdated=self.outdated.append
+            ),
             config=self.config,
             wakes=self.wakes,
             ambient=self.ambient,
