@@ -16,7 +16,7 @@ from runnerd.core.json_words import dotted, show_value
 from runnerd.core.names import UNFIT, describe_character
 from runnerd.core.place import Json, Place
 from runnerd.core.settings import FOREVER_S
-from runnerd.core.units import format_duration, parse_duration
+from runnerd.core.units import format_duration, parse_duration, parse_size
 
 Reader = Callable[[Json], Json]
 Table = Mapping[str, tuple[str, Reader]]
@@ -152,6 +152,14 @@ def finite_or_none(reader: Reader) -> Reader:
         return None if seconds >= FOREVER_S else seconds
 
     return read
+
+
+def read_positive_size(value: Json) -> int | None:
+    """Read a size of more than 0 bytes, None for infinity."""
+    size = parse_size(value)
+    if size == 0:
+        raise ValueError(f"must be more than 0, not {value!r}")
+    return size
 
 
 def read_text_map(value: Json) -> dict[str, str | None]:

@@ -19,6 +19,7 @@ from runnerd.config.sections import (
     read_as_is,
     read_duration,
     read_line,
+    read_positive_size,
     read_section,
     read_text_map,
     read_whole,
@@ -29,6 +30,7 @@ from runnerd.core.json_words import show_value
 from runnerd.core.place import Json
 from runnerd.core.settings import (
     EMBEDDED,
+    UNBOUNDED_BYTES,
     ApiSettings,
     JournalSettings,
     LateSettings,
@@ -72,7 +74,7 @@ class SettingsReader:
             "stop": {"drain_timeout": ("drain_timeout_s", read_duration), "then": ("then", read_as_is)},
             "late": {"after": ("after_s", read_duration), "policy": ("policy", read_as_is)},
             "journal": {"keep": ("keep_s", read_duration), "max_runs": ("max_runs", read_whole)},
-            "output": {"journal": ("journal", read_as_is)},
+            "output": {"journal": ("journal", read_as_is), "max_total": ("max_total_bytes", _total_size)},
             "http": {"listen": ("http_listen", _listen)},
         }
 
@@ -170,6 +172,11 @@ def _headers(value: Json) -> dict[str, str | None]:
     if framing is not None:
         raise ValueError(f"{framing!r} cannot be set: it says where a request ends; remove it")
     return read_text_map(value)
+
+
+def _total_size(value: Json) -> int:
+    size = read_positive_size(value)
+    return UNBOUNDED_BYTES if size is None else size
 
 
 def _listen(value: Json) -> tuple[str, int]:
