@@ -151,7 +151,10 @@ ITEMS = [
     ),
     ('run: {environment: {A: "\\0"}}', "4:24: run.environment: the value of 'A' has a NUL character"),
     ("run: {environment_file: nowhere.env}", "4:29: run.environment_file nowhere.env: no such file"),
-    ("run: {environment_file: huge.env}", "4:29: run.environment_file huge.env: cannot be read: larger than 1024 KiB"),
+    (
+        "run: {environment_file: huge.env}",
+        "4:29: run.environment_file huge.env: has 68719476736 bytes, more than the limit of 2M; split it",
+    ),
     ("run: {environment_file: fifo.env}", "4:29: run.environment_file fifo.env: is not a regular file"),
     ("run: {environment_file: zero.env}", "4:29: run.environment_file zero.env: is not a regular file"),
     (
