@@ -28,6 +28,7 @@ from runnerd.core.errors import ConfigError
 from runnerd.core.json_words import show_value
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
+from runnerd.spawner.child.users import AllowedUsers
 
 _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 
@@ -36,13 +37,15 @@ _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: emb
 class HostDefaults:
     """The host's defaults for settings that the files do not have.
 
-    `flow_user` runs the flows without run.user; None means the user of this process.
+    `flow_user` runs the flows without run.user; None means the user of this process. `users` are those as whom the
+    spawner may start flows, None where that is unknown.
     """
 
     hostname: str
     python: str
     api_url: str | None = None
     flow_user: str | None = None
+    users: AllowedUsers | None = None
 
 
 @dataclass(slots=True)
@@ -117,7 +120,7 @@ class _Load:
         self._schema = SchemaCheck()
         self._settings = SettingsReader(self._base)
         self._schedules = ScheduleReader()
-        self._checks = HostChecks()
+        self._checks = HostChecks(users=defaults.users)
 
     def load_all(self, listing: Listing) -> Config:
         """Load runnerd.yaml and the drop-ins of `listing`. Raises ConfigError."""

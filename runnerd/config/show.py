@@ -53,6 +53,14 @@ def _settings(settings: Settings) -> dict[str, Json]:
         "late": {"after": _duration(settings.late.after_s), "policy": settings.late.policy},
         "journal": {"keep": _duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
         "output": {"journal": settings.output.journal},
+        "control": {
+            key: None if groups is None else list(groups)
+            for key, groups in (
+                ("admins", settings.control.admins),
+                ("operators", settings.control.operators),
+                ("readers", settings.control.readers),
+            )
+        },
         "http": {"listen": _address(*listen) if listen else None},
     }
 

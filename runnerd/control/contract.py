@@ -57,11 +57,15 @@ PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The process at the other end of the Unix socket, as the kernel identifies it (SO_PEERCRED)."""
+    """The process at the other end of the Unix socket, as the kernel identified it when it connected.
+
+    `groups` are its supplementary groups, empty where the kernel does not list them.
+    """
 
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] = frozenset()
 
 
 class HostPools(Protocol):

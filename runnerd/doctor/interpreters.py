@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
 from runnerd.core.units import format_duration
-from runnerd.doctor.check_runner import CheckGroup, in_thread
+from runnerd.doctor.check_runner import CheckGroup
 from runnerd.doctor.checks import Check, error, ok, unknown, warning
 from runnerd.doctor.prefect import FLOOR, FLOOR_TEXT, ServerQuery
 from runnerd.doctor.subject import Source, Subject
@@ -22,6 +22,7 @@ from runnerd.prefect_api.dialect import version_of
 from runnerd.processes.helper import HelperOutcome, last_line, name_helper, run_helper
 from runnerd.processes.link import describe_end
 from runnerd.system.directories import work_dir
+from runnerd.system.threads import in_thread
 
 _LIMIT_S, _ANSWER_S = 20.0, 15.0
 _AT_ONCE = 4
