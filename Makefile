@@ -33,6 +33,7 @@ help:
 	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
 	@echo 'make bench   measure memory, start-up, load and status against their budgets'
 	@echo 'make deb     build dist/runnerd_<version>_all.deb; VERSION= sets the version, COMMIT= the commit; LINTIAN=yes checks it'
+	@echo '             deb, system and test need packages of Debian; if any is missing, make deb prints the line that installs them'
 	@echo 'make clean   remove everything that these targets created'
 	@echo 'PYTHON=...   use another Python than $(or $(PYTHON),the default (none found))'
 
