@@ -261,8 +261,12 @@ class _Load:
         ]
         return FileItems(file.path, items)
 
+    def _host_name(self, sections: Sections) -> str:
+        return str(sections.get("host", Values()).said.get("name") or self._defaults.hostname)
+
     def _make_host_run(self, sections: Sections) -> HostRun:
         return HostRun(
+            name=self._host_name(sections),
             table=self._settings.run_table,
             said=sections.get("run", Values()),
             python=self._defaults.python,

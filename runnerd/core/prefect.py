@@ -132,6 +132,8 @@ class WorkPool:
     base_job_template: Mapping[str, Json] = field(default_factory=dict)
     status: str | None = None  # READY, NOT_READY, PAUSED
     default_queue_id: str | None = None
+    created: datetime | None = None
+    updated: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

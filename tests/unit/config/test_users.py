@@ -1,4 +1,4 @@
-"""As whom flows may be started, and who may use the control socket, as the files say it."""
+"""As whom flows may be started, who may use the control socket, and whose name a deployment without one gets."""
 
 from __future__ import annotations
 
@@ -120,3 +120,24 @@ def test_who_tests_is_no_stranger(etc: ConfigDir) -> None:
     etc.write("conf.d/a.yaml", AS_ROOT.replace("root", getpass.getuser()))
     listed = replace(DEFAULTS, users=AllowedUsers(getpass.getuser(), root=True))
     assert names(etc.load(defaults=listed)) == ["a"]
+
+
+# --- the name -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "name: null, "])
+def test_a_deployment_without_a_name_has_the_hosts(etc: ConfigDir, name: str) -> None:
+    """As Prefect's runner names one."""
+    text = f"deployments:\n  - {{{name}entrypoint: 'flows/etl.py:nightly'}}\n"
+    assert etc.one(text).name == "host-1"
+    assert etc.one(text, main=f"{MAIN}name: build-07\n").name == "build-07"
+
+
+def test_a_deployment_without_a_name_keeps_its_last_good_version(etc: ConfigDir) -> None:
+    etc.write("conf.d/a.yaml", "deployments:\n  - {entrypoint: 'flows/etl.py:nightly', description: first}\n")
+    last_good = etc.load()
+    etc.write("conf.d/a.yaml", "deployments:\n  - {entrypoint: 'flows/etl.py:nightly', descripton: second}\n")
+    (kept,) = etc.load(last_good=last_good).deployments
+    assert (kept.name, kept.description) == ("host-1", "first")
+    (invalid,) = etc.load().invalid
+    assert invalid.name is None, "it may be a misspelt name as well"
