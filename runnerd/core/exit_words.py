@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 from datetime import UTC, datetime
 
-from runnerd.core.machine import Intent
+from runnerd.core.machine import EXIT_UNKNOWN, Intent
 from runnerd.core.process import Exit
 from runnerd.core.units import format_duration, format_size
 
 HOST_RESTARTED = "the host restarted"
-NOBODY_SAW = "it ended and nobody saw how"
 
 
 # What an exit code usually means: those of shells, and 247, which is -9 as a program's own exit code. Prefect explains
@@ -35,7 +34,7 @@ def signal_name(number: int) -> str:
 def exit_words(ended: Exit | None, *, memory_max_bytes: int | None = None) -> str:
     """Say how a process ended: `exited 1`, `killed by SIGSEGV`, `killed: out of memory (memory_max 2G)`."""
     if ended is None:
-        return NOBODY_SAW
+        return EXIT_UNKNOWN
     if ended.oom:
         bound = f" (memory_max {format_size(memory_max_bytes)})" if memory_max_bytes else ""
         return f"killed: out of memory{bound}"
@@ -44,7 +43,7 @@ def exit_words(ended: Exit | None, *, memory_max_bytes: int | None = None) -> st
     if ended.code is not None:
         means = _CODE_MEANS.get(ended.code)
         return f"exited {ended.code}" + (f" ({means})" if means else "")
-    return NOBODY_SAW
+    return EXIT_UNKNOWN
 
 
 def ending(

@@ -27,7 +27,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 
 # Tests that run as root start runs as root, which takes two words.
 OWN_USER = "root" if os.geteuid() == 0 else None
-LIST_WITH_ROOT = ("--users", "root,nobody,daemon,games,bin") if os.geteuid() == 0 else ()
+LIST_WITH_ROOT = ("--users", "root,nobody,daemon,games,bin,no-such-user") if os.geteuid() == 0 else ()
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing users takes root")
 needs_system_python = pytest.mark.skipif(
     not os.access(SYSTEM_PYTHON, os.X_OK), reason=f"needs {SYSTEM_PYTHON}, which every user may run"
