@@ -23,6 +23,7 @@ from runnerd.core.place import Place
 from runnerd.core.settings import RunSettings
 from runnerd.core.units import format_size
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
+from runnerd.spawner.child.users import AllowedUsers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,14 @@ class Finding:
 
 
 class HostChecks:
-    """Checks run settings against this host; a new one for each load, because files come and go."""
+    """Checks run settings against this host; a new one for each load, because files come and go.
 
-    def __init__(self, calls: BoundedCalls | None = None) -> None:
+    `users` are those as whom the spawner may start flows, None where that is unknown.
+    """
+
+    def __init__(self, calls: BoundedCalls | None = None, *, users: AllowedUsers | None = None) -> None:
         self._calls = calls or BoundedCalls()
+        self._allowed = users
         self._me = os.geteuid()
         self._modes: dict[str, int | OSError] = {}
         self._users: dict[str, int | None] = {}
@@ -72,8 +77,20 @@ class HostChecks:
     def _check_identity(self, run: RunSettings) -> Iterator[Finding]:
         if run.user is not None and self._find_uid(run.user) is None:
             yield Finding("user", f"run.user {run.user}: no such user on this host")
+        else:
+            yield from self._check_allowed(run.user)
         if run.group is not None and not self._group_exists(run.group):
             yield Finding("group", f"run.group {run.group}: no such group on this host")
+
+    def _check_allowed(self, user: str | None) -> Iterator[Finding]:
+        if self._allowed is None:
+            return
+        refused = self._allowed.refuse_name(user)
+        if refused is None and user is not None:
+            refused = self._allowed.refuse_account(user, self._find_uid(user) or 0)
+        if refused is not None:
+            words = refused.removeprefix("cannot start: ")
+            yield Finding("user", f"run.user{'' if user is None else f' {user}'}: {words}")
 
     def _check_interpreter(self, python: str, denied_matters: bool) -> Iterator[Finding]:
         wrong = self._check_file(python, os.X_OK, denied_matters)

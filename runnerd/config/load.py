@@ -30,6 +30,7 @@ from runnerd.core.json_words import show_value
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
 from runnerd.files.bounded_calls import BoundedCalls
+from runnerd.spawner.child.users import AllowedUsers
 
 _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 
@@ -38,13 +39,15 @@ _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: emb
 class HostDefaults:
     """The host's defaults for settings that the files do not have.
 
-    `flow_user` runs the flows without run.user; None means the user of this process.
+    `flow_user` runs the flows without run.user; None means the user of this process. `users` are those as whom the
+    spawner may start flows, None where that is unknown.
     """
 
     hostname: str
     python: str
     api_url: str | None = None
     flow_user: str | None = None
+    users: AllowedUsers | None = None
 
 
 @dataclass(slots=True)
@@ -135,7 +138,7 @@ class _Load:
         self._schema = SchemaCheck()
         self._settings = SettingsReader(self._base)
         self._schedules = ScheduleReader()
-        self._checks = HostChecks(calls)
+        self._checks = HostChecks(calls, users=defaults.users)
 
     def load_all(self, listing: Listing) -> Config:
         """Load runnerd.yaml and the drop-ins of `listing`. Raises ConfigError."""
@@ -275,8 +278,12 @@ class _Load:
             file.path, [replace(item, problems=tuple(map(file.discreet, item.problems))) for item in items]
         )
 
+    def _host_name(self, sections: Sections) -> str:
+        return str(sections.get("host", Values()).said.get("name") or self._defaults.hostname)
+
     def _make_host_run(self, sections: Sections) -> HostRun:
         return HostRun(
+            name=self._host_name(sections),
             table=self._settings.run_table,
             said=sections.get("run", Values()),
             python=self._defaults.python,

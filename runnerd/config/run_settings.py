@@ -67,8 +67,12 @@ def read_run(node: Json, table: Table, path: tuple[str | int, ...], flaws: Flaws
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRun:
-    """The host's defaults for every run: `said` is its own run: sections, `base` the configuration directory."""
+    """The host's defaults for every run: `said` is its own run: sections, `base` the configuration directory.
 
+    `name` is the host's, which a deployment without a name gets.
+    """
+
+    name: str
     table: Table
     said: Values
     python: str

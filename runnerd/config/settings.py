@@ -32,6 +32,7 @@ from runnerd.core.settings import (
     EMBEDDED,
     UNBOUNDED_BYTES,
     ApiSettings,
+    ControlSettings,
     JournalSettings,
     LateSettings,
     LimitSettings,
@@ -75,6 +76,7 @@ class SettingsReader:
             "late": {"after": ("after_s", read_duration), "policy": ("policy", read_as_is)},
             "journal": {"keep": ("keep_s", read_duration), "max_runs": ("max_runs", read_whole)},
             "output": {"journal": ("journal", read_as_is), "max_total": ("max_total_bytes", _total_size)},
+            "control": {key: (key, _groups) for key in ("admins", "operators", "readers")},
             "http": {"listen": ("http_listen", _listen)},
         }
 
@@ -82,6 +84,11 @@ class SettingsReader:
         """Read the sections; `name` only in runnerd.yaml, because a prefect.yaml has the project's name there."""
         found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self.tables.items()}
         found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
+        if not is_main and found["control"].said:
+            # A drop-in that cannot be read is left out, and a host must not open up by that.
+            message = "control is read only from runnerd.yaml; move it there"
+            flaws.add(("control",), message, node.key_place("control"))
+            del found["control"]
         if is_main:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
         if found["api"].said.get("url", "") is None:
@@ -116,6 +123,7 @@ def make_settings(sections: Sections, *, hostname: str, api_url: str) -> Setting
         late=LateSettings(**said("late")),
         journal=JournalSettings(**said("journal")),
         output=OutputSettings(**said("output")),
+        control=ControlSettings(**said("control")),
         **said("http"),
     )
 
@@ -177,6 +185,10 @@ def _headers(value: Json) -> dict[str, str | None]:
 def _total_size(value: Json) -> int:
     size = read_positive_size(value)
     return UNBOUNDED_BYTES if size is None else size
+
+
+def _groups(value: Json) -> tuple[str, ...]:
+    return tuple(read_line(item) for item in value)
 
 
 def _listen(value: Json) -> tuple[str, int]:

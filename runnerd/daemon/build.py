@@ -118,7 +118,7 @@ class Daemon:
             on_health=self._note_health,
         )
         self._access = access_reader(url, self.config, credentials)
-        host = SpawnerLocation(self.paths)
+        host = SpawnerLocation(self.paths, users=self._environ.get("RUNNERD_FLOW_USERS"))
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
@@ -128,8 +128,7 @@ class Daemon:
         return EmbeddedServer(
             link=self.link,
             url=self.api.url,
-            state_dir=self.paths.state,
-            log_dir=self.paths.log,
+            paths=self.paths,
             problems=self.problems,
             log=self.ambient.log,
         )
@@ -297,6 +296,7 @@ class Daemon:
         )
         self.control = ControlServer(
             host=host,
+            control=lambda: self.config.settings().control,
             problems=self.problems,
             log=self.ambient.log,
             socket_path=self.paths.control_socket,

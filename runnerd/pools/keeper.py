@@ -170,6 +170,9 @@ class PoolKeeper:
         """Send one for a pool that lists its workers; return when the last one arrived."""
         if pool.type != PROCESS:
             return None
+        if self._wakes.draining.is_set():  # this host takes no runs, and a pool without another worker is not ready
+            await self._say_goodbye(pool.name)
+            return served.heartbeat_at
         self._announced.add(pool.name)
         there = await self._api.heartbeat(pool.name, worker=self._worker_name(), interval_s=HEARTBEAT_S)
         return self._now() if there else served.heartbeat_at

@@ -36,6 +36,8 @@ def parse_pool(data: Json) -> WorkPool:
         base_job_template=_mapping(data.get("base_job_template")),
         status=optional_text(data.get("status")),
         default_queue_id=optional_text(data.get("default_queue_id")),
+        created=parse_time(data.get("created")),
+        updated=parse_time(data.get("updated")),
     )
 
 

@@ -16,14 +16,17 @@ Reply = Callable[[object], None]
 
 
 class Verbs:
-    """`limits` says what enforces the runs' limits; `end_loop` ends the spawner after this round of its loop."""
+    """`describe` says what enforces the runs' limits, and as whom runs may be started.
+
+    `end_loop` ends the spawner after this round of its loop.
+    """
 
     def __init__(
-        self, runs: RunTable, *, limits: Callable[[], dict[str, object]], boot_id: str, end_loop: Callable[[], None]
+        self, runs: RunTable, *, describe: Callable[[], dict[str, object]], boot_id: str, end_loop: Callable[[], None]
     ) -> None:
         self._runs = runs
         self._boot_id = boot_id
-        self._limits = limits
+        self._describe = describe
         self._end_loop = end_loop
         self._started_at = time.monotonic()
         self._verbs: dict[str, Callable[[Fields, Reply], None]] = {
@@ -44,8 +47,8 @@ class Verbs:
         verb(request, reply)
 
     def make_hello(self) -> dict[str, object]:
-        """Make the first message for a new client: version, limits and all records."""
-        about = {"event": "hello", "version": __version__, "pid": os.getpid(), **self._limits()}
+        """Make the first message for a new client: version, limits, users and all records."""
+        about = {"event": "hello", "version": __version__, "pid": os.getpid(), **self._describe()}
         return {**about, "boot_id": self._boot_id, "records": self._records()}
 
     def _records(self) -> list[object]:

@@ -183,7 +183,7 @@ class SideProcess:
             process.kill()
         assert process.stdin is not None and process.stdout is not None
         process.stdin.close()
-        # asyncio reports the end of a process once its pipes are read to their ends: what an answer left in one hangs it.
+        # asyncio may report the end of a process only when its pipes were read to their ends: an answer left in one hangs.
         with contextlib.suppress(OSError):
             while await process.stdout.read(_DRAIN_BYTES):
                 continue

@@ -25,7 +25,7 @@ from runnerd.processes.link import SpawnerLink
 from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, a_deployment, log_to
 from tests.kits.run_life import now
-from tests.kits.spawner import SpawnerUnderTest
+from tests.kits.spawner import OWN_USER, SpawnerUnderTest
 
 # Answers for every entrypoint but `silent.py:f`; `mute` in its name answers nothing at all. Notes each start.
 PYTHON = f"""#!{sys.executable} -IS
@@ -90,7 +90,7 @@ class Bench:
         path = self.home / file
         if not path.exists():
             path.write_text("# a flow\n")
-        settings = {"python": self.python, "working_directory": str(self.home), **run}
+        settings = {"python": self.python, "working_directory": str(self.home), "user": OWN_USER, **run}
         return a_deployment(name, entrypoint=f"{file}:f", run=settings)
 
     def asked(self) -> int:

@@ -33,6 +33,7 @@ SPEC = {
     "environment": {},
     "working_directory": "/",
     "output": "/dev/null",
+    "own": True,
 }
 
 

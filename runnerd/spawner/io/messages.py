@@ -215,6 +215,7 @@ class Launch:
         "output",
         "output_max_bytes",
         "outside_cgroup",
+        "own",
         "result",
         "rlimits",
         "runtime_max_s",
@@ -237,6 +238,7 @@ class Launch:
         self.result = spec.path("result")
         self.user = spec.name("user")
         self.group = spec.name("group")
+        self.own = spec.boolean("own")
         self.umask = spec.integer("umask", 0, 0o777)
         self.nice = spec.integer("nice", -20, 19)
         self.rlimits = _rlimits(spec.raw("rlimits"))
