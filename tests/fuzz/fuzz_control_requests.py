@@ -58,7 +58,7 @@ def both_doors() -> Iterator[Doors]:
         served.call(served.host.deployments.put, "d-1", "nightly")
         (Path(folder) / f"{RUN}.log").write_text("hello\n")
         routes = [one for one in build_routes(host=served.host, log=served.log) if one.access is Access.PUBLIC]
-        listener = Listener(router=Router(routes), log=served.log)
+        listener = Listener(router=Router(routes, guard=None), log=served.log)
         listening = socket.create_server(("127.0.0.1", 0))
         asyncio.run_coroutine_threadsafe(listener.start([listening]), served.loop).result(60)
         try:

@@ -125,7 +125,7 @@ def test_a_change_of_a_name_that_is_too_long_is_not_kept(served: Serving) -> Non
 def public(served: Serving) -> Iterator[tuple[str, int]]:
     """The public door: the same listener with the public routes, over TCP."""
     routes = [route for route in build_routes(host=served.host, log=served.log) if route.access is Access.PUBLIC]
-    listener = Listener(router=Router(routes), log=served.log)
+    listener = Listener(router=Router(routes, guard=None), log=served.log)
     listening = socket.create_server(("127.0.0.1", 0))
     asyncio.run_coroutine_threadsafe(listener.start([listening]), served.loop).result(60)
     try:
