@@ -65,6 +65,7 @@ def build_poller(
         offering=offering,
         progress=progress,
         problems=problems,
+        ambient=ambient,
     )
     return Poller(
         poll_round=poll_round,

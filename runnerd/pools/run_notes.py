@@ -18,6 +18,7 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.pools.table import PoolService, PoolTable
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 _WAITING_MAX = 1000  # records; the oldest are dropped first
 
@@ -39,6 +40,7 @@ class RunNotes:
         self._worker_name = worker_name
         self._backoff = ambient.backoff
         self._log = ambient.log
+        self._contained = Containment(log=ambient.log, loop="pool notes")
         self._waiting: deque[RunRecord] = deque(maxlen=_WAITING_MAX)
         self._noted = asyncio.Event()
         feed.subscribe(self._note)
@@ -57,7 +59,8 @@ class RunNotes:
             while self._waiting:
                 record = self._waiting[0]
                 try:
-                    await self._send(record)
+                    with self._contained.item(f"run {record.id}"):
+                        await self._send(record)
                     backoff.reset()
                 except ApiRejected as error:
                     self._log.debug("cannot note where a run runs", run=record.id, why=str(error))
