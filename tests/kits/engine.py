@@ -27,8 +27,9 @@ from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.runs.claiming import FlowRunApi
 from runnerd.runs.drain import Drain
-from runnerd.runs.record_store import FlowRunApi, RunContext
+from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
 from runnerd.system.watchdog import Pulse

@@ -50,7 +50,7 @@ def test_an_api_that_is_well_or_away() -> None:
         ("2.19.9", "warning", "older than 2.20"),
         ("2.14.3", "error", "too old"),
         ("4.0.0", "error", "newer than this runnerd"),
-        ("nonsense", "error", "'nonsense' is no version"),
+        ("nonsense", "error", "'nonsense' is not a version"),
     ],
 )
 def test_the_server_s_version(version: str, state: str, words: str) -> None:

@@ -243,6 +243,6 @@ async def test_what_cannot_be_recorded_is_not_claimed(tmp_path: Path) -> None:
         assert offered.claimed == ()
         assert set(offered.skipped) == set(ids)
         assert "cannot" in (engine.supervisor.journal_problem or "")
-        assert engine.lines.events("error") == ["nothing new is claimed"]
+        assert engine.lines.events("error") == ["cannot claim new runs"]
         assert [state for run_id in ids for state in engine.prefect.history[run_id]] == ["Scheduled"] * 2
         assert spawner.started == []
