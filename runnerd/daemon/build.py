@@ -69,9 +69,7 @@ class Daemon:
         environ: Mapping[str, str],
         ambient: Ambient,
     ) -> None:
-        self.paths = paths
-        self.journal = journal
-        self.ambient = ambient
+        self.paths, self.journal, self.ambient = paths, journal, ambient
         self._environ = environ
         # Events, the record feed and problems first: through them parts reach parts that are built later.
         self.config = ConfigInForce(config)
@@ -113,6 +111,7 @@ class Daemon:
             timeout_s=api.request_timeout_s,
             now=self.ambient.now,
             on_health=self._note_health,
+            on_left_out=self._health_log.note_left_out,
         )
         self._access = access_reader(url, self.config, credentials)
         host = SpawnerLocation(self.paths)

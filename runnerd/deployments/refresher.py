@@ -19,7 +19,6 @@ from runnerd.core.wakes import Wakes
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.reading import PAGE
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
@@ -112,6 +111,6 @@ class Refresher:
                 at = due(run)
                 if run.deployment_id is not None and at is not None:
                     next_runs.setdefault(run.deployment_id, at)
-            if len(runs) < PAGE:
+            if not runs.full:
                 break
         return next_runs

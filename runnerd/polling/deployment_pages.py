@@ -14,8 +14,8 @@ from runnerd.core.prefect import FlowRun
 from runnerd.polling.late_runs import LateRuns
 from runnerd.polling.offering import Offering
 from runnerd.polling.progress import PollProgress
+from runnerd.prefect_api.answers import Page
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.reading import PAGE
 from runnerd.runs.supervisor import Offered, Supervisor
 from runnerd.system.ambient import Ambient
 
@@ -56,15 +56,15 @@ class DeploymentPages:
             self._on_offer.drop_own()
             return self._offering.offer_due()
         before = self._now() + timedelta(seconds=self._settings().api.prefetch_s)
-        offered, found = Offered(), list[FlowRun]()
+        offered, found = Offered(), Page()
         for _ in range(_LATE_PAGES_PER_POLL):
             found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
             self._progress.note_answer()
             self._on_offer.drop_own()
-            offered, hides_more = await self._offer_page(found, full=len(found) >= PAGE)
+            offered, hides_more = await self._offer_page(found, full=found.full)
             if not hides_more:
                 break
-        if len(found) >= PAGE and offered.skipped and not {run.id for run in found} & set(offered.claimed):
+        if found.full and offered.skipped and not {run.id for run in found} & set(offered.claimed):
             return await self._poll_unblocked(ids, before)
         return offered
 

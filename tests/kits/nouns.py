@@ -35,6 +35,11 @@ URL = "http://prefect.test/api"
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 
 
+def an_id(letter: str) -> str:
+    """An id of Prefect's, the same one for the same letter."""
+    return str(uuid.UUID(int=ord(letter)))
+
+
 def a_deployment(name: str = "nightly", *, run: Mapping[str, Json] | None = None, **changes: Json) -> Deployment:
     """`run` are keys of its run: section."""
     settings = RunSettings(**{"python": sys.executable, "working_directory": "/srv/flows", **(run or {})})
