@@ -64,8 +64,9 @@ class DeploymentPages:
             offered, hides_more = await self._offer_page(found, full=found.full)
             if not hides_more:
                 break
-        if found.full and offered.skipped and not {run.id for run in found} & set(offered.claimed):
-            return await self._poll_unblocked(ids, before)
+        hides_others = found.unreadable or offered.skipped
+        if found.full and hides_others and not {run.id for run in found} & set(offered.claimed):
+            return await self._poll_unblocked(ids, before, unreadable=found.unreadable)
         return offered
 
     async def _offer_page(self, found: list[FlowRun], *, full: bool) -> tuple[Offered, bool]:
@@ -99,10 +100,10 @@ class DeploymentPages:
             self._offering.offer_due()
         return any_skipped
 
-    async def _poll_unblocked(self, ids: Sequence[str], before: datetime) -> Offered:
-        """Poll the deployments none of whose runs wait: a whole page of waiting runs hides theirs (ADR 10)."""
+    async def _poll_unblocked(self, ids: Sequence[str], before: datetime, *, unreadable: frozenset[str]) -> Offered:
+        """Poll the deployments none of whose runs wait or are unreadable: a page of such runs hides theirs (ADR 10)."""
         runs = self._on_offer.runs
-        blocked = {runs[run_id].deployment_id for run_id in self._on_offer.waiting if run_id in runs}
+        blocked = unreadable | {runs[run_id].deployment_id for run_id in self._on_offer.waiting if run_id in runs}
         others = [one for one in ids if one not in blocked]
         if not others:
             return Offered()

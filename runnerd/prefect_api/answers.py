@@ -79,8 +79,14 @@ class Skipped:
 
 
 class Page(list[FlowRun]):
-    """Holds the readable flow runs of one answer; `full`: there may be more behind them."""
+    """Holds the readable flow runs of one answer; `full`: there may be more behind them.
 
-    def __init__(self, runs: Iterable[FlowRun] = (), *, full: bool = False) -> None:
+    `unreadable`: the ids of the deployments whose runs were left out, as far as those say so.
+    """
+
+    def __init__(
+        self, runs: Iterable[FlowRun] = (), *, full: bool = False, unreadable: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(runs)
         self.full = full
+        self.unreadable = unreadable

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from runnerd.core.place import Json
 from runnerd.core.prefect import due
 from runnerd.prefect_api.answers import Page
-from runnerd.prefect_api.paging import Pages
+from runnerd.prefect_api.paging import NO_VALUES, Pages
 from runnerd.prefect_api.parse import parse_offer
 from runnerd.prefect_api.reading import TOO_LONG, Reader
 from runnerd.prefect_api.values import EARLIEST
@@ -43,12 +43,15 @@ class DueRuns:
         if len(pages) == 1:
             return pages[0]
         runs = sorted((run for page in pages for run in page), key=lambda run: due(run) or EARLIEST)
-        return Page(runs, full=any(page.full for page in pages))
+        unreadable = frozenset(one for page in pages for one in page.unreadable)
+        return Page(runs, full=any(page.full for page in pages), unreadable=unreadable)
 
     async def _page(self, deployment_ids: Sequence[str], *, before: datetime, limit: int | None) -> Page:
         body: dict[str, Json] = {"deployment_ids": list(deployment_ids), "scheduled_before": before.isoformat()}
         path = "/deployments/get_scheduled_flow_runs"
-        return await self._pages.first(path, body, limit=limit, parse=parse_offer) or Page()
+        page = await self._pages.first(path, body, limit=limit, parse=parse_offer, values=NO_VALUES)
+        assert page is not None, "a 404 is no value here"
+        return page
 
     def _leave_out(self, deployment_id: str) -> None:
         self._left_out_until[deployment_id] = self._now() + _LEAVE_OUT_FOR

@@ -15,6 +15,7 @@ from runnerd.prefect_api.answers import Page
 from runnerd.prefect_api.reading import ABSENT, PAGE, TOO_LONG, Reader
 from runnerd.prefect_api.transport import Reply, Transport
 
+NO_VALUES = frozenset[int]()
 _PAGES_MAX = 250  # of one filter: a server that ignores the offset would answer for ever
 
 T = TypeVar("T")
@@ -51,14 +52,20 @@ class Pages:
         self._sizes: dict[str, PageSize] = {}  # by path
 
     async def first(
-        self, path: str, body: Mapping[str, Json], *, limit: int | None, parse: Callable[[Json], FlowRun]
+        self,
+        path: str,
+        body: Mapping[str, Json],
+        *,
+        limit: int | None,
+        parse: Callable[[Json], FlowRun],
+        values: frozenset[int] = ABSENT,
     ) -> Page | None:
         """Read the first runs that are listed at `path`; None where that does not exist. Raises ApiError."""
 
         async def request(size: int) -> Reply:
             # Without a limit the server applies its own, which an administrator may have lowered.
             limited = body if limit is None and size == PAGE else {**body, "limit": size}
-            return await self._transport.request("POST", path, body=limited, values=ABSENT, sure=True, shrinks=True)
+            return await self._transport.request("POST", path, body=limited, values=values, sure=True, shrinks=True)
 
         page_size = self._sizes.setdefault(path, PageSize())
         reply, size = await page_size.ask(request, most=PAGE if limit is None else min(limit, PAGE))

@@ -62,7 +62,11 @@ class Reader:
     def page(self, reply: Reply, limit: int, parse: Callable[[Json], FlowRun] = parse_offer) -> Page:
         """Parse a page of flow runs, of which `limit` were asked for."""
         runs = self.items("flow runs", reply, parse)
-        return Page(runs, full=len(reply.data) >= limit)
+        readable = {run.id for run in runs}
+        odd = [item for item in reply.data if isinstance(item, dict) and item.get("id") not in readable]
+        deployments = (item.get("deployment_id") for item in odd)
+        unreadable = frozenset(one for one in deployments if isinstance(one, str))
+        return Page(runs, full=len(reply.data) >= limit, unreadable=unreadable)
 
     def leave_out(self, what: str, why: str) -> None:
         """Note something that was left out because no answer about it is short enough."""

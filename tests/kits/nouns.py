@@ -92,10 +92,22 @@ class UnclosableClient(httpx.AsyncClient):
         return
 
 
-def fake_api(prefect: FakePrefect, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> PrefectApi:
+def fake_api(
+    prefect: FakePrefect,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    on_left_out: Callable[[str], None] | None = None,
+) -> PrefectApi:
     """The real client in front of a FakePrefect, without a socket."""
-    client = UnclosableClient(transport=prefect.transport(), verify=False)
-    return PrefectApi(url=URL, credentials=Credentials, headers={}, timeout_s=60, now=now, client=client)
+    return PrefectApi(
+        url=URL,
+        credentials=Credentials,
+        headers={},
+        timeout_s=60,
+        now=now,
+        client=UnclosableClient(transport=prefect.transport(), verify=False),
+        on_left_out=on_left_out,
+    )
 
 
 def flow_run(prefect: FakePrefect, run_id: str) -> FlowRun:

@@ -48,10 +48,13 @@ class Previews:
     async def _offers(self, pool: WorkPool, queues: Sequence[WorkQueue], before: datetime, *, one: bool) -> Page:
         """Read the runs of `queues`; none for a pool or queue that was deleted since its name was read."""
         if one and queues[0].filter is not None:  # Prefect 2: the runs of a tag-based queue are in no pool
-            found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=PAGE) or Page()
+            found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=PAGE)
+            if found is None:
+                return Page()
             return Page((replace(run, pool=pool.name, queue=queues[0].name) for run in found), full=found.full)
         names = {queue.id: queue.name for queue in queues}
-        return await self._api.pools.runs(pool.name, queues=names, before=before, limit=PAGE) or Page()
+        found = await self._api.pools.runs(pool.name, queues=names, before=before, limit=PAGE)
+        return Page() if found is None else found
 
     async def _names(self, runs: Sequence[FlowRun]) -> dict[str, str]:
         ids = list(dict.fromkeys(run.deployment_id for run in runs if run.deployment_id))
