@@ -7,6 +7,7 @@ A time that decides nothing, such as that of a state, is None where it is invali
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from runnerd.core.json_words import show_value
@@ -31,6 +32,7 @@ ITEMS_MAX = 10_000  # of one list; most lists have at most 200, a run's states m
 TAGS_MAX = 1000  # of one run
 
 T = TypeVar("T")
+_AWAITING_RETRY = "AwaitingRetry"  # both majors
 
 
 def parse_state(data: Json) -> ApiState:
@@ -48,6 +50,8 @@ def parse_state(data: Json) -> ApiState:
         message=optional_text(data.get("message")),
         transition_id=optional_text(details.get("transition_id")),
         scheduled_time=read_time(details.get("scheduled_time")),
+        lease_id=optional_text(details.get("deployment_concurrency_lease_id")),
+        needs_process=kind == StateType.PAUSED and details.get("pause_reschedule") is not True,
     )
 
 
@@ -56,7 +60,8 @@ def parse_flow_run(data: Json) -> FlowRun:
     if not isinstance(data, dict):
         raise Unreadable("a flow run is not an object")
     parameters, job_variables = data.get("parameters"), data.get("job_variables")
-    return FlowRun(
+    policy = data.get("empirical_policy")
+    run = FlowRun(
         id=needed_id(data, "id"),
         name=optional_text(data.get("name"), longest=NAME_MAX) or "",
         flow_id=needed_id(data, "flow_id"),
@@ -69,7 +74,13 @@ def parse_flow_run(data: Json) -> FlowRun:
         auto_scheduled=data.get("auto_scheduled") is True,
         run_count=read_whole(data.get("run_count")) or 0,
         job_variables=job_variables if isinstance(job_variables, dict) else {},
+        policy=policy if isinstance(policy, dict) else {},
     )
+    # By its name too: the policy of a run that has been retried in its process stays so while the run is suspended
+    # and resumed, and then any process may go on with it.
+    if run.retries_in_process and run.state.type is StateType.SCHEDULED and run.state.name == _AWAITING_RETRY:
+        return replace(run, state=replace(run.state, needs_process=True))
+    return run
 
 
 def parse_deployment(data: Json) -> DeploymentInfo:

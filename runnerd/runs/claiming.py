@@ -12,6 +12,8 @@ from runnerd.core.machine import Intent, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.prefect_api.answers import Answer, Claim, ClaimOutcome
 
+AWAITS_ITS_PROCESS = "its next attempt is a retry inside the process that failed"
+
 
 class FlowRunApi(Protocol):
     """Makes the requests of one run; PrefectApi has all of them."""
@@ -20,6 +22,8 @@ class FlowRunApi(Protocol):
     async def read_run(self, run_id: str) -> FlowRun | None: ...
     async def history(self, run_id: str) -> list[ApiState]: ...
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
+    async def renew_lease(self, lease_id: str) -> bool: ...
+    async def release_retry(self, run: FlowRun) -> None: ...
 
 
 async def claim_if_free(api: FlowRunApi, record: RunRecord, *, even_if_ended: bool) -> Claim:
@@ -37,6 +41,8 @@ async def claim_if_free(api: FlowRunApi, record: RunRecord, *, even_if_ended: bo
             return Claim(outcome=ClaimOutcome.WON, state=state)
         if state.type is not StateType.SCHEDULED:
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
+        if state.needs_process:
+            return Claim(outcome=ClaimOutcome.LOST, state=state, reason=AWAITS_ITS_PROCESS)
         if record.intent is Intent.EVICT:  # stop.then applies only to runs that this host has claimed
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason="the host was stopped before the claim")
     claim = await api.claim(record.id, transition_id=record.transition_id)

@@ -24,6 +24,7 @@ from runnerd.prefect_api.backoff import persist
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.claiming import FlowRunApi
 from runnerd.system.ambient import Ambient
+from runnerd.system.disk_room import DiskRoom
 
 T = TypeVar("T")
 _REFUSED_FIRST_S = 2.0
@@ -46,6 +47,7 @@ class RunContext:
     config: ConfigInForce
     feed: RecordFeed
     hooked: Callable[[RunRecord, Hook], bool]
+    room: DiskRoom
 
 
 class RunRecordStore:

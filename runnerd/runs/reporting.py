@@ -11,7 +11,7 @@ import uuid
 from dataclasses import replace
 
 from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle
-from runnerd.core.prefect import ApiState, FlowRun, Verdict
+from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
 from runnerd.runs.hooks import run_hooks
 from runnerd.runs.record_store import RunContext, RunRecordStore
@@ -45,6 +45,8 @@ class Reporter:
                 return await self._respawn()
             if decision.verdict is None:
                 return self._conclude(state)
+            if decision.verdict.type is StateType.SCHEDULED and found is not None and found.retries_in_process:
+                await self._release_retry(found)
             if await self._report_verdict(decision.verdict):
                 return None
         fields = {"run": self._record.id, "words": self._record.words}
@@ -55,6 +57,10 @@ class Reporter:
         """Take the name and the deployment of a run that only the spawner had from the API."""
         if found is not None and self._record.deployment_id is None:
             self._store.update(name=found.name, deployment_id=found.deployment_id)
+
+    async def _release_retry(self, found: FlowRun) -> None:
+        """Let any host retry the run: Prefect would reserve the retry for its dead process, and list it for no pool."""
+        await self._store.retry_always(lambda: self._context.api.release_retry(found))
 
     async def _report_verdict(self, verdict: Verdict) -> bool:
         # One id for all repeats: without it, a repeat after a lost answer makes a second state. On disk before the

@@ -8,11 +8,12 @@ only for a stated intent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from runnerd.core.errors import ApiError, ApiRejected, SpawnerError
+from runnerd.core.errors import ApiError, ApiRejected, NotRecorded, SpawnerError
 from runnerd.core.exit_words import HOST_RESTARTED, ending
 from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.core.prefect import StateType, Verdict
@@ -20,15 +21,18 @@ from runnerd.core.process import Exit
 from runnerd.launch.prepared import Prepared
 from runnerd.launch.scratch import tidy_spec
 from runnerd.launch.spec import hooks_key
+from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import claim_if_free
+from runnerd.runs.lease import renew_lease
 from runnerd.runs.record_store import RunContext, RunRecordStore
 from runnerd.runs.reporting import Reporter
 from runnerd.runs.scratch import remove_scratch
 
 _ANNOUNCE_S = 1.0
+_ROOM_S = 10.0
 # By our intent or stop.then: the intent that Prefect's engine reads before the signal, so that it reports no crash.
 _PREFECT_INTENT = {"cancel": "cancel", "timeout": "relinquish", "reschedule": "reschedule", "crash": None}
 
@@ -49,6 +53,7 @@ class Run:
         self._kill = record.phase is Phase.KILLING  # SIGKILL at once was requested
         self._announce = False  # the API does not have the cancel yet
         self._requested: Phase | None = None  # the strongest stop that this daemon requested from the spawner
+        self._waited_for_room = False
         self.done = asyncio.Event()
         self.refused: str | None = None  # why the claim was lost
 
@@ -83,12 +88,18 @@ class Run:
             Phase.REPORTING: self._reporter.report,
         }
         self._context.link.add_listener(self.record.id, self._wake.set)
+        lease: asyncio.Task[None] | None = None
         try:
             while self.record.phase is not Phase.DONE:
+                if lease is None and self.record.leased and self.record.phase in (Phase.STARTING, Phase.RUNNING):
+                    api, log = self._context.api, self._context.ambient.log
+                    lease = asyncio.create_task(renew_lease(self.record, api=api, log=log))
                 await steps[self.record.phase]()
             await self._remove_scratch()
             await self._forget()
         finally:
+            if lease is not None:
+                lease.cancel()
             self._context.link.remove_listener(self.record.id)
         self.done.set()
 
@@ -106,7 +117,8 @@ class Run:
         if claim.outcome is ClaimOutcome.WON:
             if claim.state is not None and claim.state.type is StateType.CANCELLING:
                 self.stop(Intent.CANCEL, announce=False)
-            return self._store.step(Event.CLAIM_WON)
+            leased = claim.state is not None and claim.state.lease_id is not None
+            return self._store.save(advance(replace(self.record, leased=leased), Event.CLAIM_WON), Event.CLAIM_WON)
         return self._give_up_claim(claim.reason or f"the run is {claim.outcome}")
 
     def _give_up_claim(self, reason: str) -> None:
@@ -136,9 +148,22 @@ class Run:
         self._resumed = False
         try:
             seen = await self._context.link.spawn(spec)
+        except NotRecorded as error:
+            return await self._wait_for_room(str(error))
         except SpawnerError as error:
             return self._finish(None, failure=str(error))
         return self._note_started(seen)
+
+    async def _wait_for_room(self, why: str) -> None:
+        """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""
+        if not self._waited_for_room:
+            fields = {"run": self.record.id, "why": why, "alert": Alert.CANNOT_START, "about": about(self.record)}
+            self._context.ambient.log.error("a run waits for disk space", **fields)
+        self._waited_for_room = True
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROOM_S):
+                await self._wake.wait()
 
     async def _prepare(self) -> Prepared:
         try:

@@ -21,6 +21,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.processes.protocol import Record
+from runnerd.runs.claiming import AWAITS_ITS_PROCESS
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.run import Run
 from runnerd.system.containment import Containment
@@ -88,7 +89,7 @@ class Supervisor:
         self.adopted = asyncio.Event()  # set once the runs of the last daemon are in the table
         self.contained = 0  # exceptions of single runs, for status and metrics
         self.draining: str | None = None  # why no run is claimed while the host drains
-        self.journal_problem: str | None = None  # why the journal prevents claims; the next offer tries again
+        self.record_problem: str | None = None  # why new runs cannot be recorded; the next offer tries again
         context.feed.subscribe(self._note_change)
 
     # --- the table ----------------------------------------------------------------------------------------------
@@ -146,13 +147,15 @@ class Supervisor:
         if self.draining is not None:
             return Offered(skipped=dict.fromkeys((run.id for run in offers), self.draining))
         now = self._clock()
-        fresh = [run for run in offers if run.id not in self._runs and not self._is_left_alone(run.id, now)]
+        others = [run for run in offers if run.id not in self._runs]
+        bound = {run.id: AWAITS_ITS_PROCESS for run in others if run.state.needs_process}
+        fresh = [run for run in others if run.id not in bound and not self._is_left_alone(run.id, now)]
         live = [_claimant(record) for record in self.records()]
         admission = admit([_claimant(run) for run in fresh], live, self._caps())
         by_id = {run.id: run for run in fresh}
         held = tuple(run_id for run_id in admission.admitted if run_id in hold)
         admitted = [run_id for run_id in admission.admitted if run_id not in hold]
-        skipped = {**admission.skipped, **dict.fromkeys(held, _HELD)}
+        skipped = {**bound, **admission.skipped, **dict.fromkeys(held, _HELD)}
         claimed: list[str] = []
         for run_id in admitted:
             bucket = self._bucket_now(now).take(now)
@@ -167,7 +170,7 @@ class Supervisor:
                 skipped[run_id] = f"cannot claim the run: {item.why}"
                 continue
             if not recorded:
-                left = dict.fromkeys((run.id for run in fresh), self.journal_problem or "")
+                left = dict.fromkeys((run.id for run in fresh), self.record_problem or "")
                 return Offered(claimed=tuple(claimed), skipped=left, full=True)
             self._bucket = bucket
             claimed.append(run_id)
@@ -201,17 +204,19 @@ class Supervisor:
         return offer.id not in self._runs and self._claim(offer, even_if_ended=True)
 
     def _claim(self, offer: FlowRun, *, even_if_ended: bool = False) -> bool:
-        """Record the claim and begin the run; without a record in the journal return False and do not claim."""
+        """Record the claim and begin the run; where it cannot be recorded return False and do not claim."""
         try:
+            if (full := self._context.room.problem()) is not None:
+                raise JournalError(full)
             before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
             self._context.journal.save(record, "claiming")
         except JournalError as error:
-            if self.journal_problem is None:
+            if self.record_problem is None:
                 self._context.ambient.log.error("cannot claim new runs", why=str(error), alert=Alert.JOURNAL_FAILS)
-            self.journal_problem = str(error)
+            self.record_problem = str(error)
             return False
-        self.journal_problem = None
+        self.record_problem = None
         self._begin(Run(record=record, context=self._context, before=before, even_if_ended=even_if_ended))
         self._context.feed.publish(record)
         return True

@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 
-from runnerd.core.prefect import Inspection, NewPool, NewQueue, StateType, Verdict
+from runnerd.core.prefect import FlowRun, Inspection, NewPool, NewQueue, StateType, Verdict
 from runnerd.core.settings import Schedule
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.dialect import deployment_body
+from runnerd.prefect_api.parse import parse_flow_run
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import URL, a_deployment
 
@@ -45,6 +46,11 @@ class Recorded:
     answers: list[tuple[str, int, Json]] = field(default_factory=list)
 
 
+def flow_run(names: Names) -> FlowRun:
+    data = {"id": names.run, "flow_id": names.flow, "state": {"type": "SCHEDULED"}, "empirical_policy": {"retries": 1}}
+    return parse_flow_run(data)
+
+
 def _body(names: Names) -> Any:
     schedules = (Schedule(cron="0 7 * * *", max_scheduled_runs=3),)
     inspection = Inspection(flow_name="etl", description=None, parameter_schema={}, prefect_version="3.9.1", file=None)
@@ -59,6 +65,8 @@ CALLS: dict[str, Call] = {
     "server": lambda api, n: api.server(),
     "scheduled_runs": lambda api, n: api.scheduled_runs(deployment_ids=[n.deployment], before=LATER),
     "claim": lambda api, n: api.claim(n.run, transition_id="mine"),
+    "renew_lease": lambda api, n: api.renew_lease(n.run),
+    "release_retry": lambda api, n: api.release_retry(flow_run(n)),
     "propose": lambda api, n: api.propose(n.run, _verdict(StateType.RUNNING), transition_id="mine"),
     "read_run": lambda api, n: api.read_run(n.run),
     "history": lambda api, n: api.history(n.run),

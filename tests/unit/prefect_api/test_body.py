@@ -96,6 +96,7 @@ async def test_millions_of_values_are_not_made() -> None:
         (b"\x1b\x05", "br", "has a Content-Encoding that was not asked for"),
         (gzip.compress(gzip.compress(b"[1]")), "gzip, gzip", "has a Content-Encoding that was not asked for"),
     ],
+    ids=["cut off", "not packed", "deflate", "br", "twice"],
 )
 async def test_packed_otherwise_than_asked_for(content: bytes, encoding: str, why: str) -> None:
     assert await read(content, **{"Content-Encoding": encoding}) == Body(why=why)
