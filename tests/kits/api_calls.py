@@ -99,6 +99,7 @@ CALLS: dict[str, Call] = {
     "block_by_name": lambda api, n: api.pools.block_by_name("secret", "key"),
     "variable": lambda api, n: api.pools.variable("where"),
     "note_infrastructure": lambda api, n: api.pools.note_infrastructure(n.run, "host-1:17"),
+    "emit_event": lambda api, n: api.pools.emit_event({"event": "prefect.worker.started"}),
     "label_run": lambda api, n: api.pools.label_run(n.run, {"prefect.worker.name": "host-1"}),
     "delete_deployment": lambda api, n: api.delete_deployment(n.deployment),
     "delete_pool": lambda api, n: api.pools.delete_pool("etl"),
