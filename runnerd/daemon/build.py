@@ -72,15 +72,10 @@ class Daemon:
         environ: Mapping[str, str],
         ambient: Ambient,
     ) -> None:
-        self.paths = paths
-        self.journal = journal
-        self.ambient = ambient
-        self._environ = environ
+        self.paths, self.journal, self.ambient, self._environ = paths, journal, ambient, environ
         # Events, the record feed and problems first: through them parts reach parts that are built later.
         self.config = ConfigInForce(config)
-        self.wakes = Wakes()
-        self.feed = RecordFeed()
-        self.problems = Problems()
+        self.wakes, self.feed, self.problems = Wakes(), RecordFeed(), Problems()
         self.problems.register(self.config.problems)
         self.problems.register_text(lambda: journal.problem)
         self.problems.register_text(lambda: journal.notice)
@@ -116,6 +111,7 @@ class Daemon:
             timeout_s=api.request_timeout_s,
             now=self.ambient.now,
             on_health=self._note_health,
+            on_left_out=self._health_log.note_left_out,
         )
         self._access = access_reader(url, self.config, credentials)
         host = SpawnerLocation(self.paths, users=self._environ.get("RUNNERD_FLOW_USERS"))

@@ -7,9 +7,10 @@ the files are dropped by dropping.py.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from runnerd.core.errors import ApiError, ApiRejected
+from runnerd.core.errors import ApiAway, ApiError, ApiRejected, JournalError
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
@@ -17,15 +18,17 @@ from runnerd.core.settings import Config, Deployment
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.dropping import Dropper
 from runnerd.deployments.inspection import InspectionFailure
-from runnerd.deployments.inspector import Inspector
+from runnerd.deployments.inspector import InspectionResult, Inspector
 from runnerd.deployments.registry import Entry, Key, Registry, key_of
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.alerts import Alert
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
 from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 _LOOP = "register"
+_FAILURES_PER_ROUND = 3  # more than that, and it is not one deployment but the API
 _REGISTER_BOUND_S = 3600.0  # the longest time without a beat; inspecting a thousand flows takes long
 
 
@@ -60,6 +63,7 @@ class Registrar:
         self._registry = registry
         self._url = url
         self._log = ambient.log
+        self._contained = Containment(log=ambient.log, loop=_LOOP, passing=(ApiError, JournalError))
         self._pulse = ambient.pulse
         self._backoff = ambient.backoff
         self._wakes = wakes
@@ -127,12 +131,17 @@ class Registrar:
             self._pulse.beat(_LOOP, within_s=_REGISTER_BOUND_S)
             left = self._left()
             try:
-                await self._register_and_drop()
-            except ApiError as error:
+                with self._contained.item("a round") as item:
+                    await self._register_and_drop()
+            except (ApiError, JournalError) as error:
                 self._work.set()
                 if self._left() < left:
                     backoff.reset()  # some requests succeed: a server on SQLite refuses one of two writes at a time
-                await asyncio.sleep(backoff.next_s(error))
+                await asyncio.sleep(backoff.next_s(error if isinstance(error, ApiError) else None))
+                continue
+            if item.why is not None:
+                self._work.set()
+                await asyncio.sleep(backoff.next_s())
                 continue
             backoff = self._backoff()
             if not self._work.is_set():
@@ -185,18 +194,38 @@ class Registrar:
     async def _register_all(self, todo: list[Deployment], major: int) -> None:
         known = self._registrations()
         findings = await self._inspector.inspect(todo)
+        failures: list[ApiAway] = []
         for deployment in todo:
             key = key_of(deployment)
             if self._todo.get(key) is not deployment:
                 continue  # removed or replaced by a reload during the inspection
-            finding = findings[key]
-            if isinstance(finding, InspectionFailure):
-                self._fail(deployment, finding.message)
-                continue
             try:
+                await self._register_or_fail(deployment, findings[key], major, known)
+            except ApiAway as error:  # the answer about one deployment may be no use; the others must not wait for it
+                failures.append(error)
+                if not error.answered or len(failures) > _FAILURES_PER_ROUND:
+                    break
+        if failures:
+            raise failures[0]
+
+    async def _register_or_fail(
+        self,
+        deployment: Deployment,
+        finding: InspectionResult,
+        major: int,
+        known: Mapping[tuple[str, str], Registration],
+    ) -> None:
+        """Register one deployment, or note why it cannot be. Raises ApiAway, ApiDenied or JournalError."""
+        if isinstance(finding, InspectionFailure):
+            return self._fail(deployment, finding.message)
+        try:
+            with self._contained.item(f"deployment {deployment.name}") as item:
                 await self._register(deployment, finding, major, known.get((finding.flow_name, deployment.name)))
-            except ApiRejected as error:
-                self._fail(deployment, f"the API rejects the deployment: {error}")
+        except ApiRejected as error:
+            return self._fail(deployment, f"the API rejects the deployment: {error}")
+        if item.why is not None:
+            self._fail(deployment, f"cannot register the deployment: {item.why}")
+        return None
 
     async def _register(
         self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None

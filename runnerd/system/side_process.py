@@ -183,7 +183,7 @@ class SideProcess:
             process.kill()
         assert process.stdin is not None and process.stdout is not None
         process.stdin.close()
-        # asyncio may report the end of a process only when its pipes were read to the end: a left answer would hang this.
+        # asyncio may report the end of a process only once its pipes are read to the end: this would hang.
         with contextlib.suppress(OSError):
             while await process.stdout.read(_DRAIN_BYTES):
                 continue
