@@ -13,12 +13,12 @@ from runnerd.config.schedules import ScheduleReader
 from runnerd.config.sections import Flaws, Values
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.place import Json, Place
-from runnerd.core.settings import Deployment
+from runnerd.core.settings import Deployment, key_of
 
 
 def _keys(deployment: Deployment) -> frozenset[Key]:
     """Return the keys by which two deployments are the same: the name, with the code and with a stated flow name."""
-    by_code = (deployment.name, deployment.entrypoint, deployment.run.working_directory)
+    by_code = key_of(deployment)
     by_flow = (deployment.name, deployment.flow_name, "") if deployment.flow_name else by_code
     return frozenset((by_code, by_flow))
 

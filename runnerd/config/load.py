@@ -143,18 +143,19 @@ class _Load:
 
     def _make_config(self, files: Sequence[_File], sections: Sections, url: str, listing: Listing) -> Config:
         host = self._make_host_run(sections)
-        deployments = refuse_doubles(DEPLOYMENTS, [self._read_deployments(file, host) for file in files])
-        pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files])
+        last = self._last_good
+        old_deployments, old_pools = (last.deployments, last.pools) if last else ((), ())
+        deployments = refuse_doubles(
+            DEPLOYMENTS, [self._read_deployments(file, host) for file in files], old_deployments
+        )
+        pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files], old_pools)
         problems = list(listing.problems)
         for file, its_deployments, its_pools in zip(files, deployments, pools, strict=True):
             here = [*file.problems(), *its_deployments.found(), *its_pools.found()]
             problems += sorted(here, key=_by_place)
         unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
-        last = self._last_good
-        deployments_in_force, invalid = choose_in_force(
-            DEPLOYMENTS, deployments, last.deployments if last else (), unseen
-        )
-        pools_in_force, _ = choose_in_force(POOLS, pools, last.pools if last else (), unseen)
+        deployments_in_force, invalid = choose_in_force(DEPLOYMENTS, deployments, old_deployments, unseen)
+        pools_in_force, _ = choose_in_force(POOLS, pools, old_pools, unseen)
         return Config(
             settings=make_settings(sections, hostname=self._defaults.hostname, api_url=url),
             deployments=deployments_in_force,

@@ -106,6 +106,21 @@ class Deployment:
     problem: str | None = None  # why this is the last good version: what its file says now is wrong
 
 
+DeclaredKey = tuple[str, ...]
+
+
+def key_of(deployment: Deployment) -> DeclaredKey:
+    """Return the key of a declaration: its name, and everything the name of its flow may depend on.
+
+    To the API a deployment is (flow, name), but the flow's name is known only once its code was inspected. Until then
+    two declarations are the same only if they have the same code, directory, interpreter and environment.
+    """
+    run = deployment.run
+    environment = "\n".join(f"{name}={value!r}" for name, value in sorted(run.environment.items()))
+    where = (run.working_directory, run.python, run.environment_file or "", environment)
+    return (deployment.entrypoint, deployment.name, *where)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidDeployment:
     """A deployment that its file asks for and that cannot be: there is no good version of it to fall back on."""

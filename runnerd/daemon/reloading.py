@@ -16,7 +16,8 @@ from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import ApiSettings, Config, PoolSettings
 from runnerd.core.wakes import Wakes
-from runnerd.deployments.registrar import ConfigChanges, Registrar
+from runnerd.deployments.planning import ConfigChanges
+from runnerd.deployments.registrar import Registrar
 from runnerd.journal.journal import Journal
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log

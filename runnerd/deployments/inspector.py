@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.prefect import Inspection
-from runnerd.core.settings import Deployment
+from runnerd.core.settings import Deployment, key_of
 from runnerd.deployments.inspection import (
     InspectionFailure,
     cache_key,
@@ -19,7 +19,7 @@ from runnerd.deployments.inspection import (
     inspection_spec,
     parse_results,
 )
-from runnerd.deployments.registry import Key, Registry, key_of
+from runnerd.deployments.registry import Key, Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.processes.helper import name_helper, run_helper

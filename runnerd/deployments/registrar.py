@@ -7,18 +7,19 @@ the files are dropped by dropping.py.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runnerd.core.errors import ApiError, ApiRejected
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
-from runnerd.core.settings import Config, Deployment
+from runnerd.core.settings import Config, Deployment, key_of
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.dropping import Dropper
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import Inspector
-from runnerd.deployments.registry import Entry, Key, Registry, key_of
+from runnerd.deployments.planning import ConfigChanges, Planner, differs
+from runnerd.deployments.registry import Key, Registry
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.alerts import Alert
 from runnerd.prefect_api.client import PrefectApi
@@ -27,16 +28,6 @@ from runnerd.system.ambient import Ambient
 
 _LOOP = "register"
 _REGISTER_BOUND_S = 3600.0  # the longest time without a beat; inspecting a thousand flows takes long
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigChanges:
-    """Names of the deployments that a new configuration added, changed and removed, and the number unchanged."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    unchanged: int = 0
 
 
 class Registrar:
@@ -64,6 +55,7 @@ class Registrar:
         self._backoff = ambient.backoff
         self._wakes = wakes
         problems.register(self.problems)
+        self._planner = Planner(journal=journal, registry=registry, url=url)
         self._todo: dict[Key, Deployment] = {}
         self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
@@ -74,46 +66,12 @@ class Registrar:
 
     def plan(self, config: Config) -> ConfigChanges:
         """Put the configuration's deployments into the registry now, and have `run` register them."""
-        wanted = {key_of(deployment): deployment for deployment in config.deployments}
-        registered = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
-        added, changed, unchanged = [], [], 0
-        for key, deployment in wanted.items():
-            old = self._registry.get(key)
-            if old is None:
-                added.append(deployment.name)
-                self._put_new(deployment, registered.get(key))
-            elif _differs(old.deployment, deployment):
-                changed.append(old.full_name)
-                self._put_again(old, deployment)
-            else:
-                unchanged += 1
-                self._put_again(old, deployment)
-        removed = self._drop_unwanted(set(wanted))
-        self._dropper.plan(config, wanted.keys())
+        planned = self._planner.plan(config)
+        self._todo = planned.todo
+        self._dropper.plan(config, planned.registrations)
         self.settled.clear()
         self._work.set()
-        return ConfigChanges(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=unchanged)
-
-    def _put_new(self, deployment: Deployment, registered: Registration | None) -> None:
-        """Add an entry, with the id it was last registered under: runs of the last daemon need their deployments."""
-        entry = Entry(deployment=deployment, problem=deployment.problem, invalid=bool(deployment.problem))
-        if registered is not None:
-            entry = replace(entry, flow=registered.flow, deployment_id=registered.deployment_id)
-        self._registry.put(entry)
-        self._todo[key_of(deployment)] = deployment
-
-    def _put_again(self, old: Entry, deployment: Deployment) -> None:
-        """Update an entry after a reload; an unchanged one too, because its code may have failed the last time."""
-        invalid = deployment.problem is not None
-        self._registry.put(replace(old, deployment=deployment, problem=deployment.problem, invalid=invalid))
-        self._todo[key_of(deployment)] = deployment
-
-    def _drop_unwanted(self, wanted: set[Key]) -> list[str]:
-        gone = [entry for entry in self._registry.entries() if key_of(entry.deployment) not in wanted]
-        for entry in gone:
-            self._registry.remove(key_of(entry.deployment))
-            self._todo.pop(key_of(entry.deployment), None)
-        return [entry.full_name for entry in gone]
+        return planned.changes
 
     # --- registering ------------------------------------------------------------------------------------------------
 
@@ -199,9 +157,9 @@ class Registrar:
         self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
     ) -> None:
         full_name = f"{inspection.flow_name}/{deployment.name}"
-        rival = self._rival(deployment, inspection.flow_name)
+        rival = self._registry.other_with(inspection.flow_name, deployment.name, than=key_of(deployment))
         if rival is not None:
-            return self._fail(deployment, f"the deployment {full_name} is already at {rival}")
+            return self._fail(deployment, _double_words(full_name, deployment, rival.deployment), double=True)
         if deployment.flow_name not in (None, inspection.flow_name):
             declared = deployment.flow_name
             return self._fail(deployment, f"flow_name is {declared}, but the code says {inspection.flow_name}")
@@ -225,13 +183,15 @@ class Registrar:
         )
         self._journal.save_registration(registration)
         self._log.info("registered", deployment=full_name, id=info.id)
+        entry = self._registry.get(key_of(deployment))
         self._settle(deployment, registration, inspection.flow_name, paused=info.paused)
-        self._drop_renamed(registration)
+        self._drop_renamed(registration, entry.deployment_id if entry is not None else None)
 
-    def _drop_renamed(self, registered: Registration) -> None:
+    def _drop_renamed(self, registered: Registration, old_id: str | None) -> None:
         """Drop the deployment under the flow's old name, whose schedules would go on creating runs."""
         for one in self._journal.registrations(self._url):
-            if key_of(one.deployment) == key_of(registered.deployment) and one.flow != registered.flow:
+            was_this = one.deployment_id == old_id or key_of(one.deployment) == key_of(registered.deployment)
+            if was_this and one.flow != registered.flow:
                 self._dropper.add(one)
 
     async def _paused_in_prefect(self, before: Registration | None) -> bool:
@@ -240,14 +200,6 @@ class Registrar:
             return False  # new, or paused by this host, or paused by its file
         found = await self._api.read_deployments([before.deployment_id])
         return bool(found) and found[0].paused
-
-    def _rival(self, deployment: Deployment, flow: str) -> str | None:
-        """Return the place of another entrypoint with the same flow and name, which are one deployment to the API."""
-        for entry in self._registry.entries():
-            same = entry.flow == flow and entry.deployment.name == deployment.name
-            if same and key_of(entry.deployment) != key_of(deployment) and entry.deployment_id is not None:
-                return str(entry.deployment.place)
-        return None
 
     def _settle(self, deployment: Deployment, known: Registration, flow: str, *, paused: bool | None = None) -> None:
         """Note in registry and journal that the API has the deployment as wanted."""
@@ -258,10 +210,10 @@ class Registrar:
         self._unannounced = True
         paused = entry.paused if paused is None else paused
         self._registry.put(replace(entry, flow=flow, deployment_id=known.deployment_id, paused=paused))
-        if _differs(known.deployment, deployment) or known.deployment.place != deployment.place:
+        if differs(known.deployment, deployment) or known.deployment.place != deployment.place:
             self._journal.save_registration(replace(known, deployment=deployment))
 
-    def _fail(self, deployment: Deployment, why: str) -> None:
+    def _fail(self, deployment: Deployment, why: str, *, double: bool = False) -> None:
         """Log and note why the deployment cannot be registered; an earlier registration stays in use."""
         entry = self._registry.get(key := key_of(deployment))
         if entry is None:
@@ -269,7 +221,7 @@ class Registrar:
         self._todo.pop(key, None)
         where = {"deployment": deployment.name, "at": deployment.place}
         self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
-        self._registry.put(replace(entry, problem=why))
+        self._registry.put(replace(entry, problem=why, double=double))
 
     def problems(self) -> tuple[Problem, ...]:
         """Return why deployments cannot be registered; problems of their files are reported by the configuration."""
@@ -296,6 +248,8 @@ class Registrar:
         self._work.set()
 
 
-def _differs(one: Deployment, other: Deployment) -> bool:
-    """Whether two deployments differ in more than their place in the files and their problem."""
-    return replace(one, place=other.place, problem=None) != replace(other, problem=None)
+def _double_words(full_name: str, deployment: Deployment, first: Deployment) -> str:
+    return (
+        f"cannot register the deployment {full_name} of {deployment.place}: {first.place} declares the same flow and"
+        " name, and stays in force; rename or remove one"
+    )

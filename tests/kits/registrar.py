@@ -12,12 +12,13 @@ from runnerd.core.backoff import Backoff
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
-from runnerd.core.settings import Config, Deployment
+from runnerd.core.settings import Config, Deployment, key_of
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import InspectionResult
-from runnerd.deployments.registrar import ConfigChanges, Registrar
-from runnerd.deployments.registry import Entry, Key, Registry, key_of
+from runnerd.deployments.planning import ConfigChanges
+from runnerd.deployments.registrar import Registrar
+from runnerd.deployments.registry import Entry, Key, Registry
 from runnerd.journal.journal import Journal
 from tests.kits.engine import an_ambient
 from tests.kits.engine_parts import NotedEvent
@@ -27,14 +28,15 @@ from tests.kits.nouns import NOON, URL, LogLines, fake_api, log_to, settings
 
 @dataclass
 class FakeInspector:
-    """Answers by entrypoint; what it once answered well it remembers, as the real one does in the journal."""
+    """Answers by entrypoint, or by key where one has an answer of its own; remembers what it once answered well."""
 
     answers: dict[str, InspectionResult] = field(default_factory=dict)
-    known: dict[str, Inspection] = field(default_factory=dict)
+    known: dict[Key, Inspection] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    of_key: dict[Key, InspectionResult] = field(default_factory=dict)
 
     def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
-        return {key_of(one): self.known[one.entrypoint] for one in deployments if one.entrypoint in self.known}
+        return {key_of(one): self.known[key_of(one)] for one in deployments if key_of(one) in self.known}
 
     async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
         await asyncio.sleep(0)
@@ -42,15 +44,15 @@ class FakeInspector:
         for one in deployments:
             if key_of(one) not in found:
                 self.asked.append(one.entrypoint)
-                answer = self.answers.get(one.entrypoint, flow("etl"))
+                answer = self.of_key.get(key_of(one)) or self.answers.get(one.entrypoint, flow("etl"))
                 found[key_of(one)] = answer
                 if isinstance(answer, Inspection):
-                    self.known[one.entrypoint] = answer
+                    self.known[key_of(one)] = answer
         return found
 
     def change(self, entrypoint: str, answer: InspectionResult) -> None:
         """The file is another one now."""
-        self.known.pop(entrypoint, None)
+        self.known = {key: known for key, known in self.known.items() if key[0] != entrypoint}
         self.answers[entrypoint] = answer
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.place import Place, Problem
-from runnerd.deployments.registrar import ConfigChanges
-from runnerd.deployments.registry import EntryState, key_of
+from runnerd.core.settings import key_of
+from runnerd.deployments.planning import ConfigChanges
+from runnerd.deployments.registry import EntryState
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import URL, a_deployment, copied
 from tests.kits.registrar import BROKEN, FakeInspector, a_host, flow

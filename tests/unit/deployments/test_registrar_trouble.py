@@ -70,23 +70,6 @@ async def test_a_flow_that_is_not_the_one_the_file_names(tmp_path: Path) -> None
         assert host.entry(B).state is EntryState.READY
 
 
-async def test_two_of_the_same_flow_and_name(tmp_path: Path) -> None:
-    prefect, inspector = FakePrefect(major=3), FakeInspector()
-    rival = replace(A, entrypoint="copy.py:flow", place=ELSEWHERE)
-    async with a_host(tmp_path, prefect, inspector) as host:
-        await host.want(A, rival)
-        assert host.entry(rival).problem == f"the deployment etl/a is already at {A.place}"
-        assert host.stored("a")["entrypoint"] == A.entrypoint
-    async with a_host(tmp_path, prefect, inspector) as host:
-        await host.want(rival, A)
-        assert host.entry(A).state is EntryState.READY
-        assert host.entry(rival).problem is not None, "whoever was first stays first"
-        await host.want(rival)
-        assert host.stored("a")["entrypoint"] == rival.entrypoint
-        assert host.entry(rival).state is EntryState.READY
-        assert host.stored("a")["paused"] is False
-
-
 async def test_one_name_in_two_flows(tmp_path: Path) -> None:
     async with a_host(tmp_path) as host:
         other = replace(A, entrypoint="other.py:flow")

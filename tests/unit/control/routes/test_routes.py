@@ -112,7 +112,10 @@ def test_a_deployment_by_id_name_and_flow_slash_name(served: Serving) -> None:
         assert status == 200
         assert isinstance(its, dict)
         assert its["id"] == wanted
-    assert ask(served, "GET", "/v1/deployments/hourly")[0] == 409
+    status, problem = ask(served, "GET", "/v1/deployments/hourly")
+    assert status == 409
+    assert isinstance(problem, dict)
+    assert problem["detail"].endswith("d-2 (etl/hourly), d-3 (web/hourly); name one by flow/name or its id")
     assert ask(served, "GET", "/v1/deployments/none")[0] == 404
     assert ask(served, "GET", "/v1/deployments/web/hourly")[0] == 404  # an unencoded slash is another path
 
