@@ -55,6 +55,7 @@ class DeploymentReader:
         if flaws.at("name") or flaws.at("entrypoint") or not {"name", "entrypoint"} <= node.keys():
             return None
         run = self.host.settings(values)
+        _check_paused(node, flaws)
         if not flaws.any_in("run", "work_pool", "pull"):
             code = node["entrypoint"]
             self.checks.check(run, values, flaws, otherwise=node.value_place("entrypoint"), entrypoint=code)
@@ -75,8 +76,18 @@ class DeploymentReader:
 _KEYS = ("name", "entrypoint", "flow_name", "description", "version", "enforce_parameter_schema", "paused", "on_remove")
 
 
+def _check_paused(node: Map, flaws: Flaws) -> None:
+    """Refuse a deployment that states by its two keys that it is paused and that it is not."""
+    active, paused = node.get("is_schedule_active"), node.get("paused")
+    if isinstance(active, bool) and isinstance(paused, bool) and active is paused:
+        message = f"is_schedule_active is {str(active).lower()} and so is paused; remove is_schedule_active"
+        flaws.add(("is_schedule_active",), message, node.key_place("is_schedule_active"))
+
+
 def _plain_keys(node: Map) -> dict[str, Json]:
     said = {key: node[key] for key in _KEYS if node.get(key) is not None}
+    if node.get("is_schedule_active") is not None:
+        said["paused"] = not node["is_schedule_active"]  # as Prefect 2.20 stores it
     if node.get("parameters"):
         said["parameters"] = make_plain(node["parameters"])
     if node.get("tags"):

@@ -78,12 +78,13 @@ class FlowRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentInfo:
-    """A deployment as the API told it."""
+    """A deployment as the API told it; `schedule_ids` are those of the schedules last sent, in their order."""
 
     id: str
     name: str
     flow_id: str
     paused: bool
+    schedule_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ class Schedule:
     anchor_date: str | None = None  # RFC 3339, with offset
     rrule: str | None = None
     timezone: str | None = None  # IANA name
-    active: bool = True
+    active: bool | None = None  # None: not stated, so as it is in Prefect; a new one is active
     slug: str | None = None  # server 3.x only
     parameters: Mapping[str, Json] | None = None  # server 3.x only
     max_scheduled_runs: int | None = None
@@ -99,7 +99,7 @@ class Deployment:
     concurrency_limit: int | None = None
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
     collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its place
-    paused: bool = False
+    paused: bool | None = None  # None: not stated, so as it is in Prefect; a new one is not paused
     on_remove: OnRemove = "pause"
     run: RunSettings
     place: Place

@@ -23,7 +23,8 @@ from runnerd.deployments.registry import Key, Registry
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.alerts import Alert
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
+from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint, schedule_bodies
+from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.system.ambient import Ambient
 
 _LOOP = "register"
@@ -169,9 +170,10 @@ class Registrar:
         fingerprint = deployment_fingerprint(body, self._url)
         if before is not None and not before.paused and before.fingerprint == fingerprint:
             return self._settle(deployment, before, inspection.flow_name)
-        paused = deployment.paused or await self._paused_in_prefect(before)
         flow_id = await self._api.ensure_flow(inspection.flow_name, ())
-        info = await self._api.apply_deployment(body, flow_id=flow_id, paused=paused)
+        info = await self._api.apply_deployment(
+            body, flow_id=flow_id, paused=_paused(deployment, before), sent=_sent_schedules(before)
+        )
         registration = Registration(
             url=self._url,
             flow=inspection.flow_name,
@@ -180,6 +182,7 @@ class Registrar:
             fingerprint=fingerprint,
             major=major,
             deployment=deployment,
+            schedule_ids=info.schedule_ids,
         )
         self._journal.save_registration(registration)
         self._log.info("registered", deployment=full_name, id=info.id)
@@ -193,13 +196,6 @@ class Registrar:
             was_this = one.deployment_id == old_id or key_of(one.deployment) == key_of(registered.deployment)
             if was_this and one.flow != registered.flow:
                 self._dropper.add(one)
-
-    async def _paused_in_prefect(self, before: Registration | None) -> bool:
-        """Whether a user paused the deployment in Prefect, so that a change of its file must not resume it."""
-        if before is None or before.paused or before.deployment.paused:
-            return False  # new, or paused by this host, or paused by its file
-        found = await self._api.read_deployments([before.deployment_id])
-        return bool(found) and found[0].paused
 
     def _settle(self, deployment: Deployment, known: Registration, flow: str, *, paused: bool | None = None) -> None:
         """Note in registry and journal that the API has the deployment as wanted."""
@@ -246,6 +242,28 @@ class Registrar:
                 self._todo[key_of(entry.deployment)] = entry.deployment
         self.settled.clear()
         self._work.set()
+
+
+def _paused(deployment: Deployment, before: Registration | None) -> bool | None:
+    """What the API is told; None for a deployment that the file leaves as it is in Prefect.
+
+    It is resumed where this host or the file's last version had paused it, and where this host takes it over.
+    """
+    if deployment.paused is not None:
+        return deployment.paused
+    return False if before is None or before.paused or before.deployment.paused else None
+
+
+def _sent_schedules(before: Registration | None) -> list[SentSchedule]:
+    """The schedules that this host sent last."""
+    if before is None:
+        return []
+    bodies = schedule_bodies(before.deployment, major=before.major)
+    if before.paused and before.major < 3 and not before.schedule_ids:
+        # Earlier versions paused by a request that, in 2.20, also switched the schedule off.
+        bodies = [{**body, "active": False} for body in bodies]
+    ids = before.schedule_ids if len(before.schedule_ids) == len(bodies) else (None,) * len(bodies)
+    return [SentSchedule(known, body) for known, body in zip(ids, bodies, strict=True)]
 
 
 def _double_words(full_name: str, deployment: Deployment, first: Deployment) -> str:

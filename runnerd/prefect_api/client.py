@@ -15,6 +15,7 @@ import httpx
 from runnerd.core.place import Json
 from runnerd.core.prefect import ApiHealth, ApiState, DeploymentInfo, FlowRun, StateType, Verdict
 from runnerd.prefect_api.answers import Answer, ApiRefusal, Claim, ClaimOutcome, DeploymentBody, ServerInfo, Skipped
+from runnerd.prefect_api.applying import DeploymentApplier
 from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.connections import open_client
 from runnerd.prefect_api.credentials import Credentials
@@ -23,6 +24,7 @@ from runnerd.prefect_api.failure_words import server_words
 from runnerd.prefect_api.parse import Unreadable, parse_deployment, parse_each, parse_flow_run, parse_id, parse_state
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, is_uuid, pages, refused
+from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.prefect_api.transport import Transport
 
 __all__ = [
@@ -66,6 +68,7 @@ class PrefectApi:
         )
         self._server: tuple[int, ServerInfo] | None = None
         self._reader = Reader(self._transport)
+        self._applier = DeploymentApplier(transport=self._transport, reader=self._reader)
         self.pools = PoolsApi(transport=self._transport, reader=self._reader, server=self.server)
 
     @property
@@ -204,25 +207,19 @@ class PrefectApi:
         return self._reader.read("a flow", reply.data, lambda data: str(data["name"]))
 
     async def apply_deployment(
-        self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
+        self,
+        wanted: DeploymentBody,
+        *,
+        flow_id: str,
+        paused: bool | None = None,
+        sent: Sequence[SentSchedule] = (),
     ) -> DeploymentInfo:
-        """Create or update; it replaces all schedules, and the server deletes the runs it had scheduled ahead.
+        """Create or update a deployment; the server then deletes the runs it had scheduled ahead.
 
-        `paused` overrides what the file says: an upsert writes it, and a pause made in the UI is to be kept.
+        `paused` None leaves an existing one as it is. `sent` are the schedules that this host sent last; of them those
+        not wanted any more are deleted, and the schedules of others stay.
         """
-        body: dict[str, Json] = {**wanted.json, "flow_id": flow_id}
-        if paused is not None:
-            body["paused"] = paused
-        schedules = body["schedules"]
-        # Both majors drop max_scheduled_runs from the schedules of an upsert, but keep it from schedules sent apart.
-        apart = any(schedule["max_scheduled_runs"] is not None for schedule in schedules)
-        if apart:
-            body["schedules"] = []
-        reply = await self._transport.request("POST", "/deployments/", body=body)
-        info = self._reader.read("a deployment", reply.data, parse_deployment)
-        if apart:
-            await self._transport.request("POST", f"/deployments/{info.id}/schedules", body=schedules)
-        return info
+        return await self._applier.apply(wanted, flow_id=flow_id, paused=paused, sent=sent)
 
     async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]:
         """Those of these deployments that exist."""
@@ -243,11 +240,26 @@ class PrefectApi:
 
     async def pause_deployment(self, deployment_id: str) -> bool:
         """Stop its schedules, which deletes the runs scheduled ahead; False when it does not exist."""
-        return await self._on_deployment("POST", deployment_id, "/pause_deployment")
+        return await self._set_paused(deployment_id, paused=True)
 
     async def resume_deployment(self, deployment_id: str) -> bool:
         """Let its schedules go on; False when it does not exist."""
-        return await self._on_deployment("POST", deployment_id, "/resume_deployment")
+        return await self._set_paused(deployment_id, paused=False)
+
+    async def _set_paused(self, deployment_id: str, *, paused: bool) -> bool:
+        """Change the deployment, not its schedules.
+
+        The routes made for this are the second choice: in 2.20 they switch a single schedule too, which would lose
+        that a user had switched it off, and refuse a deployment with several. PATCH checks the parameters, though.
+        """
+        if not is_uuid(deployment_id):
+            return False
+        path = f"/deployments/{deployment_id}"
+        reply = await self._transport.request("PATCH", path, body={"paused": paused}, values=REFUSED)
+        if reply.status in (409, 422):
+            action = "/pause_deployment" if paused else "/resume_deployment"
+            return await self._on_deployment("POST", deployment_id, action)
+        return reply.status != 404
 
     async def delete_deployment(self, deployment_id: str) -> bool:
         """Delete it with its scheduled runs; False when it did not exist."""

@@ -60,12 +60,9 @@ def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
 
 def deployment_body(deployment: Deployment, inspection: Inspection, *, major: int) -> DeploymentBody | Problem:
     """The deployment for a server of this major, or what that server cannot do of it."""
-    schedules: list[Json] = []
-    for schedule in deployment.schedules:
-        if major < 3 and (schedule.slug is not None or schedule.parameters is not None):
-            words = "a schedule with its own slug or parameters needs a Prefect 3 server; remove these keys"
-            return Problem(message=words, place=deployment.place, deployment=deployment.name)
-        schedules.append(_schedule_body(schedule, major))
+    if major < 3 and any(one.slug is not None or one.parameters is not None for one in deployment.schedules):
+        words = "a schedule with its own slug or parameters needs a Prefect 3 server; remove these keys"
+        return Problem(message=words, place=deployment.place, deployment=deployment.name)
     directory = deployment.run.working_directory
     body: dict[str, Json] = {
         "name": deployment.name,
@@ -81,7 +78,7 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
         "parameter_openapi_schema": dict(inspection.parameter_schema),
         "enforce_parameter_schema": deployment.enforce_parameter_schema,
         "paused": deployment.paused,
-        "schedules": schedules,
+        "schedules": schedule_bodies(deployment, major=major),
         "work_pool_name": None,
         "work_queue_name": None,
         "job_variables": {},
@@ -99,6 +96,11 @@ def deployment_fingerprint(body: DeploymentBody, url: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def schedule_bodies(deployment: Deployment, *, major: int) -> list[Json]:
+    """The schedules for a server of this major; null is what the files do not state."""
+    return [_schedule_body(schedule, major) for schedule in deployment.schedules]
+
+
 def _schedule_body(schedule: Schedule, major: int) -> Json:
     body: dict[str, Json] = {
         "schedule": _rule_body(schedule),
@@ -106,10 +108,8 @@ def _schedule_body(schedule: Schedule, major: int) -> Json:
         "max_scheduled_runs": schedule.max_scheduled_runs,
     }
     if major >= 3:
-        if schedule.slug is not None:
-            body["slug"] = schedule.slug
-        if schedule.parameters is not None:
-            body["parameters"] = dict(schedule.parameters)
+        body["slug"] = schedule.slug
+        body["parameters"] = dict(schedule.parameters) if schedule.parameters is not None else None
     return body
 
 

@@ -276,8 +276,8 @@ def test_a_prefect_yaml_is_a_drop_in(etc: ConfigDir) -> None:
     assert (nightly.name, nightly.version, nightly.concurrency_limit, nightly.parameters) == ("nightly", None, None, {})
     assert nightly.run.working_directory == f"{etc.etc}/flows"
     assert nightly.schedules == (
-        Schedule(cron="0 2 * * *", timezone="Europe/Berlin"),
-        Schedule(interval_s=3600, anchor_date="2026-01-01T00:00:00+00:00", timezone="UTC", parameters={}),
+        Schedule(cron="0 2 * * *", timezone="Europe/Berlin", active=True),
+        Schedule(interval_s=3600, anchor_date="2026-01-01T00:00:00+00:00", timezone="UTC", parameters={}, active=True),
     )
     assert (daytime.version, daytime.tags, daytime.concurrency_limit) == ("2c8ff0f", ("etl",), 1)
     assert daytime.run.environment == {"LOG_LEVEL": "DEBUG", "A": "1", "N": "2"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +88,7 @@ async def test_one_name_in_two_flows(tmp_path: Path) -> None:
 async def test_one_that_cannot_be_dropped_ends_nothing(tmp_path: Path, status: int) -> None:
     async with a_host(tmp_path) as host:
         await host.want(A, B)
+        host.prefect.trouble("PATCH /deployments", status=status)
         host.prefect.trouble("/pause_deployment", status=status)
         await host.want()
         assert sorted(bool(one["paused"]) for one in host.prefect.deployments.values()) == [False, True]
@@ -126,7 +129,7 @@ async def test_what_is_refused_now_and_then_is_soon_repeated(tmp_path: Path) -> 
     async with a_host(tmp_path) as host:
         await host.want(*many)
         for deployment_id in host.registry.ids():
-            host.prefect.trouble(f"{deployment_id}/pause_deployment", status=503)
+            host.prefect.trouble(f"PATCH /deployments/{deployment_id}", status=503)
         began = loop.time()
         await host.want()
         assert not any(trouble.times for trouble in host.prefect.troubles)
@@ -165,7 +168,7 @@ async def test_dropping_goes_on_after_an_outage(tmp_path: Path) -> None:
 async def test_wanted_again_while_it_could_not_be_dropped(tmp_path: Path) -> None:
     async with a_host(tmp_path) as host:
         await host.want(A, B)
-        host.prefect.trouble("/pause_deployment", status=503, times=20)
+        host.prefect.trouble("PATCH /deployments", status=503, times=20)
         host.begin(B)
         await asyncio.sleep(60)
         await host.want(A, B)
@@ -229,6 +232,45 @@ async def test_paused_in_the_ui_stays_paused_over_a_change(tmp_path: Path, moved
         await host.want(changed)
         assert (host.stored("a")["description"], host.stored("a")["paused"]) == ("new", True)
         assert host.entry(changed).state is EntryState.PAUSED
+
+
+@pytest.mark.parametrize("major", [2, 3])
+async def test_schedules_made_or_switched_off_in_prefect_stay(tmp_path: Path, major: int) -> None:
+    """Over an edit, over a drop and return, and over a restart."""
+    prefect, inspector = FakePrefect(major=major), FakeInspector()
+    two = replace(A, schedules=(Schedule(cron="0 2 * * *"), Schedule(cron="0 3 * * *")))
+    foreign = {"id": "f", "schedule": {"cron": "0 9 * * *", "timezone": None}, "active": True}
+
+    def stored() -> list[Any]:
+        schedules: Any = host.stored("a")["schedules"]
+        return list(schedules)
+
+    def active() -> dict[str, bool]:
+        return {each["schedule"]["cron"]: each["active"] for each in stored()}
+
+    wanted = {"0 2 * * *": False, "0 3 * * *": True, "0 9 * * *": True}
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(two, B)
+        stored()[0]["active"] = False
+        host.stored("a")["schedules"] = [*stored(), {**foreign, "id": str(uuid.uuid4())}]
+        await host.want(replace(two, description="new"), B)
+        assert active() == wanted
+        await host.want(B)
+        assert host.stored("a")["paused"] is True
+        await host.want(two, B)
+        assert (host.stored("a")["paused"], active()) == (False, wanted)
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(replace(two, schedules=two.schedules[:1]), B)
+        assert active() == {"0 2 * * *": False, "0 9 * * *": True}
+
+
+async def test_what_the_file_states_is_so_again_at_its_next_change(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        stated = replace(A, paused=False)
+        await host.want(stated)
+        host.stored("a")["paused"] = True
+        await host.want(replace(stated, description="new"))
+        assert host.stored("a")["paused"] is False
 
 
 async def test_paused_in_its_file(tmp_path: Path) -> None:
