@@ -125,6 +125,7 @@ class RunRecord:
     scratch: str | None = None  # the directory made for this attempt, which goes with it
     process_name: str | None = None  # what the pool's job configuration calls it
     labels: Mapping[str, str] = field(default_factory=dict)
+    leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
 
     @property
@@ -205,8 +206,8 @@ def _taken_over(record: RunRecord, state: ApiState) -> bool:
 def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) -> Decision:
     if then == "cancel":
         return _tell(StateType.CANCELLED, words)
-    if state.type in _WAITING:
-        return _NOTHING  # it needs no process now; a verdict would destroy its suspension or its retry
+    if state.type in _WAITING and not state.needs_process:
+        return _NOTHING  # a verdict would destroy its suspension or its retry
     if then == "crash":
         return _NOTHING if state.type is StateType.CRASHED else _tell(StateType.CRASHED, words)
     again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=now)
@@ -214,7 +215,7 @@ def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) 
 
 
 def _settle_unasked(record: RunRecord, state: ApiState, words: str) -> Decision:
-    if state.type in (StateType.CRASHED, *_WAITING):
+    if state.type is StateType.CRASHED or (state.type in _WAITING and not state.needs_process):
         return _NOTHING  # the child said so itself
     if state.type is StateType.PENDING and _nothing_ran(record):
         return Decision(settlement=Settlement.SPAWN_AGAIN)

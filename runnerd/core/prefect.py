@@ -27,6 +27,10 @@ class Inspection:
     hooks: tuple[str, ...] | None = None  # those we might have to run (see machine.Hook); None: not asked yet
 
 
+IN_PROCESS = "in_process"  # an empirical_policy's retry_type
+RESCHEDULE = "reschedule"
+
+
 class StateType(StrEnum):
     """Prefect's state types (both majors). Names within a type vary and decide nothing here."""
 
@@ -54,6 +58,8 @@ class ApiState:
     message: str | None = None
     transition_id: str | None = None
     scheduled_time: datetime | None = None
+    lease_id: str | None = None  # the slot of a deployment's concurrency limit (3.x)
+    needs_process: bool = False  # paused, or awaiting a retry, inside the flow's process: no other can go on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +80,12 @@ class FlowRun:
     pool: str | None = None  # the work pool that offered it
     queue: str | None = None  # and the work queue's name in that pool
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # the run's own, over its deployment's
+    policy: Mapping[str, Json] = field(default_factory=dict)  # Prefect's empirical_policy: retries and pauses
+
+    @property
+    def retries_in_process(self) -> bool:
+        """Whether Prefect reserves the next retry for the process that failed, and offers it to no other."""
+        return self.policy.get("retry_type") == IN_PROCESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,10 +101,10 @@ class Daemon:
 
     def _build_edges(self) -> None:
         """Build the clients of the API and of the spawner."""
-        embedded = self.config.settings().api.url == EMBEDDED
-        url = embedded_url(self.paths.state) if embedded else self.config.settings().api.url
-        self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         api = self.config.settings().api
+        embedded = api.url == EMBEDDED
+        url = embedded_url(self.paths.state) if embedded else api.url
+        self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
             url=url,
@@ -178,6 +178,7 @@ class Daemon:
             access=self._access,
             output_dir=runs_dir(self.paths),
             environments=self._environments,
+            worker_name=self.config.host_name,
         )
         context = RunContext(
             api=self.api,
@@ -238,11 +239,10 @@ class Daemon:
         )
 
     def _doctor(self) -> Doctor:
-        embedded = self.embedded
         subject = Subject(
             api=self.api,
             config=self.config,
-            embedded=lambda: embedded.problem if embedded else None,
+            embedded=lambda: self.embedded.problem if self.embedded else None,
             registry=self.registry,
             pools=self.pools.keeper,
             environments=self._environments,

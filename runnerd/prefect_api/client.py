@@ -13,7 +13,7 @@ from datetime import datetime
 import httpx
 
 from runnerd.core.place import Json
-from runnerd.core.prefect import ApiHealth, ApiState, DeploymentInfo, FlowRun, StateType, Verdict
+from runnerd.core.prefect import RESCHEDULE, ApiHealth, ApiState, DeploymentInfo, FlowRun, StateType, Verdict
 from runnerd.prefect_api.answers import Answer, ApiRefusal, Claim, ClaimOutcome, DeploymentBody, ServerInfo, Skipped
 from runnerd.prefect_api.applying import DeploymentApplier
 from runnerd.prefect_api.clock import Skew
@@ -38,6 +38,9 @@ __all__ = [
     "ServerInfo",
     "Skipped",
 ]
+
+LEASE_S = 300  # Prefect's own
+ENDED = frozenset({404, 410})
 
 
 class PrefectApi:
@@ -146,6 +149,20 @@ class PrefectApi:
             return None
         reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=ABSENT, sure=True)
         return None if reply.status == 404 else self._reader.read("a flow run", reply.data, parse_flow_run)
+
+    async def release_retry(self, run: FlowRun) -> None:
+        """Let any process go on with a run whose retry is reserved for the process that failed, once that is dead."""
+        body = {"empirical_policy": {**run.policy, "retry_type": RESCHEDULE}}
+        await self._transport.request("PATCH", f"/flow_runs/{run.id}", body=body, values=ABSENT)
+
+    async def renew_lease(self, lease_id: str) -> bool:
+        """Renew a lease of a deployment's concurrency limit for five minutes; False when it has ended."""
+        place = in_path(lease_id)
+        if place is None:
+            return False
+        path, body = f"/v2/concurrency_limits/leases/{place}/renew", {"lease_duration": LEASE_S}
+        reply = await self._transport.request("POST", path, body=body, values=ENDED)
+        return reply.status < 400
 
     async def history(self, run_id: str) -> list[ApiState]:
         """Every state the run has had, the oldest first; none when it does not exist (any more)."""

@@ -7,6 +7,7 @@ Times come as `Z` (3.x) or `+00:00` (2.20) with any number of fractional digits,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import ApiState, DeploymentInfo, FlowRun, StateType
 
 T = TypeVar("T")
+_AWAITING_RETRY = "AwaitingRetry"  # both majors
 
 
 class Unreadable(ValueError):
@@ -46,6 +48,8 @@ def parse_state(data: Json) -> ApiState:
         message=optional_text(data.get("message")),
         transition_id=optional_text(details.get("transition_id")),
         scheduled_time=parse_time(details.get("scheduled_time")),
+        lease_id=optional_text(details.get("deployment_concurrency_lease_id")),
+        needs_process=kind == StateType.PAUSED and details.get("pause_reschedule") is not True,
     )
 
 
@@ -54,8 +58,8 @@ def parse_flow_run(data: Json) -> FlowRun:
     if not isinstance(data, dict):
         raise Unreadable("a flow run is not an object")
     parameters, job_variables = data.get("parameters"), data.get("job_variables")
-    run_count = data.get("run_count")
-    return FlowRun(
+    run_count, policy = data.get("run_count"), data.get("empirical_policy")
+    run = FlowRun(
         id=needed_text(data, "id"),
         name=optional_text(data.get("name")) or "",
         flow_id=needed_text(data, "flow_id"),
@@ -68,7 +72,13 @@ def parse_flow_run(data: Json) -> FlowRun:
         auto_scheduled=data.get("auto_scheduled") is True,
         run_count=run_count if isinstance(run_count, int) else 0,
         job_variables=job_variables if isinstance(job_variables, dict) else {},
+        policy=policy if isinstance(policy, dict) else {},
     )
+    # By its name too: the policy of a run that has been retried in its process stays so while the run is suspended
+    # and resumed, and then any process may go on with it.
+    if run.retries_in_process and run.state.type is StateType.SCHEDULED and run.state.name == _AWAITING_RETRY:
+        return replace(run, state=replace(run.state, needs_process=True))
+    return run
 
 
 def parse_deployment(data: Json) -> DeploymentInfo:

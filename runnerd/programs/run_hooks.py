@@ -12,6 +12,7 @@ and the next one runs.
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import inspect
 import json
@@ -105,11 +106,13 @@ async def run_all(hooks: list[Any], flow: Any, name: str) -> int:
 
 
 async def run_one(hook: Any, flow: Any, flow_run: Any) -> None:
+    # By keyword, as Prefect's runners do: a hook may take these in another order, or some of them among others.
+    call = functools.partial(hook, flow=flow, flow_run=flow_run, state=flow_run.state)
     if inspect.iscoroutinefunction(hook):
-        await hook(flow, flow_run, flow_run.state)
+        await call()
         return
     # In a thread, as Prefect's runners do: a hook may call what starts an event loop of its own.
-    result = await asyncio.get_running_loop().run_in_executor(None, hook, flow, flow_run, flow_run.state)
+    result = await asyncio.get_running_loop().run_in_executor(None, call)
     if inspect.isawaitable(result):
         await result
 

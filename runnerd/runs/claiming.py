@@ -12,6 +12,8 @@ from runnerd.core.machine import Intent, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, StateType
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 
+AWAITS_ITS_PROCESS = "its next attempt is a retry inside the process that failed"
+
 
 class ClaimApi(Protocol):
     """What a claim asks of Prefect."""
@@ -36,6 +38,8 @@ async def claim_if_free(api: ClaimApi, record: RunRecord, *, at_any_cost: bool) 
             return Claim(outcome=ClaimOutcome.WON, state=state)
         if state.type is not StateType.SCHEDULED:
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
+        if state.needs_process:
+            return Claim(outcome=ClaimOutcome.LOST, state=state, reason=AWAITS_ITS_PROCESS)
         if record.intent is Intent.EVICT:  # stop.then is for runs that were ours
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason="the host was stopped before")
     claim = await api.claim(record.id, transition_id=record.transition_id)

@@ -15,7 +15,7 @@ from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Event, Hook, Phase, RunRecord, advance
 from runnerd.core.place import Json
-from runnerd.core.prefect import Verdict
+from runnerd.core.prefect import FlowRun, Verdict
 from runnerd.core.record_feed import RecordFeed
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
@@ -36,6 +36,8 @@ class FlowRunApi(ClaimApi, Protocol):
     """The requests of one run to Prefect."""
 
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
+    async def renew_lease(self, lease_id: str) -> bool: ...
+    async def release_retry(self, run: FlowRun) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

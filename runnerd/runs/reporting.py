@@ -11,7 +11,7 @@ import uuid
 from dataclasses import replace
 
 from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle
-from runnerd.core.prefect import ApiState, FlowRun, Verdict
+from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
 from runnerd.runs.hooks import run_hooks
 from runnerd.runs.record_store import RunContext, RunRecordStore
@@ -45,6 +45,8 @@ class Reporter:
                 return await self._respawn()
             if decision.verdict is None:
                 return self._end(state)
+            if decision.verdict.type is StateType.SCHEDULED and found is not None and found.retries_in_process:
+                await self._release_retry(found)
             if await self._told(decision.verdict):
                 return None
         said = {"run": self._record.id, "words": self._record.words}
@@ -55,6 +57,10 @@ class Reporter:
         """A run that only the spawner knew of has its names from the API."""
         if found is not None and self._record.deployment_id is None:
             self._store.update(name=found.name, deployment_id=found.deployment_id)
+
+    async def _release_retry(self, found: FlowRun) -> None:
+        """Let any host retry it: Prefect would keep the run for its process, which is dead, and list it for no pool."""
+        await self._store.retry_always(lambda: self._context.api.release_retry(found))
 
     async def _told(self, verdict: Verdict) -> bool:
         # One for all repeats: an answer may be lost, and telling twice is two states. On disk before it is told, so

@@ -24,6 +24,7 @@ from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import claim_if_free
+from runnerd.runs.lease import renew_lease
 from runnerd.runs.record_store import RunContext, RunRecordStore
 from runnerd.runs.reporting import Reporter
 from runnerd.runs.scratch import tidy
@@ -82,12 +83,18 @@ class Run:
             Phase.REPORTING: self._reporter.report,
         }
         self._context.link.add_listener(self.record.id, self._wake.set)
+        lease: asyncio.Task[None] | None = None
         try:
             while self.record.phase is not Phase.DONE:
+                if lease is None and self.record.leased and self.record.phase in (Phase.STARTING, Phase.RUNNING):
+                    api, log = self._context.api, self._context.ambient.log
+                    lease = asyncio.create_task(renew_lease(self.record, api=api, log=log))
                 await steps[self.record.phase]()
             await self._tidy()
             await self._forget()
         finally:
+            if lease is not None:
+                lease.cancel()
             self._context.link.remove_listener(self.record.id)
         self.done.set()
 
@@ -105,7 +112,8 @@ class Run:
         if claim.outcome is ClaimOutcome.WON:
             if claim.state is not None and claim.state.type is StateType.CANCELLING:
                 self.stop(Intent.CANCEL, announce=False)
-            return self._store.step(Event.CLAIM_WON)
+            leased = claim.state is not None and claim.state.lease_id is not None
+            return self._store.save(advance(replace(self.record, leased=leased), Event.CLAIM_WON), Event.CLAIM_WON)
         return self._lose(claim.reason or f"the run is {claim.outcome}")
 
     def _lose(self, reason: str) -> None:

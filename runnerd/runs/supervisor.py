@@ -21,6 +21,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.processes.protocol import Record
+from runnerd.runs.claiming import AWAITS_ITS_PROCESS
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.run import Run
 
@@ -143,13 +144,15 @@ class Supervisor:
         if self.draining is not None:
             return Offered(skipped=dict.fromkeys((run.id for run in offers), self.draining))
         now = self._clock()
-        fresh = [run for run in offers if run.id not in self._runs and not self._left_alone(run.id, now)]
+        others = [run for run in offers if run.id not in self._runs]
+        bound = {run.id: AWAITS_ITS_PROCESS for run in others if run.state.needs_process}
+        fresh = [run for run in others if run.id not in bound and not self._left_alone(run.id, now)]
         live = [_claimant(record) for record in self.records()]
         admission = admit([_claimant(run) for run in fresh], live, self._caps())
         by_id = {run.id: run for run in fresh}
         held = tuple(run_id for run_id in admission.admitted if run_id in hold)
         admitted = [run_id for run_id in admission.admitted if run_id not in hold]
-        skipped = {**admission.skipped, **dict.fromkeys(held, _HELD)}
+        skipped = {**bound, **admission.skipped, **dict.fromkeys(held, _HELD)}
         claimed: list[str] = []
         for run_id in admitted:
             bucket = self._bucket_now(now).take(now)

@@ -28,8 +28,8 @@ def ended(intent: Intent | None = None, *, exit: Exit | None = KNOWN, **changes:
     return a_record(phase=Phase.REPORTING, transition_id=OURS, intent=intent, exit=exit, words=WORDS, **changes)
 
 
-def in_api(kind: StateType, transition_id: str | None = OURS) -> ApiState:
-    return ApiState(type=kind, name=kind.title(), transition_id=transition_id)
+def in_api(kind: StateType, transition_id: str | None = OURS, *, needs_process: bool = False) -> ApiState:
+    return ApiState(type=kind, name=kind.title(), transition_id=transition_id, needs_process=needs_process)
 
 
 def decide(record: RunRecord, kind: StateType | None, *, then: StopThen = "cancel", by: str | None = OURS) -> Decision:
@@ -87,6 +87,18 @@ def test_settle(kind: StateType | None, intent: Intent | None, then: StopThen, w
         assert decision == Decision(settlement=Settlement.TELL, verdict=VERDICTS[wanted])
     else:
         assert decision == Decision(settlement=Settlement(wanted))
+
+
+@pytest.mark.parametrize("kind", [StateType.PAUSED, StateType.SCHEDULED])
+@pytest.mark.parametrize(
+    ("intent", "then", "wanted"),
+    [(*column, verdict) for column, verdict in zip(COLUMNS, TABLE[StateType.RUNNING], strict=True)],
+)
+def test_what_waits_in_its_process_ends_as_what_runs(
+    kind: StateType, intent: Intent | None, then: StopThen, wanted: str
+) -> None:
+    decision = settle(ended(intent), in_api(kind, needs_process=True), then=then, now=NOW)
+    assert decision == Decision(settlement=Settlement.TELL, verdict=VERDICTS[wanted])
 
 
 @pytest.mark.parametrize("kind", [*StateType, None])

@@ -58,6 +58,21 @@ async def test_a_retry_here_is_another_attempt(tmp_path: Path) -> None:
         assert (await engine.until_done(run_id)).attempt == 2
 
 
+async def test_a_lease_is_renewed_until_the_process_does_it(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, _):
+        deployment_id = engine.deploy(concurrency_limit=1)
+        options = {"collision_strategy": "ENQUEUE"}
+        engine.prefect.deployments[deployment_id] |= {"concurrency_limit": 1, "concurrency_options": options}
+        run_id = engine.add_run(deployment_id)
+        assert engine.offer(run_id) == (run_id,)
+        await asyncio.sleep(250.0)
+        (lease,) = engine.prefect.leases
+        assert engine.prefect.renewed == [lease] * 3, "after 20, 120 and 220 seconds"
+        engine.prefect.set_state(run_id, "RUNNING")
+        await asyncio.sleep(600.0)
+        assert engine.prefect.renewed == [lease] * 3
+
+
 # --- offers -----------------------------------------------------------------------------------------------------
 
 
