@@ -11,6 +11,8 @@ import re
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Place, Problem
 
+ENVIRONMENT_FILE_MAX_BYTES = 2**20  # far more than the kernel passes to a program
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EXPORT = re.compile(r"export[ \t]+(?==|[^=]*=)")
 _BLANK = " \t\r"

@@ -1,23 +1,28 @@
 """Checks one run: section against this host: its files, directories, interpreter, user and group.
 
 Invariants: only environment files are opened, because the daemon itself reads them at each start; each path and name
-is looked up once. A path that the daemon may not see is not a problem when the flow runs as another user, who may.
+is looked up once, within a time limit. A path that the daemon may not see is not a problem when the flow runs as
+another user, who may.
 """
 
 from __future__ import annotations
 
+import errno
 import grp
+import io
 import os
 import pwd
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runnerd.config.environment_file import parse_environment_file
+from runnerd.config.environment_file import ENVIRONMENT_FILE_MAX_BYTES, parse_environment_file
 from runnerd.config.sections import Flaws, Values
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Place
 from runnerd.core.settings import RunSettings
+from runnerd.files.bounded_calls import BoundedCalls, Unanswered
+from runnerd.files.regular import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,8 @@ class Finding:
 class HostChecks:
     """Checks run settings against this host; a new one for each load, because files come and go."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: BoundedCalls | None = None) -> None:
+        self._calls = calls or BoundedCalls()
         self._me = os.geteuid()
         self._modes: dict[str, int | OSError] = {}
         self._users: dict[str, int | None] = {}
@@ -85,7 +91,8 @@ class HostChecks:
 
     def _check_environment_file(self, path: str) -> str | None:
         if path not in self._environment_files:
-            self._environment_files[path] = self._check_file(path, os.R_OK, True) or _find_syntax_error(path)
+            wrong = self._check_file(path, os.R_OK, True)
+            self._environment_files[path] = wrong or self._find_syntax_error(path)
         return self._environment_files[path]
 
     # --- users ---
@@ -119,9 +126,11 @@ class HostChecks:
     def _read_mode(self, path: str) -> int | OSError:
         if path not in self._modes:
             try:
-                self._modes[path] = os.stat(path).st_mode
+                mode = self._calls.wait(os.path.dirname(path), lambda: os.stat(path).st_mode)
             except OSError as error:
                 self._modes[path] = error
+            else:
+                self._modes[path] = _hang(mode) if isinstance(mode, Unanswered) else mode
         return self._modes[path]
 
     def _check_file(self, path: str, access: int, denied_matters: bool) -> str | None:
@@ -130,7 +139,7 @@ class HostChecks:
             return _describe_absence(mode, "no such file", denied_matters)
         if not stat.S_ISREG(mode):
             return "is a directory, not a file" if stat.S_ISDIR(mode) else "is not a regular file"
-        if denied_matters and not os.access(path, access):
+        if denied_matters and not self._may(path, access):
             return "is not executable" if access == os.X_OK else "cannot be read; check its mode and owner"
         return "is not executable" if access == os.X_OK and not mode & 0o111 else None
 
@@ -140,9 +149,16 @@ class HostChecks:
             return _describe_absence(mode, "no such directory", denied_matters)
         if not stat.S_ISDIR(mode):
             return "is not a directory"
-        if denied_matters and not os.access(path, os.X_OK):
+        if denied_matters and not self._may(path, os.X_OK):
             return "cannot be entered; check its mode and owner"
         return None
+
+    def _may(self, path: str, access: int) -> bool:
+        return self._calls.wait(os.path.dirname(path), lambda: os.access(path, access)) is True
+
+    def _find_syntax_error(self, path: str) -> str | None:
+        wrong = self._calls.wait(os.path.dirname(path), lambda: _find_syntax_error(path))
+        return wrong.words if isinstance(wrong, Unanswered) else wrong
 
 
 def _describe_absence(error: OSError, absent: str, denied_matters: bool) -> str | None:
@@ -153,12 +169,18 @@ def _describe_absence(error: OSError, absent: str, denied_matters: bool) -> str 
     return error.strerror or str(error)
 
 
+def _hang(unanswered: Unanswered) -> OSError:
+    return OSError(errno.ETIMEDOUT, unanswered.words)
+
+
 def _find_syntax_error(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            parse_environment_file(file.read(), file=path)
+        text = read_regular(path, max_bytes=ENVIRONMENT_FILE_MAX_BYTES).decode()
+        parse_environment_file(io.StringIO(text, newline=None).read(), file=path)
     except ConfigError as error:
         return "; ".join(f"line {p.place.line}: {p.message}" for p in error.problems if p.place)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         return f"cannot be read: {error}"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
     return None

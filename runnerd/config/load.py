@@ -28,6 +28,7 @@ from runnerd.core.errors import ConfigError
 from runnerd.core.json_words import show_value
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
+from runnerd.files.bounded_calls import BoundedCalls
 
 _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 
@@ -68,8 +69,10 @@ class _File:
         return is_unread or any(flaw.path in (("api",), ("api", "url")) for flaw in self.flaws.all)
 
 
-def load(directory: str, *, defaults: HostDefaults, last_good: Config | None = None) -> Config:
-    """Load the configuration in `directory`.
+def load(
+    directory: str, *, defaults: HostDefaults, last_good: Config | None = None, calls: BoundedCalls | None = None
+) -> Config:
+    """Load the configuration in `directory`; `calls` limits how long what it names on this host is waited for.
 
     Raises ConfigError when runnerd.yaml cannot be used, or when the URL of Prefect's API is missing.
     """
@@ -78,7 +81,7 @@ def load(directory: str, *, defaults: HostDefaults, last_good: Config | None = N
     except OSError as error:
         message = f"cannot read the configuration directory {directory}: {error.strerror}; fix it or name another"
         raise ConfigError([Problem(message=message)]) from None
-    return _Load(directory, defaults, last_good).load_all(list_drop_ins(directory))
+    return _Load(directory, defaults, last_good, calls).load_all(list_drop_ins(directory))
 
 
 def check(path: str, *, defaults: HostDefaults) -> tuple[Config | None, list[Problem]]:
@@ -109,7 +112,13 @@ def _drop_repeats(problems: Sequence[Problem]) -> list[Problem]:
 class _Load:
     """Runs one load."""
 
-    def __init__(self, directory: str, defaults: HostDefaults, last_good: Config | None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        defaults: HostDefaults,
+        last_good: Config | None,
+        calls: BoundedCalls | None = None,
+    ) -> None:
         self._directory = directory
         self._base = os.path.abspath(directory)
         self._defaults = defaults
@@ -117,7 +126,7 @@ class _Load:
         self._schema = SchemaCheck()
         self._settings = SettingsReader(self._base)
         self._schedules = ScheduleReader()
-        self._checks = HostChecks()
+        self._checks = HostChecks(calls)
 
     def load_all(self, listing: Listing) -> Config:
         """Load runnerd.yaml and the drop-ins of `listing`. Raises ConfigError."""

@@ -36,6 +36,7 @@ from typing import Final, Literal, Protocol
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import NewPool, NewQueue
+from runnerd.output.output_file import OutputBlock
 
 STATUS_FIELDS: Final = frozenset(
     "name version pid started_at api draining drain limits runs deployments problems".split()
@@ -117,6 +118,9 @@ class HostRuns(Protocol):
 
     def output(self, run_id: str) -> str | None:
         """Return the path of the output file of the run's last attempt; None before the first attempt starts."""
+
+    async def read_output(self, path: str, offset: int) -> OutputBlock | str:
+        """Read the block at `offset` of an output file, or say why the file cannot be read."""
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
         """Request the cancellation of each run and return their documents, without waiting for the runs to end.

@@ -34,12 +34,14 @@ from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.api_access import access_reader, credentials_reader
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.output.forwarding import Forwarder
+from runnerd.output.output_file import OutputReader
 from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
 from runnerd.pools.build import build_pools
@@ -82,6 +84,7 @@ class Daemon:
         self.problems.register_text(lambda: journal.problem)
         self.problems.register_text(lambda: journal.notice)
         self.tasks = asyncio.TaskGroup()
+        self._calls = BoundedCalls()
         self.systemd = Systemd(environ=environ, pid=os.getpid())
         self._build_edges()
         self._build_deployments()
@@ -133,12 +136,13 @@ class Daemon:
 
     def _build_deployments(self) -> None:
         self.registry = Registry()
-        self._environments = Environments(environ=self._environ)
+        self._environments = Environments(environ=self._environ, calls=self._calls)
         self.inspector = Inspector(
             link=self.link,
             journal=self.journal,
             registry=self.registry,
             environments=self._environments,
+            calls=self._calls,
             work_dir=work_dir(self.paths),
         )
         self.registrar = Registrar(
@@ -173,10 +177,11 @@ class Daemon:
         )
 
     def _build_runs(self) -> None:
+        outputs = runs_dir(self.paths)
         own = FlowLauncher(
             registry=self.registry,
             access=self._access,
-            output_dir=runs_dir(self.paths),
+            output_dir=outputs,
             environments=self._environments,
             worker_name=self.config.host_name,
         )
@@ -216,7 +221,7 @@ class Daemon:
 
     def _build_surroundings(self, defaults: HostDefaults) -> None:
         def read(last_good: Config) -> Config:
-            return load(self.paths.config, defaults=defaults, last_good=last_good)
+            return load(self.paths.config, defaults=defaults, last_good=last_good, calls=self._calls)
 
         self.reloader = Reloader(
             config=self.config,
@@ -266,6 +271,7 @@ class Daemon:
             journal=self.journal,
             link=self.link,
             feed=self.feed,
+            output=OutputReader(calls=self._calls),
         )
         deployments = DeploymentsBackend(
             api=self.api,
@@ -276,11 +282,7 @@ class Daemon:
             wakes=self.wakes,
         )
         health = Health(
-            api=self.api,
-            link=self.link,
-            journal=self.journal,
-            pulse=self.ambient.pulse,
-            examine=self._doctor().examine,
+            api=self.api, link=self.link, journal=self.journal, pulse=self.ambient.pulse, examine=self._doctor().examine
         )
         host = DaemonHost(
             status=self._status(runs, deployments),

@@ -7,7 +7,9 @@ entrypoints concerned, never an exception, so that one broken flow does not stop
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +20,7 @@ from typing import Literal, cast, get_args
 from runnerd.core.place import Json
 from runnerd.core.prefect import Inspection
 from runnerd.core.process import LaunchSpec
+from runnerd.files.regular import read_regular
 from runnerd.launch.spec import PROGRAM, program_argv, program_text
 
 FailureKind = Literal[
@@ -35,6 +38,9 @@ TIME_LIMIT_PER_ENTRYPOINT_S = 60.0
 ENTRYPOINTS_PER_PROCESS = 50  # they are passed in one environment string, which Linux bounds at 128 KiB
 _START_LIMIT_PER_PROCESS_S = 60.0  # importing prefect takes seconds on a busy host
 _OUTPUT_MAX_BYTES = 2**20
+_ANSWER_MAX_CHARACTERS = 2**20  # of one entrypoint; json parses without a pause for other threads
+FLOW_FILE_MAX_BYTES = 16 * 2**20  # of a larger one the content counts as unknown
+_PACKAGES_LISTED = 20_000  # entries of site-packages that are read at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +99,14 @@ def parse_results(
 ) -> dict[str, Inspection | InspectionFailure]:
     """Parse the result file's text; return exactly one result per entrypoint, whatever the text is.
 
-    An entrypoint without a line in the text gets a failure with `words`, which say how the process ended.
+    An entrypoint without a line in the text gets a failure with `words`, which say how the process ended. The flow's
+    code may have written the text, of any length: not for the event loop.
     """
     answers: dict[str | None, Inspection | InspectionFailure] = {}
     for line in text.splitlines():
+        if len(line) > _ANSWER_MAX_CHARACTERS:
+            words = f"an answer has more than {_ANSWER_MAX_CHARACTERS} characters"
+            continue
         entrypoint, answer = _read_line(line)
         if answer is not None:
             answers.setdefault(entrypoint, answer)
@@ -119,7 +129,7 @@ def cache_key(
     The key changes with the interpreter, its Prefect, the user, the directory, the environment and the file's content,
     but not with what the file imports. When storing, pass the inspection's own `sha256`, so that a file replaced
     meanwhile is not cached under the wrong content. Without `sha256` the entrypoint's file is read: a module
-    entrypoint or an unreadable file gives None.
+    entrypoint or an unreadable file gives None. The flow's user may replace these files: not for the event loop.
     """
     digest = sha256 or _sha256(entrypoint, working_directory)
     if digest is None:
@@ -195,9 +205,10 @@ def _sha256(entrypoint: str, working_directory: str) -> str | None:
     if not found or not path.endswith(".py"):
         return None
     try:
-        return hashlib.sha256(Path(working_directory, path).read_bytes()).hexdigest()
-    except OSError:
+        data = read_regular(os.path.join(working_directory, path), max_bytes=FLOW_FILE_MAX_BYTES)
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
+    return hashlib.sha256(data).hexdigest()
 
 
 def _prefect_versions(python: str) -> list[str]:
@@ -205,5 +216,14 @@ def _prefect_versions(python: str) -> list[str]:
     prefix = Path(os.path.abspath(python)).parent.parent
     found: set[str] = set()
     for packages in ("site-packages", "dist-packages"):
-        found.update(p.name for p in prefix.glob(f"lib*/python3*/{packages}/prefect-*.dist-info"))
+        for folder in prefix.glob(f"lib*/python3*/{packages}"):
+            found.update(fnmatch.filter(_list_some(folder), "prefect-*.dist-info"))
     return sorted(found)
+
+
+def _list_some(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in itertools.islice(entries, _PACKAGES_LISTED)]
+    except OSError:
+        return []

@@ -5,8 +5,10 @@ Invariants: a flow's code runs only as the flow's user; a failed inspection affe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import Hook, RunRecord
@@ -20,12 +22,15 @@ from runnerd.deployments.inspection import (
     parse_results,
 )
 from runnerd.deployments.registry import Key, Registry
+from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.processes.helper import name_helper, run_helper
 from runnerd.processes.link import SpawnerLink, describe_end
 
 InspectionResult = Inspection | InspectionFailure
+_Hashed = tuple[Deployment, str | None]  # None: its file is to be hashed
+_HASHED_PER_CALL = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +49,58 @@ class Inspector:
     """Inspects the flows of deployments; the processes' result files are in `work_dir` until they are read."""
 
     def __init__(
-        self, *, link: SpawnerLink, journal: Journal, registry: Registry, environments: Environments, work_dir: str
+        self,
+        *,
+        link: SpawnerLink,
+        journal: Journal,
+        registry: Registry,
+        environments: Environments,
+        calls: BoundedCalls,
+        work_dir: str,
     ) -> None:
         self._link = link
         self._journal = journal
         self._registry = registry
         self._environments = environments
+        self._calls = calls
         self._work_dir = work_dir
 
-    def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+    async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         """Return the cached inspections of those deployments whose file has not changed since."""
+        keys = await self._cache_keys([(deployment, None) for deployment in deployments])
         cached = self._journal.inspections()
-        keys = {key_of(deployment): _cache_key(deployment) for deployment in deployments}
-        return {one: cached[key] for one, key in keys.items() if key is not None and key in cached}
+        return {key_of(one): cached[key] for (one, _), key in keys if key is not None and key in cached}
 
-    def hooks_of(self, deployment: Deployment) -> tuple[str, ...] | None:
+    async def hooks_of(self, deployment: Deployment) -> tuple[str, ...] | None:
         """Return the names of the flow's state change hooks; None when its present code was not inspected."""
-        key = _cache_key(deployment)
+        ((_, key),) = await self._cache_keys([(deployment, None)])
         cached = self._journal.inspection(key) if key is not None else None
         return cached.hooks if cached is not None else None
 
-    def may_have_hook(self, record: RunRecord, hook: Hook) -> bool:
+    async def _cache_keys(self, asked: Sequence[_Hashed]) -> list[tuple[_Hashed, str | None]]:
+        """Compute the key of each deployment, off the event loop; None for a file that does not answer, too."""
+        by_place: dict[str, list[_Hashed]] = {}
+        for one in asked:
+            by_place.setdefault(one[0].run.working_directory, []).append(one)
+        found: list[tuple[_Hashed, str | None]] = []
+        for place, ones in by_place.items():
+            for start in range(0, len(ones), _HASHED_PER_CALL):
+                few = ones[start : start + _HASHED_PER_CALL]
+                keys = await self._calls.call(place, partial(_compute_keys, few))
+                found += zip(few, [None] * len(few) if isinstance(keys, Unanswered) else keys, strict=True)
+        return found
+
+    async def may_have_hook(self, record: RunRecord, hook: Hook) -> bool:
         """Whether the flow of this run has the hook, by the cached inspections; True when that is unknown."""
         if record.pool is not None and record.failure is not None:
             return False  # no launch spec could be made for the flow, so none can be made for its hooks
         entry = self._registry.by_id(record.deployment_id)
-        hooks = self.hooks_of(entry.deployment) if entry is not None else None
+        hooks = await self.hooks_of(entry.deployment) if entry is not None else None
         return hooks is None or hook in hooks
 
     async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
         """Inspect each deployment's flow, from the cache where its file is unchanged, else by running its code."""
-        found: dict[Key, InspectionResult] = dict(self.cached(deployments))
+        found: dict[Key, InspectionResult] = dict(await self.cached(deployments))
         groups: dict[_ProcessSettings, list[Deployment]] = {}
         for deployment in deployments:
             if key_of(deployment) not in found:
@@ -93,17 +119,19 @@ class Inspector:
             answers = await self._run_inspection(members[0], batch)
             results.append({key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]})
             fresh = {ep: answer for ep, answer in answers.items() if isinstance(answer, Inspection)}
-            self._remember([(by_entrypoint[ep][0], answer) for ep, answer in fresh.items()])
+            await self._remember([(by_entrypoint[ep][0], answer) for ep, answer in fresh.items()])
         return results
 
-    def _remember(self, fresh: Iterable[tuple[Deployment, Inspection]]) -> None:
-        keyed = {_cache_key(deployment, answer.sha256): answer for deployment, answer in fresh}
-        self._journal.save_inspections({key: answer for key, answer in keyed.items() if key is not None})
+    async def _remember(self, fresh: Sequence[tuple[Deployment, Inspection]]) -> None:
+        keys = await self._cache_keys([(deployment, answer.sha256) for deployment, answer in fresh])
+        answers = {key_of(deployment): answer for deployment, answer in fresh}
+        keyed = {key: answers[key_of(one)] for (one, _), key in keys if key is not None}
+        self._journal.save_inspections(keyed)
 
     async def _run_inspection(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, InspectionResult]:
         """Run one process with the settings of `member` for a batch of entrypoints."""
         run = member.run
-        environment = self._environments.build(run)
+        environment = await self._environments.build(run)
         if isinstance(environment, str):
             failure = InspectionFailure(kind="no-answer", message=environment)
             return dict.fromkeys(entrypoints, failure)
@@ -123,7 +151,8 @@ class Inspector:
             outcome = await run_helper(spec, link=self._link)
         except SpawnerError as error:
             return parse_results("", entrypoints, words=str(error))
-        return parse_results(outcome.answer, entrypoints, words=describe_end(outcome.record))
+        words = describe_end(outcome.record)
+        return await asyncio.to_thread(parse_results, outcome.answer, entrypoints, words=words)
 
 
 def _process_settings(deployment: Deployment) -> _ProcessSettings:
@@ -136,6 +165,10 @@ def _process_settings(deployment: Deployment) -> _ProcessSettings:
         tuple(sorted(run.environment.items())),
         run.environment_file,
     )
+
+
+def _compute_keys(asked: Sequence[_Hashed]) -> list[str | None]:
+    return [_cache_key(deployment, sha256) for deployment, sha256 in asked]
 
 
 def _cache_key(deployment: Deployment, sha256: str | None = None) -> str | None:

@@ -39,7 +39,7 @@ class FlowLauncher:
         entry = self._registry.by_id(record.deployment_id)
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
-        environment = self._environments.build_layers(entry.deployment.run)
+        environment = await self._environments.build_layers(entry.deployment.run)
         if isinstance(environment, str):
             return Prepared(start=environment)
         base, from_file = environment

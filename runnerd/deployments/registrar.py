@@ -101,7 +101,7 @@ class Registrar:
         return len(self._todo) + self._dropper.left
 
     async def _register_and_drop(self) -> None:
-        self._settle_unchanged(list(self._todo.values()))
+        await self._settle_unchanged(list(self._todo.values()))
         self._wake_others()
         if self._todo:
             major = (await self._api.server()).major
@@ -126,10 +126,13 @@ class Registrar:
         """Return the journal's registrations by flow and name, by which the API distinguishes deployments."""
         return {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
 
-    def _settle_unchanged(self, todo: list[Deployment]) -> None:
+    async def _settle_unchanged(self, todo: list[Deployment]) -> None:
         """Settle the deployments that were last registered exactly as wanted now, without a request."""
-        known, cached = self._registrations(), self._inspector.cached(todo)
+        cached = await self._inspector.cached(todo)
+        known = self._registrations()
         for deployment in todo:
+            if self._todo.get(key_of(deployment)) is not deployment:
+                continue  # a reload removed or replaced the deployment meanwhile
             inspection = cached.get(key_of(deployment))
             before = known.get((inspection.flow_name, deployment.name)) if inspection is not None else None
             if before is None or inspection is None or before.paused:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
 from runnerd.core.units import format_duration
-from runnerd.doctor.check_runner import CheckGroup, in_thread
+from runnerd.doctor.check_runner import CheckGroup
 from runnerd.doctor.checks import Check, error, ok, unknown, warning
 from runnerd.doctor.prefect import FLOOR, FLOOR_TEXT, ServerQuery
 from runnerd.doctor.subject import Source, Subject
@@ -98,7 +98,7 @@ class InterpreterChecks:
 
     async def _read_versions(self, one: CheckedInterpreter) -> Versions | str:
         """Run PROGRAM in the interpreter and return the versions, or why that failed."""
-        spec = await in_thread(lambda: self._spec(one))
+        spec = await self._spec(one)
         if isinstance(spec, str):
             return spec
         try:
@@ -107,9 +107,9 @@ class InterpreterChecks:
             return str(why)
         return parse_versions(outcome.answer) or _failure(outcome)
 
-    def _spec(self, one: CheckedInterpreter) -> LaunchSpec | str:
+    async def _spec(self, one: CheckedInterpreter) -> LaunchSpec | str:
         run = one.sources[0].run
-        environment = self._subject.environments.build(run)
+        environment = await self._subject.environments.build(run)
         if isinstance(environment, str):
             return environment
         names = name_helper(work_dir(self._subject.paths))

@@ -5,16 +5,19 @@ Invariant: the environment is built from nothing, so no variable of the daemon's
 
 from __future__ import annotations
 
+import io
 import os
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runnerd.config import parse_environment_file
+from runnerd.config.environment_file import ENVIRONMENT_FILE_MAX_BYTES, parse_environment_file
 from runnerd.core.errors import ConfigError
 from runnerd.core.settings import RunSettings
-from runnerd.system.regular_files import open_regular
+from runnerd.files.bounded_calls import BoundedCalls, Unanswered
+from runnerd.files.regular import read_regular
 
+_ACCOUNTS = "the list of this host's accounts"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -47,19 +50,28 @@ def base_environment(account: Account, run: RunSettings, *, host: Mapping[str, s
 class Environments:
     """Builds environments from run settings; `environ` is the daemon's own, of which LANG, LC_* and TZ are copied."""
 
-    def __init__(self, *, environ: Mapping[str, str]) -> None:
+    def __init__(self, *, environ: Mapping[str, str], calls: BoundedCalls) -> None:
         self._environ = environ
+        self._calls = calls
 
-    def build(self, run: RunSettings) -> dict[str, str] | str:
+    async def build(self, run: RunSettings) -> dict[str, str] | str:
         """Build the whole environment of a process that is no flow run, or a sentence why it cannot be built."""
-        layers = self.build_layers(run)
+        layers = await self.build_layers(run)
         if isinstance(layers, str):
             return layers
         base, from_file = layers
         return {**base, **from_file, **run.environment}
 
-    def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
+    async def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
         """Build the base environment and read environment_file's variables, or a sentence why that is impossible."""
+        file = run.environment_file
+        place = _ACCOUNTS if file is None else os.path.dirname(file)
+        layers = await self._calls.call(place, lambda: self._build_layers(run))
+        if isinstance(layers, Unanswered):
+            return f"{place if file is None else f'environment_file {file}'}: {layers.words}"
+        return layers
+
+    def _build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
         try:
             entry = pwd.getpwnam(run.user) if run.user else pwd.getpwuid(os.geteuid())
         except KeyError:
@@ -69,8 +81,8 @@ class Environments:
         if run.environment_file is None:
             return base, {}
         try:
-            with open(run.environment_file, encoding="utf-8", opener=open_regular) as file:
-                return base, parse_environment_file(file.read())
+            data = read_regular(run.environment_file, max_bytes=ENVIRONMENT_FILE_MAX_BYTES)
+            return base, parse_environment_file(io.StringIO(data.decode(), newline=None).read())
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             return f"environment_file {run.environment_file}: {why}"

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
+from typing import NamedTuple
 
-from runnerd.system.regular_files import open_regular
+from runnerd.files.bounded_calls import BoundedCalls, Unanswered
+from runnerd.files.regular import open_regular
 
 BLOCK_BYTES = 256 * 2**10
 
@@ -35,13 +38,32 @@ def read_block(path: str, offset: int) -> tuple[bytes, int]:
     return block.lstrip(b"\0"), offset + len(block)
 
 
-def is_readable(path: str) -> bool:
-    """Whether the file exists. Raises OSError when the file exists and cannot be read."""
-    try:
-        os.close(_open(path))
-    except FileNotFoundError:
-        return False
-    return True
+class OutputBlock(NamedTuple):
+    """A block of an output file, and the offset behind it. `exists`: whether there is such a file."""
+
+    data: bytes
+    offset: int
+    exists: bool = True
+
+
+class OutputReader:
+    """Reads output files off the event loop, for clients that may be many."""
+
+    def __init__(self, *, calls: BoundedCalls) -> None:
+        self._calls = calls
+
+    async def read(self, path: str, offset: int) -> OutputBlock | str:
+        """Read the block at `offset`, or say why the file cannot be read."""
+        try:
+            found = await self._calls.call(os.path.dirname(path), partial(_read_if_exists, path, offset))
+        except OSError as error:
+            return f"cannot read {path}: {error.strerror}"
+        return f"cannot read {path}: its disk {found.words}" if isinstance(found, Unanswered) else found
+
+
+def _read_if_exists(path: str, offset: int) -> OutputBlock:
+    data, after = read_block(path, offset)
+    return OutputBlock(data, after, exists=after != offset or os.path.lexists(path))
 
 
 def _open(path: str) -> int:

@@ -13,10 +13,10 @@ from dataclasses import replace
 from runnerd.core.place import Json
 from runnerd.core.prefect import AGENT, PROCESS, NewPool, NewQueue, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
+from runnerd.files.regular import open_regular
 from runnerd.pools.job.process_job import process_template
 from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.pools import PoolsApi
-from runnerd.system.regular_files import open_regular
 
 
 async def find_or_create_pool(api: PoolsApi, settings: PoolSettings, *, major: int) -> WorkPool | str:

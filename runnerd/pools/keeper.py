@@ -202,11 +202,11 @@ class PoolKeeper:
         if served.name not in self._workers:
             worker = self._make_worker(served)
             self._announced.add(served.name)
-            worker.want(served, kind=kind, server=server)
+            await worker.want(served, kind=kind, server=server)
             task = self._group.create_task(worker.run(), name=f"worker of pool {served.name}")
             self._workers[served.name] = (worker, task)
         else:
-            self._workers[served.name][0].want(served, kind=kind, server=server)
+            await self._workers[served.name][0].want(served, kind=kind, server=server)
 
     def worker(self, name: str) -> PrefectWorker | None:
         """Return the Prefect worker of that pool; None when it has none."""

@@ -140,7 +140,7 @@ class PoolLauncher:
         flow = await self._api.read_flow(deployment.flow_id) if deployment is not None else None
         if run is None or deployment is None or flow is None:
             return "its deployment does not exist any more"
-        environment = self._environments.build_layers(served.settings.run)
+        environment = await self._environments.build_layers(served.settings.run)
         if isinstance(environment, str):
             return environment
         base, from_file = environment

@@ -6,6 +6,7 @@ ended by the next daemon (runs/adopting.py).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import uuid
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from runnerd.core.process import LaunchSpec
+from runnerd.files.regular import read_start
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
 
 HELPER_KEY_PREFIX = "inspect-"
 _LAST_LINE_MAX_CHARACTERS = 200
-_OUTPUT_MAX_CHARACTERS = 65536
+_OUTPUT_MAX_BYTES = 65536
+ANSWER_MAX_BYTES = 8 * 2**20
 
 
 class HelperNames(NamedTuple):
@@ -44,16 +47,17 @@ class HelperOutcome:
     output: str
 
 
-async def run_helper(spec: LaunchSpec, *, link: SpawnerLink, answer_max: int = -1) -> HelperOutcome:
+async def run_helper(spec: LaunchSpec, *, link: SpawnerLink, answer_max: int = ANSWER_MAX_BYTES) -> HelperOutcome:
     """Start a helper, wait for its end and delete its files. Raises SpawnerError when the spawner refuses the spec.
 
-    The answer is cut to `answer_max` characters (-1: not cut).
+    The answer is cut to `answer_max` bytes: it is a file that the helper's user may make as long as he likes.
     """
     assert spec.result is not None
     try:
         record = await link.run_to_end(spec)
         await link.forget(spec.key, spec.attempt)
-        return HelperOutcome(record, _read(spec.result, answer_max), _read(spec.output, _OUTPUT_MAX_CHARACTERS))
+        answer = await asyncio.to_thread(_read, spec.result, answer_max)
+        return HelperOutcome(record, answer, await asyncio.to_thread(_read, spec.output, _OUTPUT_MAX_BYTES))
     finally:
         for path in (spec.output, spec.result):
             with contextlib.suppress(FileNotFoundError):
@@ -66,9 +70,9 @@ def last_line(output: str) -> str | None:
     return lines[-1][:_LAST_LINE_MAX_CHARACTERS] if lines else None
 
 
-def _read(path: str, max_characters: int) -> str:
+def _read(path: str, max_bytes: int) -> str:
+    """Read the start of a file in a directory of the daemon's own; nothing of what is no regular file."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(max_characters)
+        return read_start(path, max_bytes=max_bytes, flags=os.O_RDONLY | os.O_NOFOLLOW).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -55,7 +55,7 @@ class RunContext:
     ambient: Ambient
     config: ConfigInForce
     feed: RecordFeed
-    hooked: Callable[[RunRecord, Hook], bool]
+    hooked: Callable[[RunRecord, Hook], Awaitable[bool]]
 
 
 class RunRecordStore:

@@ -44,7 +44,7 @@ class Reporter:
             if decision.settlement is Settlement.SPAWN_AGAIN:
                 return await self._respawn()
             if decision.verdict is None:
-                return self._end(state)
+                return await self._end(state)
             if decision.verdict.type is StateType.SCHEDULED and found is not None and found.retries_in_process:
                 await self._release_retry(found)
             if await self._told(decision.verdict):
@@ -71,21 +71,22 @@ class Reporter:
             lambda: self._context.api.propose(self._record.id, verdict, transition_id=transition_id)
         )
         if answer.gone:
-            self._end(None)
+            await self._end(None)
         elif answer.accepted:
             name = verdict.name or verdict.type.title()
-            self._end(ApiState(type=verdict.type, name=name, transition_id=transition_id))
+            await self._end(ApiState(type=verdict.type, name=name, transition_id=transition_id))
         elif answer.wait_s is not None:
             await asyncio.sleep(answer.wait_s)
         return answer.gone or answer.accepted
 
-    def _end(self, state: ApiState | None) -> None:
+    async def _end(self, state: ApiState | None) -> None:
         """The API knows; what is left are the flow's own hooks for it."""
-        told = replace(
+        hook, of_child = hook_due(self._record, state) if state else (None, False)
+        wanted = hook is not None and await self._context.hooked(self._record, hook)
+        told = replace(  # after the await: the record may have changed meanwhile
             self._record, api_state=state.type if state else None, api_state_name=state.name if state else None
         )
-        hook, of_child = hook_due(told, state) if state else (None, False)
-        if hook is not None and self._context.hooked(told, hook):
+        if wanted:
             return self._store.save(replace(told, hook=hook, hook_of_child=of_child), f"told; {hook} is due")
         return self._store.save(advance(told, Event.TOLD), "told")
 

@@ -14,6 +14,7 @@ from runnerd.core.settings import Config
 from runnerd.doctor.check_runner import CheckGroup
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.system.directories import runs_dir, work_dir
 from runnerd.system.paths import Paths
@@ -68,7 +69,7 @@ async def practice(
             embedded=lambda: None,
             registry=engine.registry,
             pools=a_keeper(engine),
-            environments=Environments(environ={}),
+            environments=Environments(environ={}, calls=BoundedCalls()),
             journal=engine.journal,
             link=engine.link,
             pulse=engine.pulse,

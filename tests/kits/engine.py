@@ -83,6 +83,7 @@ class Engine:
         self.outdated: list[str] = []  # pools that were found to be another than known
         self.launcher = launcher(self.registry)
         self.hooks: set[Hook] = set()  # what flows have
+        self.may_have_hook = self._has_hook
         self.changes: list[RunRecord] = []
         self.context = RunContext(
             api=run_api or api,
@@ -92,7 +93,7 @@ class Engine:
             ambient=self.ambient,
             config=self.config,
             feed=self.feed,
-            hooked=lambda _record, hook: hook in self.hooks,
+            hooked=lambda record, hook: self.may_have_hook(record, hook),
         )
         self.feed.subscribe(self.changes.append)
         self.supervisor = Supervisor(
@@ -126,6 +127,9 @@ class Engine:
     @settings.setter
     def settings(self, settings: Settings) -> None:
         self.config.replace(Config(settings=settings))
+
+    async def _has_hook(self, _record: RunRecord, hook: Hook) -> bool:
+        return hook in self.hooks
 
     # --- for tests ----------------------------------------------------------------------------------------------
 

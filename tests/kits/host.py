@@ -18,6 +18,8 @@ from runnerd.control.backend.status import Status
 from runnerd.control.contract import Host, Peer
 from runnerd.core.backoff import Backoff
 from runnerd.core.place import Place, Problem
+from runnerd.files.bounded_calls import BoundedCalls
+from runnerd.output.output_file import OutputReader
 from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import NOON, Json
@@ -70,6 +72,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             journal=engine.journal,
             link=engine.link,
             feed=engine.feed,
+            output=OutputReader(calls=BoundedCalls()),
         )
         deployments = DeploymentsBackend(
             api=engine.api,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -116,3 +118,9 @@ def copied(prefect: FakePrefect) -> list[str]:
     """What was asked so far, and from here on anew."""
     asked, prefect.asked[:] = list(prefect.asked), []
     return asked
+
+
+def make_sparse(path: Path, size: int = 64 * 2**30) -> None:
+    """A file of so many bytes that takes no room."""
+    path.touch()
+    os.truncate(path, size)

@@ -16,6 +16,7 @@ from runnerd.core.place import Place
 from runnerd.core.prefect import WorkerType, WorkPool, WorkQueue
 from runnerd.core.problems import Problems
 from runnerd.core.settings import PoolSettings, RunSettings
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
 from runnerd.pools.table import Served
@@ -168,7 +169,7 @@ class Bench:
         """Its going touches nothing that runs."""
         async with self.linked() as link:
             worker = Worker(self, link, settings.name)
-            worker.want(settings, **wanted)
+            await worker.want(settings, **wanted)
             task = asyncio.create_task(worker.prefect_worker.run())
             try:
                 yield worker
@@ -190,7 +191,7 @@ class Worker:
         self.prefect_worker = PrefectWorker(
             pool=pool,
             link=link,
-            environments=Environments(environ={}),
+            environments=Environments(environ={}, calls=BoundedCalls()),
             access=access,
             paths=bench.paths,
             name=lambda: "me",
@@ -198,7 +199,7 @@ class Worker:
             delays=RestartDelays(first_s=0.05, max_s=0.4, steady_s=30.0),
         )
 
-    def want(
+    async def want(
         self,
         settings: PoolSettings,
         *,
@@ -209,7 +210,7 @@ class Worker:
     ) -> None:
         known = tuple(WorkQueue(id=name, name=name) for name in queues)
         pool = WorkPool(id="p-1", name=settings.name, type=type)
-        self.prefect_worker.want(
+        await self.prefect_worker.want(
             Served(settings=settings, pool=pool, queues=known), kind=kind, server=server_info(version)
         )
 

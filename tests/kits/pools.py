@@ -21,6 +21,7 @@ from runnerd.core.settings import PoolSettings, RunSettings
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.registry import Registry
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.launch.scratch import tidy_key
@@ -68,7 +69,7 @@ class FakePrefectWorker:
     problem: str | None = None
     slow_s: float = 0.0  # how long it takes to stop
 
-    def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
+    async def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
         self.wanted.append((served, kind, server.major))
 
     async def run(self) -> None:
@@ -237,7 +238,7 @@ async def launching(
     access = ApiAccess(url=URL, environment={"PREFECT_API_KEY": "secret-key"})
 
     def launchers(registry: Registry) -> Launchers:
-        environments = Environments(environ={"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"})
+        environments = Environments(environ={"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"}, calls=BoundedCalls())
         own = FlowLauncher(
             registry=registry,
             access=lambda: access,

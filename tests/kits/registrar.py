@@ -35,12 +35,12 @@ class FakeInspector:
     asked: list[str] = field(default_factory=list)
     of_key: dict[Key, InspectionResult] = field(default_factory=dict)
 
-    def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
+    async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         return {key_of(one): self.known[key_of(one)] for one in deployments if key_of(one) in self.known}
 
     async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
         await asyncio.sleep(0)
-        found: dict[Key, InspectionResult] = dict(self.cached(deployments))
+        found: dict[Key, InspectionResult] = dict(await self.cached(deployments))
         for one in deployments:
             if key_of(one) not in found:
                 self.asked.append(one.entrypoint)

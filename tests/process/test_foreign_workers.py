@@ -112,17 +112,17 @@ async def test_it_is_started_anew_exactly_when_something_has_changed(bench: Benc
     async with bench.daemon(settings, queues=("q-1", "q-2")) as worker:
         first = await worker.runs()
         same = replace(settings, place=replace(settings.place, line=99), run=replace(settings.run, limit=4))
-        worker.want(same, queues=("q-2", "q-1"))
-        worker.want(settings, queues=("q-1", "q-2", "q-3"))
+        await worker.want(same, queues=("q-2", "q-1"))
+        await worker.want(settings, queues=("q-1", "q-2", "q-3"))
         second = await worker.runs(2)
         bench.key = "k-2"
-        worker.want(settings, queues=("q-1", "q-2", "q-3"))
+        await worker.want(settings, queues=("q-1", "q-2", "q-3"))
         await worker.runs(3)
         assert [one["environment"]["PREFECT_API_KEY"] for one in bench.started()] == ["k-1", "k-1", "k-2"]
         assert options(bench.started()[1]["argv"])["--work-queue"] == ["q-1", "q-2", "q-3"]
         assert len({first["pid"], second["pid"], worker.document["pid"]}) == 3
         broken = replace(settings, run=replace(settings.run, environment_file="/nonexistent/env"))
-        worker.want(broken, queues=("q-1", "q-2", "q-3"))
+        await worker.want(broken, queues=("q-1", "q-2", "q-3"))
         problem = await worker.troubled("environment_file")
         assert problem.endswith("/nonexistent/env: No such file or directory; it runs on as it was started before")
         await worker.prefect_worker.stop()
@@ -133,9 +133,9 @@ async def test_without_a_queue_that_matches_it_waits(bench: Bench) -> None:
     settings = bench.settings(bench.full(), match=("q-",))
     async with bench.daemon(settings) as worker:
         await worker.until(lambda document: document["state"] == "waiting", "it to wait")
-        worker.want(settings, queues=("q-1",))
+        await worker.want(settings, queues=("q-1",))
         await worker.runs()
-        worker.want(settings)
+        await worker.want(settings)
         await worker.until(lambda document: document["state"] == "waiting" and not worker.link.records(), "its end")
         assert (worker.document["problem"], worker.document["pid"]) == (None, None)
 
@@ -256,7 +256,7 @@ async def test_it_needs_no_slot_of_the_others(bench: Bench) -> None:
     python = bench.full()
     async with bench.daemon(bench.settings(bench.plain, install_policy="never")) as first:
         second = Worker(bench, first.link, "second")
-        second.want(bench.settings(python, name="second"))
+        await second.want(bench.settings(python, name="second"))
         task = asyncio.create_task(second.prefect_worker.run())
         await second.runs()
         assert "has no Prefect" in await first.troubled("pool pool")

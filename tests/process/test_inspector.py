@@ -17,6 +17,7 @@ from runnerd.core.settings import Deployment
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import Inspector
 from runnerd.deployments.registry import Registry, key_of
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.processes.client import SpawnerClient
@@ -64,12 +65,13 @@ class Bench:
         async def start() -> None: ...
 
         self.link = SpawnerLink(make_client=connect, start_spawner=start, problems=Problems(), log=log_to(lines))
-        environments = Environments(environ={})
+        environments = Environments(environ={}, calls=BoundedCalls())
         self.inspector = Inspector(
             link=self.link,
             journal=self.journal,
             registry=Registry(),
             environments=environments,
+            calls=BoundedCalls(),
             work_dir=str(self.work),
         )
 
@@ -137,16 +139,16 @@ async def test_another_place_is_another_process(spawner: SpawnerUnderTest) -> No
 async def test_what_was_said_is_remembered_until_the_file_changes(spawner: SpawnerUnderTest) -> None:
     async with working_bench(spawner) as bench:
         wanted = [bench.deployment(name, f"{name}.py") for name in "ab"]
-        assert bench.inspector.cached(wanted) == {}
+        assert await bench.inspector.cached(wanted) == {}
         first = await bench.inspector.inspect(wanted)
-        assert bench.inspector.cached(wanted) == first
+        assert await bench.inspector.cached(wanted) == first
         assert await bench.inspector.inspect(wanted) == first
         assert bench.asked() == 1
         (bench.home / "a.py").write_text("# another flow\n")
-        assert set(bench.inspector.cached(wanted)) == {key_of(wanted[1])}
+        assert set(await bench.inspector.cached(wanted)) == {key_of(wanted[1])}
         await bench.inspector.inspect(wanted)
         assert bench.asked() == 1
-        assert set(bench.inspector.cached(wanted)) == {key_of(one) for one in wanted}
+        assert set(await bench.inspector.cached(wanted)) == {key_of(one) for one in wanted}
 
 
 async def test_failures_are_of_their_own_deployment_and_not_remembered(spawner: SpawnerUnderTest) -> None:

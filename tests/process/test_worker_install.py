@@ -83,7 +83,7 @@ async def test_an_environment_is_made_once_and_found_whole_or_made_again(bench: 
         await worker.runs(3)
         assert made(bench) == 2
         second = Worker(bench, worker.link, "second")  # another pool of the same user
-        second.want(replace(settings, name="second"))
+        await second.want(replace(settings, name="second"))
         task = asyncio.create_task(second.prefect_worker.run())
         await second.runs(4)
         assert environments(bench) == [home]

@@ -31,7 +31,7 @@ FUNCTION_LINES = 60
 
 # Folders of runnerd/, lowest first: each may import from the lines above its own and from its own folder.
 LAYERS = (
-    "core spawner programs",
+    "core spawner programs files",
     "log prefect_api config",
     "system journal",
     "launch output processes",

@@ -17,6 +17,7 @@ from runnerd.core.prefect import FlowRun
 from runnerd.core.record_feed import RecordFeed
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
+from runnerd.output.output_file import OutputBlock, OutputReader
 from runnerd.polling.poller import Poller
 from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.client import PrefectApi
@@ -41,6 +42,7 @@ class RunsBackend:
         journal: Journal,
         link: SpawnerLink,
         feed: RecordFeed,
+        output: OutputReader,
     ) -> None:
         self._api = api
         self._call_api = call_api
@@ -50,6 +52,7 @@ class RunsBackend:
         self._journal = journal
         self._link = link
         self._feed = feed
+        self._output = output
 
     async def adopted(self) -> None:
         await self._supervisor.adopted.wait()
@@ -111,6 +114,9 @@ class RunsBackend:
         run = self._supervisor.run(run_id)
         record = run.record if run is not None else self._journal.run(run_id)
         return record.output if record is not None else None
+
+    async def read_output(self, path: str, offset: int) -> OutputBlock | str:
+        return await self._output.read(path, offset)
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
         self._supervisor.cancel(run_ids, now=now)

@@ -1,6 +1,6 @@
 """Streams the output file of a run, while the run may still write to it.
 
-Invariants: the file is read in a thread, one block at a time; the file of a new attempt is read from its beginning.
+Invariants: the file is read off the event loop, one block at a time; that of a new attempt from its beginning.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator
 
 from runnerd.control.contract import Host
 from runnerd.control.routes.events import DONE
-from runnerd.output.output_file import read_block
 
 READ_INTERVAL_S = 0.2  # while a client follows: the file belongs to another process, and no event says that it grew
 
@@ -24,9 +23,13 @@ async def follow_output(host: Host, run_id: str, *, offset: int, follow: bool) -
             offset, path = 0 if path else offset, now
         while path is not None:
             before = offset
-            block, offset = await asyncio.to_thread(read_block, path, offset)
-            if block:
-                yield block
+            block = await host.runs.read_output(path, offset)
+            if isinstance(block, str):  # the flow's user has replaced the file, say
+                yield f"\nrunnerd: {block}; no more output is shown\n".encode()
+                return
+            offset = block.offset
+            if block.data:
+                yield block.data
             elif offset == before:
                 break
         if over or not follow:

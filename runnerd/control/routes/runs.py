@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from runnerd.control.contract import Host
@@ -22,7 +21,6 @@ from runnerd.control.routes.resolve import (
     unwrap,
 )
 from runnerd.core.place import Json
-from runnerd.output.output_file import is_readable
 
 
 class RunRoutes:
@@ -47,12 +45,10 @@ class RunRoutes:
         run_id = find_run(self._host, ref)["id"]
         follow = read_flag(request, "follow")
         path = self._host.runs.output(run_id)
-        try:
-            exists = path is not None and await asyncio.to_thread(is_readable, path)
-        except OSError as error:
-            detail = f"cannot read {path}: {error.strerror}"
-            raise HttpProblem(500, detail, kind="no-output") from None
-        if not exists and process_over(self._host, run_id):
+        first = await self._host.runs.read_output(path, 0) if path is not None else None
+        if isinstance(first, str):
+            raise HttpProblem(500, first, kind="no-output")
+        if not (first and first.exists) and process_over(self._host, run_id):
             raise HttpProblem(
                 410,
                 f"there is no output of run {run_id}: it never started, or its output was removed",

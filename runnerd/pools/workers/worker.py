@@ -91,11 +91,11 @@ class PrefectWorker:
 
     # --- the plan ----------------------------------------------------------------------------------------------------
 
-    def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
+    async def want(self, served: Served, *, kind: WorkerType | None, server: ServerInfo) -> None:
         """Plan the worker for the pool as it is now, and restart it if the plan is another one. Cheap otherwise."""
         assert served.pool is not None
         self._type = served.pool.type
-        plan = self._make_plan(served, kind, server)
+        plan = await self._make_plan(served, kind, server)
         if isinstance(plan, str):
             self._no_plan = plan
             return  # a file that cannot be read for a moment must not end a worker that runs
@@ -104,12 +104,12 @@ class PrefectWorker:
             self._plan = plan
             self._process.wake()
 
-    def _make_plan(self, served: Served, kind: WorkerType | None, server: ServerInfo) -> WorkerPlan | str | None:
+    async def _make_plan(self, served: Served, kind: WorkerType | None, server: ServerInfo) -> WorkerPlan | str | None:
         settings = served.settings
         chosen = bool(settings.queues or settings.match)
         if chosen and not served.queues:
             return None  # without a queue's name Prefect's worker would serve every queue
-        environment = self._environments.build(settings.run)
+        environment = await self._environments.build(settings.run)
         if isinstance(environment, str):
             return environment
         return WorkerPlan(

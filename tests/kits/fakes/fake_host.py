@@ -15,6 +15,8 @@ from typing import Any
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import Host, Peer, Refused
+from runnerd.files.bounded_calls import BoundedCalls
+from runnerd.output.output_file import OutputBlock, OutputReader
 from tests.kits.engine import an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import LogLines, fake_api
@@ -88,6 +90,7 @@ class FakeRuns:
     def __init__(self, host: FakeHost, *, outputs: Path) -> None:
         self._host = host
         self._outputs = outputs
+        self._reader = OutputReader(calls=BoundedCalls())
         self._runs: dict[str, Json] = {}
         self._changed: list[Callable[[Json], None]] = []
         self.attempt = 1
@@ -133,6 +136,9 @@ class FakeRuns:
         started = run is not None and run["phase"] not in (None, "claiming")
         suffix = "log" if self.attempt == 1 else f"{self.attempt}.log"
         return str(self._outputs / f"{run_id}.{suffix}") if started else None
+
+    async def read_output(self, path: str, offset: int) -> OutputBlock | str:
+        return await self._reader.read(path, offset)
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
         self._host.note("cancel", {"runs": list(run_ids), "now": now}, peer)

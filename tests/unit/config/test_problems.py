@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.kits.config import RIGHT, ConfigDir, prefixed
+from tests.kits.nouns import make_sparse
 
 ITEMS = [
     ("schedulez: []", "4:5: unknown key 'schedulez' in a deployment; did you mean 'schedules'?"),
@@ -149,6 +151,9 @@ ITEMS = [
     ),
     ('run: {environment: {A: "\\0"}}', "4:24: run.environment: the value of 'A' has a NUL character"),
     ("run: {environment_file: nowhere.env}", "4:29: run.environment_file nowhere.env: no such file"),
+    ("run: {environment_file: huge.env}", "4:29: run.environment_file huge.env: cannot be read: larger than 1024 KiB"),
+    ("run: {environment_file: fifo.env}", "4:29: run.environment_file fifo.env: is not a regular file"),
+    ("run: {environment_file: zero.env}", "4:29: run.environment_file zero.env: is not a regular file"),
     (
         "run: {environment_file: bad.env}",
         "4:29: run.environment_file bad.env: line 2: the quote opened here is never closed",
@@ -281,6 +286,9 @@ ITEMS = [
 def etc(tmp_path: Path) -> ConfigDir:
     directory = ConfigDir(tmp_path / "etc")
     directory.write("bad.env", "A=1\nB='x\n")
+    make_sparse(directory.etc / "huge.env")
+    os.mkfifo(directory.etc / "fifo.env")
+    os.symlink("/dev/zero", directory.etc / "zero.env")
     return directory
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from runnerd.core.process import LaunchSpec
-from runnerd.core.settings import Deployment, RunSettings
-from runnerd.launch.environment import Account, Environments, base_environment
+from runnerd.core.settings import Deployment
+from runnerd.launch.environment import Account, base_environment
 from runnerd.launch.spec import ApiAccess, absolute_entrypoint, launch_spec
 from tests.kits.nouns import a_deployment, a_record
 
@@ -132,11 +129,3 @@ def test_entrypoints(entrypoint: str, whole: str) -> None:
     assert absolute_entrypoint(entrypoint, "/opt/etl") == whole
     made = spec(a_deployment(entrypoint=entrypoint, run=RUN))
     assert made.environment["PREFECT__FLOW_ENTRYPOINT"] == whole
-
-
-def test_an_environment_file_that_would_never_end_is_refused(tmp_path: Path) -> None:
-    """Opened in the daemon's loop: a FIFO without a writer would hold up everybody."""
-    fifo = tmp_path / "env"
-    os.mkfifo(fifo)
-    run = RunSettings(python="python3", working_directory="/", environment_file=str(fifo))
-    assert Environments(environ={}).build_layers(run) == f"environment_file {fifo}: not a regular file"

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,18 @@ def test_following_through_growth_truncation_and_a_new_attempt(served: Serving) 
     served.call(served.host.runs.put, RUN, phase="reporting")  # nothing writes any more; the API does not matter
     wait_for(b"last words")
     assert list(blocks) == []
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_output_that_is_replaced_while_it_is_followed(served: Serving, put: Callable[[Path], object]) -> None:
+    served.call(served.host.runs.put, RUN)
+    path = served.outputs / f"{RUN}.log"
+    path.write_bytes(b"one\n")
+    blocks = client_of(served).stream(f"/v1/runs/{RUN}/logs", {"follow": "1"})
+    assert next(blocks) == b"one\n"
+    path.unlink()
+    put(path)
+    assert b"".join(blocks).startswith(f"\nrunnerd: cannot read {path}: ".encode())
 
 
 def test_a_follower_that_leaves_is_noticed_though_nothing_is_written(served: Serving) -> None:
