@@ -25,7 +25,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               more runs than listed.
   worker type type, package, description; the document of a single type adds `base_job_template`.
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
-              [..]}. Deployments by name; `pools` has the same four keys for work pools.
+              [..]}. Deployments by name; `pools` has the same four keys for work pools. The request may have
+              {"inspect": true}: inspect all flows again.
 """
 
 from __future__ import annotations
@@ -180,8 +181,11 @@ class Host(Protocol):
     async def metrics(self) -> str:
         """Return the metrics in Prometheus' text format."""
 
-    async def reload(self, *, peer: Peer) -> Json:
-        """Read the configuration again and return the reload document, once the new one is in force or refused."""
+    async def reload(self, *, inspect: bool, peer: Peer) -> Json:
+        """Read the configuration again and return the reload document, once the new one is in force or refused.
+
+        With `inspect`, inspect all flows again, also where nothing seems to have changed.
+        """
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
         """Stop claiming runs, end the live ones after `timeout_s` seconds (None: never), return the status document."""

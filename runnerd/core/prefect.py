@@ -25,6 +25,8 @@ class Inspection:
     sha256: str | None = None  # of that file, taken before it was imported
     version: str | None = None  # the flow's own; a deployment without one registers this
     hooks: tuple[str, ...] | None = None  # those we might have to run (see machine.Hook); None: not asked yet
+    # Stamps of all that the answer depends on, by path (see deployments/dependencies.py); None: from an older version.
+    dependencies: Mapping[str, str] | None = None
 
 
 IN_PROCESS = "in_process"  # an empirical_policy's retry_type

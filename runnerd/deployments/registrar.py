@@ -7,6 +7,7 @@ the files are dropped by dropping.py.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 
 from runnerd.core.errors import ApiError, ApiRejected
@@ -58,6 +59,7 @@ class Registrar:
         problems.register(self.problems)
         self._planner = Planner(journal=journal, registry=registry, url=url)
         self._todo: dict[Key, Deployment] = {}
+        self._afresh: set[Key] = set()  # of _todo: those whose flows are inspected whatever the cache has
         self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
         self._work = asyncio.Event()
@@ -65,10 +67,14 @@ class Registrar:
 
     # --- what the files want --------------------------------------------------------------------------------------
 
-    def plan(self, config: Config) -> ConfigChanges:
-        """Put the configuration's deployments into the registry now, and have `run` register them."""
+    def plan(self, config: Config, *, inspect: bool = False) -> ConfigChanges:
+        """Put the configuration's deployments into the registry now, and have `run` register them.
+
+        With `inspect`, flows are inspected again for which nothing seems to have changed.
+        """
         planned = self._planner.plan(config)
         self._todo = planned.todo
+        self._afresh = set(planned.todo) if inspect else self._afresh & planned.todo.keys()
         self._dropper.plan(config, planned.registrations)
         self.settled.clear()
         self._work.set()
@@ -128,7 +134,7 @@ class Registrar:
 
     async def _settle_unchanged(self, todo: list[Deployment]) -> None:
         """Settle the deployments that were last registered exactly as wanted now, without a request."""
-        cached = await self._inspector.cached(todo)
+        cached = await self._inspector.cached([one for one in todo if key_of(one) not in self._afresh])
         known = self._registrations()
         for deployment in todo:
             if self._todo.get(key_of(deployment)) is not deployment:
@@ -143,7 +149,8 @@ class Registrar:
 
     async def _register_all(self, todo: list[Deployment], major: int) -> None:
         known = self._registrations()
-        findings = await self._inspector.inspect(todo)
+        findings = await self._inspector.inspect(todo, afresh=self._afresh)
+        self._afresh -= findings.keys()  # a retry after an outage takes them from the cache
         for deployment in todo:
             key = key_of(deployment)
             if self._todo.get(key) is not deployment:
@@ -208,7 +215,17 @@ class Registrar:
         self._todo.pop(key, None)
         self._unannounced = True
         paused = entry.paused if paused is None else paused
-        self._registry.put(replace(entry, flow=flow, deployment_id=known.deployment_id, paused=paused))
+        problem = entry.deployment.problem
+        self._registry.put(
+            replace(
+                entry,
+                flow=flow,
+                deployment_id=known.deployment_id,
+                paused=paused,
+                problem=problem,
+                double=False,
+            )
+        )
         if differs(known.deployment, deployment) or known.deployment.place != deployment.place:
             self._journal.save_registration(replace(known, deployment=deployment))
 
@@ -229,6 +246,20 @@ class Registrar:
             for entry in self._registry.entries()
             if entry.problem is not None and not entry.invalid
         )
+
+    def inspect_again(self, deployments: Iterable[Deployment]) -> None:
+        """Inspect the flows of these deployments again, and register what has changed.
+
+        Doubles are tried again too: the flow of the one that stood first may have another name now.
+        """
+        doubles = [entry.deployment for entry in self._registry.entries() if entry.double]
+        for deployment in (*deployments, *doubles):
+            entry = self._registry.get(key_of(deployment))
+            if entry is not None:
+                self._todo[key_of(deployment)] = entry.deployment
+        if self._todo:
+            self.settled.clear()
+            self._work.set()
 
     # --- deletions in the API ---------------------------------------------------------------------------------------
 

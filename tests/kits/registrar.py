@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import InspectionResult
 from runnerd.deployments.planning import ConfigChanges
+from runnerd.deployments.rechecking import Rechecker
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Entry, Key, Registry
 from runnerd.journal.journal import Journal
@@ -38,9 +39,12 @@ class FakeInspector:
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         return {key_of(one): self.known[key_of(one)] for one in deployments if key_of(one) in self.known}
 
-    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
+    async def inspect(
+        self, deployments: Sequence[Deployment], *, afresh: Collection[Key] = ()
+    ) -> dict[Key, InspectionResult]:
         await asyncio.sleep(0)
-        found: dict[Key, InspectionResult] = dict(await self.cached(deployments))
+        others = [one for one in deployments if key_of(one) not in afresh]
+        found: dict[Key, InspectionResult] = dict(await self.cached(others))
         for one in deployments:
             if key_of(one) not in found:
                 self.asked.append(one.entrypoint)
@@ -49,6 +53,10 @@ class FakeInspector:
                 if isinstance(answer, Inspection):
                     self.known[key_of(one)] = answer
         return found
+
+    async def changed(self, deployments: Iterable[Deployment]) -> list[Deployment]:
+        await asyncio.sleep(0)
+        return [one for one in deployments if key_of(one) not in self.known]
 
     def change(self, entrypoint: str, answer: InspectionResult) -> None:
         """The file is another one now."""
@@ -74,6 +82,7 @@ class Host:
     registrar: Registrar
     lines: LogLines
     registered: list[int]
+    rechecker: Rechecker
 
     async def want(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
         """A reading of the files; returns when all of it has been dealt with."""
@@ -81,9 +90,10 @@ class Host:
         await self.registrar.settled.wait()
         return changes
 
-    def begin(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
+    def begin(self, *deployments: Deployment, problems: Sequence[Problem] = (), inspect: bool = False) -> ConfigChanges:
         return self.registrar.plan(
-            Config(settings=settings(), deployments=deployments, problems=tuple(problems), files=("10.yaml",))
+            Config(settings=settings(), deployments=deployments, problems=tuple(problems), files=("10.yaml",)),
+            inspect=inspect,
         )
 
     def entry(self, deployment: Deployment) -> Entry:
@@ -104,22 +114,29 @@ async def a_host(
     lines, registered = LogLines(), list[int]()
     journal = Journal(path=str(folder / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
     registry, api = Registry(), fake_api(prefect)
+    ambient = replace(
+        an_ambient(lines, now=lambda: NOON, clock=asyncio.get_running_loop().time),
+        backoff=lambda: Backoff(first_s=1.0, cap_s=30.0, uniform=lambda: 1.0),
+    )
     registrar = Registrar(
         api=api,
         inspector=inspector,  # type: ignore[arg-type]
         journal=journal,
         registry=registry,
         url=URL,
-        ambient=replace(
-            an_ambient(lines, now=lambda: NOON, clock=asyncio.get_running_loop().time),
-            backoff=lambda: Backoff(first_s=1.0, cap_s=30.0, uniform=lambda: 1.0),
-        ),
+        ambient=ambient,
         wakes=Wakes(poll=NotedEvent(lambda: registered.append(len(registry.ids())))),
         problems=Problems(),
     )
+    rechecker = Rechecker(
+        registry=registry,
+        inspector=inspector,  # type: ignore[arg-type]
+        registrar=registrar,
+        ambient=ambient,
+    )
     keeping = asyncio.create_task(registrar.run())
     try:
-        yield Host(prefect, inspector, journal, registry, registrar, lines, registered)
+        yield Host(prefect, inspector, journal, registry, registrar, lines, registered, rechecker)
         assert not keeping.done(), "registering has ended, and the daemon with it"
     finally:
         keeping.cancel()
