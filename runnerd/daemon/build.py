@@ -50,6 +50,7 @@ from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.directories import runs_dir, work_dir
+from runnerd.system.disk_room import DiskRoom
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd, listen_fds
 
@@ -157,18 +158,20 @@ class Daemon:
             feed=self.feed,
             wakes=self.wakes,
             problems=self.problems,
+            calls=self._calls,
             ambient=self.ambient,
         )
 
     def _build_runs(self) -> None:
-        outputs = runs_dir(self.paths)
         own = FlowLauncher(
             registry=self.registry,
             access=self._access,
-            output_dir=outputs,
+            output_dir=runs_dir(self.paths),
             environments=self._environments,
             worker_name=self.config.host_name,
         )
+        room = DiskRoom(directories=(os.path.dirname(self.paths.spawner_socket), runs_dir(self.paths)))
+        self.problems.register_text(room.problem)
         context = RunContext(
             api=self.api,
             link=self.link,
@@ -178,6 +181,7 @@ class Daemon:
             config=self.config,
             feed=self.feed,
             hooked=self.inspector.may_have_hook,
+            room=room,
         )
         self.supervisor = Supervisor(
             context=context,
@@ -204,12 +208,9 @@ class Daemon:
         )
 
     def _build_surroundings(self, defaults: HostDefaults) -> None:
-        def read(last_good: Config) -> Config:
-            return load(self.paths.config, defaults=defaults, last_good=last_good, calls=self._calls)
-
         self.reloader = Reloader(
             config=self.config,
-            read=read,
+            read=lambda good: load(self.paths.config, defaults=defaults, last_good=good, calls=self._calls),
             journal=self.journal,
             registrar=self.registrar,
             pools=self.pools.table,

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
+from runnerd.pools.job.side import LIMITS, SIDE
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.offers import PoolOffers
+from runnerd.pools.resolving import JobResolver
 from runnerd.pools.run_notes import RunNotes
-from runnerd.pools.table import PoolTable, Served
+from runnerd.pools.table import PoolTable
 from runnerd.pools.workers.worker import PrefectWorker, end_leftovers
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.system.ambient import Ambient
 from runnerd.system.directories import runs_dir
 from runnerd.system.paths import Paths
+from runnerd.system.side_process import SideProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolParts:
     """The parts that serve work pools."""
 
+    jobs: JobResolver
     table: PoolTable
     keeper: PoolKeeper
     offers: PoolOffers
@@ -47,42 +52,43 @@ def build_pools(
     feed: RecordFeed,
     wakes: Wakes,
     problems: Problems,
+    calls: BoundedCalls,
     ambient: Ambient,
 ) -> PoolParts:
     """Build the parts."""
 
-    def make_worker(served: Served) -> PrefectWorker:
-        return PrefectWorker(
-            pool=served.name,
-            link=link,
-            environments=environments,
-            access=access,
-            paths=paths,
-            name=config.host_name,
-            log=ambient.log,
-        )
-
-    def end_leftover_workers(pools: Collection[str]) -> Coroutine[Any, Any, object]:
-        return end_leftovers(link, pools=pools)
-
+    make_worker = partial(
+        PrefectWorker,
+        link=link,
+        environments=environments,
+        access=access,
+        paths=paths,
+        name=config.host_name,
+        log=ambient.log,
+    )
     table = PoolTable(wakes=wakes)
+    jobs = JobResolver(side=SideProcess(module=SIDE, limits=LIMITS), clock=ambient.clock)
     keeper = PoolKeeper(
         api=api.pools,
         table=table,
-        make_worker=make_worker,
-        end_leftovers=end_leftover_workers,
+        make_worker=lambda served: make_worker(pool=served.name),
+        end_leftovers=lambda pools: end_leftovers(link, pools=pools),
         worker_name=config.host_name,
+        calls=calls,
+        job_problem=jobs.problem,
         wakes=wakes,
         problems=problems,
         ambient=ambient,
     )
     return PoolParts(
+        jobs=jobs,
         table=table,
         keeper=keeper,
         offers=PoolOffers(api=api.pools, table=table, now=ambient.now, outdated=keeper.outdated),
         launcher=PoolLauncher(
             api=api,
             table=table,
+            jobs=jobs,
             environments=environments,
             access=access,
             output_dir=runs_dir(paths),

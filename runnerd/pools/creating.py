@@ -7,23 +7,29 @@ to another host that creates the same is no failure.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import AGENT, PROCESS, NewPool, NewQueue, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
-from runnerd.files.regular import open_regular
+from runnerd.files.bounded_calls import BoundedCalls, Unanswered
+from runnerd.files.regular import read_regular
 from runnerd.pools.job.process_job import process_template
 from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.pools import PoolsApi
 
+TEMPLATE_MAX_BYTES = 2 * 2**20  # as of the other files that an administrator writes
 
-async def find_or_create_pool(api: PoolsApi, settings: PoolSettings, *, major: int) -> WorkPool | str:
+
+async def find_or_create_pool(
+    api: PoolsApi, settings: PoolSettings, *, major: int, calls: BoundedCalls
+) -> WorkPool | str:
     """Read the pool, or create it if it is missing and `create` allows that; else say why there is none."""
     pool = await api.read_pool(settings.name)
     if pool is None:
-        return await _create_pool(api, settings, major)
+        return await _create_pool(api, settings, major, calls)
     if pool.type == PROCESS and not pool.base_job_template and settings.create:
         # Prefect's API creates pools without a template by itself; the UI then offers no variables.
         template = process_template(major)
@@ -32,13 +38,18 @@ async def find_or_create_pool(api: PoolsApi, settings: PoolSettings, *, major: i
     return pool
 
 
-async def _create_pool(api: PoolsApi, settings: PoolSettings, major: int) -> WorkPool | str:
+async def _create_pool(api: PoolsApi, settings: PoolSettings, major: int, calls: BoundedCalls) -> WorkPool | str:
     if not settings.create:
         return f"work pool {settings.name} does not exist, and create is false; make it: runnerctl pool create"
     kind = settings.type or PROCESS
     if why := _type_problem(settings.name, kind, major=major):
         return why
-    template = await _choose_template(api, settings, kind, major)
+    path = settings.base_job_template
+    if path is not None:
+        read = await calls.call(os.path.dirname(path), lambda: _read_template(path))
+        template = f"base_job_template {path}: {read.words}" if isinstance(read, Unanswered) else read
+    else:
+        template = await _choose_template(api, settings, kind, major)
     if isinstance(template, str):
         return template
     made = await api.create_pool(NewPool(name=settings.name, type=kind, base_job_template=template))
@@ -49,8 +60,6 @@ async def _create_pool(api: PoolsApi, settings: PoolSettings, major: int) -> Wor
 
 
 async def _choose_template(api: PoolsApi, settings: PoolSettings, kind: str, major: int) -> Mapping[str, Json] | str:
-    if settings.base_job_template is not None:
-        return _read_template(settings.base_job_template)
     if kind == AGENT:
         return {}
     if kind == PROCESS:
@@ -64,8 +73,7 @@ async def _choose_template(api: PoolsApi, settings: PoolSettings, kind: str, maj
 
 def _read_template(path: str) -> Mapping[str, Json] | str:
     try:
-        with open(path, encoding="utf-8", opener=open_regular) as file:
-            found = json.load(file)
+        found = json.loads(read_regular(path, max_bytes=TEMPLATE_MAX_BYTES).decode())
     except (OSError, ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
         why = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
         return f"cannot read base_job_template {path}: {why}"

@@ -20,6 +20,7 @@ from runnerd.core.place import Problem
 from runnerd.core.prefect import PROCESS, WorkerType, WorkPool, WorkQueue
 from runnerd.core.problems import Problems
 from runnerd.core.wakes import Wakes
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.log.alerts import Alert
 from runnerd.pools.creating import find_or_create_pool, find_or_create_queues, why_unservable
 from runnerd.pools.table import PoolService, PoolTable, Served, served_document
@@ -46,16 +47,23 @@ class PoolKeeper:
         make_worker: Callable[[Served], PrefectWorker],
         end_leftovers: Callable[[Collection[str]], Coroutine[Any, Any, object]],
         worker_name: Callable[[], str],
+        calls: BoundedCalls,
+        job_problem: Callable[[str], str | None],
         wakes: Wakes,
         ambient: Ambient,
         problems: Problems,
     ) -> None:
-        """`end_leftovers` ends the Prefect workers that an earlier daemon ran for pools other than those named."""
+        """`end_leftovers` ends the Prefect workers that an earlier daemon ran for pools other than those named.
+
+        `job_problem` says why the jobs of a pool are refused, if they are.
+        """
         self._api = api
         self._table = table
         self._make_worker = make_worker
         self._end_leftovers = end_leftovers
         self._worker_name = worker_name
+        self._calls = calls
+        self._job_problem = job_problem
         self._wakes = wakes
         self._now = ambient.now
         self._backoff = ambient.backoff
@@ -139,7 +147,7 @@ class PoolKeeper:
 
     async def _sync_pool(self, served: Served) -> None:
         server = await self._api.server()
-        pool = await find_or_create_pool(self._api, served.settings, major=server.major)
+        pool = await find_or_create_pool(self._api, served.settings, major=server.major, calls=self._calls)
         why = None if isinstance(pool, str) else why_unservable(pool, served.settings, major=server.major)
         if isinstance(pool, str) or why is not None:
             await self._stop_worker(served.name)  # the pool is gone, or the settings want another type
@@ -258,7 +266,7 @@ class PoolKeeper:
 
     def _problem(self, served: Served) -> str | None:
         worker = self.worker(served.name)
-        return served.problem or (worker.problem if worker is not None else None)
+        return served.problem or self._job_problem(served.name) or (worker.problem if worker is not None else None)
 
     def entries(self) -> list[Served]:
         """Return every served pool, in the order of the files."""

@@ -22,8 +22,10 @@ from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import ApiAccess, hooks_spec, program_text
 from runnerd.pools.job.launch_spec import Attribution, pool_launch_spec
 from runnerd.pools.job.lookups import BlockNamed, BlockWithId, Lookup, VariableNamed
-from runnerd.pools.job.process_job import ProcessJob, agent_job, process_job, process_template
-from runnerd.pools.job.template import Resolved, Sources, Unresolvable, lookups, resolve, run_context
+from runnerd.pools.job.process_job import ProcessJob, process_template
+from runnerd.pools.job.template import Sources, Unresolvable, run_context
+from runnerd.pools.job.wire import AgentSources
+from runnerd.pools.resolving import JobResolver
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.backoff import persist
 from runnerd.prefect_api.client import PrefectApi
@@ -54,6 +56,7 @@ class PoolLauncher:
         *,
         api: PrefectApi,
         table: PoolTable,
+        jobs: JobResolver,
         environments: Environments,
         access: Callable[[], ApiAccess],
         output_dir: str,
@@ -62,6 +65,7 @@ class PoolLauncher:
     ) -> None:
         self._api = api
         self._table = table
+        self._jobs = jobs
         self._environments = environments
         self._access = access
         self._output_dir = output_dir
@@ -70,6 +74,7 @@ class PoolLauncher:
 
     async def prepare(self, record: RunRecord) -> Prepared:
         """Make the launch spec of this attempt, or say why the run cannot be started. Raises ApiError."""
+        self._jobs.warm()  # starts while the API answers
         facts = await self._read_facts(record)
         if isinstance(facts, str):
             return Prepared(start=facts)
@@ -169,13 +174,10 @@ class PoolLauncher:
             context=run_context(facts.run, flow=facts.flow),
         )
         found: dict[Lookup, BlockDocument | Variable | None] = {}
-        while wanted := lookups(sources, found) - found.keys():
-            for lookup in wanted:
+        while isinstance(answer := await self._jobs.resolve(facts.pool.name, sources, found), frozenset):
+            for lookup in answer:
                 found[lookup] = await self._look_up(lookup)
-        resolved = resolve(sources, found)
-        if not isinstance(resolved, Resolved):
-            return resolved
-        return process_job(resolved.configuration, sources=resolved.sources)
+        return answer
 
     async def _agent_job(self, facts: _RunFacts) -> ProcessJob | Unresolvable:
         block_id = facts.deployment.infrastructure_document_id
@@ -183,7 +185,11 @@ class PoolLauncher:
         if block_id is not None and block is None:
             return Unresolvable(f"deployment {facts.full_name}'s infrastructure block does not exist any more")
         overrides = {**facts.deployment.job_variables, **facts.run.job_variables}
-        return agent_job(block, deployment=facts.full_name, overrides=overrides)
+        sources = AgentSources(block=block, deployment=facts.full_name, overrides=overrides)
+        answer = await self._jobs.resolve(facts.pool.name, sources, {})
+        if isinstance(answer, frozenset):
+            return Unresolvable("an infrastructure block asks for other blocks")
+        return answer
 
     async def _look_up(self, lookup: Lookup) -> BlockDocument | Variable | None:
         match lookup:

@@ -1,6 +1,6 @@
-"""Failures in words: what an HTTP answer or a broken connection means, in one line that carries no secret.
+"""Describes failed requests: what an HTTP answer or a broken connection means, in one line without secrets.
 
-An httpx exception's own text is never shown: it may quote a header.
+The text of an httpx exception is never shown: it may quote a header.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import httpx
 from runnerd.core.place import Json
 
 _LONGEST = 300
-# The first that fits is taken, so the special ones come before the general ones.
+# The first match is used, so subclasses come before their base classes.
 _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.ConnectTimeout,), "no connection in time"),
     ((httpx.PoolTimeout,), "all connections stayed busy"),
@@ -30,15 +30,15 @@ _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ),
     ((httpx.DecodingError,), "the answer's compression is broken"),
     ((httpx.ProxyError,), "the proxy refused"),
-    ((httpx.TooManyRedirects,), "it redirects in a circle"),
+    ((httpx.TooManyRedirects,), "too many redirects"),
     ((httpx.UnsupportedProtocol, httpx.InvalidURL), "the URL is neither http nor https"),
 )
-# Longer than this and a mistaken header would keep a host away from a server that is long back.
+# Without this bound a wrong header would keep a host from polling a server that answers again.
 _LONGEST_WAIT_S = 600.0
 
 
 def broken_words(error: BaseException) -> str:
-    """Why a request got no answer."""
+    """Describe why a request got no answer."""
     for cause in _causes(error):
         if words := _cause_words(cause):
             return words
@@ -46,7 +46,7 @@ def broken_words(error: BaseException) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The chain of causes; of a group (one per address tried) the last stands for all."""
+    """Yield the chain of causes; of a group (one exception per address tried) only the last."""
     while error is not None:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[-1]
@@ -75,7 +75,7 @@ def _httpx_words(error: BaseException) -> str:
 
 
 def server_words(data: Json) -> str:
-    """The server's own explanation of an error answer, shortened; empty when it gave none."""
+    """Return the server's explanation in an error answer, shortened; empty when there is none."""
     if not isinstance(data, dict):
         return ""
     detail = data.get("exception_detail") or data.get("detail")
@@ -88,20 +88,20 @@ def server_words(data: Json) -> str:
 
 
 def _validation_words(item: Json) -> str:
-    """`loc: msg` of one validation error; never its input, which may be anything."""
+    """Format one validation error as `loc: msg`; its input is left out, since it may be a secret."""
     loc = item.get("loc")
     place = ".".join(str(part) for part in loc) if isinstance(loc, list) else ""
     return f"{place}: {' '.join(str(item.get('msg', 'invalid')).split())}"
 
 
 def shorten(text: str, longest: int) -> str:
-    """On one line, at most `longest` characters."""
+    """Put a text on one line of at most `longest` characters."""
     line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 def retry_after_s(value: str | None, *, now: datetime) -> float | None:
-    """A Retry-After header in seconds from now, None when there is none that makes sense."""
+    """Parse a Retry-After header into seconds from now; None when it is absent or invalid."""
     if value is None:
         return None
     try:
@@ -116,5 +116,5 @@ def _seconds_until(value: str, now: datetime) -> float:
 
     try:
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
-    except (TypeError, ValueError):  # no date, or one without an offset
+    except (TypeError, ValueError):  # not a date, or a date without an offset
         return math.nan

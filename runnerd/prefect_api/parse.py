@@ -1,7 +1,7 @@
-"""Prefect's JSON to our nouns.
+"""Parses Prefect's JSON into the values of core/prefect.py.
 
-Nothing is guessed: what cannot be understood raises Unreadable, and of a list the rest is still read.
-Times come as `Z` (3.x) or `+00:00` (2.20) with any number of fractional digits, and leave as UTC.
+Nothing is guessed: unexpected JSON raises Unreadable, and in a list the other items are still parsed.
+Times end in `Z` (3.x) or `+00:00` (2.20), with any number of fractional digits, and are returned in UTC.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _AWAITING_RETRY = "AwaitingRetry"  # both majors
 
 
 class Unreadable(ValueError):
-    """The JSON is not what Prefect documents; the message says which part."""
+    """Says which part of the JSON is not as Prefect documents it."""
 
 
 def parse_time(text: Json) -> datetime | None:
-    """An ISO 8601 time in UTC; None when it is absent or is none."""
+    """Parse an ISO 8601 time into UTC; None when it is absent or invalid."""
     if not isinstance(text, str):
         return None
     try:
@@ -34,7 +34,7 @@ def parse_time(text: Json) -> datetime | None:
 
 
 def parse_state(data: Json) -> ApiState:
-    """A state; raises Unreadable for a type we do not know, since every decision hangs on it."""
+    """Parse a state; raises Unreadable, also for an unknown type, since every decision depends on the type."""
     if not isinstance(data, dict):
         raise Unreadable("a state is missing")
     kind = data.get("type")
@@ -54,7 +54,7 @@ def parse_state(data: Json) -> ApiState:
 
 
 def parse_flow_run(data: Json) -> FlowRun:
-    """A flow run; raises Unreadable."""
+    """Parse a flow run; raises Unreadable."""
     if not isinstance(data, dict):
         raise Unreadable("a flow run is not an object")
     parameters, job_variables = data.get("parameters"), data.get("job_variables")
@@ -82,7 +82,7 @@ def parse_flow_run(data: Json) -> FlowRun:
 
 
 def parse_deployment(data: Json) -> DeploymentInfo:
-    """A deployment; raises Unreadable."""
+    """Parse a deployment; raises Unreadable."""
     if not isinstance(data, dict):
         raise Unreadable("a deployment is not an object")
     return DeploymentInfo(
@@ -94,7 +94,7 @@ def parse_deployment(data: Json) -> DeploymentInfo:
 
 
 def parse_each(data: Json, parse: Callable[[Json], T]) -> tuple[list[T], list[str]]:
-    """Every readable item of a list, and why the others were left out; raises Unreadable if it is no list."""
+    """Parse the items of a list; return them, and the errors of unreadable ones. Raises Unreadable if not a list."""
     if not isinstance(data, list):
         raise Unreadable("a list is missing")
     good: list[T] = []
@@ -108,14 +108,14 @@ def parse_each(data: Json, parse: Callable[[Json], T]) -> tuple[list[T], list[st
 
 
 def parse_id(data: Json) -> str:
-    """The id of whatever object this is; raises Unreadable."""
+    """Parse the id of an object of any kind; raises Unreadable."""
     if not isinstance(data, dict):
         raise Unreadable("an object is missing")
     return needed_text(data, "id")
 
 
 def needed_text(data: dict[str, Json], key: str) -> str:
-    """The text at this key; raises Unreadable when there is none."""
+    """Return the text at this key; raises Unreadable when there is none."""
     value = data.get(key)
     if not isinstance(value, str) or not value:
         raise Unreadable(f"{key} is missing")
@@ -123,7 +123,7 @@ def needed_text(data: dict[str, Json], key: str) -> str:
 
 
 def optional_text(value: Json) -> str | None:
-    """A text, None in place of whatever else it is."""
+    """Return a text as it is, and None for any other value."""
     return value if isinstance(value, str) else None
 
 

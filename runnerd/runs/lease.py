@@ -12,7 +12,7 @@ from runnerd.core.errors import ApiError
 from runnerd.core.machine import RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.log.log import Log, about
-from runnerd.runs.record_store import FlowRunApi
+from runnerd.runs.claiming import FlowRunApi
 
 _FIRST_S = 20.0  # the shortest lease that a deployment can ask for is 60 s (grace_period_seconds)
 _EVERY_S = 100.0  # a renewed lease lasts 300 s

@@ -10,6 +10,7 @@ from runnerd.config import HostDefaults, load
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Problem
 from runnerd.core.settings import Config, Deployment
+from runnerd.files.bounded_calls import BoundedCalls
 
 DEFAULTS = HostDefaults(hostname="host-1", python=sys.executable, api_url=None)
 MAIN = "api: {url: http://127.0.0.1:4200/api}\n"
@@ -33,8 +34,10 @@ class ConfigDir:
         path.write_bytes(text)
         return path
 
-    def load(self, *, last_good: Config | None = None, defaults: HostDefaults = DEFAULTS) -> Config:
-        return load(str(self.etc), defaults=defaults, last_good=last_good)
+    def load(
+        self, *, last_good: Config | None = None, defaults: HostDefaults = DEFAULTS, calls: BoundedCalls | None = None
+    ) -> Config:
+        return load(str(self.etc), defaults=defaults, last_good=last_good, calls=calls)
 
     def words(self, problems: tuple[Problem, ...] | list[Problem]) -> list[str]:
         """The problems as they are printed, with paths relative to the directory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,14 +29,17 @@ from runnerd.launch.spec import ApiAccess
 from runnerd.pools.job.process_job import process_template
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
+from runnerd.pools.resolving import JobResolver
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.answers import ServerInfo
+from runnerd.system.side_process import Asking
 from runnerd.system.watchdog import Pulse
 from tests.kits.engine import Engine, an_ambient, fake_engine
 from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import URL, Json, LogLines, copied, fake_api
+from tests.kits.templates import AskedHere
 
 HOST = "host-1"  # the worker's name
 
@@ -120,7 +123,11 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> AsyncIterator[Keeping]:
+async def keeping(
+    *wanted: PoolSettings,
+    prefect: FakePrefect | None = None,
+    job_problem: Callable[[str], str | None] = lambda _pool: None,
+) -> AsyncIterator[Keeping]:
     """A keeper at work on these, by the clock of the running loop."""
     loop: Any = asyncio.get_running_loop()
     prefect = prefect or FakePrefect(major=3)
@@ -141,6 +148,8 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
         make_worker=make_worker,
         end_leftovers=no_leftovers,
         worker_name=lambda: HOST,
+        calls=BoundedCalls(),
+        job_problem=job_problem,
         wakes=wakes,
         problems=Problems(),
         ambient=ambient,
@@ -169,6 +178,8 @@ def a_keeper(engine: Engine) -> PoolKeeper:
         make_worker=make_worker,
         end_leftovers=no_leftovers,
         worker_name=lambda: HOST,
+        calls=BoundedCalls(),
+        job_problem=lambda _pool: None,
         wakes=engine.wakes,
         problems=engine.problems,
         ambient=engine.ambient,
@@ -223,7 +234,12 @@ async def no_leftovers(pools: Collection[str]) -> None:
 
 @asynccontextmanager
 async def launching(
-    folder: Path, *, prefect: FakePrefect, wanted: Sequence[PoolSettings] | None = None, **more: Json
+    folder: Path,
+    *,
+    prefect: FakePrefect,
+    wanted: Sequence[PoolSettings] | None = None,
+    side: Asking | None = None,
+    **more: Json,
 ) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
     """An engine with the real launchers, which serves these pools; else `etl`, which is made where it is missing.
 
@@ -249,6 +265,7 @@ async def launching(
         pools = PoolLauncher(
             api=api,
             table=table,
+            jobs=JobResolver(side=side or AskedHere(), clock=loop.time),
             environments=environments,
             access=lambda: access,
             output_dir="/out",

@@ -18,6 +18,8 @@ from runnerd.pools.job.template import (
     lookups,
     resolve,
 )
+from runnerd.pools.job.wire import answer_request
+from runnerd.system.side_process import SideFailure
 
 Json = Any
 ID = "0d3b5c1e-5a53-4d2a-9f0e-0c8a3f6f2a11"
@@ -75,3 +77,14 @@ def configuration(of: Sources) -> Mapping[str, Json]:
     result = outcome(of)
     assert isinstance(result, Resolved), result
     return result.configuration
+
+
+class AskedHere:
+    """Answers as the process that resolves jobs does, in this one."""
+
+    async def ask(self, request: bytes) -> bytes | SideFailure:
+        return answer_request(request)
+
+    def warm(self) -> None: ...
+
+    async def close(self) -> None: ...

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import pytest
 
 from runnerd.core.prefect import Inspection
 from runnerd.core.process import LaunchSpec
-from runnerd.deployments.dependencies import read_stamp
 from runnerd.deployments.inspection import (
     ENTRYPOINTS_PER_PROCESS,
     InspectionFailure,
@@ -27,7 +25,7 @@ from runnerd.deployments.inspection import (
     parse_results,
 )
 from runnerd.launch.spec import PROGRAM
-from tests.kits.inspecting import inspect
+from tests.kits.inspecting import inspect, write_stand_in
 
 GOOD = {
     "flow_name": "etl",
@@ -46,28 +44,7 @@ def line(entrypoint: str | None, **answer: object) -> str:
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Path:
-    """A folder with a package `prefect` in it, of just the names the program uses."""
-    package = tmp_path / "prefect"
-    (package / "utilities").mkdir(parents=True)
-    (package / "__init__.py").write_text("__version__ = '3.0.0'\nprint('prefect says hello')\n")
-    (package / "utilities" / "__init__.py").touch()
-    (package / "utilities" / "callables.py").write_text(
-        "class Schema:\n"
-        "    def model_dump(self, mode, exclude_unset):\n"
-        "        return {'title': 'Parameters'}\n"
-        "def parameter_schema(flow):\n    return Schema()\n"
-    )
-    (package / "exceptions.py").write_text(
-        "class ScriptError(Exception):\n    user_exc = None\nclass MissingFlowError(Exception):\n    pass\n"
-    )
-    (package / "flows.py").write_text(
-        "import runpy\n"
-        "class Flow:\n    name = 'etl'\n    description = 'loads'\n    version = '1'\n"
-        "def load_flow_from_entrypoint(entrypoint):\n"
-        "    runpy.run_path(entrypoint.split(':')[0])\n"
-        "    return Flow()\n"
-    )
-    return tmp_path
+    return write_stand_in(tmp_path)
 
 
 # --- the program --------------------------------------------------------------------------------------------
@@ -216,27 +193,6 @@ def test_batches_keep_the_order_drop_doubles_and_fit_one_environment_string() ->
     assert len(batches) == 3
     for batch in batches:
         assert len(spec_for(list(batch)).environment["RUNNERD_INSPECT"]) < 128 * 1024
-
-
-def test_what_an_answer_depends_on(stand_in: Path) -> None:
-    """Everything imported but the standard library and installed packages, and the folders of those."""
-    packages = stand_in / "lib" / "site-packages"
-    (packages / "__pycache__").mkdir(parents=True)
-    (packages / "installed.py").touch()
-    (stand_in / "limits.py").write_text("import json")
-    flow = f"import sys; sys.path.append({str(packages)!r}); import installed, limits; sys.modules['odd'] = 3"
-    (stand_in / "flow.py").write_text(flow)
-    found = inspect(sys.executable, stand_in, ["flow.py:f"]).good("flow.py:f").dependencies or {}
-    own = {str(stand_in / name) for name in ("flow.py", "limits.py")} | {str(packages)}
-    assert own <= found.keys() and os.path.abspath(sys.executable) in found
-    assert not [path for path in found if path.endswith(("installed.py", "json/__init__.py", "contextlib.py"))]
-    assert {path: read_stamp(path) for path in own} == {path: found[path] for path in own}
-
-
-def test_what_changes_while_it_is_inspected_counts_as_changed(stand_in: Path) -> None:
-    (stand_in / "flow.py").write_text("open('limits.py', 'w').close(); import limits")
-    found = inspect(sys.executable, stand_in, ["flow.py:f"]).good("flow.py:f").dependencies or {}
-    assert found[str(stand_in / "limits.py")] != read_stamp(str(stand_in / "limits.py"))
 
 
 # --- reading the answers ------------------------------------------------------------------------------------

@@ -211,6 +211,11 @@ async def test_script_without_its_interpreter(spawner: SpawnerUnderTest) -> None
     assert await failure(spawner, argv=(script,)) == ("exec", message)
 
 
+async def test_interpreter_is_a_fifo(spawner: SpawnerUnderTest) -> None:
+    os.mkfifo(spawner.home / "python", 0o777)  # the reason is read from the file, and nobody writes to this one
+    assert "permission denied" in (await failure(spawner, argv=(str(spawner.home / "python"),)))[1]
+
+
 async def test_not_executable(spawner: SpawnerUnderTest) -> None:
     script = write_script(spawner.home / "script", "#!/bin/sh", mode=0o644)
     message = f"cannot start: {script} is not executable for the spawner's user"

@@ -1,12 +1,13 @@
 """Checks job variables against the schema in a work pool's base job template. Pure.
 
 Invariants: of a value that was looked up only the kind is shown; no reference leads outside the schema, because
-following one would send a request to an address of the template's choice. jsonschema is imported only when values are
-checked, because it costs several MiB.
+following one would send a request to an address of the template's choice. All of this may take for ever, patterns too:
+it runs in the process of side.py. jsonschema is imported only when values are checked, because it costs several MiB.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -52,8 +53,7 @@ def schema_flaws(
 
 _BY_NAME = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
 _DATA = {"default", "const", "enum", "examples", "example"}
-# Matching a pattern may take for ever and would block this daemon and its successors; the server has matched it before.
-_COSTLY = {"pattern", "patternProperties"}
+_PATTERNS = {"pattern", "patternProperties"}
 
 
 def _prepared(schema: Json, *, top: bool = True, nulls: bool = True) -> Json:
@@ -66,9 +66,7 @@ def _prepared(schema: Json, *, top: bool = True, nulls: bool = True) -> Json:
         return [_prepared(one, top=False, nulls=nulls) for one in schema]
     if not isinstance(schema, Mapping):
         return schema
-    left_out = {"$id", "id", "$schema", *_COSTLY, *(("required",) if top else ())}
-    if "patternProperties" in schema:  # without them every key would count as additional
-        left_out |= {"additionalProperties", "unevaluatedProperties"}
+    left_out = {"$id", "id", "$schema", *(("required",) if top else ()), *_unmatchable(schema)}
     rewritten: dict[str, Json] = {}
     for key, value in schema.items():
         if key in left_out:
@@ -81,6 +79,27 @@ def _prepared(schema: Json, *, top: bool = True, nulls: bool = True) -> Json:
     if nulls:
         _allow_null(rewritten, schema.get("required"))
     return rewritten
+
+
+def _unmatchable(schema: Mapping[str, Json]) -> set[str]:
+    """List the keywords to leave out because they have no regular expression of Python's: the server matches none."""
+    found = {key for key in _PATTERNS & schema.keys() if not all(map(_compiles, _patterns(schema[key])))}
+    # Without patternProperties every key would count as additional.
+    return found | ({"additionalProperties", "unevaluatedProperties"} if "patternProperties" in found else set())
+
+
+def _patterns(value: Json) -> list[Json]:
+    return list(value) if isinstance(value, Mapping) else [value]
+
+
+def _compiles(pattern: Json) -> bool:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    except TypeError:
+        return True  # check_schema() reports what is no text
+    return True
 
 
 def _allow_null(schema: dict[str, Json], required: Json) -> None:

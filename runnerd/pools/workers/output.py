@@ -1,11 +1,13 @@
 """Finds the errors in the output of a Prefect worker, or of an installation.
 
-Invariants: the output file is read a bounded part at a time, and never held in memory; errors of a worker that runs on
+Invariants: the output file is read a bounded part at a time, and never held in memory; flows may have written it, so
+the event loop has its turn after each _STEP_BYTES; errors of a worker that runs on
 count like those of one that ended, because it may fail every run that it gets.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Callable
@@ -20,7 +22,9 @@ _NOISE = re.compile(
 )
 # The prefix of each line of an exception group, and the lines between its parts.
 _GROUP = re.compile(r"^ +(?:\+-.*|[|+] ?)")
-_BLOCKS_PER_READ = 16
+_STEP_BYTES = 32 * 2**10
+_STEPS_PER_READ = 128
+_STEPS_AT_END = 8  # what a process prints last says why it ended
 _MESSAGE_MAX = 300  # characters
 
 
@@ -80,35 +84,48 @@ class WorkerOutput:
 
     def begin(self, *, fresh: bool = True) -> None:
         """Begin at the end of the file; one block before, for a process that was found running (`fresh` False)."""
-        try:
-            size = os.stat(self.path).st_size
-        except OSError:
-            size = 0
+        size = self._size()
         self._offset = size if fresh else max(0, size - BLOCK_BYTES)
         self._rest = b""
         self.findings = Findings()
         self.error_at = None
 
-    def read_new(self) -> None:
+    def _size(self) -> int:
+        try:
+            return os.stat(self.path).st_size
+        except OSError:
+            return 0
+
+    async def read_new(self) -> None:
         """Read the lines that are new."""
-        before = self.findings.errors
-        for _ in range(_BLOCKS_PER_READ):
-            try:
-                block, self._offset = read_block(self.path, self._offset)
-            except OSError:
-                return  # removed, or not readable: there is nothing to read
-            if not block:
+        for _ in range(_STEPS_PER_READ):
+            if not self._read_step():
                 break
-            *lines, self._rest = (self._rest + block).split(b"\n")
-            self._rest = self._rest[-BLOCK_BYTES:]
-            for line in lines:
+            await asyncio.sleep(0)
+
+    def _read_step(self) -> bool:
+        """Read the next lines that are new; False when there are none."""
+        try:
+            block, after = read_block(self.path, self._offset)
+        except OSError:
+            return False  # removed, or not readable: there is nothing to read
+        step = block[:_STEP_BYTES]
+        self._offset = after - len(block) + len(step)
+        *lines, self._rest = (self._rest + step).split(b"\n")
+        self._rest = self._rest[-BLOCK_BYTES:]
+        before = self.findings.errors
+        for line in lines:
+            if line:
                 self.findings.read_line(line.decode("utf-8", "replace"))
         if self.findings.errors > before:
             self.error_at = self._clock()
+        return bool(step)
 
     def last_words(self) -> str | None:
         """Return the latest line that matters, of a process that has ended."""
-        self.read_new()
+        self._offset = max(self._offset, self._size() - _STEPS_AT_END * _STEP_BYTES)
+        for _ in range(_STEPS_AT_END):  # a process that this one left behind may write on for ever
+            self._read_step()
         if self._rest:
             self.findings.read_line(self._rest.decode("utf-8", "replace"))
             self._rest = b""

@@ -138,7 +138,7 @@ class PrefectWorker:
 
     async def _read_output(self) -> None:
         while True:
-            self._output.read_new()
+            await self._output.read_new()
             await asyncio.sleep(READ_OUTPUT_S)
 
     async def _make_spec(self) -> LaunchSpec | Unready:

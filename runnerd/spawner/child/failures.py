@@ -80,8 +80,9 @@ def _describe_denied(launch: Launch, path: str) -> str:
 
 def _read_shebang(path: str) -> str | None:
     try:
-        with open(path, "rb") as file:
-            first = file.readline(256)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hold up the start for ever
+        first = os.read(fd, 256).partition(b"\n")[0]
+        os.close(fd)
     except OSError:
         return None
     if not first.startswith(b"#!") or not first[2:].split():

@@ -6,14 +6,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from runnerd.config.files import MAX_BYTES
+from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from tests.kits.checkout import HIDDEN, hidden_from_others
 from tests.kits.config import A, B, ConfigDir, names
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -108,3 +112,35 @@ def test_what_may_not_be_read_is_told(open_etc: ConfigDir) -> None:
         ),
         "b c0 c1",
     ]
+
+
+class DeadDisk(BoundedCalls):
+    """Does not answer at one place."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
+        self.asked = 0
+
+    def wait(self, place: str, call: Callable[[], T]) -> T | Unanswered:
+        if not place.startswith(self.place):
+            return super().wait(place, call)
+        self.asked += 1
+        return Unanswered("did not answer within 10 s")
+
+
+def test_a_disk_that_does_not_answer_costs_its_deployments_only(tmp_path: Path) -> None:
+    etc = ConfigDir(tmp_path / "etc")
+    dead = "{name: %s, entrypoint: 'a.py:f', run: {working_directory: /dead/flows}}"
+    file = "{name: c, entrypoint: flows/etl.py:nightly, run: {environment_file: /dead/env}}"
+    live = "{name: d, entrypoint: flows/etl.py:nightly}"
+    etc.write("conf.d/a.yaml", f"deployments: [{dead % 'a'}, {dead % 'b'}, {file}, {live}]\n")
+    calls = DeadDisk("/dead")
+    config = etc.load(calls=calls)
+    assert [one.split(": ", 1)[1] for one in etc.words(config.problems)] == [
+        "run.working_directory /dead/flows: did not answer within 10 s",
+        "run.working_directory /dead/flows: did not answer within 10 s",
+        "run.environment_file /dead/env: did not answer within 10 s",
+    ]
+    assert [one.name for one in config.deployments] == ["d"]
+    assert calls.asked == 2, "each path is asked for once"

@@ -54,6 +54,14 @@ async def test_agents_have_no_heartbeat() -> None:
         assert prefect.pools.beats == {}
 
 
+async def test_a_pool_whose_template_overran_shows_it() -> None:
+    why = "cannot resolve the job template of work pool etl: it took more than 5s"
+    async with keeping(pool_settings(), job_problem={"etl": why}.get) as one:
+        assert one.problems() == {"etl": why}
+        (document,) = one.keeper.documents([])
+        assert (document["problem"], document["state"]) == (why, "ready"), "its agents and queues are as they were"
+
+
 async def test_a_pool_that_was_never_ours_hears_no_goodbye() -> None:
     prefect = FakePrefect(major=3)
     prefect.pools.create_pool("etl", type="docker")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -257,7 +258,39 @@ async def test_what_cannot_be_recorded_is_not_claimed(tmp_path: Path) -> None:
         offered = engine.supervisor.offer(runs)
         assert offered.claimed == ()
         assert set(offered.skipped) == set(ids)
-        assert "cannot" in (engine.supervisor.journal_problem or "")
-        assert engine.lines.events("error") == ["nothing new is claimed"]
+        assert "cannot" in (engine.supervisor.record_problem or "")
+        assert engine.lines.events("error") == ["cannot claim new runs"]
         assert [state for run_id in ids for state in engine.prefect.history[run_id]] == ["Scheduled"] * 2
         assert spawner.started == []
+
+
+ROOMY = (4096, 4096, 9999, 9999, 9999, 99, 99, 99, 0, 255)  # as os.statvfs reports a filesystem
+FULL = (4096, 4096, 9999, 9, 9, 99, 99, 99, 0, 255)
+WITHOUT_FILES = (4096, 4096, 9999, 9999, 9999, 99, 2, 2, 0, 255)
+
+
+@pytest.mark.parametrize(("disk", "why"), [(FULL, "36 kB are free"), (WITHOUT_FILES, "can have no more files")])
+async def test_what_the_disk_has_no_room_for_is_not_claimed(tmp_path: Path, disk: tuple[int, ...], why: str) -> None:
+    async with fake_engine(tmp_path) as (engine, _):
+        run_id = engine.add_run(engine.deploy())
+        engine.disk = os.statvfs_result(disk)
+        assert engine.offer(run_id) == ()
+        assert why in (engine.supervisor.record_problem or "")
+        engine.disk = os.statvfs_result(ROOMY)
+        assert engine.offer(run_id) == (run_id,)
+
+
+async def test_a_run_that_the_spawner_cannot_record_waits_for_room(tmp_path: Path) -> None:
+    """It is claimed already, and a full disk is no fault of its: it starts when there is room, and can be cancelled."""
+    async with fake_engine(tmp_path) as (engine, spawner):
+        spawner.full = True
+        first, second = (engine.add_run(engine.deploy(name)) for name in "ab")
+        engine.offer(first, second)
+        await asyncio.sleep(60.0)
+        assert [engine.prefect.state_of(run_id) for run_id in (first, second)] == ["PENDING", "PENDING"]
+        assert engine.lines.events("error") == ["a run waits for disk space"] * 2, "once each"
+        engine.supervisor.cancel([second])
+        await engine.until_done(second)
+        assert engine.prefect.state_of(second) == "CANCELLED"
+        spawner.full = False
+        await engine.until(lambda: running(engine, first))

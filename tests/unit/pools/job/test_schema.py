@@ -40,6 +40,12 @@ WRONG = {
     "a choice that is nothing like it": ({"enum": [1, 2]}, "z", 'must be one of 1, 2, not "z" ('),
     "a key is missing": (POINT, {}, 'needs "x"'),
     "too many keys": ({"additionalProperties": False}, {"a": 1}, 'has the unknown key "a" ('),
+    "another pattern": ({"pattern": "^[a-z]+$"}, "A1", 'must match the pattern "^[a-z]+$", not "A1"'),
+    "a key of another pattern": (
+        {"patternProperties": {"^a": {}}, "additionalProperties": False},
+        {"b": 1},
+        'has the unknown key "b"',
+    ),
     "several forms": (
         {"anyOf": [POINT, {"maxProperties": 0}]},
         {"x": "a"},
@@ -47,19 +53,18 @@ WRONG = {
     ),
     "no form": ({"not": {}}, 1, "does not fit its schema (not)"),
 }
-SLOW = "^(a+)+$"
 
 
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
-        ({"pattern": SLOW}, "a" * 60 + "!"),
-        ({"patternProperties": {SLOW: {}}, "additionalProperties": False}, {"a" * 60 + "!": 1}),
+        ({"pattern": r"^\p{L}+$"}, "a"),
+        ({"patternProperties": {"(": {"type": "string"}}, "additionalProperties": False}, {"a": 1}),
     ],
     ids=["of a text", "of a map's keys"],
 )
-def test_patterns_are_not_matched_here(schema: Json, value: Json) -> None:
-    """They may take for ever: these would, and the test with them."""
+def test_patterns_that_python_does_not_know(schema: Json, value: Json) -> None:
+    """Prefect's server is in Python too, and matches none of them."""
     whole = {"properties": {"x": schema}}
     assert schema_flaws(whole, {"x": value}) == []
     assert schema_problem(whole) is None

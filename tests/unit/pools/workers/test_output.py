@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -107,30 +108,30 @@ class Clock:
     now = 5.0
 
 
-def test_only_what_is_new_is_read(tmp_path: Path) -> None:
+async def test_only_what_is_new_is_read(tmp_path: Path) -> None:
     path, clock = tmp_path / "out", Clock()
     path.write_text(KOPF)
     output = WorkerOutput(path=str(path), clock=lambda: clock.now)
     output.begin()
-    output.read_new()
+    await output.read_new()
     assert (output.findings.errors, output.error_at, output.last_words()) == (0, None, None)
     with path.open("a") as file:
         file.write(THREAD[:30])
         file.flush()
-        output.read_new()
+        await output.read_new()
         assert output.findings.errors == 0, "half a line is none"
         file.write(THREAD[30:])
         file.flush()
         clock.now = 7.0
-        output.read_new()
+        await output.read_new()
         assert (output.findings.error, output.error_at) == ("Service failed", 7.0)
         clock.now = 9.0
-        output.read_new()
+        await output.read_new()
         assert output.error_at == 7.0
         file.write("its last words")
     assert output.last_words() == "Service failed", "what was logged as an error says more"
     output.begin(fresh=False)
-    output.read_new()
+    await output.read_new()
     assert output.findings.errors == 2, "of one that was found running, what it said before counts"
 
 
@@ -143,14 +144,34 @@ def test_words_without_an_end_of_line_are_words(tmp_path: Path) -> None:
     assert output.last_words() == "cannot go on"
 
 
-def test_a_lot_of_output_is_read_in_parts(tmp_path: Path) -> None:
+async def test_a_lot_of_output_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "out"
     output = WorkerOutput(path=str(path), clock=lambda: 0.0)
     path.write_text(("y" * 200 + "\n") * 30_000 + THREAD)
-    output.read_new()
+    await output.read_new()
     assert output.findings.errors == 0, "not all of it at once: everybody else waits"
-    output.read_new()
+    await output.read_new()
     assert output.findings.errors == 1
+
+
+async def test_everybody_else_has_a_turn_while_output_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("\n" * 3_000_000)
+    output = WorkerOutput(path=str(path), clock=lambda: 0.0)
+    reading = asyncio.create_task(output.read_new())
+    turns = 0
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 3_000_000 // (64 * 2**10)
+
+
+def test_the_last_words_of_one_that_has_written_a_lot_are_its_last(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    output = WorkerOutput(path=str(path), clock=lambda: 0.0)
+    output.begin()
+    path.write_text(("y" * 200 + "\n") * 30_000 + THREAD)
+    assert output.last_words() == "Service failed"
 
 
 def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
