@@ -1,7 +1,7 @@
 """Has flows inspected again when what they depend on has changed: imported files, packages, the environment file.
 
-Invariant: a deployment is inspected again at most once a minute, and a round without a change costs a few hundred stat
-calls outside the event loop.
+Invariant: a deployment is inspected again at most once a minute, and the less often the longer it changes all the time,
+as generated code does; a round without a change costs a few hundred stat calls outside the event loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from runnerd.deployments.registry import Key, Registry
 from runnerd.system.ambient import Ambient
 
 RECHECK_EVERY_S = 15.0
-INSPECT_EVERY_S = 60.0  # a file that changes all the time costs an interpreter each time
+INSPECT_GAP_MIN_S = 60.0  # each inspection is the start of an interpreter
+INSPECT_GAP_MAX_S = 3600.0
 _ROUND_BOUND_S = 3600.0  # the longest time without a beat
 _LOOP = "recheck"
 
@@ -30,7 +31,7 @@ class Rechecker:
         self._log = ambient.log
         self._pulse = ambient.pulse
         self._clock = ambient.clock
-        self._inspected_at: dict[Key, float] = {}  # again, because something had changed
+        self._gaps: dict[Key, tuple[float, float]] = {}  # when it was inspected again, and the gap after that
 
     async def run(self) -> None:
         """Compare for ever."""
@@ -42,13 +43,21 @@ class Rechecker:
 
     async def check(self) -> None:
         """Compare once."""
-        now = self._clock()
-        self._inspected_at = {key: at for key, at in self._inspected_at.items() if now - at < INSPECT_EVERY_S}
         deployments = [entry.deployment for entry in self._registry.entries()]
         found = await self._inspector.changed(deployments)
-        changed = [one for one in found if key_of(one) not in self._inspected_at]
+        changed = [one for one in found if self._may_inspect(key_of(one))]
+        self._gaps = {key: gap for key, gap in self._gaps.items() if self._registry.get(key) is not None}
         if changed:
-            self._inspected_at |= {key_of(one): now for one in changed}
             names = [deployment.name for deployment in changed]
             self._log.info("what flows depend on has changed; inspecting them again", deployments=names)
             self._registrar.inspect_again(changed)
+
+    def _may_inspect(self, key: Key) -> bool:
+        """Whether the gap after the last inspection is over; if so, note the next one."""
+        now = self._clock()
+        at, gap = self._gaps.get(key, (float("-inf"), 0.0))
+        if now - at < gap:
+            return False
+        is_soon = now - at < 2 * gap
+        self._gaps[key] = (now, min(2 * gap, INSPECT_GAP_MAX_S) if is_soon else INSPECT_GAP_MIN_S)
+        return True

@@ -213,6 +213,7 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "undrain").out == "not draining: runs are claimed again\n"
     told = "added    fresh\nadded    pool etl\nchanged  nightly\nremoved  pool old\n3 unchanged\n"
     assert runnerctl(served, "reload").out == told
+    assert runnerctl(served, "reload", "--inspect").out == told
     assert served.host.asked == [
         ("execute", RUN_A),
         ("pause", "d-1"),
@@ -221,6 +222,7 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
         ("drain", {"timeout_s": None, "reason": None}),
         ("undrain", None),
         ("reload", None),
+        ("reload --inspect", None),
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import key_of
 from runnerd.deployments.dependencies import Change, Inspected, compare_all, read_stamp
-from runnerd.deployments.rechecking import INSPECT_EVERY_S, RECHECK_EVERY_S
+from runnerd.deployments.rechecking import INSPECT_GAP_MAX_S, INSPECT_GAP_MIN_S, RECHECK_EVERY_S
 from runnerd.deployments.registry import EntryState
 from runnerd.files.bounded_calls import BoundedCalls
 from tests.kits.nouns import a_deployment, copied
@@ -42,15 +42,19 @@ async def test_changed_code_is_registered_by_itself(tmp_path: Path) -> None:
         rechecking.cancel()
 
 
-async def test_what_changes_all_the_time_is_inspected_once_a_minute(tmp_path: Path) -> None:
+async def test_what_changes_all_the_time_is_inspected_ever_less_often(tmp_path: Path) -> None:
     async with a_host(tmp_path, inspector=FakeInspector(answers={A.entrypoint: BROKEN})) as host:
         rechecking = asyncio.create_task(host.rechecker.run())
         await host.want(A)
-        await asyncio.sleep(10 * INSPECT_EVERY_S)
-        assert 9 <= len(host.inspector.asked) <= 12
+        await asyncio.sleep(10 * INSPECT_GAP_MIN_S)
+        assert 4 <= len(host.inspector.asked) <= 6
         host.inspector.change(A.entrypoint, flow("etl"))
-        await asyncio.sleep(2 * INSPECT_EVERY_S)
+        await asyncio.sleep(2 * INSPECT_GAP_MAX_S)
         assert (host.entry(A).state, host.entry(A).problem) == (EntryState.READY, None)
+        before = len(host.inspector.asked)
+        host.inspector.change(A.entrypoint, with_schema("edited later"))
+        await asyncio.sleep(2 * RECHECK_EVERY_S)
+        assert len(host.inspector.asked) == before + 1
         rechecking.cancel()
 
 

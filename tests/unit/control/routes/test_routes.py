@@ -234,6 +234,8 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
     assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A})[0] == 202
     assert ask(served, "POST", "/v1/execute", {})[0] == 422
     assert ask(served, "POST", "/v1/reload")[0] == 200
+    assert ask(served, "POST", "/v1/reload", {"inspect": True})[0] == 200
+    assert ask(served, "POST", "/v1/reload", {"inspect": 1})[0] == 422
     _, document = ask(served, "POST", "/v1/drain", {"timeout_s": 5, "reason": "kernel"})
     assert isinstance(document, dict)
     assert document["draining"] is True
@@ -246,6 +248,7 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
         ("resume", "d-1"),
         ("execute", RUN_A),
         ("reload", None),
+        ("reload --inspect", None),
         ("drain", {"timeout_s": 5.0, "reason": "kernel"}),
         ("undrain", None),
     ]
