@@ -67,7 +67,7 @@ class DeploymentApplier:
         self, stored: Json, wanted: DeploymentBody, changes: ScheduleChanges, paused: bool | None
     ) -> bool:
         """Change the deployment's own keys; False where only an upsert can, and then nothing was changed."""
-        is_3 = "concurrency_limit" in wanted.json
+        is_3 = "concurrency_limit" in wanted.json  # a key that 2.20 refuses
         fields = {key: value for key, value in wanted.json.items() if key not in _NOT_FIELDS}
         changeable = fields.keys() - _NOT_CHANGEABLE_3 if is_3 else _CHANGEABLE_2
         if not all(_is_stored(key, value, stored) for key, value in fields.items() if key not in changeable):

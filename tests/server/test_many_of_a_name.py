@@ -31,6 +31,10 @@ def first_twin():
 def second_twin():
     pass
 
+@flow
+def greet():
+    pass
+
 @flow(log_prints=True)
 def takes_any(a: int, *, b: int = 2, **rest):
     print("got", a, b, rest)
@@ -45,12 +49,14 @@ def model(region: Region = "eu"):
     pass
 """
 LIMITS = "from typing import Literal\nRegion = Literal[{}]\n"
-DROP_IN = """
+# One interpreter start inspects all of them: they share directory and environment.
+RUN = '{{working_directory: "{root}", environment_file: "{root}/env"}}'
+DROP_IN = f"""
 deployments:
-  - {{name: twin, entrypoint: "twins.py:first_twin", run: {{working_directory: "{root}"}}}}
-  - {{name: twin, entrypoint: "twins.py:second_twin", run: {{working_directory: "{root}"}}}}
-  - {{name: any, entrypoint: "twins.py:takes_any", run: {{working_directory: "{root}"}}}}
-  - {{name: model, entrypoint: "job.py:model", run: {{working_directory: "{root}", environment_file: "{root}/env"}}}}
+  - {{{{name: twin, entrypoint: "twins.py:first_twin", run: {RUN}}}}}
+  - {{{{name: twin, entrypoint: "twins.py:second_twin", run: {RUN}}}}}
+  - {{{{name: any, entrypoint: "twins.py:takes_any", run: {RUN}}}}}
+  - {{{{name: model, entrypoint: "job.py:model", run: {RUN}}}}}
 """
 OF_TEAM = """
 pull:
@@ -58,15 +64,16 @@ pull:
 deployments:
 - {{name: prod, entrypoint: "flow.py:main", schedules: [{{cron: "0 5 * * *"}}]}}
 """
-TOGGLED = """
+TOGGLED = f"""
 deployments:
   - name: toggled
-    entrypoint: flows.py:greet
-    description: {words}
-    {more}
+    entrypoint: twins.py:greet
+    run: {RUN}
+    description: {{words}}
+    {{more}}
     schedules:
-      - {{cron: "0 2 * * *"}}
-      - {{cron: "0 3 * * *"}}
+      - {{{{cron: "0 2 * * *"}}}}
+      - {{{{cron: "0 3 * * *"}}}}
 """
 FOREIGN = {"schedule": {"cron": "30 9 * * *", "timezone": "UTC"}, "active": True}
 
@@ -85,13 +92,17 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     (root / "limits.py").write_text(LIMITS.format('"eu"'))
     (root / "env").write_text("STAGE=test\n")
     one.drop_in("10-code.yaml", DROP_IN.format(root=root))
-    one.drop_in("20-toggled.yaml", TOGGLED.format(words="first", more="is_schedule_active: false"))
+    one.drop_in("20-toggled.yaml", toggled(one, "first", "is_schedule_active: false"))
     try:
         one.start()
-        one.registered("any", "model")
+        eventually(lambda: set(states(one, "model").values()) == {"ready"}, "the first registration", 300.0)
         yield one
     finally:
         one.close()
+
+
+def toggled(host: Host, words: str, more: str) -> str:
+    return TOGGLED.format(root=host.root / "code", words=words, more=more)
 
 
 def states(host: Host, name: str) -> dict[str, str]:
@@ -175,16 +186,16 @@ def test_toggles_stay(host: Host) -> None:
     host.api.call("POST", path, [FOREIGN])
     wanted = {"0 2 * * *": True, "0 3 * * *": False, "30 9 * * *": True}
 
-    host.drop_in("20-toggled.yaml", TOGGLED.format(words="second", more=""))
+    host.drop_in("20-toggled.yaml", toggled(host, "second", ""))
     assert host.json("reload")["ok"]
     stored = host.api.deployment("greet", "toggled")
     assert (stored["description"], stored["paused"], schedules()) == ("second", False, wanted)
     assert host.ctl("pause", "toggled").returncode == 0
-    host.drop_in("20-toggled.yaml", TOGGLED.format(words="third", more=""))
+    host.drop_in("20-toggled.yaml", toggled(host, "third", ""))
     assert host.json("reload")["ok"]
     stored = host.api.deployment("greet", "toggled")
     assert (stored["description"], stored["paused"], schedules()) == ("third", True, wanted)
-    host.drop_in("20-toggled.yaml", TOGGLED.format(words="fourth", more="paused: false"))
+    host.drop_in("20-toggled.yaml", toggled(host, "fourth", "paused: false"))
     assert host.json("reload")["ok"]
     assert (host.api.deployment("greet", "toggled")["paused"], schedules()) == (False, wanted)
 
