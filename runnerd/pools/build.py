@@ -17,9 +17,11 @@ from runnerd.pools.job.side import LIMITS, SIDE
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.offers import PoolOffers
+from runnerd.pools.outbox import Outbox
 from runnerd.pools.resolving import JobResolver
 from runnerd.pools.run_notes import RunNotes
 from runnerd.pools.table import PoolTable
+from runnerd.pools.worker_events import WorkerEvents
 from runnerd.pools.workers.worker import PrefectWorker, end_leftovers
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
@@ -38,7 +40,7 @@ class PoolParts:
     keeper: PoolKeeper
     offers: PoolOffers
     launcher: PoolLauncher
-    notes: RunNotes
+    outbox: Outbox
 
 
 def build_pools(
@@ -56,26 +58,24 @@ def build_pools(
     ambient: Ambient,
 ) -> PoolParts:
     """Build the parts."""
-
+    name = config.host_name
     make_worker = partial(
-        PrefectWorker,
-        link=link,
-        environments=environments,
-        access=access,
-        paths=paths,
-        name=config.host_name,
-        log=ambient.log,
+        PrefectWorker, link=link, environments=environments, access=access, paths=paths, name=name, log=ambient.log
     )
     table = PoolTable(wakes=wakes)
+    outbox = Outbox(ambient=ambient)
+    RunNotes(api=api.pools, table=table, worker_name=name, feed=feed, outbox=outbox)
+    events = WorkerEvents(api=api.pools, table=table, worker_name=name, feed=feed, outbox=outbox, now=ambient.now)
     jobs = JobResolver(side=SideProcess(module=SIDE, limits=LIMITS), clock=ambient.clock)
     keeper = PoolKeeper(
         api=api.pools,
         table=table,
         make_worker=lambda served: make_worker(pool=served.name),
-        end_leftovers=lambda pools: end_leftovers(link, pools=pools),
-        worker_name=config.host_name,
+        end_leftovers=partial(end_leftovers, link),
+        worker_name=name,
         calls=calls,
         job_problem=jobs.problem,
+        events=events,
         wakes=wakes,
         problems=problems,
         ambient=ambient,
@@ -92,8 +92,8 @@ def build_pools(
             environments=environments,
             access=access,
             output_dir=runs_dir(paths),
-            worker_name=config.host_name,
+            worker_name=name,
             backoff=ambient.backoff,
         ),
-        notes=RunNotes(api=api.pools, table=table, worker_name=config.host_name, feed=feed, ambient=ambient),
+        outbox=outbox,
     )

@@ -24,6 +24,7 @@ from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.log.alerts import Alert
 from runnerd.pools.creating import find_or_create_pool, find_or_create_queues, why_unservable
 from runnerd.pools.table import PoolService, PoolTable, Served, served_document
+from runnerd.pools.worker_events import WorkerEvents
 from runnerd.pools.workers.worker import PrefectWorker
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.pools import PoolsApi
@@ -49,6 +50,7 @@ class PoolKeeper:
         worker_name: Callable[[], str],
         calls: BoundedCalls,
         job_problem: Callable[[str], str | None],
+        events: WorkerEvents,
         wakes: Wakes,
         ambient: Ambient,
         problems: Problems,
@@ -64,6 +66,7 @@ class PoolKeeper:
         self._worker_name = worker_name
         self._calls = calls
         self._job_problem = job_problem
+        self._events = events
         self._wakes = wakes
         self._now = ambient.now
         self._backoff = ambient.backoff
@@ -177,6 +180,8 @@ class PoolKeeper:
         if not self._table.put(latest, known=served):
             return
         self._log_problem(latest)
+        if latest.heartbeat_at is not None and served.heartbeat_at is None:
+            self._events.note_started(latest.name)
         if changed and latest.open:
             self._log.info("serving a work pool", pool=latest.name, queues=[queue.name for queue in latest.queues])
             self._wakes.poll_now()
@@ -250,6 +255,7 @@ class PoolKeeper:
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_BOUND_S):
                 await self._api.heartbeat(name, worker=self._worker_name(), interval_s=GOODBYE_S)
+                await self._events.emit_stopped(name)
 
     async def stop(self) -> None:
         """Leave every pool, because this host stops."""

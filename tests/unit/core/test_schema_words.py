@@ -33,7 +33,7 @@ RULES = {
     "a type in words": ({"type": "string", "x-expect": "a size such as 2G"}, 5, "must be a size such as 2G, not 5"),
     "no type, in words": ({"type": "string", "x-expect": 5}, [], "must be text, not a list"),
     "a pattern in words": ({"pattern": "^a$", "x-expect": "an a"}, "b", "must be an a, not 'b'"),
-    "a pattern": ({"pattern": "^a$"}, "b", "does not fit its schema (pattern)"),
+    "a pattern": ({"pattern": "^a$"}, "b", "must match the pattern '^a$', not 'b'"),
     "a choice": ({"enum": ["run", "skip", None]}, "skp", "must be one of run, skip, not 'skp'; did you mean 'skip'?"),
     "choices of all sorts": ({"enum": ["", "a b", 1, {}]}, 2, "must be one of '', 'a b', 1, a map, not 2"),
     "one choice": ({"const": "plain text"}, 5, "must be 'plain text', not 5"),
