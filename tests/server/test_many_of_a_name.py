@@ -147,7 +147,7 @@ def test_a_double_is_refused_wherever_its_file_stands(host: Host) -> None:
         "ready",
         "ready",
     ]
-    same = ("id", "path", "paused", "schedules", "updated")
+    same = ("id", "path", "entrypoint", "paused", "schedules")
     after = host.api.deployment("team%20a%20report", "prod")
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
     double.unlink()
