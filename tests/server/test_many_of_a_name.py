@@ -95,7 +95,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     one.drop_in("20-toggled.yaml", toggled(one, "first", "is_schedule_active: false"))
     try:
         one.start()
-        eventually(lambda: set(states(one, "model").values()) == {"ready"}, "the first registration", 300.0)
+        known = {"ready", "paused"}
+        eventually(lambda: {its["state"] for its in one.json("deployments")} == known, "the first registration", 300.0)
         yield one
     finally:
         one.close()
@@ -138,19 +139,21 @@ def test_a_double_is_refused_wherever_its_file_stands(host: Host) -> None:
     (copy / "flow.py").write_text(PROJECT.format(team="a"))
     before = host.api.deployment("team%20a%20report", "prod")
     double = host.drop_in("05-copy.yaml", OF_TEAM.format(root=host.root / "code", team="a").replace("team-a", "copy"))
-    reloaded = host.json("reload")
-    (problem,) = reloaded["problems"]
-    assert problem["file"] == str(double)
-    assert str(double) in problem["message"] and "30-team-a.yaml" in problem["message"]
-    assert sorted(one["state"] for one in host.json("deployments") if one["name"] == "prod") == [
-        "invalid",
-        "ready",
-        "ready",
-    ]
-    same = ("id", "path", "entrypoint", "paused", "schedules")
-    after = host.api.deployment("team%20a%20report", "prod")
-    assert {key: after[key] for key in same} == {key: before[key] for key in same}
-    double.unlink()
+    try:
+        reloaded = host.json("reload")
+        (problem,) = reloaded["problems"]
+        assert problem["file"] == str(double)
+        assert str(double) in problem["message"] and "30-team-a.yaml" in problem["message"]
+        assert sorted(one["state"] for one in host.json("deployments") if one["name"] == "prod") == [
+            "invalid",
+            "ready",
+            "ready",
+        ]
+        same = ("id", "path", "entrypoint", "paused", "schedules")
+        after = host.api.deployment("team%20a%20report", "prod")
+        assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    finally:
+        double.unlink()
     assert host.json("reload")["problems"] == []
     assert host.api.deployment("team%20a%20report", "prod")["paused"] is False
 
