@@ -74,7 +74,7 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
         # We start flows with PREFECT__FLOW_ENTRYPOINT in their directory and never run this step. It is for everybody
         # else: without it `prefect flow-run execute` would copy the whole directory to wherever it was called.
         "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}],
-        "version": deployment.version,
+        "version": deployment.version or inspection.version,
         "description": deployment.description or inspection.description,
         "tags": list(deployment.tags),
         "parameters": dict(deployment.parameters),
@@ -89,8 +89,16 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
     if major >= 3:
         limited = deployment.concurrency_limit is not None
         body["concurrency_limit"] = deployment.concurrency_limit
-        body["concurrency_options"] = {"collision_strategy": deployment.collision_strategy} if limited else None
+        body["concurrency_options"] = _concurrency_options(deployment) if limited else None
     return DeploymentBody(flow_name=inspection.flow_name, json=body)
+
+
+def _concurrency_options(deployment: Deployment) -> Json:
+    """Not null for the grace period that nobody stated: servers before 3.4 do not know the key."""
+    options: dict[str, Json] = {"collision_strategy": deployment.collision_strategy}
+    if deployment.collision_grace_s is not None:
+        options["grace_period_seconds"] = deployment.collision_grace_s
+    return options
 
 
 def deployment_fingerprint(body: DeploymentBody, url: str) -> str:

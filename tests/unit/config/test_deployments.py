@@ -169,7 +169,7 @@ def test_schedules(etc: ConfigDir) -> None:
         Schedule(cron="0 2 * * MON-FRI", timezone="Europe/Berlin", day_or=False, slug="night"),
         Schedule(cron="@hourly", active=False),
         Schedule(cron="0 0 2 * * *"),
-        Schedule(interval_s=3600, anchor_date="2026-07-01T06:00:00+02:00", timezone="Europe/Berlin"),
+        Schedule(interval_s=3600, anchor_date="2026-07-01T06:00:00+00:00", timezone="Europe/Berlin"),
         Schedule(interval_s=900, anchor_date="2026-01-01T00:00:00+00:00"),
         Schedule(interval_s=1.5, anchor_date="2026-01-01T00:00:00+00:00"),
         Schedule(rrule="FREQ=DAILY", parameters={"a": [1]}, max_scheduled_runs=5),

@@ -61,7 +61,10 @@ ITEMS = [
     ),
     (
         "schedules: [{cron: '0 2 * * ä'}]",
-        "4:24: schedules[0].cron: 'ä' in '0 2 * * ä' is not a cron field; use numbers, names, and * , - /",
+        (
+            "4:33: schedules[0].cron: 'ä' is not allowed here: days of the week go from 0 to 6 or from sun to sat, and"
+            " may be joined by , - /"
+        ),
     ),
     (
         "schedules: [{cron: '@hourl'}]",
