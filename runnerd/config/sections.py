@@ -65,11 +65,16 @@ class Flaws:
 
     def __init__(self, found: Collection[Flaw]) -> None:
         self.all: list[Flaw] = list(found)
+        self.warnings: list[Flaw] = []
         self._exact = {flaw.path for flaw in found}
         self._prefixes = {flaw.path[:n] for flaw in found for n in range(1, len(flaw.path) + 1)}
 
     def add(self, path: Path, message: str, place: Place | None) -> None:
         self.all.append(Flaw(tuple(path), message, place))
+
+    def warn(self, message: str, place: Place | None) -> None:
+        """Note what has no effect, without a flaw: the entry is good."""
+        self.warnings.append(Flaw((), message, place))
 
     def at(self, *path: str | int) -> bool:
         """Return whether the schema found a flaw at `path` or below."""

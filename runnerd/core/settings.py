@@ -101,6 +101,10 @@ class Deployment:
     collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its place
     paused: bool = False
     on_remove: OnRemove = "pause"
+    work_pool: str | None = None  # in which the deployment is; its workers start the runs
+    work_queue: str | None = None  # of that pool; None: its default queue
+    job_variables: Mapping[str, Json] = field(default_factory=dict)  # of that pool, with the worker's placeholders
+    pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
     run: RunSettings
     place: Place
     problem: str | None = None  # why this is the last good version: what its file says now is wrong
@@ -187,6 +191,7 @@ class Config:
     settings: Settings
     deployments: tuple[Deployment, ...] = ()
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()  # what has no effect; nothing is refused because of it
     files: tuple[str, ...] = ()  # every file read, in order
     invalid: tuple[InvalidDeployment, ...] = ()
     pools: tuple[PoolSettings, ...] = ()

@@ -66,14 +66,9 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
             words = "a schedule with its own slug or parameters needs a Prefect 3 server; remove these keys"
             return Problem(message=words, place=deployment.place, deployment=deployment.name)
         schedules.append(_schedule_body(schedule, major))
-    directory = deployment.run.working_directory
     body: dict[str, Json] = {
         "name": deployment.name,
         "entrypoint": deployment.entrypoint,
-        "path": directory,
-        # We start flows with PREFECT__FLOW_ENTRYPOINT in their directory and never run this step. It is for everybody
-        # else: without it `prefect flow-run execute` would copy the whole directory to wherever it was called.
-        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}],
         "version": deployment.version or inspection.version,
         "description": deployment.description or inspection.description,
         "tags": list(deployment.tags),
@@ -82,15 +77,30 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
         "enforce_parameter_schema": deployment.enforce_parameter_schema,
         "paused": deployment.paused,
         "schedules": schedules,
-        "work_pool_name": None,
-        "work_queue_name": None,
-        "job_variables": {},
+        **_where(deployment),
     }
     if major >= 3:
         limited = deployment.concurrency_limit is not None
         body["concurrency_limit"] = deployment.concurrency_limit
         body["concurrency_options"] = _concurrency_options(deployment) if limited else None
     return DeploymentBody(flow_name=inspection.flow_name, json=body)
+
+
+def _where(deployment: Deployment) -> dict[str, Json]:
+    """Say where the code is and who starts its runs: this host, or the workers of a pool."""
+    directory = deployment.run.working_directory
+    steps: list[Json] = [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}]
+    if deployment.pull_steps is not None:
+        steps = list(deployment.pull_steps)
+    return {
+        "path": directory if deployment.work_pool is None else None,
+        # We start flows with PREFECT__FLOW_ENTRYPOINT in their directory and never run this step. It is for everybody
+        # else: without it `prefect flow-run execute` would copy the whole directory to wherever it was called.
+        "pull_steps": steps,
+        "work_pool_name": deployment.work_pool,
+        "work_queue_name": deployment.work_queue,
+        "job_variables": dict(deployment.job_variables),
+    }
 
 
 def _concurrency_options(deployment: Deployment) -> Json:

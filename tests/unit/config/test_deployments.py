@@ -214,7 +214,7 @@ definitions:
       active: true
   pools:
     local: &local
-      name: local
+      name:
       work_queue_name:
       job_variables: {{}}
 
@@ -272,6 +272,8 @@ def test_a_prefect_yaml_is_a_drop_in(etc: ConfigDir) -> None:
     etc.write("conf.d/etl.yaml", PREFECT_YAML.format(etc=etc.etc))
     config = etc.load()
     assert etc.words(config.problems) == []
+    (warning,) = etc.words(config.warnings)
+    assert "work_pool.job_variables.stream_output has no effect without work_pool.name" in warning
     nightly, daytime = config.deployments
     assert (nightly.name, nightly.version, nightly.concurrency_limit, nightly.parameters) == ("nightly", None, None, {})
     assert nightly.run.working_directory == f"{etc.etc}/flows"

@@ -26,7 +26,10 @@ ITEMS = [
     ),
     (
         "parameters: {a: '{{ prefect.blocks.secret.x }}'}",
-        "4:21: parameters.a: templates are not supported; write the value itself",
+        (
+            "4:21: parameters.a: cannot use {{ prefect.blocks.secret.x }}: a block is looked up by prefect deploy only;"
+            " load it in the flow"
+        ),
     ),
     ("enforce_parameter_schema: yess", "4:31: enforce_parameter_schema must be true or false, not 'yess'"),
     ("concurrency_limit: 0", "4:24: concurrency_limit must be at least 1, not 0"),
