@@ -97,7 +97,7 @@ class Deployment:
     version: str | None = None
     enforce_parameter_schema: bool = True
     concurrency_limit: int | None = None
-    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] | None = None  # None: not stated; ENQUEUE to the server
     collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its place
     paused: bool = False
     on_remove: OnRemove = "pause"

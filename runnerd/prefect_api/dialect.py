@@ -80,9 +80,8 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
         **_where(deployment),
     }
     if major >= 3:
-        limited = deployment.concurrency_limit is not None
         body["concurrency_limit"] = deployment.concurrency_limit
-        body["concurrency_options"] = _concurrency_options(deployment) if limited else None
+        body["concurrency_options"] = _concurrency_options(deployment)
     return DeploymentBody(flow_name=inspection.flow_name, json=body)
 
 
@@ -104,8 +103,10 @@ def _where(deployment: Deployment) -> dict[str, Json]:
 
 
 def _concurrency_options(deployment: Deployment) -> Json:
-    """Not null for the grace period that nobody stated: servers before 3.4 do not know the key."""
-    options: dict[str, Json] = {"collision_strategy": deployment.collision_strategy}
+    """Null for a plain number; without the grace period that nobody stated, a key that older servers do not know."""
+    if deployment.collision_strategy is None and deployment.collision_grace_s is None:
+        return None
+    options: dict[str, Json] = {"collision_strategy": deployment.collision_strategy or "ENQUEUE"}
     if deployment.collision_grace_s is not None:
         options["grace_period_seconds"] = deployment.collision_grace_s
     return options

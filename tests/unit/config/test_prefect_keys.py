@@ -134,7 +134,7 @@ def test_unknown_placeholders_in_parameters_and_descriptions_are_the_flows_own(e
 
 
 def test_what_only_a_pool_has_is_named_without_one(etc: ConfigDir) -> None:
-    pool = "{work_queue_name: high, job_variables: {image: 'etl:3', env: {A: 1}, working_dir: /}}"
+    pool = "{work_queue_name: high, job_variables: {image: 'etl:3', env: {A: 1}}}"
     config = load(etc, f"deployments:\n- name: a\n  entrypoint: flows/etl.py:nightly\n  work_pool: {pool}\n")
     why = "has no effect without work_pool.name; name the pool, or leave it out"
     assert etc.words(config.warnings) == [
