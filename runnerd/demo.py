@@ -124,7 +124,7 @@ class Demo:
         shutil.copytree(os.path.join(self._examples, "flows"), os.path.join(config, "flows"))
         with open(os.path.join(config, "runnerd.yaml"), "w", encoding="utf-8") as file:
             file.write("name: demo\napi: {url: embedded, poll_interval: 2s}\nstop: {drain_timeout: 0s}\n")
-            # Prefect would make itself a directory in the home of whoever runs this.
+            # By default Prefect makes a directory in the home of the user.
             home = os.path.join(self._scratch, "prefect-home")
             file.write(f"run: {{environment: {{PREFECT_HOME: {json.dumps(home)}}}}}\n")
 
@@ -153,14 +153,14 @@ class Demo:
         with open(self._log, encoding="utf-8", errors="replace") as file:
             return "".join(file.readlines()[-30:])
 
-    # --- looking ----------------------------------------------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------------------------------------------
 
-    def _wait(self, daemon: subprocess.Popen[bytes], what: str, look: Callable[[], Any]) -> Any:
-        """Look until there is something to see, with a dot a second."""
+    def _wait(self, daemon: subprocess.Popen[bytes], what: str, check: Callable[[], Any]) -> Any:
+        """Call `check` until it returns a true value, and return that; print a dot per second. Raises DemoError."""
         print(f"  waiting for {what} ", end="", flush=True)
         until = time.monotonic() + _LIMIT_S
         while time.monotonic() < until:
-            found = look()
+            found = check()
             if found:
                 print(" done")
                 return found
@@ -204,7 +204,7 @@ class Demo:
         return str(found[0]["name"]) if found else None
 
     def _filter(self, url: str, flow_runs: dict[str, Any]) -> list[Any]:
-        """Ask the API itself, not runnerd: only what it says counts."""
+        """Read flow runs from the API, not from runnerd, whose own view would prove less."""
         body = json.dumps({"flow_runs": flow_runs, "limit": 1}).encode()
         request = urllib.request.Request(
             f"{url}/flow_runs/filter", data=body, headers={"Content-Type": "application/json"}
@@ -213,7 +213,7 @@ class Demo:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 found: list[Any] = json.load(answer)
         except (OSError, urllib.error.URLError):
-            return []  # a busy SQLite server answers 503 now and then; the caller looks again
+            return []  # a busy SQLite server answers 503 now and then; the caller retries
         return found
 
     def _say(self, text: str) -> None:

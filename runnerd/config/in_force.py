@@ -19,6 +19,10 @@ class ConfigInForce:
     def settings(self) -> Settings:
         return self.current.settings
 
+    def host_name(self) -> str:
+        """The name of this host, which is also that of its worker in each pool."""
+        return self.current.settings.name
+
     def problems(self) -> list[Problem]:
         return [*self.refused, *self.current.problems]
 

@@ -1,1 +1,1 @@
-"""Values and decisions: no I/O, and no import of anything but the standard library and itself."""
+"""Holds values and makes decisions; does no I/O, and imports only the standard library and its own modules."""

@@ -1,6 +1,6 @@
 """Computes the delays between retries: doubled after each failure up to a cap, with a part of each drawn at random.
 
-Pure, but for `uniform`.
+Pure, except for `uniform`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from runnerd.core.errors import ApiAway, ApiDenied, ApiError
 
 
 class Backoff:
-    """The delays of one caller that retries, in seconds.
+    """Computes the delays of one caller that retries, in seconds.
 
-    `jitter` is the share of each delay that is drawn at random, so that a fleet of hosts does not retry as one;
+    `jitter` is the share of each delay that is drawn at random, so that many hosts do not retry at the same moment;
     `uniform` returns a number from 0 to 1.
     """
 

@@ -1,7 +1,7 @@
-"""Frozen dataclasses to JSON and back, by their annotations; for what the journal keeps.
+"""Converts frozen dataclasses to JSON and back, by their annotations; for the records in the journal.
 
-Invariants: a key the class does not know is ignored and a missing one takes its default, so that a journal
-written by a newer or an older runnerd still loads.
+Invariants: a key that the class lacks is ignored, and a missing key takes its default, so that a journal written by a
+newer or an older runnerd still loads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> Json:
-    """Plain JSON of a dataclass, an enum, a time, or a container of them."""
+    """Convert a dataclass, an enum, a time, or a container of these to plain JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
@@ -34,13 +34,13 @@ def to_json(value: object) -> Json:
 
 
 class Decoder:
-    """Turns JSON back into dataclasses; remembers their annotations, which are slow to resolve."""
+    """Converts JSON to dataclasses; caches their annotations, which are slow to resolve."""
 
     def __init__(self) -> None:
         self._hints: dict[type, dict[str, Any]] = {}
 
     def decode(self, kind: type[T], document: Json) -> T:
-        """An instance of `kind`. Raises ValueError, TypeError or KeyError for a document that is not one."""
+        """Make an instance of `kind`. Raises ValueError, TypeError or KeyError for a document that does not fit."""
         result: T = self._value(kind, document)
         return result
 
@@ -81,5 +81,5 @@ class Decoder:
 
 def _object(document: Json) -> dict[str, Json]:
     if not isinstance(document, dict):
-        raise TypeError(f"an object is wanted, not {type(document).__name__}")
+        raise TypeError(f"expected an object, not {type(document).__name__}")
     return document

@@ -1,16 +1,16 @@
-"""Every exception runnerd raises on purpose.
+"""Defines all exceptions that runnerd raises on purpose.
 
     RunnerdError
     |-- ConfigError         the configuration cannot be used at all (exit status 78)
-    |-- ApiError            a request to Prefect did not get its answer
-    |   |-- ApiAway         no answer, or one that asks to come back: retry later
-    |   |-- ApiDenied       401 or 403: the credentials; retry slowly, an administrator may mend it
-    |   `-- ApiRejected     another 4xx: this request is wrong and will stay wrong
-    |-- SpawnerError        the spawner cannot be reached, or refused
-    |-- JournalError        the journal cannot record
-    `-- ControlError        the control socket: daemon not running, or a problem document came back
+    |-- ApiError            a request to Prefect failed
+    |   |-- ApiAway         no answer, or a failure of the server: retry later
+    |   |-- ApiDenied       401 or 403: wrong credentials; retry slowly, until an administrator corrects them
+    |   `-- ApiRejected     another 4xx: the request is wrong, and a retry does not help
+    |-- SpawnerError        the spawner cannot be reached, or refuses a request
+    |-- JournalError        the journal cannot save a record
+    `-- ControlError        a control request failed: no daemon, or a problem document
 
-"The server said no" to a proposal is a value (prefect_api.Claim), not one of these.
+"The server said no" to a proposal is a value (prefect_api.Claim), not an exception.
 A message reads: cannot <verb> <object>: <cause>.
 """
 
@@ -19,16 +19,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # this module is imported by runnerctl, which must not pay for the model
+if TYPE_CHECKING:  # runnerctl imports this module, and must start fast
     from runnerd.core.place import Problem
 
 
 class RunnerdError(Exception):
-    """The root; caught where one message must be shown and nothing else."""
+    """Base of all exceptions of runnerd; caught where only the message is shown."""
 
 
 class ConfigError(RunnerdError):
-    """The configuration cannot be used at all; `problems` says where and why."""
+    """Means that the configuration cannot be used at all; `problems` says where and why."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(p) for p in problems))
@@ -36,11 +36,11 @@ class ConfigError(RunnerdError):
 
 
 class ApiError(RunnerdError):
-    """A request to Prefect did not get its answer."""
+    """Means that a request to Prefect failed."""
 
 
 class ApiAway(ApiError):
-    """No answer, or 408/425/429/5xx. `retry_after_s` is the server's wish, None when it had none."""
+    """Means no answer, or 408, 425, 429 or 5xx. `retry_after_s`: seconds of the server's Retry-After, or None."""
 
     def __init__(self, message: str, *, answered: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -49,11 +49,11 @@ class ApiAway(ApiError):
 
 
 class ApiDenied(ApiError):
-    """401 or 403."""
+    """Means 401 or 403."""
 
 
 class ApiRejected(ApiError):
-    """Any other 4xx (not 404 where absence is an answer); `status` and the server's own words."""
+    """Means another 4xx, except a 404 that is an answer. `status`: of HTTP; the message has the server's words."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -61,19 +61,23 @@ class ApiRejected(ApiError):
 
 
 class SpawnerError(RunnerdError):
-    """The spawner cannot be reached (`refused` False) or refused the request (`refused` True)."""
+    """Means that the spawner cannot be reached (`refused` False) or refused the request (`refused` True)."""
 
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
 
 
+class NotRecorded(SpawnerError):
+    """Means that the spawner cannot write a run's record, on a full disk for example, and started nothing."""
+
+
 class JournalError(RunnerdError):
-    """The journal cannot record; nothing new may be claimed until it can."""
+    """Means that the journal cannot save a record; no run may be claimed until it can."""
 
 
 class ControlError(RunnerdError):
-    """A control request failed; `status` is the HTTP status, 0 when the daemon does not answer."""
+    """Means that a control request failed; `status` is the HTTP status, 0 when the daemon does not answer."""
 
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 from datetime import UTC, datetime
 
-from runnerd.core.machine import Intent
+from runnerd.core.machine import EXIT_UNKNOWN, Intent
 from runnerd.core.process import Exit
 from runnerd.core.units import format_duration, format_size
 
 HOST_RESTARTED = "the host restarted"
-NOBODY_SAW = "it ended and nobody saw how"
 
 
 def signal_name(number: int) -> str:
@@ -24,7 +23,7 @@ def signal_name(number: int) -> str:
 def exit_words(ended: Exit | None, *, memory_max_bytes: int | None = None) -> str:
     """Say how a process ended: `exited 1`, `killed by SIGSEGV`, `killed: out of memory (memory_max 2G)`."""
     if ended is None:
-        return NOBODY_SAW
+        return EXIT_UNKNOWN
     if ended.oom:
         bound = f" (memory_max {format_size(memory_max_bytes)})" if memory_max_bytes else ""
         return f"killed: out of memory{bound}"
@@ -32,7 +31,7 @@ def exit_words(ended: Exit | None, *, memory_max_bytes: int | None = None) -> st
         return f"killed by {signal_name(ended.signal)}"
     if ended.code is not None:
         return f"exited {ended.code}"
-    return NOBODY_SAW
+    return EXIT_UNKNOWN
 
 
 def ending(

@@ -1,4 +1,4 @@
-"""What places, types and values of JSON are called in messages. Pure."""
+"""Names places, types and values of JSON in messages. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runnerd.core.place import Json
 
 _SHOWN = 60  # characters
 
-# By the name JSON schema has for each.
+# By their names in JSON schema.
 TYPES = {
     "string": "text",
     "integer": "a whole number",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimant:
-    """The properties of a run that limits depend on."""
+    """Holds the properties of a run that limits depend on."""
 
     run_id: str
     deployment_id: str | None
@@ -24,7 +24,7 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolCaps:
-    """Concurrency limits of a work pool on this host: over all its runs, over each deployment's, and by queue name."""
+    """Holds the concurrency limits of a pool on this host: of all its runs, of each deployment, and by queue name."""
 
     runs: int | None = None
     each_deployment: int | None = None
@@ -33,7 +33,7 @@ class PoolCaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """The concurrency limits in force: of the host, by tag, by deployment id, and by name of the work pool."""
+    """Holds the concurrency limits in force: of the host, by tag, by deployment id, and by name of the work pool."""
 
     runs: int
     tags: Mapping[str, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """The ids of the runs to claim, in the order offered, and by run id the reason why others are skipped.
+    """Holds the ids of the runs to claim, in the order offered, and by run id the reason why others are skipped.
 
     `full`: the host has no slot left; `full_pools`: names of the pools that have no slot left on this host.
     """
@@ -55,7 +55,7 @@ class Admission:
 
 
 class _Used:
-    """The number of slots in use of every limit."""
+    """Counts the slots in use of every limit."""
 
     def __init__(self, live: Iterable[Claimant]) -> None:
         self.runs = 0

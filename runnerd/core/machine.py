@@ -1,8 +1,8 @@
-"""What a flow run goes through: pure functions, and the only place that decides.
+"""Decides the phases of a run, its verdict and its hooks, in pure functions and in no other module.
 
-Invariants: `advance` never leaves the table and never raises; an event that comes late changes nothing; a run
-ends only through `reporting`, so nothing is done before the API was asked. `settle` is called only when the
-process is known to be dead: process dead -> read -> decide -> tell. A late verdict would overwrite a success.
+Invariants: `advance` never leaves the table and never raises; a late event changes nothing; a run ends only through
+`reporting`, so that the API is read before any verdict. `settle` is called only when the process is known to be dead:
+process dead -> read -> decide -> report. A late verdict would overwrite a success.
 
 `python -m runnerd.core.machine` prints the transition table as docs/machine.md holds it.
 """
@@ -20,19 +20,19 @@ from runnerd.core.settings import StopThen
 
 
 class Phase(StrEnum):
-    """Where a run stands on this host."""
+    """Names the phases of a run on this host."""
 
-    CLAIMING = "claiming"  # its claim id is on disk; the API may or may not have it
-    STARTING = "starting"  # ours; the spawner may or may not have it
+    CLAIMING = "claiming"  # the transition id of the claim is on disk; the API may have the claim
+    STARTING = "starting"  # the claim is won; the spawner may have the request
     RUNNING = "running"
-    STOPPING = "stopping"  # stop_signal was asked for
-    KILLING = "killing"  # SIGKILL was asked for
-    REPORTING = "reporting"  # no process is left; the API is to be told
+    STOPPING = "stopping"  # stop_signal was requested
+    KILLING = "killing"  # SIGKILL was requested
+    REPORTING = "reporting"  # no process is left; the verdict is being reported
     DONE = "done"
 
 
 class Intent(StrEnum):
-    """Why we end a run."""
+    """Names the reasons why runnerd ends a run."""
 
     CANCEL = "cancel"
     TIMEOUT = "timeout"
@@ -40,7 +40,7 @@ class Intent(StrEnum):
 
 
 class Hook(StrEnum):
-    """Which of a flow's own state change hooks an ended run calls for; the names are Prefect's."""
+    """Names, as Prefect does, the state change hooks of a flow that an ended run may require."""
 
     ON_CANCELLATION = "on_cancellation"
     ON_CRASHED = "on_crashed"
@@ -48,7 +48,7 @@ class Hook(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a run."""
+    """Names what moves a run to its next phase; journals hold these words."""
 
     CLAIM_WON = "claim won"
     CLAIM_LOST = "claim lost"
@@ -76,17 +76,18 @@ _TABLE: dict[tuple[Phase, Event], Phase] = {
 }
 
 
-CLAIM_UNKNOWN = ""  # the transition id of a run whose claim went with a lost journal
+CLAIM_UNKNOWN = ""  # the transition id of a run whose claim was lost with a journal
+EXIT_UNKNOWN = "ended, exit status unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """All we know of one run on this host; what the journal keeps.
+    """Holds all that is known of one run on this host; the journal saves it.
 
-    `attempt` counts process starts here, from 1, over retries and resumptions too.
+    `attempt` counts the processes started here, from 1, also over retries and resumptions.
     `intent` is set once and never changes: the first reason wins.
-    `verdict_id` is the transition id of what we told the API last; on disk before it is told.
-    `hook` is set once the API has been told and hooks are to be run: a run is done when they have ended.
+    `verdict_id` is the transition id of our latest report; on disk before the report is sent.
+    `hook` is set when the API has accepted the report and hooks are due: the run is done when the hooks have ended.
     """
 
     id: str
@@ -100,11 +101,11 @@ class RunRecord:
     phase: Phase = Phase.CLAIMING
     intent: Intent | None = None
     attempt: int = 1
-    respawned: bool = False  # the one second chance of a run whose code never ran is used up
+    respawned: bool = False  # started again because no flow code had run, which happens once
     identity: Identity | None = None
     pgid: int | None = None
     user: str | None = None
-    boot_id: str | None = None  # the boot it was last started in
+    boot_id: str | None = None  # the boot of its latest start
     start: str = "cold"
     output: str | None = None
     runtime_max_s: float | None = None
@@ -113,51 +114,52 @@ class RunRecord:
     ended_at: datetime | None = None
     exit: Exit | None = None
     failure: str | None = None  # why no process could be started
-    words: str | None = None  # how it ended, for people
+    words: str | None = None  # how the run ended, for people
     verdict_id: str | None = None
     api_state: StateType | None = None
     api_state_name: str | None = None
     hook: Hook | None = None
     hook_of_child: bool = False  # the flow's process reported that state itself
     hook_boot: str | None = None  # the boot in which the hooks were begun
-    pool: str | None = None  # the work pool it was taken from
+    pool: str | None = None  # the work pool that offered the run
     queue: str | None = None
-    scratch: str | None = None  # the directory made for this attempt, which goes with it
-    process_name: str | None = None  # what the pool's job configuration calls it
+    scratch: str | None = None  # the directory made for this attempt, and removed after it
+    process_name: str | None = None  # the name in the pool's job configuration
     labels: Mapping[str, str] = field(default_factory=dict)
+    leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
 
     @property
     def live(self) -> bool:
-        """Whether it takes up a slot of this host."""
+        """Whether the run occupies a slot of this host."""
         return self.phase is not Phase.DONE
 
 
 def advance(record: RunRecord, event: Event) -> RunRecord:
-    """The record after `event`; the same one where the event means nothing any more."""
+    """Return the record after `event`; the same record where the event has no effect in this phase."""
     after = _TABLE.get((record.phase, event))
     return record if after is None else replace(record, phase=after)
 
 
 def intend(record: RunRecord, intent: Intent) -> RunRecord:
-    """Note why we end it; the first reason wins, and one that comes after the process is gone is none."""
+    """Set the intent; the first one wins, and an intent after the end of the process is ignored."""
     if record.intent is not None or record.phase in (Phase.REPORTING, Phase.DONE):
         return record
     return replace(record, intent=intent)
 
 
 class Settlement(StrEnum):
-    """What to do about a run whose process is dead."""
+    """Names what to do about a run whose process is dead."""
 
     NOTHING = "nothing"
-    TELL = "tell"
+    REPORT = "report"
     SPAWN_AGAIN = "spawn again"
     FORGET = "forget"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A settlement; `verdict` is there exactly when it is TELL."""
+    """Holds a settlement; `verdict` is set if and only if it is REPORT."""
 
     settlement: Settlement
     verdict: Verdict | None = None
@@ -168,70 +170,70 @@ _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED)
 _WAITING = (StateType.PAUSED, StateType.SCHEDULED)
 
 
-def _tell(kind: StateType, message: str, name: str | None = None) -> Decision:
-    return Decision(settlement=Settlement.TELL, verdict=Verdict(type=kind, name=name, message=message))
+def _report(kind: StateType, message: str, name: str | None = None) -> Decision:
+    return Decision(settlement=Settlement.REPORT, verdict=Verdict(type=kind, name=name, message=message))
 
 
 def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: datetime) -> Decision:
-    """Decide what the API must be told of a run whose process is dead, from the state it has there.
+    """Decide what to report to the API about a run whose process is dead, by the run's state in the API.
 
-    `state` is None where the API does not know the run any more. `then` is what stop.then says of evicted runs.
+    `state` is None when the run is not in the API any more. `then` is stop.then, which applies to evicted runs.
     """
     if state is None:
         return Decision(settlement=Settlement.FORGET)
     if state.type in _ENDED:
-        return _NOTHING  # it finished first, whatever we wanted
+        return _NOTHING  # the run ended before we ended it
     if _taken_over(record, state):
         return _NOTHING
-    words = record.words or "it ended and nobody saw how"
+    words = record.words or EXIT_UNKNOWN
     if state.type is StateType.CANCELLING:
-        return _tell(StateType.CANCELLED, words)
+        return _report(StateType.CANCELLED, words)
     match record.intent:
         case Intent.CANCEL:
-            return _tell(StateType.CANCELLED, words)
+            return _report(StateType.CANCELLED, words)
         case Intent.TIMEOUT:
-            return _tell(StateType.FAILED, words, "TimedOut")
+            return _report(StateType.FAILED, words, "TimedOut")
         case Intent.EVICT:
             return _settle_evicted(state, words, then, now)
     return _settle_unasked(record, state, words)
 
 
 def _taken_over(record: RunRecord, state: ApiState) -> bool:
-    """Somebody else's claim: our process rescheduled the run and another host has taken it since."""
+    """Return whether another host has the run: our process rescheduled it, and the other host has claimed it since."""
     ours = (None, record.transition_id)
     return state.type is StateType.PENDING and record.transition_id != CLAIM_UNKNOWN and state.transition_id not in ours
 
 
 def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) -> Decision:
     if then == "cancel":
-        return _tell(StateType.CANCELLED, words)
-    if state.type in _WAITING:
-        return _NOTHING  # it needs no process now; a verdict would destroy its suspension or its retry
+        return _report(StateType.CANCELLED, words)
+    if state.type in _WAITING and not state.needs_process:
+        return _NOTHING  # a verdict would destroy its suspension or its retry
     if then == "crash":
-        return _NOTHING if state.type is StateType.CRASHED else _tell(StateType.CRASHED, words)
+        return _NOTHING if state.type is StateType.CRASHED else _report(StateType.CRASHED, words)
     again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=now)
-    return Decision(settlement=Settlement.TELL, verdict=again)
+    return Decision(settlement=Settlement.REPORT, verdict=again)
 
 
 def _settle_unasked(record: RunRecord, state: ApiState, words: str) -> Decision:
-    if state.type in (StateType.CRASHED, *_WAITING):
-        return _NOTHING  # the child said so itself
+    if state.type is StateType.CRASHED or (state.type in _WAITING and not state.needs_process):
+        return _NOTHING  # the flow's process reported that state itself
     if state.type is StateType.PENDING and _nothing_ran(record):
         return Decision(settlement=Settlement.SPAWN_AGAIN)
-    return _tell(StateType.CRASHED, words)
+    return _report(StateType.CRASHED, words)
 
 
 def _nothing_ran(record: RunRecord) -> bool:
-    """Still PENDING and no exit known: no flow code ran, so it may be started again, once."""
+    """Return whether a run that is still PENDING may be started again: its exit is unknown, so no flow code ran."""
     unknown = record.exit is None or (record.exit.code is None and record.exit.signal is None)
     return unknown and record.failure is None and not record.respawned
 
 
 def hook_due(record: RunRecord, state: ApiState) -> tuple[Hook | None, bool]:
-    """The hooks that `state`, its last, calls for, and whether the flow's own process reported that state.
+    """Choose the hooks that the run's last `state` requires; also return if the flow's own process reported that state.
 
-    A process we start leaves its hooks on cancellation and crash to us. One that was killed cannot run any, and what
-    it reports of a cancel depends on how far it came; so who runs them must not depend on that.
+    The flow's process leaves the hooks on cancellation and crash to runnerd: a killed process cannot run hooks, and
+    how far a cancelled one got before its end must not decide which of the two runs them.
     """
     ours = state.transition_id is not None and state.transition_id == record.verdict_id
     match state.type:
@@ -245,7 +247,7 @@ def hook_due(record: RunRecord, state: ApiState) -> tuple[Hook | None, bool]:
 
 
 def table() -> str:
-    """The transition table as text, a row a phase."""
+    """Return the transition table as Markdown, one row for each transition."""
     rows = ["| phase | event | becomes |", "| --- | --- | --- |"]
     rows += [f"| {phase} | {event} | {after} |" for (phase, event), after in _TABLE.items()]
     return "\n".join(rows) + "\n"

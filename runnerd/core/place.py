@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# What JSON can say. `Any` because mypy has no recursive alias that callers can narrow cheaply.
+# Any JSON value. `Any` because mypy has no recursive alias that callers can narrow cheaply.
 Json = Any
 
 
 def printable(text: str) -> str:
-    """Escape the characters of `text` that a terminal might obey or would not show."""
+    """Escape the characters of `text` that a terminal might execute or would not show."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A position in a configuration file; line and column count from 1."""
+    """Holds a position in a configuration file; line and column count from 1."""
 
     file: str
     line: int = 1
@@ -30,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something an administrator has to fix: what is wrong, where, and what would be right.
+    """Describes what an administrator has to fix: what is wrong, where, and what would be right.
 
     `deployment` names the deployment concerned; None for a problem of a whole file or of the host.
     """

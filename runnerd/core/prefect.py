@@ -1,6 +1,6 @@
-"""Prefect's nouns, as its API tells of them: states, flow runs, deployments, work pools and queues.
+"""Holds what Prefect's API has: states, flow runs, deployments, work pools and queues.
 
-Nothing here knows a JSON key: prefect_api/parse.py and prefect_api/parse_pools.py make these values.
+This module knows no JSON key: prefect_api/parse.py and prefect_api/parse_pools.py make these values.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ from runnerd.core.place import Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What the flow's own interpreter told about one entrypoint."""
+    """Holds the result of inspecting one entrypoint in the flow's own interpreter."""
 
     flow_name: str
     description: str | None
     parameter_schema: Mapping[str, Json]  # as Prefect stores it: parameter_openapi_schema
     prefect_version: str
-    file: str | None  # the file the flow came from, for the cache
-    sha256: str | None = None  # of that file, taken before it was imported
-    version: str | None = None  # the flow's own; a deployment without one registers this
-    hooks: tuple[str, ...] | None = None  # those we might have to run (see machine.Hook); None: not asked yet
+    file: str | None  # the file with the flow, for the cache
+    sha256: str | None = None  # of that file, computed before the import
+    version: str | None = None  # of the flow; registered for a deployment without a version
+    hooks: tuple[str, ...] | None = None  # the hooks of the flow by machine.Hook; None: not inspected yet
+
+
+IN_PROCESS = "in_process"  # an empirical_policy's retry_type
+RESCHEDULE = "reschedule"
 
 
 class StateType(StrEnum):
-    """Prefect's state types (both majors). Names within a type vary and decide nothing here."""
+    """Names Prefect's state types (both majors). State names within a type vary, and decide nothing here."""
 
     SCHEDULED = "SCHEDULED"
     PENDING = "PENDING"
@@ -47,18 +51,20 @@ class StateType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiState:
-    """A flow run's state as the API told it."""
+    """Describes a flow run's state in the API."""
 
     type: StateType
     name: str
     message: str | None = None
     transition_id: str | None = None
     scheduled_time: datetime | None = None
+    lease_id: str | None = None  # the slot of a deployment's concurrency limit (3.x)
+    needs_process: bool = False  # paused, or awaiting a retry, inside the flow's process: no other can go on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRun:
-    """A flow run as the API told it."""
+    """Describes a flow run in the API."""
 
     id: str
     name: str
@@ -71,14 +77,20 @@ class FlowRun:
     tags: tuple[str, ...] = ()
     auto_scheduled: bool = False
     run_count: int = 0
-    pool: str | None = None  # the work pool that offered it
-    queue: str | None = None  # and the work queue's name in that pool
-    job_variables: Mapping[str, Json] = field(default_factory=dict)  # the run's own, over its deployment's
+    pool: str | None = None  # the work pool that offers the run
+    queue: str | None = None  # the name of its work queue in that pool
+    job_variables: Mapping[str, Json] = field(default_factory=dict)  # of the run; they override its deployment's
+    policy: Mapping[str, Json] = field(default_factory=dict)  # Prefect's empirical_policy: retries and pauses
+
+    @property
+    def retries_in_process(self) -> bool:
+        """Whether Prefect reserves the next retry for the process that failed, and offers it to no other."""
+        return self.policy.get("retry_type") == IN_PROCESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentInfo:
-    """A deployment as the API told it."""
+    """Describes a deployment in the API."""
 
     id: str
     name: str
@@ -88,7 +100,7 @@ class DeploymentInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A state we want the API to record."""
+    """Describes a state to be proposed to the API."""
 
     type: StateType
     name: str | None = None  # None: the type's own name
@@ -97,7 +109,7 @@ class Verdict:
 
 
 class ApiCondition(StrEnum):
-    """How things stand with the API: `degraded` answers but refuses us or errs, `unreachable` does not answer."""
+    """Says whether the API answers. `degraded`: with denials or errors; `unreachable`: not at all."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -112,13 +124,13 @@ class ApiHealth:
 
 
 def due(run: FlowRun) -> datetime | None:
-    """When the run is to start."""
+    """Return the time at which the run is due."""
     return run.next_scheduled_start_time or run.expected_start_time
 
 
-PROCESS = "process"  # the worker's type that runnerd itself is
-AGENT = "prefect-agent"  # 2.x: pools whose deployments name an infrastructure block
-AGENT_POOL = "default-agent-pool"  # 2.x: where queues live that were made without a pool
+PROCESS = "process"  # the type of worker that runnerd implements
+AGENT = "prefect-agent"  # 2.x: the type of pools whose deployments name an infrastructure block
+AGENT_POOL = "default-agent-pool"  # 2.x: the pool of queues that were created without a pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,19 +150,19 @@ class WorkPool:
 class WorkQueue:
     id: str
     name: str
-    pool: str | None = None  # its pool's name, as far as the API told
+    pool: str | None = None  # the name of its pool; None when the API left it out
     description: str | None = None
     is_paused: bool = False
     concurrency_limit: int | None = None
     priority: int = 1  # 1 is served first
-    filter: Mapping[str, Json] | None = None  # 2.x: a legacy queue, which takes runs by tag or deployment
+    filter: Mapping[str, Json] | None = None  # 2.x: of a legacy queue, which selects runs by tag or deployment
     last_polled: datetime | None = None
     status: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPool:
-    """A work pool to be created."""
+    """Describes a work pool to be created."""
 
     name: str
     type: str | None = None  # None: PROCESS
@@ -162,7 +174,7 @@ class NewPool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewQueue:
-    """A work queue to be created."""
+    """Describes a work queue to be created."""
 
     pool: str
     name: str
@@ -174,7 +186,7 @@ class NewQueue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSeen:
-    """A worker as the pool knows it."""
+    """Describes a worker in a work pool."""
 
     name: str
     status: str | None  # ONLINE, OFFLINE
@@ -183,7 +195,7 @@ class WorkerSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerType:
-    """A type of worker as the server's collection of integrations lists it."""
+    """Describes a type of worker from the server's collection of integrations."""
 
     type: str
     package: str  # on PyPI: prefect, prefect-docker, ...
@@ -193,7 +205,7 @@ class WorkerType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolDeployment:
-    """A deployment of a pool, as somebody else registered it: what launching one of its runs needs."""
+    """Holds what launching a run of a pool needs from its deployment, which others have registered."""
 
     id: str
     name: str
@@ -207,7 +219,7 @@ class PoolDeployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockDocument:
-    """A block with its secrets."""
+    """Holds a block with its secrets; the repr has none of them."""
 
     id: str
     name: str | None
@@ -220,7 +232,7 @@ class BlockDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A variable of the workspace; any JSON in 3.x, text in 2.x."""
+    """Holds a variable of the workspace; its value is any JSON in 3.x, text in 2.x."""
 
     name: str
     value: Json

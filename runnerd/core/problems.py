@@ -1,4 +1,4 @@
-"""What an administrator has to fix, as the parts of the daemon report it."""
+"""Collects what an administrator has to fix from the parts of the daemon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Problems:
         self._reports: list[Report] = []
 
     def register(self, report: Report) -> None:
-        """Have `report` asked whenever the problems are."""
+        """Call `report` whenever the problems are listed."""
         self._reports.append(report)
 
     def register_text(self, text: Callable[[], str | None]) -> None:
@@ -24,6 +24,6 @@ class Problems:
         self.register(lambda: [Problem(message=words)] if (words := text()) else [])
 
     def all(self) -> list[Problem]:
-        """Every problem now, those with a place in a file first."""
+        """List the problems of all parts, those with a place in a file first."""
         found = [problem for report in self._reports for problem in report()]
         return sorted(found, key=lambda problem: problem.place is None)

@@ -1,4 +1,4 @@
-"""Processes: what identifies one, how one ended, and what the spawner needs to start one."""
+"""Holds what identifies a process, how a process ended, and what the spawner needs to start one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a process ended. code and signal are both None when nobody could wait for it (an adopted process)."""
+    """Describes how a process ended. `code` and `signal` are None when it was adopted: only its parent learns them."""
 
     code: int | None = None
     signal: int | None = None
@@ -30,14 +30,14 @@ class Exit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """All the spawner needs to start one process group; see spawner/protocol.py for its JSON."""
+    """Holds all that the spawner needs to start one process group; see processes/protocol.py for its JSON."""
 
     key: str  # the flow run's id, or "inspect-..." / "server" for the daemon's own helpers
     attempt: int
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     working_directory: str
-    make_directory: bool = False  # it is made for this process alone, mode 0700, and must not be there
+    make_directory: bool = False  # make working_directory for this process only, mode 0700; it must not exist
     output: str  # file for stdout and stderr
     result: str | None = None  # file opened as descriptor 3, for helpers that answer
     user: str | None = None
@@ -50,6 +50,6 @@ class LaunchSpec:
     tasks_max: int | None = None
     output_max_bytes: int | None = None
     runtime_max_s: float | None = None
-    intents: bool = False  # it speaks Prefect 3's control channel: it can be told why it is ended
+    intents: bool = False  # the process reads Prefect 3's control channel: send it the intent before a stop
     stop_signal: int = 15
     stop_timeout_s: float = 30.0

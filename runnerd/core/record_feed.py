@@ -1,4 +1,4 @@
-"""The feed of changed run records, built before the parts that listen to it."""
+"""Publishes changed run records; built before the parts that subscribe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RecordFeed:
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` from now on; what is returned ends that."""
+        """Call `listener` with each record from now on; return a function that ends the subscription."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 

@@ -19,11 +19,11 @@ Quote = Callable[[str], str]
 
 class UnknownKey(NamedTuple):
     key: str
-    hint: str  # its near match, or nothing
+    hint: str  # its near match, or empty
 
 
 def suggest_near_match(word: str, known: Iterable[Json], quote: Quote = repr) -> str:
-    """Return `; did you mean 'x'?` for a misspelt word, or nothing; what is no text in `known` is left out."""
+    """Return `; did you mean 'x'?` for a misspelt word, or an empty text; only texts in `known` are compared."""
     words = [one for one in known if isinstance(one, str)]
     found = [one for one in words if one.lower() == word.lower()]
     for spelling in (word, word.lower().replace("-", "_")):
@@ -52,7 +52,7 @@ def list_unknown_keys(error: Any, quote: Quote = repr) -> list[UnknownKey]:
 
 
 def is_about_a_key(error: Any) -> bool:
-    """Whether the instance of `error` is a key of the map at its path."""
+    """Return whether the instance of `error` is a key of the map at its path."""
     steps = list(error.absolute_schema_path)
     return steps[-2:-1] == ["propertyNames"] and steps[-3:-2] != ["properties"]
 
@@ -60,7 +60,7 @@ def is_about_a_key(error: Any) -> bool:
 def describe_fault(error: Any, *, written: str | None = None, quote: Quote = repr, secret: bool = False) -> str:
     """Say what is wrong, to follow the name of the value: `must be text, not 5; quote it`.
 
-    `written`: the value as its document spells it; `secret`: tell no more of the value than its kind.
+    `written`: the value as its document spells it; `secret`: show only the value's kind.
     """
     value = error.instance
     shown = name_kind(value) if secret else written or show_value(value, quote)
@@ -97,7 +97,7 @@ _LIMITS = {
 
 
 def _requirement(error: Any, quote: Quote) -> str:
-    """Say what would be right, as `must be ...` where the rule can be put so."""
+    """Say what would be right, as `must be ...` where possible."""
     rule, wanted, schema = error.validator, error.validator_value, _schema(error)
     if rule in ("type", "pattern") and isinstance(expected := schema.get("x-expect"), str):
         return f"must be {expected}"

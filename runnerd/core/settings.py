@@ -1,4 +1,4 @@
-"""The configuration, as checked and merged.
+"""Holds the configuration after it is checked and merged.
 
 Units are in the names: `_s` is seconds, `_bytes` is bytes.
 """
@@ -11,12 +11,12 @@ from typing import Literal
 
 from runnerd.core.place import Json, Place, Problem
 
-FOREVER_S = 100 * 365 * 86400.0  # what `infinity` is for a duration that is added to a point in time
+FOREVER_S = 100 * 365 * 86400.0  # replaces `infinity` in a duration that is added to a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """One schedule of a deployment; exactly one of cron, interval_s and rrule is set."""
+    """Holds one schedule of a deployment; exactly one of cron, interval_s and rrule is set."""
 
     cron: str | None = None
     day_or: bool = True
@@ -35,10 +35,10 @@ StartKind = Literal["cold", "warm", "auto"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """How the processes of a deployment's runs are started and bounded: its `run:` section over the host's."""
+    """Holds how a deployment's runs are started and limited: its `run:` section merged over the host's."""
 
     python: str
-    user: str | None = None  # None: whoever runs the spawner
+    user: str | None = None  # None: the user of the spawner
     group: str | None = None  # None: the user's primary group
     working_directory: str
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -63,21 +63,21 @@ InstallPolicy = Literal["always", "if-not-present", "never", "prompt"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """A work pool that this host serves: its entry in `pools:`, over the host's own `run:`."""
+    """Holds a work pool that this host serves: its entry in `pools:`, merged over the host's `run:`."""
 
     name: str
-    queues: tuple[str, ...] = ()  # none, and no match: every queue of the pool
+    queues: tuple[str, ...] = ()  # empty, and no match: every queue of the pool
     match: tuple[str, ...] = ()  # every queue whose name starts with one of these
-    type: str | None = None  # None: what the pool is, or process where it has to be created
-    create: bool = True  # what is missing, the pool or one of its queues
+    type: str | None = None  # None: the pool's type; `process` for a pool that has to be created
+    create: bool = True  # create the pool and its queues if they are missing
     base_job_template: str | None = None  # a JSON file, for a pool that has to be created
     limit: int | None = None  # concurrent runs of this pool on this host
-    prefetch_s: float = 10.0  # how early its runs are taken
+    prefetch_s: float = 10.0  # how early its runs are claimed
     install_policy: InstallPolicy = "if-not-present"  # of Prefect's own worker, for types that need it
     run: RunSettings
-    scratch: bool = True  # nobody said run.working_directory: each run gets a fresh one
+    scratch: bool = True  # run.working_directory is not set: each run gets a scratch directory
     place: Place
-    problem: str | None = None  # why this is the last good version: what its file says now is wrong
+    problem: str | None = None  # why the last good version is in force: the error in the file
 
 
 OnRemove = Literal["pause", "delete"]
@@ -85,7 +85,7 @@ OnRemove = Literal["pause", "delete"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """A deployment as a drop-in asks for it. The flow's own name is learnt from its code (see Inspection)."""
+    """Holds a deployment as its drop-in declares it. The flow's name comes from its code (see Inspection)."""
 
     name: str
     entrypoint: str  # "path/to/file.py:function" or "package.module:function"
@@ -98,7 +98,7 @@ class Deployment:
     enforce_parameter_schema: bool = True
     concurrency_limit: int | None = None
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] | None = None  # None: not stated; ENQUEUE to the server
-    collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its place
+    collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its slot
     paused: bool = False
     on_remove: OnRemove = "pause"
     work_pool: str | None = None  # in which the deployment is; its workers start the runs
@@ -107,14 +107,14 @@ class Deployment:
     pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
     run: RunSettings
     place: Place
-    problem: str | None = None  # why this is the last good version: what its file says now is wrong
+    problem: str | None = None  # why the last good version is in force: the error in the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidDeployment:
-    """A deployment that its file asks for and that cannot be: there is no good version of it to fall back on."""
+    """Holds a declared deployment that is invalid and has no last good version."""
 
-    name: str | None  # None when not even that can be read
+    name: str | None  # None when the name cannot be read
     place: Place
     problem: str
 
@@ -127,7 +127,7 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    """How to reach Prefect. `url` ends in /api without a slash, or is EMBEDDED."""
+    """Holds how to reach Prefect. `url` ends in /api without a slash, or is EMBEDDED."""
 
     url: str
     key_file: str | None = None
@@ -165,14 +165,14 @@ class JournalSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSettings:
-    """What becomes of the output of runs beyond its files; `journal` is systemd's, `auto` where it has our log too."""
+    """Holds where output of runs goes besides its files. `journal`: systemd's; `auto`: if our log goes there too."""
 
     journal: Forwarding = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything of the host that is not a deployment."""
+    """Holds all settings of the host except deployments and pools."""
 
     name: str
     api: ApiSettings
@@ -186,7 +186,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """One reading of the configuration directory: what is good of it, and every problem of the rest."""
+    """Holds the result of reading the configuration directory: all valid parts, and the problems of the others."""
 
     settings: Settings
     deployments: tuple[Deployment, ...] = ()
@@ -195,4 +195,4 @@ class Config:
     files: tuple[str, ...] = ()  # every file read, in order
     invalid: tuple[InvalidDeployment, ...] = ()
     pools: tuple[PoolSettings, ...] = ()
-    said: Mapping[str, Json] = field(default_factory=dict)  # per file, for the next load to fall back on
+    said: Mapping[str, Json] = field(default_factory=dict)  # valid content by file, for the next load to fall back on

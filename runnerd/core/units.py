@@ -25,8 +25,8 @@ _MICROSECONDS: dict[str, int] = {
 }
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 _UNIT = "(?:" + "|".join(sorted(filter(None, _MICROSECONDS), key=len, reverse=True)) + ")"
-# Between two numbers stands a unit or a blank, so that a long row of digits can be split in one way only.
-# Compiled at first use: runnerctl loads this module and hardly ever reads a duration.
+# A unit or a blank separates two numbers, so that a long row of digits can be split in one way only.
+# Compiled at first use: runnerctl loads this module and rarely parses a duration.
 _DURATION = rf"\+?\s*{_NUMBER}(?:(?:\s*{_UNIT}\s*|\s+){_NUMBER})*(?:\s*{_UNIT})?"
 _SPAN = rf"([0-9]*)(?:\.([0-9]+))?\s*({_UNIT})?"
 _WRITTEN = (
@@ -69,7 +69,7 @@ def parse_duration(value: str | float) -> float:
 
 def _scaled(whole: str, fraction: str | None, scale: int) -> int:
     if len(whole) > 20:
-        return 2**65  # over every bound, and nothing to spend quadratic time on
+        return 2**65  # over every bound; int() of a long text takes quadratic time
     digits = (fraction or "")[:18]  # finer than a microsecond or a byte in any unit
     return int(whole or "0") * scale + (int(digits) * scale // 10 ** len(digits) if digits else 0)
 

@@ -51,6 +51,7 @@ from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.directories import runs_dir, work_dir
+from runnerd.system.disk_room import DiskRoom
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd, listen_fds
 
@@ -101,10 +102,10 @@ class Daemon:
 
     def _build_edges(self) -> None:
         """Build the clients of the API and of the spawner."""
-        embedded = self.config.settings().api.url == EMBEDDED
-        url = embedded_url(self.paths.state) if embedded else self.config.settings().api.url
-        self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         api = self.config.settings().api
+        embedded = api.url == EMBEDDED
+        url = embedded_url(self.paths.state) if embedded else api.url
+        self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
             url=url,
@@ -178,7 +179,10 @@ class Daemon:
             access=self._access,
             output_dir=runs_dir(self.paths),
             environments=self._environments,
+            worker_name=self.config.host_name,
         )
+        room = DiskRoom(directories=(os.path.dirname(self.paths.spawner_socket), runs_dir(self.paths)))
+        self.problems.register_text(room.problem)
         context = RunContext(
             api=self.api,
             link=self.link,
@@ -188,6 +192,7 @@ class Daemon:
             config=self.config,
             feed=self.feed,
             hooked=self.inspector.may_have_hook,
+            room=room,
         )
         self.supervisor = Supervisor(
             context=context,
@@ -238,11 +243,10 @@ class Daemon:
         )
 
     def _doctor(self) -> Doctor:
-        embedded = self.embedded
         subject = Subject(
             api=self.api,
             config=self.config,
-            embedded=lambda: embedded.problem if embedded else None,
+            embedded=lambda: self.embedded.problem if self.embedded else None,
             registry=self.registry,
             pools=self.pools.keeper,
             environments=self._environments,

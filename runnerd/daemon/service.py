@@ -19,7 +19,7 @@ from runnerd.log.alerts import Alert
 from runnerd.prefect_api.backoff import persist
 from runnerd.processes.upgrading import run_spawner_upgrade
 from runnerd.runs.adopting import adopt
-from runnerd.runs.drain import first
+from runnerd.runs.drain import wait_first
 from runnerd.system.systemd import Job
 from runnerd.system.watchdog import feed_watchdog
 
@@ -135,7 +135,7 @@ class Service:
 
         await daemon.drain.finish(hurry=self._later_stops, extend=extend)
         # A second signal cuts this wait short: the spawner ends Prefect's workers after their stop_timeout anyway.
-        await first(daemon.pools.keeper.stop(), None, self._later_stops, extend)
+        await wait_first(daemon.pools.keeper.stop(), None, self._later_stops, extend)
         if daemon.embedded is not None:
             await daemon.embedded.stop()
         daemon.systemd.notify_stopping()

@@ -26,11 +26,13 @@ class FlowLauncher:
         access: Callable[[], ApiAccess],
         output_dir: str,
         environments: Environments,
+        worker_name: Callable[[], str],
     ) -> None:
         self._registry = registry
         self._access = access
         self._output_dir = output_dir
         self._environments = environments
+        self._worker_name = worker_name
 
     async def prepare(self, record: RunRecord) -> Prepared:
         """Make the launch spec of this attempt, or a sentence why it cannot be started."""
@@ -45,6 +47,7 @@ class FlowLauncher:
             record,
             entry.deployment,
             access=self._access(),
+            worker=self._worker_name(),
             base=base,
             file_environment=from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),

@@ -34,13 +34,13 @@ async def run_journal_checks(subject: Subject) -> Sequence[Check]:
 async def run_deployment_checks(subject: Subject) -> Sequence[Check]:
     config = subject.config.current
     return [
-        configuration_check(subject.config.problems(), len(config.files)),
-        deployments_check(subject.registry.entries(), config),
-        pools_check(subject.pools.entries(), subject.pools.problems()),
+        check_configuration(subject.config.problems(), len(config.files)),
+        check_deployments(subject.registry.entries(), config),
+        check_pools(subject.pools.entries(), subject.pools.problems()),
     ]
 
 
-def configuration_check(problems: Sequence[Problem], files: int) -> Check:
+def check_configuration(problems: Sequence[Problem], files: int) -> Check:
     if not problems:
         return ok("configuration", f"{files} {'file' if files == 1 else 'files'} in force, no problems")
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
@@ -48,7 +48,7 @@ def configuration_check(problems: Sequence[Problem], files: int) -> Check:
     return error("configuration", f"{problems[0]}{more}", remedy)
 
 
-def deployments_check(entries: Iterable[Entry], config: Config) -> Check:
+def check_deployments(entries: Iterable[Entry], config: Config) -> Check:
     """Report invalid, unregistrable and outdated deployments as an error, those not registered yet as a warning."""
     entries = list(entries)
     dead = [one.name or "a deployment without a name" for one in config.invalid]
@@ -73,7 +73,7 @@ def deployments_check(entries: Iterable[Entry], config: Config) -> Check:
     return ok("deployments", f"{len(entries)} registered" + (f", {paused} of them paused" if paused else ""))
 
 
-def pools_check(pools: Sequence[Served], problems: Sequence[tuple[Served, str]]) -> Check:
+def check_pools(pools: Sequence[Served], problems: Sequence[tuple[Served, str]]) -> Check:
     """Report work pools that cannot be served as an error, those not read from Prefect yet as a warning."""
     if problems:
         details = "; ".join(f"cannot serve {served.name}: {words}" for served, words in problems)

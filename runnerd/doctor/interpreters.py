@@ -92,7 +92,7 @@ class InterpreterChecks:
                 return [unknown(one.name, detail, "fix the problem of the spawner check first")]
             async with self._few:
                 versions = await self._read_versions(one)
-            return [interpreter_check(one, versions, await self._server.read())]
+            return [check_interpreter(one, versions, await self._server.read())]
 
         return CheckGroup(name=one.name, run=run, limit_s=_LIMIT_S)
 
@@ -150,7 +150,7 @@ def _failure(outcome: HelperOutcome) -> str:
 # --- the result -----------------------------------------------------------------------------------------------
 
 
-def interpreter_check(one: CheckedInterpreter, versions: Versions | str, server: ServerInfo | str) -> Check:
+def check_interpreter(one: CheckedInterpreter, versions: Versions | str, server: ServerInfo | str) -> Check:
     """Compare the Prefect of an interpreter with the server's major version, if that is known.
 
     `versions` and `server` are strings when they could not be read, and say why.

@@ -46,7 +46,7 @@ class ServerQuery:
 
 async def run_api_checks(subject: Subject, server: ServerQuery) -> Sequence[Check]:
     await server.read()  # makes api.health current: it is the outcome of the latest request
-    found = [api_check(subject.api.url, subject.api.health, subject.config.current.settings.api)]
+    found = [check_api(subject.api.url, subject.api.health, subject.config.current.settings.api)]
     embedded = subject.embedded()
     if embedded is not None:
         remedy = "see its log, prefect-server.log in the log directory"
@@ -54,7 +54,7 @@ async def run_api_checks(subject: Subject, server: ServerQuery) -> Sequence[Chec
     return found
 
 
-def api_check(url: str, health: ApiHealth, settings: ApiSettings) -> Check:
+def check_api(url: str, health: ApiHealth, settings: ApiSettings) -> Check:
     if health.condition is ApiCondition.OK:
         return ok("api", f"{url} answers")
     if health.condition is ApiCondition.UNREACHABLE:
@@ -83,10 +83,10 @@ def _degraded_remedy(detail: str, settings: ApiSettings) -> str:
 
 
 async def run_server_checks(server: ServerQuery) -> Sequence[Check]:
-    return [server_check(await server.read())]
+    return [check_server(await server.read())]
 
 
-def server_check(server: ServerInfo | str) -> Check:
+def check_server(server: ServerInfo | str) -> Check:
     name = "server version"
     if isinstance(server, str):
         return unknown(name, server, "fix the problem of the api check first")
@@ -104,10 +104,10 @@ def server_check(server: ServerInfo | str) -> Check:
 
 async def run_clock_checks(subject: Subject, server: ServerQuery) -> Sequence[Check]:
     await server.read()  # its answer carries the server's time
-    return [clock_check(subject.api.skew)]
+    return [check_clock(subject.api.skew)]
 
 
-def clock_check(skew: Skew | None) -> Check:
+def check_clock(skew: Skew | None) -> Check:
     if skew is None:
         return unknown("clock", "cannot compare the clocks: the API has sent no answer with a Date header yet")
     apart_s, words = max(1, round(abs(skew.seconds))), "ahead of" if skew.seconds > 0 else "behind"

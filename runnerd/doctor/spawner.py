@@ -32,10 +32,10 @@ async def run_spawner_checks(subject: Subject) -> Sequence[Check]:
         detail = f"cannot use the spawner: {why}; until then no run can be started or stopped"
         return [error("spawner", detail, f"see {unit}{log}")]
     hello = subject.link.hello
-    return [spawner_check(hello), limits_check(hello, subject.sources(), managed=managed)]
+    return [check_spawner(hello), check_limits(hello, subject.sources(), managed=managed)]
 
 
-def spawner_check(hello: Hello | None) -> Check:
+def check_spawner(hello: Hello | None) -> Check:
     if hello is None:
         return unknown("spawner", "the connection was lost during the check", "run the doctor again")
     if hello.version == __version__:
@@ -48,7 +48,7 @@ def spawner_check(hello: Hello | None) -> Check:
 # --- limits ---------------------------------------------------------------------------------------------------
 
 
-def limits_check(hello: Hello | None, sources: Sequence[Source], *, managed: bool) -> Check:
+def check_limits(hello: Hello | None, sources: Sequence[Source], *, managed: bool) -> Check:
     """Check that each limit applies to a run as a whole, which needs a cgroup; else report what applies instead."""
     if hello is None or not hello.limits:
         return unknown("limits", "the spawner does not report which limits it can set")
@@ -94,7 +94,7 @@ async def run_open_files_checks(subject: Subject) -> Sequence[Check]:
         pid = hello.pid
         limit = await in_thread(lambda: open_files_of(pid))
         limits |= {"runnerd-spawner": limit} if limit is not None else {}
-    return [files_check(limits, subject.config.current.settings.limits.runs)]
+    return [check_files(limits, subject.config.current.settings.limits.runs)]
 
 
 def open_files_of(pid: int) -> int | None:
@@ -107,7 +107,7 @@ def open_files_of(pid: int) -> int | None:
         return None
 
 
-def files_check(limits: Mapping[str, int], runs: int) -> Check:
+def check_files(limits: Mapping[str, int], runs: int) -> Check:
     need = _OWN_FILES + _FILES_A_RUN * runs
     short = {name: limit for name, limit in limits.items() if limit != resource.RLIM_INFINITY and limit < need}
     if not short:

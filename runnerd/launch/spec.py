@@ -43,6 +43,7 @@ def launch_spec(
     deployment: Deployment,
     *,
     access: ApiAccess,
+    worker: str,
     base: Mapping[str, str],
     file_environment: Mapping[str, str],
     output: str,
@@ -50,7 +51,7 @@ def launch_spec(
     """Make the launch spec of this attempt of a run of one of this host's own deployments.
 
     Layers of the environment, later ones win: base, API access, environment_file, environment, and last the variables
-    that make the process this flow run, which no setting may change.
+    that make the process this flow run, which no setting may change. `worker` is the name of this host.
     """
     run = deployment.run
     environment = {
@@ -59,6 +60,11 @@ def launch_spec(
         **file_environment,
         **run.environment,
         "PREFECT_API_URL": access.url,
+        # Prefect 3's client sends these with every request, so that the server's logs say whose it was.
+        "PREFECT__WORKER_NAME": worker,
+        "PREFECT__DEPLOYMENT_ID": record.deployment_id or "",
+        "PREFECT__DEPLOYMENT_NAME": deployment.name,
+        "PREFECT__FLOW_NAME": record.flow,
         "PREFECT__FLOW_RUN_ID": record.id,
         # The daemon runs the hooks on cancellation and crash (runs/hooks.py): a killed process can run none.
         "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",

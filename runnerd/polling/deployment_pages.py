@@ -75,9 +75,12 @@ class DeploymentPages:
             self._on_offer.unjudged = True
             return self._offering.offer_due(), False
         # A run that is being claimed here is neither late nor on offer, however the API lists it.
-        lateness = self._late.judge([run for run in found if self._supervisor.run(run.id) is None])
+        others = [run for run in found if self._supervisor.run(run.id) is None]
+        # Not late either: a process somewhere may have this run under way, and skipping it would end it.
+        bound = [run for run in others if run.state.needs_process]
+        lateness = self._late.judge([run for run in others if not run.state.needs_process])
         spared = {run.id for run in lateness.spared}
-        self._on_offer.put([run for run in lateness.keep if run.id not in spared])
+        self._on_offer.put(bound + [run for run in lateness.keep if run.id not in spared])
         offered = self._offering.offer_due()
         if not lateness.drop and not spared:
             return offered, False

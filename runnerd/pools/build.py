@@ -49,10 +49,7 @@ def build_pools(
     problems: Problems,
     ambient: Ambient,
 ) -> PoolParts:
-    """Build the parts; this host's name among the workers of a pool is the host's `name`."""
-
-    def worker_name() -> str:
-        return config.settings().name
+    """Build the parts."""
 
     def make_worker(served: Served) -> PrefectWorker:
         return PrefectWorker(
@@ -61,7 +58,7 @@ def build_pools(
             environments=environments,
             access=access,
             paths=paths,
-            name=worker_name,
+            name=config.host_name,
             log=ambient.log,
         )
 
@@ -74,7 +71,7 @@ def build_pools(
         table=table,
         make_worker=make_worker,
         end_leftovers=end_leftover_workers,
-        worker_name=worker_name,
+        worker_name=config.host_name,
         wakes=wakes,
         problems=problems,
         ambient=ambient,
@@ -89,8 +86,8 @@ def build_pools(
             environments=environments,
             access=access,
             output_dir=runs_dir(paths),
-            worker_name=worker_name,
+            worker_name=config.host_name,
             backoff=ambient.backoff,
         ),
-        notes=RunNotes(api=api.pools, table=table, worker_name=worker_name, feed=feed, ambient=ambient),
+        notes=RunNotes(api=api.pools, table=table, worker_name=config.host_name, feed=feed, ambient=ambient),
     )

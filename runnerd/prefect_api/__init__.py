@@ -1,6 +1,6 @@
-"""Prefect's API: the only package that knows a URL, a JSON key or a difference between 2.20 and 3.x.
+"""Makes all requests to Prefect's API; no other package knows a URL, a JSON key or a difference of 2.20 and 3.x.
 
-It imports nothing heavy itself: `client` brings httpx in, `dialect`, `answers` and `parse` do not.
+This module imports nothing heavy: `client` imports httpx; `dialect`, `answers` and `parse` do not.
 """
 
 from __future__ import annotations
@@ -8,5 +8,5 @@ from __future__ import annotations
 import sys
 
 # httpx imports its own command line where click, rich and pygments are installed: 5 MiB that a daemon never uses.
-# An unimportable module is the case httpx is prepared for; it has to be in place before the first `import httpx`.
+# httpx does without that module where it cannot be imported; None has to be in place before the first `import httpx`.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

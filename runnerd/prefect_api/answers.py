@@ -1,6 +1,6 @@
-"""What the API's callers get back: frozen values, so that "the server said no" is never an exception.
+"""Holds the values that calls of the API return, so that "the server said no" is never an exception.
 
-No JSON and no HTTP in here; importing this module costs nothing.
+This module knows no JSON and no HTTP, and imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from runnerd.core.prefect import ApiState
 
 
 class ClaimOutcome(StrEnum):
-    """`gone`: the flow run was deleted. `lost`: it is somebody else's, or the server would not have it start."""
+    """Names how a claim ended. `gone`: the flow run was deleted. `lost`: another host has it, or it must not start."""
 
     WON = "won"
     LOST = "lost"
@@ -23,7 +23,7 @@ class ClaimOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """How a claim ended; `state` is the flow run's state as it stands now, `reason` the server's words."""
+    """Describes how a claim ended: `state` is the flow run's state after the claim, `reason` the server's words."""
 
     outcome: ClaimOutcome
     state: ApiState | None = None
@@ -32,10 +32,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the server made of a proposed state.
+    """Describes the server's answer to a proposed state.
 
-    `accepted` is also true for the repeat of a transition it accepted before. `gone`: the flow run was deleted.
-    `wait_s` is set when the server asks to propose the same again after so many seconds.
+    `accepted` is also true for the repeat of a transition that the server accepted before. `gone`: the flow run was
+    deleted. `wait_s`: the server asks to propose the same state again after so many seconds; None when it does not.
     """
 
     accepted: bool
@@ -47,14 +47,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRefusal:
-    """The server would not do what was asked for; `reason` in its own words, or why it need not be asked."""
+    """Means that the server refuses a request: `reason` is the server's, or ours where no request was needed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """Which Prefect answers. `major` chooses the dialect; `why` says what to do when it is not `supported`."""
+    """Describes the server. `major` chooses the dialect; `why` gives the reason when the version is not `supported`."""
 
     version: str
     major: int
@@ -64,7 +64,7 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentBody:
-    """A deployment in one server's exact JSON, but for the flow's id; made by dialect.deployment_body."""
+    """Holds a deployment in one server's exact JSON, without the flow's id; made by dialect.deployment_body."""
 
     flow_name: str
     json: Mapping[str, Json]
@@ -72,7 +72,7 @@ class DeploymentBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """Flow runs that could not be read and were left out of answers, and the latest reason."""
+    """Counts the flow runs that were left out of answers because their JSON is unreadable; `why`: the latest reason."""
 
     count: int = 0
     why: str | None = None

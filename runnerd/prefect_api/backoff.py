@@ -1,6 +1,6 @@
-"""Repeats a request to the API for as long as the API is away or denies access.
+"""Repeats a request to the API while the API is away or denies access.
 
-Nothing ends because the API is away. ApiRejected passes through: the same request would be rejected again.
+No run and no loop ends because the API is away. ApiRejected is raised: the same request would be rejected again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 async def persist(call: Callable[[], Awaitable[T]], *, backoff: Backoff) -> T:
-    """Repeat `call` until the API answers. Only for calls that are safe to repeat. Raises ApiRejected."""
+    """Repeat `call`, which must be safe to repeat, until the API answers. Raises ApiRejected."""
     while True:
         try:
             return await call()

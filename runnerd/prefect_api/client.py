@@ -1,8 +1,8 @@
-"""The calls runnerd makes to Prefect's API, as coroutines that speak our nouns.
+"""Makes the calls to Prefect's API, as coroutines that take and return the values of core/prefect.py.
 
-Every call may raise ApiAway, ApiDenied or ApiRejected; each asks once, and waiting is the caller's.
-All of them are safe to repeat: states carry a transition id, deployments are upserted, runs take an idempotency key.
-An id that is no UUID names nothing, and is answered without a request.
+Every call may raise ApiAway, ApiDenied or ApiRejected, and makes one request: the caller decides when to repeat it.
+All calls are safe to repeat: states carry a transition id, deployments are upserted, runs take an idempotency key.
+An id that is not a UUID belongs to no object, and is answered without a request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime
 import httpx
 
 from runnerd.core.place import Json
-from runnerd.core.prefect import ApiHealth, ApiState, DeploymentInfo, FlowRun, StateType, Verdict
+from runnerd.core.prefect import RESCHEDULE, ApiHealth, ApiState, DeploymentInfo, FlowRun, StateType, Verdict
 from runnerd.prefect_api.answers import Answer, ApiRefusal, Claim, ClaimOutcome, DeploymentBody, ServerInfo, Skipped
 from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.connections import open_client
@@ -37,6 +37,9 @@ __all__ = [
     "Skipped",
 ]
 
+LEASE_S = 300  # Prefect's own
+ENDED = frozenset({404, 410})
+
 
 class PrefectApi:
     """Prefect's API at one URL; `pools` has the calls about work pools."""
@@ -52,7 +55,7 @@ class PrefectApi:
         client: httpx.AsyncClient | None = None,
         on_health: Callable[[ApiHealth], None] | None = None,
     ) -> None:
-        """`credentials` is called again whenever the API denies us; `client` is for tests, and closed by `close`."""
+        """`credentials` is called again when the API denies access; `client` is for tests, and closed by `close`."""
         self.url = url
         self._cloud = httpx.URL(url).host in ("api.prefect.cloud", "api.stg.prefect.dev")
         self._transport = Transport(
@@ -70,17 +73,17 @@ class PrefectApi:
 
     @property
     def health(self) -> ApiHealth:
-        """How things stand, by the latest request."""
+        """Whether the API answers, by the outcomes of the latest requests."""
         return self._transport.health
 
     @property
     def skew(self) -> Skew | None:
-        """How far our clock is from the API's; None while it has not told."""
+        """How far this host's clock is from the API's; None until an answer had a Date."""
         return self._transport.skew
 
     @property
     def skipped(self) -> Skipped:
-        """Flow runs that could not be read, so far."""
+        """How many flow runs could not be read so far."""
         return self._reader.skipped
 
     async def close(self) -> None:
@@ -88,7 +91,7 @@ class PrefectApi:
         await self._transport.close()
 
     async def server(self) -> ServerInfo:
-        """Which Prefect answers; asked once, and again after each trouble, which may have been an upgrade."""
+        """Read the server's version: once, and again after each outage, since an upgrade may be its cause."""
         if self._server is None or self._server[0] != self._transport.epoch:
             info = await self._read_server()
             self._server = (self._transport.epoch, info)
@@ -98,14 +101,14 @@ class PrefectApi:
         if self._cloud:
             return ServerInfo(version="cloud", major=3)
         reply = await self._transport.request("GET", "/admin/version", sure=True)
-        return server_info(self._reader.read("the server's version", reply.data, _text))
+        return server_info(self._reader.read("the server's version", reply.data, _parse_text))
 
     # --- flow runs ------------------------------------------------------------------------------------------
 
     async def scheduled_runs(
         self, *, deployment_ids: Sequence[str], before: datetime, limit: int | None = None
     ) -> list[FlowRun]:
-        """Runs of these deployments that fall due before then, the earliest first, at most 200 at once."""
+        """List the runs of these deployments that fall due before `before`, the earliest first, at most 200."""
         if not deployment_ids or limit == 0:
             return []
         body: dict[str, Json] = {"deployment_ids": list(deployment_ids), "scheduled_before": before.isoformat()}
@@ -115,37 +118,52 @@ class PrefectApi:
         return self._reader.runs(reply)
 
     async def claim(self, run_id: str, *, transition_id: str) -> Claim:
-        """Propose PENDING; won iff the state that comes back is ours, whatever the status word says."""
+        """Propose PENDING. The claim is won if the answer has our state, whatever its `status` field says."""
         answer = await self.propose(run_id, Verdict(type=StateType.PENDING), transition_id=transition_id)
         if answer.gone:
             return Claim(outcome=ClaimOutcome.GONE, reason=answer.reason)
         state = answer.state
-        # The id tells our own repeated claim from a rival's; the type keeps a run from starting that was put off.
+        # By the id a repeat of our claim differs from another host's claim; by the type a run that the server
+        # rescheduled instead is not started.
         ours = state is not None and state.type is StateType.PENDING and state.transition_id == transition_id
         outcome = ClaimOutcome.WON if ours else ClaimOutcome.LOST
         return Claim(outcome=outcome, state=state, reason=answer.reason)
 
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
-        """Propose a state, without force. The caller has read the state before: the server guards little."""
+        """Propose a state, without force. The caller reads the state first: the server has few rules against it."""
         if not is_uuid(run_id):
-            return Answer(accepted=False, gone=True, reason=f"{run_id!r} is no id of a flow run")
+            return Answer(accepted=False, gone=True, reason=f"{run_id!r} is not the id of a flow run")
         body = state_body(run_id, verdict, transition_id)
         reply = await self._transport.request("POST", f"/flow_runs/{run_id}/set_state", body=body, values=ABSENT)
         if reply.status == 404:
             return Answer(accepted=False, gone=True, reason=server_words(reply.data))
         return self._reader.read(
-            "an answer to a proposed state", reply.data, lambda data: _answer(data, verdict.type, transition_id)
+            "an answer to a proposed state", reply.data, lambda data: _parse_answer(data, verdict.type, transition_id)
         )
 
     async def read_run(self, run_id: str) -> FlowRun | None:
-        """One flow run, None when it does not exist (any more)."""
+        """Read one flow run; None when there is none (any more)."""
         if not is_uuid(run_id):
             return None
         reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=ABSENT, sure=True)
         return None if reply.status == 404 else self._reader.read("a flow run", reply.data, parse_flow_run)
 
+    async def release_retry(self, run: FlowRun) -> None:
+        """Let any process go on with a run whose retry is reserved for the process that failed, once that is dead."""
+        body = {"empirical_policy": {**run.policy, "retry_type": RESCHEDULE}}
+        await self._transport.request("PATCH", f"/flow_runs/{run.id}", body=body, values=ABSENT)
+
+    async def renew_lease(self, lease_id: str) -> bool:
+        """Renew a lease of a deployment's concurrency limit for five minutes; False when it has ended."""
+        place = in_path(lease_id)
+        if place is None:
+            return False
+        path, body = f"/v2/concurrency_limits/leases/{place}/renew", {"lease_duration": LEASE_S}
+        reply = await self._transport.request("POST", path, body=body, values=ENDED)
+        return reply.status < 400
+
     async def history(self, run_id: str) -> list[ApiState]:
-        """Every state the run has had, the oldest first; none when it does not exist (any more)."""
+        """List every state that the run has had, the oldest first; empty when there is no such run (any more)."""
         if not is_uuid(run_id):
             return []
         path = f"/flow_run_states/?flow_run_id={run_id}"
@@ -155,7 +173,7 @@ class PrefectApi:
         return self._reader.read("a flow run's states", reply.data, lambda data: [parse_state(state) for state in data])
 
     async def runs_of(self, run_ids: Sequence[str], *, states: Iterable[StateType]) -> list[FlowRun]:
-        """Those of these runs that are in one of these states now."""
+        """List those of these runs that are in one of these states now."""
         types = [state.value for state in states]
         found: list[FlowRun] = []
         for ids in pages(run_ids):
@@ -173,9 +191,9 @@ class PrefectApi:
         tags: Sequence[str] = (),
         idempotency_key: str | None = None,
     ) -> FlowRun | ApiRefusal:
-        """Create a run that is due now; with the same idempotency key it is the same run."""
+        """Create a run that is due now; with an idempotency key used before, return the run created then."""
         if not is_uuid(deployment_id):
-            return ApiRefusal(reason=f"{deployment_id!r} is no id of a deployment")
+            return ApiRefusal(reason=f"{deployment_id!r} is not the id of a deployment")
         body: dict[str, Json] = {"parameters": dict(parameters), "tags": list(tags)}
         if name is not None:
             body["name"] = name
@@ -190,12 +208,12 @@ class PrefectApi:
     # --- flows and deployments ------------------------------------------------------------------------------
 
     async def ensure_flow(self, name: str, tags: Sequence[str] = ()) -> str:
-        """The id of the flow of this name, which is created if missing."""
+        """Create the flow of this name if it is missing; return its id."""
         reply = await self._transport.request("POST", "/flows/", body={"name": name, "tags": list(tags)})
         return self._reader.read("a flow", reply.data, parse_id)
 
     async def read_flow(self, flow_id: str) -> str | None:
-        """The flow's name, None when there is no such flow."""
+        """Read the flow's name; None when there is no such flow."""
         if not is_uuid(flow_id):
             return None
         reply = await self._transport.request("GET", f"/flows/{flow_id}", values=ABSENT, sure=True)
@@ -206,15 +224,15 @@ class PrefectApi:
     async def apply_deployment(
         self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
     ) -> DeploymentInfo:
-        """Create or update; it replaces all schedules, and the server deletes the runs it had scheduled ahead.
+        """Create or update a deployment with all its schedules; the server then deletes the runs scheduled ahead.
 
-        `paused` overrides what the file says: an upsert writes it, and a pause made in the UI is to be kept.
+        `paused` overrides the file's value: an upsert writes that key, and must not undo a pause made in the UI.
         """
         body: dict[str, Json] = {**wanted.json, "flow_id": flow_id}
         if paused is not None:
             body["paused"] = paused
         schedules = body["schedules"]
-        # Both majors drop max_scheduled_runs from the schedules of an upsert, but keep it from schedules sent apart.
+        # Both majors ignore max_scheduled_runs in the schedules of an upsert, and store it from schedules sent apart.
         apart = any(schedule["max_scheduled_runs"] is not None for schedule in schedules)
         if apart:
             body["schedules"] = []
@@ -225,7 +243,7 @@ class PrefectApi:
         return info
 
     async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]:
-        """Those of these deployments that exist."""
+        """Read those of these deployments that exist."""
         found: list[DeploymentInfo] = []
         for page in pages(ids):
             body = {"deployments": {"id": {"any_": page}}, "limit": PAGE}
@@ -234,7 +252,7 @@ class PrefectApi:
         return found
 
     async def find_deployment(self, flow_name: str, name: str) -> DeploymentInfo | None:
-        """The deployment `flow_name/name`, None when there is none."""
+        """Read the deployment `flow_name/name`; None when there is none."""
         place = in_path(flow_name, name)
         if place is None:
             return None
@@ -242,32 +260,32 @@ class PrefectApi:
         return None if reply.status == 404 else self._reader.read("a deployment", reply.data, parse_deployment)
 
     async def pause_deployment(self, deployment_id: str) -> bool:
-        """Stop its schedules, which deletes the runs scheduled ahead; False when it does not exist."""
-        return await self._on_deployment("POST", deployment_id, "/pause_deployment")
+        """Stop a deployment's schedules, which deletes the runs scheduled ahead; False: no such deployment."""
+        return await self._change_deployment("POST", deployment_id, "/pause_deployment")
 
     async def resume_deployment(self, deployment_id: str) -> bool:
-        """Let its schedules go on; False when it does not exist."""
-        return await self._on_deployment("POST", deployment_id, "/resume_deployment")
+        """Start a deployment's schedules again; False: no such deployment."""
+        return await self._change_deployment("POST", deployment_id, "/resume_deployment")
 
     async def delete_deployment(self, deployment_id: str) -> bool:
-        """Delete it with its scheduled runs; False when it did not exist."""
-        return await self._on_deployment("DELETE", deployment_id, "")
+        """Delete a deployment with its scheduled runs; False: no such deployment."""
+        return await self._change_deployment("DELETE", deployment_id, "")
 
-    async def _on_deployment(self, method: str, deployment_id: str, action: str) -> bool:
+    async def _change_deployment(self, method: str, deployment_id: str, action: str) -> bool:
         if not is_uuid(deployment_id):
             return False
         reply = await self._transport.request(method, f"/deployments/{deployment_id}{action}", values=ABSENT)
         return reply.status != 404
 
 
-def _answer(data: Json, proposed: StateType, transition_id: str) -> Answer:
+def _parse_answer(data: Json, proposed: StateType, transition_id: str) -> Answer:
     if not isinstance(data, dict) or not isinstance(data.get("status"), str):
         raise Unreadable("no status")
     state: ApiState | None = parse_state(data["state"]) if data.get("state") is not None else None
     details = data.get("details")
     details = details if isinstance(details, dict) else {}
     reason, delay = details.get("reason"), details.get("delay_seconds")
-    # An answer that was lost on its way makes us ask again, and be rejected for having asked: that is a yes.
+    # After a lost answer we repeat the request, and the server rejects it because the state is there already.
     repeated = state is not None and state.type is proposed and state.transition_id == transition_id
     return Answer(
         accepted=data["status"] == "ACCEPT" or repeated,
@@ -277,7 +295,7 @@ def _answer(data: Json, proposed: StateType, transition_id: str) -> Answer:
     )
 
 
-def _text(data: Json) -> str:
+def _parse_text(data: Json) -> str:
     if not isinstance(data, str):
-        raise Unreadable("it is no text")
+        raise Unreadable("it is not a string")
     return data

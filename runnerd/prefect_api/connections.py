@@ -1,6 +1,6 @@
-"""httpx clients: one per scheme, replaced when their connections have gone bad.
+"""Opens httpx clients, one per scheme, and replaces them when their connections have broken.
 
-A client that is retired is closed by the last request that uses it, so nobody's answer is cut off.
+A retired client is closed by the last request that uses it, so that no answer is cut off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OpenClient = Callable[[httpx.URL], httpx.AsyncClient]
 
 
 def open_client(url: httpx.URL, *, timeout_s: float) -> httpx.AsyncClient:
-    """A client for one scheme and host, HTTP/1.1 only: HTTP/2 has frozen pollers of this API before."""
+    """Open a client for one scheme and host. HTTP/1.1 only: over HTTP/2, pollers of this API have hung before."""
     proxied = any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES)
     # For http no certificates are loaded (1 MiB and 30 ms). For https the system's store is used, not certifi's:
     # that is where an administrator puts the organisation's own authority.
@@ -29,7 +29,7 @@ def open_client(url: httpx.URL, *, timeout_s: float) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         http2=False,
         verify=verify,
-        # Without proxies there is nothing in the environment we want: netrc would add credentials of its own.
+        # Without proxies the environment holds nothing useful, and netrc would add other credentials.
         trust_env=proxied and url.host not in _LOOPBACK,
         timeout=httpx.Timeout(timeout_s),
         limits=httpx.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=25),
@@ -38,7 +38,7 @@ def open_client(url: httpx.URL, *, timeout_s: float) -> httpx.AsyncClient:
 
 
 class _Lease:
-    """One httpx client and how many requests are using it."""
+    """Holds one httpx client and the number of requests that use it."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
@@ -47,13 +47,13 @@ class _Lease:
 
     async def close_if_unused(self) -> None:
         if self.retired and self.users == 0:
-            # It is retired because its connections are broken: that closing them fails as well is no news.
+            # The client is retired because its connections are broken: closing them is expected to fail.
             with suppress(httpx.HTTPError, OSError):
                 await self.client.aclose()
 
 
 class ClientPool:
-    """Hands out the client for a URL; `renew` makes the next request open fresh connections."""
+    """Gives each request the client for its URL; after `renew`, the next request opens new connections."""
 
     def __init__(self, *, open_client: OpenClient) -> None:
         self._open = open_client
@@ -61,7 +61,7 @@ class ClientPool:
 
     @asynccontextmanager
     async def client(self, url: httpx.URL) -> AsyncIterator[httpx.AsyncClient]:
-        """The client for this URL's scheme, kept open while in use."""
+        """Lend the client for this URL's scheme, which stays open while it is lent."""
         lease = self._leases.get(url.scheme)
         if lease is None:
             lease = self._leases[url.scheme] = _Lease(self._open(url))
@@ -73,7 +73,7 @@ class ClientPool:
             await lease.close_if_unused()
 
     async def renew(self) -> None:
-        """Retire every client."""
+        """Retire every client; close those that no request uses."""
         leases = list(self._leases.values())
         self._leases.clear()
         for lease in leases:

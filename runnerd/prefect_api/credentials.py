@@ -1,6 +1,6 @@
-"""Who we are to the API: a bearer key or a basic auth string, read from files that an administrator may replace.
+"""Reads the credentials for the API, a bearer key or a basic auth string, from files that may be replaced any time.
 
-Neither the repr nor any message of this module carries a secret.
+No repr and no message of this module has a secret in it.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from runnerd.core.settings import ApiSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """At most one is used: the auth string (user:password) wins over the key, as in Prefect's own client."""
+    """Holds a key and an auth string (user:password), which is used if both are set, as in Prefect's own client."""
 
     key: str | None = field(default=None, repr=False)
     auth_string: str | None = field(default=None, repr=False)
 
     @property
     def kind(self) -> str:
-        """What they are called in a message."""
+        """The name of these credentials in messages."""
         if self.auth_string is not None:
             return "the auth string"
         return "the API key" if self.key is not None else "a request without credentials"
 
     def header(self) -> dict[str, str]:
-        """The Authorization header, empty without credentials."""
+        """Make the Authorization header; empty without credentials."""
         if self.auth_string is not None:
             return {"Authorization": f"Basic {b64encode(self.auth_string.encode()).decode()}"}
         return {"Authorization": f"Bearer {self.key}"} if self.key is not None else {}
 
 
 def credential_files(settings: ApiSettings) -> Callable[[], Credentials]:
-    """A reader of the configured files; each call reads them anew. It raises ApiDenied when it cannot."""
+    """Make a function that reads the configured files at each call, and raises ApiDenied when it cannot."""
 
     def read() -> Credentials:
         return Credentials(
-            key=_read("API key", settings.key_file),
-            auth_string=_read("auth string", settings.auth_string_file),
+            key=_read_secret("API key", settings.key_file),
+            auth_string=_read_secret("auth string", settings.auth_string_file),
         )
 
     return read
 
 
-def _read(what: str, path: str | None) -> str | None:
+def _read_secret(what: str, path: str | None) -> str | None:
     if path is None:
         return None
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(64 * 1024).strip()
     except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not text"
+        cause = error.strerror if isinstance(error, OSError) else "the file is not UTF-8 text"
         raise ApiDenied(f"cannot read the {what} file {path}: {cause}") from None
-    # A line break or control character would be refused inside the HTTP library, in a message that quotes the header.
+    # The HTTP library refuses a line break or control character with a message that quotes the header.
     if not text or not text.isprintable() or not text.isascii():
         raise ApiDenied(f"cannot use the {what} in {path}: it must be one line of printable ASCII text")
     return text

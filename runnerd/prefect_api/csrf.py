@@ -1,7 +1,8 @@
-"""The CSRF tokens that some self-hosted servers want with every change.
+"""Holds the CSRF token that some self-hosted servers require with every change.
 
-Most servers have this switched off and say so once (422, or 404 from older ones); then nothing more is asked.
-A 403 that speaks of CSRF switches it on again: the server was reconfigured, or restarted with another database.
+Most servers have this switched off and answer the first request for a token with 422, older ones with 404; then no
+token is requested any more. A 403 about CSRF switches tokens on again: the server was reconfigured, or restarted with
+another database.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Csrf:
-    """One client id and its current token."""
+    """Holds one client id and its current token."""
 
     def __init__(self, *, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -29,7 +30,7 @@ class Csrf:
 
     @property
     def path(self) -> str:
-        """Where a token is to be had."""
+        """The path of the request for a token."""
         return f"/csrf-token?client={self._client}"
 
     @property
@@ -39,8 +40,8 @@ class Csrf:
             return False
         return self._token is None or (self._expires is not None and self._expires <= self._now())
 
-    def learn(self, status: int, data: Json) -> None:
-        """Take in the answer to `path`; anything unexpected leaves it to the change itself to fail."""
+    def store_token(self, status: int, data: Json) -> None:
+        """Store the token in the answer to `path`; after an unexpected answer the change fails by itself."""
         if status in (404, 422):
             self._off = True
         elif status == 200 and isinstance(data, dict) and isinstance(data.get("token"), str):
@@ -48,13 +49,13 @@ class Csrf:
             self._expires = parse_time(data.get("expiration"))
 
     def headers(self) -> dict[str, str]:
-        """What to send with a change."""
+        """Make the headers for a change; empty when no token is wanted."""
         if self._off or self._token is None:
             return {}
         return {"Prefect-Csrf-Token": self._token, "Prefect-Csrf-Client": self._client}
 
-    def refused(self, status: int, data: Json, *, sent: dict[str, str]) -> bool:
-        """Whether this answer refuses the token that was `sent`; if so it is dropped, unless it is a newer one."""
+    def drop_refused_token(self, status: int, data: Json, *, sent: dict[str, str]) -> bool:
+        """Return whether this answer refuses the token in `sent`; then drop that token, but not a newer one."""
         words = server_words(data).lower()
         if status != 403 or not ("csrf" in words or "client identifier" in words):
             return False

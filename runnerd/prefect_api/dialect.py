@@ -1,8 +1,8 @@
-"""What 2.20 and 3.x want to be told, key by key.
+"""Makes the bodies of requests for 2.20 and 3.x, key by key.
 
-3.x refuses a body with a key it does not know (422) and 2.20 refuses keys that came later, so every body is exact.
-Optional keys are sent as null rather than left out: what an administrator removes from the file has to be removed
-on the server as well. Pure.
+3.x refuses a body with an unknown key (422), and 2.20 refuses keys of later versions, so every body is exact.
+Optional keys are sent as null instead of left out: a key that an administrator removes from the file has to be
+removed on the server as well. Pure.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from runnerd.core.prefect import Inspection, StateType, Verdict
 from runnerd.core.settings import Deployment, Schedule
 from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
 
-OLDEST_2 = (2, 14, 21)  # older servers may lack the transition_id rule, without which a claim cannot be repeated
+OLDEST_2 = (2, 14, 21)  # older servers may ignore transition_id, without which a claim cannot be repeated
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
 def version_of(text: str) -> tuple[int, int, int] | None:
-    """The numbers of a version of Prefect, None where it has none."""
+    """Parse a version of Prefect into numbers; None when it does not start with two numbers."""
     found = _VERSION.match(text)
     if found is None:
         return None
@@ -32,23 +32,23 @@ def version_of(text: str) -> tuple[int, int, int] | None:
 
 
 def server_info(version: str) -> ServerInfo:
-    """What to make of a version as `/admin/version` tells it."""
+    """Decide whether and how runnerd works with a version from `/admin/version`."""
     numbers = version_of(version)
     if numbers is None:
-        return ServerInfo(version=version, major=3, supported=False, why=f"{version!r} is no version of Prefect")
+        return ServerInfo(version=version, major=3, supported=False, why=f"{version!r} is not a version of Prefect")
     if numbers < OLDEST_2:
-        why = f"Prefect {version} is too old: a claim cannot be told apart from a rival's before 2.14.21"
+        why = f"Prefect {version} is too old: before 2.14.21 the API does not show whose claim won"
         return ServerInfo(version=version, major=2, supported=False, why=why)
     if numbers[0] > 3:
-        why = f"Prefect {version} is newer than this runnerd, which speaks to 2.20 and 3.x"
+        why = f"Prefect {version} is newer than this runnerd, which works with 2.20 and 3.x"
         return ServerInfo(version=version, major=3, supported=False, why=why)
     return ServerInfo(version=version, major=numbers[0])
 
 
 def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
-    """Propose a state. `force` stays false: the server's own rules are the last guard against a late verdict.
+    """Make the body that proposes a state. `force` is false: the server's rules are the last guard of a run's state.
 
-    A claim is PENDING by its plain name: 2.20 aborts on 3.x's sub-state "Submitting".
+    A claim's state is named Pending: 2.20 aborts the sub-state "Submitting" of 3.x.
     """
     details = {"flow_run_id": run_id, "transition_id": transition_id}
     if verdict.type is StateType.SCHEDULED and verdict.scheduled_time is not None:
@@ -59,7 +59,7 @@ def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
 
 
 def deployment_body(deployment: Deployment, inspection: Inspection, *, major: int) -> DeploymentBody | Problem:
-    """The deployment for a server of this major, or what that server cannot do of it."""
+    """Make the deployment's body for a server of this major; a Problem if that server lacks a feature it needs."""
     schedules: list[Json] = []
     for schedule in deployment.schedules:
         if major < 3 and (schedule.slug is not None or schedule.parameters is not None):
@@ -93,8 +93,8 @@ def _where(deployment: Deployment) -> dict[str, Json]:
         steps = list(deployment.pull_steps)
     return {
         "path": directory if deployment.work_pool is None else None,
-        # We start flows with PREFECT__FLOW_ENTRYPOINT in their directory and never run this step. It is for everybody
-        # else: without it `prefect flow-run execute` would copy the whole directory to wherever it was called.
+        # runnerd starts flows with PREFECT__FLOW_ENTRYPOINT in their directory and never runs this step. It is for
+        # others: without it, `prefect flow-run execute` would copy the whole directory to the current one.
         "pull_steps": steps,
         "work_pool_name": deployment.work_pool,
         "work_queue_name": deployment.work_queue,
@@ -113,7 +113,7 @@ def _concurrency_options(deployment: Deployment) -> Json:
 
 
 def deployment_fingerprint(body: DeploymentBody, url: str) -> str:
-    """The same for the same deployment at the same server, whatever the order of keys."""
+    """Hash a deployment and its server's URL; the order of keys has no effect."""
     text = json.dumps([url, body.flow_name, body.json], sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -145,13 +145,13 @@ def _rule_body(schedule: Schedule) -> Json:
 
 
 def _anchor(schedule: Schedule) -> str:
-    """Where an interval counts from when the file does not say: midnight of a fixed day in the schedule's timezone.
+    """Make the anchor of an interval for which the file has none: midnight of a fixed day in the schedule's timezone.
 
-    Left to the server it would be the moment of each upsert, and every change of the file would shift the schedule.
+    The server's default is the moment of each upsert, so that every change of the file would shift the schedule.
     """
     try:
         zone = ZoneInfo(schedule.timezone or "UTC")
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # no tzdata here; the server will judge the name
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # no tzdata on this host; the server checks the name
         zone = None
     moment = datetime(2020, 1, 1, tzinfo=zone) if zone else None
     return moment.isoformat() if moment else "2020-01-01T00:00:00+00:00"

@@ -1,6 +1,6 @@
-"""Failures in words: what an HTTP answer or a broken connection means, in one line that carries no secret.
+"""Describes failed requests: what an HTTP answer or a broken connection means, in one line without secrets.
 
-An httpx exception's own text is never shown: it may quote a header.
+The text of an httpx exception is never shown: it may quote a header.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from runnerd.core.place import Json
 from runnerd.prefect_api.validation_words import shorten, validation_words
 
 _LONGEST = 1000
-# The first that fits is taken, so the special ones come before the general ones.
+# The first match is used, so subclasses come before their base classes.
 _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.ConnectTimeout,), "no connection in time"),
     ((httpx.PoolTimeout,), "all connections stayed busy"),
@@ -31,15 +31,15 @@ _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ),
     ((httpx.DecodingError,), "the answer's compression is broken"),
     ((httpx.ProxyError,), "the proxy refused"),
-    ((httpx.TooManyRedirects,), "it redirects in a circle"),
+    ((httpx.TooManyRedirects,), "too many redirects"),
     ((httpx.UnsupportedProtocol, httpx.InvalidURL), "the URL is neither http nor https"),
 )
-# Longer than this and a mistaken header would keep a host away from a server that is long back.
+# Without this bound a wrong header would keep a host from polling a server that answers again.
 _LONGEST_WAIT_S = 600.0
 
 
 def broken_words(error: BaseException) -> str:
-    """Why a request got no answer."""
+    """Describe why a request got no answer."""
     for cause in _causes(error):
         if words := _cause_words(cause):
             return words
@@ -47,7 +47,7 @@ def broken_words(error: BaseException) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The chain of causes; of a group (one per address tried) the last stands for all."""
+    """Yield the chain of causes; of a group (one exception per address tried) only the last."""
     while error is not None:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[-1]
@@ -76,7 +76,7 @@ def _httpx_words(error: BaseException) -> str:
 
 
 def server_words(data: Json) -> str:
-    """The server's own explanation of an error answer, shortened; empty when it gave none."""
+    """Return the server's explanation in an error answer, shortened; empty when there is none."""
     if not isinstance(data, dict):
         return ""
     detail = data.get("exception_detail") or data.get("detail")
@@ -87,7 +87,7 @@ def server_words(data: Json) -> str:
 
 
 def retry_after_s(value: str | None, *, now: datetime) -> float | None:
-    """A Retry-After header in seconds from now, None when there is none that makes sense."""
+    """Parse a Retry-After header into seconds from now; None when it is absent or invalid."""
     if value is None:
         return None
     try:
@@ -102,5 +102,5 @@ def _seconds_until(value: str, now: datetime) -> float:
 
     try:
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
-    except (TypeError, ValueError):  # no date, or one without an offset
+    except (TypeError, ValueError):  # not a date, or a date without an offset
         return math.nan

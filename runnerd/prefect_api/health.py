@@ -1,8 +1,7 @@
-"""How things stand with the API, kept from the outcome of each request.
+"""Computes the health of the API from the outcome of each request.
 
-`since` moves only when the condition changes; a condition other than OK counts as one more outage when it ends. What
-fails of one kind of request is not made good by the success of another: an API that can be read and not written to is
-not well, however often it is polled.
+`since` changes only with the condition. A success of one kind of request does not end the failure of another kind: an
+API that answers polls and refuses writes is degraded, however many polls succeed.
 """
 
 from __future__ import annotations
@@ -13,23 +12,22 @@ from datetime import datetime, timedelta
 
 from runnerd.core.prefect import ApiCondition, ApiHealth
 
-# A request that somebody still wants is repeated within less; one that nobody repeats must not look like trouble for
-# ever.
+# A failed request that is still wanted is repeated sooner; a failure that is not repeated must not count for ever.
 STALE = timedelta(seconds=45)
 
 
 class HealthBook:
-    """Notes outcomes; tells `on_health` whenever the condition or its detail is another one."""
+    """Stores outcomes, and calls `on_health` when the condition or its detail changes."""
 
     def __init__(self, *, now: Callable[[], datetime], on_health: Callable[[ApiHealth], None] | None = None) -> None:
         self._now = now
-        self._tell = on_health
+        self._on_health = on_health
         self._failing: dict[str, tuple[datetime, str]] = {}  # by kind of request: when it last failed, and how
         self.health = ApiHealth(condition=ApiCondition.UNREACHABLE, since=now(), detail="not asked yet")
-        self.epoch = 0  # counts the troubles so far; what was learnt in an older epoch may be out of date
+        self.epoch = 0  # how many outages have begun; facts about the server from an older epoch may be outdated
 
     def ok(self, kind: str) -> None:
-        """The API answered a request of this kind sensibly; if it had failed, the others may be well again too."""
+        """Note a success of this kind of request. If that kind had failed, forget the failures of all kinds."""
         now = self._now()
         recovered = kind in self._failing
         self._failing = {k: one for k, one in self._failing.items() if not recovered and now - one[0] < STALE}
@@ -40,13 +38,13 @@ class HealthBook:
             self._note(ApiCondition.OK, "the API answers")
 
     def degraded(self, kind: str, detail: str) -> None:
-        """It answers, but refuses us or errs."""
+        """Note an answer that denies access or reports an error of the server."""
         self._failing[kind] = (self._now(), detail)
         self._note(ApiCondition.DEGRADED, detail)
 
     def unreachable(self, detail: str) -> None:
-        """It does not answer."""
-        self._failing.clear()  # whatever it refused before, it is another matter now
+        """Note a request without an answer."""
+        self._failing.clear()  # earlier refusals say nothing about the server that answers next
         self._note(ApiCondition.UNREACHABLE, detail)
 
     def _note(self, condition: ApiCondition, detail: str) -> None:
@@ -59,5 +57,5 @@ class HealthBook:
             self.health = replace(old, detail=detail)
         else:
             return
-        if self._tell is not None:
-            self._tell(self.health)
+        if self._on_health is not None:
+            self._on_health(self.health)

@@ -1,12 +1,13 @@
-"""Prefect's JSON to our nouns.
+"""Parses Prefect's JSON into the values of core/prefect.py.
 
-Nothing is guessed: what cannot be understood raises Unreadable, and of a list the rest is still read.
-Times come as `Z` (3.x) or `+00:00` (2.20) with any number of fractional digits, and leave as UTC.
+Nothing is guessed: unexpected JSON raises Unreadable, and in a list the other items are still parsed.
+Times end in `Z` (3.x) or `+00:00` (2.20), with any number of fractional digits, and are returned in UTC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -14,14 +15,15 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import ApiState, DeploymentInfo, FlowRun, StateType
 
 T = TypeVar("T")
+_AWAITING_RETRY = "AwaitingRetry"  # both majors
 
 
 class Unreadable(ValueError):
-    """The JSON is not what Prefect documents; the message says which part."""
+    """Says which part of the JSON is not as Prefect documents it."""
 
 
 def parse_time(text: Json) -> datetime | None:
-    """An ISO 8601 time in UTC; None when it is absent or is none."""
+    """Parse an ISO 8601 time into UTC; None when it is absent or invalid."""
     if not isinstance(text, str):
         return None
     try:
@@ -32,7 +34,7 @@ def parse_time(text: Json) -> datetime | None:
 
 
 def parse_state(data: Json) -> ApiState:
-    """A state; raises Unreadable for a type we do not know, since every decision hangs on it."""
+    """Parse a state; raises Unreadable, also for an unknown type, since every decision depends on the type."""
     if not isinstance(data, dict):
         raise Unreadable("a state is missing")
     kind = data.get("type")
@@ -46,16 +48,18 @@ def parse_state(data: Json) -> ApiState:
         message=optional_text(data.get("message")),
         transition_id=optional_text(details.get("transition_id")),
         scheduled_time=parse_time(details.get("scheduled_time")),
+        lease_id=optional_text(details.get("deployment_concurrency_lease_id")),
+        needs_process=kind == StateType.PAUSED and details.get("pause_reschedule") is not True,
     )
 
 
 def parse_flow_run(data: Json) -> FlowRun:
-    """A flow run; raises Unreadable."""
+    """Parse a flow run; raises Unreadable."""
     if not isinstance(data, dict):
         raise Unreadable("a flow run is not an object")
     parameters, job_variables = data.get("parameters"), data.get("job_variables")
-    run_count = data.get("run_count")
-    return FlowRun(
+    run_count, policy = data.get("run_count"), data.get("empirical_policy")
+    run = FlowRun(
         id=needed_text(data, "id"),
         name=optional_text(data.get("name")) or "",
         flow_id=needed_text(data, "flow_id"),
@@ -68,11 +72,17 @@ def parse_flow_run(data: Json) -> FlowRun:
         auto_scheduled=data.get("auto_scheduled") is True,
         run_count=run_count if isinstance(run_count, int) else 0,
         job_variables=job_variables if isinstance(job_variables, dict) else {},
+        policy=policy if isinstance(policy, dict) else {},
     )
+    # By its name too: the policy of a run that has been retried in its process stays so while the run is suspended
+    # and resumed, and then any process may go on with it.
+    if run.retries_in_process and run.state.type is StateType.SCHEDULED and run.state.name == _AWAITING_RETRY:
+        return replace(run, state=replace(run.state, needs_process=True))
+    return run
 
 
 def parse_deployment(data: Json) -> DeploymentInfo:
-    """A deployment; raises Unreadable."""
+    """Parse a deployment; raises Unreadable."""
     if not isinstance(data, dict):
         raise Unreadable("a deployment is not an object")
     return DeploymentInfo(
@@ -84,7 +94,7 @@ def parse_deployment(data: Json) -> DeploymentInfo:
 
 
 def parse_each(data: Json, parse: Callable[[Json], T]) -> tuple[list[T], list[str]]:
-    """Every readable item of a list, and why the others were left out; raises Unreadable if it is no list."""
+    """Parse the items of a list; return them, and the errors of unreadable ones. Raises Unreadable if not a list."""
     if not isinstance(data, list):
         raise Unreadable("a list is missing")
     good: list[T] = []
@@ -98,14 +108,14 @@ def parse_each(data: Json, parse: Callable[[Json], T]) -> tuple[list[T], list[st
 
 
 def parse_id(data: Json) -> str:
-    """The id of whatever object this is; raises Unreadable."""
+    """Parse the id of an object of any kind; raises Unreadable."""
     if not isinstance(data, dict):
         raise Unreadable("an object is missing")
     return needed_text(data, "id")
 
 
 def needed_text(data: dict[str, Json], key: str) -> str:
-    """The text at this key; raises Unreadable when there is none."""
+    """Return the text at this key; raises Unreadable when there is none."""
     value = data.get(key)
     if not isinstance(value, str) or not value:
         raise Unreadable(f"{key} is missing")
@@ -113,7 +123,7 @@ def needed_text(data: dict[str, Json], key: str) -> str:
 
 
 def optional_text(value: Json) -> str | None:
-    """A text, None in place of whatever else it is."""
+    """Return a text as it is, and None for any other value."""
     return value if isinstance(value, str) else None
 
 

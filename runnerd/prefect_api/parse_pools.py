@@ -1,6 +1,7 @@
-"""Prefect's JSON of work pools, and of what their runs need, to our nouns; rules as in `parse`.
+"""Parses Prefect's JSON of work pools, and of what their runs need, into the values of core/prefect.py.
 
-What decides nothing is taken as absent when it is not what it should be; what a run hangs on raises Unreadable.
+The rules are those of `parse`: a key without which no run can start raises Unreadable when it is invalid; any other
+invalid key is treated as absent.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from runnerd.prefect_api.parse import Unreadable, needed_text, optional_text, pa
 
 
 def parse_pool(data: Json) -> WorkPool:
-    """A work pool; raises Unreadable."""
+    """Parse a work pool; raises Unreadable."""
     data = _object(data, "a work pool")
     return WorkPool(
         id=needed_text(data, "id"),
@@ -39,7 +40,7 @@ def parse_pool(data: Json) -> WorkPool:
 
 
 def parse_queue(data: Json) -> WorkQueue:
-    """A work queue; raises Unreadable."""
+    """Parse a work queue; raises Unreadable."""
     data = _object(data, "a work queue")
     priority, chosen = _whole(data.get("priority")), data.get("filter")
     return WorkQueue(
@@ -57,7 +58,7 @@ def parse_queue(data: Json) -> WorkQueue:
 
 
 def parse_worker(data: Json) -> WorkerSeen:
-    """A worker; raises Unreadable."""
+    """Parse a worker; raises Unreadable."""
     data = _object(data, "a worker")
     return WorkerSeen(
         name=needed_text(data, "name"),
@@ -67,7 +68,7 @@ def parse_worker(data: Json) -> WorkerSeen:
 
 
 def pool_run_parser(pool: str, queues: Mapping[str, str]) -> Callable[[Json], FlowRun]:
-    """How to read one item of what this pool offers, its queues' names by their ids."""
+    """Make a parser of the runs that this pool offers; `queues` has the names of its queues by id."""
 
     def parse(data: Json) -> FlowRun:
         data = _object(data, "a run of a pool")
@@ -79,14 +80,14 @@ def pool_run_parser(pool: str, queues: Mapping[str, str]) -> Callable[[Json], Fl
 
 
 def parse_placed_run(data: Json) -> FlowRun:
-    """A flow run with the pool and the queue it is in; raises Unreadable."""
+    """Parse a flow run with the names of its pool and queue; raises Unreadable."""
     data = _object(data, "a flow run")
     pool, queue = optional_text(data.get("work_pool_name")), optional_text(data.get("work_queue_name"))
     return replace(parse_flow_run(data), pool=pool, queue=queue)
 
 
 def _with_state(run: dict[str, Json]) -> dict[str, Json]:
-    """Both majors leave the state of an offered run out, and tell its type and its name beside it."""
+    """Add the state, which both majors leave out of an offered run, from its type and name beside it."""
     if run.get("state") is not None:
         return run
     details = {"scheduled_time": run.get("next_scheduled_start_time")}
@@ -94,7 +95,7 @@ def _with_state(run: dict[str, Json]) -> dict[str, Json]:
 
 
 def parse_pool_deployment(data: Json) -> PoolDeployment:
-    """A deployment as launching its runs needs it; raises Unreadable."""
+    """Parse a deployment with the keys that launching its runs needs; raises Unreadable."""
     data = _object(data, "a deployment")
     # 2.20 takes both names in a request and answers with the first; 3.x knows the second.
     overrides = {**_mapping(data.get("infra_overrides")), **_mapping(data.get("job_variables"))}
@@ -111,7 +112,7 @@ def parse_pool_deployment(data: Json) -> PoolDeployment:
 
 
 def parse_block(data: Json) -> BlockDocument:
-    """A block; raises Unreadable, since a run must not start with half of it."""
+    """Parse a block; raises Unreadable, since no run must start with half of one."""
     data = _object(data, "a block")
     if not isinstance(data.get("data"), dict):
         raise Unreadable("a block's data is missing")
@@ -124,7 +125,7 @@ def parse_block(data: Json) -> BlockDocument:
 
 
 def parse_variable(data: Json) -> Variable:
-    """A variable; raises Unreadable. Its value may be anything, null too."""
+    """Parse a variable, whose value may be any JSON, null too; raises Unreadable."""
     data = _object(data, "a variable")
     if "value" not in data:
         raise Unreadable("a variable's value is missing")
@@ -132,13 +133,13 @@ def parse_variable(data: Json) -> Variable:
 
 
 def parse_worker_types(data: Json) -> dict[str, WorkerType]:
-    """Types of workers by their names, of a listing by package; those without a template are left out."""
+    """Parse a listing of worker types by package into types by name; those without a template are left out."""
     found: dict[str, WorkerType] = {}
     for package, types in _object(data, "the listing of worker types").items():
-        for name, told in _mapping(types).items():
-            template = _mapping(told).get("default_base_job_configuration")
+        for name, entry in _mapping(types).items():
+            template = _mapping(entry).get("default_base_job_configuration")
             if isinstance(template, dict) and name not in found:
-                description = optional_text(told.get("description"))
+                description = optional_text(entry.get("description"))
                 found[name] = WorkerType(type=name, package=package, template=template, description=description)
     return found
 
@@ -150,7 +151,7 @@ def _object(data: Json, what: str) -> dict[str, Json]:
 
 
 def _mapping(value: Json) -> dict[str, Json]:
-    """An object, or an empty one in place of whatever else it is."""
+    """Return an object as it is, and an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 

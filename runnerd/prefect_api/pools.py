@@ -1,9 +1,9 @@
-"""The calls about work pools: pools, queues, workers, the runs they offer, and what launching such a run needs.
+"""Makes the calls about work pools: pools, queues, workers, the runs they offer, and what launching such a run needs.
 
-As in `client`: every call may raise ApiAway, ApiDenied or ApiRejected, makes one request, and is safe to repeat; only
-creating is refused the second time, when the answer to the first request was lost. A name or an id that the server
-cannot have is answered without a request. So is a pool's name that the server reserves: it answers 403 there, as it
-does to wrong credentials.
+As in `client`: every call may raise ApiAway, ApiDenied or ApiRejected, makes one request, and is safe to repeat, but
+the server refuses to create a pool or queue again when the answer to the first request was lost. A name or an id that
+no server can have is answered without a request; so is a pool's name that the server reserves, because there the
+server answers 403 as to wrong credentials.
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ class PoolsApi:
         self._server = server
 
     async def server(self) -> ServerInfo:
-        """Which Prefect answers; see PrefectApi.server."""
+        """Read the server's version; see PrefectApi.server."""
         return await self._server()
 
     # --- pools ----------------------------------------------------------------------------------------------
 
     async def read_pool(self, name: str) -> WorkPool | None:
         """Read the pool of this name; None when there is none."""
-        return await self._one("/work_pools/", in_path(name), "a work pool", parse_pool)
+        return await self._read_one("/work_pools/", in_path(name), "a work pool", parse_pool)
 
     async def all_pools(self) -> list[WorkPool]:
         """Read every pool, sorted by name."""
-        return await self._every("/work_pools/filter", "work pools", parse_pool)
+        return await self._read_all("/work_pools/filter", "work pools", parse_pool)
 
     async def create_pool(self, new: NewPool) -> WorkPool | ApiRefusal:
         """Create a pool with its queue `default`; without a template in `new` the pool has none."""
@@ -109,13 +109,13 @@ class PoolsApi:
             return []
         # The server ignores case and takes `_` for any character, so its answer is filtered again below.
         chosen = {"work_queues": {"name": {"startswith_": list(prefixes)}}} if prefixes else {}
-        found = await self._every(f"/work_pools/{place}/queues/filter", "work queues", parse_queue, **chosen)
+        found = await self._read_all(f"/work_pools/{place}/queues/filter", "work queues", parse_queue, **chosen)
         wanted = [queue for queue in found if not prefixes or queue.name.startswith(tuple(prefixes))]
         return sorted(wanted, key=lambda queue: (queue.priority, queue.name))
 
     async def read_queue(self, pool: str, name: str) -> WorkQueue | None:
         """Read the queue of this name in that pool; None when there is none."""
-        return await self._one("/work_pools/", _queue_place(pool, name), "a work queue", parse_queue)
+        return await self._read_one("/work_pools/", _queue_place(pool, name), "a work queue", parse_queue)
 
     async def create_queue(self, new: NewQueue) -> WorkQueue | ApiRefusal:
         """Create a queue; a priority that another queue has moves that queue and those below it down."""
@@ -142,7 +142,7 @@ class PoolsApi:
             return False
         holder = await self.read_pool(pool)
         if holder is not None and holder.default_queue_id == queue.id:
-            return ApiRefusal(reason=f"{name} is the default queue of {pool}, which goes only with its pool")
+            return ApiRefusal(reason=f"{name} is the default queue of {pool}, which is deleted only with its pool")
         return await self._change("DELETE", "/work_pools/", _queue_place(pool, name))
 
     # --- runs -----------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class PoolsApi:
 
     async def placed_run(self, run_id: str) -> FlowRun | None:
         """Read one flow run with the names of its pool and its queue; None when there is none (any more)."""
-        return await self._one("/flow_runs/", run_id if is_uuid(run_id) else None, "a flow run", parse_placed_run)
+        return await self._read_one("/flow_runs/", run_id if is_uuid(run_id) else None, "a flow run", parse_placed_run)
 
     async def tagged_runs(self, queue_id: str, *, before: datetime, limit: int | None = None) -> list[FlowRun] | None:
         """Read what a legacy queue of 2.x picks by tags or deployments, the earliest first; None: no such queue."""
@@ -213,7 +213,9 @@ class PoolsApi:
         """Read every worker of a pool, the latest heartbeat first."""
         place = in_path(pool)
         return (
-            [] if place is None else await self._every(f"/work_pools/{place}/workers/filter", "workers", parse_worker)
+            []
+            if place is None
+            else await self._read_all(f"/work_pools/{place}/workers/filter", "workers", parse_worker)
         )
 
     async def worker_types(self) -> dict[str, WorkerType]:
@@ -226,24 +228,24 @@ class PoolsApi:
     async def deployment(self, deployment_id: str) -> PoolDeployment | None:
         """Read the deployment of this id; None when there is none (any more)."""
         place = deployment_id if is_uuid(deployment_id) else None
-        return await self._one("/deployments/", place, "a deployment", parse_pool_deployment)
+        return await self._read_one("/deployments/", place, "a deployment", parse_pool_deployment)
 
     async def block_by_id(self, block_id: str) -> BlockDocument | None:
         """Read the block of this id with its secrets; None when there is none."""
         place = f"{block_id}?include_secrets=true" if is_uuid(block_id) else None
-        return await self._one("/block_documents/", place, "a block", parse_block)
+        return await self._read_one("/block_documents/", place, "a block", parse_block)
 
     async def block_by_name(self, type_slug: str, name: str) -> BlockDocument | None:
         """Read the block `type_slug/name` with its secrets; None when there is none."""
         slug, quoted = in_path(type_slug), in_path(name)
         place = f"{slug}/block_documents/name/{quoted}?include_secrets=true" if slug and quoted else None
-        return await self._one("/block_types/slug/", place, "a block", parse_block)
+        return await self._read_one("/block_types/slug/", place, "a block", parse_block)
 
     async def variable(self, name: str) -> Variable | None:
         """Read the variable of this name; None when there is none."""
-        return await self._one("/variables/name/", in_path(name), "a variable", parse_variable)
+        return await self._read_one("/variables/name/", in_path(name), "a variable", parse_variable)
 
-    # --- what is noted at a run -----------------------------------------------------------------------------
+    # --- what is stored at a run ----------------------------------------------------------------------------
 
     async def note_infrastructure(self, run_id: str, pid: str | None) -> None:
         """Record where the run's process is; does nothing when there is no such run (any more)."""
@@ -260,13 +262,13 @@ class PoolsApi:
 
     # --- kinds of requests ----------------------------------------------------------------------------------
 
-    async def _one(self, above: str, place: str | None, what: str, parse: Callable[[Json], T]) -> T | None:
+    async def _read_one(self, above: str, place: str | None, what: str, parse: Callable[[Json], T]) -> T | None:
         if place is None:
             return None
         reply = await self._transport.request("GET", f"{above}{place}", values=ABSENT, sure=True)
         return None if reply.status == 404 else self._reader.read(what, reply.data, parse)
 
-    async def _every(self, path: str, what: str, parse: Callable[[Json], T], **chosen: Json) -> list[T]:
+    async def _read_all(self, path: str, what: str, parse: Callable[[Json], T], **chosen: Json) -> list[T]:
         """Read all pages of a filter; an empty list where the pool it filters does not exist."""
         found: list[T] = []
         for offset in count(0, PAGE):

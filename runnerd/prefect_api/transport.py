@@ -1,8 +1,8 @@
-"""One request to Prefect's API: credentials, CSRF, redirects, bounds, and every failure as one of our errors.
+"""Makes one request to Prefect's API: credentials, CSRF, redirects, bounds, and errors of our own for all failures.
 
-Whatever happens comes out as a Reply, ApiAway (retry), ApiDenied (credentials) or ApiRejected (this request is wrong),
-and is noted in the health. A 404 is only believed where it is Prefect's own: a proxy in front of a server that is
-being replaced also says 404, and that must not make us forget a run. No secret gets into a message.
+Every outcome is a Reply, ApiAway (retry), ApiDenied (credentials) or ApiRejected (this request is wrong), and is noted
+in the health. A 404 counts only if Prefect made it: a proxy before a server that is being replaced also answers 404,
+which must not make runnerd forget a run. No message has a secret in it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MAX_ANSWER_BYTES = 64 * 2**20
 RENEW_AFTER_FAILURES = 3
 _MAX_HOPS = 5
 _REDIRECTS = (301, 302, 307, 308)
-_LATER = frozenset({408, 425, 429})
+_TRY_LATER = frozenset({408, 425, 429})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_IS_URL_RIGHT = "is api.url right? It ends in /api on a server of one's own"
+_IS_URL_RIGHT = "is api.url right? It ends in /api on a self-hosted server"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that is no failure: its status and its JSON, None for an empty body."""
+    """Holds an answer that is not a failure: its status and its JSON, None for an empty body."""
 
     status: int
     data: Json
@@ -45,7 +45,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
-    """An answer as it came; `readable` is False when the body is not JSON or too long."""
+    """Holds any answer; `readable` is False when the body is not JSON or too long."""
 
     status: int
     headers: httpx.Headers
@@ -54,7 +54,7 @@ class _Raw:
 
 
 class Transport:
-    """Requests below one base URL. `timeout_s` bounds each read and write, and twice as much the whole request."""
+    """Makes requests below one base URL. A read or write takes at most `timeout_s`, a whole request twice as long."""
 
     def __init__(
         self,
@@ -79,16 +79,16 @@ class Transport:
         self._csrf = Csrf(now=now)
         self._csrf_fetch = asyncio.Lock()
         self._failures = 0
-        self.skew: Skew | None = None  # as the latest answer with a Date had it
+        self.skew: Skew | None = None  # by the latest answer with a Date
 
     @property
     def health(self) -> ApiHealth:
-        """How things stand, by the latest request."""
+        """Whether the API answers, by the outcomes of the latest requests."""
         return self._book.health
 
     @property
     def epoch(self) -> int:
-        """Grows with every trouble; what was learnt about the server in an older epoch may be out of date."""
+        """How many outages have begun; facts about the server from an older epoch may be outdated."""
         return self._book.epoch
 
     async def close(self) -> None:
@@ -98,60 +98,60 @@ class Transport:
     async def request(
         self, method: str, path: str, *, body: Json = None, values: frozenset[int] = frozenset(), sure: bool = False
     ) -> Reply:
-        """Ask once. A status among `values` is an answer as good as a 2xx; any other failure raises ApiError.
+        """Make one request. A status in `values` is an answer like a 2xx; any other failure raises ApiError.
 
-        `sure`: nothing about this request can be wrong, so a server that rejects it is in trouble itself.
+        `sure`: the request cannot be wrong, so a rejection of it is a failure of the server (ApiAway).
         """
         asked = f"{method} {path.partition('?')[0]}"
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
             async with asyncio.timeout(2 * self._timeout_s):
-                # In a task of its own: anyio before 4 (Debian 12) cancels the task it connects in and never takes that
-                # back, after which neither this timeout nor a TaskGroup of the caller's could tell who was cancelled.
-                raw = await asyncio.create_task(self._changed(method, path, content), name=asked)
+                # In a task of its own: anyio before 4 (Debian 12) cancels the task in which it connects without
+                # uncancelling it, after which this timeout and a TaskGroup of the caller mistake who was cancelled.
+                raw = await asyncio.create_task(self._with_csrf(method, path, content), name=asked)
         except ApiDenied as error:  # the credentials cannot be read
             self._book.degraded(_kind(asked), str(error))
             raise
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError) as error:
             # `from None`: the chain of an httpx exception may quote a header.
-            raise await self._broken(error) from None
+            raise await self._note_broken(error) from None
         self._failures = 0
-        return self._judged(asked, raw, values, sure)
+        return self._reply(asked, raw, values, sure)
 
-    # --- asking: CSRF around credentials around redirects around one exchange ------------------------------
+    # --- requests: CSRF around credentials around redirects around one exchange ----------------------------
 
-    async def _changed(self, method: str, path: str, content: bytes | None) -> _Raw:
+    async def _with_csrf(self, method: str, path: str, content: bytes | None) -> _Raw:
         if method not in CHANGES:
-            return await self._authorized(method, path, content, {})
+            return await self._with_credentials(method, path, content, {})
         denial = await self._fetch_token()
         token = self._csrf.headers()
-        raw = denial or await self._authorized(method, path, content, token)
-        if self._csrf.refused(raw.status, raw.data, sent=token):
+        raw = denial or await self._with_credentials(method, path, content, token)
+        if self._csrf.drop_refused_token(raw.status, raw.data, sent=token):
             denial = await self._fetch_token()
-            raw = denial or await self._authorized(method, path, content, self._csrf.headers())
+            raw = denial or await self._with_credentials(method, path, content, self._csrf.headers())
         return raw
 
     async def _fetch_token(self) -> _Raw | None:
-        """Get a CSRF token if one is wanted; the answer is only returned when it denies us."""
-        # Two fetches at once would invalidate each other's token.
+        """Request a CSRF token if one is wanted; return the answer only when it denies access."""
+        # Two requests at once would invalidate each other's token.
         async with self._csrf_fetch:
             if not self._csrf.wanted:
                 return None
-            raw = await self._authorized("GET", self._csrf.path, None, {})
-            self._csrf.learn(raw.status, raw.data)
-            # Sent all the same, the change would be told that its token is missing, which hides the true reason.
+            raw = await self._with_credentials("GET", self._csrf.path, None, {})
+            self._csrf.store_token(raw.status, raw.data)
+            # The answer to the change would be that its token is missing, which hides that access is denied.
             return raw if raw.status == 401 else None
 
-    async def _authorized(self, method: str, path: str, content: bytes | None, extra: dict[str, str]) -> _Raw:
+    async def _with_credentials(self, method: str, path: str, content: bytes | None, extra: dict[str, str]) -> _Raw:
         used = self._credentials = self._credentials or self._read_credentials()
-        raw = await self._redirected(method, path, content, extra, used)
+        raw = await self._follow_redirects(method, path, content, extra, used)
         if raw.status in (401, 403):
             fresh = self._credentials = self._read_credentials()
             if fresh != used:
-                raw = await self._redirected(method, path, content, extra, fresh)
+                raw = await self._follow_redirects(method, path, content, extra, fresh)
         return raw
 
-    async def _redirected(
+    async def _follow_redirects(
         self, method: str, path: str, content: bytes | None, extra: dict[str, str], credentials: Credentials
     ) -> _Raw:
         """Follow redirects with the same method: httpx would turn the POST of an http-to-https redirect into a GET."""
@@ -168,7 +168,7 @@ class Transport:
         raise httpx.TooManyRedirects("", request=None)
 
     def _trusts(self, url: httpx.URL) -> bool:
-        """Whether our credentials may be sent there: the same host, and never from https down to http."""
+        """Return whether credentials may be sent there: only to the same host, and never from https to http."""
         return url.host == self._base.host and url.scheme in (self._base.scheme, "https")
 
     async def _exchange(self, method: str, url: httpx.URL, headers: dict[str, str], content: bytes | None) -> _Raw:
@@ -187,22 +187,22 @@ class Transport:
                     return _Raw(response.status_code, response.headers, None, False)
         try:
             data = json.loads(body) if body.strip() else None
-        except (ValueError, RecursionError):  # no JSON, or a hundred thousand brackets of it
+        except (ValueError, RecursionError):  # not JSON, or nested too deep
             return _Raw(response.status_code, response.headers, None, False)
         return _Raw(response.status_code, response.headers, data, True)
 
-    # --- judging what came of it --------------------------------------------------------------------------
+    # --- outcomes -----------------------------------------------------------------------------------------
 
-    async def _broken(self, error: Exception) -> ApiAway:
+    async def _note_broken(self, error: Exception) -> ApiAway:
         self._failures += 1
         if self._failures % RENEW_AFTER_FAILURES == 0:
-            # A connection that a firewall dropped, or a name that moved, must not be tried for ever.
+            # A connection that a firewall drops, or an address that has moved, must not be used for ever.
             await self._pool.renew()
         words = broken_words(error)
         self._book.unreachable(words)
         return ApiAway(f"cannot reach Prefect at {self._shown}: {words}")
 
-    def _judged(self, asked: str, raw: _Raw, values: frozenset[int], sure: bool) -> Reply:
+    def _reply(self, asked: str, raw: _Raw, values: frozenset[int], sure: bool) -> Reply:
         error = self._failure(asked, raw, values)
         if isinstance(error, ApiRejected) and sure:
             error = self._away(asked, raw, f"HTTP {raw.status} from {asked}", server_words(raw.data))
@@ -210,15 +210,15 @@ class Transport:
             self._book.ok(_kind(asked))
             return Reply(raw.status, raw.data)
         if isinstance(error, ApiRejected):
-            self._book.ok(_kind(asked))  # the API is well; it is this request that is not
+            self._book.ok(_kind(asked))  # the API works; only this request is wrong
         raise error
 
-    def understood(self, what: str) -> None:
-        """An answer could be read."""
+    def note_readable(self, what: str) -> None:
+        """Note in the health that this answer could be read."""
         self._book.ok(what)
 
-    def misunderstood(self, what: str, why: str) -> ApiAway:
-        """An answer is none of Prefect's, whatever its status says: a portal or a proxy may have made it."""
+    def note_unreadable(self, what: str, why: str) -> ApiAway:
+        """Note an answer that is not Prefect's, in spite of its status, but perhaps a proxy's; return the error."""
         words = f"cannot read {what} as Prefect sent it: {why}"
         self._book.degraded(what, f"{words}; {_IS_URL_RIGHT}")
         return ApiAway(words, answered=True)
@@ -227,7 +227,7 @@ class Transport:
         status = raw.status
         if status in (401, 403):
             return self._denied(asked, raw)
-        if status >= 500 or status in _LATER:
+        if status >= 500 or status in _TRY_LATER:
             return self._away(asked, raw, f"HTTP {status} from {asked}", server_words(raw.data))
         if not raw.readable:
             return self._away(asked, raw, f"HTTP {status} from {asked} is not JSON", _IS_URL_RIGHT)
@@ -236,7 +236,7 @@ class Transport:
         if status in (404, 405) and _no_such_route(raw):
             return self._away(asked, raw, f"HTTP {status} from {asked}", _IS_URL_RIGHT)
         if status < 400:
-            return self._away(asked, raw, f"HTTP {status} from {asked}", "a redirect that leads nowhere")
+            return self._away(asked, raw, f"HTTP {status} from {asked}", "a redirect without a location")
         return ApiRejected(
             f"cannot {asked}: HTTP {status}: {server_words(raw.data) or 'no reason given'}", status=status
         )
@@ -262,12 +262,12 @@ class Transport:
 
 
 def _kind(asked: str) -> str:
-    """What this request has in common with those about other runs."""
+    """Name the kind of a request: its method and path, without ids."""
     return _UUID.sub("{id}", asked)
 
 
 def _no_such_route(raw: _Raw) -> bool:
-    """A 404 or 405 of the web framework, not of Prefect: the path does not exist, which says nothing about a run."""
+    """Return whether the web framework answered, not Prefect: an unknown path says nothing about a run."""
     detail = raw.data.get("detail") if isinstance(raw.data, dict) else None
     words = server_words(raw.data)
     return raw.status == 405 or (raw.status == 404 and (detail == "Not Found" or not words))

@@ -19,10 +19,8 @@ Loc = tuple[str | int, ...]
 def validation_words(detail: list[Json], *, longest: int) -> str:
     """Return the telling errors as `key: reason`, never with the input, which may be anything."""
     items = [item for item in detail if isinstance(item, dict)]
-    told: dict[str, str] = {}
-    for item in _of_meant_forms(items):
-        told.setdefault(_path(_loc(item)), _reason(item))
-    words = [f"{path}: {reason}" if path else reason for path, reason in told.items()]
+    told = dict.fromkeys(_words(item) for item in _of_meant_forms(items))
+    words = [one for one in told if not any(other != one and other.startswith(one) for other in told)]
     more = f"; and {len(words) - _MOST} more" if len(words) > _MOST else ""
     return shorten("; ".join(words[:_MOST]), longest) + more
 
@@ -75,6 +73,7 @@ def _path(loc: Loc) -> str:
     return dotted([p for i, p in enumerate(parts) if not (p == "schedule" and i and isinstance(parts[i - 1], int))])
 
 
-def _reason(item: Json) -> str:
-    message = " ".join(str(item.get("msg", "invalid")).split())
-    return message.removeprefix("Value error, ")
+def _words(item: Json) -> str:
+    path = _path(_loc(item))
+    reason = " ".join(str(item.get("msg", "invalid")).split()).removeprefix("Value error, ")
+    return f"{path}: {reason}" if path else reason

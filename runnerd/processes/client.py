@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from runnerd.core.errors import SpawnerError
+from runnerd.core.errors import NotRecorded, SpawnerError
 from runnerd.core.place import Json
 from runnerd.core.process import LaunchSpec
 from runnerd.core.units import format_duration
@@ -208,8 +208,9 @@ class UnknownRun(SpawnerError):
 
 
 def _refusal(error: Json) -> SpawnerError:
-    kind, message = error.get("kind"), str(error.get("message"))
-    return UnknownRun(message, refused=True) if kind == "unknown-run" else SpawnerError(message, refused=True)
+    kind, message = str(error.get("kind")), str(error.get("message"))
+    kinds = {"unknown-run": UnknownRun, "could-not-record": NotRecorded}
+    return kinds.get(kind, SpawnerError)(message, refused=True)
 
 
 def _describe(error: BaseException) -> str:

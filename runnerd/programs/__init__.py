@@ -1,1 +1,1 @@
-"""Programs that run under other interpreters; their text is read, and no module of runnerd imports them."""
+"""Holds programs that run under other interpreters; runnerd reads their text, and no module imports them."""

@@ -1,11 +1,11 @@
-"""Tell flow names and parameter schemas: a standalone program for a deployment's own interpreter (Python 3.9+).
+"""Reads flow names and parameter schemas: a standalone program for a deployment's own interpreter (Python 3.9+).
 
-Nothing of runnerd is imported here and the daemon never imports this file: it passes the text as `python -c TEXT`, so
+This file imports no module of runnerd, and the daemon does not import it but passes the text as `python -c TEXT`, so
 that no file permission matters. The work list is JSON in RUNNERD_INSPECT, `{"entrypoints": [...], "time_limit_s": 60}`;
-the answers are one JSON line per entrypoint on descriptor 3 (see runnerd/inspection.py, which reads them).
+the answers are JSON on descriptor 3, one line per entrypoint (deployments/inspection.py reads them).
 
 Invariants: user code runs in a forked child only, so that a crash, sys.exit, os._exit or hang of one file costs one
-answer; a child never holds descriptor 3, so that nothing a file prints or writes can damage the answers.
+answer; a child never holds descriptor 3, so that no output of a file can damage the answers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HOOKS = ("on_cancellation", "on_crashed", "on_failure")
 
 
 class Refusal(Exception):
-    """One entrypoint cannot be inspected; `kind` is the word the daemon decides by."""
+    """Says why an entrypoint cannot be inspected; the daemon decides by `kind`."""
 
     def __init__(self, kind: str, message: str, traceback_tail: str = "") -> None:
         super().__init__(message)
@@ -48,14 +48,14 @@ class Refusal(Exception):
 def main() -> int:
     work = json.loads(os.environ.pop("RUNNERD_INSPECT"))
     os.set_inheritable(ANSWERS, False)
-    # Blocked before prefect is imported: threads it may start inherit the mask, and sigtimedwait sees every death.
+    # Blocked before the import of prefect: its threads inherit the mask, so that sigtimedwait gets every SIGCHLD.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     try:
         import_prefect()
     except Refusal as refusal:
         send(refusal.answer(None))
         return 1
-    flush()  # or every child would write again what prefect's import left in the buffers
+    flush()  # else every child would write the output of prefect's import again
     for entrypoint in work["entrypoints"]:
         send(inspect_apart(entrypoint, float(work["time_limit_s"])))
     return 0
@@ -81,12 +81,12 @@ def import_prefect() -> None:
 
 
 def inspect_apart(entrypoint: str, time_limit_s: float) -> dict[str, Any]:
-    """Fork, inspect in the child, and answer for it when it cannot."""
-    # A memory file, not a pipe: a grandchild that keeps its end open cannot make us wait for it.
+    """Inspect in a forked child; make the answer here when the child ends without one."""
+    # A memory file, not a pipe: a grandchild that keeps a pipe's end open would make this program wait.
     result = os.memfd_create("inspection")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # 3.12 warns about threads; a thread of prefect's holds no lock we need
+            warnings.simplefilter("ignore")  # 3.12 warns about threads; no thread of prefect holds a needed lock
             pid = os.fork()
         if pid == 0:
             inspect_in_child(entrypoint, result)
@@ -99,7 +99,7 @@ def inspect_apart(entrypoint: str, time_limit_s: float) -> dict[str, Any]:
 
 
 def wait(pid: int, time_limit_s: float) -> int | None:
-    """Wait status of the child, None when it had to be killed; its whole group is gone afterwards."""
+    """Return the child's wait status, None when it took too long; kill all processes of its group."""
     deadline = time.monotonic() + time_limit_s
     late = False
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -108,7 +108,7 @@ def wait(pid: int, time_limit_s: float) -> int | None:
             late = True
             break
         signal.sigtimedwait([signal.SIGCHLD], left)
-    kill_group(pid)  # before the pid is reaped: until then the number cannot belong to somebody else
+    kill_group(pid)  # before the child is reaped: until then no other process can get its pid
     _, status = os.waitpid(pid, 0)
     return None if late else status
 
@@ -133,7 +133,7 @@ def judge(entrypoint: str, status: int | None, result: bytes, time_limit_s: floa
 
 
 def inspect_in_child(entrypoint: str, result: int) -> None:
-    """Never returns. Exit status 0 means the answer is whole."""
+    """Inspect, write the answer and exit; exit status 0 means that the answer is complete."""
     os.setpgid(0, 0)
     os.close(ANSWERS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
@@ -164,7 +164,7 @@ def flush() -> None:
 def describe(entrypoint: str) -> dict[str, Any]:
     sys.path.insert(0, os.getcwd())
     file = file_of(entrypoint)
-    digest = sha256(file)  # before the import: a file replaced meanwhile must not be cached under its new content
+    digest = sha256(file)  # before the import: for a file replaced meanwhile, the cache must have the old digest
     flow = load(entrypoint)
     return {
         "flow_name": flow.name,
@@ -179,7 +179,7 @@ def describe(entrypoint: str) -> dict[str, Any]:
 
 
 def hooks_of(flow: Any) -> list[str]:
-    """The state change hooks it has; 3.x calls the lists `on_crashed_hooks`, where `on_crashed` is the decorator."""
+    """List the flow's state change hooks: `on_crashed_hooks` in 3.x, where `on_crashed` is the decorator."""
     found = {name: getattr(flow, f"{name}_hooks", getattr(flow, name, None)) for name in HOOKS}
     return [name for name, hooks in found.items() if isinstance(hooks, list) and hooks]
 
@@ -189,7 +189,7 @@ def prefect_version() -> str:
 
 
 def parameter_schema(flow: Any) -> Any:
-    """As `flow.serve()` of the same Prefect registers it: 2.x leaves out what is None, 3.x what was not set."""
+    """Make the schema as this Prefect's `flow.serve()` registers it: 2.x without None, 3.x without unset keys."""
     schema = importlib.import_module("prefect.utilities.callables").parameter_schema(flow)
     if prefect_version().startswith("2."):
         return json.loads(schema.json(exclude_none=True))
@@ -199,7 +199,7 @@ def parameter_schema(flow: Any) -> Any:
 def load(entrypoint: str) -> Any:
     flows = importlib.import_module("prefect.flows")
     errors = importlib.import_module("prefect.exceptions")
-    # Without this Prefect answers for a file that does not import with a guess from its syntax tree.
+    # Without this option, Prefect guesses a flow from the syntax tree of a file that cannot be imported.
     no_guess = "use_placeholder_flow" in inspect.signature(flows.load_flow_from_entrypoint).parameters
     options = {"use_placeholder_flow": False} if no_guess else {}
     try:
@@ -222,7 +222,7 @@ def missing_flow(entrypoint: str, exc: Exception) -> Refusal:
     cause = exc.__cause__
     if not isinstance(cause, AttributeError):
         return Refusal("not-a-flow", f'{place}: "{name}" is not a flow; decorate it with @flow')
-    # Prefect reads an AttributeError raised by a module's own code as a missing function.
+    # Prefect also reports an AttributeError that a module's own code raises as a missing function.
     frames = traceback.extract_tb(cause.__traceback__)
     if not frames or os.path.basename(frames[-1].filename) != "importtools.py":
         return import_failed(entrypoint, cause)
@@ -245,7 +245,7 @@ def import_failed(entrypoint: str, exc: BaseException) -> Refusal:
 
 
 def script_of(entrypoint: str) -> str | None:
-    """The path in `path/to/file.py:function`, None for a module entrypoint."""
+    """Return the path in `path/to/file.py:function`, None for a module entrypoint."""
     return entrypoint.rsplit(":", 1)[0] if ".py:" in entrypoint else None
 
 
@@ -254,7 +254,7 @@ def place_of(entrypoint: str) -> str:
 
 
 def file_of(entrypoint: str) -> str | None:
-    """The file the entrypoint names; None for a module that has none or that cannot be found."""
+    """Return the entrypoint's file; None for a module without a file, or one that cannot be found."""
     script = script_of(entrypoint)
     if script is None:
         if ":" not in entrypoint and "." not in entrypoint:
@@ -273,7 +273,7 @@ def file_of(entrypoint: str) -> str | None:
 def module_file(entrypoint: str) -> str | None:
     try:
         spec = importlib.util.find_spec(place_of(entrypoint))
-    except Exception:  # finding a.b imports a, which is user code and may raise anything; the load reports it
+    except Exception:  # finding a.b imports a, which is user code and may raise anything; load() reports it
         return None
     return spec.origin if spec is not None and spec.has_location else None
 
@@ -311,7 +311,7 @@ def signal_name(number: int) -> str:
 
 
 def line_of(exc: BaseException, file: str | None) -> str:
-    """Where in the entrypoint's own file it went wrong, and the place below it when that is another file."""
+    """Name the line of the error in the entrypoint's file, and the innermost place when that is another file."""
     frames = [(f.filename, f.lineno) for f in traceback.extract_tb(exc.__traceback__) if f.filename[0] != "<"]
     if isinstance(exc, SyntaxError) and exc.filename:
         frames.append((exc.filename, exc.lineno))

@@ -1,12 +1,12 @@
-"""Make the environment of one of Prefect's workers: a standalone program for the pool's interpreter (Python 3.9+).
+"""Makes the environment of one of Prefect's workers: a standalone program for the pool's interpreter (Python 3.9+).
 
-Nothing of runnerd is imported here and the daemon never imports this file: it passes the text as `python -c TEXT`, so
-that no file permission matters. What to do is JSON in RUNNERD_INSTALL, `{"directory": ..., "requirements": [...],
-"upgrade": false}`. The exit status is 0 when the environment is good, OUTDATED when it is, but could not be upgraded;
-otherwise the last line printed says why not.
+This file imports no module of runnerd, and the daemon does not import it but passes the text as `python -c TEXT`, so
+that no file permission matters. The work is JSON in RUNNERD_INSTALL, `{"directory": ..., "requirements": [...],
+"upgrade": false}`. The exit status is 0 when the environment is complete, OUTDATED when it is complete and cannot be
+upgraded; otherwise the last line printed says why it is not.
 
-Invariants: an environment counts as made by a marker that is written last, and taken away before pip changes anything;
-one process at a time works on it, because several pools of one user share it.
+Invariants: an environment is complete if it has a marker, which is written last and removed before pip changes files;
+one process at a time changes an environment, because several pools of one user share it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def main() -> int:
     parent = os.path.dirname(work["directory"])
     try:
         os.makedirs(parent, mode=0o700, exist_ok=True)
-        lock = open(work["directory"] + ".lock", "a")  # held until we end
+        lock = open(work["directory"] + ".lock", "a")  # held until exit
     except OSError as error:
         advice = "set HOME or XDG_CACHE_HOME in run.environment to where its user may write"
         return refuse(f"cannot write in {parent}: {error.strerror}; {advice}")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    good = is_good(work)
+    good = is_complete(work)
     if good and not work["upgrade"]:
         return 0
-    if not good and not make(work["directory"]):
+    if not good and not make_environment(work["directory"]):
         return 1
-    return fill(work, good)
+    return install_requirements(work, good)
 
 
 def say(words: str) -> None:
@@ -56,8 +56,8 @@ def python_of(directory: str) -> str:
     return os.path.join(directory, "bin", "python")
 
 
-def is_good(work: dict[str, Any]) -> bool:
-    """Whether it was made whole, of the same, and its interpreter is still there."""
+def is_complete(work: dict[str, Any]) -> bool:
+    """Return whether the environment is complete, has these requirements, and still has its interpreter."""
     try:
         with open(os.path.join(work["directory"], MARKER), encoding="utf-8") as file:
             made_of = json.load(file)["requirements"]
@@ -66,35 +66,35 @@ def is_good(work: dict[str, Any]) -> bool:
     return made_of == work["requirements"] and os.access(python_of(work["directory"]), os.X_OK)
 
 
-def make(directory: str) -> bool:
-    """A fresh environment in the place of whatever is there."""
+def make_environment(directory: str) -> bool:
+    """Make an empty environment, in place of any earlier one."""
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
         refuse(
             f"{sys.executable} cannot make environments: install the package python3-venv, or name another run.python"
         )
         return False
-    unmark(directory)
+    remove_marker(directory)
     say(f"making {directory}")
     return subprocess.call([sys.executable, "-m", "venv", "--clear", directory]) == 0
 
 
-def unmark(directory: str) -> None:
+def remove_marker(directory: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(directory, MARKER))
 
 
-def fill(work: dict[str, Any], upgrade: bool) -> int:
-    unmark(work["directory"])
+def install_requirements(work: dict[str, Any], upgrade: bool) -> int:
+    remove_marker(work["directory"])
     options = ["--progress-bar", "off", "--disable-pip-version-check", *(["--upgrade"] if upgrade else [])]
     pip = [python_of(work["directory"]), "-m", "pip", "install", *options, *work["requirements"]]
     status = subprocess.call(pip)
     if status < 0 or (status > 0 and not upgrade):
         return 1
-    mark(work)  # pip that gives up by itself has put back what was there; one that is killed has not
+    write_marker(work)  # a pip that fails restores the old packages; a killed one does not
     return OUTDATED if status else 0
 
 
-def mark(work: dict[str, Any]) -> None:
+def write_marker(work: dict[str, Any]) -> None:
     path = os.path.join(work["directory"], MARKER)
     with open(path + ".new", "w", encoding="utf-8") as file:
         json.dump({"requirements": work["requirements"]}, file)

@@ -1,17 +1,18 @@
-"""Run a flow's hooks for how its run ended: a standalone program for the flow's own interpreter (Python 3.9+).
+"""Runs the hooks that a flow has for the end of its run: a standalone program for the flow's interpreter (Python 3.9+).
 
-Nothing of runnerd is imported here and the daemon never imports this file: it passes the text as `python -c TEXT`, so
-that no file permission matters. What to do is JSON in RUNNERD_HOOKS, `{"hook": "on_crashed", "of_child": false}`; the
-rest is the flow run's own environment. The exit status is 0 when every hook ran, 1 when one of them failed or none
-could be found.
+This file imports no module of runnerd, and the daemon does not import it but passes the text as `python -c TEXT`, so
+that no file permission matters. The work is JSON in RUNNERD_HOOKS, `{"hook": "on_crashed", "of_child": false}`; the
+rest is the flow run's own environment. The exit status is 0 when every hook ran, 1 when a hook failed or the flow
+could not be loaded.
 
-A hook gets what Prefect gives it: the flow, the flow run and its state, all as they are now. One that raises is logged
-and the next one runs.
+A hook gets the arguments that Prefect gives it: the flow, the flow run and its state, read now. An exception of a hook
+is logged, and the next hook runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import inspect
 import json
@@ -39,9 +40,9 @@ def main() -> int:
 
 
 def engine_runs_crashed_hooks() -> bool:
-    """Whether this Prefect's engine runs them for a crash it reports, though we asked it to leave them to us.
+    """Return whether this Prefect's engine runs the hooks of a crash that it reports, although they are disabled.
 
-    2.x and older 3.x do as they are asked; newer ones look at the switch for cancellation only.
+    2.x and older 3.x run none when hooks are disabled; newer ones disable only those of a cancellation.
     """
     try:
         engine = importlib.import_module("prefect.flow_engine")
@@ -56,19 +57,19 @@ def load(entrypoint: str) -> Any:
 
 
 async def load_deployed() -> Any:
-    """The flow of a work pool's run: its deployment knows where from, and its pull steps bring it here."""
+    """Load the flow of a work pool's run from its deployment, whose pull steps fetch the code."""
     load_flow = getattr(importlib.import_module("prefect.flows"), "load_flow_from_flow_run", None)
     if load_flow is None:  # 2.x
         load_flow = importlib.import_module("prefect.deployments").load_flow_from_flow_run
     flow_run = await read_flow_run()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 2.20 warns that it will move, and uses it itself
+        warnings.simplefilter("ignore", DeprecationWarning)  # 2.20 warns that the function moves, and uses it too
         loading = load_flow(flow_run=flow_run, **no_guess(load_flow))
     return await loading
 
 
 def no_guess(load_flow: Any) -> Any:
-    """Without this Prefect answers for a file that does not import with a guess from its syntax tree."""
+    """Make the option without which Prefect guesses a flow from the syntax tree of a file that cannot be imported."""
     known = "use_placeholder_flow" in inspect.signature(load_flow).parameters
     return {"use_placeholder_flow": False} if known else {}
 
@@ -79,7 +80,7 @@ async def read_flow_run() -> Any:
 
 
 def hooks_of(flow: Any, name: str) -> list[Any]:
-    """`on_crashed_hooks` in 3.x, where `on_crashed` is the decorator; `on_crashed` in 2.x."""
+    """List the flow's hooks: `on_crashed_hooks` in 3.x, where `on_crashed` is the decorator; `on_crashed` in 2.x."""
     found = getattr(flow, f"{name}_hooks", None)
     if found is None:
         found = getattr(flow, name, None)
@@ -105,11 +106,13 @@ async def run_all(hooks: list[Any], flow: Any, name: str) -> int:
 
 
 async def run_one(hook: Any, flow: Any, flow_run: Any) -> None:
+    # By keyword, as Prefect's runners do: a hook may take these in another order, or some of them among others.
+    call = functools.partial(hook, flow=flow, flow_run=flow_run, state=flow_run.state)
     if inspect.iscoroutinefunction(hook):
-        await hook(flow, flow_run, flow_run.state)
+        await call()
         return
-    # In a thread, as Prefect's runners do: a hook may call what starts an event loop of its own.
-    result = await asyncio.get_running_loop().run_in_executor(None, hook, flow, flow_run, flow_run.state)
+    # In a thread, as Prefect's runners do: a hook may start an event loop of its own.
+    result = await asyncio.get_running_loop().run_in_executor(None, call)
     if inspect.isawaitable(result):
         await result
 

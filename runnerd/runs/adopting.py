@@ -1,4 +1,4 @@
-"""Adopting at start what the last daemon left: runs by the journal, and what only the spawner knows."""
+"""Adopts, at start, the runs of the last daemon: those in the journal, and those that only the spawner has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runnerd.runs.supervisor import Supervisor
 
 
 async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, log: Log) -> None:
-    """Take over what the last daemon left: its runs by the journal, and what only the spawner knows of."""
+    """Adopt all runs that the last daemon left, and clear its helpers, hooks and tidying from the spawner."""
     unfinished = journal.unfinished()
     supervisor.adopt(unfinished)
     ours = {record.id for record in unfinished}
@@ -24,37 +24,41 @@ async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, 
         if seen.key in ours:
             continue
         if seen.key.startswith(HELPER_KEY_PREFIX):
-            await _clear(seen, link)
+            await _end_helper(seen, link)
         elif seen.key.startswith((HOOKS_PREFIX, TIDY_PREFIX)):
-            await _leave_afterwork(seen, ours, link)
+            await _forget_afterwork(seen, ours, link)
         elif _is_flow_run(seen.key):
-            await _adopt_stranger(seen, journal, link, supervisor)
+            await _adopt_unknown(seen, journal, link, supervisor)
     supervisor.adopted.set()
     if unfinished:
-        log.info("adopted all", runs=len(unfinished))
+        log.info("adopted all runs", runs=len(unfinished))
 
 
-async def _clear(seen: Record, link: SpawnerLink) -> None:
-    """An inspection whose daemon died: nobody waits for it."""
+async def _end_helper(seen: Record, link: SpawnerLink) -> None:
+    """Stop or forget an inspection of the last daemon, for which no code waits any more."""
     if seen.phase == "exited":
         await link.forget(seen.key, seen.attempt)
     else:
         await link.stop(seen.key, seen.attempt, reason="evict", timeout_s=0.0)
 
 
-async def _leave_afterwork(seen: Record, ours: set[str], link: SpawnerLink) -> None:
-    """What follows a run of ours is its business; others may end what they do, and are forgotten at a later start."""
+async def _forget_afterwork(seen: Record, ours: set[str], link: SpawnerLink) -> None:
+    """Forget ended hooks and tidying of runs that are done; those of adopted runs are left to these runs.
+
+    Those still running may end, and are forgotten at a later start.
+    """
     run_id = seen.key.removeprefix(HOOKS_PREFIX).removeprefix(TIDY_PREFIX)
     if run_id not in ours and seen.phase == "exited":
         await link.forget(seen.key, seen.attempt)
 
 
-async def _adopt_stranger(seen: Record, journal: Journal, link: SpawnerLink, supervisor: Supervisor) -> None:
+async def _adopt_unknown(seen: Record, journal: Journal, link: SpawnerLink, supervisor: Supervisor) -> None:
+    """Adopt a run of the spawner that the journal lacks, and finish the clearing up of one that is done there."""
     known = journal.run(seen.key)
     if known is not None and known.phase is Phase.DONE and known.attempt >= seen.attempt:
         if known.scratch is not None and known.attempt == seen.attempt:
-            return supervisor.adopt([known])  # what is left to do is to remove its directory, then to forget it
-        await link.forget(seen.key, seen.attempt)  # told, and the last daemon died before it could forget
+            return supervisor.adopt([known])  # only its scratch directory and the spawner's record have to go
+        await link.forget(seen.key, seen.attempt)  # reported, but the last daemon died before this request
     else:
         supervisor.adopt_unknown(seen)
 

@@ -1,7 +1,7 @@
-"""Draining: nothing new is claimed, what runs may finish, and what has not finished in time is ended.
+"""Drains the host: stops claiming, lets the runs end, and ends those that have not ended within the time limit.
 
-Invariant: a drain that was asked for by `runnerctl drain` ends by `undrain`; one because the host stops ends with
-the daemon.
+Invariant: a drain by `runnerctl drain` lasts until `runnerctl undrain`; a drain because the host stops lasts until the
+daemon exits.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from runnerd.core.machine import Phase
 from runnerd.core.wakes import Wakes
 from runnerd.runs.supervisor import Supervisor
 
-REPORT_S = 10.0  # how long a stopping daemon waits to tell the API; what it could not tell is in the journal
+REPORT_S = 10.0  # how long a stopping daemon waits for its reports; the journal has those that were not accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draining:
-    """A drain under way; `until` is when what still runs is ended, None for never."""
+    """Describes a drain under way; `until` is when the remaining runs are ended, None for never."""
 
     since: datetime
     reason: str
@@ -29,7 +29,7 @@ class Draining:
 
 
 class Drain:
-    """Holds the supervisor back, and ends runs when their time is up."""
+    """Keeps the supervisor from claiming during a drain, and ends the remaining runs at its end."""
 
     def __init__(self, *, supervisor: Supervisor, wakes: Wakes, now: Callable[[], datetime]) -> None:
         self._supervisor = supervisor
@@ -39,6 +39,7 @@ class Drain:
         self.draining: Draining | None = None
 
     def begin(self, *, reason: str, timeout_s: float | None) -> None:
+        """Begin a drain, or replace the reason and the limit of the one under way; `timeout_s` None: no limit."""
         now = self._now()
         until = now + timedelta(seconds=timeout_s) if timeout_s is not None else None
         self.draining = Draining(since=now, reason=reason, until=until)
@@ -47,6 +48,7 @@ class Drain:
         self._note_change()
 
     def end(self) -> None:
+        """End the drain: runs are claimed again, from a poll at once."""
         self.draining = None
         self._supervisor.draining = None
         self._wakes.draining.clear()
@@ -55,10 +57,10 @@ class Drain:
 
     def _note_change(self) -> None:
         self._changed.set()
-        self._wakes.pools.set()  # Prefect's own workers are ended by a drain, and begun after it
+        self._wakes.pools.set()  # a drain stops Prefect's own workers, and its end starts them
 
     async def run(self) -> None:
-        """End what still runs when a drain's time is up, for ever."""
+        """End the remaining runs whenever a drain reaches its time limit; never returns."""
         while True:
             self._changed.clear()
             until = self.draining.until if self.draining else None
@@ -70,40 +72,40 @@ class Drain:
                 await self._changed.wait()
 
     async def finish(self, *, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> None:
-        """For a daemon that stops: wait for the runs, then end them, then kill them, then tell the API.
+        """Finish all runs before the daemon exits: wait for them, stop them, kill them, then wait for their reports.
 
-        Each item of `hurry` (one more SIGTERM) goes on to the next step at once. `extend` is called every few
-        seconds, so that systemd gives us the time this takes.
+        Each item of `hurry` (one more SIGTERM) begins the next step at once. `extend` is called every few seconds, to
+        extend systemd's time limit for the stop.
         """
         drained = self.draining
         wait_s = (drained.until - self._now()).total_seconds() if drained and drained.until else None
-        if await self._emptied(wait_s, hurry, extend):
+        if await self._wait_done(wait_s, hurry, extend):
             return
         self._supervisor.evict_all()
-        if await self._hurried(hurry, extend):
+        if not await self._wait_exited(hurry, extend):
             self._supervisor.evict_all(now=True)
-            await self._hurried(asyncio.Queue(), extend)
-        await self._emptied(REPORT_S, hurry, extend)
+            await self._wait_exited(asyncio.Queue(), extend)
+        await self._wait_done(REPORT_S, hurry, extend)
 
-    async def _emptied(self, wait_s: float | None, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> bool:
-        """Whether every run was done before the time was up or somebody was in a hurry."""
-        return await first(self._supervisor.emptied.wait(), wait_s, hurry, extend)
+    async def _wait_done(self, wait_s: float | None, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> bool:
+        """Wait until all runs are done; False when the time was up or an item of `hurry` came before."""
+        return await wait_first(self._supervisor.emptied.wait(), wait_s, hurry, extend)
 
-    async def _hurried(self, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> bool:
-        """Wait until no process is left; whether somebody was in a hurry instead."""
-        return not await first(self._no_process(), None, hurry, extend)
+    async def _wait_exited(self, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> bool:
+        """Wait until no run has a process; False when an item of `hurry` came before."""
+        return await wait_first(self._wait_no_process(), None, hurry, extend)
 
-    async def _no_process(self) -> None:
-        # A claim without an answer has no process, and will have none: the intent to evict is on record.
+    async def _wait_no_process(self) -> None:
+        # A claim without an answer has no process and gets none: its intent to evict is on record.
         idle = (Phase.CLAIMING, Phase.REPORTING)
         while any(record.phase not in idle for record in self._supervisor.records()):
             await self._supervisor.wait_change()
 
 
-async def first(
+async def wait_first(
     goal: Coroutine[Any, Any, object], wait_s: float | None, hurry: asyncio.Queue[None], extend: Callable[[], None]
 ) -> bool:
-    """Wait for `goal`, a time, or an item of `hurry`, whichever comes first; whether it was the goal."""
+    """Wait for `goal`, `wait_s` seconds or an item of `hurry`, whichever comes first; True when it was the goal."""
     loop = asyncio.get_running_loop()
     until = None if wait_s is None else loop.time() + max(0.0, wait_s)
     reached = asyncio.ensure_future(goal)

@@ -1,8 +1,8 @@
 """Runs the hooks of an ended run through the spawner, in the flow's own interpreter and as its user.
 
-Invariants: the API has been told before, so a hook sees the run's last state; a hook is begun once, whatever becomes of
-this daemon: the spawner starts (key, attempt) once, and what was begun in another boot is not begun again; however it
-ends, the run is done.
+Invariants: the API has accepted the report, so a hook sees the run's last state; a hook is started at most once, also
+when this daemon dies: the spawner starts each (key, attempt) once, and hooks that were started in an earlier boot are
+not started again; the run is done after its hooks, however they end.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from runnerd.processes.link import SpawnerLink, describe_end
 
 
 async def run_hooks(
-    record: RunRecord, *, link: SpawnerLink, launcher: HookLauncher, boot_id: str, beginning: Callable[[], None]
+    record: RunRecord, *, link: SpawnerLink, launcher: HookLauncher, boot_id: str, record_start: Callable[[], None]
 ) -> str:
-    """Run `record.hook` and wait for the end, bounded by run.hook_timeout; how it went, in words.
+    """Run `record.hook`, wait for its end, at most run.hook_timeout, and return how it ended, in words.
 
-    `beginning` is called before anything is started: what it records keeps a later boot from starting it again.
+    `record_start` is called before the process is started, so that no later boot starts the hook again.
     """
     if record.hook_boot not in (None, boot_id):
         return "the host restarted meanwhile; they are not run again"
@@ -30,7 +30,7 @@ async def run_hooks(
     if not isinstance(spec, LaunchSpec):
         return f"could not start: {spec}"
     if record.hook_boot is None:
-        beginning()
+        record_start()
     try:
         seen = await link.run_to_end(spec)
     except SpawnerError as error:

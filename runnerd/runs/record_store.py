@@ -1,6 +1,6 @@
 """Persists one run's record, and repeats the requests of a run to the API.
 
-Invariant: a change is on disk before anything acts on it, so that the next daemon finds what this one acted on.
+Invariant: a change is on disk before any code acts on it, so that the next daemon finds what this one acted on.
 """
 
 from __future__ import annotations
@@ -8,42 +8,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Event, Hook, Phase, RunRecord, advance
 from runnerd.core.place import Json
-from runnerd.core.prefect import Verdict
 from runnerd.core.record_feed import RecordFeed
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
 from runnerd.log.alerts import alert_of_run
 from runnerd.log.log import about
-from runnerd.prefect_api.answers import Answer
 from runnerd.prefect_api.backoff import persist
 from runnerd.processes.link import SpawnerLink
-from runnerd.runs.claiming import ClaimApi
+from runnerd.runs.claiming import FlowRunApi
 from runnerd.system.ambient import Ambient
+from runnerd.system.disk_room import DiskRoom
 
 T = TypeVar("T")
 _REFUSED_FIRST_S = 2.0
 _REFUSED_CAP_S = 300.0
 
 
-class FlowRunApi(ClaimApi, Protocol):
-    """The requests of one run to Prefect."""
-
-    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The parts of the daemon that every run uses.
+    """Holds the parts of the daemon that every run uses.
 
-    `changed` is called with each new record, after the record is on disk. `hooked` says whether the flow of a run has
-    such hooks, as far as that is known without running the flow's code.
+    `feed` gets each new record, after the record is on disk. `hooked` returns whether the flow of a run has such
+    hooks, as far as that is known without running the flow's code.
     """
 
     api: FlowRunApi
@@ -54,6 +47,7 @@ class RunContext:
     config: ConfigInForce
     feed: RecordFeed
     hooked: Callable[[RunRecord, Hook], bool]
+    room: DiskRoom
 
 
 class RunRecordStore:
@@ -73,14 +67,14 @@ class RunRecordStore:
         self._context.journal.save(record, event)
         self.record = record
         if record.phase is not before or record.phase is Phase.CLAIMING:
-            story = {"run": record.id, "deployment": record.deployment, "phase": record.phase, **_detail(record)}
+            fields = {"run": record.id, "deployment": record.deployment, "phase": record.phase, **_detail(record)}
             alert = alert_of_run(record) if record.phase is not before else None
-            say = self._context.ambient.log.info if alert is None else self._context.ambient.log.warning
-            say("run", **story, alert=alert, about=about(record))
+            log = self._context.ambient.log.info if alert is None else self._context.ambient.log.warning
+            log("run", **fields, alert=alert, about=about(record))
         self._context.feed.publish(record)
 
     def update(self, **facts: Json) -> None:
-        """Note facts in memory, such as the run's name in the API; they are on disk with the next step."""
+        """Change fields in memory, such as the run's name in the API; the next step saves them."""
         self.record = replace(self.record, **facts)
 
     def discard(self, before: RunRecord | None) -> None:
@@ -101,8 +95,8 @@ class RunRecordStore:
                 return await self.retry_while_away(request)
             except ApiRejected as error:
                 if not logged:
-                    why = "the API rejects a request of a run; the request is repeated"
-                    self._context.ambient.log.error(why, run=self.record.id, why=str(error), about=about(self.record))
+                    what = "the API rejects a request of a run; the request is repeated"
+                    self._context.ambient.log.error(what, run=self.record.id, why=str(error), about=about(self.record))
                 logged = True
             await asyncio.sleep(backoff.next_s())
 

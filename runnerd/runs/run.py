@@ -1,18 +1,19 @@
-"""One run on this host, from its claim to its report.
+"""Takes one run of this host from its claim to its report.
 
-Invariants: a step is on disk before it is taken, so a run can be resumed in whatever phase it was left; a record is
-changed without an await between reading and writing; being cancelled means detach: nothing in this file ends a process
-except `SpawnerLink.stop`, and that only for a stated intent.
+Invariants: a step is on disk before it is taken, so a run can be resumed in any phase; a record is changed without an
+await between reading and writing; cancelling the task detaches the run: only `SpawnerLink.stop` ends a process, and
+only for a stated intent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from runnerd.core.errors import ApiError, ApiRejected, SpawnerError
+from runnerd.core.errors import ApiError, ApiRejected, NotRecorded, SpawnerError
 from runnerd.core.exit_words import HOST_RESTARTED, ending
 from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.core.prefect import StateType, Verdict
@@ -20,35 +21,39 @@ from runnerd.core.process import Exit
 from runnerd.launch.prepared import Prepared
 from runnerd.launch.scratch import tidy_spec
 from runnerd.launch.spec import hooks_key
+from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import claim_if_free
+from runnerd.runs.lease import renew_lease
 from runnerd.runs.record_store import RunContext, RunRecordStore
 from runnerd.runs.reporting import Reporter
-from runnerd.runs.scratch import tidy
+from runnerd.runs.scratch import remove_scratch
 
 _ANNOUNCE_S = 1.0
-# What a child that listens is told before it is signalled: with it, it ends without reporting a crash of its own.
+_ROOM_S = 10.0
+# By our intent or stop.then: the intent that Prefect's engine reads before the signal, so that it reports no crash.
 _PREFECT_INTENT = {"cancel": "cancel", "timeout": "relinquish", "reschedule": "reschedule", "crash": None}
 
 
 class Run:
-    """A run under way. `live` takes it from the phase it is in to done."""
+    """Holds a run under way; `proceed` takes it from its phase to `done`."""
 
     def __init__(
-        self, *, record: RunRecord, context: RunContext, before: RunRecord | None = None, at_any_cost: bool = False
+        self, *, record: RunRecord, context: RunContext, before: RunRecord | None = None, even_if_ended: bool = False
     ) -> None:
         self._store = RunRecordStore(record=record, context=context)
         self._context = context
         self._reporter = Reporter(store=self._store, context=context)
-        self._before = before  # its record from an earlier claim here, to be put back when this claim is lost
-        self._at_any_cost = at_any_cost  # claim it also where it has ended: somebody asked for this one by its id
+        self._before = before  # the record of an earlier claim here, restored when this claim is lost
+        self._even_if_ended = even_if_ended  # the run was requested by its id: claim it even if it has ended
         self._wake = asyncio.Event()
-        self._resumed = record.phase is not Phase.CLAIMING  # an earlier daemon brought it this far
-        self._kill = record.phase is Phase.KILLING  # SIGKILL at once was asked for
-        self._announce = False  # the API is to hear that it is being cancelled
-        self._asked: Phase | None = None  # the strongest stop the spawner was asked for by this process
+        self._resumed = record.phase is not Phase.CLAIMING  # an earlier daemon took the run to this phase
+        self._kill = record.phase is Phase.KILLING  # SIGKILL at once was requested
+        self._announce = False  # the API does not have the cancel yet
+        self._requested: Phase | None = None  # the strongest stop that this daemon requested from the spawner
+        self._waited_for_room = False
         self.done = asyncio.Event()
         self.refused: str | None = None  # why the claim was lost
 
@@ -56,12 +61,12 @@ class Run:
     def record(self) -> RunRecord:
         return self._store.record
 
-    # --- asked from outside -------------------------------------------------------------------------------------
+    # --- stopping -----------------------------------------------------------------------------------------------
 
     def stop(self, intent: Intent, *, now: bool = False, announce: bool = True) -> None:
-        """End this run, for this reason; `now` goes to SIGKILL without waiting. A second time changes nothing.
+        """Begin to end this run for `intent`; the first intent wins. `now`: SIGKILL at once. Raises JournalError.
 
-        `announce`: a cancel was asked for here, and the API does not know of it yet.
+        `announce`: the cancel was requested on this host, and the API does not have it yet.
         """
         after = intend(self.record, intent)
         if after is not self.record:
@@ -70,9 +75,10 @@ class Run:
         self._kill = self._kill or now
         self._wake.set()
 
-    # --- the life of a run --------------------------------------------------------------------------------------
+    # --- the phases of a run ------------------------------------------------------------------------------------
 
-    async def live(self) -> None:
+    async def proceed(self) -> None:
+        """Take the run from its phase to `done`, remove its scratch directory and the spawner's record of it."""
         steps: dict[Phase, Callable[[], Awaitable[None]]] = {
             Phase.CLAIMING: self._claim,
             Phase.STARTING: self._start,
@@ -82,46 +88,53 @@ class Run:
             Phase.REPORTING: self._reporter.report,
         }
         self._context.link.add_listener(self.record.id, self._wake.set)
+        lease: asyncio.Task[None] | None = None
         try:
             while self.record.phase is not Phase.DONE:
+                if lease is None and self.record.leased and self.record.phase in (Phase.STARTING, Phase.RUNNING):
+                    api, log = self._context.api, self._context.ambient.log
+                    lease = asyncio.create_task(renew_lease(self.record, api=api, log=log))
                 await steps[self.record.phase]()
-            await self._tidy()
+            await self._remove_scratch()
             await self._forget()
         finally:
+            if lease is not None:
+                lease.cancel()
             self._context.link.remove_listener(self.record.id)
         self.done.set()
 
     async def _claim(self) -> None:
-        def ask() -> Awaitable[Claim]:
-            return claim_if_free(self._context.api, self.record, at_any_cost=self._at_any_cost)
+        def claim_once() -> Awaitable[Claim]:
+            return claim_if_free(self._context.api, self.record, even_if_ended=self._even_if_ended)
 
         try:
-            claim = await self._store.retry_while_away(ask)
+            claim = await self._store.retry_while_away(claim_once)
         except ApiRejected as error:
             if self.record.intent is not Intent.CANCEL:
-                return self._lose(str(error))
-            # Its end was asked for here, and answered with yes: left to the next offer it would run after all.
-            claim = await self._store.retry_always(ask)
+                return self._give_up_claim(str(error))
+            # A cancel of this run was accepted here: if the claim were given up, the next offer would start the run.
+            claim = await self._store.retry_always(claim_once)
         if claim.outcome is ClaimOutcome.WON:
             if claim.state is not None and claim.state.type is StateType.CANCELLING:
                 self.stop(Intent.CANCEL, announce=False)
-            return self._store.step(Event.CLAIM_WON)
-        return self._lose(claim.reason or f"the run is {claim.outcome}")
+            leased = claim.state is not None and claim.state.lease_id is not None
+            return self._store.save(advance(replace(self.record, leased=leased), Event.CLAIM_WON), Event.CLAIM_WON)
+        return self._give_up_claim(claim.reason or f"the run is {claim.outcome}")
 
-    def _lose(self, reason: str) -> None:
+    def _give_up_claim(self, reason: str) -> None:
         self.refused = reason
-        said = {"run": self.record.id, "deployment": self.record.deployment, "why": reason}
-        self._context.ambient.log.info("claim lost", **said, about=about(self.record))
+        fields = {"run": self.record.id, "deployment": self.record.deployment, "why": reason}
+        self._context.ambient.log.info("claim lost", **fields, about=about(self.record))
         self._store.discard(self._before)
 
     async def _start(self) -> None:
         prepared = await self._prepare() if self.record.intent is None else Prepared(start="")
         self._store.update(**prepared.record_fields)
         spec = prepared.start
-        if isinstance(spec, str) or self.record.intent is not None:  # that may have come meanwhile
-            return await self._do_not_start(why=str(spec) if self.record.intent is None else None)
+        if isinstance(spec, str) or self.record.intent is not None:  # set while the launch was prepared
+            return await self._finish_unstarted(why=str(spec) if self.record.intent is None else None)
         if self._resumed and await self._may_have_run():
-            return self._lost()
+            return self._finish_unseen()
         planned = replace(
             self.record,
             output=spec.output,
@@ -135,9 +148,22 @@ class Run:
         self._resumed = False
         try:
             seen = await self._context.link.spawn(spec)
+        except NotRecorded as error:
+            return await self._wait_for_room(str(error))
         except SpawnerError as error:
             return self._finish(None, failure=str(error))
-        return self._started(seen)
+        return self._note_started(seen)
+
+    async def _wait_for_room(self, why: str) -> None:
+        """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""
+        if not self._waited_for_room:
+            fields = {"run": self.record.id, "why": why, "alert": Alert.CANNOT_START, "about": about(self.record)}
+            self._context.ambient.log.error("a run waits for disk space", **fields)
+        self._waited_for_room = True
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROOM_S):
+                await self._wake.wait()
 
     async def _prepare(self) -> Prepared:
         try:
@@ -146,24 +172,24 @@ class Run:
             return Prepared(start=str(error))
 
     async def _may_have_run(self) -> bool:
-        """Whether its process may have run and gone, and the spawner's memory of it with a boot. PENDING says no."""
+        """Return whether a process may have run in an earlier boot, which the spawner forgot; not if still PENDING."""
         await self._context.link.wait_until_connected()
         if self._context.link.record(self.record.id, self.record.attempt) is not None:
-            return False  # asking for it again will tell what became of it
+            return False  # the spawner's answer to a repeated request has the outcome
         found = await self._store.retry_while_away(lambda: self._context.api.read_run(self.record.id))
         return found is None or found.state.type is not StateType.PENDING
 
-    async def _do_not_start(self, *, why: str | None) -> None:
-        """It is to be ended, or cannot be started: unless a daemon that died before it heard the answer started it."""
+    async def _finish_unstarted(self, *, why: str | None) -> None:
+        """Finish a run that is to be ended or cannot start, unless an earlier daemon started its process."""
         await self._context.link.wait_until_connected()
         seen = self._context.link.record(self.record.id, self.record.attempt)
         if seen is not None:
-            return self._started(seen)
+            return self._note_started(seen)
         intent = self.record.intent
-        words = f"{_past(intent)} before it started" if intent is not None else None
+        words = f"{_describe_intent(intent)} before it started" if intent is not None else None
         return self._finish(None, failure=why, words=words)
 
-    def _started(self, seen: Record) -> None:
+    def _note_started(self, seen: Record) -> None:
         if seen.error is not None:
             return self._finish(None, failure=seen.error.message.removeprefix("cannot start: "))
         user = seen.user or self.record.user
@@ -171,7 +197,7 @@ class Run:
         return self._store.save(advance(known, Event.STARTED), "started")
 
     async def _watch(self) -> None:
-        """Wait for the process to end, passing on whatever was asked meanwhile."""
+        """Wait for the process to end; request its stop when the run has an intent."""
         link, attempt = self._context.link, self.record.attempt
         while True:
             self._wake.clear()
@@ -180,27 +206,27 @@ class Run:
                 self._note_runtime_max(seen)
                 return self._finish(seen.exit, failure=seen.error.message if seen.error else None)
             if seen is None and link.connected:
-                return self._lost()
+                return self._finish_unseen()
             if seen is not None:
                 self._note_runtime_max(seen)
             if self._kill or self.record.intent in (Intent.CANCEL, Intent.EVICT):
-                await self._ask_to_stop()
+                await self._request_stop()
                 if self._wake.is_set():
                     continue
             await self._wake.wait()
 
     def _note_runtime_max(self, seen: Record) -> None:
-        """runtime_max is the spawner's to enforce, with or without us; we only learn of it."""
+        """Save that the spawner, which enforces runtime_max also without a daemon, has stopped the run for it."""
         if seen.stop_reason == Intent.TIMEOUT and self.record.intent is None:
             self._store.save(advance(intend(self.record, Intent.TIMEOUT), Event.STOP), "runtime_max reached")
 
-    async def _ask_to_stop(self) -> None:
+    async def _request_stop(self) -> None:
         wanted = Phase.KILLING if self._kill else Phase.STOPPING
-        if self._asked in (wanted, Phase.KILLING):
+        if self._requested in (wanted, Phase.KILLING):
             return
-        # On disk before it is asked: a daemon that dies in between asks again, and asking twice changes nothing.
+        # On disk before the request: a daemon that dies in between repeats the request, which changes nothing.
         self._store.step(Event.KILL if self._kill else Event.STOP)
-        self._asked = wanted
+        self._requested = wanted
         intent = self.record.intent or Intent.CANCEL
         if self._announce and not self._kill:
             await self._announce_cancel()
@@ -215,57 +241,55 @@ class Run:
         )
 
     async def _announce_cancel(self) -> None:
-        """Tell the API that it is being cancelled, so that a child that is asked to end does not make it a crash.
+        """Propose CANCELLING, so that the flow's process reports no crash when it is stopped.
 
-        A run that has ended refuses it, on both majors. Where the API is away, ending the run does not wait for it.
+        Both majors refuse that for a run that has ended. While the API is away, the stop does not wait for it.
         """
         self._announce = False
-        wish = Verdict(type=StateType.CANCELLING)
+        cancelling = Verdict(type=StateType.CANCELLING)
         try:
             async with asyncio.timeout(_ANNOUNCE_S):
-                await self._context.api.propose(self.record.id, wish, transition_id=str(uuid.uuid4()))
+                await self._context.api.propose(self.record.id, cancelling, transition_id=str(uuid.uuid4()))
         except (ApiError, TimeoutError) as error:
-            self._context.ambient.log.debug(
-                "the API did not hear of the cancel yet", run=self.record.id, why=str(error)
-            )
+            self._context.ambient.log.debug("cannot announce a cancel yet", run=self.record.id, why=str(error))
 
-    def _lost(self) -> None:
-        """The spawner is there and has never heard of it: its records went with the boot, or were removed."""
+    def _finish_unseen(self) -> None:
+        """Finish a run of which the spawner has no record: its records were lost with the boot, or removed."""
         self._finish(None, failure=None)
 
     def _finish(self, ended: Exit | None, *, failure: str | None, words: str | None = None) -> None:
-        """No process is left."""
+        """Save how the run ended, now that no process is left."""
         at = ended.at if ended is not None and ended.at is not None else self._context.ambient.now()
         record = replace(self.record, exit=ended, failure=failure, ended_at=at)
         boot_id = record.identity.boot_id if record.identity is not None else record.boot_id
         if failure is None and boot_id not in (None, self._context.link.boot_id):
-            words = HOST_RESTARTED  # no process outlives its boot, and nobody was left to see how it ended
+            words = HOST_RESTARTED  # no process outlives its boot, and no program recorded its exit
         if failure is not None and record.pool is not None and record.started_at is None:
             words = words or f"submission failed: {failure}"
-        said = words or ending(
+        words = words or ending(
             ended,
             intent=record.intent,
             failure=failure,
             runtime_max_s=record.runtime_max_s,
             memory_max_bytes=record.memory_max_bytes,
         )
-        self._store.save(advance(replace(record, words=said), Event.EXITED), "exited")
+        self._store.save(advance(replace(record, words=words), Event.EXITED), "exited")
 
-    async def _tidy(self) -> None:
-        """Remove its directory. Until that is done the spawner remembers the run, and tells whoever comes after us."""
+    async def _remove_scratch(self) -> None:
+        """Remove the scratch directory; until then the spawner has a record by which the next daemon can do it."""
         if self.record.scratch is None:
             return
-        trouble = await tidy(self.record, link=self._context.link, spec=tidy_spec(self.record))
+        trouble = await remove_scratch(self.record, link=self._context.link, spec=tidy_spec(self.record))
         if trouble is not None:
             self._context.ambient.log.warning(trouble, run=self.record.id, about=about(self.record))
 
     async def _forget(self) -> None:
-        """The spawner need not remember it any longer; only after it is done on disk."""
+        """Have the spawner forget the run and its hooks; only after the run is done in the journal."""
         if self.record.started_at or self.record.failure:
             await self._context.link.forget(self.record.id, self.record.attempt)
         if self.record.hook_boot is not None:
             await self._context.link.forget(hooks_key(self.record.id), self.record.attempt)
 
 
-def _past(intent: Intent) -> str:
+def _describe_intent(intent: Intent) -> str:
     return {Intent.CANCEL: "cancelled", Intent.TIMEOUT: "timed out", Intent.EVICT: "the host was stopped"}[intent]

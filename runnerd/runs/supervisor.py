@@ -1,7 +1,7 @@
-"""The table of runs: who may start, who is under way, and what becomes of one that goes wrong.
+"""Keeps the table of runs: claims offers within the limits, runs each claimed run, and contains the errors of one run.
 
-Invariants: slots are counted from the table, never from a counter; whatever goes wrong in one run is contained
-here, in one place, and the others never notice; leaving the supervisor detaches every run and ends none.
+Invariants: slots are counted from the table, never from a counter; an exception of one run is caught here, in one
+place, and has no effect on other runs; leaving the supervisor detaches every run and ends none.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.processes.protocol import Record
+from runnerd.runs.claiming import AWAITS_ITS_PROCESS
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.run import Run
 
@@ -28,27 +29,28 @@ _REVIVE_FIRST_S = 5.0
 _REVIVE_CAP_S = 300.0
 _REFUSED_FIRST_S = 20.0
 _REFUSED_CAP_S = 600.0
-_HELD = "the server counts the runs of its pool, and is asked again first"
+_HELD = "waiting for the next poll: Prefect enforces this pool's concurrency limit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
-    """What became of a batch of offers: those claimed, those left and why, and when a start_rate token is next due.
+    """Describes the outcome of a batch of offers: which runs are claimed, and why the others are skipped.
 
-    `held` are those left that would have been claimed, had they not been held; their slots are left free for them.
+    `held`: skipped runs that fit the limits, but were on hold; their slots stay free. `wait_s`: seconds until
+    limits.start_rate allows the next start; None where that limit does not apply.
     """
 
     claimed: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     held: tuple[str, ...] = ()
     wait_s: float | None = None
-    full: bool = False  # the host has no room for any other, or can claim none
+    full: bool = False  # the host has no free slot, or the journal cannot record a claim
     full_pools: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A claim that the API has refused; the run is not claimed again before `until` (monotonic seconds)."""
+    """Holds a claim that the API has refused; the run is not claimed again before `until` (monotonic seconds)."""
 
     backoff: Backoff
     until: float
@@ -56,7 +58,7 @@ class Refusal:
 
 
 class Supervisor:
-    """Owns every run of this host."""
+    """Owns all runs of this host."""
 
     def __init__(
         self,
@@ -82,16 +84,16 @@ class Supervisor:
         self._waiters: list[asyncio.Future[None]] = []
         self._emptied = asyncio.Event()
         self._emptied.set()
-        self.adopted = asyncio.Event()  # once whatever the last daemon left is in the table
+        self.adopted = asyncio.Event()  # set once the runs of the last daemon are in the table
         self.contained = 0  # exceptions of single runs, for status and metrics
-        self.draining: str | None = None  # why nothing new is claimed, while somebody wants it so
-        self.journal_problem: str | None = None  # why nothing new can be claimed; tried again at each offer
+        self.draining: str | None = None  # why no run is claimed while the host drains
+        self.record_problem: str | None = None  # why new runs cannot be recorded; the next offer tries again
         context.feed.subscribe(self._note_change)
 
     # --- the table ----------------------------------------------------------------------------------------------
 
     def records(self) -> list[RunRecord]:
-        """Every run that is not done."""
+        """Return the records of all runs that are not done."""
         return [run.record for run in self._runs.values()]
 
     def run(self, run_id: str) -> Run | None:
@@ -99,11 +101,11 @@ class Supervisor:
 
     @property
     def emptied(self) -> asyncio.Event:
-        """Set while no run is under way."""
+        """Event that is set while the table is empty."""
         return self._emptied
 
     async def wait_change(self) -> None:
-        """Wait until some run's record is another one."""
+        """Wait until a run's record changes."""
         changed = asyncio.get_running_loop().create_future()
         self._waiters.append(changed)
         await changed
@@ -115,41 +117,43 @@ class Supervisor:
                 waiter.set_result(None)
 
     def detach(self) -> None:
-        """Leave every run as it is: detaching is cancelling, and cancelling ends no process."""
+        """Cancel the tasks of all runs, which leaves their processes running."""
         for task in self._shepherds:
             task.cancel()
 
-    # --- taking on runs -----------------------------------------------------------------------------------------
+    # --- adopting and claiming ----------------------------------------------------------------------------------
 
     def adopt(self, records: Iterable[RunRecord]) -> None:
-        """Go on with what the journal says was under way."""
+        """Resume these runs of the journal, each in its phase."""
         for record in records:
-            said = {"run": record.id, "deployment": record.deployment, "phase": record.phase}
-            self._context.ambient.log.info("adopted", **said, about=about(record))
+            fields = {"run": record.id, "deployment": record.deployment, "phase": record.phase}
+            self._context.ambient.log.info("adopted", **fields, about=about(record))
             self._begin(Run(record=record, context=self._context))
 
     def adopt_unknown(self, seen: Record) -> None:
-        """A flow run the spawner has and the journal has not: settle it all the same."""
+        """Adopt a flow run that the spawner has and the journal lacks, so that its end is reported."""
         record = RunRecord(
             id=seen.key, name=seen.key, deployment_id=None, deployment="?", flow="?", phase=Phase.RUNNING,
             transition_id=CLAIM_UNKNOWN, created_at=seen.started_at or self._context.ambient.now(),
             attempt=seen.attempt, identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at,
         )  # fmt: skip
-        self._context.ambient.log.warning("adopted a run the journal does not know", run=seen.key)
+        self._context.ambient.log.warning("adopted a run that is not in the journal", run=seen.key)
         self._begin(Run(record=record, context=self._context))
 
     def offer(self, offers: Sequence[FlowRun], *, hold: Collection[str] = ()) -> Offered:
-        """Claim as many of these as the limits allow, in this order, but none of those on `hold`."""
+        """Claim as many of these runs as the limits allow, in this order, but none of those in `hold`."""
         if self.draining is not None:
             return Offered(skipped=dict.fromkeys((run.id for run in offers), self.draining))
         now = self._clock()
-        fresh = [run for run in offers if run.id not in self._runs and not self._left_alone(run.id, now)]
+        others = [run for run in offers if run.id not in self._runs]
+        bound = {run.id: AWAITS_ITS_PROCESS for run in others if run.state.needs_process}
+        fresh = [run for run in others if run.id not in bound and not self._is_left_alone(run.id, now)]
         live = [_claimant(record) for record in self.records()]
         admission = admit([_claimant(run) for run in fresh], live, self._caps())
         by_id = {run.id: run for run in fresh}
         held = tuple(run_id for run_id in admission.admitted if run_id in hold)
         admitted = [run_id for run_id in admission.admitted if run_id not in hold]
-        skipped = {**admission.skipped, **dict.fromkeys(held, _HELD)}
+        skipped = {**bound, **admission.skipped, **dict.fromkeys(held, _HELD)}
         claimed: list[str] = []
         for run_id in admitted:
             bucket = self._bucket_now(now).take(now)
@@ -158,7 +162,7 @@ class Supervisor:
                 wait_s = self._bucket.wait_s(now)
                 return Offered(claimed=tuple(claimed), skipped={**skipped, **left}, held=held, wait_s=wait_s)
             if not self._claim(by_id[run_id]):
-                left = dict.fromkeys((run.id for run in fresh), self.journal_problem or "")
+                left = dict.fromkeys((run.id for run in fresh), self.record_problem or "")
                 return Offered(claimed=tuple(claimed), skipped=left, full=True)
             self._bucket = bucket
             claimed.append(run_id)
@@ -183,27 +187,29 @@ class Supervisor:
             self._bucket = Bucket(rate=rate, tokens=min(self._bucket.tokens, max(1.0, rate)), at=now)
         return self._bucket
 
-    def _left_alone(self, run_id: str, now: float) -> bool:
+    def _is_left_alone(self, run_id: str, now: float) -> bool:
         refusal = self._refused.get(run_id)
         return refusal is not None and now < refusal.until
 
     def claim_now(self, offer: FlowRun) -> bool:
-        """Claim this one whatever the limits say: somebody asked for it here and now."""
-        return offer.id not in self._runs and self._claim(offer, at_any_cost=True)
+        """Claim a run that was requested by its id, regardless of limits; False when it is here or not recorded."""
+        return offer.id not in self._runs and self._claim(offer, even_if_ended=True)
 
-    def _claim(self, offer: FlowRun, *, at_any_cost: bool = False) -> bool:
-        """Journal the intention to claim and begin. False when it cannot be recorded: then it is not claimed."""
+    def _claim(self, offer: FlowRun, *, even_if_ended: bool = False) -> bool:
+        """Record the claim and begin the run; where it cannot be recorded return False and do not claim."""
         try:
+            if (full := self._context.room.problem()) is not None:
+                raise JournalError(full)
             before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
             self._context.journal.save(record, "claiming")
         except JournalError as error:
-            if self.journal_problem is None:
-                self._context.ambient.log.error("nothing new is claimed", why=str(error), alert=Alert.JOURNAL_FAILS)
-            self.journal_problem = str(error)
+            if self.record_problem is None:
+                self._context.ambient.log.error("cannot claim new runs", why=str(error), alert=Alert.JOURNAL_FAILS)
+            self.record_problem = str(error)
             return False
-        self.journal_problem = None
-        self._begin(Run(record=record, context=self._context, before=before, at_any_cost=at_any_cost))
+        self.record_problem = None
+        self._begin(Run(record=record, context=self._context, before=before, even_if_ended=even_if_ended))
         self._context.feed.publish(record)
         return True
 
@@ -224,7 +230,7 @@ class Supervisor:
             queue=offer.queue,
         )
 
-    # --- shepherding --------------------------------------------------------------------------------------------
+    # --- the task of each run -----------------------------------------------------------------------------------
 
     def _begin(self, run: Run) -> None:
         self._runs[run.record.id] = run
@@ -234,30 +240,30 @@ class Supervisor:
         task.add_done_callback(self._shepherds.discard)
 
     async def _shepherd(self, run: Run) -> None:
-        """Take one run to its end; the only place where a run's unexpected exception is caught."""
+        """Run one run to its end; the only place where unexpected exceptions of a run are caught."""
         backoff = Backoff(first_s=_REVIVE_FIRST_S, cap_s=_REVIVE_CAP_S, jitter=0.0)
         while True:
             try:
-                await run.live()
+                await run.proceed()
                 break
             except JournalError as error:
-                # It goes on when there is room again; meanwhile its process does, and `status` says why.
-                about_it = about(run.record)
+                # The run proceeds when the disk has room again. Its process goes on meanwhile; `status` has the cause.
+                run_fields = about(run.record)
                 self._context.ambient.log.error(
-                    "a run waits for the journal", run=run.record.id, why=str(error), about=about_it
+                    "a run waits for the journal", run=run.record.id, why=str(error), about=run_fields
                 )
                 backoff.reset()
                 delay_s = backoff.next_s()
             except Exception:
-                # A TaskGroup would otherwise cancel every other run. It is taken up again in the phase it is in.
+                # A TaskGroup would otherwise cancel every other run. This one is resumed in its phase.
                 self.contained += 1
                 delay_s = backoff.next_s()
                 more = {"in_s": delay_s, "alert": Alert.FAULT, "about": about(run.record)}
-                self._context.ambient.log.exception("a run went wrong; it is taken up again", run=run.record.id, **more)
+                self._context.ambient.log.exception("unexpected error in a run; resuming it", run=run.record.id, **more)
             await asyncio.sleep(delay_s)
-        self._let_go(run)
+        self._remove(run)
 
-    def _let_go(self, run: Run) -> None:
+    def _remove(self, run: Run) -> None:
         del self._runs[run.record.id]
         if run.refused is not None:
             self._note_refusal(run.record.id, run.refused)
@@ -268,7 +274,7 @@ class Supervisor:
         self._wakes.offer.set()
 
     def _note_refusal(self, run_id: str, why: str) -> None:
-        """Delay the next claim of a run that is offered and refused over and over: not at every poll."""
+        """Delay the next claim of a refused run, longer each time, since every poll offers the run again."""
         now = self._clock()
         for stale in [key for key, refusal in self._refused.items() if refusal.until + _REFUSED_CAP_S < now]:
             del self._refused[stale]
@@ -279,14 +285,14 @@ class Supervisor:
     # --- ending runs --------------------------------------------------------------------------------------------
 
     def cancel(self, run_ids: Iterable[str], *, now: bool = False, announce: bool = True) -> None:
-        """End these because somebody wants it; `announce` where the API is not the one who told us."""
+        """Cancel these runs. `now`: SIGKILL at once. `announce`: report the cancel to the API, which lacks it."""
         for run_id in run_ids:
             run = self._runs.get(run_id)
             if run is not None:
                 self._stop(run, Intent.CANCEL, now=now, announce=announce)
 
     def evict_all(self, *, now: bool = False) -> None:
-        """End everything because the host stops."""
+        """End all runs because the host stops. `now`: SIGKILL at once."""
         for run in list(self._runs.values()):
             self._stop(run, Intent.EVICT, now=now)
 
@@ -294,9 +300,9 @@ class Supervisor:
         try:
             run.stop(intent, now=now, announce=announce)
         except JournalError as error:
-            # A full disk must not end the loop that asked, and with it the daemon. What Prefect wants is asked again.
-            what, about_it = "cannot record that a run is to be ended", about(run.record)
-            self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=about_it)
+            # A full disk must not end the calling loop, and so the daemon. Polls repeat the cancels of Prefect.
+            what, run_fields = "cannot record that a run is to be ended", about(run.record)
+            self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=run_fields)
 
 
 def _claimant(run: FlowRun | RunRecord) -> Claimant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -27,10 +28,12 @@ from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.runs.claiming import FlowRunApi
 from runnerd.runs.drain import Drain
-from runnerd.runs.record_store import FlowRunApi, RunContext
+from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
+from runnerd.system.disk_room import DiskRoom
 from runnerd.system.watchdog import Pulse
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -82,6 +85,8 @@ class Engine:
         self.pools = pools or PoolTable()
         self.outdated: list[str] = []  # pools that were found to be another than known
         self.launcher = launcher(self.registry)
+        self.disk = os.statvfs("/")  # what runs are recorded on
+        self.room = DiskRoom(directories=("/",), statvfs=lambda _directory: self.disk)
         self.hooks: set[Hook] = set()  # what flows have
         self.changes: list[RunRecord] = []
         self.context = RunContext(
@@ -93,6 +98,7 @@ class Engine:
             config=self.config,
             feed=self.feed,
             hooked=lambda _record, hook: hook in self.hooks,
+            room=self.room,
         )
         self.feed.subscribe(self.changes.append)
         self.supervisor = Supervisor(

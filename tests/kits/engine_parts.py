@@ -80,6 +80,12 @@ class Interfering:
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
         return await self._api.propose(run_id, verdict, transition_id=transition_id)
 
+    async def renew_lease(self, lease_id: str) -> bool:
+        return await self._api.renew_lease(lease_id)
+
+    async def release_retry(self, run: FlowRun) -> None:
+        await self._api.release_retry(run)
+
 
 class NotedEvent(asyncio.Event):
     """An event that calls `note` each time it is set."""

@@ -238,7 +238,13 @@ async def launching(
 
     def launchers(registry: Registry) -> Launchers:
         environments = Environments(environ={"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"})
-        own = FlowLauncher(registry=registry, access=lambda: access, output_dir="/out", environments=environments)
+        own = FlowLauncher(
+            registry=registry,
+            access=lambda: access,
+            output_dir="/out",
+            environments=environments,
+            worker_name=lambda: HOST,
+        )
         pools = PoolLauncher(
             api=api,
             table=table,

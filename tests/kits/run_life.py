@@ -22,7 +22,7 @@ from runnerd.prefect_api.credentials import Credentials
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
-from runnerd.runs.record_store import FlowRunApi
+from runnerd.runs.claiming import FlowRunApi
 from tests.kits.checkout import ROOT
 from tests.kits.engine import Engine, running, serving
 from tests.kits.fakes.fake_prefect import FakePrefect

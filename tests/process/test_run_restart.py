@@ -68,7 +68,7 @@ async def test_pending_and_nobody_saw_the_exit_is_started_again_once(stage: Stag
             kill_flow(engine, run_id)
             stage.spawner.start()
         record = await engine.until_done(run_id)
-        assert (record.attempt, record.respawned, record.words) == (2, True, "it ended and nobody saw how")
+        assert (record.attempt, record.respawned, record.words) == (2, True, "ended, exit status unknown")
         assert stage.prefect.history[run_id] == ["Scheduled", "Pending", "Crashed"]
         assert await engine.link._ask(lambda client: client.list()) == []
 

@@ -20,7 +20,7 @@ from runnerd.launch.scratch import scratch_directory, tidy_key, tidy_spec
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
-from runnerd.runs.scratch import tidy
+from runnerd.runs.scratch import remove_scratch
 from runnerd.spawner.proc.identity import is_alive, read_start_ticks
 from tests.kits.nouns import LogLines, a_record, log_to
 from tests.kits.spawner import LIMIT_S, SpawnerUnderTest, needs_root, needs_system_python, wait_until
@@ -179,7 +179,7 @@ async def tidied(spawner: SpawnerUnderTest, record: RunRecord) -> str | None:
     keeping = asyncio.create_task(link.run())
     try:
         async with asyncio.timeout(LIMIT_S):
-            words = await tidy(record, link=link, spec=tidy_spec(record))
+            words = await remove_scratch(record, link=link, spec=tidy_spec(record))
         assert tidy_key(record.id) not in [seen.key for seen in link.records()]
         return words
     finally:

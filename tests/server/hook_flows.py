@@ -3,8 +3,9 @@
 import os
 import signal
 import time
+from functools import partial
 
-from prefect import flow
+from prefect import flow, pause_flow_run
 
 MARKS = os.environ.get("MARKS", "/dev/null")
 
@@ -44,6 +45,23 @@ def endless(flow, flow_run, state):  # type: ignore[no-untyped-def]
     time.sleep(600)
 
 
+def keyword_only(*, flow, flow_run, state):  # type: ignore[no-untyped-def]
+    mark("keyword_only", flow_run, state)
+
+
+async def other_order(state, flow_run, flow):  # type: ignore[no-untyped-def]
+    mark("other_order", flow_run, state)
+
+
+def notify(channel, flow, flow_run, state):  # type: ignore[no-untyped-def]
+    mark(channel, flow_run, state)
+
+
+def takes_some(flow_run, **others):  # type: ignore[no-untyped-def]
+    mark("takes_some", flow_run, others["state"])
+
+
+CALLED = [keyword_only, other_order, partial(notify, channel="partial"), takes_some]
 ALL = {
     "on_cancellation": [cancelled],
     "on_crashed": [broken, crashed, crashed_too],
@@ -76,3 +94,20 @@ def finishes() -> None:
 @flow(on_crashed=[endless])
 def kills_itself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@flow(on_cancellation=CALLED)
+def called() -> None:
+    with open(MARKS, "a") as file:
+        file.write("began\n")
+    time.sleep(600)
+
+
+@flow(retries=1, retry_delay_seconds=600, **ALL)
+def retries() -> None:
+    raise ValueError("the first time never works")
+
+
+@flow(**ALL)
+def pauses() -> None:
+    pause_flow_run(timeout=600)

@@ -102,13 +102,17 @@ async def test_a_claim_over_the_deployments_limit_is_lost_where_the_server_count
         info = await visit.deploy(concurrency_limit=1, collision_strategy=strategy)
         first, second = await visit.new_run(info.id), await visit.new_run(info.id)
         claim = await visit.insist(lambda: visit.api.claim(first.id, transition_id=new_id()))
-        assert claim.outcome is ClaimOutcome.WON
+        assert claim.outcome is ClaimOutcome.WON and claim.state is not None
+        lease_id = claim.state.lease_id
         claim = await visit.insist(lambda: visit.api.claim(second.id, transition_id=new_id()))
         if visit.major == 2:
+            assert lease_id is None
             assert claim.outcome is ClaimOutcome.WON  # here the limit is runnerd's own affair
             return
         assert claim.outcome is ClaimOutcome.LOST and claim.state is not None
         assert (claim.state.type, claim.state.name) == then
+        assert lease_id is not None and await visit.insist(lambda: visit.api.renew_lease(lease_id))
+        assert not await visit.insist(lambda: visit.api.renew_lease(new_id()))
         await visit.propose(first.id, CANCELLED)
         if strategy == "ENQUEUE":
             claim = await visit.insist(lambda: visit.api.claim(second.id, transition_id=new_id()))

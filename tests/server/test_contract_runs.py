@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from runnerd.core.prefect import FlowRun, StateType
+from runnerd.core.prefect import FlowRun, StateType, Verdict
 from runnerd.core.settings import Schedule
 from runnerd.prefect_api.answers import ApiRefusal
 from tests.kits.contract import (
@@ -16,6 +16,7 @@ from tests.kits.contract import (
     Server,
     due,
     new_id,
+    text,
 )
 
 # --- what is due ----------------------------------------------------------------------------------------------
@@ -142,3 +143,28 @@ async def test_runs_are_found_among_more_than_one_page(server: Server) -> None:
         many = [new_id() for _ in range(450)] + [run.id]
         found = await visit.insist(lambda: visit.api.runs_of(many, states=[StateType.CANCELLING]))
         assert [each.id for each in found] == [run.id]
+
+
+async def test_a_retry_is_kept_for_its_process_until_it_is_released(server: Server) -> None:
+    async with server.visit() as visit:
+        run = await visit.in_state("RUNNING")
+        await visit.raw("PATCH", f"/flow_runs/{run.id}", {"empirical_policy": {"retries": 1, "retry_delay": 600}})
+        assert not (await visit.propose(run.id, Verdict(type=StateType.FAILED))).accepted
+        waiting = await visit.insist(lambda: visit.api.read_run(run.id))
+        assert waiting is not None and waiting.state.needs_process
+        await visit.insist(lambda: visit.api.release_retry(waiting))
+        released = await visit.insist(lambda: visit.api.read_run(run.id))
+        assert released is not None and released.policy.get("retries") == 1
+        assert released.state.type is StateType.SCHEDULED and not released.state.needs_process
+
+
+async def test_a_pause_needs_the_process_and_a_suspension_does_not(server: Server) -> None:
+    async with server.visit() as visit:
+        for reschedule in (False, True):
+            run = await visit.in_state("RUNNING")
+            details = {"pause_timeout": text(1), "pause_reschedule": reschedule}
+            state = {"state": {"type": "PAUSED", "state_details": details}}
+            await visit.raw("POST", f"/flow_runs/{run.id}/set_state", state)
+            found = await visit.insist(lambda: visit.api.read_run(run.id))  # noqa: B023
+            assert found is not None and found.state.type is StateType.PAUSED
+            assert found.state.needs_process is not reschedule

@@ -18,10 +18,13 @@ deployments:
   - {name: hooked, entrypoint: "hook_flows.py:hooked", run: {stop_timeout: 5s}}
   - {name: bounded, entrypoint: "hook_flows.py:hooked", run: {runtime_max: 8s}}
   - {name: leaves, entrypoint: "hook_flows.py:leaves"}
+  - {name: called, entrypoint: "hook_flows.py:called"}
+  - {name: retries, entrypoint: "hook_flows.py:retries"}
+  - {name: pauses, entrypoint: "hook_flows.py:pauses"}
   - {name: finishes, entrypoint: "hook_flows.py:finishes"}
   - {name: kills-itself, entrypoint: "hook_flows.py:kills_itself", run: {hook_timeout: 25s}}
 """
-NAMES = ("hooked", "bounded", "leaves", "finishes", "kills-itself")
+NAMES = ("hooked", "bounded", "leaves", "called", "retries", "pauses", "finishes", "kills-itself")
 
 
 @pytest.fixture(scope="module", params=["prefect2", "prefect3"])
@@ -97,6 +100,27 @@ def test_crashed_by_its_own_report(host: Host) -> None:
     assert host.ended(run_id)["api_state"] == "CRASHED"
     wanted = [expected(hook, run_id, "CRASHED") for hook in ("on_crashed", "on_crashed_async")]
     assert marks(host, run_id) == wanted
+
+
+def test_hooks_are_called_by_keyword(host: Host) -> None:
+    run_id = began(host, "called")
+    host.ctl("cancel", run_id, "--wait")
+    names = ("keyword_only", "other_order", "partial", "takes_some")
+    assert marks(host, run_id) == [expected(name, run_id, "CANCELLED") for name in names]
+
+
+@pytest.mark.parametrize(("deployment", "waits"), [("retries", "AwaitingRetry"), ("pauses", "Paused")])
+def test_killed_while_it_waits_in_its_process(host: Host, deployment: str, waits: str) -> None:
+    """Nothing else can go on with it, so it must not wait for ever; a resume afterwards changes nothing."""
+    run_id = host.run_now(deployment)
+    eventually(lambda: host.api.run(run_id)["state"]["name"] == waits, f"the run to be {waits}:\n{host.said()}")
+    os.kill(host.document(run_id)["pid"], signal.SIGKILL)
+    document = host.ended(run_id)
+    assert (document["api_state"], document["exit"]["words"]) == ("CRASHED", "killed by SIGKILL")
+    wanted = [expected(hook, run_id, "CRASHED") for hook in ("on_crashed", "on_crashed_async")]
+    assert marks(host, run_id) == wanted
+    host.api.call("POST", f"/flow_runs/{run_id}/resume", {})
+    assert host.api.state(run_id) == "CRASHED"
 
 
 def test_over_its_time(host: Host) -> None:

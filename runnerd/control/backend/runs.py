@@ -154,6 +154,6 @@ class RunsBackend:
             detail = f"cannot execute flow run {flow_run_id}: {cause}; runnerctl status lists both"
             return Refused(status=409, detail=detail)
         if not self._supervisor.claim_now(found):
-            cause = self._supervisor.journal_problem or "the run is live on this host already"
+            cause = self._supervisor.record_problem or "the run is live on this host already"
             return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
         return self.document(flow_run_id)

@@ -160,6 +160,9 @@ class FakePrefect(PrefectTables):
                 return self._set_state(run_id, body)
             case (_, "deployments", *rest):
                 return self._route_deployment(method, rest, body)
+            case ("POST", "v2", "concurrency_limits", "leases", lease_id, "renew"):
+                self.renewed.append(lease_id)
+                return (204 if lease_id in self.leases else 410), None
         answer = self.pools.route(method, path.strip("/").split("/"), body)
         if answer is None:
             raise MISSING

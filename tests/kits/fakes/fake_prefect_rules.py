@@ -112,9 +112,23 @@ def transition(run: Json, proposed: Json, *, force: bool, major: int, now: datet
         return _ruling("ABORT", f"This run is already in a terminal {current['type']} state.")
     if current["type"] == "CANCELLING" and proposed["type"] != "CANCELLED":
         return _ruling("REJECT", "Cannot transition flows that are cancelling to a non-cancelled state.")
+    if (current["type"], proposed["type"]) == ("RUNNING", "FAILED") and run["run_count"] <= _retries(run):
+        return _retry_in_process(run, now)
     if proposed["type"] == "RUNNING" and (left_s := _early_s(current, run, now)) > 0:
         return _ruling("WAIT", "Scheduled time is in the future", delay_seconds=left_s)
     return _ruling("ACCEPT", enter=proposed)
+
+
+def _retries(run: Json) -> int:
+    return run["empirical_policy"].get("retries") or 0
+
+
+def _retry_in_process(run: Json, now: datetime) -> Ruling:
+    policy = run["empirical_policy"]
+    policy["retry_type"] = "in_process"
+    at = now + timedelta(seconds=policy.get("retry_delay") or 0)
+    retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": at.isoformat()}}
+    return _ruling("REJECT", "Retrying", enter=retry)
 
 
 def no_slot(strategy: str, *, now: datetime) -> Ruling:

@@ -30,6 +30,8 @@ class PrefectTables:
         self.flows: dict[str, dict[str, Json]] = {}
         self.deployments: dict[str, dict[str, Json]] = {}
         self.runs: dict[str, dict[str, Json]] = {}
+        self.leases: set[str] = set()  # 3.x: of the concurrency limits of deployments
+        self.renewed: list[str] = []
         self.states: dict[str, list[Json]] = {}  # of each run, the states it went through
         self.pools = FakePools(self)
         self.ahead = timedelta()  # how far its clock runs before the real one
@@ -162,6 +164,7 @@ class PrefectTables:
             "idempotency_key": more.get("idempotency_key"),
             "auto_scheduled": more.get("auto_scheduled", False),
             "run_count": 0,
+            "empirical_policy": {"retries": None, "retry_delay": None, "retry_type": None},
             "expected_start_time": at,
             "next_scheduled_start_time": at,
             **self.pools.placing(deployment, more),
@@ -189,7 +192,7 @@ class PrefectTables:
     def _no_slot(self, run: Json, body: Json) -> Ruling | None:
         """3.x counts the runs of a deployment when one becomes pending."""
         deployment = self.deployments.get(run["deployment_id"], {})
-        limit = deployment.get("concurrency_limit")
+        limit = self._limit_of(run)
         if limit is None or body["state"]["type"] != "PENDING" or run["state"]["type"] in OCCUPYING:
             return None
         same = [each for each in self.runs.values() if each["deployment_id"] == run["deployment_id"]]
@@ -197,9 +200,15 @@ class PrefectTables:
             return None
         return no_slot(deployment["concurrency_options"]["collision_strategy"], now=self._now())
 
+    def _limit_of(self, run: Json) -> int | None:
+        return self.deployments.get(run["deployment_id"], {}).get("concurrency_limit")
+
     def _enter(self, run: Json, state: Json) -> None:
         details = {"transition_id": None, "scheduled_time": None, **(state.get("state_details") or {})}
         kind = state["type"]
+        if kind == "PENDING" and self._limit_of(run) is not None and self.major == 3:
+            details["deployment_concurrency_lease_id"] = str(uuid.uuid4())
+            self.leases.add(details["deployment_concurrency_lease_id"])
         run["state"] = {
             "id": str(uuid.uuid4()),
             "type": kind,

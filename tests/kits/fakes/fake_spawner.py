@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from runnerd import __version__
-from runnerd.core.errors import SpawnerError
+from runnerd.core.errors import NotRecorded, SpawnerError
 from runnerd.core.process import Exit, Identity, LaunchSpec
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import OnLost, OnRecord
@@ -38,7 +38,7 @@ class FakeSpawner:
     """Its methods are for tests; `connect` is for a SpawnerLink.
 
     `stubborn` processes only go by SIGKILL. Those with `intents` acknowledge what they are told if `hears`, and then
-    exit 0. `down` lets nobody connect. `refuses` is said to every spawn.
+    exit 0. `down` lets nobody connect. `refuses` is said to every spawn; `full` is a disk without room for a record.
     `start_error` keeps every process from starting. `hello` is what it says of itself to who connects.
     """
 
@@ -49,6 +49,7 @@ class FakeSpawner:
         self.hears = False
         self.down = False
         self.refuses: str | None = None
+        self.full = False
         self.start_error: str | None = None
         self.hello = Hello(
             version=__version__,
@@ -115,6 +116,8 @@ class FakeSpawner:
         key = (spec.key, spec.attempt)
         if key in self.records:
             return self.records[key]
+        if self.full:
+            raise NotRecorded(f"cannot start run {spec.key}: cannot write its record: No space left", refused=True)
         if self.refuses is not None:
             raise SpawnerError(self.refuses, refused=True)
         pid = 1000 + len(self.started)

@@ -51,6 +51,7 @@ FULL = a_record(
     scratch="/tmp/runnerd-1",
     process_name="nightly-7",
     labels={"team": "data"},
+    leased=True,
     stream_output=False,
 )
 

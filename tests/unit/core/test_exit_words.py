@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from runnerd.core.exit_words import NOBODY_SAW, ending, exit_words, signal_name
-from runnerd.core.machine import Intent
+from runnerd.core.exit_words import ending, exit_words, signal_name
+from runnerd.core.machine import EXIT_UNKNOWN, Intent
 from runnerd.core.process import Exit
 
 
@@ -20,8 +20,8 @@ def test_signals_have_names() -> None:
 @pytest.mark.parametrize(
     ("ended", "words"),
     [
-        (None, NOBODY_SAW),
-        (Exit(), NOBODY_SAW),
+        (None, EXIT_UNKNOWN),
+        (Exit(), EXIT_UNKNOWN),
         (Exit(code=0), "exited 0"),
         (Exit(code=1), "exited 1"),
         (Exit(signal=11), "killed by SIGSEGV"),

@@ -28,8 +28,8 @@ def ended(intent: Intent | None = None, *, exit: Exit | None = KNOWN, **changes:
     return a_record(phase=Phase.REPORTING, transition_id=OURS, intent=intent, exit=exit, words=WORDS, **changes)
 
 
-def in_api(kind: StateType, transition_id: str | None = OURS) -> ApiState:
-    return ApiState(type=kind, name=kind.title(), transition_id=transition_id)
+def in_api(kind: StateType, transition_id: str | None = OURS, *, needs_process: bool = False) -> ApiState:
+    return ApiState(type=kind, name=kind.title(), transition_id=transition_id, needs_process=needs_process)
 
 
 def decide(record: RunRecord, kind: StateType | None, *, then: StopThen = "cancel", by: str | None = OURS) -> Decision:
@@ -84,9 +84,21 @@ def test_the_table_has_every_state() -> None:
 def test_settle(kind: StateType | None, intent: Intent | None, then: StopThen, wanted: str) -> None:
     decision = decide(ended(intent), kind, then=then)
     if wanted in VERDICTS:
-        assert decision == Decision(settlement=Settlement.TELL, verdict=VERDICTS[wanted])
+        assert decision == Decision(settlement=Settlement.REPORT, verdict=VERDICTS[wanted])
     else:
         assert decision == Decision(settlement=Settlement(wanted))
+
+
+@pytest.mark.parametrize("kind", [StateType.PAUSED, StateType.SCHEDULED])
+@pytest.mark.parametrize(
+    ("intent", "then", "wanted"),
+    [(*column, verdict) for column, verdict in zip(COLUMNS, TABLE[StateType.RUNNING], strict=True)],
+)
+def test_what_waits_in_its_process_ends_as_what_runs(
+    kind: StateType, intent: Intent | None, then: StopThen, wanted: str
+) -> None:
+    decision = settle(ended(intent), in_api(kind, needs_process=True), then=then, now=NOW)
+    assert decision == Decision(settlement=Settlement.REPORT, verdict=VERDICTS[wanted])
 
 
 @pytest.mark.parametrize("kind", [*StateType, None])
@@ -120,7 +132,7 @@ def test_pending_that_could_not_start_crashed() -> None:
 
 @pytest.mark.parametrize("intent", [Intent.CANCEL, Intent.TIMEOUT, Intent.EVICT])
 def test_pending_that_we_ended_is_not_spawned_again(intent: Intent) -> None:
-    assert decide(ended(intent, exit=UNKNOWN), StateType.PENDING).settlement is Settlement.TELL
+    assert decide(ended(intent, exit=UNKNOWN), StateType.PENDING).settlement is Settlement.REPORT
 
 
 @pytest.mark.parametrize(("intent", "then"), COLUMNS)
@@ -140,7 +152,7 @@ def test_only_a_claim_takes_a_run_over(kind: StateType) -> None:
 def test_a_verdict_always_has_words() -> None:
     decision = settle(a_record(phase=Phase.REPORTING), in_api(StateType.RUNNING), then="cancel", now=NOW)
     assert decision.verdict is not None
-    assert decision.verdict.message == "it ended and nobody saw how"
+    assert decision.verdict.message == "ended, exit status unknown"
 
 
 def test_never_a_verdict_over_one_that_finished() -> None:

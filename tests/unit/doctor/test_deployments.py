@@ -9,7 +9,7 @@ from runnerd.core.place import Place, Problem
 from runnerd.core.prefect import WorkPool
 from runnerd.core.settings import Config, InvalidDeployment, PoolSettings
 from runnerd.deployments.registry import Entry
-from runnerd.doctor.deployments import configuration_check, deployments_check, pools_check
+from runnerd.doctor.deployments import check_configuration, check_deployments, check_pools
 from runnerd.pools.table import Served
 from tests.kits.checks import state_and_words
 from tests.kits.nouns import a_deployment
@@ -18,10 +18,10 @@ PLACE = Place("/etc/runnerd/conf.d/10.yaml", 3, 5)
 
 
 def test_configuration() -> None:
-    state_and_words(configuration_check([], 1), "ok", "1 file in force")
+    state_and_words(check_configuration([], 1), "ok", "1 file in force")
     two = [Problem(message="unknown key 'x'", place=PLACE), Problem(message="y")]
     state_and_words(
-        configuration_check(two, 3), "error", f"{PLACE}: unknown key 'x' and 1 more", "runnerctl config check"
+        check_configuration(two, 3), "error", f"{PLACE}: unknown key 'x' and 1 more", "runnerctl config check"
     )
 
 
@@ -29,13 +29,13 @@ def test_deployments(tmp_path: Path) -> None:
     config = Config(settings=None)  # type: ignore[arg-type]
     ready = Entry(deployment=a_deployment("ready"), flow="etl", deployment_id="d-1")
     paused = Entry(deployment=a_deployment("paused"), flow="etl", deployment_id="d-2", paused=True)
-    state_and_words(deployments_check([ready, paused], config), "ok", "2 registered, 1 of them paused")
+    state_and_words(check_deployments([ready, paused], config), "ok", "2 registered, 1 of them paused")
     waiting = Entry(deployment=a_deployment("waiting"))
-    state_and_words(deployments_check([ready, waiting], config), "warning", "not registered in Prefect yet: waiting")
+    state_and_words(check_deployments([ready, waiting], config), "warning", "not registered in Prefect yet: waiting")
     failed = replace(waiting, problem="there is no function f")
-    one = deployments_check([ready, failed], config)
+    one = check_deployments([ready, failed], config)
     state_and_words(one, "error", "cannot register waiting: there is no function f", "runnerctl status")
-    two = deployments_check([failed, replace(failed, flow="etl")], config)
+    two = check_deployments([failed, replace(failed, flow="etl")], config)
     state_and_words(two, "error", "cannot register waiting, etl/waiting: waiting: there is no function f")
     stale = replace(ready, invalid=True, problem="unknown key")
     dead = replace(config, invalid=(InvalidDeployment(name=None, place=PLACE, problem="no name"),))
@@ -44,15 +44,15 @@ def test_deployments(tmp_path: Path) -> None:
         "cannot apply the configuration of etl/ready",
         "the last valid one",
     )
-    state_and_words(deployments_check([stale], dead), "error", *words)
+    state_and_words(check_deployments([stale], dead), "error", *words)
 
 
 def test_work_pools() -> None:
-    state_and_words(pools_check([], []), "ok", "none configured")
+    state_and_words(check_pools([], []), "ok", "none configured")
     settings = PoolSettings(name="etl", run=a_deployment().run, place=Place("f"))
     unknown = Served(settings=settings)
     known = replace(unknown, pool=WorkPool(id="p-1", name="etl", type="process"))
-    state_and_words(pools_check([known], []), "ok", "serving etl")
-    state_and_words(pools_check([known, unknown], []), "warning", "not read from Prefect yet: etl", "the api check")
-    problem = pools_check([known], [(known, "there is no type dock")])
+    state_and_words(check_pools([known], []), "ok", "serving etl")
+    state_and_words(check_pools([known, unknown], []), "warning", "not read from Prefect yet: etl", "the api check")
+    problem = check_pools([known], [(known, "there is no type dock")])
     state_and_words(problem, "error", "cannot serve etl: there is no type dock", "tries again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runnerd.doctor.interpreters import CheckedInterpreter, Versions, interpreter_check, interpreters_of, parse_versions
+from runnerd.doctor.interpreters import CheckedInterpreter, Versions, check_interpreter, interpreters_of, parse_versions
 from runnerd.prefect_api.dialect import server_info
 from tests.kits.checks import a_source, state_and_words
 
@@ -36,14 +36,14 @@ def an_interpreter(problem: str | None = None) -> CheckedInterpreter:
     ],
 )
 def test_an_interpreter(versions: Versions | str, server: object, state: str, words: str) -> None:
-    check = interpreter_check(an_interpreter(), versions, server)  # type: ignore[arg-type]
+    check = check_interpreter(an_interpreter(), versions, server)  # type: ignore[arg-type]
     assert check.name == "python /opt/etl/bin/python as etl"
     state_and_words(check, state, words)
 
 
 def test_an_interpreter_whose_prefect_does_not_import() -> None:
     broken = an_interpreter(problem="/opt/etl/bin/python: cannot import prefect: ModuleNotFoundError: pydantic")
-    check = interpreter_check(broken, Versions("3.11", "3.8.8"), SERVER)
+    check = check_interpreter(broken, Versions("3.11", "3.8.8"), SERVER)
     state_and_words(check, "error", "Prefect 3.8.8 is installed, but ", "pydantic", "pip install")
 
 

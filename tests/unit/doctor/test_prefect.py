@@ -8,7 +8,7 @@ import pytest
 
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.core.settings import ApiSettings
-from runnerd.doctor.prefect import api_check, clock_check, server_check
+from runnerd.doctor.prefect import check_api, check_clock, check_server
 from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.dialect import server_info, version_of
 from tests.kits.checks import state_and_words
@@ -28,17 +28,17 @@ from tests.kits.nouns import NOON, URL
 )
 def test_a_degraded_api(detail: str, remedy: str) -> None:
     health = ApiHealth(condition=ApiCondition.DEGRADED, since=NOON, detail=detail)
-    check = api_check(URL, health, ApiSettings(url=URL, key_file="/etc/runnerd/key"))
+    check = check_api(URL, health, ApiSettings(url=URL, key_file="/etc/runnerd/key"))
     state_and_words(check, "error", f"{URL} answers, but {detail}", remedy)
 
 
 def test_an_api_that_is_well_or_away() -> None:
     settings = ApiSettings(url=URL)
-    state_and_words(api_check(URL, ApiHealth(condition=ApiCondition.OK, since=NOON, detail=""), settings), "ok", URL)
+    state_and_words(check_api(URL, ApiHealth(condition=ApiCondition.OK, since=NOON, detail=""), settings), "ok", URL)
     away = ApiHealth(condition=ApiCondition.UNREACHABLE, since=NOON, detail="connection refused")
-    state_and_words(api_check(URL, away, settings), "error", "connection refused", f"curl -sS {URL}/health")
+    state_and_words(check_api(URL, away, settings), "error", "connection refused", f"curl -sS {URL}/health")
     denied = ApiHealth(condition=ApiCondition.DEGRADED, since=NOON, detail="401: a request without credentials is not")
-    state_and_words(api_check(URL, denied, settings), "error", "that api.key_file or api.auth_string_file names")
+    state_and_words(check_api(URL, denied, settings), "error", "that api.key_file or api.auth_string_file names")
 
 
 @pytest.mark.parametrize(
@@ -50,16 +50,16 @@ def test_an_api_that_is_well_or_away() -> None:
         ("2.19.9", "warning", "older than 2.20"),
         ("2.14.3", "error", "too old"),
         ("4.0.0", "error", "newer than this runnerd"),
-        ("nonsense", "error", "'nonsense' is no version"),
+        ("nonsense", "error", "'nonsense' is not a version"),
     ],
 )
 def test_the_server_s_version(version: str, state: str, words: str) -> None:
-    state_and_words(server_check(server_info(version)), state, words)
+    state_and_words(check_server(server_info(version)), state, words)
 
 
 def test_a_server_that_is_not_known_and_the_cloud() -> None:
-    state_and_words(server_check("it is away"), "unknown", "it is away")
-    assert server_check(replace(server_info("3.0.0"), version="cloud")).detail == "Prefect Cloud"
+    state_and_words(check_server("it is away"), "unknown", "it is away")
+    assert check_server(replace(server_info("3.0.0"), version="cloud")).detail == "Prefect Cloud"
     assert version_of("3.1.4.dev5+7.gabc") == (3, 1, 4)
     assert version_of("cloud") is None
 
@@ -77,8 +77,8 @@ def test_a_server_that_is_not_known_and_the_cloud() -> None:
     ],
 )
 def test_the_clock(seconds: float, doubt_s: float, state: str, words: str) -> None:
-    state_and_words(clock_check(Skew(seconds=seconds, doubt_s=doubt_s)), state, words)
+    state_and_words(check_clock(Skew(seconds=seconds, doubt_s=doubt_s)), state, words)
 
 
 def test_a_clock_that_nobody_told() -> None:
-    assert clock_check(None).state == "unknown"
+    assert check_clock(None).state == "unknown"

@@ -7,7 +7,7 @@ import resource
 from dataclasses import replace
 
 from runnerd import __version__
-from runnerd.doctor.spawner import files_check, limits_check, open_files_of, spawner_check
+from runnerd.doctor.spawner import check_files, check_limits, check_spawner, open_files_of
 from runnerd.processes.protocol import Hello
 from tests.kits.checks import a_source, state_and_words
 
@@ -18,32 +18,32 @@ def hello(*limits: str | None, version: str = __version__, why: str | None = Non
 
 
 def test_the_spawner_s_version() -> None:
-    state_and_words(spawner_check(hello()), "ok", "connected", "pid 7")
-    old = spawner_check(hello(version="0.0.1"))
+    state_and_words(check_spawner(hello()), "ok", "connected", "pid 7")
+    old = check_spawner(hello(version="0.0.1"))
     state_and_words(old, "warning", f"version 0.0.1 differs from runnerd's {__version__}", "runnerctl drain")
-    assert spawner_check(None).state == "unknown"
+    assert check_spawner(None).state == "unknown"
 
 
 def test_limits() -> None:
     capped = a_source("capped", cpu_quota_percent=50.0, memory_max_bytes=2**20)
-    all_well = limits_check(hello("cgroup", "cgroup", "cgroup"), [capped], managed=True)
+    all_well = check_limits(hello("cgroup", "cgroup", "cgroup"), [capped], managed=True)
     state_and_words(all_well, "ok", "to each run as a whole")
     weak = hello("rlimit", None, "rlimit", why="no cgroup is delegated")
-    check = limits_check(weak, [a_source("nightly")], managed=False)
+    check = check_limits(weak, [a_source("nightly")], managed=False)
     words = ("memory_max applies to each process separately", "cpu_quota has no effect", "no cgroup is delegated")
     state_and_words(check, "warning", *words, "Delegate=yes")
-    in_vain = limits_check(weak, [capped], managed=True)
+    in_vain = check_limits(weak, [capped], managed=True)
     state_and_words(in_vain, "error", "capped sets cpu_quota, but ", "cgroup.controllers", "or remove these keys")
-    both = limits_check(weak, [capped, replace(capped, name="other")], managed=False)
+    both = check_limits(weak, [capped, replace(capped, name="other")], managed=False)
     state_and_words(both, "error", "capped, other set cpu_quota, but ")
-    assert limits_check(hello(), [capped], managed=True).state == "unknown"
-    assert limits_check(None, [], managed=True).state == "unknown"
+    assert check_limits(hello(), [capped], managed=True).state == "unknown"
+    assert check_limits(None, [], managed=True).state == "unknown"
 
 
 def test_open_files() -> None:
-    state_and_words(files_check({"runnerd": 1024, "runnerd-spawner": 1024}, 100), "ok", "limits.runs 100")
-    state_and_words(files_check({"runnerd": resource.RLIM_INFINITY}, 10**6), "ok")
-    short = files_check({"runnerd": 65536, "runnerd-spawner": 1024}, 1000)
+    state_and_words(check_files({"runnerd": 1024, "runnerd-spawner": 1024}, 100), "ok", "limits.runs 100")
+    state_and_words(check_files({"runnerd": resource.RLIM_INFINITY}, 10**6), "ok")
+    short = check_files({"runnerd": 65536, "runnerd-spawner": 1024}, 1000)
     state_and_words(
         short, "error", "runnerd-spawner may open 1024 files", "LimitNOFILE=65536 for runnerd-spawner.service"
     )

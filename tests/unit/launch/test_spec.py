@@ -19,7 +19,8 @@ RUN = {"python": "/opt/etl/bin/python", "working_directory": "/opt/etl"}
 
 
 def spec(deployment: Deployment | None = None, **changes: object) -> LaunchSpec:
-    given: dict[str, object] = {"base": {}, "file_environment": {}, "access": ACCESS, "output": "/o", **changes}
+    given: dict[str, object] = {"base": {}, "file_environment": {}, "access": ACCESS, "output": "/o"}
+    given |= {"worker": "build-07", **changes}
     record = a_record("11111111-1111-4111-8111-111111111111", attempt=2)
     return launch_spec(record, deployment or a_deployment(run=RUN), **given)  # type: ignore[arg-type]
 

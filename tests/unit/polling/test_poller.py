@@ -96,6 +96,21 @@ async def test_a_run_that_falls_due_starts_a_little_before_and_without_a_request
         assert engine.phase(beyond) is None
 
 
+@pytest.mark.parametrize("policy", ["run", "skip", "latest"])
+async def test_a_retry_in_a_process_elsewhere_is_left_to_it(tmp_path: Path, policy: str) -> None:
+    """Another host may have this process: it is neither claimed nor skipped as late, and named once it is overdue."""
+    async with polling(tmp_path, late=LateSettings(after_s=60.0, policy=policy)) as (engine, _):
+        run_id = engine.add_run(engine.deploy(), in_s=-3600.0)
+        engine.prefect.runs[run_id]["empirical_policy"] |= {"retries": 1, "retry_type": "in_process"}
+        engine.prefect.runs[run_id]["state"]["name"] = "AwaitingRetry"
+        engine.wakes.poll_now()
+        await asyncio.sleep(120.0)
+        assert engine.phase(run_id) is None and engine.prefect.state_of(run_id) == "SCHEDULED"
+        assert engine.poller.on_offer.waiting == {run_id: "its next attempt is a retry inside the process that failed"}
+        (problem,) = engine.problems.all()
+        assert f"cancel the run in Prefect or start it here: runnerctl execute {run_id}" in problem.message
+
+
 async def test_a_free_slot_takes_the_next_without_a_request(tmp_path: Path) -> None:
     async with polling(tmp_path, runs=1, poll_interval_s=1000.0) as (engine, spawner):
         deployment_id = engine.deploy()

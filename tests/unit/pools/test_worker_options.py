@@ -1,7 +1,7 @@
-"""What is left of the options of `prefect worker start` and `prefect agent start`: --prefetch-seconds and --limit.
+"""The options of `prefect worker start` and `prefect agent start` that other tests leave: --prefetch-seconds, --limit.
 
-Which queues are served: test_polling.py; what is made: test_creating.py; whole daemons with --once, a name and
-health: tests/process/test_once_with_pools.py.
+Which queues are served: polling/test_poll_round.py; what is made: test_creating.py; whole daemons with --once, a name
+and health: tests/process/test_once_with_pools.py.
 """
 
 from __future__ import annotations

@@ -60,6 +60,25 @@ def test_a_flow_run() -> None:
     assert (run.parameters, run.tags, run.auto_scheduled, run.run_count) == ({"x": 1}, ("a", "b"), True, 2)
 
 
+@pytest.mark.parametrize(
+    ("state", "retry_type", "needs_process"),
+    [
+        ({"type": "SCHEDULED", "name": "AwaitingRetry"}, "in_process", True),
+        ({"type": "SCHEDULED", "name": "AwaitingRetry"}, "reschedule", False),
+        ({"type": "SCHEDULED", "name": "AwaitingRetry"}, None, False),
+        ({"type": "SCHEDULED", "name": "Resuming"}, "in_process", False),  # retried in its process, then suspended
+        ({"type": "RUNNING"}, "in_process", False),
+        ({"type": "PAUSED", "state_details": {"pause_reschedule": False}}, None, True),
+        ({"type": "PAUSED", "state_details": {"pause_reschedule": True}}, "in_process", False),
+        ({"type": "PAUSED"}, None, True),
+    ],
+)
+def test_what_only_the_process_of_a_run_can_go_on_with(state: Any, retry_type: Any, needs_process: bool) -> None:
+    run = parse_flow_run({**RUN, "state": state, "empirical_policy": {"retries": 1, "retry_type": retry_type}})
+    assert run.state.needs_process is needs_process
+    assert run.retries_in_process is (retry_type == "in_process")
+
+
 def test_a_flow_run_with_little() -> None:
     run = parse_flow_run({"id": "r", "flow_id": "f", "state": {"type": "RUNNING"}, "tags": None, "parameters": None})
     assert (run.name, run.deployment_id, run.parameters, run.tags, run.run_count) == ("", None, {}, (), 0)

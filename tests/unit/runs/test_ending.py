@@ -11,7 +11,7 @@ import pytest
 from runnerd.core.machine import Intent, Phase
 from runnerd.core.prefect import StateType
 from runnerd.journal.journal import Journal
-from tests.kits.engine import events, fake_engine, running, start
+from tests.kits.engine import Engine, events, fake_engine, running, start
 from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -86,6 +86,39 @@ async def test_runtime_max_is_told_as_such(tmp_path: Path) -> None:
         assert record.words == "ran longer than runtime_max 1min; killed by SIGKILL"
         assert (engine.prefect.state_of(run_id), record.api_state_name) == ("FAILED", "TimedOut")
         assert spawner.stops == [], "the spawner's own doing"
+
+
+def fail_once(engine: Engine, run_id: str) -> None:
+    """Have the flow fail with a retry left, which its process then waits for."""
+    engine.prefect.runs[run_id]["empirical_policy"]["retries"] = 1
+    engine.prefect.set_state(run_id, "FAILED")
+    assert engine.prefect.runs[run_id]["state"]["name"] == "AwaitingRetry"
+
+
+async def test_a_process_that_dies_before_its_retry_is_a_crash(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        fail_once(engine, run_id)
+        spawner.exit(run_id, signal=9)
+        record = await engine.until_done(run_id)
+        assert (record.words, engine.prefect.state_of(run_id)) == ("killed by SIGKILL", "CRASHED")
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_run_that_is_rescheduled_may_be_retried_by_any_host(tmp_path: Path, waits: bool) -> None:
+    """Prefect reserves an in-process retry for its process, also after that has begun; the process is dead."""
+    async with fake_engine(tmp_path) as (engine, _spawner):
+        engine.settings = replace(engine.settings, stop=replace(engine.settings.stop, then="reschedule"))
+        run_id = await start(engine)
+        fail_once(engine, run_id)
+        if not waits:
+            engine.prefect.set_state(run_id, "RUNNING")
+        engine.supervisor.evict_all()
+        await engine.until_done(run_id)
+        found = await engine.api.read_run(run_id)
+        assert found is not None and found.state.type is StateType.SCHEDULED
+        assert not found.retries_in_process and not found.state.needs_process
+        assert engine.offer(run_id) == (run_id,)
 
 
 @pytest.mark.parametrize(("memory_max_bytes", "limit"), [(2 * 2**30, " (memory_max 2G)"), (None, "")])

@@ -16,7 +16,7 @@ from runnerd.core.process import LaunchSpec
 from runnerd.launch.scratch import scratch_directory, tidy_key, tidy_spec
 from runnerd.launch.spec import hooks_spec
 from runnerd.processes.link import SpawnerLink
-from runnerd.runs.scratch import tidy
+from runnerd.runs.scratch import remove_scratch
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, a_record, log_to
@@ -90,7 +90,7 @@ async def linked(spawner: FakeSpawner) -> AsyncIterator[SpawnerLink]:
 
 async def begun(link: SpawnerLink, spawner: FakeSpawner) -> asyncio.Task[str | None]:
     """Tidying up that is under way."""
-    tidying = asyncio.create_task(tidy(ended(), link=link, spec=tidy_spec(ended())))
+    tidying = asyncio.create_task(remove_scratch(ended(), link=link, spec=tidy_spec(ended())))
     async with asyncio.timeout(60):
         while tidy_key(RUN_ID) not in spawner.live() and not tidying.done():
             await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -56,6 +57,21 @@ async def test_a_retry_here_is_another_attempt(tmp_path: Path) -> None:
         engine.prefect.set_state(run_id, "COMPLETED")
         spawner.exit(run_id)
         assert (await engine.until_done(run_id)).attempt == 2
+
+
+async def test_a_lease_is_renewed_until_the_process_does_it(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, _):
+        deployment_id = engine.deploy(concurrency_limit=1)
+        options = {"collision_strategy": "ENQUEUE"}
+        engine.prefect.deployments[deployment_id] |= {"concurrency_limit": 1, "concurrency_options": options}
+        run_id = engine.add_run(deployment_id)
+        assert engine.offer(run_id) == (run_id,)
+        await asyncio.sleep(250.0)
+        (lease,) = engine.prefect.leases
+        assert engine.prefect.renewed == [lease] * 3, "after 20, 120 and 220 seconds"
+        engine.prefect.set_state(run_id, "RUNNING")
+        await asyncio.sleep(600.0)
+        assert engine.prefect.renewed == [lease] * 3
 
 
 # --- offers -----------------------------------------------------------------------------------------------------
@@ -242,7 +258,39 @@ async def test_what_cannot_be_recorded_is_not_claimed(tmp_path: Path) -> None:
         offered = engine.supervisor.offer(runs)
         assert offered.claimed == ()
         assert set(offered.skipped) == set(ids)
-        assert "cannot" in (engine.supervisor.journal_problem or "")
-        assert engine.lines.events("error") == ["nothing new is claimed"]
+        assert "cannot" in (engine.supervisor.record_problem or "")
+        assert engine.lines.events("error") == ["cannot claim new runs"]
         assert [state for run_id in ids for state in engine.prefect.history[run_id]] == ["Scheduled"] * 2
         assert spawner.started == []
+
+
+ROOMY = (4096, 4096, 9999, 9999, 9999, 99, 99, 99, 0, 255)  # as os.statvfs reports a filesystem
+FULL = (4096, 4096, 9999, 9, 9, 99, 99, 99, 0, 255)
+WITHOUT_FILES = (4096, 4096, 9999, 9999, 9999, 99, 2, 2, 0, 255)
+
+
+@pytest.mark.parametrize(("disk", "why"), [(FULL, "36 kB are free"), (WITHOUT_FILES, "can have no more files")])
+async def test_what_the_disk_has_no_room_for_is_not_claimed(tmp_path: Path, disk: tuple[int, ...], why: str) -> None:
+    async with fake_engine(tmp_path) as (engine, _):
+        run_id = engine.add_run(engine.deploy())
+        engine.disk = os.statvfs_result(disk)
+        assert engine.offer(run_id) == ()
+        assert why in (engine.supervisor.record_problem or "")
+        engine.disk = os.statvfs_result(ROOMY)
+        assert engine.offer(run_id) == (run_id,)
+
+
+async def test_a_run_that_the_spawner_cannot_record_waits_for_room(tmp_path: Path) -> None:
+    """It is claimed already, and a full disk is no fault of its: it starts when there is room, and can be cancelled."""
+    async with fake_engine(tmp_path) as (engine, spawner):
+        spawner.full = True
+        first, second = (engine.add_run(engine.deploy(name)) for name in "ab")
+        engine.offer(first, second)
+        await asyncio.sleep(60.0)
+        assert [engine.prefect.state_of(run_id) for run_id in (first, second)] == ["PENDING", "PENDING"]
+        assert engine.lines.events("error") == ["a run waits for disk space"] * 2, "once each"
+        engine.supervisor.cancel([second])
+        await engine.until_done(second)
+        assert engine.prefect.state_of(second) == "CANCELLED"
+        spawner.full = False
+        await engine.until(lambda: running(engine, first))

@@ -121,7 +121,8 @@ def test_everything_else_is_as_for_the_hosts_own_deployments() -> None:
         "stop_timeout_s": 8.0,
     }
     deployment = a_deployment(run=settings)
-    own = launch_spec(a_record(ID, attempt=2), deployment, access=ACCESS, base={}, file_environment={}, output="/o")
+    given = {"access": ACCESS, "worker": "build-07", "output": "/o"}
+    own = launch_spec(a_record(ID, attempt=2), deployment, base={}, file_environment={}, **given)  # type: ignore[arg-type]
     pools = spec(run=settings)
     differing = {name for name in LaunchSpec.__slots__ if getattr(own, name) != getattr(pools, name)}
     assert differing == {"environment"}

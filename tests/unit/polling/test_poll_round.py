@@ -1,4 +1,4 @@
-"""poller.py over work pools, by a clock that jumps: what is asked, and who starts."""
+"""poll_round.py over work pools, on a jumping clock: which requests are made, and which runs start."""
 
 from __future__ import annotations
 

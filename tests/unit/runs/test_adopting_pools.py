@@ -1,4 +1,4 @@
-"""Runs of pools over the lives of daemons: started once whatever dies in between, and nothing is left behind."""
+"""adopting.py over runs of pools: started once whichever process dies in between, without leftovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control server's socket: its file, its mode, a stale one, a live one, one from systemd, and TCP."""
+"""server.py: the socket of the control server: its file, its mode, stale, in use, from systemd, and TCP."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Runs that a daemon finds again half way: claimed without an answer, started by nobody knows whom, cancelled since."""
+"""run.py: runs that a daemon resumes in the middle: a claim without an answer, a start unknown, a cancel since."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_no_flow_code_had_run_so_it_is_started(tmp_path: Path, boot: str) 
 
 
 @pytest.mark.parametrize(
-    ("boot", "words"), [("boot-0", "the host restarted"), ("boot-1", "it ended and nobody saw how")]
+    ("boot", "words"), [("boot-0", "the host restarted"), ("boot-1", "ended, exit status unknown")]
 )
 async def test_flow_code_had_run_so_it_is_not_started_again(tmp_path: Path, boot: str, words: str) -> None:
     """It was spawned, said RUNNING, and its daemon died before it could write down that it was spawned."""

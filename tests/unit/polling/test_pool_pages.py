@@ -1,4 +1,4 @@
-"""poller.py over work pools: slots that the server counts, and what is behind a page of runs that may not start."""
+"""pool_pages.py: limits that the API enforces, and the pages behind runs that may not start."""
 
 from __future__ import annotations
 
