@@ -73,6 +73,19 @@ def test_the_version_is_the_files_or_the_flows(major: int) -> None:
     assert [body.json["version"] for body in bodies if isinstance(body, DeploymentBody)] == ["0123456789abcdef", "2.1"]
 
 
+@pytest.mark.parametrize("major", [2, 3])
+def test_a_deployment_stays_in_its_pool(major: int) -> None:
+    jobs = {"image": "etl:3", "env": {"A": "{{ $A }}"}}
+    body = body_of(major, work_pool="etl", work_queue="high", job_variables=jobs).json
+    assert (body["work_pool_name"], body["work_queue_name"], body["job_variables"]) == ("etl", "high", jobs)
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": "/opt/etl"}}
+    assert (body["path"], body["pull_steps"]) == (None, [step])
+    clone = {"prefect.deployments.steps.git_clone": {"repository": "r"}}
+    assert body_of(major, work_pool="etl", pull_steps=(clone,)).json["pull_steps"] == [clone]
+    own = body_of(major).json
+    assert (own["work_pool_name"], own["path"], own["pull_steps"]) == (None, "/opt/etl", [step])
+
+
 def test_the_code_describes_what_the_file_does_not() -> None:
     assert body_of().json["description"] == "What the code says."
     assert body_of(description="The file's.").json["description"] == "The file's."
