@@ -71,7 +71,7 @@ class Service:
         self._options.ready()
         self._start_task("register", daemon.registrar.run())
         self._start_task("pools", daemon.pools.keeper.run())
-        self._start_task("pool notes", daemon.pools.notes.run())
+        self._start_task("pool notes", daemon.pools.outbox.run())
         self._start_task("cancellations", daemon.cancellations.run())
         self._start_task("refresh", daemon.refresher.run())
         self._start_task("drain", daemon.drain.run())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.problems import Problems
@@ -15,8 +15,10 @@ from runnerd.launch.spec import ApiAccess
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.offers import PoolOffers
+from runnerd.pools.outbox import Outbox
 from runnerd.pools.run_notes import RunNotes
 from runnerd.pools.table import PoolTable, Served
+from runnerd.pools.worker_events import WorkerEvents
 from runnerd.pools.workers.worker import PrefectWorker, end_leftovers
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
@@ -33,7 +35,7 @@ class PoolParts:
     keeper: PoolKeeper
     offers: PoolOffers
     launcher: PoolLauncher
-    notes: RunNotes
+    outbox: Outbox
 
 
 def build_pools(
@@ -62,16 +64,19 @@ def build_pools(
             log=ambient.log,
         )
 
-    def end_leftover_workers(pools: Collection[str]) -> Coroutine[Any, Any, object]:
-        return end_leftovers(link, pools=pools)
-
     table = PoolTable(wakes=wakes)
+    outbox = Outbox(ambient=ambient)
+    RunNotes(api=api.pools, table=table, worker_name=config.host_name, feed=feed, outbox=outbox)
+    events = WorkerEvents(
+        api=api.pools, table=table, worker_name=config.host_name, feed=feed, outbox=outbox, now=ambient.now
+    )
     keeper = PoolKeeper(
         api=api.pools,
         table=table,
         make_worker=make_worker,
-        end_leftovers=end_leftover_workers,
+        end_leftovers=partial(end_leftovers, link),
         worker_name=config.host_name,
+        events=events,
         wakes=wakes,
         problems=problems,
         ambient=ambient,
@@ -89,5 +94,5 @@ def build_pools(
             worker_name=config.host_name,
             backoff=ambient.backoff,
         ),
-        notes=RunNotes(api=api.pools, table=table, worker_name=config.host_name, feed=feed, ambient=ambient),
+        outbox=outbox,
     )

@@ -23,6 +23,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.log.alerts import Alert
 from runnerd.pools.creating import find_or_create_pool, find_or_create_queues, why_unservable
 from runnerd.pools.table import PoolService, PoolTable, Served, served_document
+from runnerd.pools.worker_events import WorkerEvents
 from runnerd.pools.workers.worker import PrefectWorker
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.pools import PoolsApi
@@ -46,6 +47,7 @@ class PoolKeeper:
         make_worker: Callable[[Served], PrefectWorker],
         end_leftovers: Callable[[Collection[str]], Coroutine[Any, Any, object]],
         worker_name: Callable[[], str],
+        events: WorkerEvents,
         wakes: Wakes,
         ambient: Ambient,
         problems: Problems,
@@ -56,6 +58,7 @@ class PoolKeeper:
         self._make_worker = make_worker
         self._end_leftovers = end_leftovers
         self._worker_name = worker_name
+        self._events = events
         self._wakes = wakes
         self._now = ambient.now
         self._backoff = ambient.backoff
@@ -169,6 +172,8 @@ class PoolKeeper:
         if not self._table.put(latest, known=served):
             return
         self._log_problem(latest)
+        if latest.heartbeat_at is not None and served.heartbeat_at is None:
+            self._events.note_started(latest.name)
         if changed and latest.open:
             self._log.info("serving a work pool", pool=latest.name, queues=[queue.name for queue in latest.queues])
             self._wakes.poll_now()
@@ -242,6 +247,7 @@ class PoolKeeper:
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_BOUND_S):
                 await self._api.heartbeat(name, worker=self._worker_name(), interval_s=GOODBYE_S)
+                await self._events.emit_stopped(name)
 
     async def stop(self) -> None:
         """Leave every pool, because this host stops."""

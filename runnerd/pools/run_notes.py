@@ -6,20 +6,16 @@ that the API rejects are dropped.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 
-from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.place import Json
 from runnerd.core.prefect import StateType
 from runnerd.core.record_feed import RecordFeed
+from runnerd.pools.outbox import Outbox
 from runnerd.pools.table import PoolService, PoolTable
 from runnerd.prefect_api.pools import PoolsApi
-from runnerd.system.ambient import Ambient
-
-_WAITING_MAX = 1000  # records; the oldest are dropped first
 
 
 class RunNotes:
@@ -32,40 +28,17 @@ class RunNotes:
         table: PoolTable,
         worker_name: Callable[[], str],
         feed: RecordFeed,
-        ambient: Ambient,
+        outbox: Outbox,
     ) -> None:
         self._api = api
         self._table = table
         self._worker_name = worker_name
-        self._backoff = ambient.backoff
-        self._log = ambient.log
-        self._waiting: deque[RunRecord] = deque(maxlen=_WAITING_MAX)
-        self._noted = asyncio.Event()
+        self._outbox = outbox
         feed.subscribe(self._note)
 
     def _note(self, record: RunRecord) -> None:
         if record.pool is not None and record.phase in (Phase.RUNNING, Phase.DONE):
-            self._waiting.append(record)
-            self._noted.set()
-
-    async def run(self) -> None:
-        """Send notes for ever, in order."""
-        backoff = self._backoff()
-        while True:
-            await self._noted.wait()
-            self._noted.clear()
-            while self._waiting:
-                record = self._waiting[0]
-                try:
-                    await self._send(record)
-                    backoff.reset()
-                except ApiRejected as error:
-                    self._log.debug("cannot note where a run runs", run=record.id, why=str(error))
-                except (ApiAway, ApiDenied) as error:
-                    await asyncio.sleep(backoff.next_s(error))
-                    continue
-                if self._waiting and self._waiting[0] is record:  # else a full queue has dropped it meanwhile
-                    self._waiting.popleft()
+            self._outbox.put(f"where run {record.id} runs", partial(self._send, record))
 
     async def _send(self, record: RunRecord) -> None:
         if record.phase is Phase.DONE:

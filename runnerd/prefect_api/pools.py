@@ -253,6 +253,11 @@ class PoolsApi:
             body = {"infrastructure_pid": pid}
             await self._transport.request("PATCH", f"/flow_runs/{run_id}", body=body, values=ABSENT)
 
+    async def emit_event(self, event: Json) -> None:
+        """Emit an event; not with 2.20, whose events are disabled unless an experimental setting enables them."""
+        if (await self.server()).major >= 3:
+            await self._transport.request("POST", "/events", body=[event])
+
     async def label_run(self, run_id: str, labels: Mapping[str, Json]) -> None:
         """Add labels to the run; not with 2.20, which has no labels and whose 404 would read as a wrong URL."""
         # The server accepts any JSON here, and then fails whenever it reads a run with a value that is not plain.

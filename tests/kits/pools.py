@@ -17,6 +17,7 @@ from runnerd.core.place import Place
 from runnerd.core.prefect import WorkerType
 from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
+from runnerd.core.record_feed import RecordFeed
 from runnerd.core.settings import PoolSettings, RunSettings
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.launching import FlowLauncher
@@ -28,7 +29,9 @@ from runnerd.launch.spec import ApiAccess
 from runnerd.pools.job.process_job import process_template
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
+from runnerd.pools.outbox import Outbox
 from runnerd.pools.table import PoolTable, Served
+from runnerd.pools.worker_events import WorkerEvents
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.system.watchdog import Pulse
 from tests.kits.engine import Engine, an_ambient, fake_engine
@@ -99,6 +102,7 @@ class Keeping:
     found: list[float]
     loop: asyncio.AbstractEventLoop
     wakes: Wakes
+    feed: RecordFeed
 
     def served(self, name: str = "etl") -> Served:
         known = self.table.get(name)
@@ -128,6 +132,7 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
     api, table, lines = fake_api(prefect, now=loop.utcnow), PoolTable(wakes=wakes), LogLines()
     backoff = lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random)  # noqa: E731
     ambient = replace(an_ambient(lines, now=loop.utcnow, clock=loop.time), backoff=backoff)
+    feed, outbox = RecordFeed(), Outbox(ambient=ambient)
     workers: dict[str, list[FakePrefectWorker]] = {}
 
     def make_worker(served: Served) -> FakePrefectWorker:
@@ -140,19 +145,29 @@ async def keeping(*wanted: PoolSettings, prefect: FakePrefect | None = None) -> 
         make_worker=make_worker,
         end_leftovers=no_leftovers,
         worker_name=lambda: HOST,
+        events=WorkerEvents(
+            api=api.pools,
+            table=table,
+            worker_name=lambda: HOST,
+            feed=feed,
+            outbox=outbox,
+            now=ambient.now,
+        ),
         wakes=wakes,
         problems=Problems(),
         ambient=ambient,
     )
     table.want(wanted)
-    task = asyncio.create_task(keeper.run())
+    tasks = {asyncio.create_task(keeper.run()), asyncio.create_task(outbox.run())}
     try:
         await asyncio.sleep(1)
-        yield Keeping(prefect, keeper, table, lines, ambient.pulse, workers, found, loop, wakes)
-        assert not task.done(), "it has ended, and the daemon with it"
+        yield Keeping(prefect, keeper, table, lines, ambient.pulse, workers, found, loop, wakes, feed)
+        ended = [task for task in tasks if task.done()]
+        assert not ended, f"a loop has ended, and the daemon with it: {ended}"
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await api.close()
 
 
@@ -168,6 +183,14 @@ def a_keeper(engine: Engine) -> PoolKeeper:
         make_worker=make_worker,
         end_leftovers=no_leftovers,
         worker_name=lambda: HOST,
+        events=WorkerEvents(
+            api=engine.api.pools,
+            table=engine.pools,
+            worker_name=lambda: HOST,
+            feed=engine.feed,
+            outbox=Outbox(ambient=engine.ambient),
+            now=engine.now,
+        ),
         wakes=engine.wakes,
         problems=engine.problems,
         ambient=engine.ambient,

@@ -235,11 +235,11 @@ async def test_what_a_daemon_left_of_other_pools_is_ended(bench: Bench) -> None:
             await worker.until(lambda document: document["state"] == "running", "it to run")
     async with bench.linked() as link:
         await link.spawn(bench.spawner.spec("r-1", mode=("sleep",)))
-        ended = await end_leftovers(link, pools=["kept"])
+        ended = await end_leftovers(link, ["kept"])
         assert sorted(key.split(".")[0].split("-")[1] for key in ended) == ["gone", "gone_too"]
         left = sorted(record.key for record in link.records())
         assert len(left) == 2 and left[0] == "r-1" and left[1].startswith("worker-kept.")
-        assert len(await end_leftovers(link, pools=[])) == 1
+        assert len(await end_leftovers(link, [])) == 1
         assert [record.key for record in link.records()] == ["r-1"]
 
 

@@ -196,6 +196,35 @@ def test_run(served: Serving) -> None:
     assert created["phase"] is None
 
 
+def test_run_with_parameters_from_a_file(served: Serving, tmp_path: Path) -> None:
+    large = {"rows": ["x" * 100] * 5000, "day": "2026-01-02"}
+    for name, text in (
+        ("a.json", json.dumps(large)),
+        ("a.yaml", "day: 2026-01-02\nrows:\n" + f"- {'x' * 100}\n" * 5000),
+    ):
+        (tmp_path / name).write_text(text)
+        assert runnerctl(served, "run", "nightly", "--params", str(tmp_path / name)).status == 0
+        assert served.host.asked.pop()[1]["parameters"] == large
+    assert runnerctl(served, "run", "nightly", "--params", "-", "-p", "a=2", stdin="{a: 1, b: [x]}").status == 0
+    assert served.host.asked.pop()[1]["parameters"] == {"a": 2, "b": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a: [1\n", "standard input:1:4: the [ opened here is never closed"),
+        ("a: 1\na: 2\n", "standard input:2:1: "),
+        ("- a\n", "cannot use the parameters in standard input: a map of names to values is needed"),
+        ("[" * 100_000, "cannot read the parameters: standard input:1:"),
+        ('{"a": "' + "x" * (1 << 20) + '"}', "more than 1 MiB"),
+    ],
+)
+def test_parameters_that_cannot_be_read(served: Serving, text: str, why: str) -> None:
+    result = runnerctl(served, "run", "nightly", "--params", "-", stdin=text)
+    assert result.status == 2 and why in result.err and result.err.count("\n") == 1
+    assert served.host.asked == []
+
+
 @pytest.mark.parametrize("pair", ['deep={"a": 1', "deep=[1,", 'deep="open', "deep", "=5"])
 def test_a_parameter_that_is_no_json_is_named(served: Serving, pair: str) -> None:
     result = runnerctl(served, "run", "nightly", "-p", pair)

@@ -218,7 +218,7 @@ class PrefectWorker:
         return (ProcessState.WAITING if state is ProcessState.PREPARING else state).value
 
 
-async def end_leftovers(link: SpawnerLink, *, pools: Collection[str]) -> list[str]:
+async def end_leftovers(link: SpawnerLink, pools: Collection[str]) -> list[str]:
     """End the workers and installations, left by an earlier daemon, of all pools but these.
 
     Ends one after the other, by SIGTERM, then SIGKILL; returns the keys of those ended.

@@ -29,6 +29,7 @@ class PoolTables:
         self.by_id: dict[str, dict[str, Json]] = {}
         self.beats: dict[tuple[str, str], dict[str, Json]] = {}  # by the pool's id and the worker's name
         self.blocks: dict[str, dict[str, Json]] = {}
+        self.events: list[Json] = []  # emitted by clients
         self.variables: dict[str, dict[str, Json]] = {}
         self.worker_types: dict[str, dict[str, Json]] = {}
 

@@ -124,6 +124,9 @@ class FakePools(PoolTables):
                 return 201, self._create_agent_queue(body)
             case ("POST", "work_queues", queue_id, "get_runs"):
                 return 200, self._runs_of_queue(queue_id, body)
+            case ("POST", "events") if self._fake.major >= 3:
+                self.events += body
+                return 204, None
             case ("PATCH", "flow_runs", run_id, *rest):
                 return self._patch_run(run_id, rest, body or {})
         return self._route_reading(method, parts, body)

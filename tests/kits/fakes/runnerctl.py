@@ -27,13 +27,13 @@ def environment(**more: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in mind} | {"TERM": "xterm"} | more
 
 
-def runnerctl(served: Serving | None, *arguments: str, **env: str) -> Result:
+def runnerctl(served: Serving | None, *arguments: str, stdin: str = "", **env: str) -> Result:
     """To its end; against `served`, or wherever `env` leads."""
     if served is not None:
         env = {"RUNNERD_SOCKET": served.socket} | env
     done = subprocess.run(
         [*COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
+        input=stdin.encode(),
         capture_output=True,
         timeout=PATIENCE_S,
         env=environment(**env),

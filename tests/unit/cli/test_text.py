@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from runnerd.cli.console import Cell, Column, Console
+from runnerd.cli.parameters import parse_parameters
 from runnerd.cli.text import (
     clean,
     format_api_state,
@@ -13,7 +14,6 @@ from runnerd.cli.text import (
     format_verdict,
     shorten_ids,
 )
-from runnerd.cli.verbs.run import parse_parameters
 from runnerd.control.client import quote, target
 from tests.kits.fakes.fake_host import a_run, ended
 

@@ -17,6 +17,7 @@ from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.core.process import Identity
 from runnerd.core.record_feed import RecordFeed
+from runnerd.pools.outbox import Outbox
 from runnerd.pools.run_notes import RunNotes
 from runnerd.pools.table import PoolTable
 from tests.kits.engine import an_ambient, running
@@ -51,14 +52,9 @@ async def noting(prefect: FakePrefect | None = None) -> AsyncIterator[Noting]:
     serve(table, prefect, *(pool_settings(name) for name in prefect.pools.pools))
     feed = RecordFeed()
     backoff = lambda: Backoff(first_s=0.5, cap_s=30.0, uniform=random.Random(1).random)  # noqa: E731
-    notes = RunNotes(
-        api=api.pools,
-        table=table,
-        worker_name=lambda: HOST,
-        feed=feed,
-        ambient=replace(an_ambient(lines, now=loop.utcnow, clock=loop.time), backoff=backoff),
-    )
-    task = asyncio.create_task(notes.run())
+    outbox = Outbox(ambient=replace(an_ambient(lines, now=loop.utcnow, clock=loop.time), backoff=backoff))
+    RunNotes(api=api.pools, table=table, worker_name=lambda: HOST, feed=feed, outbox=outbox)
+    task = asyncio.create_task(outbox.run())
     try:
         yield Noting(prefect, feed, table, lines)
         assert not task.done(), "it has ended, and the daemon with it"
