@@ -78,6 +78,9 @@ def warn_of_ignored(holder: Map, flaws: Flaws) -> None:
             flaws.warn(message, holder.key_place(key))
     if holder.get("version_type") not in (None, "prefect:simple"):
         flaws.warn("version_type has no effect; only the version is registered", holder.key_place("version_type"))
+    if holder.get("work_queue_name"):
+        message = "work_queue_name has no effect here, as in Prefect; write it into work_pool"
+        flaws.warn(message, holder.key_place("work_queue_name"))
     schedules = holder.get("schedules")
     for node in schedules if isinstance(schedules, List) else ():
         for key in _IGNORED_OF_SCHEDULES if isinstance(node, Map) else ():

@@ -55,7 +55,8 @@ DEPLOYMENT = {
     "schedule": Key("schedule: {cron: '@daily'}", carried=("schedules[0].cron", "@daily")),
     "schedules": Key("schedules: [{cron: '@daily'}]", carried=("schedules[0].cron", "@daily")),
     "work_pool": Key("", carried=("work_pool", "etl")),
-    "work_queue_name": Key("work_queue_name: high", named="unknown key 'work_queue_name'"),
+    "work_queue_name": Key("work_queue_name: high", named="work_queue_name has no effect here"),
+    "nonsense": Key("nonsense: 1", named="unknown key 'nonsense'"),
 }
 
 WORK_POOL = {
