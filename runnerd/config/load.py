@@ -16,7 +16,7 @@ from runnerd.config.files import DROP_INS, MAIN, Listing, list_drop_ins, read_te
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.last_good import choose_in_force, refuse_doubles
 from runnerd.config.pools import POOLS, PoolReader
-from runnerd.config.prefect_yaml import read_pull
+from runnerd.config.prefect_yaml import list_warnings, read_pull
 from runnerd.config.run_settings import HostRun
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.schema import ITEMS, SchemaCheck
@@ -162,6 +162,8 @@ class _Load:
         for file, its_deployments, its_pools in zip(files, deployments, pools, strict=True):
             here = [*file.problems(), *its_deployments.found(), *its_pools.found()]
             problems += sorted(here, key=_by_place)
+        warnings = [warning for file in files for warning in list_warnings(file.node)]
+        warnings += [warning for its in deployments for warning in its.warnings()]
         unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
         deployments_in_force, invalid = choose_in_force(DEPLOYMENTS, deployments, old_deployments, unseen)
         pools_in_force, _ = choose_in_force(POOLS, pools, old_pools, unseen)
@@ -174,6 +176,7 @@ class _Load:
                 InvalidDeployment(name=item.name, place=item.place, problem=str(item.problems[0])) for item in invalid
             ),
             pools=pools_in_force,
+            warnings=tuple(sorted(warnings, key=_by_place)),
             said={file.path: file.sections for file in files if not file.is_main},
         )
 
@@ -249,7 +252,12 @@ class _Load:
         if file.node is not None and not file.flaws.at("pull"):
             pull = read_pull(file.node, host.table, flaws)
         reader = DeploymentReader(
-            checks=self._checks, schedules=self._schedules, host=host, file_pull=pull, pull_flaws=tuple(flaws.all)
+            file=file.node or Map(file.path, (1, 1)),
+            checks=self._checks,
+            schedules=self._schedules,
+            host=host,
+            file_pull=pull,
+            pull_flaws=tuple(flaws.all),
         )
         return self._read_items(DEPLOYMENTS, file, reader.build)
 
@@ -290,5 +298,5 @@ def _place(nodes: Json, index: int, item: Json) -> Place:
     return place
 
 
-def _by_place(problem: Problem) -> tuple[int, int]:
-    return (problem.place.line, problem.place.column) if problem.place else (0, 0)
+def _by_place(problem: Problem) -> Place:
+    return problem.place or Place("")

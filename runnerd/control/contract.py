@@ -11,7 +11,7 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `waiting` (only of a run that is not
               claimed): the limit that delays the claim.
-  deployment  DEPLOYMENT_FIELDS
+  deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
               `remedy` may be null. `ok`: false when any check is an error.

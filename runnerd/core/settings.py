@@ -97,10 +97,14 @@ class Deployment:
     version: str | None = None
     enforce_parameter_schema: bool = True
     concurrency_limit: int | None = None
-    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] | None = None  # None: not stated; ENQUEUE to the server
     collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its slot
     paused: bool | None = None  # None: not stated, so as it is in Prefect; a new one is not paused
     on_remove: OnRemove = "pause"
+    work_pool: str | None = None  # in which the deployment is; its workers start the runs
+    work_queue: str | None = None  # of that pool; None: its default queue
+    job_variables: Mapping[str, Json] = field(default_factory=dict)  # of that pool, with the worker's placeholders
+    pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
     run: RunSettings
     place: Place
     problem: str | None = None  # why the last good version is in force: the error in the file
@@ -202,6 +206,7 @@ class Config:
     settings: Settings
     deployments: tuple[Deployment, ...] = ()
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()  # what has no effect; nothing is refused because of it
     files: tuple[str, ...] = ()  # every file read, in order
     invalid: tuple[InvalidDeployment, ...] = ()
     pools: tuple[PoolSettings, ...] = ()

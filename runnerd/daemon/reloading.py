@@ -66,6 +66,8 @@ class Reloader:
                 alert=Alert.CONFIG_PROBLEM,
                 about={"deployment": problem.deployment},
             )
+        for warning in config.warnings:
+            self._log.warning("a setting has no effect", at=warning.place, what=warning.message)
         self._config.replace(config)
         self._journal.save_last_good(config)
         self._pools.want(config.pools)

@@ -107,7 +107,7 @@ class Inspector:
         """Whether the flow of this run has the hook, by the cached inspections; True when that is unknown."""
         if record.pool is not None and record.failure is not None:
             return False  # no launch spec could be made for the flow, so none can be made for its hooks
-        entry = self._registry.by_id(record.deployment_id)
+        entry = self._registry.own(record.deployment_id)
         hooks = await self.hooks_of(entry.deployment) if entry is not None else None
         return hooks is None or hook in hooks
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from http import HTTPStatus
 
 from runnerd.core.errors import ApiError, ApiRejected
 from runnerd.core.place import Problem
@@ -60,6 +61,7 @@ class Registrar:
         self._planner = Planner(journal=journal, registry=registry, url=url)
         self._todo: dict[Key, Deployment] = {}
         self._afresh: set[Key] = set()  # of _todo: those whose flows are inspected whatever the cache has
+        self._without_pool: dict[Key, Deployment] = {}
         self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
         self._work = asyncio.Event()
@@ -162,7 +164,7 @@ class Registrar:
             try:
                 await self._register(deployment, finding, major, known.get((finding.flow_name, deployment.name)))
             except ApiRejected as error:
-                self._fail(deployment, f"the API rejects the deployment: {error}")
+                self._fail(deployment, self._rejection(deployment, error))
 
     async def _register(
         self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
@@ -229,6 +231,23 @@ class Registrar:
         if differs(known.deployment, deployment) or known.deployment.place != deployment.place:
             self._journal.save_registration(replace(known, deployment=deployment))
 
+    def _rejection(self, deployment: Deployment, error: ApiRejected) -> str:
+        """Say why the API rejects the deployment; one whose work pool is missing is registered when the pool exists."""
+        if deployment.work_pool is None or error.status != HTTPStatus.NOT_FOUND:
+            return f"the API rejects the deployment: {error}"
+        self._without_pool[key_of(deployment)] = deployment
+        pool = deployment.work_pool
+        return f"there is no work pool {pool!r}; create it (runnerctl pool create {pool}), or name another"
+
+    def retry_without_pool(self) -> None:
+        """Register the deployments whose work pool was missing; nothing without any."""
+        waiting, self._without_pool = self._without_pool, {}
+        for key, deployment in waiting.items():
+            entry = self._registry.get(key)
+            if entry is not None and entry.deployment is deployment:
+                self._todo[key] = deployment
+                self._work.set()
+
     def _fail(self, deployment: Deployment, why: str, *, double: bool = False) -> None:
         """Log and note why the deployment cannot be registered; an earlier registration stays in use."""
         entry = self._registry.get(key := key_of(deployment))
@@ -236,7 +255,8 @@ class Registrar:
             return
         self._todo.pop(key, None)
         where = {"deployment": deployment.name, "at": deployment.place}
-        self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
+        if entry.problem != why:
+            self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
         self._registry.put(replace(entry, problem=why, double=double))
 
     def problems(self) -> tuple[Problem, ...]:

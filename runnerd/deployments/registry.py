@@ -1,7 +1,7 @@
 """The registry of this host's deployments: each as declared in conf.d, with its id and state in the API.
 
-Invariant: the API is polled for the runs of an entry exactly when the entry has a deployment id; `state` and `problem`
-are only shown.
+Invariants: the API is polled for the runs of an entry exactly when the entry has a deployment id and is in no work
+pool: a pool's runs belong to its workers; `state` and `problem` are only shown.
 """
 
 from __future__ import annotations
@@ -101,9 +101,18 @@ class Registry:
         key = self._by_id.get(deployment_id or "")
         return self._entries.get(key) if key else None
 
+    def own(self, deployment_id: str | None) -> Entry | None:
+        """Return the entry with this deployment id if this host starts its runs: not in a work pool."""
+        entry = self.by_id(deployment_id)
+        return entry if entry is not None and entry.deployment.work_pool is None else None
+
     def ids(self) -> list[str]:
-        """Return the deployment ids to poll for."""
+        """Return the ids of all registered deployments."""
         return list(self._by_id)
+
+    def own_ids(self) -> list[str]:
+        """Return the deployment ids to poll for."""
+        return [one for one in self._by_id if self.own(one) is not None]
 
     def find(self, ref: str) -> list[Entry]:
         """Return the entries whose id, `flow/name` or name is `ref`; doubles only if there is no other."""

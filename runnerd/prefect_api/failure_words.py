@@ -16,8 +16,9 @@ from datetime import datetime
 import httpx
 
 from runnerd.core.place import Json
+from runnerd.prefect_api.validation_words import shorten, validation_words
 
-_LONGEST = 300
+_LONGEST = 1000
 # The first match is used, so subclasses come before their base classes.
 _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.ConnectTimeout,), "no connection in time"),
@@ -80,24 +81,9 @@ def server_words(data: Json) -> str:
         return ""
     detail = data.get("exception_detail") or data.get("detail")
     if isinstance(detail, list):
-        words = "; ".join(_validation_words(item) for item in detail[:3] if isinstance(item, dict))
-        more = f"; and {len(detail) - 3} more" if len(detail) > 3 else ""
-        return shorten(words, _LONGEST) + more
+        return validation_words(detail, longest=_LONGEST)
     message = detail if isinstance(detail, str) else data.get("exception_message")
     return shorten(message, _LONGEST) if isinstance(message, str) else ""
-
-
-def _validation_words(item: Json) -> str:
-    """Format one validation error as `loc: msg`; its input is left out, since it may be a secret."""
-    loc = item.get("loc")
-    place = ".".join(str(part) for part in loc) if isinstance(loc, list) else ""
-    return f"{place}: {' '.join(str(item.get('msg', 'invalid')).split())}"
-
-
-def shorten(text: str, longest: int) -> str:
-    """Put a text on one line of at most `longest` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 def retry_after_s(value: str | None, *, now: datetime) -> float | None:

@@ -280,6 +280,14 @@ def test_config_schema_and_check_need_no_daemon(tmp_path: Path) -> None:
     (tmp_path / "conf.d" / "10-x.yaml").write_text("pools: [{name: a}, {name: b}]\n")
     good = runnerctl(None, "config", "check", str(tmp_path))
     assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, 2 pools, no problem\n")
+    (tmp_path / "conf.d" / "10-x.yaml").write_text("push: [{x.y: {}}]\n")
+    vain = runnerctl(None, "config", "check", str(tmp_path))
+    assert vain.status == 0
+    assert vain.out.startswith(
+        f"warning: {tmp_path}/conf.d/10-x.yaml:1:1: push: not run; runnerd takes code from this host"
+    )
+    document = json.loads(runnerctl(None, "config", "check", str(tmp_path), "--json").out)
+    assert (document["ok"], document["problems"], document["warnings"][0]["line"]) == (True, [], 1)
     (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\n")
     bad = runnerctl(None, "config", "check", str(tmp_path))
     assert bad.status == 1

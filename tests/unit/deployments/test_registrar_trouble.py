@@ -58,6 +58,22 @@ async def test_one_the_api_rejects(tmp_path: Path) -> None:
         assert host.entry(B).state is EntryState.READY
 
 
+async def test_one_whose_work_pool_is_missing_is_registered_when_the_pool_exists(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(replace(A, work_pool="etl"))
+        problem = "there is no work pool 'etl'; create it (runnerctl pool create etl), or name another"
+        for _ in range(3):
+            assert host.entry(A).problem == problem
+            host.registrar.retry_without_pool()
+            await asyncio.sleep(1)
+        assert host.lines.getvalue().count("cannot register a deployment") == 1
+        host.prefect.pools.create_pool("etl")
+        host.registrar.retry_without_pool()
+        await asyncio.sleep(1)
+        assert (host.entry(A).state, host.entry(A).problem) == (EntryState.READY, None)
+        assert host.stored("a")["work_pool_name"] == "etl"
+
+
 async def test_what_this_server_cannot_do(tmp_path: Path) -> None:
     async with a_host(tmp_path, FakePrefect(major=2)) as host:
         await host.want(replace(A, schedules=(Schedule(cron="* * * * *", slug="s"),)), B)

@@ -225,6 +225,7 @@ def test_a_deployment() -> None:
         "limit": None,
         "entrypoint": "nightly.py:flow",
         "tags": [],
+        "pool": None,
     }
     assert deployment_document(entry(next_run_at=NOON, paused=True), running=0)["next_run_at"] is None
 
