@@ -72,6 +72,8 @@ class DeploymentApplier:
         changeable = fields.keys() - _NOT_CHANGEABLE_3 if is_3 else _CHANGEABLE_2
         if not all(_is_stored(key, value, stored) for key, value in fields.items() if key not in changeable):
             return False
+        if fields["work_pool_name"] not in (None, stored.get("work_pool_name")):
+            return False  # a change into a pool that does not exist is answered with 500, an upsert with 404
         body = {key: value for key, value in fields.items() if key in changeable}
         if paused is not None:
             body["paused"] = paused
@@ -126,6 +128,8 @@ def _is_stored(key: str, value: Json, stored: Json) -> bool:
         return (value or {}) == (stored.get("job_variables") or stored.get("infra_overrides") or {})
     if key == "labels":
         return (value or {}).items() <= (stored.get("labels") or {}).items()
+    if key == "work_queue_name" and value is None and stored.get("work_pool_name") is not None:
+        return bool(stored.get(key) == "default")  # the queue of a pool's deployment that names none
     return bool(value == stored.get(key))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from runnerd.core.errors import ApiRejected
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Schedule
 from tests.kits.contract import INSPECTION, SCHEMA, Server, Visit, deployment
@@ -158,3 +160,40 @@ async def test_a_work_pool_and_limits_of_a_deployment_are_changed_in_place(serve
         stored = await visit.stored(info.id)
         assert (stored.get("concurrency_limit") or stored.get("global_concurrency_limit")) is None
         assert [each["id"] for each in stored["schedules"]] == list(info.schedule_ids)
+
+
+async def test_a_deployment_enters_a_work_pool_and_leaves_it(server: Server) -> None:
+    async with server.visit() as visit:
+        wanted = deployment(schedules=(TWO,))
+        info = await visit.deploy(wanted)
+        pooled = replace(wanted, work_pool="none-yet", job_variables={"env": {"A": "1"}})
+        with pytest.raises(ApiRejected) as refusal:
+            await visit.update(pooled, sent=visit.sent(wanted, info))
+        assert refusal.value.status == 404
+
+        pool = f"pool-{uuid.uuid4().hex[:8]}"
+        assert (await visit.raw("POST", "/work_pools/", {"name": pool, "type": "process"})).status_code == 201
+        pooled = replace(pooled, work_pool=pool)
+        info = await visit.update(pooled, sent=visit.sent(wanted, info))
+        stored = await visit.stored(info.id)
+        assert (stored["work_pool_name"], stored["work_queue_name"], stored["path"]) == (pool, "default", None)
+        assert (stored.get("job_variables") or stored["infra_overrides"]) == {"env": {"A": "1"}}
+
+        foreign = await add_foreign(visit, info.id)
+        described = replace(pooled, description="In a pool.", version="2")
+        again = await visit.update(described, sent=visit.sent(pooled, info))
+        stored = await visit.stored(info.id)
+        assert again.schedule_ids == info.schedule_ids
+        assert {each["id"] for each in stored["schedules"]} == {*info.schedule_ids, foreign["id"]}
+        assert (stored["work_pool_name"], stored["description"], stored["version"]) == (pool, "In a pool.", "2")
+
+        queued = replace(described, work_queue="fast")
+        again = await visit.update(queued, sent=visit.sent(described, again))
+        stored = await visit.stored(info.id)
+        assert (stored["work_pool_name"], stored["work_queue_name"]) == (pool, "fast")
+
+        await visit.update(wanted, sent=visit.sent(queued, again))
+        stored = await visit.stored(info.id)
+        left = pool if visit.major == 2 else None  # 2.20 has no request that takes a deployment out of its pool
+        assert (stored["work_pool_name"], stored["path"]) == (left, wanted.run.working_directory)
+        assert (stored["job_variables"] if visit.major == 3 else stored["infra_overrides"]) == {}

@@ -61,6 +61,8 @@ class PrefectTables:
         deployment_id = same[0]["id"] if same else str(uuid.uuid4())
         schedules = [schedule_of(each, deployment_id, self.major, keep=False) for each in body.get("schedules", [])]
         stored = {**(same[0] if same else {}), **body, "id": deployment_id, "schedules": schedules}
+        if same and body.get("work_pool_name") is None and same[0].get("work_queue_id") is not None:
+            stored |= {key: same[0][key] for key in ("work_pool_name", "work_queue_name")}  # only a change clears them
         stored |= self.pools.place(body)
         if self.major == 2:
             stored.pop("job_variables", None)  # told as infra_overrides
@@ -73,13 +75,15 @@ class PrefectTables:
         """Change the keys of the body; 2.20 cannot change the schema, and an empty map of job variables is none."""
         self._check_keys("deployment change", body)
         stored = self._deployment(deployment_id)
+        if body.get("work_pool_name") not in {None, *self.pools.pools}:
+            raise Refusal(500, {"exception_message": "Internal Server Error"})
         whole = {**stored, **body}
         if whole.get("enforce_parameter_schema", self.major == 3):
             schema = whole.get("parameter_openapi_schema") or {}
             self._check_parameters({**schema, "required": []}, whole.get("parameters") or {})
         stored |= {key: value for key, value in body.items() if key != "schedules"}
         if self.major == 3 and "work_pool_name" in body:
-            stored |= self.pools.place(body)
+            stored |= {"work_queue_id": None, **self.pools.place(body)}
         self._drop_scheduled(deployment_id)
         return 204, None
 
