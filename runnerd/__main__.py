@@ -114,6 +114,8 @@ def _check(args: argparse.Namespace) -> int:
     config, problems = check(paths.config, defaults=find_defaults(environ, root=os.geteuid() == 0))
     for problem in problems:
         print(problem, file=sys.stderr)
+    for warning in config.warnings if config is not None else ():
+        print(f"warning: {warning}", file=sys.stderr)
     if config is None or problems:
         print(f"{paths.config}: {len(problems)} problem{'' if len(problems) == 1 else 's'}", file=sys.stderr)
         return EX_CONFIG

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from runnerd.config.entries import Key, Kind
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.messages import Flaw
-from runnerd.config.prefect_yaml import read_job_variables, read_pull, refuse_unsupported
+from runnerd.config.placeholders import list_outputs, refuse_odd_numbers, refuse_placeholders
+from runnerd.config.prefect_yaml import read_pull, refuse_unsupported, warn_of_ignored
 from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
-from runnerd.config.sections import Flaws, Values
+from runnerd.config.sections import Flaws, Table, Values
+from runnerd.config.work_pool import pool_name, read_job_variables, read_pool
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.place import Json, Place
-from runnerd.core.settings import Deployment
+from runnerd.core.settings import Deployment, key_of
 
 
 def _keys(deployment: Deployment) -> frozenset[Key]:
     """Return the keys by which two deployments are the same: the name, with the code and with a stated flow name."""
-    by_code = (deployment.name, deployment.entrypoint, deployment.run.working_directory)
+    by_code = key_of(deployment)
     by_flow = (deployment.name, deployment.flow_name, "") if deployment.flow_name else by_code
     return frozenset((by_code, by_flow))
 
@@ -33,12 +35,13 @@ DEPLOYMENTS = Kind("deployments", _keys, _double, Flaw.problem)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentReader:
-    """Reads the deployments of one file.
+    """Reads the deployments of one `file`.
 
     `file_pull` and `pull_flaws` are the settings and the flaws of the file's own `pull:`, which applies to every
     deployment that has none.
     """
 
+    file: Map
     checks: HostChecks
     schedules: ScheduleReader
     host: HostRun
@@ -47,14 +50,20 @@ class DeploymentReader:
 
     def build(self, node: Map, flaws: Flaws) -> Deployment | None:
         """Make the deployment that `node` describes; None when it has flaws, which are added to `flaws`."""
-        if node.get("pull") is None:
+        if node.get("pull") is None and pool_name(node) is None:
             flaws.all.extend(self.pull_flaws)
+        outputs = list_outputs(self.file, node)
         refuse_unsupported(node, flaws)
+        refuse_placeholders(node, outputs, flaws)
+        refuse_odd_numbers(node, flaws)
+        warn_of_ignored(node, flaws)
+        in_pool = read_pool(node, self.file, outputs, flaws)
         schedules = self.schedules.read(node, flaws)
         values = self._run_values(node, flaws)
         if flaws.at("name") or flaws.at("entrypoint") or "entrypoint" not in node:
             return None
         run = self.host.settings(values)
+        _check_paused(node, flaws)
         if not flaws.any_in("run", "work_pool", "pull"):
             code = node["entrypoint"]
             self.checks.check(run, values, flaws, otherwise=node.value_place("entrypoint"), entrypoint=code)
@@ -62,22 +71,38 @@ class DeploymentReader:
             return None
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
-        return Deployment(run=run, place=node.place(), schedules=schedules, **keys, **limit)
+        return Deployment(run=run, place=node.place(), schedules=schedules, **keys, **limit, **in_pool)
 
     def _run_values(self, node: Map, flaws: Flaws) -> Values:
         """Merge the host's run:, the job variables, the pull steps and the deployment's own run:; the last one wins."""
         table = self.host.table
         own = read_run(node.get("run"), table, ("run",), flaws)
-        pull = read_pull(node, table, flaws) if node.get("pull") is not None else self.file_pull
+        pull = self._pull_values(node, table, flaws)
         variables = read_job_variables(node, table, flaws)
         return own.over(pull.over(variables.over(self.host.said)))
+
+    def _pull_values(self, node: Map, table: Table, flaws: Flaws) -> Values:
+        """Read the directory that the pull steps set; in a pool the worker runs any steps, so none is refused."""
+        if pool_name(node) is None:
+            return read_pull(node, table, flaws) if node.get("pull") is not None else self.file_pull
+        return read_pull(node if node.get("pull") is not None else self.file, table, Flaws([]))
 
 
 _KEYS = ("name", "entrypoint", "flow_name", "description", "version", "enforce_parameter_schema", "paused", "on_remove")
 
 
+def _check_paused(node: Map, flaws: Flaws) -> None:
+    """Refuse a deployment that states by its two keys that it is paused and that it is not."""
+    active, paused = node.get("is_schedule_active"), node.get("paused")
+    if isinstance(active, bool) and isinstance(paused, bool) and active is paused:
+        message = f"is_schedule_active is {str(active).lower()} and so is paused; remove is_schedule_active"
+        flaws.add(("is_schedule_active",), message, node.key_place("is_schedule_active"))
+
+
 def _plain_keys(node: Map) -> dict[str, Json]:
     said = {key: node[key] for key in _KEYS if node.get(key) is not None}
+    if node.get("is_schedule_active") is not None:
+        said["paused"] = not node["is_schedule_active"]  # as Prefect 2.20 stores it
     if node.get("parameters"):
         said["parameters"] = make_plain(node["parameters"])
     if node.get("tags"):

@@ -38,6 +38,7 @@ class Item(Generic[T]):
     place: Place
     good: T | None
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class FileItems(Generic[T]):
         for item in self.items:
             yield from item.problems
 
+    def warnings(self) -> Iterator[Problem]:
+        """Yield what has no effect in the entries."""
+        for item in self.items:
+            yield from item.warnings
+
 
 def read_item(
     kind: Kind[T], node: Json, place: Place, found: Sequence[Flaw], build: Callable[[Map, Flaws], T | None]
@@ -62,7 +68,8 @@ def read_item(
     name = _name(node)
     good = build(node, flaws) if isinstance(node, Map) else None
     problems = tuple(kind.problem(flaw, name) for flaw in sorted(flaws.all, key=_by_place))
-    return Item(name, place, good if not problems else None, problems)
+    warnings = tuple(kind.problem(flaw, name) for flaw in flaws.warnings)
+    return Item(name, place, good if not problems else None, problems, warnings)
 
 
 def _by_place(flaw: Flaw) -> tuple[int, int]:

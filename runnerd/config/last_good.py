@@ -6,26 +6,34 @@ of a file that cannot be read, or that has a broken entry without a name, unless
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from runnerd.config.entries import FileItems, Item, Key, Kind, T
 from runnerd.config.messages import Flaw
 
 
-def refuse_doubles(kind: Kind[T], files: Iterable[FileItems[T]]) -> list[FileItems[T]]:
-    """Make each entry that an earlier place already has a problem of the later place."""
+def refuse_doubles(kind: Kind[T], files: Sequence[FileItems[T]], before: Sequence[T] = ()) -> list[FileItems[T]]:
+    """Make each entry that another place already has a problem of its own place.
+
+    The entry that was in force `before`, in the same file, is the one that stays; among new entries it is the first.
+    """
+    stood = {(old.place.file, key) for old in before for key in kind.keys(old)}
     first: dict[Key, Item[T]] = {}
+    for only_stood in (True, False):
+        for path, item in [(file.path, item) for file in files for item in file.items]:
+            keys = kind.keys(item.good) if item.good is not None else frozenset[Key]()
+            is_free = not any(key in first for key in keys)
+            if is_free and (not only_stood or any((path, key) in stood for key in keys)):
+                first.update(dict.fromkeys(keys, item))
     return [replace(file, items=[_refuse_double(kind, item, first) for item in file.items]) for file in files]
 
 
-def _refuse_double(kind: Kind[T], item: Item[T], first: dict[Key, Item[T]]) -> Item[T]:
+def _refuse_double(kind: Kind[T], item: Item[T], first: Mapping[Key, Item[T]]) -> Item[T]:
     if item.good is None:
         return item
-    keys = kind.keys(item.good)
-    earlier = next((first[key] for key in keys if key in first), None)
+    earlier = next((first[key] for key in kind.keys(item.good) if first.get(key, item) is not item), None)
     if earlier is None:
-        first.update(dict.fromkeys(keys, item))
         return item
     flaw = Flaw((), kind.double(item.good, earlier.place), item.place)
     return replace(item, good=None, problems=(kind.problem(flaw, item.name),))

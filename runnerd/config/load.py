@@ -16,7 +16,7 @@ from runnerd.config.files import DROP_INS, MAIN, FileText, Listing, list_drop_in
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.last_good import choose_in_force, refuse_doubles
 from runnerd.config.pools import POOLS, PoolReader
-from runnerd.config.prefect_yaml import read_pull
+from runnerd.config.prefect_yaml import list_warnings, read_pull
 from runnerd.config.quoting import conceal, is_inside
 from runnerd.config.run_settings import HostRun
 from runnerd.config.schedules import ScheduleReader
@@ -164,18 +164,21 @@ class _Load:
 
     def _make_config(self, files: Sequence[_File], sections: Sections, url: str, listing: Listing) -> Config:
         host = self._make_host_run(sections)
-        deployments = refuse_doubles(DEPLOYMENTS, [self._read_deployments(file, host) for file in files])
-        pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files])
+        last = self._last_good
+        old_deployments, old_pools = (last.deployments, last.pools) if last else ((), ())
+        deployments = refuse_doubles(
+            DEPLOYMENTS, [self._read_deployments(file, host) for file in files], old_deployments
+        )
+        pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files], old_pools)
         problems = list(listing.problems)
         for file, its_deployments, its_pools in zip(files, deployments, pools, strict=True):
             here = [*file.problems(), *its_deployments.found(), *its_pools.found()]
             problems += sorted(here, key=_by_place)
+        warnings = [warning for file in files for warning in list_warnings(file.node)]
+        warnings += [warning for its in deployments for warning in its.warnings()]
         unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
-        last = self._last_good
-        deployments_in_force, invalid = choose_in_force(
-            DEPLOYMENTS, deployments, last.deployments if last else (), unseen
-        )
-        pools_in_force, _ = choose_in_force(POOLS, pools, last.pools if last else (), unseen)
+        deployments_in_force, invalid = choose_in_force(DEPLOYMENTS, deployments, old_deployments, unseen)
+        pools_in_force, _ = choose_in_force(POOLS, pools, old_pools, unseen)
         return Config(
             settings=make_settings(sections, hostname=self._defaults.hostname, api_url=url),
             deployments=deployments_in_force,
@@ -185,6 +188,7 @@ class _Load:
                 InvalidDeployment(name=item.name, place=item.place, problem=str(item.problems[0])) for item in invalid
             ),
             pools=pools_in_force,
+            warnings=tuple(sorted(warnings, key=_by_place)),
             said={file.path: file.sections for file in files if not file.is_main},
         )
 
@@ -257,7 +261,12 @@ class _Load:
         if file.node is not None and not file.flaws.at("pull"):
             pull = read_pull(file.node, host.table, flaws)
         reader = DeploymentReader(
-            checks=self._checks, schedules=self._schedules, host=host, file_pull=pull, pull_flaws=tuple(flaws.all)
+            file=file.node or Map(file.path, (1, 1)),
+            checks=self._checks,
+            schedules=self._schedules,
+            host=host,
+            file_pull=pull,
+            pull_flaws=tuple(flaws.all),
         )
         return self._read_items(DEPLOYMENTS, file, reader.build)
 
@@ -314,5 +323,5 @@ def _place(nodes: Json, index: int, item: Json) -> Place:
     return place
 
 
-def _by_place(problem: Problem) -> tuple[int, int]:
-    return (problem.place.line, problem.place.column) if problem.place else (0, 0)
+def _by_place(problem: Problem) -> Place:
+    return problem.place or Place("")

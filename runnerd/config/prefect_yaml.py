@@ -1,24 +1,20 @@
-"""Reads the parts of a prefect.yaml that runnerd supports, and refuses parts that would silently have no effect."""
+"""Reads the pull steps of a prefect.yaml, and names the parts of it that have no effect here."""
 
 from __future__ import annotations
-
-import math
-import re
-from collections.abc import Iterator
 
 from runnerd.config.messages import Path, find_value_place
 from runnerd.config.run_settings import read_run
 from runnerd.config.sections import Flaws, Table, Values
 from runnerd.config.yaml_nodes import List, Map
 from runnerd.core.json_words import dotted, show_value
-from runnerd.core.place import Json
+from runnerd.core.place import Json, Problem
 
 _SET_DIRECTORY = (
     "prefect.deployments.steps.set_working_directory",
     "prefect.deployments.steps.pull.set_working_directory",
 )
-# Templates that `prefect deploy` fills in; any other {{ }} may be the flow's own text.
-_TEMPLATE = re.compile(r"\{\{\s*(?:prefect\.|\$)")
+_STEP_KEYS = ("directory", "id")
+_IGNORED_OF_SCHEDULES = ("max_active_runs", "catchup")
 
 
 def read_pull(holder: Map, table: Table, flaws: Flaws) -> Values:
@@ -51,43 +47,50 @@ def _read_step(holder: Map, step: Json, path: Path, table: Table, flaws: Flaws) 
             message = f"{dotted(path)} needs a plain directory, not {show_value(directory)}"
             flaws.add((*path, name), message, step.value_place(name))
         else:
+            _refuse_step_keys(arguments, (*path, name), flaws)
             values = _read_directory(arguments, table, (*path, name), flaws)
     return values
+
+
+def _refuse_step_keys(arguments: Map, path: Path, flaws: Flaws) -> None:
+    for key in arguments:
+        if key not in _STEP_KEYS:
+            message = f"{dotted((*path, key))}: not supported, because the step is not run; remove it"
+            flaws.add((*path, key), message, arguments.key_place(key))
 
 
 def _read_directory(arguments: Map, table: Table, path: Path, flaws: Flaws) -> Values:
     return read_run(arguments, {"directory": table["working_directory"]}, tuple(path), flaws)
 
 
-def read_job_variables(deployment: Map, table: Table, flaws: Flaws) -> Values:
-    """Read `work_pool.job_variables.env` and `.working_dir`, the process worker's names for two keys of `run:`."""
-    pool = deployment.get("work_pool")
-    variables = pool.get("job_variables") if isinstance(pool, Map) else None
-    names = {"env": table["environment"], "working_dir": table["working_directory"]}
-    return read_run(variables, names, ("work_pool", "job_variables"), flaws)
-
-
 def refuse_unsupported(deployment: Map, flaws: Flaws) -> None:
-    """Refuse triggers, SLAs, templates, and numbers that JSON does not have."""
+    """Refuse triggers and SLAs."""
     for key in ("triggers", "sla"):
         if deployment.get(key):
             flaws.add((key,), f"{key}: not supported; remove it, or make an automation", deployment.key_place(key))
-    for key in ("parameters", "tags", "entrypoint", "version", "schedules", "schedule", "work_pool"):
-        for path, value in _leaves((key,), deployment.get(key)):
-            if isinstance(value, str) and _TEMPLATE.search(value):
-                message = f"{dotted(path)}: templates are not supported; write the value itself"
-                flaws.add(path, message, find_value_place(deployment, path))
-            elif isinstance(value, float) and not math.isfinite(value) and not flaws.at(*path):
-                message = f"{dotted(path)}: {show_value(value)} is not a number in JSON; quote it if text is meant"
-                flaws.add(path, message, find_value_place(deployment, path))
 
 
-def _leaves(path: Path, node: Json) -> Iterator[tuple[Path, Json]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _leaves((*path, key), value)
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _leaves((*path, index), value)
-    else:
-        yield path, node
+def warn_of_ignored(holder: Map, flaws: Flaws) -> None:
+    """Warn of what `holder`, a file or a deployment, says in vain."""
+    for key in ("build", "push"):
+        if holder.get(key):
+            message = f"{key}: not run; runnerd takes code from this host: run these steps by hand or in CI"
+            flaws.warn(message, holder.key_place(key))
+    if holder.get("version_type") not in (None, "prefect:simple"):
+        flaws.warn("version_type has no effect; only the version is registered", holder.key_place("version_type"))
+    if holder.get("work_queue_name"):
+        message = "work_queue_name has no effect here, as in Prefect; write it into work_pool"
+        flaws.warn(message, holder.key_place("work_queue_name"))
+    schedules = holder.get("schedules")
+    for node in schedules if isinstance(schedules, List) else ():
+        for key in _IGNORED_OF_SCHEDULES if isinstance(node, Map) else ():
+            if node.get(key):
+                flaws.warn(f"{key} of a schedule has no effect: prefect deploy does not send it", node.key_place(key))
+
+
+def list_warnings(file: Map | None) -> list[Problem]:
+    """List what a file says in vain outside its deployments."""
+    flaws = Flaws([])
+    if file is not None:
+        warn_of_ignored(file, flaws)
+    return [flaw.problem() for flaw in flaws.warnings]

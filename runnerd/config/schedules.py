@@ -1,23 +1,23 @@
-"""Reads schedules, and checks their shape; whether a cron or rrule expression is valid is checked by the server."""
+"""Reads schedules, and checks them as the server will: cron.py, rrule.py, time zones, dates."""
 
 from __future__ import annotations
 
-import re
 import zoneinfo
 from collections.abc import Collection
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 
+from runnerd.config.cron import check_cron
 from runnerd.config.messages import find_value_place
-from runnerd.config.sections import Flaws, Table, Values, make_duration_reader, read_as_is, read_section
+from runnerd.config.rrule import check_rrule
+from runnerd.config.sections import Flaws, Table, make_duration_reader, read_as_is, read_section
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json
 from runnerd.core.schema_words import suggest_near_match
 from runnerd.core.settings import Schedule
 
+_NO_ZONES = ("posix", "right/")  # copies of the whole database, which Prefect does not take
 _KINDS = ("cron", "interval", "rrule")
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,\-#?]+")
-_CRON_ALIASES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 Path = tuple[str | int, ...]
 
 
@@ -25,13 +25,13 @@ class ScheduleReader:
     """Reads schedules; remembers the time zones it has looked up."""
 
     def __init__(self) -> None:
-        self._zones: dict[str, tzinfo] = {}
+        self._zones: set[str] = set()
         self._table: Table = {
             "cron": ("cron", _cron),
             "day_or": ("day_or", read_as_is),
             "interval": ("interval_s", make_duration_reader(least_s=1)),
             "anchor_date": ("anchor_date", _date),
-            "rrule": ("rrule", read_as_is),
+            "rrule": ("rrule", _rrule),
             "timezone": ("timezone", self._timezone),
             "active": ("active", read_as_is),
             "slug": ("slug", read_as_is),
@@ -66,25 +66,16 @@ class ScheduleReader:
             goes_with = "interval" if key == "anchor_date" else "cron"
             if node.get(key) is not None and goes_with not in kinds:
                 flaws.add((*path, key), f"{dotted((*path, key))} goes with {goes_with} only", node.key_place(key))
-        return Schedule(**self._anchored(values))
-
-    def _anchored(self, values: Values) -> dict[str, Json]:
-        """Put an anchor date without an offset into the schedule's own time zone, as Prefect does."""
-        arguments = values.arguments()
-        anchor = arguments.get("anchor_date")
-        if anchor is not None:
-            if anchor.tzinfo is None:
-                anchor = anchor.replace(tzinfo=self._zones.get(arguments.get("timezone", ""), UTC))
-            arguments["anchor_date"] = anchor.isoformat()
-        return arguments
+        return Schedule(**values.arguments())
 
     def _timezone(self, value: Json) -> str:
         name = str(value)
         if name not in self._zones:
             try:
-                self._zones[name] = zoneinfo.ZoneInfo(name)
+                zoneinfo.ZoneInfo("" if name.startswith(_NO_ZONES) else name)
             except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
                 raise ValueError(_unknown_zone(name)) from None
+            self._zones.add(name)
         return name
 
 
@@ -108,24 +99,19 @@ def _check_slugs(nodes: Json, flaws: Flaws) -> None:
 
 
 def _cron(value: Json) -> str:
-    text = str(value).strip()
-    if text.startswith("@"):
-        if text not in _CRON_ALIASES:
-            raise ValueError(f"there is no {text!r}{suggest_near_match(text, _CRON_ALIASES)}")
-        return text
-    fields = text.split()
-    if len(fields) not in (5, 6):  # the sixth, seconds, is an extension that Prefect's parser reads
-        raise ValueError(
-            f"{text!r} has {len(fields)} field{'s' * (len(fields) != 1)}; write five: minute hour day month weekday"
-        )
-    for part in fields:
-        if not _CRON_FIELD.fullmatch(part):
-            raise ValueError(f"{part!r} in {text!r} is not a cron field; use numbers, names, and * , - /")
-    return text
+    text = str(value)
+    check_cron(text)
+    return text.strip()
 
 
-def _date(value: Json) -> datetime:
+def _rrule(value: Json) -> str:
+    check_rrule(str(value))
+    return str(value)
+
+
+def _date(value: Json) -> str:
     try:
-        return datetime.fromisoformat(str(value).strip())
+        moment = datetime.fromisoformat(str(value).strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
     except ValueError:
         raise ValueError(f"{value!r} is not a date; write it like 2026-01-01T00:00:00+00:00") from None

@@ -22,6 +22,14 @@ Reader = Callable[[Json], Json]
 Table = Mapping[str, tuple[str, Reader]]
 
 
+class Misplaced(ValueError):
+    """What is wrong with a text value, at `offset` characters from its beginning."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
 @dataclass(frozen=True, slots=True)
 class Values:
     """The values of one section, by the field names of core/settings.py, and the place of each."""
@@ -58,11 +66,16 @@ class Flaws:
 
     def __init__(self, found: Collection[Flaw]) -> None:
         self.all: list[Flaw] = list(found)
+        self.warnings: list[Flaw] = []
         self._exact = {flaw.path for flaw in found}
         self._prefixes = {flaw.path[:n] for flaw in found for n in range(1, len(flaw.path) + 1)}
 
     def add(self, path: Path, message: str, place: Place | None) -> None:
         self.all.append(Flaw(tuple(path), message, place))
+
+    def warn(self, message: str, place: Place | None) -> None:
+        """Note what has no effect, without a flaw: the entry is good."""
+        self.warnings.append(Flaw((), message, place))
 
     def at(self, *path: str | int) -> bool:
         """Return whether the schema found a flaw at `path` or below."""
@@ -91,7 +104,8 @@ def read_section(node: Json, table: Table, path: tuple[str | int, ...], flaws: F
             said[name] = None if value is None else reader(value)
             places[name] = node.value_place(key)
         except ValueError as error:
-            flaws.add((*path, key), _sentence(dotted((*path, key)), str(error)), node.value_place(key))
+            offset = error.offset if isinstance(error, Misplaced) else 0
+            flaws.add((*path, key), _sentence(dotted((*path, key)), str(error)), node.text_place(key, offset))
     return Values(said, places)
 
 
@@ -101,8 +115,8 @@ def _sentence(subject: str, wrong: str) -> str:
 
 def as_written(node: Map, key: str) -> Json:
     """Return the value, but as text where YAML reads `10:20` as a number to the base 60."""
-    spelt = node.spelling.get(key, "")
-    return spelt if ":" in spelt and not isinstance(node[key], bool) else node[key]
+    value, spelt = node[key], node.spelling.get(key, "")
+    return spelt if ":" in spelt and isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 # --- readers ------------------------------------------------------------------------------------------------

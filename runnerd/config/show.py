@@ -122,7 +122,7 @@ def _concurrency(deployment: Deployment) -> Json:
         return None
     return {
         "limit": deployment.concurrency_limit,
-        "collision_strategy": deployment.collision_strategy,
+        "collision_strategy": deployment.collision_strategy or "ENQUEUE",
         "grace_period_seconds": deployment.collision_grace_s,
     }
 

@@ -1,9 +1,9 @@
 """Parses one YAML document into plain values with their places.
 
 Invariants: the result has only null, true/false, numbers, text, lists, and maps with text keys, resolved as PyYAML's
-safe loader does (timestamps stay text); every fault of the input is a ConfigError with a place. The parser's events
-are processed without recursion, and the values that aliases expand to are counted before they are built, so neither
-deep nesting nor an alias bomb costs more than the file itself.
+safe loader does (a timestamp becomes text in ISO 8601, as in Prefect); every fault of the input is a ConfigError with
+a place. The parser's events are processed without recursion, and the values that aliases expand to are counted before
+they are built, so neither deep nesting nor an alias bomb costs more than the file itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _YAML = "tag:yaml.org,2002:"
 _MERGE = _YAML + "merge"
+_TIMESTAMP = _YAML + "timestamp"
 _TEXT = frozenset(_YAML + name for name in ("str", "timestamp", "value", "merge"))
 _COMPOUND_KEY = "a key must be text, not a {kind}; quote a value that starts with {{ or ["
 _SCALARS = _TEXT | {_YAML + "null", _YAML + "bool", _YAML + "int", _YAML + "float"}
@@ -62,6 +63,7 @@ class _Value:
     depth: int = 0
     spelling: str | None = None
     is_merge: bool = False
+    inset: int | None = 0  # see Map.insets
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ class _Builder:
         at = (mark.line + 1, mark.column + 1)
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event, at)
+            value.inset = _inset(event)
             if event.anchor is not None:
                 self._name(event.anchor, at)
                 self._anchors[event.anchor] = value
@@ -130,6 +133,8 @@ class _Builder:
             return _Value(text)
         if tag not in _SCALARS:
             self._refuse_tag(tag, at)
+        if tag == _TIMESTAMP:
+            return self._timestamp(text)
         if tag in _TEXT:
             return _Value(text, is_merge=tag == _MERGE)
         return _Value(self._convert(tag, text, at), spelling=text)
@@ -140,6 +145,14 @@ class _Builder:
             if pattern.match(text):
                 return str(tag)
         return _YAML + "str"
+
+    def _timestamp(self, text: str) -> _Value:
+        """Write a date or time as `prefect deploy` sends it; text that is none, such as 2026-99-99, stays as it is."""
+        try:
+            moment = self._constructor.construct_yaml_timestamp(yaml.ScalarNode(_TIMESTAMP, text))
+        except (ValueError, OverflowError, AttributeError):  # AttributeError: an explicit tag on any text
+            return _Value(text)
+        return _Value(moment.isoformat().replace("+00:00", "Z"), spelling=text)
 
     def _convert(self, tag: str, text: str, at: Mark) -> Json:
         name = tag.removeprefix(_YAML)
@@ -209,6 +222,7 @@ class _Builder:
         else:
             key, parent.key = parent.key, None
             _put(parent.node, key, value.node, parent.key_at, at, value.spelling)
+            parent.node.note_inset(key, value.inset)
 
     def _check_depth(self, depth: int, at: Mark) -> None:
         if len(self._open) + depth > MAX_DEPTH:
@@ -253,6 +267,16 @@ class _Builder:
         self._refuse(f"the alias *{anchor} has no &{anchor} above it; add one, or quote the value", at)
 
 
+def _inset(event: yaml.ScalarEvent) -> int | None:
+    """Return how far behind its start the text of a quoted scalar begins; None where it is written otherwise."""
+    if not event.style:
+        return 0
+    start, end = event.start_mark, event.end_mark
+    assert start is not None and end is not None
+    as_it_is = start.line == end.line and end.column - start.column == len(event.value) + 2
+    return 1 if as_it_is and event.style in ("'", '"') else None
+
+
 def _put(node: Map, key: str, value: Json, key_at: Mark, at: Mark, spelling: str | None) -> None:
     node[key] = value
     node.keys_at[key] = key_at
@@ -266,3 +290,4 @@ def _merge(node: Map, merged: Map) -> None:
     for key, value in merged.items():
         if key not in node:
             _put(node, key, value, merged.keys_at[key], merged.values_at[key], merged.spelling.get(key))
+            node.note_inset(key, merged.insets.get(key, 0))

@@ -18,7 +18,7 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting` (only of a run that is not claimed): the limit that
               delays the claim.
-  deployment  DEPLOYMENT_FIELDS
+  deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
               `remedy` may be null. `ok`: false when any check is an error.
@@ -33,7 +33,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               more runs than listed.
   worker type type, package, description; the document of a single type adds `base_job_template`.
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
-              [..]}. Deployments by name; `pools` has the same four keys for work pools.
+              [..]}. Deployments by name; `pools` has the same four keys for work pools. The request may have
+              {"inspect": true}: inspect all flows again.
 """
 
 from __future__ import annotations
@@ -198,8 +199,11 @@ class Host(Protocol):
     async def metrics(self) -> str:
         """Return the metrics in Prometheus' text format."""
 
-    async def reload(self, *, peer: Peer) -> Json:
-        """Read the configuration again and return the reload document, once the new one is in force or refused."""
+    async def reload(self, *, inspect: bool, peer: Peer) -> Json:
+        """Read the configuration again and return the reload document, once the new one is in force or refused.
+
+        With `inspect`, inspect all flows again, also where nothing seems to have changed.
+        """
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
         """Stop claiming runs, end the live ones after `timeout_s` seconds (None: never), return the status document."""

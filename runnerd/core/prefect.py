@@ -25,6 +25,8 @@ class Inspection:
     sha256: str | None = None  # of that file, computed before the import
     version: str | None = None  # of the flow; registered for a deployment without a version
     hooks: tuple[str, ...] | None = None  # the hooks of the flow by machine.Hook; None: not inspected yet
+    # Stamps of all that the answer depends on, by path (see deployments/dependencies.py); None: from an older version.
+    dependencies: Mapping[str, str] | None = None
 
 
 IN_PROCESS = "in_process"  # an empirical_policy's retry_type
@@ -90,12 +92,13 @@ class FlowRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentInfo:
-    """Describes a deployment in the API."""
+    """Describes a deployment in the API; `schedule_ids` are those of the schedules last sent, in their order."""
 
     id: str
     name: str
     flow_id: str
     paused: bool
+    schedule_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ class Schedule:
     anchor_date: str | None = None  # RFC 3339, with offset
     rrule: str | None = None
     timezone: str | None = None  # IANA name
-    active: bool = True
+    active: bool | None = None  # None: not stated, so as it is in Prefect; a new one is active
     slug: str | None = None  # server 3.x only
     parameters: Mapping[str, Json] | None = None  # server 3.x only
     max_scheduled_runs: int | None = None
@@ -98,13 +98,32 @@ class Deployment:
     version: str | None = None
     enforce_parameter_schema: bool = True
     concurrency_limit: int | None = None
-    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] | None = None  # None: not stated; ENQUEUE to the server
     collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its slot
-    paused: bool = False
+    paused: bool | None = None  # None: not stated, so as it is in Prefect; a new one is not paused
     on_remove: OnRemove = "pause"
+    work_pool: str | None = None  # in which the deployment is; its workers start the runs
+    work_queue: str | None = None  # of that pool; None: its default queue
+    job_variables: Mapping[str, Json] = field(default_factory=dict)  # of that pool, with the worker's placeholders
+    pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
     run: RunSettings
     place: Place
     problem: str | None = None  # why the last good version is in force: the error in the file
+
+
+DeclaredKey = tuple[str, ...]
+
+
+def key_of(deployment: Deployment) -> DeclaredKey:
+    """Return the key of a declaration: its name, and everything the name of its flow may depend on.
+
+    To the API a deployment is (flow, name), but the flow's name is known only once its code was inspected. Until then
+    two declarations are the same only if they have the same code, directory, interpreter and environment.
+    """
+    run = deployment.run
+    environment = "\n".join(f"{name}={value!r}" for name, value in sorted(run.environment.items()))
+    where = (run.working_directory, run.python, run.environment_file or "", environment)
+    return (deployment.entrypoint, deployment.name, *where)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +227,7 @@ class Config:
     settings: Settings
     deployments: tuple[Deployment, ...] = ()
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()  # what has no effect; nothing is refused because of it
     files: tuple[str, ...] = ()  # every file read, in order
     invalid: tuple[InvalidDeployment, ...] = ()
     pools: tuple[PoolSettings, ...] = ()

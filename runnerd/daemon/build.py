@@ -27,11 +27,8 @@ from runnerd.daemon.embedded import EmbeddedServer, embedded_url
 from runnerd.daemon.options import Options
 from runnerd.daemon.reloading import Reloader
 from runnerd.daemon.summary import Summary
-from runnerd.deployments.inspector import Inspector
+from runnerd.deployments.build import build_deployments
 from runnerd.deployments.launching import FlowLauncher
-from runnerd.deployments.refresher import Refresher
-from runnerd.deployments.registrar import Registrar
-from runnerd.deployments.registry import Registry
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
 from runnerd.files.bounded_calls import BoundedCalls
@@ -130,34 +127,21 @@ class Daemon:
         )
 
     def _build_deployments(self) -> None:
-        self.registry = Registry()
         self._environments = Environments(environ=self._environ, calls=self._calls)
-        self.inspector = Inspector(
+        parts = build_deployments(
+            api=self.api,
             link=self.link,
             journal=self.journal,
-            registry=self.registry,
             environments=self._environments,
             calls=self._calls,
             work_dir=work_dir(self.paths),
-        )
-        self.registrar = Registrar(
-            api=self.api,
-            inspector=self.inspector,
-            journal=self.journal,
-            registry=self.registry,
-            url=self.api.url,
-            ambient=self.ambient,
-            wakes=self.wakes,
-            problems=self.problems,
-        )
-        self.refresher = Refresher(
-            api=self.api,
-            registry=self.registry,
-            registrar=self.registrar,
             feed=self.feed,
             wakes=self.wakes,
+            problems=self.problems,
             ambient=self.ambient,
         )
+        self.registry, self.inspector, self.registrar = parts.registry, parts.inspector, parts.registrar
+        self.refresher, self.rechecker = parts.refresher, parts.rechecker
         self.pools = build_pools(
             api=self.api,
             link=self.link,

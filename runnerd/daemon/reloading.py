@@ -16,7 +16,8 @@ from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import ApiSettings, Config, PoolSettings
 from runnerd.core.wakes import Wakes
-from runnerd.deployments.registrar import ConfigChanges, Registrar
+from runnerd.deployments.planning import ConfigChanges
+from runnerd.deployments.registrar import Registrar
 from runnerd.journal.journal import Journal
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log
@@ -56,7 +57,7 @@ class Reloader:
         """Put the configuration that the daemon started with in force."""
         return self._put_in_force(self._config.current)
 
-    def _put_in_force(self, config: Config) -> ConfigChanges:
+    def _put_in_force(self, config: Config, *, inspect: bool = False) -> ConfigChanges:
         for problem in config.problems:
             self._log.warning(
                 "configuration problem",
@@ -65,22 +66,27 @@ class Reloader:
                 alert=Alert.CONFIG_PROBLEM,
                 about={"deployment": problem.deployment},
             )
+        for warning in config.warnings:
+            self._log.warning("a setting has no effect", at=warning.place, what=warning.message)
         self._config.replace(config)
         self._journal.save_last_good(config)
         self._pools.want(config.pools)
-        return self._registrar.plan(config)
+        return self._registrar.plan(config, inspect=inspect)
 
-    async def reload(self) -> Json:
-        """Read the files and put them in force; return the control API's reload document."""
+    async def reload(self, *, inspect: bool = False) -> Json:
+        """Read the files and put them in force; return the control API's reload document.
+
+        With `inspect`, all flows are inspected again, also where nothing seems to have changed.
+        """
         async with self._one_at_a_time:
             self._systemd.notify_reloading()
             try:
-                return await self._reload()
+                return await self._reload(inspect=inspect)
             finally:
                 self._systemd.notify_ready()
                 self._wakes.status.set()
 
-    async def _reload(self) -> Json:
+    async def _reload(self, *, inspect: bool) -> Json:
         in_force = self._config
         try:
             config = await asyncio.to_thread(self._read, in_force.current)
@@ -93,7 +99,7 @@ class Reloader:
         in_force.refused = _restart_needed(in_force.settings().api, config.settings.api)
         config = _with_old_api(config, in_force.settings().api)
         pools = _pool_changes(in_force.current.pools, config.pools)
-        changes = self._put_in_force(config)
+        changes = self._put_in_force(config, inspect=inspect)
         of_pools = {f"pools_{word}": count for word, count in _counts(pools).items() if count}
         self._log.info("reloaded", **_counts(changes), **of_pools)
         pending = await self._wait_until_registered()

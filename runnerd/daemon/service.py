@@ -78,6 +78,7 @@ class Service:
         self._start_task("pool notes", daemon.pools.outbox.run())
         self._start_task("cancellations", daemon.cancellations.run())
         self._start_task("refresh", daemon.refresher.run())
+        self._start_task("recheck", daemon.rechecker.run())
         self._start_task("drain", daemon.drain.run())
         self._start_task("reload", self._run_reloads())
         self._start_task("health and metrics", daemon.control.public.run(config=daemon.config))

@@ -7,12 +7,12 @@ not take a deployment that this host paused for an active one.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable
 from dataclasses import replace
 
 from runnerd.core.errors import ApiRejected
-from runnerd.core.settings import Config
-from runnerd.deployments.registry import Key, Registry, key_of
+from runnerd.core.settings import Config, key_of
+from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.log import Log
 from runnerd.prefect_api.client import PrefectApi
@@ -37,13 +37,14 @@ class Dropper:
         """The number of registrations still to drop."""
         return len(self._todo)
 
-    def plan(self, config: Config, wanted: Set[Key]) -> None:
+    def plan(self, config: Config, wanted: Iterable[Registration]) -> None:
         """List every registration that is not `wanted`, except those of files that have a problem in `config`."""
+        kept = {(one.flow, one.name) for one in wanted}
         broken = {problem.place.file for problem in config.problems if problem.place is not None}
         self._todo = [
             one
             for one in self._journal.registrations(self._url)
-            if key_of(one.deployment) not in wanted and one.deployment.place.file not in broken
+            if (one.flow, one.name) not in kept and one.deployment.place.file not in broken
         ]
 
     def add(self, one: Registration) -> None:

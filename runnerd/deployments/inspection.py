@@ -41,6 +41,7 @@ _START_LIMIT_PER_PROCESS_S = 60.0  # importing prefect takes seconds on a busy h
 _OUTPUT_MAX_BYTES = 2**20
 _ANSWER_MAX_CHARACTERS = 2**20  # of one entrypoint; json parses without a pause for other threads
 FLOW_FILE_MAX_BYTES = 16 * 2**20  # of a larger one the content counts as unknown
+_DEPENDENCIES_MAX = 5000  # files of one flow that are watched
 _PACKAGES_LISTED = 20_000  # entries of site-packages that are read at most
 
 
@@ -146,9 +147,10 @@ def cache_key(
     """Compute a key under which an inspection's result may be cached; None when the content is unknown.
 
     The key changes with the interpreter, its Prefect, the user, the directory, the environment and the file's content,
-    but not with what the file imports. When storing, pass the inspection's own `sha256`, so that a file replaced
-    meanwhile is not cached under the wrong content. Without `sha256` the entrypoint's file is read: a module
-    entrypoint or an unreadable file gives None. The flow's user may replace these files: not for the event loop.
+    but not with what the file imports: that is in the inspection's dependencies. When storing, pass the inspection's
+    own `sha256`, so that a file replaced meanwhile is not cached under the wrong content. Without `sha256` the
+    entrypoint's file is read: a module entrypoint or an unreadable file gives None. The flow's user may replace these
+    files: not for the event loop.
     """
     digest = sha256 or _sha256(entrypoint, working_directory)
     if digest is None:
@@ -192,6 +194,7 @@ def _inspection(document: Json) -> Inspection:
         file=_text_or_none(document.get("file")),
         sha256=_text_or_none(document.get("sha256")),
         hooks=_texts_or_none(document.get("hooks")),
+        dependencies=_stamps(document.get("dependencies")),
     )
 
 
@@ -213,6 +216,13 @@ def _text(value: Json) -> str:
 
 def _texts_or_none(value: Json) -> tuple[str, ...] | None:
     return None if value is None else tuple(_text(item) for item in value)
+
+
+def _stamps(value: Json) -> dict[str, str]:
+    if not isinstance(value, dict | None):
+        raise TypeError("dependencies is not an object")
+    some = itertools.islice((value or {}).items(), _DEPENDENCIES_MAX)
+    return {_text(path): _text(stamp) for path, stamp in some}
 
 
 def _text_or_none(value: Json) -> str | None:

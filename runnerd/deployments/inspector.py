@@ -6,14 +6,16 @@ Invariants: a flow's code runs only as the flow's user; a failed inspection affe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.prefect import Inspection
-from runnerd.core.settings import Deployment
+from runnerd.core.settings import Deployment, key_of
+from runnerd.deployments.dependencies import Change, Inspected, compare_all, read_stamp
 from runnerd.deployments.inspection import (
     InspectionFailure,
     cache_key,
@@ -21,7 +23,7 @@ from runnerd.deployments.inspection import (
     inspection_spec,
     parse_results,
 )
-from runnerd.deployments.registry import Key, Registry, key_of
+from runnerd.deployments.registry import Key, Registry
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
@@ -65,18 +67,29 @@ class Inspector:
         self._environments = environments
         self._calls = calls
         self._work_dir = work_dir
+        self._inspected: dict[Key, Inspected] = {}  # what the last answer of each depends on
 
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
-        """Return the cached inspections of those deployments whose file has not changed since."""
+        """Return the cached inspections of those deployments for which nothing has changed since."""
         keys = await self._cache_keys([(deployment, None) for deployment in deployments])
         cached = self._journal.inspections()
-        return {key_of(one): cached[key] for (one, _), key in keys if key is not None and key in cached}
+        found = {key_of(one): (one, cached[key]) for (one, _), key in keys if key is not None and key in cached}
+        compared = await compare_all([Inspected.by(answer, one) for one, answer in found.values()], calls=self._calls)
+        same = {key_of(one.deployment): one for one, change in compared if change is Change.NONE}
+        self._inspected |= same
+        return {key: found[key][1] for key in same}
 
     async def hooks_of(self, deployment: Deployment) -> tuple[str, ...] | None:
         """Return the names of the flow's state change hooks; None when its present code was not inspected."""
-        ((_, key),) = await self._cache_keys([(deployment, None)])
-        cached = self._journal.inspection(key) if key is not None else None
-        return cached.hooks if cached is not None else None
+        found = (await self.cached([deployment])).get(key_of(deployment))
+        return found.hooks if found is not None else None
+
+    async def changed(self, deployments: Iterable[Deployment]) -> list[Deployment]:
+        """Return those of the deployments for which something has changed since they were last inspected."""
+        last = {key_of(one): self._inspected.get(key_of(one)) for one in deployments}
+        self._inspected = {key: one for key, one in last.items() if one is not None}
+        compared = await compare_all(list(self._inspected.values()), calls=self._calls)
+        return [one.deployment for one, change in compared if change is Change.SOME]
 
     async def _cache_keys(self, asked: Sequence[_Hashed]) -> list[tuple[_Hashed, str | None]]:
         """Compute the key of each deployment, off the event loop; None for a file that does not answer, too."""
@@ -95,13 +108,19 @@ class Inspector:
         """Whether the flow of this run has the hook, by the cached inspections; True when that is unknown."""
         if record.pool is not None and record.failure is not None:
             return False  # no launch spec could be made for the flow, so none can be made for its hooks
-        entry = self._registry.by_id(record.deployment_id)
+        entry = self._registry.own(record.deployment_id)
         hooks = await self.hooks_of(entry.deployment) if entry is not None else None
         return hooks is None or hook in hooks
 
-    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
-        """Inspect each deployment's flow, from the cache where its file is unchanged, else by running its code."""
-        found: dict[Key, InspectionResult] = dict(await self.cached(deployments))
+    async def inspect(
+        self, deployments: Sequence[Deployment], *, afresh: Collection[Key] = ()
+    ) -> dict[Key, InspectionResult]:
+        """Inspect each deployment's flow, from the cache where nothing has changed, else by running its code.
+
+        Those `afresh` are inspected by running their code.
+        """
+        others = [one for one in deployments if key_of(one) not in afresh]
+        found: dict[Key, InspectionResult] = dict(await self.cached(others))
         groups: dict[_ProcessSettings, list[Deployment]] = {}
         for deployment in deployments:
             if key_of(deployment) not in found:
@@ -117,11 +136,43 @@ class Inspector:
             by_entrypoint.setdefault(deployment.entrypoint, []).append(deployment)
         results: list[dict[Key, InspectionResult]] = []
         for batch in inspection_batches(by_entrypoint):
-            answers = await self._run_inspection(members[0], batch)
+            # Stamped before the files are read: a change in between is then seen as one.
+            stamps = await self._stamp_files(members[0], batch)
+            answers = {
+                ep: _with_stamps(answer, stamps[ep])
+                for ep, answer in (await self._run_inspection(members[0], batch)).items()
+            }
+            self._note(by_entrypoint, answers, stamps)
             results.append({key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]})
             fresh = {ep: answer for ep, answer in answers.items() if isinstance(answer, Inspection)}
             await self._remember([(by_entrypoint[ep][0], answer) for ep, answer in fresh.items()])
         return results
+
+    async def _stamp_files(self, member: Deployment, entrypoints: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return for each entrypoint the stamps of its file, where it names one, and of the environment file."""
+        folder, more = member.run.working_directory, member.run.environment_file
+        paths = {ep: os.path.join(folder, ep.rpartition(":")[0]) for ep in entrypoints if ".py:" in ep}
+
+        def read() -> dict[str, dict[str, str]]:
+            all_paths = {ep: [path for path in (paths.get(ep), more) if path is not None] for ep in entrypoints}
+            return {
+                ep: {path: stamp for path in some if (stamp := read_stamp(path)) is not None}
+                for ep, some in all_paths.items()
+            }
+
+        stamps = await self._calls.call(folder, read)
+        return {ep: {} for ep in entrypoints} if isinstance(stamps, Unanswered) else stamps
+
+    def _note(
+        self,
+        by_entrypoint: Mapping[str, Sequence[Deployment]],
+        answers: Mapping[str, InspectionResult],
+        stamps: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        """Note what each deployment's answer depends on; of a failure that is its file, as far as anybody knows."""
+        for entrypoint, answer in answers.items():
+            last = answer.dependencies if isinstance(answer, Inspection) else stamps[entrypoint]
+            self._inspected |= {key_of(one): Inspected(one, last) for one in by_entrypoint[entrypoint]}
 
     async def _remember(self, fresh: Sequence[tuple[Deployment, Inspection]]) -> None:
         keys = await self._cache_keys([(deployment, answer.sha256) for deployment, answer in fresh])
@@ -155,6 +206,12 @@ class Inspector:
             return parse_results("", entrypoints, words=str(error))
         words = describe_end(outcome.record)
         return await asyncio.to_thread(parse_results, outcome.answer, entrypoints, words=words)
+
+
+def _with_stamps(answer: InspectionResult, stamps: Mapping[str, str]) -> InspectionResult:
+    if not isinstance(answer, Inspection):
+        return answer
+    return replace(answer, dependencies={**stamps, **(answer.dependencies or {})})
 
 
 def _process_settings(deployment: Deployment) -> _ProcessSettings:

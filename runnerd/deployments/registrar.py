@@ -7,39 +7,32 @@ the files are dropped by dropping.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from http import HTTPStatus
 
 from runnerd.core.errors import ApiAway, ApiError, ApiRejected, JournalError
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
-from runnerd.core.settings import Config, Deployment
+from runnerd.core.settings import Config, Deployment, key_of
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.dropping import Dropper
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import InspectionResult, Inspector
-from runnerd.deployments.registry import Entry, Key, Registry, key_of
+from runnerd.deployments.planning import ConfigChanges, Planner, differs
+from runnerd.deployments.registry import Key, Registry
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.alerts import Alert
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
+from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint, schedule_bodies
+from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 _LOOP = "register"
 _FAILURES_PER_ROUND = 3  # more than that, and it is not one deployment but the API
 _REGISTER_BOUND_S = 3600.0  # the longest time without a beat; inspecting a thousand flows takes long
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigChanges:
-    """Names of the deployments that a new configuration added, changed and removed, and the number unchanged."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    unchanged: int = 0
 
 
 class Registrar:
@@ -68,7 +61,10 @@ class Registrar:
         self._backoff = ambient.backoff
         self._wakes = wakes
         problems.register(self.problems)
+        self._planner = Planner(journal=journal, registry=registry, url=url)
         self._todo: dict[Key, Deployment] = {}
+        self._afresh: set[Key] = set()  # of _todo: those whose flows are inspected whatever the cache has
+        self._without_pool: dict[Key, Deployment] = {}
         self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
         self._work = asyncio.Event()
@@ -76,48 +72,18 @@ class Registrar:
 
     # --- what the files want --------------------------------------------------------------------------------------
 
-    def plan(self, config: Config) -> ConfigChanges:
-        """Put the configuration's deployments into the registry now, and have `run` register them."""
-        wanted = {key_of(deployment): deployment for deployment in config.deployments}
-        registered = {key_of(one.deployment): one for one in self._journal.registrations(self._url) if not one.paused}
-        added, changed, unchanged = [], [], 0
-        for key, deployment in wanted.items():
-            old = self._registry.get(key)
-            if old is None:
-                added.append(deployment.name)
-                self._put_new(deployment, registered.get(key))
-            elif _differs(old.deployment, deployment):
-                changed.append(old.full_name)
-                self._put_again(old, deployment)
-            else:
-                unchanged += 1
-                self._put_again(old, deployment)
-        removed = self._drop_unwanted(set(wanted))
-        self._dropper.plan(config, wanted.keys())
+    def plan(self, config: Config, *, inspect: bool = False) -> ConfigChanges:
+        """Put the configuration's deployments into the registry now, and have `run` register them.
+
+        With `inspect`, flows are inspected again for which nothing seems to have changed.
+        """
+        planned = self._planner.plan(config)
+        self._todo = planned.todo
+        self._afresh = set(planned.todo) if inspect else self._afresh & planned.todo.keys()
+        self._dropper.plan(config, planned.registrations)
         self.settled.clear()
         self._work.set()
-        return ConfigChanges(added=tuple(added), changed=tuple(changed), removed=tuple(removed), unchanged=unchanged)
-
-    def _put_new(self, deployment: Deployment, registered: Registration | None) -> None:
-        """Add an entry, with the id it was last registered under: runs of the last daemon need their deployments."""
-        entry = Entry(deployment=deployment, problem=deployment.problem, invalid=bool(deployment.problem))
-        if registered is not None:
-            entry = replace(entry, flow=registered.flow, deployment_id=registered.deployment_id)
-        self._registry.put(entry)
-        self._todo[key_of(deployment)] = deployment
-
-    def _put_again(self, old: Entry, deployment: Deployment) -> None:
-        """Update an entry after a reload; an unchanged one too, because its code may have failed the last time."""
-        invalid = deployment.problem is not None
-        self._registry.put(replace(old, deployment=deployment, problem=deployment.problem, invalid=invalid))
-        self._todo[key_of(deployment)] = deployment
-
-    def _drop_unwanted(self, wanted: set[Key]) -> list[str]:
-        gone = [entry for entry in self._registry.entries() if key_of(entry.deployment) not in wanted]
-        for entry in gone:
-            self._registry.remove(key_of(entry.deployment))
-            self._todo.pop(key_of(entry.deployment), None)
-        return [entry.full_name for entry in gone]
+        return planned.changes
 
     # --- registering ------------------------------------------------------------------------------------------------
 
@@ -178,7 +144,7 @@ class Registrar:
 
     async def _settle_unchanged(self, todo: list[Deployment]) -> None:
         """Settle the deployments that were last registered exactly as wanted now, without a request."""
-        cached = await self._inspector.cached(todo)
+        cached = await self._inspector.cached([one for one in todo if key_of(one) not in self._afresh])
         known = self._registrations()
         for deployment in todo:
             if self._todo.get(key_of(deployment)) is not deployment:
@@ -193,7 +159,8 @@ class Registrar:
 
     async def _register_all(self, todo: list[Deployment], major: int) -> None:
         known = self._registrations()
-        findings = await self._inspector.inspect(todo)
+        findings = await self._inspector.inspect(todo, afresh=self._afresh)
+        self._afresh -= findings.keys()  # a retry after an outage takes them from the cache
         failures: list[ApiAway] = []
         for deployment in todo:
             key = key_of(deployment)
@@ -222,7 +189,7 @@ class Registrar:
             with self._contained.item(f"deployment {deployment.name}") as item:
                 await self._register(deployment, finding, major, known.get((finding.flow_name, deployment.name)))
         except ApiRejected as error:
-            return self._fail(deployment, f"the API rejects the deployment: {error}")
+            return self._fail(deployment, self._rejection(deployment, error))
         if item.why is not None:
             self._fail(deployment, f"cannot register the deployment: {item.why}")
         return None
@@ -231,9 +198,9 @@ class Registrar:
         self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
     ) -> None:
         full_name = f"{inspection.flow_name}/{deployment.name}"
-        rival = self._rival(deployment, inspection.flow_name)
+        rival = self._registry.other_with(inspection.flow_name, deployment.name, than=key_of(deployment))
         if rival is not None:
-            return self._fail(deployment, f"the deployment {full_name} is already at {rival}")
+            return self._fail(deployment, _double_words(full_name, deployment, rival.deployment), double=True)
         if deployment.flow_name not in (None, inspection.flow_name):
             declared = deployment.flow_name
             return self._fail(deployment, f"flow_name is {declared}, but the code says {inspection.flow_name}")
@@ -243,9 +210,10 @@ class Registrar:
         fingerprint = deployment_fingerprint(body, self._url)
         if before is not None and not before.paused and before.fingerprint == fingerprint:
             return self._settle(deployment, before, inspection.flow_name)
-        paused = deployment.paused or await self._paused_in_prefect(before)
         flow_id = await self._api.ensure_flow(inspection.flow_name, ())
-        info = await self._api.apply_deployment(body, flow_id=flow_id, paused=paused)
+        info = await self._api.apply_deployment(
+            body, flow_id=flow_id, paused=_paused(deployment, before), sent=_sent_schedules(before)
+        )
         registration = Registration(
             url=self._url,
             flow=inspection.flow_name,
@@ -254,32 +222,20 @@ class Registrar:
             fingerprint=fingerprint,
             major=major,
             deployment=deployment,
+            schedule_ids=info.schedule_ids,
         )
         self._journal.save_registration(registration)
         self._log.info("registered", deployment=full_name, id=info.id)
+        entry = self._registry.get(key_of(deployment))
         self._settle(deployment, registration, inspection.flow_name, paused=info.paused)
-        self._drop_renamed(registration)
+        self._drop_renamed(registration, entry.deployment_id if entry is not None else None)
 
-    def _drop_renamed(self, registered: Registration) -> None:
+    def _drop_renamed(self, registered: Registration, old_id: str | None) -> None:
         """Drop the deployment under the flow's old name, whose schedules would go on creating runs."""
         for one in self._journal.registrations(self._url):
-            if key_of(one.deployment) == key_of(registered.deployment) and one.flow != registered.flow:
+            was_this = one.deployment_id == old_id or key_of(one.deployment) == key_of(registered.deployment)
+            if was_this and one.flow != registered.flow:
                 self._dropper.add(one)
-
-    async def _paused_in_prefect(self, before: Registration | None) -> bool:
-        """Whether a user paused the deployment in Prefect, so that a change of its file must not resume it."""
-        if before is None or before.paused or before.deployment.paused:
-            return False  # new, or paused by this host, or paused by its file
-        found = await self._api.read_deployments([before.deployment_id])
-        return bool(found) and found[0].paused
-
-    def _rival(self, deployment: Deployment, flow: str) -> str | None:
-        """Return the place of another entrypoint with the same flow and name, which are one deployment to the API."""
-        for entry in self._registry.entries():
-            same = entry.flow == flow and entry.deployment.name == deployment.name
-            if same and key_of(entry.deployment) != key_of(deployment) and entry.deployment_id is not None:
-                return str(entry.deployment.place)
-        return None
 
     def _settle(self, deployment: Deployment, known: Registration, flow: str, *, paused: bool | None = None) -> None:
         """Note in registry and journal that the API has the deployment as wanted."""
@@ -289,19 +245,47 @@ class Registrar:
         self._todo.pop(key, None)
         self._unannounced = True
         paused = entry.paused if paused is None else paused
-        self._registry.put(replace(entry, flow=flow, deployment_id=known.deployment_id, paused=paused))
-        if _differs(known.deployment, deployment) or known.deployment.place != deployment.place:
+        problem = entry.deployment.problem
+        self._registry.put(
+            replace(
+                entry,
+                flow=flow,
+                deployment_id=known.deployment_id,
+                paused=paused,
+                problem=problem,
+                double=False,
+            )
+        )
+        if differs(known.deployment, deployment) or known.deployment.place != deployment.place:
             self._journal.save_registration(replace(known, deployment=deployment))
 
-    def _fail(self, deployment: Deployment, why: str) -> None:
+    def _rejection(self, deployment: Deployment, error: ApiRejected) -> str:
+        """Say why the API rejects the deployment; one whose work pool is missing is registered when the pool exists."""
+        if deployment.work_pool is None or error.status != HTTPStatus.NOT_FOUND:
+            return f"the API rejects the deployment: {error}"
+        self._without_pool[key_of(deployment)] = deployment
+        pool = deployment.work_pool
+        return f"there is no work pool {pool!r}; create it (runnerctl pool create {pool}), or name another"
+
+    def retry_without_pool(self) -> None:
+        """Register the deployments whose work pool was missing; nothing without any."""
+        waiting, self._without_pool = self._without_pool, {}
+        for key, deployment in waiting.items():
+            entry = self._registry.get(key)
+            if entry is not None and entry.deployment is deployment:
+                self._todo[key] = deployment
+                self._work.set()
+
+    def _fail(self, deployment: Deployment, why: str, *, double: bool = False) -> None:
         """Log and note why the deployment cannot be registered; an earlier registration stays in use."""
         entry = self._registry.get(key := key_of(deployment))
         if entry is None:
             return
         self._todo.pop(key, None)
         where = {"deployment": deployment.name, "at": deployment.place}
-        self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
-        self._registry.put(replace(entry, problem=why))
+        if entry.problem != why:
+            self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
+        self._registry.put(replace(entry, problem=why, double=double))
 
     def problems(self) -> tuple[Problem, ...]:
         """Return why deployments cannot be registered; problems of their files are reported by the configuration."""
@@ -310,6 +294,20 @@ class Registrar:
             for entry in self._registry.entries()
             if entry.problem is not None and not entry.invalid
         )
+
+    def inspect_again(self, deployments: Iterable[Deployment]) -> None:
+        """Inspect the flows of these deployments again, and register what has changed.
+
+        Doubles are tried again too: the flow of the one that stood first may have another name now.
+        """
+        doubles = [entry.deployment for entry in self._registry.entries() if entry.double]
+        for deployment in (*deployments, *doubles):
+            entry = self._registry.get(key_of(deployment))
+            if entry is not None:
+                self._todo[key_of(deployment)] = entry.deployment
+        if self._todo:
+            self.settled.clear()
+            self._work.set()
 
     # --- deletions in the API ---------------------------------------------------------------------------------------
 
@@ -328,6 +326,30 @@ class Registrar:
         self._work.set()
 
 
-def _differs(one: Deployment, other: Deployment) -> bool:
-    """Whether two deployments differ in more than their place in the files and their problem."""
-    return replace(one, place=other.place, problem=None) != replace(other, problem=None)
+def _paused(deployment: Deployment, before: Registration | None) -> bool | None:
+    """What the API is told; None for a deployment that the file leaves as it is in Prefect.
+
+    It is resumed where this host or the file's last version had paused it, and where this host takes it over.
+    """
+    if deployment.paused is not None:
+        return deployment.paused
+    return False if before is None or before.paused or before.deployment.paused else None
+
+
+def _sent_schedules(before: Registration | None) -> list[SentSchedule]:
+    """The schedules that this host sent last."""
+    if before is None:
+        return []
+    bodies = schedule_bodies(before.deployment, major=before.major)
+    if before.paused and before.major < 3 and not before.schedule_ids:
+        # Earlier versions paused by a request that, in 2.20, also switched the schedule off.
+        bodies = [{**body, "active": False} for body in bodies]
+    ids = before.schedule_ids if len(before.schedule_ids) == len(bodies) else (None,) * len(bodies)
+    return [SentSchedule(known, body) for known, body in zip(ids, bodies, strict=True)]
+
+
+def _double_words(full_name: str, deployment: Deployment, first: Deployment) -> str:
+    return (
+        f"cannot register the deployment {full_name} of {deployment.place}: {first.place} declares the same flow and"
+        " name, and stays in force; rename or remove one"
+    )

@@ -1,7 +1,7 @@
 """The registry of this host's deployments: each as declared in conf.d, with its id and state in the API.
 
-Invariant: the API is polled for the runs of an entry exactly when the entry has a deployment id; `state` and `problem`
-are only shown.
+Invariants: the API is polled for the runs of an entry exactly when the entry has a deployment id and is in no work
+pool: a pool's runs belong to its workers; `state` and `problem` are only shown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from runnerd.core.limits import Caps, PoolCaps
-from runnerd.core.settings import Deployment, LimitSettings
+from runnerd.core.settings import DeclaredKey, Deployment, LimitSettings, key_of
 
 
 class EntryState(StrEnum):
@@ -20,7 +20,7 @@ class EntryState(StrEnum):
 
     READY = "ready"
     PAUSED = "paused"
-    INVALID = "invalid"  # its file has a problem; the last good version, if any, is in force
+    INVALID = "invalid"  # its file has a problem, and the last good version, if any, is in force; or it is a double
     UNREGISTERED = "unregistered"  # not in the API yet
 
 
@@ -28,7 +28,8 @@ class EntryState(StrEnum):
 class Entry:
     """One deployment. `flow` is None until its code was inspected, `deployment_id` until it was registered.
 
-    `problem`: why it cannot be read or registered; `invalid`: the problem is in its file.
+    `problem`: why it cannot be read or registered; `invalid`: the problem is in its file; `double`: another place
+    declares the same flow and name, and stays in force.
     """
 
     deployment: Deployment
@@ -37,12 +38,13 @@ class Entry:
     paused: bool = False
     problem: str | None = None
     invalid: bool = False
+    double: bool = False
     next_run_at: datetime | None = None
 
     @property
     def state(self) -> EntryState:
         """The state to show."""
-        if self.invalid:
+        if self.invalid or self.double:
             return EntryState.INVALID
         if self.deployment_id is None:
             return EntryState.UNREGISTERED
@@ -60,12 +62,7 @@ class Entry:
         return min(limits) if limits else None
 
 
-Key = tuple[str, str]  # entrypoint, name: unique in conf.d, and known without running the flow's code
-
-
-def key_of(deployment: Deployment) -> Key:
-    """Return the key of a deployment."""
-    return (deployment.entrypoint, deployment.name)
+Key = DeclaredKey  # unique in conf.d, and known without running the flow's code
 
 
 class Registry:
@@ -104,13 +101,31 @@ class Registry:
         key = self._by_id.get(deployment_id or "")
         return self._entries.get(key) if key else None
 
+    def own(self, deployment_id: str | None) -> Entry | None:
+        """Return the entry with this deployment id if this host starts its runs: not in a work pool."""
+        entry = self.by_id(deployment_id)
+        return entry if entry is not None and entry.deployment.work_pool is None else None
+
     def ids(self) -> list[str]:
-        """Return the deployment ids to poll for."""
+        """Return the ids of all registered deployments."""
         return list(self._by_id)
 
+    def own_ids(self) -> list[str]:
+        """Return the deployment ids to poll for."""
+        return [one for one in self._by_id if self.own(one) is not None]
+
     def find(self, ref: str) -> list[Entry]:
-        """Return the entries whose id, `flow/name` or name is `ref`."""
-        return [e for e in self._entries.values() if ref in (e.deployment_id, e.full_name, e.deployment.name)]
+        """Return the entries whose id, `flow/name` or name is `ref`; doubles only if there is no other."""
+        found = [e for e in self._entries.values() if ref in (e.deployment_id, e.full_name, e.deployment.name)]
+        return [e for e in found if not e.double] or found
+
+    def other_with(self, flow: str, name: str, *, than: Key) -> Entry | None:
+        """Return the registered entry with this flow and name, which the API takes for one, if its key is another."""
+        for key, entry in self._entries.items():
+            same = (entry.flow, entry.deployment.name) == (flow, name)
+            if same and key != than and entry.deployment_id is not None and not entry.double:
+                return entry
+        return None
 
     def note_next_runs(self, due: Mapping[str, datetime]) -> None:
         """Set each entry's next start from `due`, by deployment id; None for entries that are not in `due`."""

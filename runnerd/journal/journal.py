@@ -48,6 +48,7 @@ class Registration:
 
     `fingerprint`: digest of the body last sent. `major`: the server's major version then. `paused`: this host paused
     the deployment because it left the files. `pausing`: the request to pause may not have reached the API.
+    `schedule_ids`: the ids of `deployment.schedules` in the API; none where an older version registered it.
     """
 
     url: str
@@ -59,6 +60,7 @@ class Registration:
     deployment: Deployment
     paused: bool = False
     pausing: bool = False
+    schedule_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

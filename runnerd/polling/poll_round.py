@@ -55,14 +55,14 @@ class PollRound:
 
     def serves(self, run: FlowRun) -> bool:
         """Whether this host starts such a run: its deployment or its work pool is served here."""
-        own = self._registry.by_id(run.deployment_id) is not None
+        own = self._registry.own(run.deployment_id) is not None
         return own or run.pool in {served.name for served in self._pools.open_pools()}
 
     async def poll_all(self) -> Offered:
         """Ask all sources, offer their runs, and return what became of them. Raises the first ApiError at the end."""
         self._progress.begin_poll()
         self._offering.begin_poll()
-        ids, pools = self._registry.ids(), self._pools.open_pools()
+        ids, pools = self._registry.own_ids(), self._pools.open_pools()
         if not ids and not pools:
             self._offering.on_offer.drop_own()
             return Offered()

@@ -65,7 +65,13 @@ class Poller:
         return self._round.serves(run)
 
     def put_on_offer(self, run: FlowRun) -> None:
-        """Offer a run that was just created for this host, without asking the API for it."""
+        """Offer a run that was just created for this host, without asking the API for it.
+
+        A run of a work pool is asked for at once instead: its queue and the limits of the pool decide when it starts.
+        """
+        if run.pool is not None:
+            self._wakes.poll_now()
+            return
         self.on_offer.put([run])
         self._wakes.offer.set()
 

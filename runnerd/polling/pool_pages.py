@@ -74,7 +74,7 @@ class PoolPages:
             self._on_offer.keep_one_each([run for run in found if run.id not in known])
 
     def _without_own(self, found: Sequence[FlowRun]) -> list[FlowRun]:
-        return [run for run in found if self._registry.by_id(run.deployment_id) is None]
+        return [run for run in found if self._registry.own(run.deployment_id) is None]
 
     def _could_start_more(self, served: Served, offered: Offered) -> bool:
         """Whether a run of this pool could start if it were on offer."""

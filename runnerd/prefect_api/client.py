@@ -24,17 +24,20 @@ from runnerd.prefect_api.answers import (
     ServerInfo,
     Skipped,
 )
+from runnerd.prefect_api.applying import DeploymentApplier
 from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.connections import open_client
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.dialect import server_info, state_body
 from runnerd.prefect_api.due_runs import DueRuns
-from runnerd.prefect_api.failure_words import REASON_MAX, server_words, shorten
+from runnerd.prefect_api.failure_words import REASON_MAX, server_words
 from runnerd.prefect_api.paging import Pages
 from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_id, parse_state
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, refused
+from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.prefect_api.transport import Transport
+from runnerd.prefect_api.validation_words import shorten
 from runnerd.prefect_api.values import Unreadable, is_uuid, needed_text, read_wait_s
 
 _VERSION_MAX = 100  # characters
@@ -87,6 +90,7 @@ class PrefectApi:
         )
         self._server: tuple[int, ServerInfo] | None = None
         self._reader = Reader(self._transport, note_left_out=on_left_out)
+        self._applier = DeploymentApplier(transport=self._transport, reader=self._reader)
         pages = Pages(transport=self._transport, reader=self._reader)
         self._due_runs = DueRuns(pages=pages, reader=self._reader, now=now)
         self.pools = PoolsApi(transport=self._transport, reader=self._reader, pages=pages, server=self.server)
@@ -235,25 +239,19 @@ class PrefectApi:
         return self._reader.read("a flow", reply.data, lambda data: needed_text(data, "name"))
 
     async def apply_deployment(
-        self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None = None
+        self,
+        wanted: DeploymentBody,
+        *,
+        flow_id: str,
+        paused: bool | None = None,
+        sent: Sequence[SentSchedule] = (),
     ) -> DeploymentInfo:
-        """Create or update a deployment with all its schedules; the server then deletes the runs scheduled ahead.
+        """Create or update a deployment; the server then deletes the runs it had scheduled ahead.
 
-        `paused` overrides the file's value: an upsert writes that key, and must not undo a pause made in the UI.
+        `paused` None leaves an existing one as it is. `sent` are the schedules that this host sent last; of them those
+        not wanted any more are deleted, and the schedules of others stay.
         """
-        body: dict[str, Json] = {**wanted.json, "flow_id": flow_id}
-        if paused is not None:
-            body["paused"] = paused
-        schedules = body["schedules"]
-        # Both majors ignore max_scheduled_runs in the schedules of an upsert, and store it from schedules sent apart.
-        apart = any(schedule["max_scheduled_runs"] is not None for schedule in schedules)
-        if apart:
-            body["schedules"] = []
-        reply = await self._transport.request("POST", "/deployments/", body=body)
-        info = self._reader.read("a deployment", reply.data, parse_deployment)
-        if apart:
-            await self._transport.request("POST", f"/deployments/{info.id}/schedules", body=schedules)
-        return info
+        return await self._applier.apply(wanted, flow_id=flow_id, paused=paused, sent=sent)
 
     async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]:
         """Read those of these deployments that exist."""
@@ -273,11 +271,26 @@ class PrefectApi:
 
     async def pause_deployment(self, deployment_id: str) -> bool:
         """Stop a deployment's schedules, which deletes the runs scheduled ahead; False: no such deployment."""
-        return await self._change_deployment("POST", deployment_id, "/pause_deployment")
+        return await self._set_paused(deployment_id, paused=True)
 
     async def resume_deployment(self, deployment_id: str) -> bool:
         """Start a deployment's schedules again; False: no such deployment."""
-        return await self._change_deployment("POST", deployment_id, "/resume_deployment")
+        return await self._set_paused(deployment_id, paused=False)
+
+    async def _set_paused(self, deployment_id: str, *, paused: bool) -> bool:
+        """Change the deployment, not its schedules.
+
+        The routes made for this are the second choice: in 2.20 they switch a single schedule too, which would lose
+        that a user had switched it off, and refuse a deployment with several. PATCH checks the parameters, though.
+        """
+        if not is_uuid(deployment_id):
+            return False
+        path = f"/deployments/{deployment_id}"
+        reply = await self._transport.request("PATCH", path, body={"paused": paused}, values=REFUSED)
+        if reply.status in (409, 422):
+            action = "/pause_deployment" if paused else "/resume_deployment"
+            return await self._change_deployment("POST", deployment_id, action)
+        return reply.status != 404
 
     async def delete_deployment(self, deployment_id: str) -> bool:
         """Delete a deployment with its scheduled runs; False: no such deployment."""

@@ -60,43 +60,64 @@ def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
 
 def deployment_body(deployment: Deployment, inspection: Inspection, *, major: int) -> DeploymentBody | Problem:
     """Make the deployment's body for a server of this major; a Problem if that server lacks a feature it needs."""
-    schedules: list[Json] = []
-    for schedule in deployment.schedules:
-        if major < 3 and (schedule.slug is not None or schedule.parameters is not None):
-            words = "a schedule with its own slug or parameters needs a Prefect 3 server; remove these keys"
-            return Problem(message=words, place=deployment.place, deployment=deployment.name)
-        schedules.append(_schedule_body(schedule, major))
-    directory = deployment.run.working_directory
+    if major < 3 and any(one.slug is not None or one.parameters is not None for one in deployment.schedules):
+        words = "a schedule with its own slug or parameters needs a Prefect 3 server; remove these keys"
+        return Problem(message=words, place=deployment.place, deployment=deployment.name)
     body: dict[str, Json] = {
         "name": deployment.name,
         "entrypoint": deployment.entrypoint,
-        "path": directory,
-        # runnerd starts flows with PREFECT__FLOW_ENTRYPOINT in their directory and never runs this step. It is for
-        # others: without it, `prefect flow-run execute` would copy the whole directory to the current one.
-        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}],
-        "version": deployment.version,
+        "version": deployment.version or inspection.version,
         "description": deployment.description or inspection.description,
         "tags": list(deployment.tags),
         "parameters": dict(deployment.parameters),
         "parameter_openapi_schema": dict(inspection.parameter_schema),
         "enforce_parameter_schema": deployment.enforce_parameter_schema,
         "paused": deployment.paused,
-        "schedules": schedules,
-        "work_pool_name": None,
-        "work_queue_name": None,
-        "job_variables": {},
+        "schedules": schedule_bodies(deployment, major=major),
+        **_where(deployment),
     }
     if major >= 3:
-        limited = deployment.concurrency_limit is not None
         body["concurrency_limit"] = deployment.concurrency_limit
-        body["concurrency_options"] = {"collision_strategy": deployment.collision_strategy} if limited else None
+        body["concurrency_options"] = _concurrency_options(deployment)
     return DeploymentBody(flow_name=inspection.flow_name, json=body)
+
+
+def _where(deployment: Deployment) -> dict[str, Json]:
+    """Say where the code is and who starts its runs: this host, or the workers of a pool."""
+    directory = deployment.run.working_directory
+    steps: list[Json] = [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}]
+    if deployment.pull_steps is not None:
+        steps = list(deployment.pull_steps)
+    return {
+        "path": directory if deployment.work_pool is None else None,
+        # runnerd starts flows with PREFECT__FLOW_ENTRYPOINT in their directory and never runs this step. It is for
+        # others: without it, `prefect flow-run execute` would copy the whole directory to the current one.
+        "pull_steps": steps,
+        "work_pool_name": deployment.work_pool,
+        "work_queue_name": deployment.work_queue,
+        "job_variables": dict(deployment.job_variables),
+    }
+
+
+def _concurrency_options(deployment: Deployment) -> Json:
+    """Null for a plain number; without the grace period that nobody stated, a key that older servers do not know."""
+    if deployment.collision_strategy is None and deployment.collision_grace_s is None:
+        return None
+    options: dict[str, Json] = {"collision_strategy": deployment.collision_strategy or "ENQUEUE"}
+    if deployment.collision_grace_s is not None:
+        options["grace_period_seconds"] = deployment.collision_grace_s
+    return options
 
 
 def deployment_fingerprint(body: DeploymentBody, url: str) -> str:
     """Hash a deployment and its server's URL; the order of keys has no effect."""
     text = json.dumps([url, body.flow_name, body.json], sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def schedule_bodies(deployment: Deployment, *, major: int) -> list[Json]:
+    """The schedules for a server of this major; null is what the files do not state."""
+    return [_schedule_body(schedule, major) for schedule in deployment.schedules]
 
 
 def _schedule_body(schedule: Schedule, major: int) -> Json:
@@ -106,10 +127,8 @@ def _schedule_body(schedule: Schedule, major: int) -> Json:
         "max_scheduled_runs": schedule.max_scheduled_runs,
     }
     if major >= 3:
-        if schedule.slug is not None:
-            body["slug"] = schedule.slug
-        if schedule.parameters is not None:
-            body["parameters"] = dict(schedule.parameters)
+        body["slug"] = schedule.slug
+        body["parameters"] = dict(schedule.parameters) if schedule.parameters is not None else None
     return body
 
 

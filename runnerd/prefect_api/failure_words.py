@@ -13,9 +13,11 @@ from collections.abc import Iterator
 
 import httpx
 
-from runnerd.core.place import Json, printable
+from runnerd.core.place import Json
+from runnerd.prefect_api.validation_words import shorten, validation_words
 
 REASON_MAX = 300  # characters
+VALIDATION_MAX = 1000  # characters: it says what to mend, and where
 # The first match is used, so subclasses come before their base classes.
 _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.ConnectTimeout,), "no connection in time"),
@@ -76,21 +78,6 @@ def server_words(data: Json) -> str:
         return ""
     detail = data.get("exception_detail") or data.get("detail")
     if isinstance(detail, list):
-        words = "; ".join(_validation_words(item) for item in detail[:3] if isinstance(item, dict))
-        more = f"; and {len(detail) - 3} more" if len(detail) > 3 else ""
-        return shorten(words, REASON_MAX) + more
+        return validation_words(detail, longest=VALIDATION_MAX)
     message = detail if isinstance(detail, str) else data.get("exception_message")
     return shorten(message, REASON_MAX) if isinstance(message, str) else ""
-
-
-def _validation_words(item: Json) -> str:
-    """Format one validation error as `loc: msg`; its input is left out, since it may be a secret."""
-    loc = item.get("loc")
-    place = ".".join(str(part) for part in loc) if isinstance(loc, list) else ""
-    return f"{place}: {' '.join(str(item.get('msg', 'invalid')).split())}"
-
-
-def shorten(text: str, longest: int) -> str:
-    """Put a text on one line of at most `longest` characters, with what a terminal might obey escaped."""
-    line = printable(" ".join(text[: 4 * longest].split()))
-    return line if len(line) <= longest else line[: longest - 3] + "..."

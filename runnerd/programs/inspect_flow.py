@@ -29,6 +29,8 @@ from typing import Any
 ANSWERS = 3
 TRACEBACK_LINES = 12
 HOOKS = ("on_cancellation", "on_crashed", "on_failure")
+PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+DEPENDENCIES_MAX_CHARACTERS = 400_000  # of all paths together
 
 
 class Refusal(Exception):
@@ -46,6 +48,7 @@ class Refusal(Exception):
 
 
 def main() -> int:
+    began_ns = time.time_ns()
     work = json.loads(os.environ.pop("RUNNERD_INSPECT"))
     os.set_inheritable(ANSWERS, False)
     # Blocked before the import of prefect: its threads inherit the mask, so that sigtimedwait gets every SIGCHLD.
@@ -57,7 +60,7 @@ def main() -> int:
         return 1
     flush()  # else every child would write the output of prefect's import again
     for entrypoint in work["entrypoints"]:
-        send(inspect_apart(entrypoint, float(work["time_limit_s"])))
+        send(inspect_apart(entrypoint, float(work["time_limit_s"]), began_ns))
     return 0
 
 
@@ -80,7 +83,7 @@ def import_prefect() -> None:
 # --- one entrypoint, in a child of its own ------------------------------------------------------------------
 
 
-def inspect_apart(entrypoint: str, time_limit_s: float) -> dict[str, Any]:
+def inspect_apart(entrypoint: str, time_limit_s: float, began_ns: int) -> dict[str, Any]:
     """Inspect in a forked child; make the answer here when the child ends without one."""
     # A memory file, not a pipe: a grandchild that keeps a pipe's end open would make this program wait.
     result = os.memfd_create("inspection")
@@ -89,7 +92,7 @@ def inspect_apart(entrypoint: str, time_limit_s: float) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # 3.12 warns about threads; no thread of prefect holds a needed lock
             pid = os.fork()
         if pid == 0:
-            inspect_in_child(entrypoint, result)
+            inspect_in_child(entrypoint, result, began_ns)
         status = wait(pid, time_limit_s)
         with os.fdopen(os.dup(result), "rb") as file:
             file.seek(0)
@@ -132,14 +135,14 @@ def judge(entrypoint: str, status: int | None, result: bytes, time_limit_s: floa
     return Refusal("crashed", f"{place}: the interpreter {how} while it imported this file").answer(entrypoint)
 
 
-def inspect_in_child(entrypoint: str, result: int) -> None:
+def inspect_in_child(entrypoint: str, result: int, began_ns: int) -> None:
     """Inspect, write the answer and exit; exit status 0 means that the answer is complete."""
     os.setpgid(0, 0)
     os.close(ANSWERS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     try:
         try:
-            answer = {"entrypoint": entrypoint, "ok": describe(entrypoint)}
+            answer = {"entrypoint": entrypoint, "ok": describe(entrypoint, began_ns)}
         except Refusal as refusal:
             answer = refusal.answer(entrypoint)
         with os.fdopen(result, "wb") as file:
@@ -161,7 +164,7 @@ def flush() -> None:
 # --- what Prefect's own client would register ---------------------------------------------------------------
 
 
-def describe(entrypoint: str) -> dict[str, Any]:
+def describe(entrypoint: str, began_ns: int) -> dict[str, Any]:
     sys.path.insert(0, os.getcwd())
     file = file_of(entrypoint)
     digest = sha256(file)  # before the import: for a file replaced meanwhile, the cache must have the old digest
@@ -175,6 +178,7 @@ def describe(entrypoint: str) -> dict[str, Any]:
         "file": os.path.abspath(file) if file else None,
         "sha256": digest,
         "hooks": hooks_of(flow),
+        "dependencies": dependencies(file, began_ns),
     }
 
 
@@ -192,8 +196,19 @@ def parameter_schema(flow: Any) -> Any:
     """Make the schema as this Prefect's `flow.serve()` registers it: 2.x without None, 3.x without unset keys."""
     schema = importlib.import_module("prefect.utilities.callables").parameter_schema(flow)
     if prefect_version().startswith("2."):
-        return json.loads(schema.json(exclude_none=True))
-    return schema.model_dump(mode="json", exclude_unset=True)
+        return without_variadics(flow, json.loads(schema.json(exclude_none=True)))
+    return without_variadics(flow, schema.model_dump(mode="json", exclude_unset=True))
+
+
+def without_variadics(flow: Any, schema: Any) -> Any:
+    """2.x calls *args and **kwargs required, and a server that enforces the schema would refuse every run."""
+    required = schema.pop("required", None)
+    if not required:
+        return schema
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    variadic = {each.name for each in inspect.signature(flow).parameters.values() if each.kind in kinds}
+    left = [name for name in required if name not in variadic]
+    return {**schema, "required": left} if left else schema
 
 
 def load(entrypoint: str) -> Any:
@@ -276,6 +291,45 @@ def module_file(entrypoint: str) -> str | None:
     except Exception:  # finding a.b imports a, which is user code and may raise anything; load() reports it
         return None
     return spec.origin if spec is not None and spec.has_location else None
+
+
+# --- what the answer depends on -----------------------------------------------------------------------------
+
+
+def dependencies(file: str | None, began_ns: int) -> dict[str, str]:
+    """Stamps of the files that were imported from outside the interpreter's packages, of the folders of those packages,
+    and of the interpreter, by path; deployments/dependencies.py compares them."""
+    imported = [name for module in list(sys.modules.values()) if isinstance(name := attribute(module), str)]
+    folders = [path for path in sys.path if os.path.basename(path) in PACKAGE_FOLDERS]
+    standard = os.path.dirname(os.__file__) + os.sep
+    own = [
+        path
+        for path in map(os.path.abspath, imported)
+        if not path.startswith(standard) and not set(PACKAGE_FOLDERS) & set(path.split(os.sep))
+    ]
+    found: dict[str, str] = {}
+    room = DEPENDENCIES_MAX_CHARACTERS
+    for path in [*([file] if file else []), sys.executable, *folders, *own]:
+        path = os.path.abspath(path)
+        while not os.path.exists(path) and len(path) > 1:  # a module in a zip file
+            path = os.path.dirname(path)
+        room -= 0 if path in found else len(path) + 50
+        if room > 0:
+            found[path] = stamp(path, began_ns)
+    return found
+
+
+def attribute(module: Any) -> Any:
+    with contextlib.suppress(Exception):  # anything may stand in sys.modules
+        return vars(module).get("__file__")
+    return None
+
+
+def stamp(path: str, began_ns: int) -> str:
+    about = os.stat(path)
+    if began_ns <= about.st_ctime_ns <= time.time_ns():
+        return "changed meanwhile"  # no later stamp is equal to this
+    return f"{about.st_mtime_ns} {about.st_size} {about.st_ino}" if os.path.isfile(path) else f"{about.st_mtime_ns}"
 
 
 # --- words --------------------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ class Supervisor:
             created_at=self._context.ambient.now(),
             tags=offer.tags,
             attempt=attempt,
-            user=entry.deployment.run.user if entry else None,
+            user=entry.deployment.run.user if entry and offer.pool is None else None,
             pool=offer.pool,
             queue=offer.queue,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,8 @@ from runnerd.core.settings import Deployment, RunSettings
 from runnerd.prefect_api.answers import Answer, DeploymentBody
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
-from runnerd.prefect_api.dialect import deployment_body
+from runnerd.prefect_api.dialect import deployment_body, schedule_bodies
+from runnerd.prefect_api.schedule_changes import SentSchedule
 from tests.kits.fakes.fake_prefect import FakePrefect
 
 T = TypeVar("T")
@@ -86,12 +87,31 @@ class Visit:
         return response
 
     async def deploy(self, wanted: Deployment | None = None, **changes: Any) -> DeploymentInfo:
-        body = self.body(wanted or deployment(**changes))
-        flow_id = await self.insist(lambda: self.api.ensure_flow("contract", []))
-        return await self.insist(lambda: self.api.apply_deployment(body, flow_id=flow_id))
+        return await self.update(wanted or deployment(**changes))
 
-    def body(self, wanted: Deployment) -> DeploymentBody:
-        made = deployment_body(wanted, INSPECTION, major=self.major)
+    async def update(
+        self,
+        wanted: Deployment,
+        *,
+        paused: bool | None = None,
+        sent: Sequence[SentSchedule] = (),
+        inspection: Inspection | None = None,
+    ) -> DeploymentInfo:
+        body = self.body(wanted, inspection)
+        flow_id = await self.insist(lambda: self.api.ensure_flow("contract", []))
+        return await self.insist(
+            lambda: self.api.apply_deployment(
+                body, flow_id=flow_id, paused=wanted.paused if paused is None else paused, sent=sent
+            )
+        )
+
+    def sent(self, wanted: Deployment, info: DeploymentInfo) -> list[SentSchedule]:
+        """What a host remembers of the schedules that it sent."""
+        bodies = schedule_bodies(wanted, major=self.major)
+        return [SentSchedule(known, body) for known, body in zip(info.schedule_ids, bodies, strict=True)]
+
+    def body(self, wanted: Deployment, inspection: Inspection | None = None) -> DeploymentBody:
+        made = deployment_body(wanted, inspection or INSPECTION, major=self.major)
         assert isinstance(made, DeploymentBody), made
         return made
 

@@ -17,7 +17,7 @@ from runnerd.core.backoff import Backoff
 from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
-from runnerd.core.settings import Config, Deployment, Settings
+from runnerd.core.settings import Config, Deployment, Settings, key_of
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.journal.journal import Journal
@@ -217,6 +217,8 @@ def deploy(prefect: FakePrefect, registry: Registry, deployment: Deployment) -> 
         "paused": False,
         "schedules": [],
     }
+    for entry in registry.find(f"etl/{deployment.name}"):
+        registry.remove(key_of(entry.deployment))
     registry.put(Entry(deployment=deployment, flow="etl", deployment_id=deployment_id))
     return deployment_id
 

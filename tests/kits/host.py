@@ -54,7 +54,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
         async def examine() -> Json:
             return {"ok": True, "checks": []}
 
-        async def reload() -> Json:
+        async def reload(*, inspect: bool) -> Json:
             made.reloads += 1
             return {"ok": True}
 

@@ -62,3 +62,28 @@ def inspect(python: str, folder: Path, entrypoints: Iterable[str], *, time_limit
         answer_text=text,
         code=done.returncode,
     )
+
+
+def write_stand_in(tmp_path: Path) -> Path:
+    """A folder with a package `prefect` in it, of just the names the program uses."""
+    package = tmp_path / "prefect"
+    (package / "utilities").mkdir(parents=True)
+    (package / "__init__.py").write_text("__version__ = '3.0.0'\nprint('prefect says hello')\n")
+    (package / "utilities" / "__init__.py").touch()
+    (package / "utilities" / "callables.py").write_text(
+        "class Schema:\n"
+        "    def model_dump(self, mode, exclude_unset):\n"
+        "        return {'title': 'Parameters'}\n"
+        "def parameter_schema(flow):\n    return Schema()\n"
+    )
+    (package / "exceptions.py").write_text(
+        "class ScriptError(Exception):\n    user_exc = None\nclass MissingFlowError(Exception):\n    pass\n"
+    )
+    (package / "flows.py").write_text(
+        "import runpy\n"
+        "class Flow:\n    name = 'etl'\n    description = 'loads'\n    version = '1'\n"
+        "def load_flow_from_entrypoint(entrypoint):\n"
+        "    runpy.run_path(entrypoint.split(':')[0])\n"
+        "    return Flow()\n"
+    )
+    return tmp_path

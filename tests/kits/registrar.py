@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +12,14 @@ from runnerd.core.backoff import Backoff
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
-from runnerd.core.settings import Config, Deployment
+from runnerd.core.settings import Config, Deployment, key_of
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import InspectionResult
-from runnerd.deployments.registrar import ConfigChanges, Registrar
-from runnerd.deployments.registry import Entry, Key, Registry, key_of
+from runnerd.deployments.planning import ConfigChanges
+from runnerd.deployments.rechecking import Rechecker
+from runnerd.deployments.registrar import Registrar
+from runnerd.deployments.registry import Entry, Key, Registry
 from runnerd.journal.journal import Journal
 from tests.kits.engine import an_ambient
 from tests.kits.engine_parts import NotedEvent
@@ -27,30 +29,38 @@ from tests.kits.nouns import NOON, URL, LogLines, fake_api, log_to, settings
 
 @dataclass
 class FakeInspector:
-    """Answers by entrypoint; what it once answered well it remembers, as the real one does in the journal."""
+    """Answers by entrypoint, or by key where one has an answer of its own; remembers what it once answered well."""
 
     answers: dict[str, InspectionResult] = field(default_factory=dict)
-    known: dict[str, Inspection] = field(default_factory=dict)
+    known: dict[Key, Inspection] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    of_key: dict[Key, InspectionResult] = field(default_factory=dict)
 
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
-        return {key_of(one): self.known[one.entrypoint] for one in deployments if one.entrypoint in self.known}
+        return {key_of(one): self.known[key_of(one)] for one in deployments if key_of(one) in self.known}
 
-    async def inspect(self, deployments: Sequence[Deployment]) -> dict[Key, InspectionResult]:
+    async def inspect(
+        self, deployments: Sequence[Deployment], *, afresh: Collection[Key] = ()
+    ) -> dict[Key, InspectionResult]:
         await asyncio.sleep(0)
-        found: dict[Key, InspectionResult] = dict(await self.cached(deployments))
+        others = [one for one in deployments if key_of(one) not in afresh]
+        found: dict[Key, InspectionResult] = dict(await self.cached(others))
         for one in deployments:
             if key_of(one) not in found:
                 self.asked.append(one.entrypoint)
-                answer = self.answers.get(one.entrypoint, flow("etl"))
+                answer = self.of_key.get(key_of(one)) or self.answers.get(one.entrypoint, flow("etl"))
                 found[key_of(one)] = answer
                 if isinstance(answer, Inspection):
-                    self.known[one.entrypoint] = answer
+                    self.known[key_of(one)] = answer
         return found
+
+    async def changed(self, deployments: Iterable[Deployment]) -> list[Deployment]:
+        await asyncio.sleep(0)
+        return [one for one in deployments if key_of(one) not in self.known]
 
     def change(self, entrypoint: str, answer: InspectionResult) -> None:
         """The file is another one now."""
-        self.known.pop(entrypoint, None)
+        self.known = {key: known for key, known in self.known.items() if key[0] != entrypoint}
         self.answers[entrypoint] = answer
 
 
@@ -72,6 +82,7 @@ class Host:
     registrar: Registrar
     lines: LogLines
     registered: list[int]
+    rechecker: Rechecker
 
     async def want(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
         """A reading of the files; returns when all of it has been dealt with."""
@@ -79,9 +90,10 @@ class Host:
         await self.registrar.settled.wait()
         return changes
 
-    def begin(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
+    def begin(self, *deployments: Deployment, problems: Sequence[Problem] = (), inspect: bool = False) -> ConfigChanges:
         return self.registrar.plan(
-            Config(settings=settings(), deployments=deployments, problems=tuple(problems), files=("10.yaml",))
+            Config(settings=settings(), deployments=deployments, problems=tuple(problems), files=("10.yaml",)),
+            inspect=inspect,
         )
 
     def entry(self, deployment: Deployment) -> Entry:
@@ -102,22 +114,29 @@ async def a_host(
     lines, registered = LogLines(), list[int]()
     journal = Journal(path=str(folder / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
     registry, api = Registry(), fake_api(prefect)
+    ambient = replace(
+        an_ambient(lines, now=lambda: NOON, clock=asyncio.get_running_loop().time),
+        backoff=lambda: Backoff(first_s=1.0, cap_s=30.0, uniform=lambda: 1.0),
+    )
     registrar = Registrar(
         api=api,
         inspector=inspector,  # type: ignore[arg-type]
         journal=journal,
         registry=registry,
         url=URL,
-        ambient=replace(
-            an_ambient(lines, now=lambda: NOON, clock=asyncio.get_running_loop().time),
-            backoff=lambda: Backoff(first_s=1.0, cap_s=30.0, uniform=lambda: 1.0),
-        ),
+        ambient=ambient,
         wakes=Wakes(poll=NotedEvent(lambda: registered.append(len(registry.ids())))),
         problems=Problems(),
     )
+    rechecker = Rechecker(
+        registry=registry,
+        inspector=inspector,  # type: ignore[arg-type]
+        registrar=registrar,
+        ambient=ambient,
+    )
     keeping = asyncio.create_task(registrar.run())
     try:
-        yield Host(prefect, inspector, journal, registry, registrar, lines, registered)
+        yield Host(prefect, inspector, journal, registry, registrar, lines, registered, rechecker)
         assert not keeping.done(), "registering has ended, and the daemon with it"
     finally:
         keeping.cancel()

@@ -25,7 +25,7 @@ from runnerd.deployments.inspection import (
     parse_results,
 )
 from runnerd.launch.spec import PROGRAM
-from tests.kits.inspecting import inspect
+from tests.kits.inspecting import inspect, write_stand_in
 
 GOOD = {
     "flow_name": "etl",
@@ -44,28 +44,7 @@ def line(entrypoint: str | None, **answer: object) -> str:
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Path:
-    """A folder with a package `prefect` in it, of just the names the program uses."""
-    package = tmp_path / "prefect"
-    (package / "utilities").mkdir(parents=True)
-    (package / "__init__.py").write_text("__version__ = '3.0.0'\nprint('prefect says hello')\n")
-    (package / "utilities" / "__init__.py").touch()
-    (package / "utilities" / "callables.py").write_text(
-        "class Schema:\n"
-        "    def model_dump(self, mode, exclude_unset):\n"
-        "        return {'title': 'Parameters'}\n"
-        "def parameter_schema(flow):\n    return Schema()\n"
-    )
-    (package / "exceptions.py").write_text(
-        "class ScriptError(Exception):\n    user_exc = None\nclass MissingFlowError(Exception):\n    pass\n"
-    )
-    (package / "flows.py").write_text(
-        "import runpy\n"
-        "class Flow:\n    name = 'etl'\n    description = 'loads'\n    version = '1'\n"
-        "def load_flow_from_entrypoint(entrypoint):\n"
-        "    runpy.run_path(entrypoint.split(':')[0])\n"
-        "    return Flow()\n"
-    )
-    return tmp_path
+    return write_stand_in(tmp_path)
 
 
 # --- the program --------------------------------------------------------------------------------------------
@@ -228,6 +207,7 @@ def test_a_good_answer_becomes_an_inspection() -> None:
         prefect_version="3.8.8",
         file="/srv/etl.py",
         sha256="00",
+        dependencies={},
     )
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
-from runnerd.core.settings import Deployment
+from runnerd.core.settings import Deployment, key_of
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import Inspector
-from runnerd.deployments.registry import Registry, key_of
+from runnerd.deployments.registry import Key, Registry
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
@@ -47,8 +47,11 @@ for entrypoint in json.loads(os.environ["RUNNERD_INSPECT"])["entrypoints"]:
         said = {{"error": {{"kind": "import-failed", "message": "cannot import bad.py"}}}}
     else:
         digest = hashlib.sha256(open(path, "rb").read()).hexdigest()
+        about = os.stat("limits.txt") if os.path.exists("limits.txt") else None
+        stamp = about and f"{{about.st_mtime_ns}} {{about.st_size}} {{about.st_ino}}"
+        imported = {{"dependencies": {{os.path.abspath("limits.txt"): stamp}}}} if about else {{}}
         flow = {{"flow_name": path, "parameter_schema": {{}}, "prefect_version": "3.8.8", "sha256": digest}}
-        said = {{"ok": flow | {{"description": os.environ.get("MOOD"), "version": str(LIMIT)}}}}
+        said = {{"ok": flow | imported | {{"description": os.environ.get("MOOD"), "version": str(LIMIT)}}}}
     os.write(3, (json.dumps({{"entrypoint": entrypoint, **said}}) + "\\n").encode())
 """
 
@@ -114,7 +117,7 @@ async def working_bench(spawner: SpawnerUnderTest) -> AsyncIterator[Bench]:
             assert bench.link.records() == []
 
 
-def flow_names(found: dict[tuple[str, str], Inspection | InspectionFailure]) -> list[str]:
+def flow_names(found: dict[Key, Inspection | InspectionFailure]) -> list[str]:
     return [one.flow_name if isinstance(one, Inspection) else one.message for one in found.values()]
 
 
@@ -171,6 +174,36 @@ async def test_a_flow_that_prints_when_it_is_imported_fills_no_disk(spawner: Spa
     async with working_bench(spawner) as bench:
         (found,) = (await bench.inspector.inspect([bench.deployment("loud", "loud.py")])).values()
         assert isinstance(found, Inspection)
+
+
+async def test_what_a_flow_imports_is_watched_and_so_is_its_environment_file(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
+        limits, environment_file = bench.home / "limits.txt", bench.home / "env"
+        limits.write_text("eu, us")
+        environment_file.write_text("MOOD=good\n")
+        flow = bench.deployment("a", "a.py", environment_file=str(environment_file))
+        await bench.inspector.inspect([flow])
+        assert await bench.inspector.changed([flow]) == []
+        limits.write_text("eu, us, asia")
+        assert await bench.inspector.changed([flow]) == [flow]
+        await bench.inspector.inspect([flow])
+        assert await bench.inspector.changed([flow]) == []
+        environment_file.write_text("MOOD=better\n")
+        assert await bench.inspector.changed([flow]) == [flow]
+        (found,) = (await bench.inspector.inspect([flow])).values()
+        assert isinstance(found, Inspection) and found.description == "better"
+        assert bench.asked() == 3
+        await bench.inspector.inspect([flow], afresh={key_of(flow)})
+        assert bench.asked() == 1
+
+
+async def test_a_broken_file_is_watched(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
+        flow = bench.deployment("bad", "bad.py")
+        await bench.inspector.inspect([flow])
+        assert await bench.inspector.changed([flow]) == []
+        (bench.home / "bad.py").write_text("mended = True")
+        assert await bench.inspector.changed([flow]) == [flow]
 
 
 async def test_failures_are_of_their_own_deployment_and_not_remembered(spawner: SpawnerUnderTest) -> None:

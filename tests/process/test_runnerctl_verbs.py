@@ -242,6 +242,7 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "undrain").out == "not draining: runs are claimed again\n"
     told = "added    fresh\nadded    pool etl\nchanged  nightly\nremoved  pool old\n3 unchanged\n"
     assert runnerctl(served, "reload").out == told
+    assert runnerctl(served, "reload", "--inspect").out == told
     assert served.host.asked == [
         ("execute", RUN_A),
         ("pause", "d-1"),
@@ -250,6 +251,7 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
         ("drain", {"timeout_s": None, "reason": None}),
         ("undrain", None),
         ("reload", None),
+        ("reload --inspect", None),
     ]
 
 
@@ -278,6 +280,14 @@ def test_config_schema_and_check_need_no_daemon(tmp_path: Path) -> None:
     (tmp_path / "conf.d" / "10-x.yaml").write_text("run: {user: nobody}\npools: [{name: a}, {name: b}]\n")
     good = runnerctl(None, "config", "check", str(tmp_path))
     assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, 2 pools, no problem\n")
+    (tmp_path / "conf.d" / "10-x.yaml").write_text("push: [{x.y: {}}]\n")
+    vain = runnerctl(None, "config", "check", str(tmp_path))
+    assert vain.status == 0
+    assert vain.out.startswith(
+        f"warning: {tmp_path}/conf.d/10-x.yaml:1:1: push: not run; runnerd takes code from this host"
+    )
+    document = json.loads(runnerctl(None, "config", "check", str(tmp_path), "--json").out)
+    assert (document["ok"], document["problems"], document["warnings"][0]["line"]) == (True, [], 1)
     (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\n")
     bad = runnerctl(None, "config", "check", str(tmp_path))
     assert bad.status == 1

@@ -42,7 +42,7 @@ def parts() -> Mapping[str, Mapping[str, Any]]:
     """The keys of each part of the schema, those of a map within a deployment with a dot."""
     top, definitions = SCHEMA["properties"], SCHEMA["definitions"]
     deployment = dict(definitions["deployment"]["properties"])
-    for name in ("concurrency_limit",):
+    for name in ("concurrency_limit", "work_pool"):
         deployment |= {f"{name}.{key}": value for key, value in deployment[name]["properties"].items()}
     sections = {name: its["properties"] for name, its in top.items() if "properties" in its}
     return {

@@ -18,6 +18,9 @@ QUIET_S = 0.5  # a directory that has not changed for this long is complete
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="accepted for ExecReload=; reload always waits")
     parser.add_argument(
+        "--inspect", action="store_true", help="inspect all flows again (those for which something has changed)"
+    )
+    parser.add_argument(
         "--settled",
         metavar="DIR",
         help=f"wait until DIR is unchanged for {QUIET_S:g} s; repeat if it changes during the reload (reload at once)",
@@ -63,7 +66,8 @@ def _iterate_stamps(directory: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _reload(call: Call) -> int:
-    result = call.client.post("/v1/reload", timeout_s=RELOAD_TIMEOUT_S)
+    body = {"inspect": True} if call.args.inspect else None  # an older daemon refuses a member that it does not know
+    result = call.client.post("/v1/reload", body, timeout_s=RELOAD_TIMEOUT_S)
     if call.console.json:
         call.console.print_document(result)
         return DONE if result["ok"] else FAILED

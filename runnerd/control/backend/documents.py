@@ -92,6 +92,7 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
         "limit": entry.limit,
         "entrypoint": deployment.entrypoint,
         "tags": list(deployment.tags),
+        "pool": deployment.work_pool,
     }
 
 
@@ -110,6 +111,7 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "limit": None,
         "entrypoint": None,
         "tags": [],
+        "pool": None,
     }
 
 

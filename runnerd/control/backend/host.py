@@ -5,8 +5,8 @@ Invariant: reading never waits for Prefect's API, except for work pools, whose s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
@@ -17,6 +17,12 @@ from runnerd.control.backend.status import Status
 from runnerd.control.contract import Peer
 from runnerd.core.place import Json
 from runnerd.runs.drain import Drain
+
+
+class Reload(Protocol):
+    """Reads the configuration again; `inspect` as in the control API."""
+
+    def __call__(self, *, inspect: bool) -> Coroutine[Any, Any, Json]: ...
 
 
 class DaemonHost:
@@ -32,7 +38,7 @@ class DaemonHost:
         deployments: DeploymentsBackend,
         pools: PoolsBackend,
         drain: Drain,
-        reload: Callable[[], Coroutine[Any, Any, Json]],
+        reload: Reload,
     ) -> None:
         self._status = status
         self._health = health
@@ -58,8 +64,8 @@ class DaemonHost:
     async def metrics(self) -> str:
         return await self._metrics.text()
 
-    async def reload(self, *, peer: Peer) -> Json:
-        return await self._reload()
+    async def reload(self, *, inspect: bool, peer: Peer) -> Json:
+        return await self._reload(inspect=inspect)
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
         self._drain.begin(reason=reason or "asked by an operator", timeout_s=timeout_s)

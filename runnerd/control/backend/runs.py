@@ -159,6 +159,8 @@ class RunsBackend:
             return made
         if isinstance(made, ApiRefusal):
             return Refused(status=422, detail=made.reason)
+        entry = self._registry.by_id(deployment_id)
+        made = replace(made, pool=entry.deployment.work_pool if entry is not None else None)
         self._poller.put_on_offer(made)
         return self._offered(made)
 
@@ -168,7 +170,7 @@ class RunsBackend:
             return found
         if found is None:
             return Refused(status=404, detail=f"there is no flow run {flow_run_id} in Prefect")
-        if self._registry.by_id(found.deployment_id) is not None:
+        if self._registry.own(found.deployment_id) is not None:
             found = replace(found, pool=None, queue=None)
         elif not self._poller.serves(found):
             cause = "neither its deployment nor its work pool is served here"

@@ -38,8 +38,9 @@ class HostRoutes:
         return json_reply(self._host.config())
 
     async def reload_config(self, request: Request) -> Reply:
-        read_body(request, {})
-        return json_reply(await self._host.reload(peer=log_change(self._log, request, "reload")))
+        inspect = bool(read_body(request, {"inspect": (bool,)})["inspect"])
+        peer = log_change(self._log, request, "reload", **({"inspect": True} if inspect else {}))
+        return json_reply(await self._host.reload(inspect=inspect, peer=peer))
 
     async def drain(self, request: Request) -> Reply:
         body = read_body(request, {"timeout_s": (float, int), "reason": (str,)})

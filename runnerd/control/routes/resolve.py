@@ -113,17 +113,24 @@ _KINDS = {
 }
 
 
+_BETTER_NAMES = {"run": "its id", "deployment": "flow/name or its id"}
+
+
+def _full_name(item: Json, noun: str) -> str:
+    return f"{item['flow']}/{item['name']}" if noun == "deployment" and item.get("flow") else str(item["name"])
+
+
 def _one(found: list[Json], ref: str, noun: str, kind: str, command: str) -> Json:
     if len(found) == 1:
         return found[0]
     if not found:
         raise HttpProblem(404, f"there is no {noun} {show_value(ref)}; see {command}", kind=kind)
     candidates = [{key: item[key] for key in ("id", "name", "flow") if key in item} for item in found]
-    named = ", ".join(f"{item['id']} ({item['name']})" for item in found[:CANDIDATES])
+    named = ", ".join(f"{item['id']} ({_full_name(item, noun)})" for item in found[:CANDIDATES])
     more = f" and {len(found) - CANDIDATES} more" if len(found) > CANDIDATES else ""
     raise HttpProblem(
         409,
-        f"{show_value(ref)} matches {len(found)} {noun}s: {named}{more}; name one by its id",
+        f"{show_value(ref)} matches {len(found)} {noun}s: {named}{more}; name one by {_BETTER_NAMES[noun]}",
         kind="ambiguous",
         extra={"candidates": candidates},
     )

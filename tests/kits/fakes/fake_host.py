@@ -267,8 +267,8 @@ class FakeHost:
             raise RuntimeError("this is the fault under test")
         return "# TYPE runnerd_runs gauge\nrunnerd_runs 1\n"
 
-    async def reload(self, *, peer: Peer) -> Json:
-        self.note("reload", None, peer)
+    async def reload(self, *, inspect: bool, peer: Peer) -> Json:
+        self.note("reload --inspect" if inspect else "reload", None, peer)
         return self.reloaded
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:

@@ -181,6 +181,8 @@ class FakePrefect(PrefectTables):
                 return 200, self._named(flow_name, name)
             case ("GET", deployment_id):
                 return 200, self._deployment(deployment_id)
+            case ("PATCH", deployment_id):
+                return self._change_deployment(deployment_id, body)
             case ("DELETE", deployment_id):
                 return self._delete(deployment_id)
             case ("POST", deployment_id, "pause_deployment" | "resume_deployment" as action):
@@ -188,9 +190,9 @@ class FakePrefect(PrefectTables):
             case ("POST", deployment_id, "create_flow_run"):
                 return self._create_run(deployment_id, body)
             case ("POST", deployment_id, "schedules"):
-                stored = [self._schedule(each, deployment_id, keep=True) for each in body]
-                self._deployment(deployment_id)["schedules"] += stored
-                return 201, stored
+                return self._add_schedules(deployment_id, body)
+            case ("PATCH" | "DELETE", deployment_id, "schedules", schedule_id):
+                return self._change_schedule(deployment_id, schedule_id, body)
         raise MISSING
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 _BOTH = {"name", "flow_id", "entrypoint", "path", "version", "description", "tags", "parameters", "pull_steps"}
 _BOTH |= {"parameter_openapi_schema", "enforce_parameter_schema", "paused", "schedules", "job_variables"}
 _BOTH |= {"work_pool_name", "work_queue_name", "storage_document_id", "infrastructure_document_id"}
+_ONLY_CREATED_2 = {"name", "flow_id", "parameter_openapi_schema", "pull_steps"}
 _RUN = {"state", "name", "parameters", "enforce_parameter_schema", "context", "infrastructure_document_id"}
 _RUN |= {"empirical_policy", "tags", "idempotency_key", "parent_task_run_id", "work_queue_name", "job_variables"}
 _STATE = {"type", "name", "message", "data", "state_details"}
@@ -22,6 +24,11 @@ ALLOWED_KEYS: dict[str, dict[int, set[str]]] = {
         2: _BOTH | {"schedule", "is_schedule_active", "infra_overrides", "manifest_path"},
         3: _BOTH
         | {"concurrency_limit", "concurrency_options", "global_concurrency_limit_id", "labels", "version_info"},
+    },
+    "deployment change": {
+        2: _BOTH - _ONLY_CREATED_2 | {"schedule", "is_schedule_active", "infra_overrides", "manifest_path"},
+        3: _BOTH - {"name", "flow_id"}
+        | {"concurrency_limit", "concurrency_options", "global_concurrency_limit_id", "version_info"},
     },
     "create_run": {2: _RUN, 3: _RUN | {"labels"}},
     "set_state": {2: {"state", "force"}, 3: {"state", "force"}},
@@ -80,6 +87,36 @@ def rule_of(body: Json) -> Json:
             raise Refusal.invalid(["body", "schedules", 0, "schedule", "interval"], "interval must be positive")
         return {"timezone": None, **body}
     raise Refusal.invalid(["body", "schedules", 0, "schedule"], "Field required")
+
+
+def schedule_of(body: Json, deployment_id: str, major: int, *, keep: bool) -> Json:
+    """A new schedule as it is stored."""
+    _check_schedule(body, major)
+    if body.get("active", True) is None:
+        raise Refusal.invalid(["body", "schedules", 0, "active"], "Input should be a valid boolean")
+    more = {"parameters": {}, "slug": None} if major == 3 else {"max_active_runs": None, "catchup": False}
+    stored = {"active": True, "max_scheduled_runs": None, **more, **body}
+    stored |= {"id": str(uuid.uuid4()), "deployment_id": deployment_id, "schedule": rule_of(body["schedule"])}
+    if not keep:  # the real ones lose these keys of an upsert's schedules, both of them
+        stored["max_scheduled_runs"] = None
+        stored |= {"max_active_runs": None, "catchup": False} if major == 2 else {}
+    return stored
+
+
+def change_schedule(stored: Json, body: Json, major: int) -> None:
+    """Change a stored schedule: null changes nothing, and 3.x takes absent parameters for none."""
+    _check_schedule(body, major)
+    changes = {key: value for key, value in body.items() if value is not None}
+    if "schedule" in changes:
+        changes["schedule"] = rule_of(changes["schedule"])
+    stored |= {"parameters": {}} if major == 3 else {}
+    stored |= changes
+
+
+def _check_schedule(body: Json, major: int) -> None:
+    unknown = set(body) - SCHEDULE_KEYS[major]
+    if unknown:
+        raise Refusal.extra(["body", "schedules", 0, *sorted(unknown)])
 
 
 @dataclass

@@ -10,11 +10,11 @@ from tests.kits.fakes.fake_pools import FakePools
 from tests.kits.fakes.fake_prefect_rules import (
     ALLOWED_KEYS,
     OCCUPYING,
-    SCHEDULE_KEYS,
     Refusal,
     Ruling,
+    change_schedule,
     no_slot,
-    rule_of,
+    schedule_of,
     transition,
 )
 
@@ -59,8 +59,10 @@ class PrefectTables:
             if (each["flow_id"], each["name"]) == (body["flow_id"], body["name"])
         ]
         deployment_id = same[0]["id"] if same else str(uuid.uuid4())
-        schedules = [self._schedule(each, deployment_id, keep=False) for each in body.get("schedules", [])]
+        schedules = [schedule_of(each, deployment_id, self.major, keep=False) for each in body.get("schedules", [])]
         stored = {**(same[0] if same else {}), **body, "id": deployment_id, "schedules": schedules}
+        if same and body.get("work_pool_name") is None and same[0].get("work_queue_id") is not None:
+            stored |= {key: same[0][key] for key in ("work_pool_name", "work_queue_name")}  # only a change clears them
         stored |= self.pools.place(body)
         if self.major == 2:
             stored.pop("job_variables", None)  # told as infra_overrides
@@ -69,15 +71,39 @@ class PrefectTables:
         self._drop_scheduled(deployment_id)
         return (200 if same else 201), stored
 
-    def _schedule(self, body: Json, deployment_id: str, *, keep: bool) -> Json:
-        unknown = set(body) - SCHEDULE_KEYS[self.major]
-        if unknown:
-            raise Refusal.extra(["body", "schedules", 0, *sorted(unknown)])
-        stored = {"active": True, **body, "id": str(uuid.uuid4()), "deployment_id": deployment_id}
-        stored["schedule"] = rule_of(body["schedule"])
-        if not keep:  # the real ones lose this key of an upsert's schedules, both of them
-            stored["max_scheduled_runs"] = None
-        return stored
+    def _change_deployment(self, deployment_id: str, body: Json) -> tuple[int, Json]:
+        """Change the keys of the body; 2.20 cannot change the schema, and an empty map of job variables is none."""
+        self._check_keys("deployment change", body)
+        stored = self._deployment(deployment_id)
+        if body.get("work_pool_name") not in {None, *self.pools.pools}:
+            raise Refusal(500, {"exception_message": "Internal Server Error"})
+        whole = {**stored, **body}
+        if whole.get("enforce_parameter_schema", self.major == 3):
+            schema = whole.get("parameter_openapi_schema") or {}
+            self._check_parameters({**schema, "required": []}, whole.get("parameters") or {})
+        stored |= {key: value for key, value in body.items() if key != "schedules"}
+        if self.major == 3 and "work_pool_name" in body:
+            stored |= {"work_queue_id": None, **self.pools.place(body)}
+        self._drop_scheduled(deployment_id)
+        return 204, None
+
+    def _add_schedules(self, deployment_id: str, bodies: Json) -> tuple[int, Json]:
+        stored = [schedule_of(each, deployment_id, self.major, keep=True) for each in bodies]
+        self._deployment(deployment_id)["schedules"] += stored
+        return 201, stored
+
+    def _change_schedule(self, deployment_id: str, schedule_id: str, body: Json) -> tuple[int, Json]:
+        """Change a schedule, or delete it where there is no body."""
+        schedules = self._deployment(deployment_id)["schedules"]
+        (found,) = [each for each in schedules if each["id"] == schedule_id] or [None]
+        if found is None:
+            raise Refusal(404, {"detail": "Schedule not found."})
+        if body is None:
+            schedules.remove(found)
+        else:
+            change_schedule(found, body, self.major)
+        self._drop_scheduled(deployment_id)
+        return 204, None
 
     def _named(self, flow_name: str, name: str) -> Json:
         for each in self.deployments.values():
@@ -86,7 +112,13 @@ class PrefectTables:
         raise Refusal(404, {"detail": "Deployment not found"})
 
     def _pause(self, deployment_id: str, paused: bool) -> tuple[int, Json]:
-        self._deployment(deployment_id)["paused"] = paused
+        deployment = self._deployment(deployment_id)
+        if self.major == 2:
+            if len(deployment["schedules"]) > 1:
+                raise Refusal(422, {"detail": ["Error updating deployment: it has multiple schedules."]})
+            for schedule in deployment["schedules"]:
+                schedule["active"] = not paused
+        deployment["paused"] = paused
         if paused:
             self._drop_scheduled(deployment_id)
         return 200, None

@@ -169,7 +169,7 @@ def test_schedules(etc: ConfigDir) -> None:
         Schedule(cron="0 2 * * MON-FRI", timezone="Europe/Berlin", day_or=False, slug="night"),
         Schedule(cron="@hourly", active=False),
         Schedule(cron="0 0 2 * * *"),
-        Schedule(interval_s=3600, anchor_date="2026-07-01T06:00:00+02:00", timezone="Europe/Berlin"),
+        Schedule(interval_s=3600, anchor_date="2026-07-01T06:00:00+00:00", timezone="Europe/Berlin"),
         Schedule(interval_s=900, anchor_date="2026-01-01T00:00:00+00:00"),
         Schedule(interval_s=1.5, anchor_date="2026-01-01T00:00:00+00:00"),
         Schedule(rrule="FREQ=DAILY", parameters={"a": [1]}, max_scheduled_runs=5),
@@ -214,7 +214,7 @@ definitions:
       active: true
   pools:
     local: &local
-      name: local
+      name:
       work_queue_name:
       job_variables: {{}}
 
@@ -272,12 +272,14 @@ def test_a_prefect_yaml_is_a_drop_in(etc: ConfigDir) -> None:
     etc.write("conf.d/etl.yaml", PREFECT_YAML.format(etc=etc.etc))
     config = etc.load()
     assert etc.words(config.problems) == []
+    (warning,) = etc.words(config.warnings)
+    assert "work_pool.job_variables.stream_output has no effect without work_pool.name" in warning
     nightly, daytime = config.deployments
     assert (nightly.name, nightly.version, nightly.concurrency_limit, nightly.parameters) == ("nightly", None, None, {})
     assert nightly.run.working_directory == f"{etc.etc}/flows"
     assert nightly.schedules == (
-        Schedule(cron="0 2 * * *", timezone="Europe/Berlin"),
-        Schedule(interval_s=3600, anchor_date="2026-01-01T00:00:00+00:00", timezone="UTC", parameters={}),
+        Schedule(cron="0 2 * * *", timezone="Europe/Berlin", active=True),
+        Schedule(interval_s=3600, anchor_date="2026-01-01T00:00:00+00:00", timezone="UTC", parameters={}, active=True),
     )
     assert (daytime.version, daytime.tags, daytime.concurrency_limit) == ("2c8ff0f", ("etl",), 1)
     assert daytime.run.environment == {"LOG_LEVEL": "DEBUG", "A": "1", "N": "2"}

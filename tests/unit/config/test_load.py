@@ -211,6 +211,28 @@ def test_equal_names_of_one_stated_flow_are_doubles_and_of_others_not(etc: Confi
     ]
 
 
+def test_what_was_in_force_stays_before_a_double_in_an_earlier_file(etc: ConfigDir) -> None:
+    etc.write("conf.d/b.yaml", A)
+    before = etc.load()
+    etc.write("conf.d/a.yaml", A.replace("first", "second"))
+    config = etc.load(last_good=before)
+    assert [d.description for d in config.deployments] == ["first"]
+    assert etc.words(config.problems) == [
+        (
+            "conf.d/a.yaml:2:5: deployment 'a' of flows/etl.py:nightly is already defined at conf.d/b.yaml:2:5;"
+            " rename or remove one"
+        )
+    ]
+
+
+def test_an_environment_may_name_another_flow(etc: ConfigDir) -> None:
+    item = "  - {{name: a, entrypoint: 'm:f', run: {{environment: {{STAGE: {}}}}}}}\n"
+    etc.write("conf.d/a.yaml", "deployments:\n" + item.format("test") + item.format("live") + item.format("live"))
+    config = etc.load()
+    assert [d.run.environment["STAGE"] for d in config.deployments] == ["test", "live"]
+    assert len(config.problems) == 1
+
+
 def test_one_entrypoint_in_two_directories_is_two_flows(etc: ConfigDir, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     item = "deployments: [{name: a, entrypoint: 'm:f', run: {working_directory: %s}}]\n"

@@ -28,7 +28,10 @@ ITEMS = [
     ),
     (
         "parameters: {a: '{{ prefect.blocks.secret.x }}'}",
-        "4:21: parameters.a: templates are not supported; write the value itself",
+        (
+            "4:21: parameters.a: cannot use {{ prefect.blocks.secret.x }}: a block is looked up by prefect deploy only;"
+            " load it in the flow"
+        ),
     ),
     ("enforce_parameter_schema: yess", "4:31: enforce_parameter_schema must be true or false, not 'yess'"),
     ("concurrency_limit: 0", "4:24: concurrency_limit must be at least 1, not 0"),
@@ -63,7 +66,10 @@ ITEMS = [
     ),
     (
         "schedules: [{cron: '0 2 * * ä'}]",
-        "4:24: schedules[0].cron: 'ä' in '0 2 * * ä' is not a cron field; use numbers, names, and * , - /",
+        (
+            "4:33: schedules[0].cron: 'ä' is not allowed here: days of the week go from 0 to 6 or from sun to sat, and"
+            " may be joined by , - /"
+        ),
     ),
     (
         "schedules: [{cron: '@hourl'}]",

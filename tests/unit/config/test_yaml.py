@@ -209,3 +209,21 @@ def check_any(text: str, pure: bool) -> None:
     if isinstance(found, Map):
         for key in found:
             assert found.key_place(key).line >= 1
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("2025-08-27t10:30:00 -05:00", "2025-08-27T10:30:00-05:00"),
+        ("2025-08-27 10:30:00Z", "2025-08-27T10:30:00Z"),
+        ("2025-08-27 10:30:00.5", "2025-08-27T10:30:00.500000"),
+        ("2025-8-7 1:30:00", "2025-08-07T01:30:00"),
+        ("2025-08-27", "2025-08-27"),
+        ("!!timestamp '2025-08-27 10:30:00'", "2025-08-27T10:30:00"),
+        ("'2025-08-27 10:30:00'", "2025-08-27 10:30:00"),  # quoted: text
+        ("2025-99-99", "2025-99-99"),  # no date
+        ("!!timestamp soon", "soon"),
+    ],
+)
+def test_a_timestamp_is_what_prefect_deploy_sends(written: str, text: str) -> None:
+    assert parse(f"a: {written}\n", file="x") == {"a": text}

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.place import Place, Problem
-from runnerd.deployments.registrar import ConfigChanges
-from runnerd.deployments.registry import EntryState, key_of
+from runnerd.core.settings import key_of
+from runnerd.deployments.planning import ConfigChanges
+from runnerd.deployments.registry import EntryState
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import URL, a_deployment, copied
 from tests.kits.registrar import BROKEN, FakeInspector, a_host, flow
@@ -66,14 +67,14 @@ async def test_what_the_api_has_is_known_from_the_first_moment(tmp_path: Path) -
         assert set(host.registry.ids()) == set(prefect.deployments), "what the API has of it goes on"
 
 
-async def test_a_change_is_one_upsert(tmp_path: Path) -> None:
+async def test_a_change_is_one_change(tmp_path: Path) -> None:
     async with a_host(tmp_path) as host:
         await host.want(A, B)
         before = set(host.prefect.deployments)
         copied(host.prefect)
         changed = replace(A, parameters={"region": "eu"})
         assert await host.want(changed, B) == ConfigChanges(changed=("etl/a",), unchanged=1)
-        assert upserts(copied(host.prefect)) == 1
+        assert [asked.split()[0] for asked in copied(host.prefect) if asked != "POST /flows/"] == ["GET", "PATCH"]
         assert host.stored("a")["parameters"] == {"region": "eu"}
         assert set(host.prefect.deployments) == before
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +78,22 @@ async def test_one_the_api_rejects(tmp_path: Path) -> None:
         assert host.entry(B).state is EntryState.READY
 
 
+async def test_one_whose_work_pool_is_missing_is_registered_when_the_pool_exists(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        await host.want(replace(A, work_pool="etl"))
+        problem = "there is no work pool 'etl'; create it (runnerctl pool create etl), or name another"
+        for _ in range(3):
+            assert host.entry(A).problem == problem
+            host.registrar.retry_without_pool()
+            await asyncio.sleep(1)
+        assert host.lines.getvalue().count("cannot register a deployment") == 1
+        host.prefect.pools.create_pool("etl")
+        host.registrar.retry_without_pool()
+        await asyncio.sleep(1)
+        assert (host.entry(A).state, host.entry(A).problem) == (EntryState.READY, None)
+        assert host.stored("a")["work_pool_name"] == "etl"
+
+
 async def test_what_this_server_cannot_do(tmp_path: Path) -> None:
     async with a_host(tmp_path, FakePrefect(major=2)) as host:
         await host.want(replace(A, schedules=(Schedule(cron="* * * * *", slug="s"),)), B)
@@ -88,23 +106,6 @@ async def test_a_flow_that_is_not_the_one_the_file_names(tmp_path: Path) -> None
         await host.want(replace(A, flow_name="elt"), replace(B, flow_name="etl"))
         assert host.entry(A).problem == "flow_name is elt, but the code says etl"
         assert host.entry(B).state is EntryState.READY
-
-
-async def test_two_of_the_same_flow_and_name(tmp_path: Path) -> None:
-    prefect, inspector = FakePrefect(major=3), FakeInspector()
-    rival = replace(A, entrypoint="copy.py:flow", place=ELSEWHERE)
-    async with a_host(tmp_path, prefect, inspector) as host:
-        await host.want(A, rival)
-        assert host.entry(rival).problem == f"the deployment etl/a is already at {A.place}"
-        assert host.stored("a")["entrypoint"] == A.entrypoint
-    async with a_host(tmp_path, prefect, inspector) as host:
-        await host.want(rival, A)
-        assert host.entry(A).state is EntryState.READY
-        assert host.entry(rival).problem is not None, "whoever was first stays first"
-        await host.want(rival)
-        assert host.stored("a")["entrypoint"] == rival.entrypoint
-        assert host.entry(rival).state is EntryState.READY
-        assert host.stored("a")["paused"] is False
 
 
 async def test_one_name_in_two_flows(tmp_path: Path) -> None:
@@ -123,6 +124,7 @@ async def test_one_name_in_two_flows(tmp_path: Path) -> None:
 async def test_one_that_cannot_be_dropped_ends_nothing(tmp_path: Path, status: int) -> None:
     async with a_host(tmp_path) as host:
         await host.want(A, B)
+        host.prefect.trouble("PATCH /deployments", status=status)
         host.prefect.trouble("/pause_deployment", status=status)
         await host.want()
         assert sorted(bool(one["paused"]) for one in host.prefect.deployments.values()) == [False, True]
@@ -163,7 +165,7 @@ async def test_what_is_refused_now_and_then_is_soon_repeated(tmp_path: Path) -> 
     async with a_host(tmp_path) as host:
         await host.want(*many)
         for deployment_id in host.registry.ids():
-            host.prefect.trouble(f"{deployment_id}/pause_deployment", status=503)
+            host.prefect.trouble(f"PATCH /deployments/{deployment_id}", status=503)
         began = loop.time()
         await host.want()
         assert not any(trouble.times for trouble in host.prefect.troubles)
@@ -202,7 +204,7 @@ async def test_dropping_goes_on_after_an_outage(tmp_path: Path) -> None:
 async def test_wanted_again_while_it_could_not_be_dropped(tmp_path: Path) -> None:
     async with a_host(tmp_path) as host:
         await host.want(A, B)
-        host.prefect.trouble("/pause_deployment", status=503, times=20)
+        host.prefect.trouble("PATCH /deployments", status=503, times=20)
         host.begin(B)
         await asyncio.sleep(60)
         await host.want(A, B)
@@ -266,6 +268,45 @@ async def test_paused_in_the_ui_stays_paused_over_a_change(tmp_path: Path, moved
         await host.want(changed)
         assert (host.stored("a")["description"], host.stored("a")["paused"]) == ("new", True)
         assert host.entry(changed).state is EntryState.PAUSED
+
+
+@pytest.mark.parametrize("major", [2, 3])
+async def test_schedules_made_or_switched_off_in_prefect_stay(tmp_path: Path, major: int) -> None:
+    """Over an edit, over a drop and return, and over a restart."""
+    prefect, inspector = FakePrefect(major=major), FakeInspector()
+    two = replace(A, schedules=(Schedule(cron="0 2 * * *"), Schedule(cron="0 3 * * *")))
+    foreign = {"id": "f", "schedule": {"cron": "0 9 * * *", "timezone": None}, "active": True}
+
+    def stored() -> list[Any]:
+        schedules: Any = host.stored("a")["schedules"]
+        return list(schedules)
+
+    def active() -> dict[str, bool]:
+        return {each["schedule"]["cron"]: each["active"] for each in stored()}
+
+    wanted = {"0 2 * * *": False, "0 3 * * *": True, "0 9 * * *": True}
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(two, B)
+        stored()[0]["active"] = False
+        host.stored("a")["schedules"] = [*stored(), {**foreign, "id": str(uuid.uuid4())}]
+        await host.want(replace(two, description="new"), B)
+        assert active() == wanted
+        await host.want(B)
+        assert host.stored("a")["paused"] is True
+        await host.want(two, B)
+        assert (host.stored("a")["paused"], active()) == (False, wanted)
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(replace(two, schedules=two.schedules[:1]), B)
+        assert active() == {"0 2 * * *": False, "0 9 * * *": True}
+
+
+async def test_what_the_file_states_is_so_again_at_its_next_change(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        stated = replace(A, paused=False)
+        await host.want(stated)
+        host.stored("a")["paused"] = True
+        await host.want(replace(stated, description="new"))
+        assert host.stored("a")["paused"] is False
 
 
 async def test_paused_in_its_file(tmp_path: Path) -> None:

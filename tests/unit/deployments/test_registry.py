@@ -20,8 +20,8 @@ from runnerd.core.machine import Intent, Phase
 from runnerd.core.place import Place, Problem
 from runnerd.core.prefect import ApiCondition, ApiHealth, ApiState, FlowRun, StateType
 from runnerd.core.process import Exit, Identity
-from runnerd.core.settings import LimitSettings
-from runnerd.deployments.registry import Entry, EntryState, Registry, key_of
+from runnerd.core.settings import LimitSettings, key_of
+from runnerd.deployments.registry import Entry, EntryState, Registry
 from runnerd.system.usage import Usage
 from tests.kits.nouns import NOON, a_deployment, a_record
 
@@ -226,6 +226,7 @@ def test_a_deployment() -> None:
         "limit": None,
         "entrypoint": "nightly.py:flow",
         "tags": [],
+        "pool": None,
     }
     assert deployment_document(entry(next_run_at=NOON, paused=True), running=0)["next_run_at"] is None
 

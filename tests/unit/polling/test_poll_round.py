@@ -189,6 +189,21 @@ async def test_a_run_of_a_deployment_of_our_own_is_ours_in_whatever_pool_it_is(t
         assert (record.pool, record.deployment) == (None, "nightly")
 
 
+@pytest.mark.parametrize("served", [True, False])
+async def test_a_deployment_of_our_files_in_a_pool_is_served_as_its_pool_is(tmp_path: Path, served: bool) -> None:
+    async with polling(tmp_path, prefect=with_pools(etl={}, other={})) as (engine, _):
+        deployment_id = engine.deploy(work_pool="etl")
+        pool = engine.prefect.pools.queues("etl")[0]
+        engine.prefect.deployments[deployment_id] |= {"work_queue_id": pool.id}
+        run_id = engine.add_run(deployment_id)
+        kick(engine, pool_settings("etl" if served else "other"))
+        if served:
+            await started_at(engine, run_id)
+        await asyncio.sleep(60)
+        record = engine.journal.run(run_id)
+        assert (record.pool, record.deployment) == ("etl", "nightly") if served and record else record is None
+
+
 async def test_an_hour_without_the_api(tmp_path: Path) -> None:
     async with polling(tmp_path, prefect=with_pools(a={}, b={}), watching=True) as (engine, spawner):
         kick(engine, pool_settings("a"), pool_settings("b"))

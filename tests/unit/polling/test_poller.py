@@ -35,6 +35,16 @@ async def test_without_deployments_nothing_is_asked(tmp_path: Path) -> None:
         assert copied(engine.prefect) == []
 
 
+async def test_a_deployment_in_a_work_pool_is_left_to_the_workers_of_its_pool(tmp_path: Path) -> None:
+    async with polling(tmp_path) as (engine, _):
+        in_pool, own = engine.deploy("in-pool", work_pool="etl"), engine.deploy("own")
+        left, taken = engine.add_run(in_pool), engine.add_run(own)
+        engine.wakes.poll_now()
+        await asyncio.sleep(60)
+        assert (engine.phase(left), engine.phase(taken) is None) == (None, False)
+        assert engine.registry.ids() == [in_pool, own] and engine.registry.own_ids() == [own]
+
+
 async def test_the_interval_is_jittered_and_read_anew(tmp_path: Path) -> None:
     async with polling(tmp_path, poll_interval_s=100.0) as (engine, _):
         engine.deploy()

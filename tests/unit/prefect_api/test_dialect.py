@@ -61,6 +61,31 @@ def test_a_limit_comes_with_what_happens_beyond_it() -> None:
     assert body_of().json["concurrency_limit"] is None and body_of().json["concurrency_options"] is None
 
 
+def test_a_starting_run_gives_its_slot_back_after_the_grace_period() -> None:
+    limited = body_of(concurrency_limit=2, collision_grace_s=120).json
+    assert limited["concurrency_options"] == {"collision_strategy": "ENQUEUE", "grace_period_seconds": 120}
+
+
+@pytest.mark.parametrize("major", [2, 3])
+def test_the_version_is_the_files_or_the_flows(major: int) -> None:
+    inspection = replace(INSPECTION, version="0123456789abcdef")
+    bodies = [deployment_body(replace(PLAIN, version=said), inspection, major=major) for said in (None, "2.1")]
+    assert [body.json["version"] for body in bodies if isinstance(body, DeploymentBody)] == ["0123456789abcdef", "2.1"]
+
+
+@pytest.mark.parametrize("major", [2, 3])
+def test_a_deployment_stays_in_its_pool(major: int) -> None:
+    jobs = {"image": "etl:3", "env": {"A": "{{ $A }}"}}
+    body = body_of(major, work_pool="etl", work_queue="high", job_variables=jobs).json
+    assert (body["work_pool_name"], body["work_queue_name"], body["job_variables"]) == ("etl", "high", jobs)
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": "/opt/etl"}}
+    assert (body["path"], body["pull_steps"]) == (None, [step])
+    clone = {"prefect.deployments.steps.git_clone": {"repository": "r"}}
+    assert body_of(major, work_pool="etl", pull_steps=(clone,)).json["pull_steps"] == [clone]
+    own = body_of(major).json
+    assert (own["work_pool_name"], own["path"], own["pull_steps"]) == (None, "/opt/etl", [step])
+
+
 def test_the_code_describes_what_the_file_does_not() -> None:
     assert body_of().json["description"] == "What the code says."
     assert body_of(description="The file's.").json["description"] == "The file's."
@@ -106,7 +131,8 @@ def test_a_schedules_rule(schedule: Schedule, rule: dict[str, Any]) -> None:
 
 def test_a_schedules_other_keys() -> None:
     plain = {"schedule", "active", "max_scheduled_runs"}
-    assert set(schedule_of(Schedule(cron="* * * * *"), 2)) == set(schedule_of(Schedule(cron="* * * * *"), 3)) == plain
+    assert set(schedule_of(Schedule(cron="* * * * *"), 2)) == plain
+    assert set(schedule_of(Schedule(cron="* * * * *"), 3)) == {*plain, "slug", "parameters"}
     full = schedule_of(Schedule(cron="* * * * *", active=False, slug="s", parameters={"x": 1}, max_scheduled_runs=4))
     del full["schedule"]
     assert full == {"active": False, "slug": "s", "parameters": {"x": 1}, "max_scheduled_runs": 4}

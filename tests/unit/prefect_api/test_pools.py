@@ -132,7 +132,7 @@ async def test_more_than_a_page_is_found() -> None:
     ("status", "data", "reason"),
     [
         (409, {"detail": "A work pool with this name already exists."}, "A work pool with this name already exists."),
-        (422, {"exception_detail": [{"loc": ["body", "type"], "msg": "no"}]}, "body.type: no"),
+        (422, {"exception_detail": [{"loc": ["body", "type"], "msg": "no"}]}, "type: no"),
         (422, {}, "HTTP 422"),
     ],
 )

@@ -152,15 +152,14 @@ async def test_other_4xx_is_this_requests_own_fault() -> None:
     error = await rig.fail(ApiRejected, "POST", "/deployments/", body={})
     assert error.status == 422
     assert str(error) == (
-        "cannot POST /deployments/: HTTP 422: body.schedules.0.cron: Field required; "
-        "body.bogus: Extra inputs are not permitted"
+        "cannot POST /deployments/: HTTP 422: schedules[0].cron: Field required; bogus: Extra inputs are not permitted"
     )
     assert rig.condition is ApiCondition.OK
 
 
 async def test_the_servers_words_are_shortened() -> None:
     error = await Rig(says(409, {"detail": "x" * 5000})).fail(ApiRejected)
-    assert len(str(error)) < 400 and str(error).endswith("...")
+    assert len(str(error)) < 1100 and str(error).endswith("...")
     many = [{"loc": ["body"], "msg": f"m{n}"} for n in range(9)]
     assert "; and 6 more" in str(await Rig(says(422, {"exception_detail": many})).fail(ApiRejected))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.control.contract import Refused
+from runnerd.core.settings import key_of
 from runnerd.deployments.registry import Entry
 from tests.kits.host import PEER, Daemon, daemon
 from tests.kits.nouns import Json, a_deployment
@@ -89,7 +90,8 @@ async def test_what_cannot_be_executed_here(tmp_path: Path) -> None:
         assert isinstance(missing, Refused)
         assert missing.status == 404
         run_id = one.engine.add_run(one.engine.deploy())
-        one.engine.registry.remove(("nightly.py:flow", "nightly"))
+        (entry,) = one.engine.registry.entries()
+        one.engine.registry.remove(key_of(entry.deployment))
         elsewhere = await one.host.runs.execute(run_id, peer=PEER)
         assert isinstance(elsewhere, Refused)
         assert elsewhere.status == 409

@@ -112,7 +112,10 @@ def test_a_deployment_by_id_name_and_flow_slash_name(served: Serving) -> None:
         assert status == 200
         assert isinstance(its, dict)
         assert its["id"] == wanted
-    assert ask(served, "GET", "/v1/deployments/hourly")[0] == 409
+    status, problem = ask(served, "GET", "/v1/deployments/hourly")
+    assert status == 409
+    assert isinstance(problem, dict)
+    assert problem["detail"].endswith("d-2 (etl/hourly), d-3 (web/hourly); name one by flow/name or its id")
     assert ask(served, "GET", "/v1/deployments/none")[0] == 404
     assert ask(served, "GET", "/v1/deployments/web/hourly")[0] == 404  # an unencoded slash is another path
 
@@ -231,6 +234,8 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
     assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A})[0] == 202
     assert ask(served, "POST", "/v1/execute", {})[0] == 422
     assert ask(served, "POST", "/v1/reload")[0] == 200
+    assert ask(served, "POST", "/v1/reload", {"inspect": True})[0] == 200
+    assert ask(served, "POST", "/v1/reload", {"inspect": 1})[0] == 422
     _, document = ask(served, "POST", "/v1/drain", {"timeout_s": 5, "reason": "kernel"})
     assert isinstance(document, dict)
     assert document["draining"] is True
@@ -243,6 +248,7 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
         ("resume", "d-1"),
         ("execute", RUN_A),
         ("reload", None),
+        ("reload --inspect", None),
         ("drain", {"timeout_s": 5.0, "reason": "kernel"}),
         ("undrain", None),
     ]

@@ -1,0 +1,68 @@
+"""Builds the parts that inspect, register, refresh and recheck this host's own deployments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runnerd.core.problems import Problems
+from runnerd.core.record_feed import RecordFeed
+from runnerd.core.wakes import Wakes
+from runnerd.deployments.inspector import Inspector
+from runnerd.deployments.rechecking import Rechecker
+from runnerd.deployments.refresher import Refresher
+from runnerd.deployments.registrar import Registrar
+from runnerd.deployments.registry import Registry
+from runnerd.files.bounded_calls import BoundedCalls
+from runnerd.journal.journal import Journal
+from runnerd.launch.environment import Environments
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.processes.link import SpawnerLink
+from runnerd.system.ambient import Ambient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentParts:
+    """The parts, which share one registry."""
+
+    registry: Registry
+    inspector: Inspector
+    registrar: Registrar
+    refresher: Refresher
+    rechecker: Rechecker
+
+
+def build_deployments(
+    *,
+    api: PrefectApi,
+    link: SpawnerLink,
+    journal: Journal,
+    environments: Environments,
+    calls: BoundedCalls,
+    work_dir: str,
+    feed: RecordFeed,
+    wakes: Wakes,
+    problems: Problems,
+    ambient: Ambient,
+) -> DeploymentParts:
+    """Build the parts; the result files of inspections are in `work_dir` until they are read."""
+    registry = Registry()
+    inspector = Inspector(
+        link=link, journal=journal, registry=registry, environments=environments, calls=calls, work_dir=work_dir
+    )
+    registrar = Registrar(
+        api=api,
+        inspector=inspector,
+        journal=journal,
+        registry=registry,
+        url=api.url,
+        ambient=ambient,
+        wakes=wakes,
+        problems=problems,
+    )
+    return DeploymentParts(
+        registry=registry,
+        inspector=inspector,
+        registrar=registrar,
+        refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),
+        rechecker=Rechecker(registry=registry, inspector=inspector, registrar=registrar, ambient=ambient),
+    )
