@@ -13,10 +13,10 @@ import sys
 import time
 
 
-def tell(kind: str) -> None:
+def tell(kind: str, **details: bool) -> None:
     """Propose a state without force, and take whatever answer comes."""
     host, _, port = os.environ["PREFECT_API_URL"].removeprefix("http://").removesuffix("/api").partition(":")
-    body = json.dumps({"state": {"type": kind}, "force": False})
+    body = json.dumps({"state": {"type": kind, "state_details": details}, "force": False})
     head = f"POST /api/flow_runs/{os.environ['PREFECT__FLOW_RUN_ID']}/set_state HTTP/1.1\r\nHost: {host}\r\n"
     with socket.create_connection((host, int(port))) as api:
         api.sendall(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
@@ -72,7 +72,7 @@ def die() -> None:
 
 def suspend() -> None:
     begin()
-    tell("PAUSED")
+    tell("PAUSED", pause_reschedule=True)
 
 
 def wait() -> None:

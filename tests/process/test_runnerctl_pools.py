@@ -188,7 +188,7 @@ def test_creating_a_pool(served: Serving, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [(None, "No such file"), ("{", "not JSON"), ("[" * 99999, "not JSON"), ("[]", "a JSON object")]
+    ("text", "why"), [(None, "No such file"), ("{", "as JSON"), ("[" * 99999, "as JSON"), ("[]", "a JSON object")]
 )
 def test_a_template_that_is_none(served: Serving, tmp_path: Path, text: str | None, why: str) -> None:
     path = tmp_path / "template.json"
