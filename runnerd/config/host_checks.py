@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runnerd.config.environment_file import parse_environment_file
+from runnerd.config.files import read_text
 from runnerd.config.sections import Flaws, Values
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Place
@@ -155,10 +156,13 @@ def _describe_absence(error: OSError, absent: str, denied_matters: bool) -> str 
 
 def _find_syntax_error(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            parse_environment_file(file.read(), file=path)
+        text = read_text(path)
+    except FileNotFoundError:
+        return "no such file"
+    except ConfigError as error:
+        return "; ".join(problem.message for problem in error.problems)
+    try:
+        parse_environment_file(text, file=path)
     except ConfigError as error:
         return "; ".join(f"line {p.place.line}: {p.message}" for p in error.problems if p.place)
-    except (OSError, UnicodeDecodeError) as error:
-        return f"cannot be read: {error}"
     return None

@@ -15,16 +15,17 @@ from runnerd.config.sections import (
     Flaws,
     Table,
     Values,
+    make_duration_reader,
     read_as_is,
     read_duration,
     read_line,
-    read_positive_duration,
     read_section,
     read_text_map,
     read_whole,
 )
 from runnerd.config.units import parse_rate
 from runnerd.config.yaml_nodes import Map
+from runnerd.core.json_words import show_value
 from runnerd.core.place import Json
 from runnerd.core.settings import (
     EMBEDDED,
@@ -39,6 +40,10 @@ from runnerd.core.settings import (
 
 Sections = Mapping[str, Values]
 
+DAY_S = 86400.0
+_RATE_MIN_PER_S, _RATE_MAX_PER_S = 1 / 3600, 1000
+# Headers that the HTTP library makes for each request; another value would break the connection.
+_FRAMING = frozenset(("connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"))
 _CLOUD = re.compile(r"/api/accounts/[^/]+/workspaces/[^/]+")
 _LOOPBACK = re.compile(r"(?:(127(?:\.[0-9]{1,3}){3}|localhost)|\[(::1)\]):([0-9]{1,5})")
 
@@ -54,10 +59,10 @@ class SettingsReader:
                 "url": ("url", read_api_url),
                 "key_file": ("key_file", path),
                 "auth_string_file": ("auth_string_file", path),
-                "headers": ("headers", read_text_map),
-                "poll_interval": ("poll_interval_s", read_positive_duration),
-                "prefetch": ("prefetch_s", read_duration),
-                "request_timeout": ("request_timeout_s", read_positive_duration),
+                "headers": ("headers", _headers),
+                "poll_interval": ("poll_interval_s", make_duration_reader(least_s=0.1, most_s=DAY_S)),
+                "prefetch": ("prefetch_s", make_duration_reader(least_s=0, most_s=DAY_S)),
+                "request_timeout": ("request_timeout_s", make_duration_reader(least_s=1, most_s=DAY_S)),
             },
             "limits": {
                 "runs": ("runs", read_whole),
@@ -155,13 +160,20 @@ def _host_name(value: Json) -> str:
 
 def _rate(value: Json) -> float:
     rate = parse_rate(value)
-    if rate <= 0:
-        raise ValueError(f"must be more than 0, not {value!r}")
+    if not _RATE_MIN_PER_S <= rate <= _RATE_MAX_PER_S:
+        raise ValueError(f"must be between 1/h and {_RATE_MAX_PER_S}/s, not {value!r}")
     return rate
+
+
+def _headers(value: Json) -> dict[str, str | None]:
+    framing = next((name for name in value if name.lower() in _FRAMING), None)
+    if framing is not None:
+        raise ValueError(f"{framing!r} cannot be set: it says where a request ends; remove it")
+    return read_text_map(value)
 
 
 def _listen(value: Json) -> tuple[str, int]:
     match = _LOOPBACK.fullmatch(str(value))
     if match is None or not 0 < int(match[3]) < 65536:
-        raise ValueError(f"{value!r} is not a loopback address and port; write 127.0.0.1:9464")
+        raise ValueError(f"{show_value(value)} is not a loopback address and port; write 127.0.0.1:9464")
     return match[1] or match[2], int(match[3])

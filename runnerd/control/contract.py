@@ -4,6 +4,10 @@ Invariants: a method that is not `async` answers at once from memory; each docum
 after it is returned; a refusal is a `Refused` value, never an exception. An id passed to a method comes from a document
 that `find` returned a moment ago; if the run or deployment has gone since, the method returns `Refused(status=404)`.
 
+Requests. A name (in a path, a query or a body) has at most NAME_MAX characters and no control character, a list at most
+1,000 names, a description at most TEXT_MAX characters (core/names.py); JSON is read by core/strict_json.py. Everything
+else, an unknown or repeated key too, is answered with 400 or 422.
+
 Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in UTC, sizes bytes, durations seconds.
   status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until.
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from runnerd import __version__
-from runnerd.spawner.io.messages import Fields, Launch, bad_request
+from runnerd.spawner.io.messages import Fields, Launch, bad_request, shown
 from runnerd.spawner.runs.intents import INTENTS
 from runnerd.spawner.runs.records import ProcessRecord
 from runnerd.spawner.runs.table import RunTable
@@ -40,7 +40,7 @@ class Verbs:
         """Do what the request asks; `reply` is called once, now or later, unless this raises RequestRefused."""
         verb = self._verbs.get(request.text("op") or "")
         if verb is None:
-            raise bad_request(f"there is no op {request.raw('op')!r}; there are {', '.join(self._verbs)}")
+            raise bad_request(f"there is no op {shown(request.raw('op'))}; there are {', '.join(self._verbs)}")
         verb(request, reply)
 
     def make_hello(self) -> dict[str, object]:
@@ -62,8 +62,8 @@ class Verbs:
         self._runs.spawn(Launch(request.inner("spec")), lambda run: reply(run.to_wire()))
 
     def _stop(self, request: Fields, reply: Reply) -> None:
-        reason, signal_number = request.required_text("reason"), request.signal("signal")
-        timeout_s, intent = request.seconds("timeout_s"), request.text("tell")
+        reason, signal_number = request.required_name("reason"), request.signal("signal")
+        timeout_s, intent = request.seconds("timeout_s"), request.name("tell")
         if intent is not None and intent not in INTENTS:
             raise bad_request(f"tell must be one of {', '.join(INTENTS)}")
         run = self._find_run(request)

@@ -31,7 +31,8 @@ def run(call: Call) -> int:
     if call.args.what == "schema":
         from runnerd.config import read_schema  # not at the top, because it is slow to load
 
-        call.console.print_line(read_schema().rstrip("\n"))
+        for line in read_schema().splitlines():
+            call.console.print_line(line)
         return DONE
     return _check(call, call.args.path or find_config(os.environ, root=os.geteuid() == 0))
 

@@ -18,6 +18,7 @@ from runnerd.control.routes.runs import RunRoutes
 
 ADOPTION_LIMIT_S = 15.0  # below the client's limit: a client that gave up must not have its change made afterwards
 ADOPTED, PUBLIC = Access.ADOPTED, Access.PUBLIC
+HOURS = frozenset({"hours"})
 
 
 def build_routes(*, host: Host, log: RequestLog) -> list[Route]:
@@ -37,10 +38,10 @@ def build_routes(*, host: Host, log: RequestLog) -> list[Route]:
         Route("POST", "/v1/reload", daemon.reload_config, ADOPTED),
         Route("POST", "/v1/drain", daemon.drain, ADOPTED),
         Route("POST", "/v1/undrain", daemon.undrain, ADOPTED),
-        Route("GET", "/v1/events", events.stream_events),
-        Route("GET", "/v1/runs", runs.list_runs),
+        Route("GET", "/v1/events", events.stream_events, query=frozenset({"run"})),
+        Route("GET", "/v1/runs", runs.list_runs, query=frozenset({"history", "state", "deployment"})),
         Route("GET", "/v1/runs/*", runs.get_run),
-        Route("GET", "/v1/runs/*/logs", runs.stream_output),
+        Route("GET", "/v1/runs/*/logs", runs.stream_output, query=frozenset({"follow", "offset"})),
         Route("POST", "/v1/runs/*/cancel", runs.cancel_run, ADOPTED),
         Route("POST", "/v1/cancel", runs.cancel_runs, ADOPTED),
         Route("POST", "/v1/execute", runs.execute_run, ADOPTED),
@@ -56,7 +57,7 @@ def build_routes(*, host: Host, log: RequestLog) -> list[Route]:
         Route("POST", "/v1/pools/*/resume", pools.resume),
         Route("POST", "/v1/pools/*/update", pools.update),
         Route("POST", "/v1/pools/*/delete", pools.delete),
-        Route("GET", "/v1/pools/*/preview", pools.get_preview),
+        Route("GET", "/v1/pools/*/preview", pools.get_preview, query=HOURS),
         Route("GET", "/v1/pools/*/queues", pools.list_queues),
         Route("POST", "/v1/pools/*/queues", pools.create_queue),
         Route("GET", "/v1/pools/*/queues/*", pools.get_queue),
@@ -64,9 +65,9 @@ def build_routes(*, host: Host, log: RequestLog) -> list[Route]:
         Route("POST", "/v1/pools/*/queues/*/resume", pools.resume),
         Route("POST", "/v1/pools/*/queues/*/update", pools.update),
         Route("POST", "/v1/pools/*/queues/*/delete", pools.delete),
-        Route("GET", "/v1/pools/*/queues/*/preview", pools.get_preview),
+        Route("GET", "/v1/pools/*/queues/*/preview", pools.get_preview, query=HOURS),
         Route("GET", "/v1/queues", pools.list_queues),
-        Route("GET", "/v1/preview", pools.get_preview),
+        Route("GET", "/v1/preview", pools.get_preview, query=HOURS),
         Route("GET", "/v1/worker-types", pools.list_worker_types),
         Route("GET", "/v1/worker-types/*", pools.get_worker_type),
     ]
