@@ -98,14 +98,20 @@ def _run(argv: Sequence[str]) -> int:
 # Arguments that are no names: paths, and what the verb itself reads.
 _UNCHECKED = {"base_job_template", "parameter", "path", "settled", "socket"}
 
+_MAY_BE_EMPTY = {"description", "reason"}
+
 
 def _check_names(args: Mapping[str, Any]) -> None:
     """Refuse what cannot be a name or a description before it is sent, sought or printed. Raises UsageError."""
     for argument, value in args.items():
         unfitness = describe_unfit_text if argument == "description" else describe_unfit_name
         for text in value if isinstance(value, list) else [value]:
-            if argument not in _UNCHECKED and isinstance(text, str) and (unfit := unfitness(text)):
-                raise call.UsageError(f"cannot use the {argument.replace('_', ' ').rstrip('s')} given: it {unfit}")
+            if argument in _UNCHECKED or not isinstance(text, str):
+                continue
+            unfit = "is empty" if not text and argument not in _MAY_BE_EMPTY else unfitness(text)
+            if unfit:
+                named = "run or deployment" if argument == "ref" else argument.replace("_", " ").rstrip("s")
+                raise call.UsageError(f"cannot use the {named} given: it {unfit}")
 
 
 def find_socket(environ: Mapping[str, str], *, root: bool) -> str:

@@ -70,11 +70,13 @@ def format_phase(run: Json) -> str:
 
 def format_verdict(run: Json, now: float) -> str:
     """Describe how a run ended: Completed after 12s; Crashed after 3s: killed by SIGSEGV."""
+    ending = (run["exit"] or {}).get("words")
+    if not run["api_state"] and not run["started_at"] and ending:
+        return f"Not started here: {clean(ending)}"
     words = format_api_state(run) or "Gone from the API"
     seconds = seconds_taken(run, now)
     if seconds is not None:
         words += f" after {format_duration(seconds, units=2)}"
-    ending = (run["exit"] or {}).get("words")
     return f"{words}: {clean(ending)}" if ending and run["api_state"] != "COMPLETED" else words
 
 

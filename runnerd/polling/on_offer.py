@@ -40,6 +40,11 @@ class OnOffer:
         """Drop the runs of this pool."""
         self.runs = {run.id: run for run in self.runs.values() if run.pool != name}
 
+    def withdraw(self, run_id: str) -> FlowRun | None:
+        """Take a run off offer and return the run; None when it is not on offer."""
+        self.waiting.pop(run_id, None)
+        return self.runs.pop(run_id, None)
+
     def has_waiting(self, name: str) -> bool:
         """Whether a run of this pool is due and waits."""
         return any(run.pool == name for run_id, run in self.runs.items() if run_id in self.waiting)

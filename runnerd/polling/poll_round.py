@@ -66,6 +66,7 @@ class PollRound:
         self.unsupported = None if server.supported else server.why
         if not server.supported:
             return Offered()
+        self._offering.note_server(major=server.major)
         self._deployment_pages.begin_poll()
         failures: list[ApiError] = []
         longer = [one for one in pools if await self._attempt(self._pool_pages.poll_pool(one), failures)]

@@ -35,6 +35,14 @@ def served(tmp_path: Path) -> Iterator[Serving]:
         yield it
 
 
+@pytest.mark.parametrize("words", [("status", ""), ("logs", ""), ("execute", ""), ("cancel", ""), ("run", "")])
+def test_an_empty_name_is_refused_before_the_daemon_is_asked(served: Serving, words: tuple[str, ...]) -> None:
+    result = runnerctl(served, *words)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("runnerctl: cannot use the ")
+    assert result.err.endswith(" given: it is empty\n")
+
+
 def test_no_daemon(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     advice = "is it running? systemctl start runnerd"

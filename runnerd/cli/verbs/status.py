@@ -91,7 +91,7 @@ def _draining(console: Console, status: Json) -> str:
         words += f", runs that still run are stopped {console.when_in_full(drain['until'])}"
     if drain.get("reason"):
         words += f": {clean(drain['reason'])}"
-    return words + "; runnerctl undrain ends the drain"
+    return words if drain.get("stopping") else words + "; runnerctl undrain ends the drain"
 
 
 def print_run(console: Console, run: Json) -> None:
