@@ -226,7 +226,7 @@ class _Load:
 
     def _choose_api_url(self, main: _File, sections: Sections) -> tuple[str, list[Problem]]:
         """Choose the api.url of the files, else PREFECT_API_URL; with a problem when there is neither."""
-        said = sections.get("api", Values()).said.get("url")
+        said = sections.get("api", Values()).values.get("url")
         if said is not None:
             return str(said), []
         given = self._defaults.api_url

@@ -1,4 +1,4 @@
-"""The registry of this host's deployments: each as declared in conf.d, with its id and state in the API.
+"""Stores this host's deployments: each as declared in conf.d, with its id and state in the API.
 
 Invariant: the API is polled for the runs of an entry exactly when the entry has a deployment id; `state` and `problem`
 are only shown.

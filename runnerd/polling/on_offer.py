@@ -1,4 +1,4 @@
-"""The runs on offer: listed by the API as due for this host, and not claimed yet. Pure.
+"""Holds the runs on offer: listed by the API as due for this host, and not claimed yet. Pure.
 
 Invariant: only runs on offer have a reason to wait.
 """

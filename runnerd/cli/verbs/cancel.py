@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("refs", nargs="*", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
     parser.add_argument("--deployment", metavar="D", help="cancel every run of this deployment")
     parser.add_argument("--all", action="store_true", help="cancel every run on this host")
-    parser.add_argument("--now", action="store_true", help="send SIGKILL at once (the stop signal first)")
+    parser.add_argument("--now", action="store_true", help="send SIGKILL at once (default: the stop signal first)")
     parser.add_argument("--wait", action="store_true", help="wait until each run has ended")
 
 

@@ -15,10 +15,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         parser.add_argument(
             "--timeout",
             metavar="T",
-            help="stop the runs that still run after T: 90, 10s, 5m, 2h (never; a second drain: as before)",
+            help="stop the runs that still run after T: 90, 10s, 5m, 2h (default: never; of a second drain: as before)",
         )
         parser.add_argument(
-            "--reason", metavar="R", help="show this reason in runnerctl status (a second drain: as before)"
+            "--reason",
+            metavar="R",
+            help="show this reason in runnerctl status (default: none; of a second drain: as before)",
         )
 
 

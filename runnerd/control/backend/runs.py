@@ -170,10 +170,12 @@ class RunsBackend:
                 deployment_id, parameters=parameters, name=name, tags=tags, idempotency_key=key
             )
         )
+        entry = self._registry.by_id(deployment_id)
+        cannot = f"cannot create a run of {entry.deployment.name if entry else deployment_id}"
         if isinstance(made, Refused):
-            return made
+            return replace(made, detail=f"{cannot}: {made.detail}")
         if isinstance(made, ApiRefusal):
-            return Refused(status=422, detail=made.reason)
+            return Refused(status=422, detail=f"{cannot}: {made.reason}")
         self._poller.put_on_offer(made)
         return self._offered(made)
 

@@ -84,7 +84,8 @@ class RunRoutes:
         if not flow_run_id:
             raise HttpProblem(422, "cannot execute: flow_run_id is missing")
         if not _is_id(flow_run_id):
-            raise HttpProblem(404, f"there is no flow run {show_value(flow_run_id)}: its id is a UUID")
+            cause = "the full id of a flow run in Prefect is needed, not a name or a part of the id"
+            raise HttpProblem(404, f"cannot execute {show_value(flow_run_id)}: {cause}")
         peer = log_change(self._log, request, "execute", run=flow_run_id)
         return json_reply(unwrap(await self._host.runs.execute(flow_run_id, peer=peer)), status=202)
 
