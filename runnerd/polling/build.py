@@ -38,7 +38,9 @@ def build_poller(
     """Build a poller for own deployments and pools. `jitter` (0 to 1) spreads the polls of many hosts."""
     progress = PollProgress(ambient=ambient)
     limits = ServerLimits(pools=pools, supervisor=supervisor)
-    offering = Offering(supervisor=supervisor, pools=pools, limits=limits, ambient=ambient, problems=problems)
+    offering = Offering(
+        supervisor=supervisor, pools=pools, limits=limits, config=config, ambient=ambient, problems=problems
+    )
     deployment_pages = DeploymentPages(
         api=api,
         supervisor=supervisor,

@@ -55,7 +55,9 @@ class DeploymentPages:
         if not ids:
             self._on_offer.drop_own()
             return self._offering.offer_due()
-        before = self._now() + timedelta(seconds=self._settings().api.prefetch_s)
+        api = self._settings().api
+        # A poll further than prefetch, so that a run is known at the moment when its start is allowed.
+        before = self._now() + timedelta(seconds=api.prefetch_s + api.poll_interval_s)
         offered, found = Offered(), list[FlowRun]()
         for _ in range(_LATE_PAGES_PER_POLL):
             found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.place import Problem
-from runnerd.core.prefect import due
+from runnerd.core.prefect import FlowRun, due
 from runnerd.core.problems import Problems
 from runnerd.polling.on_offer import OnOffer
 from runnerd.polling.server_limits import ServerLimits
@@ -17,7 +18,6 @@ from runnerd.pools.offers import PoolOffers
 from runnerd.runs.supervisor import Offered, Supervisor
 from runnerd.system.ambient import Ambient
 
-LEAD_S = 3.0  # a cold start costs about this long, so a run is claimed this long before it is due
 _WAKE_AT_LEAST_S = 0.01  # or the rest would be a busy loop just before a run falls due
 _WAKE_AT_MOST_S = 3600.0
 _ABANDONED_AFTER = timedelta(minutes=5)  # overdue: a process that is alive starts its retry within seconds
@@ -32,12 +32,14 @@ class Offering:
         supervisor: Supervisor,
         pools: PoolOffers,
         limits: ServerLimits,
+        config: ConfigInForce,
         ambient: Ambient,
         problems: Problems,
     ) -> None:
         self._supervisor = supervisor
         self._pools = pools
         self._limits = limits
+        self._settings = config.settings
         self._now = ambient.now
         self._last = Offered()
         self.on_offer = OnOffer()
@@ -63,9 +65,8 @@ class Offering:
         """
         if self.awaits_late_policy():
             return Offered()
-        horizon = self._now() + timedelta(seconds=LEAD_S)
         self._drop_closed_pools()
-        ready = self.on_offer.ready(horizon)
+        ready = self.on_offer.ready(self._now(), self._prefetch_s)
         outdated = self._limits.outdated_pools()
         offered = self._supervisor.offer(ready, hold={run.id for run in ready if run.pool in outdated})
         self.on_offer.note_outcome(offered.claimed, offered.skipped, offered={run.id for run in ready})
@@ -87,7 +88,7 @@ class Offering:
         now = self._now()
         for run in self.on_offer.runs.values():
             at = due(run)
-            seconds = (at - now).total_seconds() - LEAD_S if at is not None else 0.0
+            seconds = (at - now).total_seconds() - self._prefetch_s(run) if at is not None else 0.0
             if seconds > 0:
                 waits.append(seconds)
         return max(_WAKE_AT_LEAST_S, min(waits, default=_WAKE_AT_MOST_S))
@@ -105,6 +106,13 @@ class Offering:
             )
             for run, at in abandoned
         ]
+
+    def _prefetch_s(self, run: FlowRun) -> float:
+        """Return how long before it is due the run is started: Prefect answers its process to wait until then."""
+        if run.pool is None:
+            return self._settings().api.prefetch_s
+        served = {served.name: served.settings.prefetch_s for served in self._pools.open_pools()}
+        return served.get(run.pool, 0.0)
 
     def _drop_closed_pools(self) -> None:
         self.on_offer.keep_pools({served.name for served in self._pools.open_pools()})

@@ -6,7 +6,7 @@ Invariant: only runs on offer have a reason to wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heapify, heappop, heapreplace
@@ -49,9 +49,14 @@ class OnOffer:
         """Whether a run of this pool is due and waits."""
         return any(run.pool == name for run_id, run in self.runs.items() if run_id in self.waiting)
 
-    def ready(self, horizon: datetime) -> list[FlowRun]:
-        """Return the runs due by `horizon`, in turn."""
-        return in_turn(run for run in self.runs.values() if (due(run) or horizon) <= horizon)
+    def ready(self, now: datetime, prefetch_s: Callable[[FlowRun], float]) -> list[FlowRun]:
+        """Return the runs that are due in at most their `prefetch_s` seconds, in turn."""
+
+        def is_ready(run: FlowRun) -> bool:
+            at = due(run)
+            return at is None or (at - now).total_seconds() <= prefetch_s(run)
+
+        return in_turn(run for run in self.runs.values() if is_ready(run))
 
     def note_outcome(self, claimed: Sequence[str], skipped: Mapping[str, str], *, offered: Collection[str]) -> None:
         """Drop the claimed runs, and renew the reasons to wait of all runs offered. `skipped`: reasons by run id."""

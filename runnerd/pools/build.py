@@ -84,7 +84,7 @@ def build_pools(
     return PoolParts(
         table=table,
         keeper=keeper,
-        offers=PoolOffers(api=api.pools, table=table, now=ambient.now, outdated=keeper.outdated),
+        offers=PoolOffers(api=api.pools, table=table, config=config, now=ambient.now, outdated=keeper.outdated),
         launcher=PoolLauncher(
             api=api,
             table=table,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.prefect import FlowRun, WorkQueue, due
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.pools import PoolsApi
@@ -34,11 +35,13 @@ class PoolOffers:
         *,
         api: PoolsApi,
         table: PoolTable,
+        config: ConfigInForce,
         now: Callable[[], datetime],
         outdated: Callable[[str], None],
     ) -> None:
         self._api = api
         self._table = table
+        self._settings = config.settings
         self._now = now
         self._outdated = outdated
         self._ahead: dict[str, list[_Ahead]] = {}  # by pool: the queues that next_page has still to read, in order
@@ -84,7 +87,9 @@ class PoolOffers:
         return found
 
     def _before(self, served: Served) -> datetime:
-        return self._now() + timedelta(seconds=served.settings.prefetch_s)
+        """Return until when to list: a poll further than prefetch, so that a run is known when its start is allowed."""
+        ahead_s = served.settings.prefetch_s + self._settings().api.poll_interval_s
+        return self._now() + timedelta(seconds=ahead_s)
 
     async def _list_runs(
         self, served: Served, queues: Sequence[WorkQueue], *, before: datetime, after: datetime | None = None

@@ -112,7 +112,9 @@ class Engine:
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
-            pools=PoolOffers(api=api.pools, table=self.pools, now=now, outdated=self.outdated.append),
+            pools=PoolOffers(
+                api=api.pools, table=self.pools, config=self.config, now=now, outdated=self.outdated.append
+            ),
             config=self.config,
             wakes=self.wakes,
             ambient=self.ambient,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.polling.offering import LEAD_S
 from tests.kits.engine import POLL, at, polling, started_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, copied
@@ -52,15 +51,16 @@ async def test_only_the_queues_that_are_served(tmp_path: Path) -> None:
 
 
 async def test_prefetch_is_each_pool_s_own(tmp_path: Path) -> None:
-    async with polling(tmp_path, prefect=with_pools(a={}, b={}), poll_interval_s=1000.0) as (engine, _):
-        kick(engine, pool_settings("a", prefetch_s=600.0), pool_settings("b", prefetch_s=20.0))
-        early = [engine.add_run(pooled(engine, pool), in_s=100.0) for pool in "ab"]
-        soon = engine.add_run(pooled(engine, "b"), in_s=15.0)
+    async with polling(tmp_path, prefect=with_pools(a={}, b={}), poll_interval_s=100.0) as (engine, _):
+        kick(engine, pool_settings("a", prefetch_s=60.0), pool_settings("b", prefetch_s=5.0))
+        early = [engine.add_run(pooled(engine, pool), in_s=90.0) for pool in "ab"]
+        beyond = [engine.add_run(pooled(engine, pool), in_s=120.0) for pool in "ab"]
         await asyncio.sleep(1)
-        assert set(engine.poller.on_offer.runs) == {early[0], soon}
-        assert await started_at(engine, soon) == pytest.approx(15.0 - LEAD_S, abs=0.2)
-        assert await started_at(engine, early[0]) == pytest.approx(100.0 - LEAD_S, abs=0.2)
-        assert (engine.phase(early[1]), asked(engine, "a")) == (None, 1)
+        assert set(engine.poller.on_offer.runs) == {*early, beyond[0]}, "known a poll before their start"
+        assert await started_at(engine, early[0]) == pytest.approx(30.0, abs=0.2)
+        assert await started_at(engine, beyond[0]) == pytest.approx(60.0, abs=0.2)
+        assert await started_at(engine, early[1]) == pytest.approx(85.0, abs=0.2)
+        assert asked(engine, "a") == 1
 
 
 async def test_a_pool_or_a_queue_that_is_not_as_it_was_known(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_what_is_not_due_yet_holds_up_nobody_of_its_pool(tmp_path: Path) -
     """It is the first of its pool by its queue; the next of that pool is due before all others."""
     prefect = with_pools(etl={"queues": ["second"]})
     async with polling(tmp_path, prefect=prefect, runs=1, poll_interval_s=1000.0) as (engine, _):
-        engine.add_run(pooled(engine), in_s=9.0)
+        engine.add_run(pooled(engine), in_s=19.0)
         late = engine.add_run(pooled(engine, queue="second"), in_s=-100.0)
         engine.add_run(engine.deploy(), in_s=-50.0)
         kick(engine, pool_settings())

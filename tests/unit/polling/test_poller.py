@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.settings import LateSettings
-from runnerd.polling.offering import LEAD_S
 from runnerd.prefect_api.reading import PAGE
 from tests.kits.engine import POLL, at, polling, polls, running, started_at
 from tests.kits.nouns import copied
@@ -83,15 +82,15 @@ async def test_a_run_made_for_this_host_needs_no_poll(tmp_path: Path) -> None:
 # --- when a run starts ------------------------------------------------------------------------------------------
 
 
-async def test_a_run_that_falls_due_starts_a_little_before_and_without_a_request(tmp_path: Path) -> None:
-    async with polling(tmp_path, poll_interval_s=1000.0, prefetch_s=600.0) as (engine, _):
+async def test_a_run_that_falls_due_starts_prefetch_before_and_without_a_request(tmp_path: Path) -> None:
+    async with polling(tmp_path, poll_interval_s=1000.0, prefetch_s=20.0) as (engine, _):
         deployment_id = engine.deploy()
-        soon, later, beyond = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 400.0, 700.0))
+        soon, later, beyond = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 400.0, 1100.0))
         engine.wakes.poll_now()
         await asyncio.sleep(1)
         assert (len(engine.poller.on_offer.runs), polls(engine)) == (2, 1)
-        assert await started_at(engine, soon) == pytest.approx(50.0 - LEAD_S, abs=0.2)
-        assert await started_at(engine, later) == pytest.approx(400.0 - LEAD_S, abs=0.2)
+        assert await started_at(engine, soon) == pytest.approx(50.0 - 20.0, abs=0.2)
+        assert await started_at(engine, later) == pytest.approx(400.0 - 20.0, abs=0.2)
         assert polls(engine) == 0
         assert engine.phase(beyond) is None
 

@@ -34,8 +34,9 @@ async def test_an_outage_and_its_end(tmp_path: Path, trouble: dict[str, int]) ->
 
 async def test_what_was_on_offer_when_the_outage_began(tmp_path: Path) -> None:
     """A claim needs the API, so it waits in `claiming`, and nothing of it is lost."""
-    async with polling(tmp_path, prefetch_s=600.0) as (engine, _):
+    async with polling(tmp_path, poll_interval_s=600.0) as (engine, _):
         run_id = engine.add_run(engine.deploy(), in_s=300.0)
+        engine.wakes.poll_now()
         await asyncio.sleep(15)
         engine.prefect.down = True
         await asyncio.sleep(600)
