@@ -95,6 +95,9 @@ def check(path: str, *, defaults: HostDefaults) -> tuple[Config | None, list[Pro
 
     A drop-in gets the defaults of the runnerd.yaml above its conf.d, and needs no api.url.
     """
+    if not os.path.isdir(path) and not os.path.isfile(path):
+        why = "it is neither a file nor a directory" if os.path.exists(path) else "there is no such file or directory"
+        return None, [Problem(message=f"cannot check {path}: {why}")]
     try:
         config = load(path, defaults=defaults) if not os.path.isfile(path) else _check_file(path, defaults)
     except ConfigError as error:
