@@ -97,6 +97,7 @@ class Demo:
     def _tour(self, daemon: subprocess.Popen[bytes]) -> None:
         url = self._wait(daemon, "the server to answer", self._api_url)
         self._wait(daemon, "the deployments to be registered", self._all_registered)
+        print(f"  from a second terminal: runnerctl --socket {self._socket} status")
         self._ctl("deployments")
         self._say("A flow on request, with its output, until it ends")
         self._ctl("run", "on-demand", "-p", "rows=3", "--watch", "--name", "demo-report")

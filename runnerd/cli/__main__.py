@@ -63,9 +63,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
+        self.help_of: str | None = None  # the parser of all verbs also refuses what follows the given one
 
     def error(self, message: str) -> NoReturn:
-        self.exit(call.USAGE, f"runnerctl: {clean(_cut(message))}; see {self.prog} --help\n")
+        self.exit(call.USAGE, f"runnerctl: {clean(_cut(message))}; see {self.help_of or self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +88,10 @@ def _run(argv: Sequence[str]) -> int:
     parser = _build_parser(argv)
     args = parser.parse_args(argv)
     _check_names(vars(args))
-    path = getattr(args, "socket", None) or find_socket(os.environ, root=os.geteuid() == 0)
+    path = getattr(args, "socket", None)
+    if path == "":
+        raise call.UsageError("cannot use --socket: the path is empty; leave the option out for the default")
+    path = path or find_socket(os.environ, root=os.geteuid() == 0)
     console = Console.of_process(os.environ, json=getattr(args, "json", False))
     timeout_s = PREFECT_TIMEOUT_S if VERBS[args.verb].asks_prefect else TIMEOUT_S
     status: int = args.run(call.Call(args, ControlClient(path, timeout_s=timeout_s), console))
@@ -98,14 +102,20 @@ def _run(argv: Sequence[str]) -> int:
 # Arguments that are no names: paths, and what the verb itself reads.
 _UNCHECKED = {"base_job_template", "parameter", "path", "settled", "socket"}
 
+_MAY_BE_EMPTY = {"description", "reason"}
+
 
 def _check_names(args: Mapping[str, Any]) -> None:
     """Refuse what cannot be a name or a description before it is sent, sought or printed. Raises UsageError."""
     for argument, value in args.items():
         unfitness = describe_unfit_text if argument == "description" else describe_unfit_name
         for text in value if isinstance(value, list) else [value]:
-            if argument not in _UNCHECKED and isinstance(text, str) and (unfit := unfitness(text)):
-                raise call.UsageError(f"cannot use the {argument.replace('_', ' ').rstrip('s')} given: it {unfit}")
+            if argument in _UNCHECKED or not isinstance(text, str):
+                continue
+            unfit = "is empty" if not text and argument not in _MAY_BE_EMPTY else unfitness(text)
+            if unfit:
+                named = "run or deployment" if argument == "ref" else argument.replace("_", " ").rstrip("s")
+                raise call.UsageError(f"cannot use the {named} given: it {unfit}")
 
 
 def find_socket(environ: Mapping[str, str], *, root: bool) -> str:
@@ -140,6 +150,7 @@ def _build_parser(argv: Sequence[str]) -> Parser:
         about = VERBS[verb].help
         its = verbs.add_parser(verb, help=about, description=about, parents=[common])
         if chosen:
+            parser.help_of = its.prog
             module = importlib.import_module(f"runnerd.cli.verbs.{VERBS[verb].module}")
             if commands := getattr(module, "COMMANDS", None):
                 _add_commands(its, commands, rest, common)
@@ -160,7 +171,7 @@ def _add_commands(parser: Parser, commands: Mapping[str, Command], words: Sequen
         its.set_defaults(run=commands[command].run)
     if not chosen and not rest:
         parser.print_help(sys.stderr)
-        parser.exit(call.USAGE)
+        parser.error("no command is given")
 
 
 def _split_word(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[str | None, Sequence[str]]:

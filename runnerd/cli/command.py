@@ -20,7 +20,7 @@ class Argument(NamedTuple):
 
     def with_default(self, words: str) -> Argument:
         """Add `words` to the help as the default, in parentheses."""
-        return Argument(self.flags, {**self.settings, "help": f"{self.settings['help']} ({words})"})
+        return Argument(self.flags, {**self.settings, "help": f"{self.settings['help']} (default: {words})"})
 
 
 def argument(*flags: str, **settings: Any) -> Argument:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from runnerd.cli.text import clean, format_local, format_relative
+from runnerd.cli.text import clean, format_local, format_relative, is_past
 from runnerd.control.client import Json
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -79,6 +79,10 @@ class Console:
         if not stamp:
             return "-"
         return clean(stamp) if self.width is None else format_relative(stamp, self.now, units=1)
+
+    def when_next(self, stamp: str | None) -> str:
+        """Format the time of something to come for a table cell; what is over its time is due."""
+        return "due" if stamp and is_past(stamp, self.now) else self.when(stamp)
 
     def when_in_full(self, stamp: str | None) -> str:
         """Format a time for a line of its own: local and relative on a terminal, else as it is."""

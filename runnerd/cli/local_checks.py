@@ -39,6 +39,8 @@ def run_local_checks(environ: Mapping[str, str], *, error: ControlError, socket_
             "directories": lambda: check_directories(paths),
             "disks": lambda: check_disks(state=paths.state, log=paths.log),
         }
+    else:
+        checks["directories"] = lambda: [check_nothing_more(socket_path)]
     return [check_daemon(error, systemd=systemd), *run_checks(checks, timeout_s=_CHECK_TIMEOUT_S)]
 
 
@@ -84,6 +86,15 @@ def check_daemon(why: ControlError, *, systemd: bool) -> Check:
         restart = "systemctl restart runnerd" if systemd else "restart runnerd"
         return error("runnerd", detail, f"{restart}; runs continue through a restart")
     return error("runnerd", f"the doctor of runnerd does not answer: {why}", "see journalctl -u runnerd")
+
+
+def check_nothing_more(socket_path: str) -> Check:
+    detail = (
+        f"not checked: {socket_path} is not a default control socket, so where this runnerd has its files is unknown"
+    )
+    return unknown(
+        "directories", detail, "start this runnerd and run the doctor again; runnerctl config check DIRECTORY"
+    )
 
 
 def list_units() -> str:

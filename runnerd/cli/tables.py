@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from runnerd.cli.console import Cell, Column, Console
 from runnerd.cli.text import (
     clean,
-    format_api_state,
     format_phase,
+    format_state,
     seconds_taken,
     shorten_ids,
 )
@@ -106,7 +106,7 @@ def print_history(console: Console, runs: Sequence[Json]) -> None:
             clean(run["name"]),
             clean(run["deployment"] or "-"),
             style_state(format_phase(run)),
-            style_state(format_api_state(run) or "-"),
+            style_state(format_state(run)),
             console.when(run["started_at"]),
             "-" if seconds is None else format_duration(seconds, units=2),
             clean((run["exit"] or {}).get("words") or "-"),
@@ -122,7 +122,7 @@ def print_deployments(console: Console, deployments: Sequence[Json]) -> None:
             clean(its["flow"] or "-"),
             style_state(its["state"]),
             f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
-            console.when(its["next_run_at"]),
+            console.when_next(its["next_run_at"]),
             clean(its["problem"] or "-"),
         )
         for its in deployments

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from runnerd.control.client import Json
 from runnerd.core.units import format_duration
 
+_INTENTS = {"evict": "host stops", "timeout": "runtime_max"}  # what runnerctl shows for an intent
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -28,6 +29,11 @@ def format_relative(stamp: str, now: float, *, units: int = 2) -> str:
         return "now"
     words = format_duration(float(round(abs(away))), units=units)
     return f"in {words}" if away > 0 else f"{words} ago"
+
+
+def is_past(stamp: str, now: float) -> bool:
+    """Whether an RFC 3339 time is before `now`, in seconds since the epoch."""
+    return _seconds(stamp) < now
 
 
 def format_local(stamp: str) -> str:
@@ -62,19 +68,29 @@ def format_api_state(run: Json) -> str:
     return f"{words} ({clean(name)})" if name and name.lower() != words.lower() else words
 
 
+def format_state(run: Json) -> str:
+    """Format a run's state in the API; of a run under way, which runnerd has not read yet, the one of its phase."""
+    return format_api_state(run) or {"starting": "Pending", "running": "Running"}.get(run["phase"], "-")
+
+
 def format_phase(run: Json) -> str:
     """Format the run's phase on this host, with the intent where there is one: stopping (cancel)."""
     words = clean(run["phase"] or "waiting")
-    return f"{words} ({clean(run['intent'])})" if run["intent"] and words != "done" else words
+    intent = run["intent"]
+    return f"{words} ({clean(_INTENTS.get(intent, intent))})" if intent and words != "done" else words
 
 
 def format_verdict(run: Json, now: float) -> str:
     """Describe how a run ended: Completed after 12s; Crashed after 3s: killed by SIGSEGV."""
+    ending = (run["exit"] or {}).get("words")
+    if ending == "exited 0" and run["api_state"] == "FAILED":
+        ending = "the flow failed, and its process exited 0"
+    if not run["api_state"] and not run["started_at"] and ending:
+        return f"Not started here: {clean(ending)}"
     words = format_api_state(run) or "Gone from the API"
     seconds = seconds_taken(run, now)
     if seconds is not None:
         words += f" after {format_duration(seconds, units=2)}"
-    ending = (run["exit"] or {}).get("words")
     return f"{words}: {clean(ending)}" if ending and run["api_state"] != "COMPLETED" else words
 
 

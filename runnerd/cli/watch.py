@@ -46,6 +46,8 @@ def write_output(block: bytes) -> None:
 def explain_wait(status: Json) -> str | None:
     """Say why the host does not start a run at once, and what ends the wait; None when nothing prevents the start."""
     if status["draining"]:
+        if (status.get("drain") or {}).get("stopping"):
+            return "waiting: this host is stopping; the next runnerd starts the run"
         return "waiting: this host is draining; runnerctl undrain ends the drain"
     limit = status["limits"]["runs"]
     if limit["used"] >= limit["max"]:

@@ -101,6 +101,9 @@ def check(path: str, *, defaults: HostDefaults) -> tuple[Config | None, list[Pro
 
     A drop-in gets the defaults of the runnerd.yaml above its conf.d, and needs no api.url.
     """
+    if not os.path.isdir(path) and not os.path.isfile(path):
+        why = "it is neither a file nor a directory" if os.path.exists(path) else "there is no such file or directory"
+        return None, [Problem(message=f"cannot check {path}: {why}")]
     try:
         config = load(path, defaults=defaults) if not os.path.isfile(path) else _check_file(path, defaults)
     except ConfigError as error:
@@ -242,7 +245,7 @@ class _Load:
 
     def _choose_api_url(self, main: _File, sections: Sections) -> tuple[str, list[Problem]]:
         """Choose the api.url of the files, else PREFECT_API_URL; with a problem when there is neither."""
-        said = sections.get("api", Values()).said.get("url")
+        said = sections.get("api", Values()).values.get("url")
         if said is not None:
             return str(said), []
         given = self._defaults.api_url
@@ -288,7 +291,7 @@ class _Load:
         )
 
     def _host_name(self, sections: Sections) -> str:
-        return str(sections.get("host", Values()).said.get("name") or self._defaults.hostname)
+        return str(sections.get("host", Values()).values.get("name") or self._defaults.hostname)
 
     def _make_host_run(self, sections: Sections) -> HostRun:
         return HostRun(

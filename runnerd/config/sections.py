@@ -34,25 +34,25 @@ class Misplaced(ValueError):
 class Values:
     """The values of one section, by the field names of core/settings.py, and the place of each."""
 
-    said: Mapping[str, Json] = field(default_factory=dict)
+    values: Mapping[str, Json] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
 
     def over(self, base: Values) -> Values:
         """Merge these values over `base`: maps are merged by key, everything else is replaced."""
-        said = dict(base.said)
-        for name, value in self.said.items():
-            below: Json = said.get(name)
+        values = dict(base.values)
+        for name, value in self.values.items():
+            below: Json = values.get(name)
             is_map = isinstance(value, dict) and isinstance(below, dict)
-            said[name] = {**below, **value} if is_map else value
-        return Values(said, {**base.places, **self.places})
+            values[name] = {**below, **value} if is_map else value
+        return Values(values, {**base.places, **self.places})
 
     def without(self, name: str) -> Values:
         """Copy the values without `name`."""
-        return Values({key: value for key, value in self.said.items() if key != name}, self.places)
+        return Values({key: value for key, value in self.values.items() if key != name}, self.places)
 
     def arguments(self) -> dict[str, Json]:
         """Return the values that are not unset, as arguments of a dataclass that has the defaults."""
-        return {name: _drop_nulls(value) for name, value in self.said.items() if value is not None}
+        return {name: _drop_nulls(value) for name, value in self.values.items() if value is not None}
 
 
 def _drop_nulls(value: Json) -> Json:
@@ -93,7 +93,7 @@ def read_section(node: Json, table: Table, path: tuple[str | int, ...], flaws: F
     """Read the section at `path`, without the values that have a flaw, which is added to `flaws`."""
     if not isinstance(node, Map) or (path and flaws.exactly_at(*path)):
         return Values()
-    said: dict[str, Json] = {}
+    values: dict[str, Json] = {}
     places: dict[str, Place] = {}
     for key in node:
         if key not in table or flaws.at(*path, key):
@@ -101,12 +101,12 @@ def read_section(node: Json, table: Table, path: tuple[str | int, ...], flaws: F
         name, reader = table[key]
         try:
             value = as_written(node, key)
-            said[name] = None if value is None else reader(value)
+            values[name] = None if value is None else reader(value)
             places[name] = node.value_place(key)
         except ValueError as error:
             offset = error.offset if isinstance(error, Misplaced) else 0
             flaws.add((*path, key), _sentence(dotted((*path, key)), str(error)), node.text_place(key, offset))
-    return Values(said, places)
+    return Values(values, places)
 
 
 def _sentence(subject: str, wrong: str) -> str:

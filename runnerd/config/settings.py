@@ -84,24 +84,24 @@ class SettingsReader:
         """Read the sections; `name` only in runnerd.yaml, because a prefect.yaml has the project's name there."""
         found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self.tables.items()}
         found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
-        if not is_main and found["control"].said:
+        if not is_main and found["control"].values:
             # A drop-in that cannot be read is left out, and a host must not open up by that.
             message = "control is read only from runnerd.yaml; move it there"
             flaws.add(("control",), message, node.key_place("control"))
             del found["control"]
         if is_main:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
-        if found["api"].said.get("url", "") is None:
+        if found["api"].values.get("url", "") is None:
             found["api"] = found["api"].without("url")  # null cannot unset the URL, because every host needs one
-        return {name: values for name, values in found.items() if values.said}
+        return {name: values for name, values in found.items() if values.values}
 
 
 def overlay(base: Sections, over: Sections, flaws: Flaws) -> dict[str, Values]:
     """Merge `over` over `base`; refuse an api section that would leave two ways to log in."""
     merged = {name: over.get(name, Values()).over(base.get(name, Values())) for name in {**base, **over}}
     api = merged.get("api", Values())
-    if api.said.get("key_file") and api.said.get("auth_string_file"):
-        key = next(key for key in ("auth_string_file", "key_file") if key in over["api"].said)
+    if api.values.get("key_file") and api.values.get("auth_string_file"):
+        key = next(key for key in ("auth_string_file", "key_file") if key in over["api"].values)
         other = "key_file" if key == "auth_string_file" else "auth_string_file"
         message = f"cannot have both api.{key} and api.{other} ({api.places[other]}); remove one"
         flaws.add(("api", key), message, api.places[key])

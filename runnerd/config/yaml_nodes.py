@@ -1,4 +1,4 @@
-"""Lists and maps of a YAML file, with the places of their keys, values and items."""
+"""Holds lists and maps of a YAML file, with the places of their keys, values and items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the control API: HTTP/1.1 over a Unix socket, for runnerctl and for scripts in Python.
+"""Sends requests to the control API, HTTP/1.1 over a Unix socket, for runnerctl and for scripts in Python.
 
 Imports only a few small modules of the standard library, because runnerctl must start fast: http.client alone would
 double its start time. The client implements only what runnerd's server uses: one request per connection, and a body
@@ -8,7 +8,9 @@ with a Content-Length or in chunks.
 from __future__ import annotations
 
 import json
+import os
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -162,6 +164,13 @@ def _detail(answer: BinaryIO, headers: Mapping[str, str], status: int) -> str:
         return f"runnerd answered with status {status}"
 
 
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _unreachable(path: str, error: OSError) -> ControlError:
     why = (error.strerror or str(error)).lower()
     if isinstance(error, FileNotFoundError):
@@ -170,4 +179,8 @@ def _unreachable(path: str, error: OSError) -> ControlError:
         advice = "you need to be root or in group runnerd"
         return ControlError(f"cannot reach runnerd at {path}: {why}; {advice}", status=403)
     advice = "is it running? systemctl start runnerd"
+    if error.errno is None:  # Python's own refusal, before the kernel was asked
+        why, advice = f"{why}: at most 107 bytes", "name the control socket by a shorter path"
+    elif isinstance(error, ConnectionRefusedError | NotADirectoryError) and not _is_socket(path):
+        why, advice = "this is not a socket", "name the control socket, such as /run/runnerd/control.sock"
     return ControlError(f"cannot reach runnerd at {path}: {why}; {advice}")

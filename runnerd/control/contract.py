@@ -9,7 +9,8 @@ Requests. A name (in a path, a query or a body) has at most NAME_MAX characters 
 else, an unknown or repeated key too, is answered with 400 or 422.
 
 Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in UTC, sizes bytes, durations seconds.
-  status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until.
+  status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until,
+              stopping (true after SIGTERM, when undrain is refused).
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
               `usage_at`: when memory_bytes and cpu_seconds of the live runs were measured, at most about a second
               ago; null before the first time.
@@ -120,6 +121,9 @@ class HostRuns(Protocol):
     def listing(self, *, history: bool) -> list[Json]:
         """List the live runs, oldest first; with `history`, the runs that are done before them."""
 
+    def waiting(self) -> list[Json]:
+        """List the due runs that are on offer and wait for a limit."""
+
     def document(self, run_id: str) -> Json | None:
         """Return the run with exactly this id, live or done; None when this host has no record of such a run."""
 
@@ -141,10 +145,12 @@ class HostRuns(Protocol):
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         """Read the block at `offset` of an output file, or say why the file cannot be read."""
 
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
+    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
         """Request the cancellation of each run and return their documents, without waiting for the runs to end.
 
-        `now`: send SIGKILL at once. A run that is done stays as it is.
+        `now`: send SIGKILL at once. A run that is done stays as it is. A run on offer is taken off offer and cancelled
+        in Prefect: its document says done. While Prefect does not answer, that is refused with 503, the run is not
+        started, and it is cancelled when Prefect answers.
         """
 
     async def create(
@@ -206,10 +212,13 @@ class Host(Protocol):
         """
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
-        """Stop claiming runs, end the live ones after `timeout_s` seconds (None: never), return the status document."""
+        """Stop claiming runs, end the live ones after `timeout_s` seconds, and return the status document.
 
-    def undrain(self, *, peer: Peer) -> Json:
-        """Claim runs again and return the status document."""
+        None: as before when the host drains already, else never, and a reason of our own.
+        """
+
+    def undrain(self, *, peer: Peer) -> Json | Refused:
+        """Claim runs again and return the status document; refused with 409 while the daemon stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from runnerd.core.process import Exit
 from runnerd.core.units import format_duration, format_size
 
 HOST_RESTARTED = "the host restarted"
+DRAINED = "the host was drained"
 
 
 # What an exit code usually means: those of shells, and 247, which is -9 as a program's own exit code. Prefect explains
@@ -53,8 +54,9 @@ def ending(
     failure: str | None = None,
     runtime_max_s: float | None = None,
     memory_max_bytes: int | None = None,
+    cause: str | None = None,
 ) -> str:
-    """Say why runnerd ended a run, if it did, and how the run's process ended."""
+    """Say why runnerd ended a run, if it did, and how the run's process ended. `cause`: why it was evicted."""
     if failure is not None:
         return f"could not start: {failure}"
     how = exit_words(ended, memory_max_bytes=memory_max_bytes)
@@ -64,7 +66,7 @@ def ending(
         bound = f" {format_duration(runtime_max_s)}" if runtime_max_s else ""
         return f"ran longer than runtime_max{bound}; {how}"
     if intent is Intent.EVICT:
-        return f"the host was stopped; {how}"
+        return f"{cause or 'the host was stopped'}; {how}"
     return how
 
 

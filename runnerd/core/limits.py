@@ -33,25 +33,31 @@ class PoolCaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """Holds the concurrency limits in force: of the host, by tag, by deployment id, and by name of the work pool."""
+    """Holds the concurrency limits in force: of the host, by tag, by deployment id, and by name of the work pool.
+
+    `cancelling`: by deployment id, the limits that cancel further runs instead of delaying them.
+    """
 
     runs: int
     tags: Mapping[str, int] = field(default_factory=dict)
     deployments: Mapping[str, int] = field(default_factory=dict)
     pools: Mapping[str, PoolCaps] = field(default_factory=dict)
+    cancelling: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """Holds the ids of the runs to claim, in the order offered, and by run id the reason why others are skipped.
 
-    `full`: the host has no slot left; `full_pools`: names of the pools that have no slot left on this host.
+    `surplus`: the ids of the runs to cancel. `full`: the host has no slot left; `full_pools`: names of the pools that
+    have no slot left on this host.
     """
 
     admitted: tuple[str, ...]
     skipped: Mapping[str, str]
     full: bool = False
     full_pools: frozenset[str] = frozenset()
+    surplus: tuple[str, ...] = ()
 
 
 class _Used:
@@ -80,7 +86,12 @@ def admit(offers: Iterable[Claimant], live: Iterable[Claimant], caps: Caps) -> A
     used = _Used(live)
     admitted: list[str] = []
     skipped: dict[str, str] = {}
+    surplus: list[str] = []
     for offer in offers:
+        most = caps.cancelling.get(offer.deployment_id or "")
+        if most is not None and used.deployments[offer.deployment_id] >= most:
+            surplus.append(offer.run_id)
+            continue
         reached = _reached_limit(offer, used, caps)
         if reached is not None:
             skipped[offer.run_id] = reached
@@ -89,7 +100,9 @@ def admit(offers: Iterable[Claimant], live: Iterable[Claimant], caps: Caps) -> A
         used.add(offer)
     full_pools = frozenset(name for name, pool in caps.pools.items() if _is_full(used.pools[name], pool))
     full = used.runs >= caps.runs
-    return Admission(admitted=tuple(admitted), skipped=skipped, full=full, full_pools=full_pools)
+    return Admission(
+        admitted=tuple(admitted), skipped=skipped, full=full, full_pools=full_pools, surplus=tuple(surplus)
+    )
 
 
 def _is_full(used: int, pool: PoolCaps) -> bool:

@@ -1,4 +1,4 @@
-"""The composition root: builds every part of the daemon, and passes each part what it needs by keyword."""
+"""Builds every part of the daemon, the only module that does, and passes each part what it needs by keyword."""
 
 from __future__ import annotations
 

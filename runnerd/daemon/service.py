@@ -138,7 +138,7 @@ class Service:
             daemon.systemd.notify_stopping()
             return
         stop = daemon.config.settings().stop
-        daemon.drain.begin(reason="the host is stopping", timeout_s=stop.drain_timeout_s)
+        daemon.drain.begin_stop(timeout_s=stop.drain_timeout_s)
         runs = len(daemon.supervisor.records())
         bounds = {"drain_timeout_s": stop.drain_timeout_s, "then": stop.then}
         daemon.ambient.log.info("draining", runs=runs, **bounds, alert=Alert.DRAINING)

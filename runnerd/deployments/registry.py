@@ -1,4 +1,4 @@
-"""The registry of this host's deployments: each as declared in conf.d, with its id and state in the API.
+"""Stores this host's deployments: each as declared in conf.d, with its id and state in the API.
 
 Invariants: the API is polled for the runs of an entry exactly when the entry has a deployment id and is in no work
 pool: a pool's runs belong to its workers; `state` and `problem` are only shown.
@@ -58,8 +58,25 @@ class Entry:
     @property
     def limit(self) -> int | None:
         """The concurrent runs allowed on this host: the lower one of run.limit and concurrency_limit."""
-        limits = [n for n in (self.deployment.run.limit, self.deployment.concurrency_limit) if n is not None]
-        return min(limits) if limits else None
+        return _lowest(self.deployment.run.limit, self.deployment.concurrency_limit)
+
+    @property
+    def waiting_limit(self) -> int | None:
+        """The concurrent runs from which on others wait here: `limit`, without a limit that cancels them instead."""
+        return _lowest(self.deployment.run.limit, None if self._cancels_new else self.deployment.concurrency_limit)
+
+    @property
+    def cancelling_limit(self) -> int | None:
+        """The concurrent runs from which on new ones are cancelled (CANCEL_NEW); None when none are."""
+        return self.deployment.concurrency_limit if self._cancels_new else None
+
+    @property
+    def _cancels_new(self) -> bool:
+        return self.deployment.collision_strategy == "CANCEL_NEW"
+
+
+def _lowest(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 Key = DeclaredKey  # unique in conf.d, and known without running the flow's code
@@ -134,7 +151,18 @@ class Registry:
             if entry.next_run_at != due.get(deployment_id):
                 self._entries[key] = replace(entry, next_run_at=due.get(deployment_id))
 
-    def caps(self, limits: LimitSettings, *, pools: Mapping[str, PoolCaps]) -> Caps:
-        """Return the concurrency limits in force: of the host, of tags, of these deployments and of `pools`."""
-        own = {e.deployment_id: e.limit for e in self._entries.values() if e.deployment_id and e.limit is not None}
-        return Caps(runs=limits.runs, tags=limits.tags, deployments=own, pools=pools)
+    def caps(self, limits: LimitSettings, *, pools: Mapping[str, PoolCaps], server_cancels: bool = True) -> Caps:
+        """Return the concurrency limits in force: of the host, of tags, of these deployments and of `pools`.
+
+        `server_cancels`: the server applies CANCEL_NEW when a run is claimed, so this host does not.
+        """
+        own = {key: self._entries[of] for key, of in self._by_id.items()}
+        waiting = {key: e.waiting_limit for key, e in own.items() if e.waiting_limit is not None}
+        cancelling = {key: e.cancelling_limit for key, e in own.items() if e.cancelling_limit is not None}
+        return Caps(
+            runs=limits.runs,
+            tags=limits.tags,
+            deployments=waiting,
+            pools=pools,
+            cancelling={} if server_cancels else cancelling,
+        )

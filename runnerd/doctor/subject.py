@@ -1,4 +1,4 @@
-"""The parts of the daemon that the doctor checks."""
+"""Holds the parts of the daemon that the doctor checks."""
 
 from __future__ import annotations
 

@@ -7,17 +7,17 @@ that another host has claimed meanwhile.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiAway, ApiRejected
-from runnerd.core.prefect import FlowRun, StateType, Verdict, due
+from runnerd.core.prefect import FlowRun, due
 from runnerd.core.settings import LateSettings
 from runnerd.polling.lateness import Lateness, judge_late
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.claiming import cancel_unclaimed
 from runnerd.system.ambient import Ambient
 
 _REFUSED_FIRST_S = 60.0
@@ -84,16 +84,11 @@ class LateRuns:
 
     async def _cancel_run(self, run: FlowRun) -> str | None:
         """Cancel the run unless it is not scheduled any more; why the API refuses, None when it does not."""
-        found = await self._api.read_run(run.id)
-        if found is None or found.state.type is not StateType.SCHEDULED:
-            return None  # another host has claimed it, or it was cancelled or deleted
         why = f"skipped: it fell due at {due(run)} and late.policy is {self._settings().policy}"
-        verdict = Verdict(type=StateType.CANCELLED, name="Cancelled", message=why)
-        answer = await self._api.propose(run.id, verdict, transition_id=str(uuid.uuid4()))
-        if not answer.accepted and not answer.gone:
-            return answer.reason or "the API does not accept it"
-        self._log.info("late run skipped", run=run.id, due=due(run))
-        return None
+        end = await cancel_unclaimed(self._api, run.id, message=why)
+        if end.cancelled:
+            self._log.info("late run skipped", run=run.id, due=due(run))
+        return end.refusal
 
     def _settings(self) -> LateSettings:
         return self._config.settings().late

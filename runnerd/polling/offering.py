@@ -45,6 +45,10 @@ class Offering:
         self.on_offer = OnOffer()
         problems.register(self._abandoned_runs)
 
+    def note_server(self, *, major: int) -> None:
+        """Note which limits the server enforces itself."""
+        self._supervisor.server_cancels = major >= 3
+
     def begin_poll(self) -> None:
         """Forget the slots and the pools of the poll before."""
         self._limits.begin_poll()

@@ -1,4 +1,4 @@
-"""The runs on offer: listed by the API as due for this host, and not claimed yet. Pure.
+"""Holds the runs on offer: listed by the API as due for this host, and not claimed yet. Pure.
 
 Invariant: only runs on offer have a reason to wait.
 """
@@ -39,6 +39,11 @@ class OnOffer:
     def drop_pool(self, name: str) -> None:
         """Drop the runs of this pool."""
         self.runs = {run.id: run for run in self.runs.values() if run.pool != name}
+
+    def withdraw(self, run_id: str) -> FlowRun | None:
+        """Take a run off offer and return the run; None when it is not on offer."""
+        self.waiting.pop(run_id, None)
+        return self.runs.pop(run_id, None)
 
     def has_waiting(self, name: str) -> bool:
         """Whether a run of this pool is due and waits."""

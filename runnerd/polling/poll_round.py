@@ -70,6 +70,7 @@ class PollRound:
         self.unsupported = None if server.supported else server.why
         if not server.supported:
             return Offered()
+        self._offering.note_server(major=server.major)
         self._deployment_pages.begin_poll()
         failures: list[ApiError] = []
         ask = self._attempt

@@ -1,7 +1,8 @@
 """Computes the health of the API from the outcome of each request.
 
-`since` changes only with the condition. A success of one kind of request does not end the failure of another kind: an
-API that answers polls and refuses writes is degraded, however many polls succeed.
+`since` changes only with the condition, and not for a failure of a few seconds. A success of one kind of request does
+not end the failure of another kind: an API that answers polls and refuses writes is degraded, however many polls
+succeed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from runnerd.core.prefect import ApiCondition, ApiHealth
 
 # A failed request that is still wanted is repeated sooner; a failure that is not repeated must not count for ever.
 STALE = timedelta(seconds=45)
+# A busy SQLite server answers 503 now and then. No log line names an interruption as short as that.
+HICCUP = timedelta(seconds=5)
 
 
 class HealthBook:
@@ -24,6 +27,7 @@ class HealthBook:
         self._on_health = on_health
         self._failing: dict[str, tuple[datetime, str]] = {}  # by kind of request: when it last failed, and how
         self.health = ApiHealth(condition=ApiCondition.UNREACHABLE, since=now(), detail="not asked yet")
+        self._ok_since: datetime | None = None  # when the API was last OK before the present trouble
         self.epoch = 0  # how many outages have begun; facts about the server from an older epoch may be outdated
 
     def ok(self, kind: str) -> None:
@@ -52,7 +56,13 @@ class HealthBook:
         if condition is not ApiCondition.OK and old.condition is ApiCondition.OK:
             self.epoch += 1
         if condition is not old.condition:
-            self.health = ApiHealth(condition=condition, since=self._now(), detail=detail)
+            since = self._now()
+            if old.condition is ApiCondition.OK:
+                self._ok_since = old.since
+            short = old.condition is ApiCondition.DEGRADED and since - old.since < HICCUP
+            if condition is ApiCondition.OK and short and self._ok_since is not None:
+                since = self._ok_since
+            self.health = ApiHealth(condition=condition, since=since, detail=detail)
         elif detail != old.detail:
             self.health = replace(old, detail=detail)
         else:

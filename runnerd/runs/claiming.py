@@ -6,12 +6,16 @@ ours has our transition id, by which it is recognised even if its answer was los
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import dataclass
 from typing import Protocol
 
+from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Intent, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.prefect_api.answers import Answer, Claim, ClaimOutcome
 
+UNSTARTED = "cancelled before it started"  # in the message to the API, and the words of the run's end
 AWAITS_ITS_PROCESS = "its next attempt is a retry inside the process that failed"
 
 
@@ -26,13 +30,48 @@ class FlowRunApi(Protocol):
     async def release_retry(self, run: FlowRun) -> None: ...
 
 
+class StateApi(Protocol):
+    """Reads and proposes states of flow runs; PrefectApi does."""
+
+    async def read_run(self, run_id: str) -> FlowRun | None: ...
+    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """Describes how the cancellation of an unclaimed run ended.
+
+    `state` is the run's state afterwards, None when the run is not in the API; `cancelled`: this call has cancelled the
+    run; `refusal`: why the API did not accept that.
+    """
+
+    state: ApiState | None = None
+    cancelled: bool = False
+    refusal: str | None = None
+
+
+async def cancel_unclaimed(api: StateApi, run_id: str, *, message: str) -> Withdrawal:
+    """Cancel a run in the API unless it is not scheduled any more. Raises ApiAway, ApiDenied, ApiRejected."""
+    found = await api.read_run(run_id)
+    if found is None or found.state.type is not StateType.SCHEDULED:
+        return Withdrawal(state=found.state if found is not None else None)
+    verdict = Verdict(type=StateType.CANCELLED, name="Cancelled", message=message)
+    answer = await api.propose(run_id, verdict, transition_id=str(uuid.uuid4()))
+    if answer.gone:
+        return Withdrawal()
+    if not answer.accepted:
+        return Withdrawal(state=answer.state, refusal=answer.reason or "the API does not accept it")
+    return Withdrawal(state=ApiState(type=StateType.CANCELLED, name="Cancelled", message=message), cancelled=True)
+
+
 async def claim_if_free(api: FlowRunApi, record: RunRecord, *, even_if_ended: bool) -> Claim:
     """Propose PENDING, unless the run is not waiting to be claimed any more.
 
     An offer ages while it waits for a slot, a connection or a new daemon. Meanwhile another host may have run it, and
     the server would accept our claim again: it rejects a claim of a claimed run, but not of an ended one.
     `even_if_ended`: the run was requested by its id, so it is claimed without reading its state. A claim that is won
-    with the state CANCELLING is of a run that has to be ended and not started.
+    with the state CANCELLING is of a run that has to be ended and not started. A run that is to be cancelled is not
+    claimed but cancelled: its claim is lost with the state CANCELLED.
     """
     found = None if even_if_ended else await api.read_run(record.id)
     state = found.state if found is not None else None
@@ -43,6 +82,8 @@ async def claim_if_free(api: FlowRunApi, record: RunRecord, *, even_if_ended: bo
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
         if state.needs_process:
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason=AWAITS_ITS_PROCESS)
+        if record.intent is Intent.CANCEL:
+            return await _cancel_instead(api, record)
         if record.intent is Intent.EVICT:  # stop.then applies only to runs that this host has claimed
             return Claim(outcome=ClaimOutcome.LOST, state=state, reason="the host was stopped before the claim")
     claim = await api.claim(record.id, transition_id=record.transition_id)
@@ -50,6 +91,15 @@ async def claim_if_free(api: FlowRunApi, record: RunRecord, *, even_if_ended: bo
     if claim.outcome is ClaimOutcome.LOST and await _cancelled_since(api, record, claim.state):
         return Claim(outcome=ClaimOutcome.WON, state=claim.state)
     return claim
+
+
+async def _cancel_instead(api: FlowRunApi, record: RunRecord) -> Claim:
+    message = record.words or UNSTARTED
+    end = await cancel_unclaimed(api, record.id, message=message)
+    if end.refusal is not None:  # not a lost claim: the next offer would start the run
+        raise ApiRejected(f"cannot cancel run {record.id}: {end.refusal}", status=200)
+    reason = message if end.cancelled else f"the run is {end.state.name if end.state else 'gone'} already"
+    return Claim(outcome=ClaimOutcome.LOST, state=end.state, reason=reason)
 
 
 async def _cancelled_since(api: FlowRunApi, record: RunRecord, state: ApiState | None) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from runnerd.core.exit_words import DRAINED
 from runnerd.core.machine import Phase
 from runnerd.core.wakes import Wakes
 from runnerd.runs.supervisor import Supervisor
@@ -21,11 +22,19 @@ REPORT_S = 10.0  # how long a stopping daemon waits for its reports; the journal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draining:
-    """Describes a drain under way; `until` is when the remaining runs are ended, None for never."""
+    """Describes a drain under way; `until` is when the remaining runs are ended, None for never.
+
+    `stopping`: the daemon stops, and the drain cannot be ended.
+    """
 
     since: datetime
     reason: str
     until: datetime | None
+    stopping: bool = False
+
+
+STOPPING = "the host is stopping"
+_UNNAMED = "asked by an operator"
 
 
 class Drain:
@@ -38,22 +47,41 @@ class Drain:
         self._changed = asyncio.Event()
         self.draining: Draining | None = None
 
-    def begin(self, *, reason: str, timeout_s: float | None) -> None:
-        """Begin a drain, or replace the reason and the limit of the one under way; `timeout_s` None: no limit."""
+    def begin(self, *, reason: str | None, timeout_s: float | None) -> None:
+        """Begin a drain, or replace what is given of the one under way; None: as it was, or no limit.
+
+        A stop that is under way stays as it is.
+        """
+        before, now = self.draining, self._now()
+        if before is not None and before.stopping:
+            return
+        until = before.until if before is not None else None
+        if timeout_s is not None:
+            until = now + timedelta(seconds=timeout_s)
+        reason = reason or (before.reason if before is not None else _UNNAMED)
+        self._set(Draining(since=before.since if before is not None else now, reason=reason, until=until))
+
+    def begin_stop(self, *, timeout_s: float) -> None:
+        """Begin the drain of a stopping daemon, which replaces any other and lasts until the daemon exits."""
         now = self._now()
-        until = now + timedelta(seconds=timeout_s) if timeout_s is not None else None
-        self.draining = Draining(since=now, reason=reason, until=until)
-        self._supervisor.draining = f"this host is draining: {reason}"
+        self._set(Draining(since=now, reason=STOPPING, until=now + timedelta(seconds=timeout_s), stopping=True))
+
+    def _set(self, draining: Draining) -> None:
+        self.draining = draining
+        self._supervisor.draining = f"this host is draining: {draining.reason}"
         self._wakes.draining.set()
         self._note_change()
 
-    def end(self) -> None:
-        """End the drain: runs are claimed again, from a poll at once."""
+    def end(self) -> str | None:
+        """End the drain: runs are claimed again, from a poll at once. Return why the drain cannot be ended, if so."""
+        if self.draining is not None and self.draining.stopping:
+            return STOPPING
         self.draining = None
         self._supervisor.draining = None
         self._wakes.draining.clear()
         self._wakes.poll_now()
         self._note_change()
+        return None
 
     def _note_change(self) -> None:
         self._changed.set()
@@ -68,7 +96,8 @@ class Drain:
                 async with asyncio.timeout((until - self._now()).total_seconds() if until else None):
                     await self._changed.wait()
             except TimeoutError:
-                self._supervisor.evict_all()
+                stopping = self.draining is not None and self.draining.stopping
+                self._supervisor.evict_all(cause=None if stopping else DRAINED)
                 await self._changed.wait()
 
     async def finish(self, *, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
-from runnerd.runs.claiming import claim_if_free
+from runnerd.runs.claiming import UNSTARTED, claim_if_free
 from runnerd.runs.lease import renew_lease
 from runnerd.runs.record_store import RunContext, RunRecordStore
 from runnerd.runs.reporting import Reporter
@@ -63,14 +63,15 @@ class Run:
 
     # --- stopping -----------------------------------------------------------------------------------------------
 
-    def stop(self, intent: Intent, *, now: bool = False, announce: bool = True) -> None:
+    def stop(self, intent: Intent, *, now: bool = False, announce: bool = True, cause: str | None = None) -> None:
         """Begin to end this run for `intent`; the first intent wins. `now`: SIGKILL at once. Raises JournalError.
 
-        `announce`: the cancel was requested on this host, and the API does not have it yet.
+        `announce`: the cancel was requested on this host, and the API does not have it yet. `cause`: of the eviction,
+        for the words of the run's end.
         """
         after = intend(self.record, intent)
         if after is not self.record:
-            self._store.save(after, f"{intent} asked")
+            self._store.save(replace(after, words=cause), f"{intent} asked")
             self._announce = announce and intent is Intent.CANCEL
         self._kill = self._kill or now
         self._wake.set()
@@ -114,18 +115,31 @@ class Run:
                 return self._give_up_claim(str(error))
             # A cancel of this run was accepted here: if the claim were given up, the next offer would start the run.
             claim = await self._store.retry_always(claim_once)
+        cancelled = claim.state is not None and claim.state.type is StateType.CANCELLED
+        if cancelled and claim.state is not None and self.record.intent is Intent.CANCEL:
+            return self._finish_cancelled(claim.state.name)
         if claim.outcome is ClaimOutcome.WON:
             if claim.state is not None and claim.state.type is StateType.CANCELLING:
                 self.stop(Intent.CANCEL, announce=False)
             leased = claim.state is not None and claim.state.lease_id is not None
             return self._store.save(advance(replace(self.record, leased=leased), Event.CLAIM_WON), Event.CLAIM_WON)
-        return self._give_up_claim(claim.reason or f"the run is {claim.outcome}")
+        return self._give_up_claim(claim.reason or f"the run is {claim.outcome}", cancelled=cancelled)
 
-    def _give_up_claim(self, reason: str) -> None:
+    def _give_up_claim(self, reason: str, *, cancelled: bool = False) -> None:
+        """Drop the claim. `cancelled`: the server has cancelled the run, so nobody is going to start it."""
         self.refused = reason
-        fields = {"run": self.record.id, "deployment": self.record.deployment, "why": reason}
-        self._context.ambient.log.info("claim lost", **fields, about=about(self.record))
+        state = StateType.CANCELLED if cancelled else None
+        fields = {"run": self.record.id, "name": self.record.name, "deployment": self.record.deployment}
+        self._context.ambient.log.info("claim lost", **fields, why=reason, state=state, about=about(self.record))
+        # For those who follow the run; the journal drops the record.
+        self._store.update(words=reason, ended_at=self._context.ambient.now(), api_state=state)
         self._store.discard(self._before)
+
+    def _finish_cancelled(self, state_name: str) -> None:
+        """Finish a run that was cancelled before it was claimed."""
+        words, at = self.record.words or UNSTARTED, self._context.ambient.now()
+        ended = replace(self.record, words=words, ended_at=at, api_state=StateType.CANCELLED, api_state_name=state_name)
+        self._store.save(advance(ended, Event.CLAIM_LOST), "cancelled before the claim")
 
     async def _start(self) -> None:
         prepared = await self._prepare() if self.record.intent is None else Prepared(start="")
@@ -186,7 +200,8 @@ class Run:
         if seen is not None:
             return self._note_started(seen)
         intent = self.record.intent
-        words = f"{_describe_intent(intent)} before it started" if intent is not None else None
+        cause = self.record.words if intent is Intent.EVICT else None
+        words = f"{cause or _describe_intent(intent)} before it started" if intent is not None else None
         return self._finish(None, failure=why, words=words)
 
     def _note_started(self, seen: Record) -> None:
@@ -272,6 +287,7 @@ class Run:
             failure=failure,
             runtime_max_s=record.runtime_max_s,
             memory_max_bytes=record.memory_max_bytes,
+            cause=record.words,  # until now; only that of an eviction is saved before the end
         )
         self._store.save(advance(replace(record, words=words), Event.EXITED), "exited")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import JournalError
@@ -30,6 +30,7 @@ _REVIVE_FIRST_S = 5.0
 _REVIVE_CAP_S = 300.0
 _REFUSED_FIRST_S = 20.0
 _REFUSED_CAP_S = 600.0
+_COLLISION = "Deployment concurrency limit reached."  # the words of a 3.x server
 _HELD = "waiting for the next poll: Prefect enforces this pool's concurrency limit"
 
 
@@ -89,6 +90,7 @@ class Supervisor:
         self.adopted = asyncio.Event()  # set once the runs of the last daemon are in the table
         self.contained = 0  # exceptions of single runs, for status and metrics
         self.draining: str | None = None  # why no run is claimed while the host drains
+        self.server_cancels = True  # the server applies CANCEL_NEW to claims: from 3.x on
         self.record_problem: str | None = None  # why new runs cannot be recorded; the next offer tries again
         context.feed.subscribe(self._note_change)
 
@@ -156,11 +158,12 @@ class Supervisor:
         held = tuple(run_id for run_id in admission.admitted if run_id in hold)
         admitted = [run_id for run_id in admission.admitted if run_id not in hold]
         skipped = {**bound, **admission.skipped, **dict.fromkeys(held, _HELD)}
-        claimed: list[str] = []
+        # As a 3.x server ends their claims; a run that cannot be recorded is tried again at the next offer.
+        claimed = [run_id for run_id in admission.surplus if self.cancel_offer(by_id[run_id], words=_COLLISION)]
         for run_id in admitted:
             bucket = self._bucket_now(now).take(now)
             if bucket is None:
-                left = dict.fromkeys(admitted[len(claimed) :], "limits.start_rate is reached")
+                left = dict.fromkeys(admitted[admitted.index(run_id) :], "limits.start_rate is reached")
                 wait_s = self._bucket.wait_s(now)
                 return Offered(claimed=tuple(claimed), skipped={**skipped, **left}, held=held, wait_s=wait_s)
             with self._odd_runs.item(f"run {run_id}") as item:
@@ -184,7 +187,7 @@ class Supervisor:
 
     def _caps(self) -> Caps:
         limits = self._context.config.settings().limits
-        return self._registry.caps(limits, pools=self._pool_caps())
+        return self._registry.caps(limits, pools=self._pool_caps(), server_cancels=self.server_cancels)
 
     def _start_rate(self) -> float:
         return self._context.config.settings().limits.start_rate_per_s
@@ -203,13 +206,24 @@ class Supervisor:
         """Claim a run that was requested by its id, regardless of limits; False when it is here or not recorded."""
         return offer.id not in self._runs and self._claim(offer, even_if_ended=True)
 
-    def _claim(self, offer: FlowRun, *, even_if_ended: bool = False) -> bool:
+    def cancel_offer(self, offer: FlowRun, *, words: str | None = None) -> bool:
+        """Cancel a run in the API that is on offer, as one of this host; False when that cannot be recorded.
+
+        `words` are the message to the API. The run is on record until the API has answered, also over restarts: no
+        later offer starts it.
+        """
+        return offer.id not in self._runs and self._claim(offer, intent=Intent.CANCEL, words=words)
+
+    def _claim(
+        self, offer: FlowRun, *, even_if_ended: bool = False, intent: Intent | None = None, words: str | None = None
+    ) -> bool:
         """Record the claim and begin the run; where it cannot be recorded return False and do not claim."""
         try:
             if (full := self._context.room.problem()) is not None:
                 raise JournalError(full)
             before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
+            record = replace(record, intent=intent, words=words)
             self._context.journal.save(record, "claiming")
         except JournalError as error:
             if self.record_problem is None:
@@ -299,14 +313,14 @@ class Supervisor:
             if run is not None:
                 self._stop(run, Intent.CANCEL, now=now, announce=announce)
 
-    def evict_all(self, *, now: bool = False) -> None:
-        """End all runs because the host stops. `now`: SIGKILL at once."""
+    def evict_all(self, *, now: bool = False, cause: str | None = None) -> None:
+        """End all runs because the host stops, or for `cause`. `now`: SIGKILL at once."""
         for run in list(self._runs.values()):
-            self._stop(run, Intent.EVICT, now=now)
+            self._stop(run, Intent.EVICT, now=now, cause=cause)
 
-    def _stop(self, run: Run, intent: Intent, *, now: bool, announce: bool = False) -> None:
+    def _stop(self, run: Run, intent: Intent, *, now: bool, announce: bool = False, cause: str | None = None) -> None:
         try:
-            run.stop(intent, now=now, announce=announce)
+            run.stop(intent, now=now, announce=announce, cause=cause)
         except JournalError as error:
             # A full disk must not end the calling loop, and so the daemon. Polls repeat the cancels of Prefect.
             what, run_fields = "cannot record that a run is to be ended", about(run.record)

@@ -73,7 +73,7 @@ def test_a_host_whose_daemon_is_gone_says_so(host: Host) -> None:
     host.kill()
     gone = host.ctl("doctor")
     assert gone.returncode == 1
-    assert gone.stdout.startswith("error    runnerd  runnerd is not running: ")
+    assert " ".join(gone.stdout.split()).startswith("error runnerd runnerd is not running: ")
 
 
 def checks_of(document: Json) -> dict[str, Json]:

@@ -103,7 +103,8 @@ def test_no_daemon_at_a_socket_of_its_own(tmp_path: Path) -> None:
     assert first["remedy"]
     plain = runnerctl(None, "doctor", "--socket", str(path))
     assert plain.status == 1
-    assert plain.out.startswith("error    runnerd  runnerd is not running: ")
+    assert " ".join(plain.out.split()).startswith("error runnerd runnerd is not running: ")
+    assert f"not checked: {path} is not a default control socket" in plain.out
 
 
 def test_a_daemon_that_has_no_doctor_or_does_not_answer() -> None:

@@ -35,6 +35,14 @@ def served(tmp_path: Path) -> Iterator[Serving]:
         yield it
 
 
+@pytest.mark.parametrize("words", [("status", ""), ("logs", ""), ("execute", ""), ("cancel", ""), ("run", "")])
+def test_an_empty_name_is_refused_before_the_daemon_is_asked(served: Serving, words: tuple[str, ...]) -> None:
+    result = runnerctl(served, *words)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("runnerctl: cannot use the ")
+    assert result.err.endswith(" given: it is empty\n")
+
+
 def test_no_daemon(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     advice = "is it running? systemctl start runnerd"
@@ -44,7 +52,48 @@ def test_no_daemon(tmp_path: Path) -> None:
     path.write_text("")
     refused = runnerctl(None, f"--socket={path}", "cancel", "--all")
     assert refused.status == 3
-    assert refused.err == f"runnerctl: cannot reach runnerd at {path}: connection refused; {advice}\n"
+    advice = "name the control socket, such as /run/runnerd/control.sock"
+    assert refused.err == f"runnerctl: cannot reach runnerd at {path}: this is not a socket; {advice}\n"
+    empty = runnerctl(None, "--socket", "", "status")
+    assert (empty.status, "the path is empty" in empty.err) == (2, True)
+    long = runnerctl(None, "--socket", "/" + "x" * 200, "status")
+    assert (long.status, "at most 107 bytes; name the control socket by a shorter path" in long.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("config", "chek"), "argument COMMAND: invalid choice: 'chek'"),
+        (("status", "x", "y"), "unrecognized arguments: y"),
+    ],
+)
+def test_a_usage_error_names_the_help_of_its_verb(words: tuple[str, ...], message: str) -> None:
+    result = runnerctl(None, *words)
+    assert (result.status, message in result.err) == (2, True)
+    assert result.err.endswith(f"; see runnerctl {words[0]} --help\n")
+
+
+def test_a_state_that_no_run_can_have(served: Serving) -> None:
+    result = runnerctl(served, "runs", "--state", "bogus")
+    assert (result.status, "no run has it; known are claiming, starting" in result.err) == (2, True)
+    assert runnerctl(served, "runs", "--state", "crashed").status == 0
+    assert runnerctl(served, "runs", "--state", "Running").status == 0
+
+
+def test_the_log_of_a_run_that_waits(served: Serving) -> None:
+    waiting = "bbbb1111-0000-4000-8000-000000000001"
+    served.call(served.host.runs.put, waiting, name="later", phase=None, waiting="limits.runs 1 is reached")
+    result = runnerctl(served, "logs", waiting)
+    assert (result.status, result.out) == (0, "")
+    assert result.err == "later has not started: it waits: limits.runs 1 is reached\n"
+
+
+def test_a_deployment_that_is_not_registered(served: Serving) -> None:
+    served.call(served.host.deployments.put, "", "broken", id=None, problem="no such file: broken.py")
+    result = runnerctl(served, "run", "broken")
+    cause = "it is not registered in Prefect: no such file: broken.py"
+    assert (result.status, result.err) == (1, f"runnerctl: cannot run broken: {cause}\n")
+    assert "the full id of a flow run in Prefect is needed" in runnerctl(served, "execute", "broken").err
 
 
 @pytest.mark.skipif(hidden_from_others(), reason=HIDDEN)

@@ -10,12 +10,14 @@ from runnerd.cli.follow import wait_until_done
 from runnerd.cli.text import clean, format_api_state, format_count, format_verdict
 from runnerd.control.client import Json
 
+UNSTARTED = "cancelled before it started"  # the daemon's words for a run that it took off offer
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("refs", nargs="*", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
     parser.add_argument("--deployment", metavar="D", help="cancel every run of this deployment")
     parser.add_argument("--all", action="store_true", help="cancel every run on this host")
-    parser.add_argument("--now", action="store_true", help="send SIGKILL at once (the stop signal first)")
+    parser.add_argument("--now", action="store_true", help="send SIGKILL at once (default: the stop signal first)")
     parser.add_argument("--wait", action="store_true", help="wait until each run has ended")
 
 
@@ -54,6 +56,8 @@ def _body(call: Call) -> Json:
 
 def _words(its: Json, *, already: bool) -> str:
     named = f"{clean(its['name'])} ({its['id']})"
+    if (its["exit"] or {}).get("words") == UNSTARTED:
+        return f"{named}: {UNSTARTED}"
     if already:
         return f"{named}: already {format_api_state(its) or 'over'}"
     if its["phase"] == "done":

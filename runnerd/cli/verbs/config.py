@@ -15,11 +15,15 @@ from runnerd.system.paths import resolve_paths
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "what",
+        metavar="COMMAND",
         choices=("check", "show", "schema"),
-        help="print the problems of the files, the configuration in force, or the JSON schema of the files",
+        help="check: print the problems of the files; show: the configuration in force; schema: the files' JSON schema",
     )
     parser.add_argument(
-        "path", nargs="?", metavar="PATH", help="with check: a directory or one file (the configuration directory)"
+        "path",
+        nargs="?",
+        metavar="PATH",
+        help="with check: a directory or one file (default: the configuration directory)",
     )
 
 

@@ -13,9 +13,15 @@ from runnerd.core.units import parse_duration
 def add_arguments(parser: ArgumentParser) -> None:
     if parser.prog.endswith(" drain"):
         parser.add_argument(
-            "--timeout", metavar="T", help="stop the runs that still run after T: 90, 10s, 5m, 2h (never)"
+            "--timeout",
+            metavar="T",
+            help="stop the runs that still run after T: 90, 10s, 5m, 2h (default: never; of a second drain: as before)",
         )
-        parser.add_argument("--reason", metavar="R", help="show this reason in runnerctl status (none)")
+        parser.add_argument(
+            "--reason",
+            metavar="R",
+            help="show this reason in runnerctl status (default: none; of a second drain: as before)",
+        )
 
 
 def run(call: Call) -> int:
@@ -30,7 +36,10 @@ def run(call: Call) -> int:
     else:
         running = len(status["runs"])
         remaining = f"{format_count(running, 'run')} still running" if running else "none is running"
-        call.console.print_line(f"draining: no new runs are claimed, {remaining}; runnerctl undrain ends the drain")
+        drain = status.get("drain") or {}
+        limit = f", and stopped {call.console.when_in_full(drain['until'])}" if drain.get("until") and running else ""
+        end = "the host is stopping" if drain.get("stopping") else "runnerctl undrain ends the drain"
+        call.console.print_line(f"draining: no new runs are claimed, {remaining}{limit}; {end}")
     return DONE
 
 

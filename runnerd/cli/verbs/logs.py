@@ -17,6 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     document = call.client.get(f"/v1/runs/{quote(call.args.ref)}")
+    if document["phase"] is None:
+        wait = f"it waits: {document['waiting']}" if document.get("waiting") else "it is due, and not claimed yet"
+        call.console.print_remark(f"{document['name']} has not started: {wait}")
     run_id = document["id"]  # from here on by id: a later run may have the same name
     if call.args.follow:
         blocks = follow_output(call.client, run_id)

@@ -22,7 +22,7 @@ def run(call: Call) -> int:
         running = f"; {format_count(its['running'], 'run')} of it not affected" if its["running"] else ""
         call.console.print_line(f"{clean(its['name'])} is paused{running}")
     else:
-        call.console.print_line(
-            f"{clean(its['name'])} is resumed; next run {call.console.when_in_full(its['next_run_at'])}"
-        )
+        at = its["next_run_at"]
+        known = f"next run {call.console.when_in_full(at)}" if at else "runnerctl deployments shows its next run soon"
+        call.console.print_line(f"{clean(its['name'])} is resumed; {known}")
     return DONE

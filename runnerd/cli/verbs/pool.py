@@ -172,12 +172,14 @@ def _place(call: Call) -> str:
 
 _CHANGES = PoolChanges("work pool", _place)
 _NAME = argument("name", metavar="NAME", type=parse_name, help="the work pool's name")
-_ANY = argument("name", metavar="NAME", type=parse_name, nargs="?", help="the work pool's name (every pool)")
-_TYPE = argument("--type", metavar="T", help="set the worker type (process)")
+_ANY = argument("name", metavar="NAME", type=parse_name, nargs="?", help="the work pool's name (default: every pool)")
+_TYPE = argument("--type", metavar="T", help="set the worker type (default: process)")
 _PAUSED = argument("--paused", action="store_true", help="create a paused pool: it delivers no runs until resumed")
-_UPDATE = argument("--update", action="store_true", help="if the pool exists, change it to these settings (fail)")
+_UPDATE = argument(
+    "--update", action="store_true", help="if the pool exists, change it to these settings (default: fail)"
+)
 _OF_TYPE = argument("--type", metavar="T", type=parse_name, required=True, help="use this worker type")
-_FILE = argument("--file", metavar="F", help="write the template to this file (standard output)")
+_FILE = argument("--file", metavar="F", help="write the template to this file (default: standard output)")
 
 COMMANDS = {
     "ls": Command("list the work pools", (), _ls),

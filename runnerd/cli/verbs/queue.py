@@ -96,7 +96,9 @@ def _place(call: Call) -> str:
 
 _CHANGES = PoolChanges("work queue", _place)
 _NAME = argument("name", metavar="NAME", type=parse_name, help="the work queue's name")
-_ONE_POOL = argument("--pool", metavar="P", type=parse_name, help="list only the queues of this work pool (every pool)")
+_ONE_POOL = argument(
+    "--pool", metavar="P", type=parse_name, help="list only the queues of this work pool (default: every pool)"
+)
 _POOL = argument(
     "--pool", metavar="P", type=parse_name, default=_AGENT_POOL, help=f"use the queue of this work pool ({_AGENT_POOL})"
 )
@@ -104,7 +106,10 @@ _IN_POOL = argument(
     "--pool", metavar="P", type=parse_name, default=_AGENT_POOL, help=f"create it in this work pool ({_AGENT_POOL})"
 )
 _NEW_PRIORITY = argument(
-    "--priority", metavar="N", type=parse_positive, help="set the priority; 1 is served first (the first free one)"
+    "--priority",
+    metavar="N",
+    type=parse_positive,
+    help="set the priority; 1 is served first (default: the first free one)",
 )
 _PRIORITY = argument("priority", metavar="N", type=parse_positive, help="the new priority; 1 is served first")
 

@@ -9,9 +9,9 @@ from runnerd.cli.console import Cell, Console
 from runnerd.cli.tables import format_problem, print_deployments, print_pools, print_runs, style_state
 from runnerd.cli.text import (
     clean,
-    format_api_state,
     format_count,
     format_phase,
+    format_state,
     format_verdict,
     seconds_taken,
 )
@@ -22,7 +22,7 @@ from runnerd.core.units import format_duration, format_size
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "ref", nargs="?", metavar="RUN|DEPLOYMENT", help="show this run or deployment in full (the host)"
+        "ref", nargs="?", metavar="RUN|DEPLOYMENT", help="show this run or deployment in full (default: the host)"
     )
 
 
@@ -91,7 +91,7 @@ def _draining(console: Console, status: Json) -> str:
         words += f", runs that still run are stopped {console.when_in_full(drain['until'])}"
     if drain.get("reason"):
         words += f": {clean(drain['reason'])}"
-    return words + "; runnerctl undrain ends the drain"
+    return words if drain.get("stopping") else words + "; runnerctl undrain ends the drain"
 
 
 def print_run(console: Console, run: Json) -> None:
@@ -107,7 +107,7 @@ def print_run(console: Console, run: Json) -> None:
             ("Labels", clean(", ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items()))),
             ("Phase", style_state(format_phase(run))),
             ("Waits for", clean(run.get("waiting") or "")),
-            ("State", style_state(format_api_state(run) or "-")),
+            ("State", style_state(format_state(run))),
             ("Verdict", format_verdict(run, console.now) if run["phase"] == "done" else None),
             ("Created", console.when_in_full(run["created_at"])),
             ("Started", console.when_in_full(run["started_at"])),

@@ -60,6 +60,8 @@ class DeploymentsBackend:
             return Refused(
                 status=404, detail="there is no such deployment in Prefect any more; runnerctl status shows its state"
             )
-        self._registry.put(replace(entry, paused=paused))
+        # The start noted before a pause may be in the past; the refresh notes the next one.
+        changed = replace(entry, paused=paused, next_run_at=None)
+        self._registry.put(changed)
         self._wakes.refresh.set()
-        return self._documents([replace(entry, paused=paused)])[0]
+        return self._documents([changed])[0]

@@ -14,7 +14,7 @@ from runnerd.control.backend.metrics import Metrics
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
-from runnerd.control.contract import Peer
+from runnerd.control.contract import Peer, Refused
 from runnerd.core.place import Json
 from runnerd.runs.drain import Drain
 
@@ -68,9 +68,9 @@ class DaemonHost:
         return await self._reload(inspect=inspect)
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
-        self._drain.begin(reason=reason or "asked by an operator", timeout_s=timeout_s)
+        self._drain.begin(reason=reason, timeout_s=timeout_s)
         return self.status()
 
-    def undrain(self, *, peer: Peer) -> Json:
-        self._drain.end()
-        return self.status()
+    def undrain(self, *, peer: Peer) -> Json | Refused:
+        refusal = self._drain.end()
+        return self.status() if refusal is None else Refused(status=409, detail=f"cannot undrain: {refusal}")

@@ -203,7 +203,7 @@ class PoolsBackend:
     async def _template(self, kind: str) -> Json | Refused:
         types = await self._api.pools.worker_types()
         if kind not in types:
-            return Refused(status=422, detail=unknown_type(kind, types))
+            return Refused(status=404, detail=unknown_type(kind, types))
         return dict(types[kind].template)
 
     async def _pools(self, name: str | None) -> list[WorkPool] | Refused:

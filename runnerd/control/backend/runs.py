@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,9 +14,9 @@ from runnerd.control.backend.documents import offered_document, run_document
 from runnerd.control.backend.refusals import UNREGISTERED
 from runnerd.control.contract import Peer, Refused
 from runnerd.core.errors import JournalError
-from runnerd.core.machine import Intent, RunRecord, intend
+from runnerd.core.machine import Intent, Phase, RunRecord, intend
 from runnerd.core.place import Json
-from runnerd.core.prefect import FlowRun
+from runnerd.core.prefect import FlowRun, StateType
 from runnerd.core.record_feed import RecordFeed
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
@@ -23,11 +25,13 @@ from runnerd.polling.poller import Poller
 from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.runs.run import Run
 from runnerd.runs.supervisor import Supervisor
 from runnerd.spawner.cgroups.tree import cgroup_name
 from runnerd.system.ambient import Ambient
 from runnerd.system.usage import Leader, UsageMeter, measure_usage
 
+_ANSWER_S = 5.0  # how long a request waits for the API's answer about a claim
 HISTORY = 1000  # past runs that `runnerctl runs --all` lists at most
 
 
@@ -135,14 +139,48 @@ class RunsBackend:
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         return await self._output.read(path, offset)
 
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
+    def waiting(self) -> list[Json]:
+        on_offer = self._poller.on_offer
+        due = [run for run in on_offer.runs.values() if run.id in on_offer.waiting]
+        return [self._offered(run) for run in due if self._supervisor.run(run.id) is None]
+
+    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
+        offered = [run for run_id in run_ids if (run := self._withdraw(run_id)) is not None]
         self._supervisor.cancel(run_ids, now=now)
         records = [run.record for run in map(self._supervisor.run, run_ids) if run is not None]
         # The intent is set only once it is on disk; a record that can still take it was not written.
         if any(intend(record, Intent.CANCEL) is not record for record in records):
             raise JournalError(f"cannot cancel: {self._journal.problem}")
+        if offered and (refused := await self._await_withdrawals(offered)) is not None:
+            return refused
         documents = (self.document(run_id) for run_id in run_ids)
         return [found for found in documents if found is not None]
+
+    def _withdraw(self, run_id: str) -> Run | None:
+        """Take a run off offer and begin to cancel it in the API; None when it is not on offer. Raises JournalError."""
+        offer = self._poller.on_offer.withdraw(run_id)
+        if offer is None or self._supervisor.run(run_id) is not None:
+            return None
+        if not self._supervisor.cancel_offer(offer):
+            self._poller.put_on_offer(offer)
+            raise JournalError(f"cannot cancel: {self._supervisor.record_problem}")
+        return self._supervisor.run(run_id)
+
+    async def _await_withdrawals(self, runs: Sequence[Run]) -> Refused | None:
+        """Wait until the API has answered about these runs, for a moment, and say what kept it from cancelling them."""
+        ends = [asyncio.ensure_future(run.done.wait()) for run in runs]
+        _, unanswered = await asyncio.wait(ends, timeout=_ANSWER_S)
+        for end in unanswered:
+            end.cancel()
+        if unanswered:
+            named = f"{len(unanswered)} runs are" if len(unanswered) > 1 else "the run is"
+            end_of_it = f"{named} not started here, and cancelled when the API answers"
+            return Refused(status=503, detail=f"cannot cancel: the API does not answer; {end_of_it}")
+        for run in runs:
+            if run.refused is not None:
+                detail = f"cannot cancel run {run.record.name} ({run.record.id}): {run.refused}; it is not on this host"
+                return Refused(status=409, detail=detail)
+        return None
 
     async def create(
         self, deployment_id: str, *, parameters: Json, name: str | None, tags: Sequence[str], peer: Peer
@@ -155,11 +193,12 @@ class RunsBackend:
                 deployment_id, parameters=parameters, name=name, tags=tags, idempotency_key=key
             )
         )
-        if isinstance(made, Refused):
-            return made
-        if isinstance(made, ApiRefusal):
-            return Refused(status=422, detail=made.reason)
         entry = self._registry.by_id(deployment_id)
+        cannot = f"cannot create a run of {entry.deployment.name if entry else deployment_id}"
+        if isinstance(made, Refused):
+            return replace(made, detail=f"{cannot}: {made.detail}")
+        if isinstance(made, ApiRefusal):
+            return Refused(status=422, detail=f"{cannot}: {made.reason}")
         made = replace(made, pool=entry.deployment.work_pool if entry is not None else None)
         self._poller.put_on_offer(made)
         return self._offered(made)
@@ -170,6 +209,9 @@ class RunsBackend:
             return found
         if found is None:
             return Refused(status=404, detail=f"there is no flow run {flow_run_id} in Prefect")
+        if found.state.type is StateType.CANCELLED:  # both majors refuse the claim
+            cause = "the run is Cancelled; create a new one with runnerctl run"
+            return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
         if self._registry.own(found.deployment_id) is not None:
             found = replace(found, pool=None, queue=None)
         elif not self._poller.serves(found):
@@ -179,4 +221,16 @@ class RunsBackend:
         if not self._supervisor.claim_now(found):
             cause = self._supervisor.record_problem or "the run is live on this host already"
             return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
-        return self.document(flow_run_id)
+        return await self._await_claim(flow_run_id)
+
+    async def _await_claim(self, run_id: str) -> Json | Refused:
+        """Wait until the API has answered the claim, for a moment, and return the run's document or the refusal."""
+        run = self._supervisor.run(run_id)
+        assert run is not None
+        with suppress(TimeoutError):  # the claim is repeated until the API answers
+            async with asyncio.timeout(_ANSWER_S):
+                while run.record.phase is Phase.CLAIMING:
+                    await self._supervisor.wait_change()
+        if run.refused is not None:
+            return Refused(status=409, detail=f"cannot execute flow run {run_id}: {run.refused}")
+        return self.document(run_id)

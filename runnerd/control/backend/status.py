@@ -72,4 +72,9 @@ class Status:
         draining = self._drain.draining
         if draining is None:
             return None
-        return {"since": time_text(draining.since), "reason": draining.reason, "until": time_text(draining.until)}
+        return {
+            "since": time_text(draining.since),
+            "reason": draining.reason,
+            "until": time_text(draining.until),
+            "stopping": draining.stopping,
+        }

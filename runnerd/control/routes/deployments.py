@@ -5,6 +5,7 @@ from __future__ import annotations
 from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Reply, Request, json_reply
 from runnerd.control.http.listener import RequestLog
+from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
 from runnerd.control.routes.resolve import find_deployment, read_body, unwrap
 from runnerd.core.json_words import shorten
@@ -30,6 +31,7 @@ class DeploymentRoutes:
         body = read_body(request, {"parameters": (dict,), "name": (str,), "tags": (list,)})
         deployment = find_deployment(self._host, ref)
         parameters = body["parameters"] or {}
+        self._require_registered(deployment, "run")
         # Log only the names of the parameters: the values may be secrets.
         peer = log_change(self._log, request, "run", deployment=deployment["name"], parameters=_listed(parameters))
         created = await self._host.runs.create(
@@ -46,8 +48,21 @@ class DeploymentRoutes:
     async def _set_paused(self, request: Request, ref: str, *, paused: bool) -> Reply:
         read_body(request, {})
         deployment = find_deployment(self._host, ref)
-        peer = log_change(self._log, request, "pause" if paused else "resume", deployment=deployment["name"])
+        verb = "pause" if paused else "resume"
+        self._require_registered(deployment, verb)
+        peer = log_change(self._log, request, verb, deployment=deployment["name"])
         return json_reply(unwrap(await self._host.deployments.set_paused(deployment["id"], paused, peer=peer)))
+
+    def _require_registered(self, deployment: Json, verb: str) -> None:
+        """Raise HttpProblem 409, with the cause, for a deployment that is not registered in Prefect."""
+        if deployment["id"]:
+            return
+        api = self._host.status()["api"]
+        cause = f"the API is {api['state']}: {api['detail']}" if api["state"] != "ok" else "this is under way"
+        detail = (
+            f"cannot {verb} {deployment['name']}: it is not registered in Prefect: {deployment['problem'] or cause}"
+        )
+        raise HttpProblem(409, detail, kind="refused")
 
 
 def _listed(parameters: Json) -> list[str]:

@@ -7,7 +7,7 @@ from runnerd.control.http.exchange import Reply, Request, json_reply
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
-from runnerd.control.routes.resolve import read_body
+from runnerd.control.routes.resolve import read_body, unwrap
 
 SECONDS_MAX = 10 * 365 * 86400.0
 
@@ -55,4 +55,4 @@ class HostRoutes:
     async def undrain(self, request: Request) -> Reply:
         read_body(request, {})
         await self._host.runs.measure()
-        return json_reply(self._host.undrain(peer=log_change(self._log, request, "undrain")))
+        return json_reply(unwrap(self._host.undrain(peer=log_change(self._log, request, "undrain"))))

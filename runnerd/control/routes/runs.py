@@ -82,7 +82,8 @@ class RunRoutes:
         if not flow_run_id:
             raise HttpProblem(422, "cannot execute: flow_run_id is missing")
         if not _is_id(flow_run_id):
-            raise HttpProblem(404, f"there is no flow run {show_value(flow_run_id)}: its id is a UUID")
+            cause = "the full id of a flow run in Prefect is needed, not a name or a part of the id"
+            raise HttpProblem(404, f"cannot execute {show_value(flow_run_id)}: {cause}")
         peer = log_change(self._log, request, "execute", run=flow_run_id)
         return json_reply(unwrap(await self._host.runs.execute(flow_run_id, peer=peer)), status=202)
 
@@ -100,10 +101,11 @@ class RunRoutes:
         return named
 
     def _run_ids(self, refs: Sequence[str], deployment_ref: str | None) -> list[str]:
-        """Return the ids of the runs that `refs` name, else of the live runs of a deployment, else of all live runs."""
+        """Return the ids of the runs that `refs` name, else those that live or wait here, of a deployment or all."""
         if refs:
             return list(dict.fromkeys(find_run(self._host, ref)["id"] for ref in refs))
         live = [run for run in self._host.runs.listing(history=False) if run["phase"] != DONE]
+        live += self._host.runs.waiting()
         if deployment_ref:
             deployment = find_deployment(self._host, deployment_ref)
             key = (deployment["flow"], deployment["name"])
@@ -113,7 +115,8 @@ class RunRoutes:
     async def _cancel(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
         peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
         await self._host.runs.measure()
-        return await self._host.runs.cancel(run_ids, now=now, peer=peer)
+        documents: list[Json] = unwrap(await self._host.runs.cancel(run_ids, now=now, peer=peer))
+        return documents
 
 
 def _is_id(text: str) -> bool:

@@ -117,6 +117,9 @@ class FakeRuns:
     def listing(self, *, history: bool) -> list[Json]:
         return [dict(run) for run in self._runs.values() if history or run["phase"] != "done"]
 
+    def waiting(self) -> list[Json]:
+        return []
+
     def document(self, run_id: str) -> Json | None:
         run = self._runs.get(run_id)
         return None if run is None else dict(run)
@@ -276,7 +279,7 @@ class FakeHost:
         self._drain = {"since": STAMP, "reason": reason, "until": None if timeout_s is None else LATER}
         return self.status()
 
-    def undrain(self, *, peer: Peer) -> Json:
+    def undrain(self, *, peer: Peer) -> Json | Refused:
         self.note("undrain", None, peer)
         self._drain = None
         return self.status()

@@ -13,6 +13,7 @@ from runnerd.cli.text import (
     format_local,
     format_phase,
     format_relative,
+    format_state,
     format_verdict,
     shorten_ids,
 )
@@ -40,6 +41,9 @@ def test_states_in_words() -> None:
     assert format_api_state(a_run("x", api_state="FAILED", api_state_name="TimedOut")) == "Failed (TimedOut)"
     assert format_api_state(a_run("x", api_state=None, api_state_name=None)) == ""
     assert format_phase(a_run("x", phase="stopping", intent="cancel")) == "stopping (cancel)"
+    assert format_phase(a_run("x", phase="stopping", intent="evict")) == "stopping (host stops)"
+    assert format_state(a_run("x", api_state=None, api_state_name=None)) == "Running"
+    assert format_state(a_run("x", phase="claiming", api_state=None, api_state_name=None)) == "-"
     assert format_phase(a_run("x", phase=None)) == "waiting"
     assert format_phase(a_run("x", intent="cancel", **ended())) == "done"
 
@@ -54,6 +58,11 @@ def test_verdicts_in_words() -> None:
     assert format_verdict(a_run("x", **crashed), NOON) == "Crashed after 12s: killed: out of memory (memory_max 2G)"
     gone = ended(api_state=None, api_state_name=None, started_at=None, exit=None)
     assert format_verdict(a_run("x", **gone), NOON) == "Gone from the API"
+    failed = ended(api_state="FAILED", api_state_name="Failed")
+    words = "Failed after 12s: the flow failed, and its process exited 0"
+    assert format_verdict(a_run("x", **failed), NOON) == words
+    lost = gone | {"exit": {"words": "the run is Running already"}}
+    assert format_verdict(a_run("x", **lost), NOON) == "Not started here: the run is Running already"
 
 
 def test_nothing_reaches_a_terminal_that_it_might_obey() -> None:
@@ -111,3 +120,11 @@ def test_request_targets() -> None:
     assert quote("etl/na me?ü") == "etl%2Fna%20me%3F%C3%BC"
     assert target("/v1/runs", {}) == "/v1/runs"
     assert target("/v1/runs", {"state": "a&b", "x": "1"}) == "/v1/runs?state=a%26b&x=1"
+
+
+def test_the_next_run_is_never_in_the_past() -> None:
+    console = Console(json=False, width=80, colour=False)
+    console.now = NOON
+    assert console.when_next("2026-08-20T11:00:00+00:00") == "due"
+    assert console.when_next("2026-08-20T13:00:00+00:00") == "in 1h"
+    assert console.when_next(None) == "-"

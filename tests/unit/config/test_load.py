@@ -84,12 +84,7 @@ def test_api_urls(etc: ConfigDir, url: str, kept: str) -> None:
 def test_a_missing_directory_is_told(tmp_path: Path) -> None:
     config, problems = check(str(tmp_path / "none"), defaults=DEFAULTS)
     assert config is None
-    assert [str(p) for p in problems] == [
-        (
-            f"cannot read the configuration directory {tmp_path / 'none'}: No such file or directory;"
-            " fix it or name another"
-        )
-    ]
+    assert [str(p) for p in problems] == [f"cannot check {tmp_path / 'none'}: there is no such file or directory"]
 
 
 # --- merging --------------------------------------------------------------------------------------------------

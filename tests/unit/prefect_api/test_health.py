@@ -78,3 +78,14 @@ async def test_the_epoch_grows_with_each_trouble() -> None:
         await rig.ask() if kind is None else await rig.fail(kind)
         epochs.append(rig.transport.epoch)
     assert epochs == [0, 1, 1, 1, 2, 2]
+
+
+async def test_a_failure_of_a_moment_does_not_move_since() -> None:
+    rig = Rig(in_turn(says(200), says(503), says(200)))
+    await rig.ask()
+    since = rig.told[-1].since
+    rig.clock.at += timedelta(minutes=5)
+    await rig.fail(ApiAway)
+    rig.clock.at += timedelta(seconds=2)
+    await rig.ask()
+    assert (rig.condition, rig.told[-1].since) == (ApiCondition.OK, since)

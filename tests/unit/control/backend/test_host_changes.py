@@ -61,7 +61,7 @@ async def test_a_run_that_cannot_be_made(tmp_path: Path, trouble: dict[str, Json
         refused = await make(one, one.id_of("nightly"))
         assert isinstance(refused, Refused)
         assert refused.status == status
-        assert refused.detail
+        assert refused.detail.startswith("cannot create a run of nightly: ")
 
 
 async def test_what_is_not_registered_can_neither_run_nor_be_paused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ async def test_what_is_said_of_a_new_pool(prefect: FakePrefect) -> None:
 
 
 async def test_an_unknown_type_needs_a_template_of_its_own(prefect: FakePrefect) -> None:
-    no(await create(prefect, type="nix"), 422, "'nix'", "docker, process")
+    no(await create(prefect, type="nix"), 404, "'nix'", "docker, process")
     assert prefect.pools.pools == {}
     assert (await create(prefect, type="nix", base_job_template=OWN))["type"] == "nix"
 

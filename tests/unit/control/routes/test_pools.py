@@ -83,7 +83,7 @@ def test_creating(served: Serving) -> None:
 def test_who_asked_for_a_change_is_logged_before_it_is_done(served: Serving) -> None:
     done(served, "POST", "/v1/pools/nope/pause", status=404)
     done(served, "POST", "/v1/pools/etl/queues/nope/update", {"priority": 2}, status=404)
-    done(served, "POST", "/v1/pools", {"name": "new", "type": "nix"}, status=422)
+    done(served, "POST", "/v1/pools", {"name": "new", "type": "nix"}, status=404)
     done(served, "POST", "/v1/pools/etl/queues", {"name": "q"}, status=201)
     done(served, "POST", "/v1/pools/etl/delete")
     assert {level for level, _, _ in served.log.lines} == {"info"}
