@@ -227,9 +227,10 @@ def _live(paths: Paths, log: Log, options: Options) -> int:
     from runnerd.daemon.service import Service
     from runnerd.journal.journal import Journal
     from runnerd.system.ambient import real_ambient
-    from runnerd.system.directories import journal_path
+    from runnerd.system.directories import clear_work_dir, journal_path
     from runnerd.system.systemd import unset_variables
 
+    clear_work_dir(paths)
     defaults = _make_defaults()
     ambient = real_ambient(log)
     journal = Journal(path=journal_path(paths), now=ambient.now, log=log)

@@ -14,6 +14,7 @@ from runnerd.config.sections import (
     read_finite_or_none,
     read_line,
     read_positive_duration,
+    read_positive_size,
     read_section,
     read_text_map,
     read_whole,
@@ -21,7 +22,6 @@ from runnerd.config.sections import (
 from runnerd.config.units import RLIMITS, parse_percent, parse_rlimit, parse_signal
 from runnerd.core.place import Json
 from runnerd.core.settings import RunSettings
-from runnerd.core.units import parse_size
 
 _RLIMIT = "rlimits."
 
@@ -47,7 +47,7 @@ def make_run_table(base: str) -> Table:
         "environment_file": ("environment_file", path),
         "limit": ("limit", read_whole),
         "runtime_max": ("runtime_max_s", read_finite_or_none),
-        "memory_max": ("memory_max_bytes", _positive_size),
+        "memory_max": ("memory_max_bytes", read_positive_size),
         "cpu_quota": ("cpu_quota_percent", _quota),
         "tasks_max": ("tasks_max", _tasks),
         "nice": ("nice", read_whole),
@@ -55,7 +55,7 @@ def make_run_table(base: str) -> Table:
         "stop_signal": ("stop_signal", parse_signal),
         "stop_timeout": ("stop_timeout_s", read_positive_duration),
         "hook_timeout": ("hook_timeout_s", read_positive_duration),
-        "output_max": ("output_max_bytes", _positive_size),
+        "output_max": ("output_max_bytes", read_positive_size),
         "start": ("start", read_as_is),
         **{f"limit_{name}": (_RLIMIT + name, _rlimit(name)) for name in RLIMITS},
     }
@@ -88,13 +88,6 @@ def _python(value: Json) -> str:
     if "/" in text and not os.path.isabs(text):
         raise ValueError(f"must be an absolute path, or a name without '/' to look up in PATH, not {text!r}")
     return text
-
-
-def _positive_size(value: Json) -> int | None:
-    size = parse_size(value)
-    if size == 0:
-        raise ValueError(f"must be more than 0, not {value!r}")
-    return size
 
 
 def _quota(value: Json) -> float | None:

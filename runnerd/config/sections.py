@@ -15,7 +15,7 @@ from runnerd.config.yaml_nodes import Map
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json, Place
 from runnerd.core.settings import FOREVER_S
-from runnerd.core.units import parse_duration
+from runnerd.core.units import parse_duration, parse_size
 
 Reader = Callable[[Json], Json]
 Table = Mapping[str, tuple[str, Reader]]
@@ -140,6 +140,14 @@ def read_finite_or_none(value: Json) -> float | None:
     """Read a duration, None for infinity."""
     seconds = read_positive_duration(value)
     return None if seconds >= FOREVER_S else seconds
+
+
+def read_positive_size(value: Json) -> int | None:
+    """Read a size of more than 0 bytes, None for infinity."""
+    size = parse_size(value)
+    if size == 0:
+        raise ValueError(f"must be more than 0, not {value!r}")
+    return size
 
 
 def read_text_map(value: Json) -> dict[str, str | None]:

@@ -19,6 +19,7 @@ from runnerd.config.sections import (
     read_duration,
     read_line,
     read_positive_duration,
+    read_positive_size,
     read_section,
     read_text_map,
     read_whole,
@@ -28,6 +29,7 @@ from runnerd.config.yaml_nodes import Map
 from runnerd.core.place import Json
 from runnerd.core.settings import (
     EMBEDDED,
+    UNBOUNDED_BYTES,
     ApiSettings,
     JournalSettings,
     LateSettings,
@@ -67,7 +69,7 @@ class SettingsReader:
             "stop": {"drain_timeout": ("drain_timeout_s", read_duration), "then": ("then", read_as_is)},
             "late": {"after": ("after_s", read_duration), "policy": ("policy", read_as_is)},
             "journal": {"keep": ("keep_s", read_duration), "max_runs": ("max_runs", read_whole)},
-            "output": {"journal": ("journal", read_as_is)},
+            "output": {"journal": ("journal", read_as_is), "max_total": ("max_total_bytes", _total_size)},
             "http": {"listen": ("http_listen", _listen)},
         }
 
@@ -158,6 +160,11 @@ def _rate(value: Json) -> float:
     if rate <= 0:
         raise ValueError(f"must be more than 0, not {value!r}")
     return rate
+
+
+def _total_size(value: Json) -> int:
+    size = read_positive_size(value)
+    return UNBOUNDED_BYTES if size is None else size
 
 
 def _listen(value: Json) -> tuple[str, int]:

@@ -12,7 +12,16 @@ from collections.abc import Mapping
 
 from runnerd.config.units import RLIMITS, UNLIMITED, format_percent, format_signal
 from runnerd.core.place import Json
-from runnerd.core.settings import FOREVER_S, Config, Deployment, PoolSettings, RunSettings, Schedule, Settings
+from runnerd.core.settings import (
+    FOREVER_S,
+    UNBOUNDED_BYTES,
+    Config,
+    Deployment,
+    PoolSettings,
+    RunSettings,
+    Schedule,
+    Settings,
+)
 from runnerd.core.units import format_duration, format_size
 
 HIDDEN = "***"
@@ -52,7 +61,7 @@ def _settings(settings: Settings) -> dict[str, Json]:
         "stop": {"drain_timeout": _duration(settings.stop.drain_timeout_s), "then": settings.stop.then},
         "late": {"after": _duration(settings.late.after_s), "policy": settings.late.policy},
         "journal": {"keep": _duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
-        "output": {"journal": settings.output.journal},
+        "output": {"journal": settings.output.journal, "max_total": _total(settings.output.max_total_bytes)},
         "http": {"listen": _address(*listen) if listen else None},
     }
 
@@ -154,6 +163,10 @@ def _masked(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _rlimit(soft: int, hard: int) -> str:
     return ":".join("infinity" if limit == UNLIMITED else str(limit) for limit in (soft, hard))
+
+
+def _total(size: int) -> str:
+    return format_size(None if size >= UNBOUNDED_BYTES else size)
 
 
 def _duration(seconds: float) -> str:

@@ -7,10 +7,13 @@ that `find` returned a moment ago; if the run or deployment has gone since, the 
 Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in UTC, sizes bytes, durations seconds.
   status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until.
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
+              `usage_at`: when memory_bytes and cpu_seconds of the live runs were measured, at most about a second
+              ago; null before the first time.
   run         RUN_FIELDS. `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
-              that state (TimedOut). `exit`: null, or code, signal, oom, words. `waiting` (only of a run that is not
-              claimed): the limit that delays the claim.
+              that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
+              for which the stored output was removed. `waiting` (only of a run that is not claimed): the limit that
+              delays the claim.
   deployment  DEPLOYMENT_FIELDS
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
@@ -40,7 +43,7 @@ from runnerd.core.prefect import NewPool, NewQueue
 from runnerd.output.output_file import OutputBlock
 
 STATUS_FIELDS: Final = frozenset(
-    "name version pid started_at api draining drain limits runs deployments problems".split()
+    "name version pid started_at api draining drain limits runs usage_at deployments problems".split()
 )
 RUN_FIELDS: Final = frozenset(
     "id name deployment flow phase intent pid pgid user start created_at started_at ended_at"
@@ -98,6 +101,12 @@ class HostRuns(Protocol):
 
     async def adopted(self) -> None:
         """Wait until the runs of the previous daemon are known. The routes make no change before that."""
+
+    async def measure(self) -> None:
+        """Measure what the live runs use, for the documents that are built next; not again within a second.
+
+        A document that is built without this has the usage of a moment ago, or none.
+        """
 
     def listing(self, *, history: bool) -> list[Json]:
         """List the live runs, oldest first; with `history`, the runs that are done before them."""

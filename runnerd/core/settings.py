@@ -11,6 +11,7 @@ from typing import Literal
 
 from runnerd.core.place import Json, Place, Problem
 
+UNBOUNDED_BYTES = 2**63 - 1  # replaces `infinity` in a size of files
 FOREVER_S = 100 * 365 * 86400.0  # replaces `infinity` in a duration that is added to a time
 
 
@@ -179,6 +180,7 @@ class OutputSettings:
     """Holds where output of runs goes besides its files. `journal`: systemd's; `auto`: if our log goes there too."""
 
     journal: Forwarding = "auto"
+    max_total_bytes: int = 20 * 2**30  # of all output files together; UNBOUNDED_BYTES for infinity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,8 +103,7 @@ class Daemon:
     def _build_edges(self) -> None:
         """Build the clients of the API and of the spawner."""
         api = self.config.settings().api
-        embedded = api.url == EMBEDDED
-        url = embedded_url(self.paths.state) if embedded else api.url
+        url = embedded_url(self.paths.state) if api.url == EMBEDDED else api.url
         self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
         self.api = PrefectApi(
@@ -120,7 +119,7 @@ class Daemon:
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
-        self.embedded = self._build_embedded() if embedded else None
+        self.embedded = self._build_embedded() if api.url == EMBEDDED else None
 
     def _build_embedded(self) -> EmbeddedServer:
         return EmbeddedServer(
@@ -257,6 +256,7 @@ class Daemon:
             link=self.link,
             feed=self.feed,
             output=OutputReader(calls=self._calls),
+            ambient=self.ambient,
         )
         deployments = DeploymentsBackend(
             api=self.api,

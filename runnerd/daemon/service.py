@@ -16,10 +16,12 @@ from runnerd.daemon.build import Daemon
 from runnerd.daemon.options import Options
 from runnerd.journal.pruning import prune_periodically, recover_journal
 from runnerd.log.alerts import Alert
+from runnerd.output.total_bound import TotalBound
 from runnerd.prefect_api.backoff import persist
 from runnerd.processes.upgrading import run_spawner_upgrade
 from runnerd.runs.adopting import adopt
 from runnerd.runs.drain import wait_first
+from runnerd.system.directories import runs_dir
 from runnerd.system.systemd import Job
 from runnerd.system.watchdog import feed_watchdog
 
@@ -87,6 +89,14 @@ class Service:
             journal=daemon.journal, config=daemon.config, now=daemon.ambient.now, log=daemon.ambient.log
         )
         self._start_task("prune", pruning)
+        total = TotalBound(
+            folder=runs_dir(daemon.paths),
+            config=daemon.config,
+            records=daemon.supervisor.records,
+            journal=daemon.journal,
+            log=daemon.ambient.log,
+        )
+        self._start_task("bound output", total.run())
         self._start_task("renew spawner", run_spawner_upgrade(link=daemon.link, log=daemon.ambient.log))
         self._start_task("forward output", daemon.forwarder.run())
         if self._options.once:

@@ -13,13 +13,14 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import Inspection
 from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import RunSettings
 from runnerd.files.regular import read_regular
 from runnerd.launch.spec import PROGRAM, program_argv, program_text
 
@@ -71,15 +72,19 @@ def inspection_spec(
     key: str,
     output: str,
     result: str,
+    limits: RunSettings | None = None,
     time_limit_s: float = TIME_LIMIT_PER_ENTRYPOINT_S,
 ) -> LaunchSpec:
     """Make the launch spec of a process that inspects the entrypoints and writes their results to the file `result`.
 
-    The entrypoints share interpreter, user, directory and environment. `time_limit_s` is for each entrypoint.
+    The entrypoints share interpreter, user, directory, environment and `limits`, those of their runs. `time_limit_s` is
+    for each entrypoint; a shorter runtime_max is.
     """
+    if limits is not None:
+        time_limit_s = min(time_limit_s, limits.runtime_max_s or time_limit_s)
     unique = tuple(dict.fromkeys(entrypoints))
     work = json.dumps({"entrypoints": unique, "time_limit_s": time_limit_s})
-    return LaunchSpec(
+    spec = LaunchSpec(
         key=key,
         attempt=1,
         argv=program_argv(python, "runnerd-inspect"),
@@ -92,6 +97,20 @@ def inspection_spec(
         output_max_bytes=_OUTPUT_MAX_BYTES,
         runtime_max_s=time_limit_s * len(unique) + _START_LIMIT_PER_PROCESS_S,
         stop_timeout_s=5.0,
+    )
+    return spec if limits is None else _limited(spec, limits)
+
+
+def _limited(spec: LaunchSpec, limits: RunSettings) -> LaunchSpec:
+    """What a flow does when it is imported may cost the host no more than its run."""
+    return replace(
+        spec,
+        nice=limits.nice,
+        rlimits=limits.rlimits,
+        memory_max_bytes=limits.memory_max_bytes,
+        cpu_quota_percent=limits.cpu_quota_percent,
+        tasks_max=limits.tasks_max,
+        output_max_bytes=min(_OUTPUT_MAX_BYTES, limits.output_max_bytes),
     )
 
 

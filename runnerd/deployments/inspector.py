@@ -45,6 +45,7 @@ class _ProcessSettings:
     working_directory: str
     environment: tuple[tuple[str, str], ...]
     environment_file: str | None
+    limits: tuple[object, ...]  # those of the run, within which its flow is imported
 
 
 class Inspector:
@@ -197,6 +198,7 @@ class Inspector:
             key=names.key,
             output=names.output,
             result=names.result,
+            limits=run,
         )
         try:
             outcome = await run_helper(spec, link=self._link)
@@ -221,6 +223,10 @@ def _process_settings(deployment: Deployment) -> _ProcessSettings:
         run.working_directory,
         tuple(sorted(run.environment.items())),
         run.environment_file,
+        (
+            *(run.memory_max_bytes, run.cpu_quota_percent, run.tasks_max, run.runtime_max_s, run.nice),
+            *sorted(run.rlimits.items()),
+        ),
     )
 
 

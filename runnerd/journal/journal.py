@@ -28,6 +28,7 @@ from runnerd.log.log import Log
 T = TypeVar("T")
 _LAST_GOOD = "last good configuration"
 _TRIAL = "trial"
+_UNUSED_PAGES_KEPT = 256  # 1 MiB, for the next runs
 _TRIAL_BYTES = 65536  # several times what a run writes from its claim to its end
 _MEANWHILE = "no run is claimed until then; running flows go on"
 # By table: the SQL expression of a row's name, and the column of its JSON document.
@@ -245,8 +246,10 @@ class Journal:
     def prunable(self, *, before: datetime, max_runs: int, limit: int) -> list[RunRecord]:
         """Return the oldest `limit` finished runs that are older than `before` or beyond the newest `max_runs`."""
         return self._records(
-            "WHERE phase = 'done' AND (created_at < ? OR rowid IN (SELECT rowid FROM runs ORDER BY created_at"
-            " LIMIT max(0, (SELECT count(*) FROM runs) - ?))) ORDER BY created_at LIMIT ?",
+            # The inner queries read an index only: most of the time they find nothing, and no record is read.
+            "WHERE phase = 'done' AND rowid IN (SELECT rowid FROM runs WHERE created_at < ? UNION ALL SELECT * FROM"
+            " (SELECT rowid FROM runs ORDER BY created_at LIMIT max(0, (SELECT count(*) FROM runs) - ?)))"
+            " ORDER BY created_at LIMIT ?",
             before.isoformat(),
             max_runs,
             limit,
@@ -256,6 +259,19 @@ class Journal:
         """Delete these runs and their transitions. Raises JournalError."""
         with self._writing() as db:
             db.executemany("DELETE FROM runs WHERE id = ?", [(run_id,) for run_id in run_ids])
+
+    def return_space(self, max_pages: int) -> bool:
+        """Give up to `max_pages` unused pages back to the disk; return whether there are more. Raises JournalError."""
+        try:
+            (unused,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            if unused <= _UNUSED_PAGES_KEPT:
+                return False
+            # Not `execute`, which takes one step of a statement without columns: here, one page.
+            self._db.executescript(f"PRAGMA incremental_vacuum({min(max_pages, unused - _UNUSED_PAGES_KEPT)})")
+            (left,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        except sqlite3.Error as error:
+            raise self._trouble(error, "write") from error
+        return bool(_UNUSED_PAGES_KEPT < left < unused)
 
     def _records(self, rest: str, *values: object) -> list[RunRecord]:
         return [record for _, record in self._decoded(RunRecord, "runs", rest, *values)]

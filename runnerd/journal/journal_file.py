@@ -34,7 +34,9 @@ CREATE TABLE IF NOT EXISTS inspections (key TEXT PRIMARY KEY, asked_at TEXT NOT 
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS unreadable (at TEXT NOT NULL, source TEXT NOT NULL, record, why TEXT NOT NULL);
 """
+# auto_vacuum comes first: it is a property of the file, which the first write fixes.
 _PRAGMAS = """
+PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
@@ -42,6 +44,8 @@ PRAGMA cache_size = -256;
 PRAGMA wal_autocheckpoint = 256;
 PRAGMA journal_size_limit = 1048576;
 """
+_INCREMENTAL = 2  # what PRAGMA auto_vacuum answers
+_CONVERT_MAX_BYTES = 512 * 2**20  # some seconds, in which the daemon does not start
 _DATABASE_MIN_BYTES = 512  # SQLite's smallest page size
 _DISK_FULL_BELOW_BYTES = 65536
 _DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -150,12 +154,38 @@ def _connect(path: str) -> sqlite3.Connection:
         db.executescript(_SCHEMA)
         if db.execute("PRAGMA user_version").fetchone() != (LAYOUT,):
             db.execute(f"PRAGMA user_version = {LAYOUT}")
+        _make_shrinkable(db, path)
     except BaseException:
         db.close()
         raise
     # With the default, one row that is not valid UTF-8 would make the whole query fail.
     db.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return db
+
+
+def _make_shrinkable(db: sqlite3.Connection, path: str) -> None:
+    """Convert a file of an earlier runnerd, once, to one that can give unused pages back without being copied."""
+    size = _size(path)
+    if db.execute("PRAGMA auto_vacuum").fetchone() == (_INCREMENTAL,) or size > _CONVERT_MAX_BYTES:
+        return
+    disk = os.statvfs(os.path.dirname(path) or ".")
+    if disk.f_bavail * disk.f_frsize > 3 * size:  # the copy, and the write-ahead log of writing it back
+        # Without it the journal works as before: its unused pages are used again, and none is given back.
+        with contextlib.suppress(sqlite3.OperationalError), _temporary_files_in(os.path.dirname(path) or "."):
+            db.executescript("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")
+
+
+@contextlib.contextmanager
+def _temporary_files_in(directory: str) -> Iterator[None]:
+    """Have SQLite put its temporary files there: a service may write into no directory that SQLite would choose."""
+    before = os.environ.get("SQLITE_TMPDIR")
+    os.environ["SQLITE_TMPDIR"] = directory
+    try:
+        yield
+    finally:
+        del os.environ["SQLITE_TMPDIR"]
+        if before is not None:
+            os.environ["SQLITE_TMPDIR"] = before
 
 
 def _move_aside(path: str, at: datetime) -> str:

@@ -18,8 +18,9 @@ from runnerd.log.log import Log
 
 _INSPECTIONS_KEPT = timedelta(days=90)
 _TRY_WRITING_EVERY_S = 5.0
-_PRUNE_EVERY_S = 3600.0
+PRUNE_EVERY_S = 60.0
 _RUNS_PER_SLICE = 100  # about 20 ms, in which the event loop runs nothing else
+_PAGES_PER_SLICE = 64  # some milliseconds
 
 
 async def recover_journal(*, journal: Journal, wakes: Wakes) -> None:
@@ -34,17 +35,21 @@ async def recover_journal(*, journal: Journal, wakes: Wakes) -> None:
 
 
 async def prune_periodically(*, journal: Journal, config: ConfigInForce, now: Callable[[], datetime], log: Log) -> None:
-    """Prune the history every hour, for ever."""
+    """Prune the history every minute, for ever."""
+    failed: frozenset[str] = frozenset()
     while True:
         settings = config.settings().journal
-        await prune_history(journal=journal, settings=settings, now=now(), log=log)
-        await asyncio.sleep(_PRUNE_EVERY_S)
+        failed = await prune_history(journal=journal, settings=settings, now=now(), log=log, known=failed)
+        await asyncio.sleep(PRUNE_EVERY_S)
 
 
-async def prune_history(*, journal: Journal, settings: JournalSettings, now: datetime, log: Log) -> None:
+async def prune_history(
+    *, journal: Journal, settings: JournalSettings, now: datetime, log: Log, known: frozenset[str] = frozenset()
+) -> frozenset[str]:
     """Delete finished runs beyond journal.keep and journal.max_runs, and their output files.
 
-    A run whose output cannot be removed stays in the journal and is tried again the next time.
+    A run whose output cannot be removed stays in the journal and is tried again the next time. Returns the ids of those
+    runs; nothing is logged when all of them are `known` from the last time.
     """
     before = now - timedelta(seconds=settings.keep_s)
     failed: dict[str, str] = {}  # run id -> why its output cannot be removed
@@ -57,11 +62,16 @@ async def prune_history(*, journal: Journal, settings: JournalSettings, now: dat
                 break
             journal.forget(removed)
             await asyncio.sleep(0)  # let other tasks run: there may be ten thousand runs to delete
+        journal.prune_memories(before=now - _INSPECTIONS_KEPT)
+        more = journal.problem is None
+        while more:
+            more = journal.return_space(_PAGES_PER_SLICE)
+            await asyncio.sleep(0)
     except JournalError as error:
         log.warning("cannot delete old runs from the journal", why=str(error))
-    if failed:
+    if failed.keys() - known:
         log.warning("cannot remove the output of old runs", runs=len(failed), why=next(iter(failed.values())))
-    journal.prune_memories(before=now - _INSPECTIONS_KEPT)
+    return frozenset(failed)
 
 
 def _remove_output(record: RunRecord) -> str | None:

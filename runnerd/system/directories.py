@@ -17,8 +17,8 @@ def runs_dir(paths: Paths) -> str:
 
 
 def work_dir(paths: Paths) -> str:
-    """Return the folder into which inspections write their results."""
-    return os.path.join(paths.runtime, "inspect")
+    """Return the folder into which inspections write: not in the runtime directory, which is in memory (/run)."""
+    return os.path.join(paths.state, "inspect")
 
 
 def positions_path(paths: Paths) -> str:
@@ -35,9 +35,9 @@ def make_directories(paths: Paths) -> None:
     """Make the directories that are missing. Raises RunnerdError when one cannot be made or written to."""
     wanted = {
         paths.runtime: 0o755,
-        work_dir(paths): 0o700,
         **({} if paths.managed_spawner else {paths.spawner_dir: 0o755}),
         paths.state: 0o700,
+        work_dir(paths): 0o700,
         paths.log: 0o750,
         runs_dir(paths): 0o750,
     }
@@ -52,6 +52,14 @@ def make_directories(paths: Paths) -> None:
             if os.statvfs(path).f_flag & os.ST_RDONLY:
                 raise RunnerdError(f"cannot write in {path}: it is mounted read-only; see findmnt -T {path}")
             raise RunnerdError(f"cannot write in {path}: permission denied; see ls -ld {path}")
+
+
+def clear_work_dir(paths: Paths) -> None:
+    """Remove what inspections of a killed daemon left; nobody waits for it. The caller holds the lock on the state."""
+    with os.scandir(work_dir(paths)) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a leftover costs some room, and the next start tries again
+                os.unlink(entry.path)
 
 
 def lock_state(paths: Paths) -> IO[str]:

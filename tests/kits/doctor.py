@@ -58,8 +58,8 @@ async def practice(
 ) -> AsyncIterator[Practice]:
     """Its spawner's processes end only when told to, or cannot start where its `start_error` is set."""
     paths = Paths(*(str(folder / name) for name in ("etc", "run", "state", "log")), None)
-    for path in (paths.config, work_dir(paths), paths.state, runs_dir(paths)):
-        os.makedirs(path)
+    for path in (paths.config, paths.runtime, paths.state, work_dir(paths), runs_dir(paths)):
+        os.makedirs(path, exist_ok=True)
     Path(paths.config, "runnerd.yaml").write_text("limits: {runs: 2}\n")
     async with fake_engine(folder, **changes) as (engine, spawner):
         config = ConfigInForce(Config(settings=engine.settings, files=("runnerd.yaml",)))

@@ -73,6 +73,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             link=engine.link,
             feed=engine.feed,
             output=OutputReader(calls=BoundedCalls()),
+            ambient=ambient,
         )
         deployments = DeploymentsBackend(
             api=engine.api,

@@ -26,6 +26,7 @@ from runnerd.prefect_api.dialect import server_info
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.long_lived import RestartDelays
+from runnerd.system.directories import work_dir
 from runnerd.system.paths import Paths
 from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
@@ -104,7 +105,7 @@ class Bench:
         self.home.mkdir()
         places = {name: str(spawner.home / f"its-{name}") for name in ("config", "runtime", "state", "log")}
         self.paths = Paths(**places, credentials=None)
-        for path in (f"{places['runtime']}/inspect", places["log"]):
+        for path in (places["runtime"], work_dir(self.paths), places["log"]):
             os.makedirs(path)
         self.plain = self.python("plain", None)
         self.environment: dict[str, str] = {}

@@ -67,14 +67,6 @@ def test_has_left_the_terminal_and_the_directory(host: Background) -> None:
     assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == resource.getrlimit(resource.RLIMIT_CORE)
 
 
-def test_does_not_load_what_only_runs_need(host: Background) -> None:
-    """psutil takes 2 MiB."""
-    pid = host.begin()
-    assert host.json("status")["runs"] == []
-    assert "/psutil/" in Path("/proc/self/maps").read_text(), "this is how it shows"
-    assert "/psutil/" not in Path(f"/proc/{pid}/maps").read_text()
-
-
 def test_files_where_they_are_wanted(host: Background) -> None:
     """Relative names are those of the directory it was started in."""
     started = host.daemonize("--pid-file", "here.pid", "--log-file", "here.log", "--log-format", "json")

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from runnerd.pools.workers.worker import end_leftovers
+from runnerd.system.directories import work_dir
 from tests.kits.nouns import Json
 from tests.kits.other_workers import TINY, URL, Bench, Worker
 from tests.kits.spawner import SpawnerUnderTest
@@ -207,7 +208,7 @@ async def test_what_is_missing_is_told_with_what_to_do(bench: Bench, case: str) 
             assert problem.endswith(f"{python} -m pip install 'prefect>={major},<{major + 1}' prefect-tiny")
         assert (worker.document["state"], worker.document["pid"]) == ("failed", None)
     assert bench.started() == []
-    assert os.listdir(f"{bench.paths.runtime}/inspect") == []
+    assert os.listdir(work_dir(bench.paths)) == []
 
 
 async def test_a_type_nobody_lists_runs_with_what_is_installed(bench: Bench) -> None:

@@ -29,15 +29,20 @@ from tests.kits.spawner import SpawnerUnderTest
 
 # Answers for every entrypoint but `silent.py:f`; `mute` in its name answers nothing at all. Notes each start.
 PYTHON = f"""#!{sys.executable} -IS
-import hashlib, json, os, sys
+import hashlib, json, os, resource, sys, time
 with open("asked.txt", "a") as file:
     file.write(os.environ["RUNNERD_INSPECT"] + "\\n")
+LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 if "mute" in sys.argv[0]:
     sys.exit(7)
 for entrypoint in json.loads(os.environ["RUNNERD_INSPECT"])["entrypoints"]:
     path = entrypoint.partition(":")[0]
     if path == "silent.py":
         continue
+    if path == "loud.py":
+        os.write(1, b"x" * (8 * 2**20))
+        while os.fstat(1).st_blocks * 512 > 2**20:
+            time.sleep(0.001)
     if path == "bad.py":
         said = {{"error": {{"kind": "import-failed", "message": "cannot import bad.py"}}}}
     else:
@@ -46,7 +51,7 @@ for entrypoint in json.loads(os.environ["RUNNERD_INSPECT"])["entrypoints"]:
         stamp = about and f"{{about.st_mtime_ns}} {{about.st_size}} {{about.st_ino}}"
         imported = {{"dependencies": {{os.path.abspath("limits.txt"): stamp}}}} if about else {{}}
         flow = {{"flow_name": path, "parameter_schema": {{}}, "prefect_version": "3.8.8", "sha256": digest}}
-        said = {{"ok": flow | imported | {{"description": os.environ.get("MOOD")}}}}
+        said = {{"ok": flow | imported | {{"description": os.environ.get("MOOD"), "version": str(LIMIT)}}}}
     os.write(3, (json.dumps({{"entrypoint": entrypoint, **said}}) + "\\n").encode())
 """
 
@@ -182,6 +187,23 @@ async def test_a_broken_file_is_watched(spawner: SpawnerUnderTest) -> None:
         assert await bench.inspector.changed([flow]) == []
         (bench.home / "bad.py").write_text("mended = True")
         assert await bench.inspector.changed([flow]) == [flow]
+
+
+async def test_a_flow_is_imported_within_the_limits_of_its_runs(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
+        limits = [{"nofile": (50, 50)}, {"nofile": (60, 60)}, {"nofile": (50, 50)}]
+        wanted = [bench.deployment(f"d{n}", f"{n}.py", rlimits=one) for n, one in enumerate(limits)]
+        found = await bench.inspector.inspect(wanted)
+        versions = [one.version for one in map(found.get, map(key_of, wanted)) if isinstance(one, Inspection)]
+        assert versions == ["50", "60", "50"]
+        assert bench.asked() == 2
+
+
+async def test_a_flow_that_prints_when_it_is_imported_fills_no_disk(spawner: SpawnerUnderTest) -> None:
+    """The stand-in answers once what it printed has been cut."""
+    async with working_bench(spawner) as bench:
+        (found,) = (await bench.inspector.inspect([bench.deployment("loud", "loud.py")])).values()
+        assert isinstance(found, Inspection)
 
 
 async def test_failures_are_of_their_own_deployment_and_not_remembered(spawner: SpawnerUnderTest) -> None:

@@ -14,7 +14,6 @@ from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.protocol import Record
 from runnerd.spawner.proc.identity import is_alive
-from runnerd.spawner.runs.output_bound import trim_output
 from tests.kits.spawner import Link, SpawnerUnderTest, assert_nothing_left, wait_until
 
 
@@ -276,37 +275,3 @@ async def test_environment_is_in_no_file_and_no_log(spawner: SpawnerUnderTest) -
     await end_of(spawner, spec)
     (record,) = spawner.records.iterdir()
     assert "s3cr3t" not in record.read_text() + spawner.said()
-
-
-# --- output ---------------------------------------------------------------------------------------------------
-
-
-async def test_output_stays_bounded_and_keeps_its_newest_part(spawner: SpawnerUnderTest) -> None:
-    path = spawner.home / "run.out"
-    async with spawner.link() as link:
-        spec = spawner.spec("run", mode=("write", str(2**20)), output_max_bytes=2**18)
-        await running(link, spawner, spec)
-        small = lambda: os.stat(path).st_blocks * 512 <= 2**18  # noqa: E731
-        await asyncio.to_thread(wait_until, small, "the output to be trimmed")
-        await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0)
-        await link.until("run", "exited")
-    content = path.read_bytes()
-    assert content[:64] == b"\0" * 64
-    assert content[-70:] == f"{2**20 // 64 - 1:063d}\nready\n".encode()
-    assert len(content) == 2**20 + len("ready\n")
-
-
-def test_trim_leaves_a_small_file_alone(spawner: SpawnerUnderTest) -> None:
-    path = spawner.home / "small"
-    path.write_bytes(b"x" * 5000)
-    assert trim_output(str(path), 2**16) is False
-    assert path.read_bytes() == b"x" * 5000
-
-
-def test_trim_leaves_somebody_elses_file_alone(spawner: SpawnerUnderTest) -> None:
-    path = spawner.home / "theirs"
-    path.write_bytes(b"x" * 2**18)
-    with pytest.raises(PermissionError, match="it belongs to uid"):
-        trim_output(str(path), 2**16, owner=os.geteuid() + 1)
-    assert path.read_bytes() == b"x" * 2**18
-    assert trim_output(str(path), 2**16, owner=os.geteuid()) is True

@@ -42,6 +42,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "queue": record.queue,
         "process_name": record.process_name,
         "labels": dict(record.labels),
+        "output_removed": record.output_removed,
         "created_at": time_text(record.created_at),
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
@@ -69,7 +70,8 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "waiting": waiting,
     }
     absent = (
-        "phase intent pid pgid user start process_name labels started_at ended_at exit memory_bytes cpu_seconds".split()
+        "phase intent pid pgid user start process_name labels output_removed started_at ended_at exit memory_bytes"
+        " cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
 

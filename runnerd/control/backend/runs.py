@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import offered_document, run_document
@@ -23,7 +24,9 @@ from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.supervisor import Supervisor
-from runnerd.system.usage import usage_of
+from runnerd.spawner.cgroups.tree import cgroup_name
+from runnerd.system.ambient import Ambient
+from runnerd.system.usage import Leader, UsageMeter, measure_usage
 
 HISTORY = 1000  # past runs that `runnerctl runs --all` lists at most
 
@@ -43,6 +46,7 @@ class RunsBackend:
         link: SpawnerLink,
         feed: RecordFeed,
         output: OutputReader,
+        ambient: Ambient,
     ) -> None:
         self._api = api
         self._call_api = call_api
@@ -53,6 +57,7 @@ class RunsBackend:
         self._link = link
         self._feed = feed
         self._output = output
+        self._meter = UsageMeter(measure=measure_usage, clock=ambient.clock, now=ambient.now)
 
     async def adopted(self) -> None:
         await self._supervisor.adopted.wait()
@@ -69,10 +74,22 @@ class RunsBackend:
         past = [run_document(record) for record in self._journal.history(HISTORY) if record.id not in known]
         return [*reversed(past), *live]
 
+    async def measure(self) -> None:
+        leaders = [
+            Leader(identity=record.identity, cgroup=cgroup_name(record.id, record.attempt))
+            for record in self._supervisor.records()
+            if record.identity is not None and record.ended_at is None
+        ]
+        await self._meter.refresh(leaders, boot_id=self._link.boot_id)
+
+    @property
+    def measured_at(self) -> datetime | None:
+        """When the usage in the documents of live runs was measured."""
+        return self._meter.measured_at
+
     def _live_document(self, record: RunRecord) -> Json:
         identity = record.identity if record.ended_at is None else None
-        usage = usage_of(identity, boot_id=self._link.boot_id) if identity is not None else None
-        return run_document(record, usage)
+        return run_document(record, self._meter.usage_of(identity) if identity is not None else None)
 
     def document(self, run_id: str) -> Json | None:
         run = self._supervisor.run(run_id)

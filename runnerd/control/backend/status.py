@@ -62,6 +62,7 @@ class Status:
             "drain": self._drain_document(),
             "limits": limits,
             "runs": self._runs.listing(history=False),
+            "usage_at": time_text(self._runs.measured_at),
             "deployments": self._deployments.listing(),
             "pools": self._pools.documents(records),
             "problems": [problem_document(problem) for problem in self._problems.all()],

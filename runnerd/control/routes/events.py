@@ -80,6 +80,7 @@ class Feed:
 async def follow_runs(host: Host, run_id: str | None) -> AsyncGenerator[bytes, None]:
     """Yield, as NDJSON, the documents of all live runs and then each change; with `run_id` of that run, until done."""
     feed = Feed(lambda document: run_id is None or document["id"] == run_id)
+    await host.runs.measure()
     unsubscribe = host.runs.subscribe(feed.put)  # before the runs are listed, so that no change in between is missed
     try:
         document: Json | None

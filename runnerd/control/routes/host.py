@@ -20,6 +20,7 @@ class HostRoutes:
         self._log = log
 
     async def get_status(self, request: Request) -> Reply:
+        await self._host.runs.measure()
         return json_reply(self._host.status())
 
     async def get_health(self, request: Request) -> Reply:
@@ -47,9 +48,11 @@ class HostRoutes:
         if timeout_s is not None and not 0 <= timeout_s <= SECONDS_MAX:
             raise HttpProblem(422, "'timeout_s' must be a number of seconds from 0 on")
         peer = log_change(self._log, request, "drain", timeout_s=timeout_s, reason=reason)
+        await self._host.runs.measure()
         timeout_s = None if timeout_s is None else float(timeout_s)
         return json_reply(self._host.drain(timeout_s=timeout_s, reason=reason, peer=peer))
 
     async def undrain(self, request: Request) -> Reply:
         read_body(request, {})
+        await self._host.runs.measure()
         return json_reply(self._host.undrain(peer=log_change(self._log, request, "undrain")))

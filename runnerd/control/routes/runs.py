@@ -31,6 +31,7 @@ class RunRoutes:
         self._log = log
 
     async def list_runs(self, request: Request) -> Reply:
+        await self._host.runs.measure()
         runs = self._host.runs.listing(history=read_flag(request, "history"))
         if state := request.query.get("state"):
             runs = [run for run in runs if _in_state(run, state)]
@@ -39,21 +40,22 @@ class RunRoutes:
         return json_reply(runs)
 
     async def get_run(self, request: Request, ref: str) -> Reply:
+        await self._host.runs.measure()
         return json_reply(find_run(self._host, ref))
 
     async def stream_output(self, request: Request, ref: str) -> StreamReply:
-        run_id = find_run(self._host, ref)["id"]
+        run = find_run(self._host, ref)
+        run_id = run["id"]
         follow = read_flag(request, "follow")
         path = self._host.runs.output(run_id)
         first = await self._host.runs.read_output(path, 0) if path is not None else None
         if isinstance(first, str):
             raise HttpProblem(500, first, kind="no-output")
         if not (first and first.exists) and process_over(self._host, run_id):
-            raise HttpProblem(
-                410,
-                f"there is no output of run {run_id}: it never started, or its output was removed",
-                kind="no-output",
-            )
+            why = "it never started, or its output was removed"
+            if bound := run.get("output_removed"):
+                why = f"its output was removed: {bound} (runnerctl config show has the limit)"
+            raise HttpProblem(410, f"there is no output of run {run_id}: {why}", kind="no-output")
         blocks = follow_output(self._host, run_id, offset=read_number(request, "offset"), follow=follow)
         return StreamReply(blocks=blocks, content_type="text/plain; charset=utf-8", live=follow)
 
@@ -107,6 +109,7 @@ class RunRoutes:
 
     async def _cancel(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
         peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
+        await self._host.runs.measure()
         return await self._host.runs.cancel(run_ids, now=now, peer=peer)
 
 

@@ -72,7 +72,8 @@ def pool_launch_spec(
         working_directory=_directory(job, run, scratch),
         output=output,
     )
-    stop_timeout_s = run.stop_timeout_s if job.grace_period_s is None else job.grace_period_s
+    # The administrator's is the most: a job must not keep the host from stopping.
+    stop_timeout_s = min(run.stop_timeout_s, job.grace_period_s or run.stop_timeout_s)
     return replace(spec, stop_timeout_s=stop_timeout_s, make_directory=scratch is not None and not job.working_dir)
 
 

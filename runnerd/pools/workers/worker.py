@@ -236,7 +236,6 @@ async def end_leftovers(link: SpawnerLink, pools: Collection[str]) -> list[str]:
 
 def _program_of(pid: int | None) -> str | None:
     """Return the program of a process that an earlier daemon has started; None when the process is gone."""
-    # Not by psutil: it takes 2 MiB that a daemon without runs never needs.
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return os.fsdecode(file.read().partition(b"\0")[0]) or None

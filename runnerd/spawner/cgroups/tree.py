@@ -68,7 +68,7 @@ class CgroupTree:
         """Make a run's cgroup; None where the run has to go without."""
         if self.root is None:
             return None
-        directory = os.path.join(self.root, _name(key, attempt))
+        directory = os.path.join(self.root, cgroup_name(key, attempt))
         try:
             os.mkdir(directory)
             os.chmod(directory, 0o755)  # regardless of the umask, so that a run can read its limits
@@ -81,7 +81,7 @@ class CgroupTree:
 
     def find(self, key: str, attempt: int) -> RunCgroup | None:
         """Find the cgroup of a run that an earlier spawner started; None when there is none."""
-        candidates = (os.path.join(root, _name(key, attempt)) for root in self._roots)
+        candidates = (os.path.join(root, cgroup_name(key, attempt)) for root in self._roots)
         return next((RunCgroup(directory) for directory in candidates if os.path.isdir(directory)), None)
 
     def remove_empty(self, *, keep: set[str]) -> None:
@@ -119,7 +119,8 @@ def _enable(root: str, controller: str) -> bool:
     return True
 
 
-def _name(key: str, attempt: int) -> str:
+def cgroup_name(key: str, attempt: int) -> str:
+    """Return the name of the cgroup of one attempt of a run."""
     return f"run-{key}.{attempt}"
 
 

@@ -46,7 +46,7 @@ class Ending:
     def begin(self, live: LiveRun) -> None:
         """Begin the end of a run whose leader has exited."""
         run = live.run
-        for timer in ("kill", "runtime", "output", "lineage"):
+        for timer in ("kill", "runtime", "lineage"):
             self._loop.cancel_timer((run.id, timer))
         live.sweep_until = time.monotonic() + SWEEP_TIMEOUT_S
         self._intents.close_run(run.id)

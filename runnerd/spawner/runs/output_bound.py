@@ -1,7 +1,9 @@
-"""Keep a run's output file within its size limit, at the cost of the oldest output.
+"""Cut a run's output file to its size limit, at the cost of the oldest output.
 
 The oldest part is replaced by a hole (fallocate): offsets stay valid for readers and the writer, and the disk space is
-freed. On a file system without holes the file is truncated to 0; the run appends, and so goes on at the start.
+freed. To punch a hole the kernel first writes the part to disk. A flood is therefore cut by truncation, which discards
+it in memory, and the newest part is written again; so it is on a file system without holes. The run appends, and goes
+on behind that part.
 """
 
 from __future__ import annotations
@@ -12,29 +14,62 @@ import os
 
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
-_BLOCK_BYTES = 4096
+BLOCK_BYTES = 4096
+_TAIL_MAX_BYTES = 8 * 2**20  # of a truncated file, written again: a few milliseconds of the spawner's loop
+_FLOOD_MIN_BYTES = 16 * 2**20  # less than this is written to disk in a moment
 
 
-def trim_output(path: str, max_bytes: int, *, owner: int | None = None) -> bool:
-    """Drop the oldest part of a file that uses more disk than `max_bytes`; return whether it did. Raises OSError.
+class OutputFile:
+    """An open output file. Raises OSError, also where it does not belong to uid `owner`, unless that is None.
 
-    A file that does not belong to uid `owner`, where given, is refused: the path may have been replaced by a link to
-    the file of another user.
+    `size` and `used_bytes`, the disk space, are those after it was opened or cut. It uses more than its size where a
+    run reserved space behind its end (fallocate), and less where it has a hole.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(fd)
-        if owner is not None and facts.st_uid != owner:
-            raise PermissionError(errno.EPERM, f"it belongs to uid {facts.st_uid}")
-        if facts.st_blocks * 512 <= max_bytes:
-            return False
-        # Half of the limit stays, so that the file of a busy writer is not trimmed at every check.
-        drop = (facts.st_size - max_bytes // 2) // _BLOCK_BYTES * _BLOCK_BYTES
-        if drop > 0 and not _punch_hole(fd, drop):
-            os.ftruncate(fd, 0)
-        return drop > 0
-    finally:
-        os.close(fd)
+
+    __slots__ = ("_fd", "size", "used_bytes")
+
+    def __init__(self, path: str, *, owner: int | None = None) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        uid = self._measure()
+        if owner is not None and uid != owner:
+            # The path may have been replaced by a link to the file of another user.
+            os.close(self._fd)
+            raise PermissionError(errno.EPERM, f"it belongs to uid {uid}")
+
+    def _measure(self) -> int:
+        facts = os.fstat(self._fd)
+        self.size = facts.st_size
+        self.used_bytes = facts.st_blocks * 512
+        return facts.st_uid
+
+    def __enter__(self) -> OutputFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def cut(self, keep_bytes: int, *, flood: bool = False) -> None:
+        """Drop all but the newest `keep_bytes`, rounded down to blocks but at least one.
+
+        `flood`: the run writes faster than disks do, so that much of the file is in memory only.
+        """
+        end = -(-self.size // BLOCK_BYTES) * BLOCK_BYTES
+        drop = end - max(BLOCK_BYTES, keep_bytes // BLOCK_BYTES * BLOCK_BYTES)
+        if drop <= 0:
+            os.ftruncate(self._fd, self.size)  # frees what is reserved behind the end
+        elif (flood and drop >= _FLOOD_MIN_BYTES) or not _punch_hole(self._fd, drop):
+            self._cut_to_tail(keep_bytes)
+        self._measure()
+
+    def _cut_to_tail(self, keep_bytes: int) -> None:
+        keep = min(keep_bytes, _TAIL_MAX_BYTES)
+        tail = os.pread(self._fd, keep, max(0, self.size - keep))
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, tail)
+
+    def write_back(self, up_to: int) -> None:
+        """Have the kernel begin to write the first `up_to` bytes to disk, so that a later `cut` need not wait."""
+        os.posix_fadvise(self._fd, 0, max(0, up_to), os.POSIX_FADV_DONTNEED)
 
 
 def _punch_hole(fd: int, size: int) -> bool:

@@ -16,9 +16,9 @@ from functools import partial
 from runnerd.spawner.cgroups.run_cgroup import RunCgroup
 from runnerd.spawner.child.account import SetupFailed
 from runnerd.spawner.child.fork import Child, Forker
-from runnerd.spawner.io.log import log
 from runnerd.spawner.io.loop import READ, Loop
 from runnerd.spawner.io.messages import Launch, RequestRefused
+from runnerd.spawner.io.write_watch import WriteWatch
 from runnerd.spawner.proc.identity import Boot, is_alive
 from runnerd.spawner.proc.orphans import Orphans
 from runnerd.spawner.runs.announce import Announcer
@@ -26,11 +26,10 @@ from runnerd.spawner.runs.confinement import Confinement
 from runnerd.spawner.runs.ending import Ending
 from runnerd.spawner.runs.intents import IntentServer
 from runnerd.spawner.runs.live_run import LiveRun, exit_facts
-from runnerd.spawner.runs.output_bound import trim_output
+from runnerd.spawner.runs.outputs import Outputs
 from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 from runnerd.spawner.runs.stopping import Stopping
 
-OUTPUT_CHECK_PERIOD_S = 5.0
 LINEAGE_SCAN_PERIOD_S = 5.0
 
 
@@ -57,6 +56,7 @@ class RunTable:
         self._announcer = Announcer(store=store, publish=publish)
         self._orphans = Orphans(has_live_leader=self._has_live_leader)
         self._stopping = Stopping(loop=loop, announcer=self._announcer, intents=intents)
+        self._outputs = Outputs(loop=loop, watch=WriteWatch(loop=loop), owner=forker.owner)
         self._ending = Ending(
             loop=loop, confinement=confinement, orphans=self._orphans, intents=intents, done=self._on_end
         )
@@ -98,6 +98,7 @@ class RunTable:
             live = LiveRun.of_record(run, self._boot, self._leaders)
             if live is None:
                 run.exit = exit_facts()
+                self._outputs.end(run)
                 self._announcer.change_phase(run, "exited", "exited", save=True)
                 continue
             self._live[run.id] = live
@@ -153,7 +154,7 @@ class RunTable:
         if not self._orphans.reliable:
             live.track_lineage(self._leaders)
         self._live[run.id] = live
-        self._resume(live, child.pidfd)
+        self._resume(live, child.pidfd, result=launch.result)
         self._loop.watch_fd(child.status_fd, READ, partial(self._on_report, live, child.status_fd))
 
     def _fail(self, run: ProcessRecord, error: dict[str, object], reply: Callable[[ProcessRecord], None]) -> None:
@@ -207,7 +208,7 @@ class RunTable:
 
     # --- watch -------------------------------------------------------------------------------------------
 
-    def _resume(self, live: LiveRun, pidfd: int) -> None:
+    def _resume(self, live: LiveRun, pidfd: int, *, result: str | None = None) -> None:
         run = live.run
         self._loop.watch_fd(pidfd, READ, partial(self._on_leader_exit, live, pidfd))
         if run.phase == "starting" and not live.child:
@@ -215,8 +216,7 @@ class RunTable:
         if live.lineage is not None:
             self._scan_lineage(live)
         self._stopping.resume(live)
-        if run.output_max_bytes is not None:
-            self._schedule_output_check(live)
+        self._outputs.begin(run, result=result)
 
     def _scan_lineage(self, live: LiveRun) -> None:
         """Record the run's processes, again every few seconds: only a living leader shows its descendants."""
@@ -232,6 +232,7 @@ class RunTable:
 
     def _on_end(self, live: LiveRun, facts: dict[str, object]) -> None:
         run = live.run
+        self._outputs.end(run)
         del self._live[run.id]
         if run.error is None:
             run.exit = facts
@@ -241,20 +242,6 @@ class RunTable:
     def on_sigchld(self) -> None:
         """Handle the exit of a child."""
         self._ending.on_child_exit()
-
-    def _schedule_output_check(self, live: LiveRun) -> None:
-        when = time.monotonic() + OUTPUT_CHECK_PERIOD_S
-        self._loop.set_timer((live.run.id, "output"), when, partial(self._check_output, live))
-
-    def _check_output(self, live: LiveRun) -> None:
-        run = live.run
-        try:
-            if trim_output(run.output, run.output_max_bytes or 0, owner=self._forker.owner):
-                log(f"{run.name} output trimmed to {run.output_max_bytes} bytes")
-        except OSError as error:
-            log(f"{run.name} cannot trim {run.output}: {error.strerror}")
-            return  # the file is gone or not writable, and the next check would fail as well
-        self._schedule_output_check(live)
 
     # --- requests ------------------------------------------------------------------------------------------
 

@@ -121,6 +121,9 @@ class FakeRuns:
         run = self._runs.get(run_id)
         return None if run is None else dict(run)
 
+    async def measure(self) -> None:
+        return None
+
     def find(self, ref: str) -> list[Json]:
         if ref in self._runs:
             return [dict(self._runs[ref])]
@@ -244,6 +247,7 @@ class FakeHost:
                 "tags": {"gpu": {"used": 0, "max": 1}},
             },
             "runs": self.runs.listing(history=False),
+            "usage_at": STAMP,
             "deployments": self.deployments.listing(),
             "problems": list(self.problems),
         }

@@ -138,7 +138,7 @@ def test_every_setting_is_read(etc: ConfigDir) -> None:
         stop: {drain_timeout: infinity, then: reschedule}
         late: {after: 1h, policy: latest}
         journal: {keep: 1w, max_runs: 5}
-        output: {journal: never}
+        output: {journal: never, max_total: 1G}
         http: {listen: "[::1]:9464"}
         pools: []
         """,
@@ -150,7 +150,7 @@ def test_every_setting_is_read(etc: ConfigDir) -> None:
     assert (settings.stop.drain_timeout_s, settings.stop.then) == (FOREVER_S, "reschedule")
     assert (settings.late.after_s, settings.late.policy) == (3600, "latest")
     assert (settings.journal.keep_s, settings.journal.max_runs) == (604800, 5)
-    assert settings.output.journal == "never"
+    assert (settings.output.journal, settings.output.max_total_bytes) == ("never", 2**30)
     assert settings.http_listen == ("::1", 9464)
 
 

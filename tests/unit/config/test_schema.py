@@ -84,6 +84,7 @@ def test_its_defaults_are_the_codes() -> None:
         ("journal", "keep"): format_duration(journal.keep_s),
         ("journal", "max_runs"): journal.max_runs,
         ("output", "journal"): output.journal,
+        ("output", "max_total"): format_size(output.max_total_bytes),
     }
     assert {path: TOP[path[0]]["properties"][path[1]]["default"] for path in values} == values
     assert (RUN["stop_signal"]["default"], RUN["stop_timeout"]["default"]) == (
@@ -107,7 +108,7 @@ stop: {drain_timeout: 30s, then: cancel}
 late: {after: 10m, policy: run}
 run: {python: /usr/bin/python3, limit_nofile: 10:50}
 journal: {keep: 30d}
-output: {journal: never}
+output: {journal: never, max_total: 5G}
 http: {listen: "127.0.0.1:9464"}
 pools:
   - {name: all}

@@ -13,6 +13,7 @@ from runnerd.core.place import Problem
 from runnerd.core.process import Exit
 from runnerd.doctor.check_runner import CheckGroup, CheckRunner, in_thread
 from runnerd.doctor.checks import Check, ok
+from runnerd.system.directories import work_dir
 from tests.kits.doctor import practice, python_of
 from tests.kits.nouns import LogLines, log_to
 
@@ -130,7 +131,7 @@ async def test_an_interpreter_is_asked_once_as_its_user_and_forgotten(tmp_path: 
         assert checks[python_of("root")]["state"] == "error"
         assert "Prefect 2.20.25 with a server of 3.9.1 does not work" in checks[python_of("root")]["detail"]
         assert one.spawner.records == {}
-        assert list(Path(one.paths.runtime, "inspect").iterdir()) == []
+        assert list(Path(work_dir(one.paths)).iterdir()) == []
 
 
 @pytest.mark.real_io

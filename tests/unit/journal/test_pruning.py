@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Phase
-from runnerd.core.settings import JournalSettings
+from runnerd.core.settings import Config, JournalSettings
 from runnerd.core.wakes import Wakes
 from runnerd.journal.journal import Journal
-from runnerd.journal.pruning import prune_history, recover_journal
+from runnerd.journal.journal_file import _SCHEMA
+from runnerd.journal.pruning import PRUNE_EVERY_S, prune_history, prune_periodically, recover_journal
 from tests.kits.engine_parts import NotedEvent
-from tests.kits.nouns import NOON, LogLines, a_record, log_to
+from tests.kits.nouns import NOON, LogLines, a_record, log_to, settings
+
+MIB = 2**20
 
 
 async def test_old_runs_go_with_the_output_of_every_attempt(tmp_path: Path) -> None:
@@ -79,6 +84,66 @@ async def test_output_that_cannot_be_removed_keeps_its_run_and_no_other(tmp_path
     await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(lines))
     assert journal.history() == []
     journal.close()
+
+
+async def test_output_that_stays_stuck_is_logged_once(tmp_path: Path) -> None:
+    journal, lines = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines())), LogLines()
+    (tmp_path / "stuck.1.log").mkdir()
+    output = str(tmp_path / "stuck.1.log")
+    journal.save(a_record("stuck", phase=Phase.DONE, output=output, created_at=NOON - timedelta(days=40)), "told")
+    config = ConfigInForce(Config(settings=settings()))
+    pruning = asyncio.create_task(
+        prune_periodically(journal=journal, config=config, now=lambda: NOON, log=log_to(lines))
+    )
+    await asyncio.sleep(10 * PRUNE_EVERY_S)
+    assert lines.events("warning") == ["cannot remove the output of old runs"]
+    pruning.cancel()
+    await asyncio.wait([pruning])
+    journal.close()
+
+
+async def test_runs_beyond_max_runs_go_within_a_minute_and_their_room_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path=str(path), now=lambda: NOON, log=log_to(LogLines()))
+    config = ConfigInForce(Config(settings=replace(settings(), journal=JournalSettings(max_runs=5))))
+    pruning = asyncio.create_task(
+        prune_periodically(journal=journal, config=config, now=lambda: NOON, log=log_to(LogLines()))
+    )
+    await asyncio.sleep(1)
+    fill(journal, runs=600)
+    big = size_on_disk(path)
+    await asyncio.sleep(PRUNE_EVERY_S)
+    pruning.cancel()
+    await asyncio.wait([pruning])
+    assert [record.id for record in journal.history()] == [f"{number:03d}" for number in range(599, 594, -1)]
+    journal.close()
+    assert big > 6 * MIB
+    assert size_on_disk(path) < 2 * MIB
+
+
+async def test_the_journal_of_an_earlier_runnerd_gives_room_back_too(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    db = sqlite3.connect(path)
+    db.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA}")
+    assert db.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    db.close()
+    journal = Journal(path=str(path), now=lambda: NOON, log=log_to(LogLines()))
+    fill(journal, runs=600)
+    await prune_history(journal=journal, settings=JournalSettings(max_runs=5), now=NOON, log=log_to(LogLines()))
+    assert len(journal.history()) == 5
+    journal.close()
+    assert size_on_disk(path) < 2 * MIB
+
+
+def fill(journal: Journal, *, runs: int) -> None:
+    """Save runs with 10 kB of labels each, the later ones younger."""
+    for number in range(runs):
+        at = NOON + timedelta(seconds=number)
+        journal.save(a_record(f"{number:03d}", phase=Phase.DONE, created_at=at, labels={"big": "x" * 10_000}), "told")
+
+
+def size_on_disk(path: Path) -> int:
+    return sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
 
 
 async def test_a_journal_that_cannot_forget_ends_no_loop(tmp_path: Path) -> None:

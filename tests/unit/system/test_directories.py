@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.errors import RunnerdError
-from runnerd.system.directories import journal_path, lock_state, make_directories, runs_dir, work_dir
+from runnerd.system.directories import clear_work_dir, journal_path, lock_state, make_directories, runs_dir, work_dir
 from runnerd.system.paths import Paths
 
 
@@ -32,6 +32,19 @@ def test_what_is_missing_is_made(tmp_path: Path) -> None:
     assert not os.path.exists(ours.config)
     private = {path: os.stat(path).st_mode & 0o077 for path in (ours.state, work_dir(ours))}
     assert set(private.values()) == {0}
+
+
+def test_what_inspections_of_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
+    ours = paths(tmp_path)
+    make_directories(ours)
+    for name in ("inspect-1.log", "inspect-1.result"):
+        Path(work_dir(ours), name).write_text("x")
+    clear_work_dir(ours)
+    assert os.listdir(work_dir(ours)) == []
+
+
+def test_inspections_do_not_write_into_memory(tmp_path: Path) -> None:
+    assert not work_dir(paths(tmp_path)).startswith(paths(tmp_path).runtime)
 
 
 def test_a_directory_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def test_output_that_is_not_there_yet_and_not_there_any_more(served: Serving) ->
     assert ask(served, "GET", f"/v1/runs/{RUN}/logs")[0] == 410
 
 
+def test_output_that_was_removed_says_for_which_bound(served: Serving) -> None:
+    served.call(served.host.runs.put, RUN, **ended(output_removed="output.max_total"))
+    with pytest.raises(ControlError, match=r"its output was removed: output\.max_total"):
+        next(client_of(served).stream(f"/v1/runs/{RUN}/logs"))
+
+
 def test_output_that_cannot_be_read_says_so(served: Serving) -> None:
     served.call(served.host.runs.put, RUN)
     (served.outputs / f"{RUN}.log").symlink_to("/etc/passwd")

@@ -104,6 +104,12 @@ def test_how_long_it_may_take_to_end() -> None:
     assert spec(ProcessJob(grace_period_s=0.5), run={"stop_timeout_s": 7.0}).stop_timeout_s == 0.5
 
 
+def test_the_grace_of_a_job_is_never_above_the_host_s_own() -> None:
+    """A host whose `stop_timeout` is 3 s stops in 3 s, whatever a pool's jobs ask for."""
+    assert spec(ProcessJob(grace_period_s=900_000_000.0), run={"stop_timeout_s": 3.0}).stop_timeout_s == 3.0
+    assert spec(ProcessJob(grace_period_s=5.0), run={"stop_timeout_s": 0.0}).stop_timeout_s == 0.0
+
+
 def test_everything_else_is_as_for_the_hosts_own_deployments() -> None:
     settings = {
         **RUN,

@@ -1,0 +1,133 @@
+"""The status of 200 runs on a host with 5,000 processes: how long it takes, and how long the event loop lags."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import statistics
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.kits.bench import Budget, Scratch, busy, scratch
+
+RUNS = 200
+PROCESSES_PER_RUN = 25  # the leader and its children
+TIMES = 20
+STATUS_S = 0.3
+LAG_S = 0.1
+CHILDREN = f"i=1; while [ $i -lt {PROCESSES_PER_RUN} ]; do sleep 3000 & i=$((i + 1)); done; wait"
+ENGINE = f"import os\nos.execv('/bin/sh', ['sh', '-c', {CHILDREN!r}])\n"
+
+
+class Control(http.client.HTTPConnection):
+    """A connection to the control socket, kept from one request to the next."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        content = None if body is None else json.dumps(body)
+        self.request(method, path, content, {"Content-Type": "application/json"})
+        answer = self.getresponse().read()
+        self.close()
+        return json.loads(answer)
+
+    def time(self, path: str) -> float:
+        before = time.perf_counter()
+        self.call("GET", path)
+        return time.perf_counter() - before
+
+
+class LagWatch(threading.Thread):
+    """Asks again and again for what the daemon has in memory: what that takes is how long its loop stood still."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self._control = Control(path)
+        self._over = threading.Event()
+        self.worst_s = 0.0
+
+    def run(self) -> None:
+        while not self._over.wait(0.005):
+            self.worst_s = max(self.worst_s, self._control.time("/v1/health"))
+
+    def stop(self) -> float:
+        self._over.set()
+        self.join()
+        return self.worst_s
+
+
+def configure(host: Scratch) -> None:
+    host.configure(1)
+    settings = host.root / "runnerd.yaml"
+    settings.write_text(settings.read_text() + f"limits: {{runs: {RUNS}, start_rate: 20/s}}\n")
+    drop_in = host.root / "conf.d" / "00000.yaml"
+    drop_in.write_text(drop_in.read_text().replace("    concurrency_limit: 1\n", ""))
+    (host.root / "work" / "prefect" / "engine.py").write_text(ENGINE)
+
+
+def start_runs(host: Scratch, control: Control) -> None:
+    for _ in range(RUNS):
+        control.call("POST", "/v1/deployments/job-00000/run", {})
+    started = RUNS * PROCESSES_PER_RUN * 0.98
+    host.wait("all processes run", lambda: len(psutil.pids()) >= started, every_s=2, patience_s=600)
+
+
+def measure(budget: Budget, control: Control, path: Path) -> None:
+    watch = LagWatch(path)
+    watch.start()
+    taken = []
+    for _ in range(TIMES):
+        taken.append(control.time("/v1/status"))
+        time.sleep(1.1)  # each of them measures: nothing that another request measured is young enough
+    lag_s = watch.stop()
+    about = f"{RUNS} runs, {len(psutil.pids())} processes"
+    note = f"from {min(taken):.3f} to {max(taken):.3f}; {busy()}"
+    budget.measure(f"status of {about}", statistics.median(taken), "s", STATUS_S, note)
+    budget.measure("the longest lag of the event loop meanwhile", lag_s, "s", LAG_S, busy())
+
+
+def end_runs(host: Scratch, control: Control, leaders: list[int]) -> None:
+    with suppress(OSError, http.client.HTTPException):
+        control.call("POST", "/v1/cancel", {"all": True, "now": True})
+        host.wait("the runs end", lambda: not any(map(psutil.pid_exists, leaders)), every_s=1)
+    for leader in leaders:
+        with suppress(ProcessLookupError):
+            os.killpg(leader, signal.SIGKILL)
+
+
+def main() -> int:
+    budget = Budget()
+    with scratch() as host:
+        configure(host)
+        path = host.root / "run" / "control.sock"
+        control = Control(path)
+        with host.daemon():
+            host.wait("the deployment is registered", lambda: host.ready() == 1)
+            leaders: list[int] = []
+            try:
+                start_runs(host, control)
+                leaders = [run["pid"] for run in control.call("GET", "/v1/status")["runs"] if run["pid"]]
+                measure(budget, control, path)
+            finally:
+                end_runs(host, control, leaders)
+    return budget.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

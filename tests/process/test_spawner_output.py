@@ -1,0 +1,147 @@
+"""The bound of a run's output: while the run writes, at its end, and for what a run does to its own file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from runnerd.processes.protocol import Record
+from runnerd.spawner.runs.output_bound import BLOCK_BYTES, OutputFile
+from runnerd.spawner.runs.outputs import RESULT_MAX_BYTES
+from tests.kits.spawner import SpawnerUnderTest, wait_until
+from tests.process.test_spawner_end import end_of
+
+MIB = 2**20
+PYTHON = (sys.executable, "-I", "-S", "-c")
+
+
+def used(path: Path) -> int:
+    return os.stat(path).st_blocks * 512
+
+
+async def run_program(spawner: SpawnerUnderTest, program: str, *, bound: int) -> Record:
+    return await end_of(spawner, spawner.spec("run", *PYTHON, program, output_max_bytes=bound))
+
+
+async def test_output_stays_bounded_and_keeps_its_newest_part(spawner: SpawnerUnderTest) -> None:
+    path = spawner.home / "run.out"
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", mode=("write", str(MIB)), output_max_bytes=2**18))
+        whole = lambda: path.exists() and os.stat(path).st_size == MIB + len("ready\n")  # noqa: E731
+        await asyncio.to_thread(wait_until, whole, "all of the output")
+        await asyncio.to_thread(wait_until, lambda: used(path) <= 2**18, "the output to be trimmed")
+        await link.client.stop(key="run", attempt=0, reason="cancel", timeout_s=0)
+        await link.until("run", "exited")
+    content = path.read_bytes()
+    assert content[:64] == b"\0" * 64
+    assert content[-70:] == f"{MIB // 64 - 1:063d}\nready\n".encode()
+    assert len(content) == MIB + len("ready\n")
+
+
+async def test_a_flood_is_bounded_while_it_runs_and_exactly_at_its_end(spawner: SpawnerUnderTest) -> None:
+    """After each 64 MiB the run waits until its file is within the bound again: the cut does not wait for its end."""
+    path = spawner.home / "run.out"
+    program = f"""if True:
+        import os, time
+        for _ in range(8):
+            for _ in range(64): os.write(1, b"x" * {MIB})
+            while os.fstat(1).st_blocks * 512 > {MIB}: time.sleep(0.001)
+        for _ in range(64): os.write(1, b"y" * {MIB})
+        os.write(1, b"the last line\\n")
+    """
+    record = await run_program(spawner, program, bound=MIB)
+    assert record.exit is not None
+    assert record.exit.code == 0
+    assert used(path) <= MIB
+    assert path.read_bytes().endswith(b"ythe last line\n")
+
+
+async def test_a_burst_right_before_the_end_is_cut_to_the_bound(spawner: SpawnerUnderTest) -> None:
+    path = spawner.home / "run.out"
+    await run_program(spawner, "import os; os.write(1, b'x' * (8 * 2**20) + b'end')", bound=MIB)
+    assert used(path) <= MIB
+    assert used(path) >= MIB - 2 * BLOCK_BYTES
+    assert path.read_bytes().endswith(b"xend")
+
+
+async def test_a_burst_after_a_long_silence_is_cut(spawner: SpawnerUnderTest) -> None:
+    path, go = spawner.home / "run.out", spawner.home / "go"
+    os.mkfifo(go)
+    program = (
+        f"import os; os.write(1, b'.'); open({str(go)!r}).read(); os.write(1, b'x' * (4 * 2**20)); open({str(go)!r})"
+    )
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", *PYTHON, program, output_max_bytes=MIB))
+        await asyncio.to_thread(wait_until, lambda: path.exists() and used(path) > 0, "the first line")
+        await asyncio.to_thread(go.write_text, "")
+        await asyncio.to_thread(wait_until, lambda: os.stat(path).st_size > 4 * MIB, "the burst")
+        await asyncio.to_thread(wait_until, lambda: used(path) <= MIB, "the burst to be cut")
+        await asyncio.to_thread(go.write_text, "")
+        await link.until("run", "exited")
+
+
+async def test_what_is_printed_while_no_spawner_runs_is_cut_by_the_next(spawner: SpawnerUnderTest) -> None:
+    path, go = spawner.home / "run.out", spawner.home / "go"
+    os.mkfifo(go)
+    program = f"import os; open({str(go)!r}).read(); os.write(1, b'x' * (8 * {MIB})); open({str(go)!r}, 'w')"
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", *PYTHON, program, output_max_bytes=MIB))
+        spawner.end(9)
+    await asyncio.to_thread(go.write_text, "")
+    await asyncio.to_thread(go.read_text)
+    await asyncio.to_thread(wait_until, lambda: used(path) > MIB, "the output")
+    spawner.start()
+    async with spawner.link() as link:
+        await link.until("run", "exited")
+    assert used(path) <= MIB
+
+
+async def test_space_reserved_behind_the_end_counts(spawner: SpawnerUnderTest) -> None:
+    """A run holds its output file open, and may ask for space there without writing (fallocate)."""
+    path = spawner.home / "run.out"
+    program = (
+        "import ctypes, os; os.write(1, b'small\\n')\n"
+        "ctypes.CDLL(None).fallocate64(1, 1, ctypes.c_int64(0), ctypes.c_int64(64 * 2**20))"
+    )
+    await run_program(spawner, program, bound=MIB)
+    assert used(path) <= MIB
+    assert path.read_bytes() == b"small\n"
+
+
+async def test_the_answer_of_a_helper_is_bounded(spawner: SpawnerUnderTest) -> None:
+    answer = spawner.home / "answer"
+    program = f"import os\nfor _ in range(64): os.write(3, b'x' * {MIB})"
+    await end_of(spawner, spawner.spec("run", *PYTHON, program, result=str(answer)))
+    assert used(answer) <= RESULT_MAX_BYTES
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "output"
+    path.write_bytes(b"x" * MIB + b"end")
+    return path
+
+
+def test_a_flood_is_cut_to_its_newest_part_from_the_beginning(file: Path) -> None:
+    file.write_bytes(b"x" * (20 * MIB) + b"end")
+    with OutputFile(str(file)) as output:
+        output.cut(2 * BLOCK_BYTES, flood=True)
+        assert (output.size, output.used_bytes) == (2 * BLOCK_BYTES, 2 * BLOCK_BYTES)
+    assert file.read_bytes() == b"x" * (2 * BLOCK_BYTES - 3) + b"end"
+
+
+def test_a_small_file_is_left_alone(file: Path) -> None:
+    with OutputFile(str(file)) as output:
+        output.cut(2 * MIB)
+    assert file.read_bytes() == b"x" * MIB + b"end"
+
+
+def test_somebody_elses_file_is_refused(file: Path) -> None:
+    with pytest.raises(PermissionError, match="it belongs to uid"):
+        OutputFile(str(file), owner=os.geteuid() + 1)
+    with OutputFile(str(file), owner=os.geteuid()) as output:
+        assert output.size == MIB + 3
