@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check lint covered server oldest test system chaos chaos-bounded bench deb clean venv
+.PHONY: help demo check fuzz lint covered server oldest oldest-prefect test system chaos chaos-bounded bench deb clean venv
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -28,11 +28,14 @@ endef
 help:
 	@echo 'make demo    run a tour: a Prefect server, a few deployments and runnerd, in this directory only (five minutes)'
 	@echo 'make check   check before a commit: format, lint, types, unit and process tests (two minutes)'
+	@echo 'make fuzz    try odd files, requests, lines, templates and answers for SECONDS=600 in all, and print what breaks'
 	@echo 'make test    run all checks: check, coverage gate, oldest libraries, real Prefect servers, systemd, chaos (35 minutes)'
+	@echo 'make oldest-prefect  test against old versions of Prefect (an hour; VERSIONS= chooses them)'
 	@echo 'make system  test the package on temporary machines with systemd 252 and 257 (root; Debian; ten minutes)'
 	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
 	@echo 'make bench   measure memory, start-up, load and status against their budgets'
 	@echo 'make deb     build dist/runnerd_<version>_all.deb; VERSION= sets the version, COMMIT= the commit; LINTIAN=yes checks it'
+	@echo '             deb, system and test need packages of Debian; if any is missing, make deb prints the line that installs them'
 	@echo 'make clean   remove everything that these targets created'
 	@echo 'PYTHON=...   use another Python than $(or $(PYTHON),the default (none found))'
 
@@ -53,6 +56,18 @@ lint: venv
 
 check: lint
 	$(call step,unit and process tests,$(PYTEST) tests/unit tests/process)
+	$(call step,a few examples of each fuzzing target,$(PYTEST) $(TARGETS))
+
+SECONDS ?= 600
+TARGETS := $(sort $(wildcard tests/fuzz/fuzz_*.py))
+
+# The time is divided among the targets; each is tried, also after another has found something.
+fuzz: venv
+	@tests/envs/venv.sh dev
+	@found=; for target in $(TARGETS); do \
+		echo "==> $$target for $$(( $(SECONDS) / $(words $(TARGETS)) )) s"; \
+		FUZZ_SECONDS=$$(( $(SECONDS) / $(words $(TARGETS)) )) $(PYTEST) -s $$target || found="$$found $$target"; \
+	done; [ -z "$$found" ] || { echo "==> found something:$$found" >&2; exit 1; }
 
 covered: lint
 	$(call step,unit tests,$(COVERED))
@@ -61,6 +76,11 @@ covered: lint
 oldest: venv
 	@tests/envs/venv.sh oldest
 	$(call step,unit and process tests with the oldest libraries,$(OLDEST))
+
+# For a night: VERSIONS= names others than the script does.
+oldest-prefect: venv
+	@tests/envs/venv.sh dev
+	$(call step,contract suite and end-to-end tests on old versions of Prefect,PY=$(PY) tests/envs/oldest_prefect.sh $(VERSIONS))
 
 # Both halves take about the same time.
 HALF := prefect3 or readme or outage or journal_trouble or other_workers
@@ -98,7 +118,7 @@ test: lint
 	@tests/envs/venv.sh oldest
 	$(call step,Prefect environments,tests/envs/make.sh)
 	$(call step,unit and process tests with the newest and the oldest libraries and the package under systemd at once,\
-		$(TOGETHER) 'newest: unit' "$(COVERED)" 'newest: process' "$(PYTEST) tests/process" oldest "$(OLDEST)" \
+		$(TOGETHER) 'newest: unit' "$(COVERED)" 'newest: process' "$(PYTEST) tests/process $(TARGETS)" oldest "$(OLDEST)" \
 		'Debian 12 and 13' "$(MACHINES)")
 	$(call step,branch coverage of $(GATED),$(COVERAGE))
 	@$(MAKE) --no-print-directory server chaos-bounded

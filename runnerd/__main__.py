@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import faulthandler
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -107,10 +106,12 @@ def _add_background(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from runnerd.config import check
+    from runnerd.config import check, find_defaults
+    from runnerd.system.service_environment import read_service_environment
 
     paths = _resolve_paths(args)
-    config, problems = check(paths.config, defaults=_make_defaults())
+    environ = {**os.environ, **read_service_environment(paths.config)}
+    config, problems = check(paths.config, defaults=find_defaults(environ, root=os.geteuid() == 0))
     for problem in problems:
         print(problem, file=sys.stderr)
     if config is None or problems:
@@ -263,14 +264,9 @@ def _absolute(path: str | None) -> str | None:
 
 
 def _make_defaults() -> HostDefaults:
-    from runnerd.config import HostDefaults
+    from runnerd.config import find_defaults
 
-    return HostDefaults(
-        hostname=socket.gethostname(),
-        python=sys.executable,
-        api_url=os.environ.get("PREFECT_API_URL"),
-        flow_user=os.environ.get("RUNNERD_FLOW_USER") or None,
-    )
+    return find_defaults(os.environ, root=os.geteuid() == 0)
 
 
 def _iterate_leaves(group: BaseException | None) -> Iterator[BaseException]:

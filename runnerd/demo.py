@@ -126,7 +126,8 @@ class Demo:
             file.write("name: demo\napi: {url: embedded, poll_interval: 2s}\nstop: {drain_timeout: 0s}\n")
             # By default Prefect makes a directory in the home of the user.
             home = os.path.join(self._scratch, "prefect-home")
-            file.write(f"run: {{environment: {{PREFECT_HOME: {json.dumps(home)}}}}}\n")
+            user = ", user: root" if os.geteuid() == 0 else ""  # a demo by root has no other user
+            file.write(f"run: {{environment: {{PREFECT_HOME: {json.dumps(home)}}}{user}}}\n")
 
     def _start(self) -> subprocess.Popen[bytes]:
         directories = {"--config": "config", "--runtime-dir": "run", "--state-dir": "state", "--log-dir": "log"}
@@ -134,6 +135,7 @@ class Demo:
         for flag, name in directories.items():
             argv += [flag, os.path.join(self._scratch, name)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
+        environment |= {"RUNNERD_FLOW_USERS": "root"} if os.geteuid() == 0 else {}
         with open(self._log, "wb") as log:
             return subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True

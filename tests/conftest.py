@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 TIME_LIMIT_S = 120.0
+FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))  # how long `make fuzz` has a target try
 TEARDOWN_S = 30.0  # what a test's own clean-up gets after its limit has passed
 STUCK_S = 60.0  # after that a thread is beyond Python's reach
 LEAVING_S = 5.0  # for what was just told to end
@@ -67,7 +68,7 @@ def limit(item: pytest.Item, left_s: float) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     marker = item.get_closest_marker("time_limit")
-    limit_s = float(marker.args[0]) if marker else TIME_LIMIT_S
+    limit_s = float(marker.args[0]) if marker else TIME_LIMIT_S + FUZZ_SECONDS
     item.stash[DEADLINE] = time.monotonic() + limit_s
     with limit(item, limit_s):
         return (yield)

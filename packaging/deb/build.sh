@@ -36,7 +36,11 @@ for package in "${wanted[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
         [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")
 done
-[ ${#missing[@]} -eq 0 ] || die "packages are missing; run: apt-get install --no-install-recommends ${missing[*]}"
+[ ${#missing[@]} -eq 0 ] || {
+    echo "cannot build the package: ${#missing[@]} packages are missing; as root:" >&2
+    echo "apt-get install -y --no-install-recommends ${missing[*]}" >&2
+    exit 1
+}
 
 # The checkout may belong to another user.
 git() { command git -c safe.directory='*' "$@"; }

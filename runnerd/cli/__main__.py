@@ -21,7 +21,10 @@ from runnerd.cli.console import Console
 from runnerd.cli.text import clean
 from runnerd.control.client import PREFECT_TIMEOUT_S, TIMEOUT_S, ControlClient
 from runnerd.core.errors import RunnerdError
+from runnerd.core.names import describe_unfit_name, describe_unfit_text
 from runnerd.system.paths import SYSTEM_RUNTIME, control_socket, resolve_paths
+
+_MESSAGE_MAX = 2000  # characters; a longer one holds an argument or a path that nobody reads
 
 
 class Verb(NamedTuple):
@@ -62,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(call.USAGE, f"runnerctl: {clean(message)}; see {self.prog} --help\n")
+        self.exit(call.USAGE, f"runnerctl: {clean(_cut(message))}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,12 +86,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     parser = _build_parser(argv)
     args = parser.parse_args(argv)
+    _check_names(vars(args))
     path = getattr(args, "socket", None) or find_socket(os.environ, root=os.geteuid() == 0)
     console = Console.of_process(os.environ, json=getattr(args, "json", False))
     timeout_s = PREFECT_TIMEOUT_S if VERBS[args.verb].asks_prefect else TIMEOUT_S
     status: int = args.run(call.Call(args, ControlClient(path, timeout_s=timeout_s), console))
     sys.stdout.flush()
     return status
+
+
+# Arguments that are no names: paths, and what the verb itself reads.
+_UNCHECKED = {"base_job_template", "parameter", "path", "settled", "socket"}
+
+
+def _check_names(args: Mapping[str, Any]) -> None:
+    """Refuse what cannot be a name or a description before it is sent, sought or printed. Raises UsageError."""
+    for argument, value in args.items():
+        unfitness = describe_unfit_text if argument == "description" else describe_unfit_name
+        for text in value if isinstance(value, list) else [value]:
+            if argument not in _UNCHECKED and isinstance(text, str) and (unfit := unfitness(text)):
+                raise call.UsageError(f"cannot use the {argument.replace('_', ' ').rstrip('s')} given: it {unfit}")
 
 
 def find_socket(environ: Mapping[str, str], *, root: bool) -> str:
@@ -163,8 +180,12 @@ def _choose_status(error: RunnerdError) -> int:
 
 
 def _print_error(error: Exception, status: int) -> int:
-    print(f"runnerctl: {clean(' '.join(str(error).splitlines()))}", file=sys.stderr)
+    print(f"runnerctl: {clean(_cut(' '.join(str(error).splitlines())))}", file=sys.stderr)
     return status
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _MESSAGE_MAX else f"{message[:_MESSAGE_MAX]}..."
 
 
 if __name__ == "__main__":

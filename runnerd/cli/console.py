@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,9 @@ from runnerd.control.client import Json
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _NARROWEST = 12
+_OWN = re.compile(rf"(\x1b\[(?:0|{'|'.join(_STYLES.values())})m)")
+# What a terminal might obey or would not show, in JSON: the line breaks of the layout stay.
+_UNSHOWN = re.compile(r"[^\n -~\u00a1-\u00ac\u00ae-\u02ff]")
 
 
 class Cell(NamedTuple):
@@ -55,9 +59,13 @@ class Console:
         return cls(json=json, width=width, colour=width is not None and not plain)
 
     def print_document(self, document: Json) -> None:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(_UNSHOWN.sub(_escape, json.dumps(document, indent=2, ensure_ascii=False)))
 
     def print_line(self, text: str = "") -> None:
+        """Print a line with the colours of `paint`; any other control character becomes a question mark."""
+        if not text.isprintable():
+            parts = _OWN.split(text) if self.colour else [text]
+            text = "".join(part if _OWN.fullmatch(part) else clean(part) for part in parts)
         print(text)
 
     def print_remark(self, text: str) -> None:
@@ -107,6 +115,11 @@ class Console:
                 room -= len(text) + 2
             parts.append(self.paint(text, cell.style))
         return "  ".join(parts).rstrip()
+
+
+def _escape(match: re.Match[str]) -> str:
+    """Write one character as JSON's escape unless it can be shown."""
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def _cell(value: str | Cell | None) -> Cell:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
-import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,6 +17,7 @@ from runnerd.core.errors import ControlError
 from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, unknown, warning
 from runnerd.system.paths import Paths, resolve_paths
+from runnerd.system.service_environment import read_service_environment
 
 CheckFunction = Callable[[], Sequence[Check]]
 UNITS = ("runnerd.service", "runnerd-spawner.service")
@@ -147,15 +146,14 @@ def _format_failure(its: Mapping[str, str]) -> str:
 
 
 def check_configuration(directory: str, environ: Mapping[str, str]) -> Check:
-    from runnerd.config import HostDefaults, check
+    from runnerd.config import check, find_defaults
 
     name = "configuration"
     hidden = _find_unreadable(directory)
     if hidden is not None and os.geteuid() != 0:
         return unknown(name, f"cannot read {hidden}: permission denied", "run as root: sudo runnerctl doctor")
-    defaults = HostDefaults(
-        hostname=socket.gethostname(), python=sys.executable, api_url=environ.get("PREFECT_API_URL")
-    )
+    service = read_service_environment(directory)
+    defaults = find_defaults({**environ, **service}, root=os.geteuid() == 0)
     config, problems = check(directory, defaults=defaults)
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from runnerd.cli.call import UsageError
 from runnerd.control.client import Json
 from runnerd.core.errors import ConfigError
+from runnerd.core.names import HALF, cut
+from runnerd.core.strict_json import read_json
 
 STDIN = "-"
 _FILE_MAX = 1 << 20  # what the daemon accepts in one request
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")  # of JSON: 007 is a bare word
 
 
 def read_parameters(pairs: Sequence[str], file: str | None) -> dict[str, Json]:
@@ -26,24 +28,22 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Json]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not key or not equals:
-            raise UsageError(f"cannot use -p {pair!r}: it is not KEY=JSON")
+            raise UsageError(f"cannot use -p {cut(pair)!r}: it is not KEY=JSON")
         if key in found:
-            raise UsageError(f"cannot set parameter {key!r} twice; remove one -p")
+            raise UsageError(f"cannot set parameter {cut(key)!r} twice; remove one -p")
+        if HALF.search(pair):
+            raise UsageError(f"cannot use -p {cut(pair)!r}: it is not UTF-8")
         found[key] = _parse_value(key, text)
     return found
 
 
 def _parse_value(key: str, text: str) -> Json:
     try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        if text.lstrip()[:1] in tuple('{["'):
-            raise UsageError(f"cannot read parameter {key!r}: it is not JSON: {error}") from None
+        return read_json(text)
+    except ValueError as error:
+        if text.lstrip()[:1] in tuple('{["') or _NUMBER.fullmatch(text.strip()):
+            raise UsageError(f"cannot read parameter {cut(key)!r} as JSON: {error}") from None
         return text
-
-
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not JSON")
 
 
 def _read_file(name: str) -> dict[str, Json]:
@@ -73,8 +73,8 @@ def _read_text(name: str) -> str:
 
 def _parse_document(text: str, shown: str) -> Json:
     try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except ValueError:
         from runnerd.config.yaml_file import parse
     try:
         return parse(text, file=shown)

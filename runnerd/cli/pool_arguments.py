@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentTypeError
 
 from runnerd.cli.command import argument
 from runnerd.control.client import Json
 from runnerd.core.errors import RunnerdError
+from runnerd.core.strict_json import read_json
 
 
 def parse_name(text: str) -> str:
@@ -51,11 +51,11 @@ def read_template(path: str | None) -> Json | None:
         return None
     try:
         with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+            found = read_json(file.read())
     except OSError as error:
         raise RunnerdError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise RunnerdError(f"cannot read {path}: it is not JSON: {error}") from None
+    except ValueError as error:
+        raise RunnerdError(f"cannot read {path} as JSON: {error}") from None
     if not isinstance(found, dict):
         raise RunnerdError(
             f"cannot use {path} as base job template: it is not a JSON object;"

@@ -7,10 +7,12 @@ and the terminal would execute an escape sequence in it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from runnerd.control.client import Json
 from runnerd.core.units import format_duration
+
+_EPOCH = datetime(1970, 1, 1)
 
 
 def clean(value: object) -> str:
@@ -21,7 +23,7 @@ def clean(value: object) -> str:
 
 def format_relative(stamp: str, now: float, *, units: int = 2) -> str:
     """Format an RFC 3339 time relative to `now`, in seconds since the epoch: 3min ago, in 2h."""
-    away = datetime.fromisoformat(stamp).timestamp() - now
+    away = _seconds(stamp) - now
     if abs(away) < 1:
         return "now"
     words = format_duration(float(round(abs(away))), units=units)
@@ -30,15 +32,25 @@ def format_relative(stamp: str, now: float, *, units: int = 2) -> str:
 
 def format_local(stamp: str) -> str:
     """Format an RFC 3339 time in this machine's time zone."""
-    return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    try:
+        return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    except (ValueError, OverflowError):  # at the ends of time, where another zone has no date
+        return clean(stamp)
+
+
+def _seconds(stamp: str) -> float:
+    """Return the seconds since the epoch of an RFC 3339 time, those of UTC where no zone is given."""
+    there = datetime.fromisoformat(stamp)
+    offset = there.utcoffset() or timedelta()
+    return (there.replace(tzinfo=None) - _EPOCH - offset).total_seconds()
 
 
 def seconds_taken(run: Json, now: float) -> float | None:
     """Return the seconds from a run's start to its end, or to `now`; None for a run that has not started."""
     if not run["started_at"]:
         return None
-    end = datetime.fromisoformat(run["ended_at"]).timestamp() if run["ended_at"] else now
-    return max(0.0, end - datetime.fromisoformat(run["started_at"]).timestamp())
+    end = _seconds(run["ended_at"]) if run["ended_at"] else now
+    return max(0.0, end - _seconds(run["started_at"]))
 
 
 def format_api_state(run: Json) -> str:

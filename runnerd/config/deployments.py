@@ -52,7 +52,7 @@ class DeploymentReader:
         refuse_unsupported(node, flaws)
         schedules = self.schedules.read(node, flaws)
         values = self._run_values(node, flaws)
-        if flaws.at("name") or flaws.at("entrypoint") or not {"name", "entrypoint"} <= node.keys():
+        if flaws.at("name") or flaws.at("entrypoint") or "entrypoint" not in node:
             return None
         run = self.host.settings(values)
         _check_paused(node, flaws)
@@ -62,7 +62,8 @@ class DeploymentReader:
         if flaws.all:
             return None
         limit = _concurrency(node.get("concurrency_limit"))
-        return Deployment(run=run, place=node.place(), schedules=schedules, **_plain_keys(node), **limit)
+        keys = {"name": self.host.name, **_plain_keys(node)}
+        return Deployment(run=run, place=node.place(), schedules=schedules, **keys, **limit)
 
     def _run_values(self, node: Map, flaws: Flaws) -> Values:
         """Merge the host's run:, the job variables, the pull steps and the deployment's own run:; the last one wins."""

@@ -1,7 +1,8 @@
 """Reads an environment file by the rules of systemd's `EnvironmentFile=` (systemd.exec(5)).
 
 Pure. Blank lines, comments (`#`, `;`) and lines without `=` are skipped, as systemd does; a leading `export ` is
-allowed. An unclosed quote, an impossible name and a NUL are errors, because a flow would run with half its settings.
+allowed. An unclosed quote, an impossible name and a NUL are errors, because a flow would run with half its settings. No
+message quotes the file, which holds secrets and may be any file of this host.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class _Scan:
             return None
         name = _EXPORT.sub("", self._text[start : equals + 1], count=1)[:-1].rstrip(_BLANK)
         if not _NAME.fullmatch(name):
-            raise self._error(f"{name!r} is not a variable's name; write NAME=value", start)
+            raise self._error("what is before the '=' is not a variable's name; write NAME=value", start)
         self._at = self._skip_blank(equals + 1)
         return name, self._value()
 

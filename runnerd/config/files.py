@@ -1,7 +1,8 @@
 """Finds and reads the files of a configuration directory.
 
-Invariants: only regular files are read (a FIFO would hang the daemon), at most MAX_BYTES of each, and only as UTF-8.
-Every failure is a ConfigError with the file's place.
+Invariants: only regular files on disk are opened (a FIFO would hang the daemon, a device may act when it is opened, and
+/proc/kmsg takes lines away from others), at most MAX_BYTES of each are read, and only as UTF-8. Every failure is a
+ConfigError with the file's place.
 """
 
 from __future__ import annotations
@@ -61,10 +62,23 @@ def list_drop_ins(directory: str) -> Listing:
     return Listing(tuple(found.paths), tuple(found.problems))
 
 
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """The text of a file, without a byte order mark, and the path of the file that was read, without links."""
+
+    text: str
+    real_path: str
+
+
 def read_text(path: str) -> str:
-    """Read a configuration file, without a byte order mark. Raises ConfigError; FileNotFoundError when none exists."""
+    """Read a file as `read_file` does, and return its text."""
+    return read_file(path).text
+
+
+def read_file(path: str) -> FileText:
+    """Read a configuration file. Raises ConfigError; FileNotFoundError when none exists."""
     try:
-        data = _read(path)
+        data, real_path = _read(path)
     except FileNotFoundError:
         if os.path.islink(path):
             raise _error(path, f"is a link to {os.readlink(path)}, which does not exist") from None
@@ -72,7 +86,7 @@ def read_text(path: str) -> str:
     except OSError as error:
         raise _error(path, f"cannot be read: {error.strerror}") from None
     try:
-        return data.decode("utf-8-sig")
+        return FileText(data.decode("utf-8-sig"), real_path)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
@@ -80,22 +94,45 @@ def read_text(path: str) -> str:
         raise ConfigError([Problem(message=message, place=Place(path, line, column))]) from None
 
 
-def _read(path: str) -> bytes:
-    # O_NONBLOCK: opening a FIFO without a writer would otherwise block for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+def _read(path: str) -> tuple[bytes, str]:
+    """Return the content and the path without links."""
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)  # opens nothing yet
     try:
-        status = os.fstat(descriptor)
+        status = os.fstat(place)
         if not stat.S_ISREG(status.st_mode):
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise _error(path, f"is {kind}; a configuration file is a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(MAX_BYTES + 1)
+        if status.st_dev in _find_kernel_devices():
+            raise _error(path, "is not a file on disk, but one of the kernel's; a configuration file is a regular file")
+        _check_size(path, status.st_size)
+        opened = f"/proc/self/fd/{place}"
+        data = _read_opened(opened)
+        _check_size(path, len(data))
+        return data, os.readlink(opened)
+    finally:
+        os.close(place)
+
+
+def _read_opened(path: str) -> bytes:
+    """Read MAX_BYTES and one more at most; O_NONBLOCK because some files of special file systems would block."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        data = bytearray()
+        while len(data) <= MAX_BYTES and (block := os.read(descriptor, MAX_BYTES + 1 - len(data))):
+            data += block
+        return bytes(data)
     finally:
         os.close(descriptor)
-    if len(data) > MAX_BYTES:
-        size, limit = max(status.st_size, len(data)), format_size(MAX_BYTES)
-        raise _error(path, f"has {size} bytes, more than the limit of {limit}; split it")
-    return data
+
+
+def _check_size(path: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise _error(path, f"has {size} bytes, more than the limit of {format_size(MAX_BYTES)}; split it")
+
+
+def _find_kernel_devices() -> set[int]:
+    """Find the device numbers of /proc and /sys, whose files only look like regular ones."""
+    return {os.stat(folder).st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder)}
 
 
 def _error(path: str, message: str) -> ConfigError:

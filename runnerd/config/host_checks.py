@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import grp
-import io
 import os
 import pwd
 import stat
@@ -17,12 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runnerd.config.environment_file import ENVIRONMENT_FILE_MAX_BYTES, parse_environment_file
+from runnerd.config.files import read_text
 from runnerd.config.sections import Flaws, Values
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Place
 from runnerd.core.settings import RunSettings
+from runnerd.core.units import format_size
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
-from runnerd.files.regular import read_regular
+from runnerd.spawner.child.users import AllowedUsers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,14 @@ class Finding:
 
 
 class HostChecks:
-    """Checks run settings against this host; a new one for each load, because files come and go."""
+    """Checks run settings against this host; a new one for each load, because files come and go.
 
-    def __init__(self, calls: BoundedCalls | None = None) -> None:
+    `users` are those as whom the spawner may start flows, None where that is unknown.
+    """
+
+    def __init__(self, calls: BoundedCalls | None = None, *, users: AllowedUsers | None = None) -> None:
         self._calls = calls or BoundedCalls()
+        self._allowed = users
         self._me = os.geteuid()
         self._modes: dict[str, int | OSError] = {}
         self._users: dict[str, int | None] = {}
@@ -72,8 +77,20 @@ class HostChecks:
     def _check_identity(self, run: RunSettings) -> Iterator[Finding]:
         if run.user is not None and self._find_uid(run.user) is None:
             yield Finding("user", f"run.user {run.user}: no such user on this host")
+        else:
+            yield from self._check_allowed(run.user)
         if run.group is not None and not self._group_exists(run.group):
             yield Finding("group", f"run.group {run.group}: no such group on this host")
+
+    def _check_allowed(self, user: str | None) -> Iterator[Finding]:
+        if self._allowed is None:
+            return
+        refused = self._allowed.refuse_name(user)
+        if refused is None and user is not None:
+            refused = self._allowed.refuse_account(user, self._find_uid(user) or 0)
+        if refused is not None:
+            words = refused.removeprefix("cannot start: ")
+            yield Finding("user", f"run.user{'' if user is None else f' {user}'}: {words}")
 
     def _check_interpreter(self, python: str, denied_matters: bool) -> Iterator[Finding]:
         wrong = self._check_file(python, os.X_OK, denied_matters)
@@ -175,12 +192,15 @@ def _hang(unanswered: Unanswered) -> OSError:
 
 def _find_syntax_error(path: str) -> str | None:
     try:
-        text = read_regular(path, max_bytes=ENVIRONMENT_FILE_MAX_BYTES).decode()
-        parse_environment_file(io.StringIO(text, newline=None).read(), file=path)
+        text = read_text(path)
+    except FileNotFoundError:
+        return "no such file"
+    except ConfigError as error:
+        return "; ".join(problem.message for problem in error.problems)
+    if len(text.encode()) > ENVIRONMENT_FILE_MAX_BYTES:
+        return f"is larger than {format_size(ENVIRONMENT_FILE_MAX_BYTES)}"
+    try:
+        parse_environment_file(text, file=path)
     except ConfigError as error:
         return "; ".join(f"line {p.place.line}: {p.message}" for p in error.problems if p.place)
-    except UnicodeDecodeError as error:
-        return f"cannot be read: {error}"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
     return None

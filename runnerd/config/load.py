@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runnerd.config.deployments import DEPLOYMENTS, DeploymentReader
 from runnerd.config.entries import FileItems, Kind, T, read_item
-from runnerd.config.files import DROP_INS, MAIN, Listing, list_drop_ins, read_text
+from runnerd.config.files import DROP_INS, MAIN, FileText, Listing, list_drop_ins, read_file
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.last_good import choose_in_force, refuse_doubles
 from runnerd.config.pools import POOLS, PoolReader
 from runnerd.config.prefect_yaml import read_pull
+from runnerd.config.quoting import conceal, is_inside
 from runnerd.config.run_settings import HostRun
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.schema import ITEMS, SchemaCheck
@@ -29,6 +30,7 @@ from runnerd.core.json_words import show_value
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
 from runnerd.files.bounded_calls import BoundedCalls
+from runnerd.spawner.child.users import AllowedUsers
 
 _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 
@@ -37,18 +39,23 @@ _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: emb
 class HostDefaults:
     """The host's defaults for settings that the files do not have.
 
-    `flow_user` runs the flows without run.user; None means the user of this process.
+    `flow_user` runs the flows without run.user; None means the user of this process. `users` are those as whom the
+    spawner may start flows, None where that is unknown.
     """
 
     hostname: str
     python: str
     api_url: str | None = None
     flow_user: str | None = None
+    users: AllowedUsers | None = None
 
 
 @dataclass(slots=True)
 class _File:
-    """One file: its map, None when it is absent or unreadable, its flaws, and its sections."""
+    """One file: its map, None when it is absent or unreadable, its flaws, and its sections.
+
+    `outside` is the file's path without links when that is outside the configuration directory.
+    """
 
     path: str
     is_main: bool
@@ -56,9 +63,14 @@ class _File:
     flaws: Flaws
     sections: Sections
     is_absent: bool = False
+    outside: str | None = None
 
     def problems(self) -> list[Problem]:
-        return [flaw.problem() for flaw in self.flaws.all]
+        return [self.discreet(flaw.problem()) for flaw in self.flaws.all]
+
+    def discreet(self, problem: Problem) -> Problem:
+        """Return a problem of this file in words that may be shown."""
+        return problem if self.outside is None else conceal(problem, self.outside)
 
     def broken_settings(self) -> bool:
         return any(not flaw.path or flaw.path[0] not in ITEMS for flaw in self.flaws.all)
@@ -126,7 +138,7 @@ class _Load:
         self._schema = SchemaCheck()
         self._settings = SettingsReader(self._base)
         self._schedules = ScheduleReader()
-        self._checks = HostChecks(calls)
+        self._checks = HostChecks(calls, users=defaults.users)
 
     def load_all(self, listing: Listing) -> Config:
         """Load runnerd.yaml and the drop-ins of `listing`. Raises ConfigError."""
@@ -180,18 +192,21 @@ class _Load:
     # --- files and their settings ---
 
     def _read_file(self, path: str, *, is_main: bool) -> _File:
+        outside = None
         try:
-            node = self._read_node(path, is_main)
+            found = self._read_text(path, is_main)
+            if found is None:
+                return _File(path, is_main, None, Flaws([]), {}, is_absent=True)
+            outside = None if is_inside(found.real_path, self._directory) else found.real_path
+            node = _parse_map(found.text, path, is_main)
         except ConfigError as error:
             flaws = Flaws([])
             for problem in error.problems:
                 flaws.add((), problem.message, problem.place)
-            return _File(path, is_main, None, flaws, self._find_last_sections(path))
-        if node is None:
-            return _File(path, is_main, None, Flaws([]), {}, is_absent=True)
+            return _File(path, is_main, None, flaws, self._find_last_sections(path), outside=outside)
         flaws = Flaws(self._schema.check_file(node))
         sections = self._settings.sections(node, flaws, is_main=is_main)
-        file = _File(path, is_main, node, flaws, sections)
+        file = _File(path, is_main, node, flaws, sections, outside=outside)
         if file.broken_settings():
             file.sections = self._find_last_sections(path) or sections
         return file
@@ -205,22 +220,16 @@ class _Load:
         said: Sections = self._last_good.said.get(path, {}) if self._last_good else {}
         return said
 
-    def _read_node(self, path: str, is_main: bool) -> Map | None:
-        """Read the file's map; None for an absent runnerd.yaml. Raises ConfigError."""
+    def _read_text(self, path: str, is_main: bool) -> FileText | None:
+        """Read the file; None for an absent runnerd.yaml. Raises ConfigError."""
         try:
-            text = read_text(path)
+            return read_file(path)
         except FileNotFoundError:
             if is_main:
                 return None
             raise ConfigError(
                 [Problem(message="was removed after the directory was listed", place=Place(path))]
             ) from None
-        node = parse(text, file=path)
-        if isinstance(node, Map):
-            return node
-        if node is None and is_main:
-            return Map(path, (1, 1))
-        raise ConfigError([Problem(message=_not_a_map(node), place=Place(path))])
 
     def _overlay(self, main: _File, drop_ins: Sequence[_File]) -> Sections:
         sections: Sections = overlay({}, main.sections, main.flaws)
@@ -259,23 +268,39 @@ class _Load:
     def _read_items(self, kind: Kind[T], file: _File, build: Callable[[Map, Flaws], T | None]) -> FileItems[T]:
         section = kind.section
         if file.node is None or file.flaws.exactly_at(section):
-            refused = [flaw.problem() for flaw in file.flaws.all if flaw.path in ((), (section,))]
+            refused = [file.discreet(flaw.problem()) for flaw in file.flaws.all if flaw.path in ((), (section,))]
             return FileItems(file.path, problem=next(iter(refused), None))
         nodes = file.node.get(section) or ()
         items = [
             read_item(kind, node, _place(nodes, index, node), self._schema.check_item(section, node), build)
             for index, node in enumerate(nodes)
         ]
-        return FileItems(file.path, items)
+        return FileItems(
+            file.path, [replace(item, problems=tuple(map(file.discreet, item.problems))) for item in items]
+        )
+
+    def _host_name(self, sections: Sections) -> str:
+        return str(sections.get("host", Values()).said.get("name") or self._defaults.hostname)
 
     def _make_host_run(self, sections: Sections) -> HostRun:
         return HostRun(
+            name=self._host_name(sections),
             table=self._settings.run_table,
             said=sections.get("run", Values()),
             python=self._defaults.python,
             user=self._defaults.flow_user,
             base=self._base,
         )
+
+
+def _parse_map(text: str, path: str, is_main: bool) -> Map:
+    """Parse a file's map; an empty runnerd.yaml has one without keys. Raises ConfigError."""
+    node = parse(text, file=path)
+    if isinstance(node, Map):
+        return node
+    if node is None and is_main:
+        return Map(path, (1, 1))
+    raise ConfigError([Problem(message=_not_a_map(node), place=Place(path))])
 
 
 def _not_a_map(node: Json) -> str:

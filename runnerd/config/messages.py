@@ -32,7 +32,8 @@ def describe(error: Any, node: Json) -> list[Flaw]:
     path: list[str | int] = list(error.absolute_path)
     if error.validator == "additionalProperties":
         return _unknown_keys(error, path, node)
-    words = describe_fault(error, written=_find_spelling(node, path))
+    secret = bool(error.schema.get("x-secret"))  # a variable or a header: more people read messages than the file
+    words = describe_fault(error, written=_find_spelling(node, path), secret=secret)
     if is_about_a_key(error):
         return [Flaw((*path, error.instance), f"{dotted(path)} {words}", find_key_place(node, path, error.instance))]
     title = error.schema.get("title", "")

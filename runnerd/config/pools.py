@@ -10,7 +10,8 @@ from runnerd.config.files import read_text
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.messages import Flaw, find_value_place
 from runnerd.config.run_settings import HostRun, make_path_reader, read_run
-from runnerd.config.sections import Flaws, Table, read_as_is, read_duration, read_line, read_section, read_whole
+from runnerd.config.sections import Flaws, Table, make_duration_reader, read_as_is, read_line, read_section, read_whole
+from runnerd.config.settings import DAY_S
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.errors import ConfigError
 from runnerd.core.json_words import dotted
@@ -43,7 +44,7 @@ def make_pool_table(base: str) -> Table:
         "create": ("create", read_as_is),
         "base_job_template": ("base_job_template", make_path_reader(base)),
         "limit": ("limit", read_whole),
-        "prefetch": ("prefetch_s", read_duration),
+        "prefetch": ("prefetch_s", make_duration_reader(least_s=0, most_s=DAY_S)),
         "install_policy": ("install_policy", read_as_is),
     }
 

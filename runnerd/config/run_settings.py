@@ -10,11 +10,10 @@ from runnerd.config.sections import (
     Reader,
     Table,
     Values,
+    finite_or_none,
+    make_duration_reader,
     read_as_is,
-    read_finite_or_none,
     read_line,
-    read_positive_duration,
-    read_positive_size,
     read_section,
     read_text_map,
     read_whole,
@@ -22,6 +21,7 @@ from runnerd.config.sections import (
 from runnerd.config.units import RLIMITS, parse_percent, parse_rlimit, parse_signal
 from runnerd.core.place import Json
 from runnerd.core.settings import RunSettings
+from runnerd.core.units import format_size, parse_size
 
 _RLIMIT = "rlimits."
 
@@ -46,16 +46,16 @@ def make_run_table(base: str) -> Table:
         "environment": ("environment", read_text_map),
         "environment_file": ("environment_file", path),
         "limit": ("limit", read_whole),
-        "runtime_max": ("runtime_max_s", read_finite_or_none),
-        "memory_max": ("memory_max_bytes", read_positive_size),
+        "runtime_max": ("runtime_max_s", finite_or_none(make_duration_reader(least_s=1))),
+        "memory_max": ("memory_max_bytes", _size(least=2**20)),
         "cpu_quota": ("cpu_quota_percent", _quota),
         "tasks_max": ("tasks_max", _tasks),
         "nice": ("nice", read_whole),
         "umask": ("umask", _umask),
         "stop_signal": ("stop_signal", parse_signal),
-        "stop_timeout": ("stop_timeout_s", read_positive_duration),
-        "hook_timeout": ("hook_timeout_s", read_positive_duration),
-        "output_max": ("output_max_bytes", read_positive_size),
+        "stop_timeout": ("stop_timeout_s", make_duration_reader(least_s=0.1)),
+        "hook_timeout": ("hook_timeout_s", make_duration_reader(least_s=1)),
+        "output_max": ("output_max_bytes", _size(least=4096)),
         "start": ("start", read_as_is),
         **{f"limit_{name}": (_RLIMIT + name, _rlimit(name)) for name in RLIMITS},
     }
@@ -67,8 +67,12 @@ def read_run(node: Json, table: Table, path: tuple[str | int, ...], flaws: Flaws
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRun:
-    """The host's defaults for every run: `said` is its own run: sections, `base` the configuration directory."""
+    """The host's defaults for every run: `said` is its own run: sections, `base` the configuration directory.
 
+    `name` is the host's, which a deployment without a name gets.
+    """
+
+    name: str
     table: Table
     said: Values
     python: str
@@ -88,6 +92,16 @@ def _python(value: Json) -> str:
     if "/" in text and not os.path.isabs(text):
         raise ValueError(f"must be an absolute path, or a name without '/' to look up in PATH, not {text!r}")
     return text
+
+
+def _size(*, least: int) -> Reader:
+    def read(value: Json) -> int | None:
+        size = parse_size(value)
+        if size is not None and size < least:
+            raise ValueError(f"must be at least {format_size(least)}, not {value!r}")
+        return size
+
+    return read
 
 
 def _quota(value: Json) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, tzinfo
 
 from runnerd.config.messages import find_value_place
-from runnerd.config.sections import Flaws, Table, Values, read_as_is, read_positive_duration, read_section
+from runnerd.config.sections import Flaws, Table, Values, make_duration_reader, read_as_is, read_section
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json
@@ -29,7 +29,7 @@ class ScheduleReader:
         self._table: Table = {
             "cron": ("cron", _cron),
             "day_or": ("day_or", read_as_is),
-            "interval": ("interval_s", read_positive_duration),
+            "interval": ("interval_s", make_duration_reader(least_s=1)),
             "anchor_date": ("anchor_date", _date),
             "rrule": ("rrule", read_as_is),
             "timezone": ("timezone", self._timezone),

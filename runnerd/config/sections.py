@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from runnerd.config.messages import Flaw, Path
 from runnerd.config.yaml_nodes import Map
-from runnerd.core.json_words import dotted
+from runnerd.core.json_words import dotted, show_value
+from runnerd.core.names import UNFIT, describe_character
 from runnerd.core.place import Json, Place
 from runnerd.core.settings import FOREVER_S
-from runnerd.core.units import parse_duration, parse_size
+from runnerd.core.units import format_duration, parse_duration, parse_size
 
 Reader = Callable[[Json], Json]
 Table = Mapping[str, tuple[str, Reader]]
@@ -118,10 +119,10 @@ def read_whole(value: Json) -> int:
 
 
 def read_line(value: Json) -> str:
-    """Read text for the operating system, such as a path or a user's name: no control characters."""
+    """Read text for the operating system or a request, such as a path or a URL: no control characters."""
     text = str(value)
-    if any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise ValueError(f"{text!r} has a control character")
+    if (found := UNFIT.search(text)) is not None:
+        raise ValueError(f"{show_value(text)} has {describe_character(found[0])}; remove it")
     return text
 
 
@@ -129,17 +130,28 @@ def read_duration(value: Json) -> float:
     return min(parse_duration(value), FOREVER_S)
 
 
-def read_positive_duration(value: Json) -> float:
-    seconds = read_duration(value)
-    if seconds <= 0:
-        raise ValueError(f"must be more than 0, not {value!r}")
-    return seconds
+def make_duration_reader(*, least_s: float, most_s: float = FOREVER_S) -> Reader:
+    """Make a reader of durations within these bounds; `infinity` is FOREVER_S."""
+
+    def read(value: Json) -> float:
+        seconds = read_duration(value)
+        if seconds < least_s:
+            raise ValueError(f"must be at least {format_duration(least_s)}, not {value!r}")
+        if seconds > most_s:
+            raise ValueError(f"must be at most {format_duration(most_s)}, not {value!r}")
+        return seconds
+
+    return read
 
 
-def read_finite_or_none(value: Json) -> float | None:
-    """Read a duration, None for infinity."""
-    seconds = read_positive_duration(value)
-    return None if seconds >= FOREVER_S else seconds
+def finite_or_none(reader: Reader) -> Reader:
+    """Make a reader that reads as `reader` does, and infinity as None."""
+
+    def read(value: Json) -> float | None:
+        seconds: float = reader(value)
+        return None if seconds >= FOREVER_S else seconds
+
+    return read
 
 
 def read_positive_size(value: Json) -> int | None:

@@ -15,10 +15,10 @@ from runnerd.config.sections import (
     Flaws,
     Table,
     Values,
+    make_duration_reader,
     read_as_is,
     read_duration,
     read_line,
-    read_positive_duration,
     read_positive_size,
     read_section,
     read_text_map,
@@ -26,11 +26,13 @@ from runnerd.config.sections import (
 )
 from runnerd.config.units import parse_rate
 from runnerd.config.yaml_nodes import Map
+from runnerd.core.json_words import show_value
 from runnerd.core.place import Json
 from runnerd.core.settings import (
     EMBEDDED,
     UNBOUNDED_BYTES,
     ApiSettings,
+    ControlSettings,
     JournalSettings,
     LateSettings,
     LimitSettings,
@@ -41,6 +43,10 @@ from runnerd.core.settings import (
 
 Sections = Mapping[str, Values]
 
+DAY_S = 86400.0
+_RATE_MIN_PER_S, _RATE_MAX_PER_S = 1 / 3600, 1000
+# Headers that the HTTP library makes for each request; another value would break the connection.
+_FRAMING = frozenset(("connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"))
 _CLOUD = re.compile(r"/api/accounts/[^/]+/workspaces/[^/]+")
 _LOOPBACK = re.compile(r"(?:(127(?:\.[0-9]{1,3}){3}|localhost)|\[(::1)\]):([0-9]{1,5})")
 
@@ -56,10 +62,10 @@ class SettingsReader:
                 "url": ("url", read_api_url),
                 "key_file": ("key_file", path),
                 "auth_string_file": ("auth_string_file", path),
-                "headers": ("headers", read_text_map),
-                "poll_interval": ("poll_interval_s", read_positive_duration),
-                "prefetch": ("prefetch_s", read_duration),
-                "request_timeout": ("request_timeout_s", read_positive_duration),
+                "headers": ("headers", _headers),
+                "poll_interval": ("poll_interval_s", make_duration_reader(least_s=0.1, most_s=DAY_S)),
+                "prefetch": ("prefetch_s", make_duration_reader(least_s=0, most_s=DAY_S)),
+                "request_timeout": ("request_timeout_s", make_duration_reader(least_s=1, most_s=DAY_S)),
             },
             "limits": {
                 "runs": ("runs", read_whole),
@@ -70,6 +76,7 @@ class SettingsReader:
             "late": {"after": ("after_s", read_duration), "policy": ("policy", read_as_is)},
             "journal": {"keep": ("keep_s", read_duration), "max_runs": ("max_runs", read_whole)},
             "output": {"journal": ("journal", read_as_is), "max_total": ("max_total_bytes", _total_size)},
+            "control": {key: (key, _groups) for key in ("admins", "operators", "readers")},
             "http": {"listen": ("http_listen", _listen)},
         }
 
@@ -77,6 +84,11 @@ class SettingsReader:
         """Read the sections; `name` only in runnerd.yaml, because a prefect.yaml has the project's name there."""
         found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self.tables.items()}
         found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
+        if not is_main and found["control"].said:
+            # A drop-in that cannot be read is left out, and a host must not open up by that.
+            message = "control is read only from runnerd.yaml; move it there"
+            flaws.add(("control",), message, node.key_place("control"))
+            del found["control"]
         if is_main:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
         if found["api"].said.get("url", "") is None:
@@ -111,6 +123,7 @@ def make_settings(sections: Sections, *, hostname: str, api_url: str) -> Setting
         late=LateSettings(**said("late")),
         journal=JournalSettings(**said("journal")),
         output=OutputSettings(**said("output")),
+        control=ControlSettings(**said("control")),
         **said("http"),
     )
 
@@ -157,9 +170,16 @@ def _host_name(value: Json) -> str:
 
 def _rate(value: Json) -> float:
     rate = parse_rate(value)
-    if rate <= 0:
-        raise ValueError(f"must be more than 0, not {value!r}")
+    if not _RATE_MIN_PER_S <= rate <= _RATE_MAX_PER_S:
+        raise ValueError(f"must be between 1/h and {_RATE_MAX_PER_S}/s, not {value!r}")
     return rate
+
+
+def _headers(value: Json) -> dict[str, str | None]:
+    framing = next((name for name in value if name.lower() in _FRAMING), None)
+    if framing is not None:
+        raise ValueError(f"{framing!r} cannot be set: it says where a request ends; remove it")
+    return read_text_map(value)
 
 
 def _total_size(value: Json) -> int:
@@ -167,8 +187,12 @@ def _total_size(value: Json) -> int:
     return UNBOUNDED_BYTES if size is None else size
 
 
+def _groups(value: Json) -> tuple[str, ...]:
+    return tuple(read_line(item) for item in value)
+
+
 def _listen(value: Json) -> tuple[str, int]:
     match = _LOOPBACK.fullmatch(str(value))
     if match is None or not 0 < int(match[3]) < 65536:
-        raise ValueError(f"{value!r} is not a loopback address and port; write 127.0.0.1:9464")
+        raise ValueError(f"{show_value(value)} is not a loopback address and port; write 127.0.0.1:9464")
     return match[1] or match[2], int(match[3])

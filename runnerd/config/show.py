@@ -62,6 +62,14 @@ def _settings(settings: Settings) -> dict[str, Json]:
         "late": {"after": _duration(settings.late.after_s), "policy": settings.late.policy},
         "journal": {"keep": _duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
         "output": {"journal": settings.output.journal, "max_total": _total(settings.output.max_total_bytes)},
+        "control": {
+            key: None if groups is None else list(groups)
+            for key, groups in (
+                ("admins", settings.control.admins),
+                ("operators", settings.control.operators),
+                ("readers", settings.control.readers),
+            )
+        },
         "http": {"listen": _address(*listen) if listen else None},
     }
 

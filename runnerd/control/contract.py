@@ -4,6 +4,10 @@ Invariants: a method that is not `async` answers at once from memory; each docum
 after it is returned; a refusal is a `Refused` value, never an exception. An id passed to a method comes from a document
 that `find` returned a moment ago; if the run or deployment has gone since, the method returns `Refused(status=404)`.
 
+Requests. A name (in a path, a query or a body) has at most NAME_MAX characters and no control character, a list at most
+1,000 names, a description at most TEXT_MAX characters (core/names.py); JSON is read by core/strict_json.py. Everything
+else, an unknown or repeated key too, is answered with 400 or 422.
+
 Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in UTC, sizes bytes, durations seconds.
   status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until.
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
@@ -19,8 +23,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
               `remedy` may be null. `ok`: false when any check is an error.
   pool        POOL_FIELDS. `served`: true when the configuration of this host names the pool. The document of a single
-              pool adds `base_job_template`, `queues` (queue each) and `workers` (name, status, last_heartbeat_at each).
-              The answer to a creation adds `created`: false when the pool existed and was updated.
+              pool adds `created_at`, `updated_at`, `base_job_template`, `queues` (queue each) and `workers` (name,
+              status, last_heartbeat_at each). The answer to a creation adds `created`: false when the pool existed and
+              was updated.
   queue       QUEUE_FIELDS. `default`: true for the queue of its pool that takes runs without a queue. `filter`: null,
               or which runs a tag-based queue of Prefect 2 takes.
   preview     `runs`: OFFER_FIELDS each, in the order of delivery; `late`: true when the run was due before now.
@@ -62,11 +67,15 @@ PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The process at the other end of the Unix socket, as the kernel identifies it (SO_PEERCRED)."""
+    """The process at the other end of the Unix socket, as the kernel identified it when it connected.
+
+    `groups` are its supplementary groups, empty where the kernel does not list them.
+    """
 
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] = frozenset()
 
 
 class HostPools(Protocol):

@@ -29,7 +29,7 @@ class PublicPort:
 
     def __init__(self, *, routes: Sequence[Route], problems: Problems, log: RequestLog) -> None:
         public = [route for route in routes if route.access is Access.PUBLIC]
-        self._listener = Listener(router=Router(public), log=log)
+        self._listener = Listener(router=Router(public, guard=None), log=log)
         self._log = log
         self._at: Address | None = None
         self.problem: str | None = None

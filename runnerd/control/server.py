@@ -1,9 +1,8 @@
 """The server of the control API: creates the Unix socket, guards its file, and connects it to the routes.
 
-Invariants: the mode of the socket file is the only access control: a process that can open the file may make every
-request. The file never has a wider mode than configured, not even for a moment. Only a socket file without a listener
-is replaced, and on close only the file that this server created is removed. A socket passed by systemd is used as it
-is, and its file is not touched.
+Invariants: the mode of the socket file says who is a client, and `control` what a client may do. The file never has a
+wider mode than configured, not even for a moment. Only a socket file without a listener is replaced, and on close only
+the file that this server created is removed. A socket passed by systemd is used as it is, and its file is not touched.
 """
 
 from __future__ import annotations
@@ -13,16 +12,18 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from runnerd.control.contract import Host
+from runnerd.control.http.guard import Guard
 from runnerd.control.http.listener import Listener, RequestLog
 from runnerd.control.http.router import Router
 from runnerd.control.public_port import PublicPort
 from runnerd.control.routes.table import build_routes
 from runnerd.core.errors import ControlError
 from runnerd.core.problems import Problems
+from runnerd.core.settings import ControlSettings
 
 LIVE_CHECK_S = 5.0
 BACKLOG = 64
@@ -31,13 +32,15 @@ BACKLOG = 64
 class ControlServer:
     """Serves `host` on `sockets` if systemd passed any, else on a new socket at `socket_path`.
 
-    The new socket file gets `mode` and, if it exists and chown is permitted, `group`.
+    `control` is the section of the configuration in force. The new socket file gets `mode` and, if it exists and chown
+    is permitted, `group`.
     """
 
     def __init__(
         self,
         *,
         host: Host,
+        control: Callable[[], ControlSettings] = ControlSettings,
         problems: Problems,
         log: RequestLog,
         socket_path: str,
@@ -46,7 +49,7 @@ class ControlServer:
         group: str | None = None,
     ) -> None:
         routes = build_routes(host=host, log=log)
-        self._listener = Listener(router=Router(routes), log=log)
+        self._listener = Listener(router=Router(routes, guard=Guard(control=control)), log=log)
         self.public = PublicPort(routes=routes, problems=problems, log=log)
         self._path = socket_path
         self._sockets = tuple(sockets)

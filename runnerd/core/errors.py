@@ -42,9 +42,17 @@ class ApiError(RunnerdError):
 class ApiAway(ApiError):
     """Means no answer, or 408, 425, 429 or 5xx. `retry_after_s`: seconds of the server's Retry-After, or None."""
 
-    def __init__(self, message: str, *, answered: bool = False, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        answered: bool = False,
+        too_long: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.answered = answered
+        self.too_long = too_long  # the answer; one to a request for fewer items may be short enough
         self.retry_after_s = retry_after_s
 
 

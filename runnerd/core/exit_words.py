@@ -12,6 +12,17 @@ from runnerd.core.units import format_duration, format_size
 HOST_RESTARTED = "the host restarted"
 
 
+# What an exit code usually means: those of shells, and 247, which is -9 as a program's own exit code. Prefect explains
+# the same codes (prefect/_internal/infrastructure_exit_codes.py of 3.9).
+_CODE_MEANS = {
+    126: "command cannot be executed",
+    127: "command not found",
+    137: "usually a process of it was killed by SIGKILL, often for want of memory",
+    143: "usually a process of it was ended by SIGTERM",
+    247: "usually it was terminated for want of memory",
+}
+
+
 def signal_name(number: int) -> str:
     """Return `SIGTERM` for 15, `signal 99` for a number without a name on this system."""
     try:
@@ -30,7 +41,8 @@ def exit_words(ended: Exit | None, *, memory_max_bytes: int | None = None) -> st
     if ended.signal is not None:
         return f"killed by {signal_name(ended.signal)}"
     if ended.code is not None:
-        return f"exited {ended.code}"
+        means = _CODE_MEANS.get(ended.code)
+        return f"exited {ended.code}" + (f" ({means})" if means else "")
     return EXIT_UNKNOWN
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+MESSAGE_MAX = 1000  # characters
+
 # Any JSON value. `Any` because mypy has no recursive alias that callers can narrow cheaply.
 Json = Any
 
@@ -38,6 +40,10 @@ class Problem:
     message: str
     place: Place | None = None
     deployment: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.message) > MESSAGE_MAX:  # it quotes a key or a value of the file
+            object.__setattr__(self, "message", f"{self.message[:MESSAGE_MAX]}...")
 
     def __str__(self) -> str:
         """Return the problem in one line; a path or a name from a file may hold a terminal's control characters."""

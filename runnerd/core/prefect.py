@@ -147,6 +147,9 @@ class WorkPool:
     base_job_template: Mapping[str, Json] = field(default_factory=dict)
     status: str | None = None  # READY, NOT_READY, PAUSED
     default_queue_id: str | None = None
+    # To be shown only: a pool that is otherwise the same is the same.
+    created: datetime | None = field(default=None, compare=False)
+    updated: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

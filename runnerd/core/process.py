@@ -42,6 +42,7 @@ class LaunchSpec:
     result: str | None = None  # file opened as descriptor 3, for helpers that answer
     user: str | None = None
     group: str | None = None
+    own: bool = False  # a process of the daemon's own, not of a flow: runs as the daemon's user, which a list may lack
     umask: int | None = None
     nice: int | None = None
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """Turns an error of jsonschema into words: what is wrong with a value, and what would be right. Pure.
 
 jsonschema brings no types, so its errors are `Any` here. `quote` writes a text as its document does: repr for YAML,
-json_words.quote_json for JSON. A schema may say what is right in words of its own, as `x-expect`.
+json_words.quote_json for JSON. A schema may say what is right in words of its own: `x-expect` for its type and pattern,
+`x-pattern` for its pattern only.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def describe_fault(error: Any, *, written: str | None = None, quote: Quote = rep
     requirement = _requirement(error, quote)
     if not requirement.startswith("must "):
         return requirement
-    found = str(len(value)) if error.validator in ("minItems", "maxItems") and not secret else shown
+    counted = error.validator in ("minItems", "maxItems", "maxProperties")
+    found = str(len(value)) if counted and not secret else shown
     return f"{requirement}, not {found}{_hint(error, requirement, quote, secret=secret)}"
 
 
@@ -83,6 +85,7 @@ _EMPTY = {
     "minLength": "must not be empty",
     "minItems": "must not be an empty list; name one, or remove the key",
 }
+_NO_BOUND = 10**9  # a maximum that only keeps a number within 32 bits
 _LIMITS = {
     "minimum": "must be at least {}",
     "maximum": "must be at most {}",
@@ -93,13 +96,14 @@ _LIMITS = {
     "maxLength": "must be at most {} characters long",
     "minItems": "must have at least {} items",
     "maxItems": "must have at most {} items",
+    "maxProperties": "must have at most {} keys",
 }
 
 
 def _requirement(error: Any, quote: Quote) -> str:
     """Say what would be right, as `must be ...` where possible."""
     rule, wanted, schema = error.validator, error.validator_value, _schema(error)
-    if rule in ("type", "pattern") and isinstance(expected := schema.get("x-expect"), str):
+    if (expected := _expected(rule, schema)) is not None:
         return f"must be {expected}"
     if rule == "pattern":
         return f"must match the pattern {shorten(quote(wanted))}"
@@ -110,11 +114,19 @@ def _requirement(error: Any, quote: Quote) -> str:
         return f"must be one of {', '.join(_choice(one, quote) for one in wanted if one is not None) or 'null'}"
     if rule == "const":
         return f"must be {_choice(wanted, quote)}"
-    if rule in ("minimum", "maximum") and {"minimum", "maximum"} <= schema.keys():
+    if rule in ("minimum", "maximum") and {"minimum", "maximum"} <= schema.keys() and schema["maximum"] < _NO_BOUND:
         return f"must be between {schema['minimum']} and {schema['maximum']}"
     if rule in _LIMITS:
         return _LIMITS[rule].format(wanted)
     return f"does not fit its schema ({rule})" if rule else "is not allowed by its schema"
+
+
+def _expected(rule: str, schema: Mapping[str, Json]) -> str | None:
+    """Return what our own schema says that a value is to be."""
+    for key, rules in (("x-pattern", ("pattern",)), ("x-expect", ("type", "pattern"))):
+        if rule in rules and isinstance(words := schema.get(key), str):
+            return words
+    return None
 
 
 def _kinds(error: Any) -> list[str]:

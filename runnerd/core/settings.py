@@ -184,6 +184,24 @@ class OutputSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    """Which groups may do what over the control socket; without any list, everybody who can open it may do all."""
+
+    admins: tuple[str, ...] | None = None
+    operators: tuple[str, ...] | None = None
+    readers: tuple[str, ...] | None = None
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether there is a list, which may be empty: then it permits nothing to anybody."""
+        return any(groups is not None for groups in (self.admins, self.operators, self.readers))
+
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """Return the groups of each key."""
+        return {"admins": self.admins or (), "operators": self.operators or (), "readers": self.readers or ()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Holds all settings of the host except deployments and pools."""
 
@@ -194,6 +212,7 @@ class Settings:
     late: LateSettings = LateSettings()
     journal: JournalSettings = JournalSettings()
     output: OutputSettings = OutputSettings()
+    control: ControlSettings = ControlSettings()
     http_listen: tuple[str, int] | None = None  # loopback address and port of health and metrics
 
 

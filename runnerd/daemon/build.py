@@ -69,15 +69,10 @@ class Daemon:
         environ: Mapping[str, str],
         ambient: Ambient,
     ) -> None:
-        self.paths = paths
-        self.journal = journal
-        self.ambient = ambient
-        self._environ = environ
+        self.paths, self.journal, self.ambient, self._environ = paths, journal, ambient, environ
         # Events, the record feed and problems first: through them parts reach parts that are built later.
         self.config = ConfigInForce(config)
-        self.wakes = Wakes()
-        self.feed = RecordFeed()
-        self.problems = Problems()
+        self.wakes, self.feed, self.problems = Wakes(), RecordFeed(), Problems()
         self.problems.register(self.config.problems)
         self.problems.register_text(lambda: journal.problem)
         self.problems.register_text(lambda: journal.notice)
@@ -113,9 +108,10 @@ class Daemon:
             timeout_s=api.request_timeout_s,
             now=self.ambient.now,
             on_health=self._note_health,
+            on_left_out=self._health_log.note_left_out,
         )
         self._access = access_reader(url, self.config, credentials)
-        host = SpawnerLocation(self.paths)
+        host = SpawnerLocation(self.paths, users=self._environ.get("RUNNERD_FLOW_USERS"))
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
@@ -125,8 +121,7 @@ class Daemon:
         return EmbeddedServer(
             link=self.link,
             url=self.api.url,
-            state_dir=self.paths.state,
-            log_dir=self.paths.log,
+            paths=self.paths,
             problems=self.problems,
             log=self.ambient.log,
         )
@@ -282,6 +277,7 @@ class Daemon:
         )
         self.control = ControlServer(
             host=host,
+            control=lambda: self.config.settings().control,
             problems=self.problems,
             log=self.ambient.log,
             socket_path=self.paths.control_socket,

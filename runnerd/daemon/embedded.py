@@ -23,6 +23,7 @@ from runnerd.log.log import Log
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.long_lived import LongLived
 from runnerd.processes.protocol import Record
+from runnerd.system.paths import Paths
 
 KEY = "prefect-server"
 
@@ -52,13 +53,11 @@ def _free_port() -> int:
 class EmbeddedServer:
     """Keeps the embedded server running."""
 
-    def __init__(
-        self, *, link: SpawnerLink, url: str, state_dir: str, log_dir: str, log: Log, problems: Problems
-    ) -> None:
+    def __init__(self, *, link: SpawnerLink, url: str, paths: Paths, log: Log, problems: Problems) -> None:
         self._link = link
         self._port = int(url.rsplit(":", 1)[1].split("/", 1)[0])
-        self._home = os.path.join(state_dir, "prefect-server")
-        self._log_dir = log_dir
+        self._home = os.path.join(paths.state, "prefect-server")
+        self._log_dir = paths.log
         self._log = log
         problems.register_text(lambda: self.problem)
         self._kept = LongLived(
@@ -116,6 +115,7 @@ class EmbeddedServer:
             working_directory=self._home,
             output=self._output(),
             user=account.pw_name,
+            own=True,
             output_max_bytes=16 * 2**20,
             stop_timeout_s=15.0,
         )

@@ -1,7 +1,8 @@
 """Runs the daemon: start, adopt runs, notify readiness, run the main loops, and stop or hand over.
 
 Invariants: no run is claimed before every run of the last daemon was adopted or settled; an API that is away neither
-delays readiness nor ends the daemon; an exception in a main loop ends the daemon, because the next one adopts the runs.
+delays readiness nor ends the daemon; the loops that use its answers contain what one item makes go wrong; an exception
+in any other loop ends the daemon, because the next one adopts the runs.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """Refreshes the registry from the API: which deployments are paused, which were deleted, and their next starts.
 
-Invariants: refreshing only reads from the API; it costs a few requests a minute, however often `runnerctl` is used.
+Invariants: refreshing only reads from the API; it costs a few requests a minute, however often `runnerctl` is used; a
+deployment counts as deleted only where the API has answered so for this very deployment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
+from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import due
 from runnerd.core.record_feed import RecordFeed
@@ -17,8 +19,8 @@ from runnerd.core.wakes import Wakes
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.reading import PAGE
 from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 REFRESH_EVERY_S = 60.0
 _REFRESH_GAP_MIN_S = 10.0  # however often `wakes.refresh` is set
@@ -45,6 +47,7 @@ class Refresher:
         self._registrar = registrar
         self._pulse = ambient.pulse
         self._now = ambient.now
+        self._contained = Containment(log=ambient.log, loop=_LOOP)
         self._woken = wakes.refresh
         feed.subscribe(self._note_start)
 
@@ -57,10 +60,9 @@ class Refresher:
         while True:
             self._pulse.beat(_LOOP, within_s=3600.0)
             self._woken.clear()
-            try:
+            # A failure of the API was logged by the client, and is over or not at the next round.
+            with self._contained.item("refresh"), contextlib.suppress(ApiError):
                 await self.refresh()
-            except (ApiAway, ApiDenied, ApiRejected):
-                pass  # the transport has logged it
             await asyncio.sleep(_REFRESH_GAP_MIN_S)
             try:
                 async with asyncio.timeout(REFRESH_EVERY_S - _REFRESH_GAP_MIN_S):
@@ -69,12 +71,12 @@ class Refresher:
                 continue
 
     async def refresh(self) -> None:
-        """Read all registered deployments once and note changes. Raises ApiAway, ApiDenied or ApiRejected."""
+        """Read all registered deployments once and note changes. Raises ApiError."""
         ids = self._registry.ids()
         if not ids:
             return
         found = {info.id: info for info in await self._api.read_deployments(ids)}
-        gone = set(ids) - set(found)
+        gone = {one for one in set(ids) - set(found) if await self._is_deleted(one)}
         if gone:
             self._registrar.register_again(gone)
         for info in found.values():
@@ -82,6 +84,15 @@ class Refresher:
             if entry is not None and entry.paused is not info.paused:
                 self._registry.put(replace(entry, paused=info.paused))
         self._registry.note_next_runs(await self._next_runs(list(found)))
+
+    async def _is_deleted(self, deployment_id: str) -> bool:
+        """Whether the API answers that there is no such deployment; a list may lack what could not be read."""
+        try:
+            return await self._api.pools.deployment(deployment_id) is None
+        except ApiAway as error:
+            if not error.answered:
+                raise
+            return False
 
     async def _next_runs(self, ids: list[str]) -> dict[str, datetime]:
         """Return each deployment's next start.
@@ -100,6 +111,6 @@ class Refresher:
                 at = due(run)
                 if run.deployment_id is not None and at is not None:
                     next_runs.setdefault(run.deployment_id, at)
-            if len(runs) < PAGE:
+            if not runs.full:
                 break
         return next_runs

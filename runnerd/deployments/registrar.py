@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
-from runnerd.core.errors import ApiError
+from runnerd.core.errors import ApiError, JournalError
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
@@ -29,6 +29,7 @@ from runnerd.journal.journal import Journal, Registration
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
 from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 _LOOP = "register"
 _ROUND_BOUND_S = 3600.0  # the longest time without a beat: comparing and dropping thousands takes long
@@ -62,12 +63,21 @@ class Registrar:
         self._registry = registry
         self._url = url
         self._log = ambient.log
+        self._contained = Containment(log=ambient.log, loop=_LOOP, passing=(ApiError, JournalError))
+        self._tasks_contained = Containment(log=ambient.log, loop=_LOOP)
         self._pulse = ambient.pulse
         self._backoff = ambient.backoff
         self._wakes = wakes
         problems.register(self.problems)
         self._planner = Planner(journal=journal, registry=registry, url=url)
-        self._requests = Requests(api=api, journal=journal, registry=registry, url=url, backoff=ambient.backoff)
+        self._requests = Requests(
+            api=api,
+            journal=journal,
+            registry=registry,
+            url=url,
+            backoff=ambient.backoff,
+            contained=self._contained,
+        )
         self._retries = Retries(clock=ambient.clock)
         self._outcomes = Outcomes(registry=registry, journal=journal, log=ambient.log)
         self._todo: dict[Key, Deployment] = {}
@@ -114,14 +124,19 @@ class Registrar:
             self._pulse.beat(_LOOP, within_s=_ROUND_BOUND_S)
             left = self._dropper.left
             try:
-                await self._begin()
-                if not self._todo:
-                    await self._dropper.drop_all()
-            except ApiError as error:
+                with self._contained.item("a round") as item:
+                    await self._begin()
+                    if not self._todo:
+                        await self._dropper.drop_all()
+            except (ApiError, JournalError) as error:
                 self._work.set()
                 if self._dropper.left < left:
                     backoff.reset()  # some requests succeed: a server on SQLite refuses one of two writes at a time
-                await asyncio.sleep(backoff.next_s(error))
+                await asyncio.sleep(backoff.next_s(error if isinstance(error, ApiError) else None))
+                continue
+            if item.why is not None:
+                self._work.set()
+                await asyncio.sleep(backoff.next_s())
                 continue
             backoff = self._backoff()
             if not self._todo and not self._work.is_set():
@@ -145,9 +160,13 @@ class Registrar:
     async def _inspect(self, begun: list[_Begun]) -> None:
         """Inspect the flows and begin to register the deployments; those whose import is slow each alone."""
         deployments = [one.deployment for one in begun]
-        findings = await self._inspector.inspect(deployments, afresh=self._afresh)
-        self._afresh -= findings.keys()
-        self._requests.registrations()
+        with self._tasks_contained.item("inspections") as item:
+            findings = await self._inspector.inspect(deployments, afresh=self._afresh)
+            self._afresh -= findings.keys()
+            self._requests.registrations()
+        if item.why is not None:
+            failure = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
+            findings = {key_of(one): failure for one in deployments}
         for one in begun:
             finding = findings[key_of(one.deployment)]
             if isinstance(finding, InspectionFailure) and finding.kind == "slow":
@@ -156,8 +175,11 @@ class Registrar:
                 self._take_finding(one, finding)
 
     async def _inspect_alone(self, begun: _Begun) -> None:
-        finding = await self._inspector.inspect_alone(begun.deployment)
-        self._requests.registrations()
+        with self._tasks_contained.item(f"inspection of {begun.deployment.name}") as item:
+            finding = await self._inspector.inspect_alone(begun.deployment)
+            self._requests.registrations()
+        if item.why is not None:
+            finding = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
         self._take_finding(begun, finding)
 
     def _take_finding(self, begun: _Begun, finding: InspectionResult) -> None:
@@ -172,10 +194,11 @@ class Registrar:
     async def _register(self, begun: _Begun, inspection: Inspection) -> None:
         deployment = begun.deployment
         done = await self._requests.register(deployment, inspection, wanted=lambda: self._is_current(begun))
-        if isinstance(done, Registered):
-            self._take_registered(begun, inspection, done)
-        elif done is not None and self._is_current(begun):
-            self._fail(deployment, done.why, double=done.double, again=done.by_api)
+        with self._tasks_contained.item(f"registration of {deployment.name}"):
+            if isinstance(done, Registered):
+                self._take_registered(begun, inspection, done)
+            elif done is not None and self._is_current(begun):
+                self._fail(deployment, done.why, double=done.double, again=done.by_api)
         self._registering -= 1
         if not self._registering:
             self._wake_others()

@@ -20,6 +20,7 @@ from runnerd.journal.journal import Journal, Registration
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint, schedule_bodies
 from runnerd.prefect_api.schedule_changes import SentSchedule
+from runnerd.system.containment import Containment
 
 AT_ONCE = 4  # a server on SQLite refuses some of the writes that meet
 _REFUSED_IN_A_ROW = 2 * AT_ONCE  # after that many it is not one deployment, but the server
@@ -59,13 +60,21 @@ class Requests:
     """Makes the requests; what was registered is in the journal before it is returned."""
 
     def __init__(
-        self, *, api: PrefectApi, journal: Journal, registry: Registry, url: str, backoff: Callable[[], Backoff]
+        self,
+        *,
+        api: PrefectApi,
+        journal: Journal,
+        registry: Registry,
+        url: str,
+        backoff: Callable[[], Backoff],
+        contained: Containment,
     ) -> None:
         self._api = api
         self._journal = journal
         self._registry = registry
         self._url = url
         self._backoff = backoff
+        self._contained = contained
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._refused_in_a_row = 0
         self._major: int | None = None  # of the server; read again at each round and after each outage
@@ -123,9 +132,11 @@ class Requests:
 
     async def _register_or_refuse(self, one: _Attempt, major: int) -> Registered | Refusal:
         try:
-            return await self._register(one, major)
+            with self._contained.item(f"deployment {one.deployment.name}") as item:
+                return await self._register(one, major)
         except ApiRejected as error:
             return Refusal(why=f"the API rejects the deployment: {error}", by_api=True)
+        return Refusal(why=f"cannot register the deployment: {item.why}", by_api=True)
 
     async def _register(self, one: _Attempt, major: int) -> Registered | Refusal:
         deployment, inspection = one.deployment, one.inspection

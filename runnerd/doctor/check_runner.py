@@ -8,17 +8,13 @@ does not affect the other groups.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, unknown
 from runnerd.log.log import Log
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,33 +56,3 @@ class CheckRunner:
         self._running.pop(name, None)
         if not task.cancelled() and task.exception() is not None:
             self._log.error("a check of the doctor failed", check=name, exc_info=task.exception())
-
-
-async def in_thread(call: Callable[[], T]) -> T:
-    """Call `call` in a thread of its own; return what it returns, raise what it raises.
-
-    Not asyncio.to_thread: a check of a dead NFS mount would hold one of the few threads that all callers share, and the
-    daemon's end would wait for that thread.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def resolve(result: T | None, why: BaseException | None) -> None:
-        if future.done():
-            return
-        if why is not None:
-            future.set_exception(why)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def work() -> None:
-        result, why = None, None
-        try:
-            result = call()
-        except BaseException as raised:
-            why = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
-            loop.call_soon_threadsafe(resolve, result, why)
-
-    threading.Thread(target=work, name="doctor", daemon=True).start()
-    return await future

@@ -9,15 +9,17 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from runnerd.config.files import DROP_INS, MAIN, list_drop_ins
+from runnerd.core.settings import ControlSettings
 from runnerd.core.units import format_duration
-from runnerd.doctor.check_runner import in_thread
 from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, some, unreadable, warning
-from runnerd.doctor.subject import Subject
+from runnerd.doctor.subject import Source, Subject
 from runnerd.launch.api_access import CREDENTIAL
+from runnerd.spawner.child.users import AllowedUsers
 from runnerd.system.directories import runs_dir
 from runnerd.system.paths import Paths
 from runnerd.system.run_program import ProgramResult, run_program
 from runnerd.system.systemd import LIST_JOBS, own_unit
+from runnerd.system.threads import in_thread
 
 # --- the service manager --------------------------------------------------------------------------------------
 
@@ -53,37 +55,87 @@ async def check_dbus(run: Callable[..., Awaitable[ProgramResult]], *, unit: str 
 
 
 async def run_user_checks(subject: Subject) -> Sequence[Check]:
-    wanted: dict[str, list[str]] = {}
-    groups: dict[str, list[str]] = {}
-    for source in subject.sources():
-        run = source.run
-        if run.user is not None:
-            wanted.setdefault(run.user, []).append(source.name)
-        if run.group is not None:
-            groups.setdefault(run.group, []).append(source.name)
-    flow_user = subject.environ.get("RUNNERD_FLOW_USER")
-    return [await in_thread(lambda: check_users(wanted, groups, flow_user))]
-
-
-def check_users(users: Mapping[str, list[str]], groups: Mapping[str, list[str]], flow_user: str | None) -> Check:
-    """Check that the users and groups of runs exist; `users` and `groups` map each to the deployments that set it."""
-    missing = [f"user {name} (run.user of {some(of)})" for name, of in users.items() if not _exists(pwd.getpwnam, name)]
-    missing += [
-        f"group {name} (run.group of {some(of)})" for name, of in groups.items() if not _exists(grp.getgrnam, name)
+    sources, flow_user = subject.sources(), subject.environ.get("RUNNERD_FLOW_USER") or None
+    hello = subject.link.hello
+    allowed = hello.users if hello is not None else None
+    control = subject.config.current.settings.control
+    return [
+        await in_thread(lambda: check_users(sources, flow_user, allowed)),
+        await in_thread(lambda: check_control_groups(control)),
     ]
-    if flow_user is not None and flow_user not in users and not _exists(pwd.getpwnam, flow_user):
+
+
+def check_users(sources: Sequence[Source], flow_user: str | None, allowed: AllowedUsers | None) -> Check:
+    """Check that the users and groups of runs exist, and that the spawner starts runs as these users.
+
+    `allowed` is None where the spawner does not say.
+    """
+    users: dict[str | None, list[Source]] = {}
+    groups: dict[str, list[Source]] = {}
+    for source in sources:
+        users.setdefault(source.run.user, []).append(source)
+        if source.run.group is not None:
+            groups.setdefault(source.run.group, []).append(source)
+    named = {name: of for name, of in users.items() if name is not None}
+    missing = [f"user {name} (run.user of {_names(of)})" for name, of in named.items() if _uid_of(name) is None]
+    missing += [
+        f"group {name} (run.group of {_names(of)})" for name, of in groups.items() if not _exists(grp.getgrnam, name)
+    ]
+    if flow_user is not None and flow_user not in users and _uid_of(flow_user) is None:
         missing.append(f"user {flow_user} (RUNNERD_FLOW_USER, for flows without run.user)")
     if missing:
         remedy = "create them, for example with useradd --system, or set others in run.user and run.group"
         return error("users", f"cannot start flows: there is no {', no '.join(missing)}", remedy)
-    names = sorted({*users, *([flow_user] if flow_user else [])})
+    refused = None if allowed is None else _refuse(users, allowed)
+    if refused is not None:
+        return refused
+    names = sorted({*named, *([flow_user] if flow_user else [])})
     return ok("users", f"flows run as {', '.join(names)}" if names else "flows run as the spawner's user")
+
+
+def _refuse(users: Mapping[str | None, list[Source]], allowed: AllowedUsers) -> Check | None:
+    for user, of in users.items():
+        refused = allowed.refuse_name(user)
+        if refused is None and user is not None:
+            refused = allowed.refuse_account(user, _uid_of(user) or 0)
+        if refused is not None:
+            why, _, remedy = refused.removeprefix("cannot start: ").partition("; ")
+            where = some([source.where for source in of])
+            return error("users", f"cannot start flows of {where}: {why}", f"{remedy}; or set another run.user")
+    return None
+
+
+def _names(sources: Sequence[Source]) -> str:
+    return some([source.name for source in sources])
+
+
+def check_control_groups(control: ControlSettings) -> Check:
+    """Check that the groups of `control:` exist; a group that does not exist permits nothing to anybody."""
+    if not control.narrowed:
+        return ok("control", "every user who can open the control socket may make every request")
+    missing = [
+        f"{name} (control.{key})"
+        for key, names in control.lists().items()
+        for name in names
+        if not _exists(grp.getgrnam, name)
+    ]
+    if missing:
+        detail = f"there is no group {', no group '.join(missing)}; nobody gets what these groups may do"
+        return warning("control", detail, "create them with groupadd, or correct control: in runnerd.yaml")
+    return ok("control", "requests are permitted as control: in runnerd.yaml says")
+
+
+def _uid_of(user: str) -> int | None:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        return None
 
 
 def _exists(find: Callable[[str], object], name: str) -> bool:
     try:
         find(name)
-    except KeyError:
+    except (KeyError, ValueError):
         return False
     return True
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from runnerd import __version__
 from runnerd.core.settings import RunSettings
-from runnerd.doctor.check_runner import in_thread
 from runnerd.doctor.checks import Check, error, ok, some, unknown, warning
 from runnerd.doctor.subject import Source, Subject
 from runnerd.processes.protocol import Hello
+from runnerd.system.threads import in_thread
 
 LIMITS = ("memory_max", "cpu_quota", "tasks_max")
 _OWN_FILES, _FILES_A_RUN = 128, 4

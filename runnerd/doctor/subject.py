@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.place import Place
 from runnerd.core.settings import RunSettings
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
@@ -26,6 +27,12 @@ class Source:
     name: str
     run: RunSettings
     problem: str | None = None
+    place: Place | None = None
+
+    @property
+    def where(self) -> str:
+        """The name, with the place of its definition."""
+        return f"{self.name} ({self.place})" if self.place else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,9 @@ class Subject:
 
     def sources(self) -> list[Source]:
         """List the deployments and the pools whose runs this daemon starts."""
-        own = [Source(name=e.full_name, run=e.deployment.run, problem=e.problem) for e in self.registry.entries()]
+        own = [
+            Source(name=e.full_name, run=e.deployment.run, problem=e.problem, place=e.deployment.place)
+            for e in self.registry.entries()
+        ]
         pools = [one for one in self.pools.entries() if one.service is not PoolService.OTHER]
-        return own + [Source(name=f"pool {one.name}", run=one.settings.run) for one in pools]
+        return own + [Source(name=f"pool {one.name}", run=one.settings.run, place=one.settings.place) for one in pools]

@@ -19,6 +19,7 @@ from typing import TypeVar
 from runnerd.core.codec import Decoder, to_json
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Phase, RunRecord
+from runnerd.core.names import describe_unfit_name
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Config, Deployment
 from runnerd.journal.journal_file import is_damage, open_file, what_to_do
@@ -232,7 +233,12 @@ class Journal:
         return found[0] if found else None
 
     def find(self, ref: str) -> list[RunRecord]:
-        """Return up to 20 runs whose id starts with `ref`, then up to 20 named `ref`; newest first in each group."""
+        """Return up to 20 runs whose id starts with `ref`, then up to 20 named `ref`; newest first in each group.
+
+        `ref` may be any text: one that no name can be would be an error of SQLite, and none of the journal's.
+        """
+        if describe_unfit_name(ref) is not None:
+            return []
         pattern = ref.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         by_id = self._records("WHERE id LIKE ? ESCAPE '\\' ORDER BY created_at DESC LIMIT 20", pattern)
         by_name = self._records("WHERE name = ? ORDER BY created_at DESC LIMIT 20", ref)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiDenied
 from runnerd.launch.spec import ApiAccess
-from runnerd.prefect_api.credentials import Credentials, credential_files
+from runnerd.prefect_api.credentials import Credentials, checked_secret, credential_files
 
 CREDENTIAL = "prefect-api-key"
 
@@ -33,11 +33,18 @@ def credentials_reader(
             systemd_file = os.path.join(directory, CREDENTIAL) if directory else None
             if systemd_file is not None and os.path.exists(systemd_file):
                 return credential_files(replace(api, key_file=systemd_file))()
-            key, auth = environ.get("PREFECT_API_KEY"), environ.get("PREFECT_API_AUTH_STRING")
-            return Credentials(key=key or None, auth_string=auth or None)
+            return Credentials(
+                key=_read_variable("API key", "PREFECT_API_KEY", environ),
+                auth_string=_read_variable("auth string", "PREFECT_API_AUTH_STRING", environ),
+            )
         return credential_files(api)()
 
     return read
+
+
+def _read_variable(what: str, name: str, environ: Mapping[str, str]) -> str | None:
+    text = environ.get(name)
+    return checked_secret(text, what=what, where=name) if text else None
 
 
 def access_reader(url: str, config: ConfigInForce, credentials: Callable[[], Credentials]) -> Callable[[], ApiAccess]:

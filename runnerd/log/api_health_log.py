@@ -46,6 +46,10 @@ class ApiHealthLog:
         else:
             self._log_if_unchanged(health)
 
+    def note_left_out(self, words: str) -> None:
+        """Log an item that was left out of an answer."""
+        self._log.warning("left out of an answer of the API, because it is unreadable", what=words)
+
     def _delay_s(self, condition: ApiCondition) -> float:
         """Return how long the condition has to last before it is logged."""
         if condition is ApiCondition.OK:

@@ -67,6 +67,7 @@ def build_poller(
         offering=offering,
         progress=progress,
         problems=problems,
+        ambient=ambient,
     )
     return Poller(
         poll_round=poll_round,

@@ -1,6 +1,7 @@
 """Polls the API for runs of this host that are to be cancelled.
 
-Invariants: no request is sent while no run is under way; a failed request costs time and ends nothing.
+Invariants: no request is sent while no run is under way; a failed request costs time and ends nothing; a run that
+cannot be cancelled keeps no other run from being cancelled.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from runnerd.polling.progress import BACKOFF_BOUND_S, REQUEST_BOUND_S
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 _INTERVAL_S = 5.0
 
@@ -34,6 +36,7 @@ class Cancellations:
         self._settings = config.settings
         self._pulse = ambient.pulse
         self._backoff = ambient.backoff
+        self._contained = Containment(log=ambient.log, loop="cancellations")
         self._seen_cancelled: set[str] = set()  # runs, by id, that were CANCELLED at the last poll
 
     async def run(self) -> None:
@@ -43,7 +46,8 @@ class Cancellations:
             interval = min(_INTERVAL_S, self._settings().api.poll_interval_s)
             self._pulse.beat("cancelling", within_s=interval + REQUEST_BOUND_S)
             try:
-                await self.poll_once()
+                with self._contained.item("poll"):
+                    await self.poll_once()
                 backoff.reset()
             except ApiError as error:
                 self._pulse.beat("cancelling", within_s=BACKOFF_BOUND_S)
@@ -62,4 +66,6 @@ class Cancellations:
         # A process that was sent the intent reports CANCELLED itself just before it exits: give it one interval.
         to_cancel += sorted(cancelled & self._seen_cancelled)
         self._seen_cancelled = cancelled
-        self._supervisor.cancel(to_cancel, announce=False)
+        for run_id in to_cancel:
+            with self._contained.item(f"run {run_id}"):
+                self._supervisor.cancel([run_id], announce=False)

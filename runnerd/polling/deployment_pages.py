@@ -14,8 +14,8 @@ from runnerd.core.prefect import FlowRun
 from runnerd.polling.late_runs import LateRuns
 from runnerd.polling.offering import Offering
 from runnerd.polling.progress import PollProgress
+from runnerd.prefect_api.answers import Page
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.reading import PAGE
 from runnerd.runs.supervisor import Offered, Supervisor
 from runnerd.system.ambient import Ambient
 
@@ -58,16 +58,17 @@ class DeploymentPages:
         api = self._settings().api
         # A poll further than prefetch, so that a run is known at the moment when its start is allowed.
         before = self._now() + timedelta(seconds=api.prefetch_s + api.poll_interval_s)
-        offered, found = Offered(), list[FlowRun]()
+        offered, found = Offered(), Page()
         for _ in range(_LATE_PAGES_PER_POLL):
             found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
             self._progress.note_answer()
             self._on_offer.drop_own()
-            offered, hides_more = await self._offer_page(found, full=len(found) >= PAGE)
+            offered, hides_more = await self._offer_page(found, full=found.full)
             if not hides_more:
                 break
-        if len(found) >= PAGE and offered.skipped and not {run.id for run in found} & set(offered.claimed):
-            return await self._poll_unblocked(ids, before)
+        hides_others = found.unreadable or offered.skipped
+        if found.full and hides_others and not {run.id for run in found} & set(offered.claimed):
+            return await self._poll_unblocked(ids, before, unreadable=found.unreadable)
         return offered
 
     async def _offer_page(self, found: list[FlowRun], *, full: bool) -> tuple[Offered, bool]:
@@ -104,10 +105,10 @@ class DeploymentPages:
             self._offering.offer_due()
         return any_skipped
 
-    async def _poll_unblocked(self, ids: Sequence[str], before: datetime) -> Offered:
-        """Poll the deployments none of whose runs wait: a whole page of waiting runs hides theirs (ADR 10)."""
+    async def _poll_unblocked(self, ids: Sequence[str], before: datetime, *, unreadable: frozenset[str]) -> Offered:
+        """Poll the deployments none of whose runs wait or are unreadable: a page of such runs hides theirs (ADR 10)."""
         runs = self._on_offer.runs
-        blocked = {runs[run_id].deployment_id for run_id in self._on_offer.waiting if run_id in runs}
+        blocked = unreadable | {runs[run_id].deployment_id for run_id in self._on_offer.waiting if run_id in runs}
         others = [one for one in ids if one not in blocked]
         if not others:
             return Offered()

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
-from runnerd.core.errors import ApiRejected
+from runnerd.core.errors import ApiAway, ApiRejected
 from runnerd.core.prefect import FlowRun, StateType, Verdict, due
 from runnerd.core.settings import LateSettings
 from runnerd.polling.lateness import Lateness, judge_late
@@ -35,6 +35,7 @@ class LateRuns:
         self._now = ambient.now
         self._attempts = _SkipAttempts(now=ambient.now)
         self._polled_at: datetime | None = None
+        self._failed_before = False  # the API answered the last skip with a failure
         self._in_time: set[str] = set()  # runs, by id, that were on offer in time in this poll
         self._in_time_before: set[str] = set()  # and in the poll before
 
@@ -44,7 +45,7 @@ class LateRuns:
         self._in_time_before, self._in_time = self._in_time, set()
         if self._polled_at is None or now - self._polled_at > timedelta(seconds=self._settings().after_s):
             self._in_time_before.clear()
-        self._polled_at = now
+        self._polled_at, self._failed_before = now, False
         self._attempts.begin_poll()
 
     def judge(self, found: Sequence[FlowRun]) -> Lateness:
@@ -62,12 +63,19 @@ class LateRuns:
     async def skip_run(self, run: FlowRun) -> bool:
         """Cancel a late run in the API, so that no other host starts it either; False when the API refuses.
 
-        Raises ApiAway, ApiDenied.
+        Raises ApiAway, ApiDenied; an answer about one run that is no use is raised for the second run in turn only.
         """
         try:
             refusal = await self._cancel_run(run)
         except ApiRejected as error:  # the other late runs must not wait for this one
             refusal = str(error)
+        except ApiAway as error:  # nor for one whose answer cannot be read, or whose state the server fails at
+            if not error.answered or self._failed_before:
+                raise
+            self._failed_before = True
+            refusal = str(error)
+        else:
+            self._failed_before = False
         if refusal is None:
             self._attempts.note_skipped(run.id)
         elif self._attempts.note_refused(run.id):  # every poll finds the run: one line is enough

@@ -20,6 +20,8 @@ from runnerd.polling.progress import PollProgress
 from runnerd.pools.offers import PoolOffers
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Offered
+from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ class PollRound:
         offering: Offering,
         progress: PollProgress,
         problems: Problems,
+        ambient: Ambient,
     ) -> None:
         self._api = api
         self._registry = registry
@@ -46,6 +49,7 @@ class PollRound:
         self._pool_pages = pool_pages
         self._offering = offering
         self._progress = progress
+        self._contained = Containment(log=ambient.log, loop="poll")
         self.unsupported: str | None = None
         problems.register_text(lambda: self.unsupported)
 
@@ -68,21 +72,23 @@ class PollRound:
             return Offered()
         self._deployment_pages.begin_poll()
         failures: list[ApiError] = []
-        longer = [one for one in pools if await self._attempt(self._pool_pages.poll_pool(one), failures)]
-        own = await self._attempt(self._deployment_pages.poll_deployments(ids), failures)
+        ask = self._attempt
+        longer = [one for one in pools if await ask(f"pool {one.name}", self._pool_pages.poll_pool(one), failures)]
+        own = await ask("own deployments", self._deployment_pages.poll_deployments(ids), failures)
         offered = own or self._offering.offer_due()
         for one in longer:
-            await self._attempt(self._pool_pages.poll_behind(one, offered), failures)
+            await ask(f"pool {one.name}", self._pool_pages.poll_behind(one, offered), failures)
         self._offering.expire_listings()
         if failures:
             raise failures[0]
         return offered
 
-    async def _attempt(self, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
-        """Await one source's answer; None, and one more failure, when the API does not answer."""
+    async def _attempt(self, source: str, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
+        """Await one source's answer; None when that goes wrong, and one more failure when the API does not answer."""
         self._progress.beat()
         try:
-            return await asking
+            with self._contained.item(source):
+                return await asking
         except ApiError as error:
             failures.append(error)
-            return None
+        return None

@@ -1,7 +1,7 @@
 """Decides when the API is asked for due runs, and when runs on offer are offered again without a request.
 
-Invariants: a failed request costs time and ends nothing; between polls the poller wakes when a run falls due, when a
-slot becomes free, and when start_rate allows one more start.
+Invariants: a failed request, and whatever one answer makes go wrong, costs time and ends nothing; between polls the
+poller wakes when a run falls due, when a slot becomes free, and when start_rate allows one more start.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiError
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
@@ -20,6 +21,7 @@ from runnerd.polling.poll_round import PollRound
 from runnerd.polling.progress import BACKOFF_BOUND_S, REQUEST_BOUND_S, PollProgress
 from runnerd.runs.supervisor import Offered
 from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 _BETWEEN_SLOT_POLLS_S = 1.0  # at least, from one poll to the next for a slot that the API counts
 
@@ -46,6 +48,7 @@ class Poller:
         self._wakes = wakes
         self._backoff = ambient.backoff
         self._jitter = jitter
+        self._contained = Containment(log=ambient.log, loop="poll")
 
     @property
     def polled_at(self) -> datetime | None:
@@ -72,16 +75,21 @@ class Poller:
         while True:
             self._wakes.poll.clear()
             self._progress.beat()
-            try:
-                await self.poll_once()
-            except ApiError as error:
-                # The client has logged the failure once, and `status` shows it; here it only costs time.
-                self._offering.offer_due()
-                if not self._progress.answered:
-                    await self._back_off(backoff.next_s(error))
-                    continue
-            backoff.reset()
-            await self._rest(self._settings().api.poll_interval_s * (0.9 + 0.2 * self._jitter()))
+            with self._contained.item("a round") as item:
+                await self._poll_and_rest(backoff)
+            if item.why is not None:
+                await self._back_off(backoff.next_s())
+
+    async def _poll_and_rest(self, backoff: Backoff) -> None:
+        try:
+            await self.poll_once()
+        except ApiError as error:
+            # The client has logged the failure once, and `status` shows it; here it only costs time.
+            self._offering.offer_due()
+            if not self._progress.answered:
+                return await self._back_off(backoff.next_s(error))
+        backoff.reset()
+        return await self._rest(self._settings().api.poll_interval_s * (0.9 + 0.2 * self._jitter()))
 
     async def poll_once(self) -> Offered:
         """Poll everything this host serves once and return what became of it. Raises ApiError, after all were asked."""

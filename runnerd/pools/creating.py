@@ -11,16 +11,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
+from runnerd.config.files import read_text
+from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json
 from runnerd.core.prefect import AGENT, PROCESS, NewPool, NewQueue, WorkPool, WorkQueue
 from runnerd.core.settings import PoolSettings
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
-from runnerd.files.regular import read_regular
 from runnerd.pools.job.process_job import process_template
 from runnerd.prefect_api.answers import ApiRefusal
 from runnerd.prefect_api.pools import PoolsApi
-
-TEMPLATE_MAX_BYTES = 2 * 2**20  # as of the other files that an administrator writes
 
 
 async def find_or_create_pool(
@@ -73,10 +72,13 @@ async def _choose_template(api: PoolsApi, settings: PoolSettings, kind: str, maj
 
 def _read_template(path: str) -> Mapping[str, Json] | str:
     try:
-        found = json.loads(read_regular(path, max_bytes=TEMPLATE_MAX_BYTES).decode())
-    except (OSError, ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
-        why = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
-        return f"cannot read base_job_template {path}: {why}"
+        found = json.loads(read_text(path))
+    except FileNotFoundError:
+        return f"cannot read base_job_template {path}: No such file or directory"
+    except ConfigError as error:
+        return f"cannot read base_job_template {path}: it {error.problems[0].message}"
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
+        return f"cannot read base_job_template {path}: it is not JSON: {error}"
     if not isinstance(found, dict) or not {"job_configuration", "variables"} <= set(found):
         return f"base_job_template {path} is none: it must be a map with job_configuration and variables"
     return found

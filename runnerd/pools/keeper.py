@@ -29,6 +29,7 @@ from runnerd.pools.workers.worker import PrefectWorker
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 SYNC_S = 15.0
 HEARTBEAT_S = 30  # as Prefect's workers; after three of them without one, a worker is OFFLINE
@@ -72,6 +73,7 @@ class PoolKeeper:
         self._backoff = ambient.backoff
         self._pulse = ambient.pulse
         self._log = ambient.log
+        self._contained = Containment(log=ambient.log, loop="pools")
         self._pool_wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._workers: dict[str, tuple[PrefectWorker, asyncio.Task[None]]] = {}
@@ -89,7 +91,8 @@ class PoolKeeper:
             self._group.create_task(self._end_leftover_workers(), name="workers of pools that are not served any more")
             while True:
                 self._wakes.pools.clear()
-                await self._match_tasks()
+                with self._contained.item("list of pools"):
+                    await self._match_tasks()
                 self._note_tried()
                 await self._wakes.pools.wait()
 
@@ -127,9 +130,12 @@ class PoolKeeper:
             wait_s = SYNC_S
             served = self._table.get(name)
             try:
-                if served is not None:
-                    await self._sync_pool(served)
-                backoff.reset()
+                with self._contained.item(f"pool {name}") as item:
+                    if served is not None:
+                        await self._sync_pool(served)
+                    backoff.reset()
+                if item.why is not None:
+                    self._note_problem(served, f"cannot use what the API says of the work pool: {item.why}")
                 self._note_tried(name)
             except ApiRejected as error:
                 self._note_problem(served, str(error))
@@ -170,6 +176,9 @@ class PoolKeeper:
         """Send one for a pool that lists its workers; return when the last one arrived."""
         if pool.type != PROCESS:
             return None
+        if self._wakes.draining.is_set():  # this host takes no runs, and a pool without another worker is not ready
+            await self._say_goodbye(pool.name)
+            return served.heartbeat_at
         self._announced.add(pool.name)
         there = await self._api.heartbeat(pool.name, worker=self._worker_name(), interval_s=HEARTBEAT_S)
         return self._now() if there else served.heartbeat_at

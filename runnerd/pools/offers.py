@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.prefect import FlowRun, WorkQueue, due
 from runnerd.pools.table import PoolTable, Served
+from runnerd.prefect_api.answers import Page
 from runnerd.prefect_api.pools import PoolsApi
-from runnerd.prefect_api.reading import PAGE
 
 _MOMENT = timedelta(microseconds=1)
 
@@ -54,15 +54,15 @@ class PoolOffers:
         """Return the names of the pools whose concurrency limits the API enforces when it lists runs."""
         return {served.name for served in self.open_pools() if served.limited}
 
-    async def first_page(self, served: Served) -> list[FlowRun]:
+    async def first_page(self, served: Served) -> Page:
         """Return the first page of the pool's due runs, over all queues served. Raises ApiError."""
         before = self._before(served)
-        found = await self._list_runs(served, served.queues, before=before) if served.queues else []
-        return [*found, *await self._list_tagged(served, before)]
+        found = await self._list_runs(served, served.queues, before=before) if served.queues else Page()
+        return Page([*found, *await self._list_tagged(served, before)], full=found.full)
 
-    def may_have_more(self, served: Served, found: Sequence[FlowRun]) -> bool:
+    def may_have_more(self, served: Served, found: Page) -> bool:
         """Whether runs may be behind this page. A limited pool lists only as many runs as may start."""
-        return len(found) >= PAGE or (served.limited and bool(found))
+        return found.full or (served.limited and bool(found))
 
     async def next_page(self, served: Served) -> list[FlowRun] | None:
         """Return the page after the one of the last call; None after the last page, and then the first again.
@@ -93,12 +93,12 @@ class PoolOffers:
 
     async def _list_runs(
         self, served: Served, queues: Sequence[WorkQueue], *, before: datetime, after: datetime | None = None
-    ) -> list[FlowRun]:
+    ) -> Page:
         names = {queue.id: queue.name for queue in queues}
         runs = await self._api.runs(served.name, queues=names, before=before, after=after)
         if runs is None:
             self._outdated(served.name)
-        return runs or []
+        return Page() if runs is None else runs
 
     async def _list_tagged(self, served: Served, before: datetime) -> list[FlowRun]:
         """Return what legacy queues of 2.x pick by tag: runs of any deployment, which no pool lists."""

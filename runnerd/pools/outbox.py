@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.system.ambient import Ambient
+from runnerd.system.containment import Containment
 
 _WAITING_MAX = 2000  # the oldest are dropped first
 
@@ -24,6 +25,7 @@ class Outbox:
     def __init__(self, *, ambient: Ambient) -> None:
         self._backoff = ambient.backoff
         self._log = ambient.log
+        self._contained = Containment(log=ambient.log, loop="outbox")
         self._waiting: deque[tuple[str, Send]] = deque(maxlen=_WAITING_MAX)
         self._filled = asyncio.Event()
 
@@ -41,7 +43,8 @@ class Outbox:
             while self._waiting:
                 first = what, send = self._waiting[0]
                 try:
-                    await send()
+                    with self._contained.item(what):
+                        await send()
                     backoff.reset()
                 except ApiRejected as error:
                     self._log.debug(f"cannot send {what}", why=str(error))

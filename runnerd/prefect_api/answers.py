@@ -5,12 +5,12 @@ This module knows no JSON and no HTTP, and imports nothing heavy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from runnerd.core.place import Json
-from runnerd.core.prefect import ApiState
+from runnerd.core.prefect import ApiState, FlowRun
 
 
 class ClaimOutcome(StrEnum):
@@ -76,3 +76,17 @@ class Skipped:
 
     count: int = 0
     why: str | None = None
+
+
+class Page(list[FlowRun]):
+    """Holds the readable flow runs of one answer; `full`: there may be more behind them.
+
+    `unreadable`: the ids of the deployments whose runs were left out, as far as those say so.
+    """
+
+    def __init__(
+        self, runs: Iterable[FlowRun] = (), *, full: bool = False, unreadable: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(runs)
+        self.full = full
+        self.unreadable = unreadable

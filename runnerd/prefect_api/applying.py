@@ -12,10 +12,11 @@ from runnerd.core.errors import ApiRejected
 from runnerd.core.place import Json
 from runnerd.core.prefect import DeploymentInfo
 from runnerd.prefect_api.answers import DeploymentBody
-from runnerd.prefect_api.parse import Unreadable, parse_deployment
-from runnerd.prefect_api.reading import ABSENT, Reader, in_path, is_uuid
+from runnerd.prefect_api.parse import parse_deployment
+from runnerd.prefect_api.reading import ABSENT, Reader, in_path
 from runnerd.prefect_api.schedule_changes import ScheduleChanges, SentSchedule, lost_keys, plan_schedules
 from runnerd.prefect_api.transport import Transport
+from runnerd.prefect_api.values import Unreadable, is_uuid
 
 # What PATCH /deployments/{id} of 2.20 can change to any value.
 _CHANGEABLE_2 = frozenset(

@@ -14,18 +14,32 @@ import httpx
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import RESCHEDULE, ApiHealth, ApiState, DeploymentInfo, FlowRun, StateType, Verdict
-from runnerd.prefect_api.answers import Answer, ApiRefusal, Claim, ClaimOutcome, DeploymentBody, ServerInfo, Skipped
+from runnerd.prefect_api.answers import (
+    Answer,
+    ApiRefusal,
+    Claim,
+    ClaimOutcome,
+    DeploymentBody,
+    Page,
+    ServerInfo,
+    Skipped,
+)
 from runnerd.prefect_api.applying import DeploymentApplier
 from runnerd.prefect_api.clock import Skew
 from runnerd.prefect_api.connections import open_client
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.dialect import server_info, state_body
-from runnerd.prefect_api.failure_words import server_words
-from runnerd.prefect_api.parse import Unreadable, parse_deployment, parse_each, parse_flow_run, parse_id, parse_state
+from runnerd.prefect_api.due_runs import DueRuns
+from runnerd.prefect_api.failure_words import REASON_MAX, server_words, shorten
+from runnerd.prefect_api.paging import Pages
+from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_id, parse_state
 from runnerd.prefect_api.pools import PoolsApi
-from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, is_uuid, pages, refused
+from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, refused
 from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.prefect_api.transport import Transport
+from runnerd.prefect_api.values import Unreadable, is_uuid, needed_text, read_wait_s
+
+_VERSION_MAX = 100  # characters
 
 __all__ = [
     "PAGE",
@@ -56,8 +70,12 @@ class PrefectApi:
         now: Callable[[], datetime],
         client: httpx.AsyncClient | None = None,
         on_health: Callable[[ApiHealth], None] | None = None,
+        on_left_out: Callable[[str], None] | None = None,
     ) -> None:
-        """`credentials` is called again when the API denies access; `client` is for tests, and closed by `close`."""
+        """`credentials` is called again when the API denies access; `client` is for tests, and closed by `close`.
+
+        `on_left_out` is called with words for each item of an answer that is left out because it is unreadable.
+        """
         self.url = url
         self._cloud = httpx.URL(url).host in ("api.prefect.cloud", "api.stg.prefect.dev")
         self._transport = Transport(
@@ -70,9 +88,11 @@ class PrefectApi:
             on_health=on_health,
         )
         self._server: tuple[int, ServerInfo] | None = None
-        self._reader = Reader(self._transport)
+        self._reader = Reader(self._transport, note_left_out=on_left_out)
+        pages = Pages(transport=self._transport, reader=self._reader)
+        self._due_runs = DueRuns(pages=pages, reader=self._reader, now=now)
         self._applier = DeploymentApplier(transport=self._transport, reader=self._reader)
-        self.pools = PoolsApi(transport=self._transport, reader=self._reader, server=self.server)
+        self.pools = PoolsApi(transport=self._transport, reader=self._reader, pages=pages, server=self.server)
 
     @property
     def health(self) -> ApiHealth:
@@ -86,7 +106,7 @@ class PrefectApi:
 
     @property
     def skipped(self) -> Skipped:
-        """How many flow runs could not be read so far."""
+        """How many items of answers could not be read so far."""
         return self._reader.skipped
 
     async def close(self) -> None:
@@ -110,15 +130,9 @@ class PrefectApi:
 
     async def scheduled_runs(
         self, *, deployment_ids: Sequence[str], before: datetime, limit: int | None = None
-    ) -> list[FlowRun]:
+    ) -> Page:
         """List the runs of these deployments that fall due before `before`, the earliest first, at most 200."""
-        if not deployment_ids or limit == 0:
-            return []
-        body: dict[str, Json] = {"deployment_ids": list(deployment_ids), "scheduled_before": before.isoformat()}
-        if limit is not None:
-            body["limit"] = min(limit, PAGE)
-        reply = await self._transport.request("POST", "/deployments/get_scheduled_flow_runs", body=body, sure=True)
-        return self._reader.runs(reply)
+        return await self._due_runs.list(deployment_ids, before=before, limit=limit)
 
     async def claim(self, run_id: str, *, transition_id: str) -> Claim:
         """Propose PENDING. The claim is won if the answer has our state, whatever its `status` field says."""
@@ -173,17 +187,16 @@ class PrefectApi:
         reply = await self._transport.request("GET", path, values=ABSENT, sure=True)
         if reply.status == 404:
             return []
-        return self._reader.read("a flow run's states", reply.data, lambda data: [parse_state(state) for state in data])
+        return self._reader.items("a flow run's states", reply, parse_state)
 
     async def runs_of(self, run_ids: Sequence[str], *, states: Iterable[StateType]) -> list[FlowRun]:
         """List those of these runs that are in one of these states now."""
-        types = [state.value for state in states]
-        found: list[FlowRun] = []
-        for ids in pages(run_ids):
-            chosen = {"id": {"any_": ids}, "state": {"type": {"any_": types}}}
-            body = {"flow_runs": chosen, "limit": PAGE}
-            found += self._reader.runs(await self._transport.request("POST", "/flow_runs/filter", body=body, sure=True))
-        return found
+        kinds = {"type": {"any_": [state.value for state in states]}}
+
+        def choose(ids: Sequence[str]) -> dict[str, Json]:
+            return {"flow_runs": {"id": {"any_": list(ids)}, "state": kinds}}
+
+        return await self._reader.filtered("flow runs", "/flow_runs/filter", run_ids, choose, parse_flow_run)
 
     async def create_run(
         self,
@@ -222,7 +235,7 @@ class PrefectApi:
         reply = await self._transport.request("GET", f"/flows/{flow_id}", values=ABSENT, sure=True)
         if reply.status == 404:
             return None
-        return self._reader.read("a flow", reply.data, lambda data: str(data["name"]))
+        return self._reader.read("a flow", reply.data, lambda data: needed_text(data, "name"))
 
     async def apply_deployment(
         self,
@@ -241,12 +254,11 @@ class PrefectApi:
 
     async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]:
         """Read those of these deployments that exist."""
-        found: list[DeploymentInfo] = []
-        for page in pages(ids):
-            body = {"deployments": {"id": {"any_": page}}, "limit": PAGE}
-            reply = await self._transport.request("POST", "/deployments/filter", body=body, sure=True)
-            found += self._reader.read("deployments", reply.data, lambda data: parse_each(data, parse_deployment)[0])
-        return found
+
+        def choose(some: Sequence[str]) -> dict[str, Json]:
+            return {"deployments": {"id": {"any_": list(some)}}}
+
+        return await self._reader.filtered("deployments", "/deployments/filter", ids, choose, parse_deployment)
 
     async def find_deployment(self, flow_name: str, name: str) -> DeploymentInfo | None:
         """Read the deployment `flow_name/name`; None when there is none."""
@@ -302,12 +314,12 @@ def _parse_answer(data: Json, proposed: StateType, transition_id: str) -> Answer
     return Answer(
         accepted=data["status"] == "ACCEPT" or repeated,
         state=state,
-        reason=reason if isinstance(reason, str) else None,
-        wait_s=float(delay) if data["status"] == "WAIT" and isinstance(delay, int | float) else None,
+        reason=shorten(reason, REASON_MAX) if isinstance(reason, str) else None,
+        wait_s=read_wait_s(delay) if data["status"] == "WAIT" else None,
     )
 
 
 def _parse_text(data: Json) -> str:
     if not isinstance(data, str):
         raise Unreadable("it is not a string")
-    return data
+    return shorten(data, _VERSION_MAX)

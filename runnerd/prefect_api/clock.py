@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
+
+from runnerd.prefect_api.values import read_http_date
 
 _DATE_ROUNDING_S = 0.5  # a Date is rounded down to seconds: on average the answer was made this much later
 
@@ -24,12 +25,9 @@ class Skew:
 
 def measured_skew(date: str | None, *, sent: datetime, received: datetime) -> Skew | None:
     """Compute the skew from an answer's Date and the times of its request; None when the Date cannot be used."""
-    try:
-        theirs = parsedate_to_datetime(date or "")
-    except (TypeError, ValueError):
-        return None
+    theirs = read_http_date(date)
     half_s = (received - sent).total_seconds() / 2
-    if theirs.tzinfo is None or half_s < 0:
-        return None  # a Date without a timezone, or our own clock was set meanwhile
+    if theirs is None or half_s < 0:
+        return None  # half_s: our own clock was set meanwhile
     ahead_s = (sent - theirs).total_seconds() + half_s - _DATE_ROUNDING_S
     return Skew(seconds=ahead_s, doubt_s=half_s + _DATE_ROUNDING_S)

@@ -9,12 +9,15 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from http.cookiejar import CookieJar
+from typing import Any
 
 import httpx
 
 from runnerd import __version__
 
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
+_LOCATION = "runnerd.location"  # the key of an answer's extensions
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 OpenClient = Callable[[httpx.URL], httpx.AsyncClient]
@@ -33,8 +36,30 @@ def open_client(url: httpx.URL, *, timeout_s: float) -> httpx.AsyncClient:
         trust_env=proxied and url.host not in _LOOPBACK,
         timeout=httpx.Timeout(timeout_s),
         limits=httpx.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=25),
+        cookies=NoCookies(),
         headers={"User-Agent": f"runnerd/{__version__}", "Accept": "application/json"},
     )
+
+
+class NoCookies(CookieJar):
+    """Stores no cookie: one would go to every port of its host, and any number of them could be set."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Ignore the cookies of an answer."""
+
+
+async def _set_location_aside(response: httpx.Response) -> None:
+    """Hide the Location from httpx, which would raise at a URL that it cannot parse, though it follows none."""
+    location = response.headers.get("Location")
+    if location is not None:
+        del response.headers["Location"]
+        response.extensions[_LOCATION] = location
+
+
+def location_of(response: httpx.Response) -> str | None:
+    """Return the Location of an answer of a lent client; None when it has none."""
+    found: str | None = response.extensions.get(_LOCATION)
+    return found
 
 
 class _Lease:
@@ -42,6 +67,7 @@ class _Lease:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
+        self.client.event_hooks = {"response": [_set_location_aside]}
         self.users = 0
         self.retired = False
 

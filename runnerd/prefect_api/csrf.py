@@ -13,8 +13,9 @@ from datetime import datetime
 
 from runnerd.core.place import Json
 from runnerd.prefect_api.failure_words import server_words
-from runnerd.prefect_api.parse import parse_time
+from runnerd.prefect_api.values import read_time
 
+_TOKEN_MAX = 1000  # characters; the servers' own have 64
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -44,9 +45,9 @@ class Csrf:
         """Store the token in the answer to `path`; after an unexpected answer the change fails by itself."""
         if status in (404, 422):
             self._off = True
-        elif status == 200 and isinstance(data, dict) and isinstance(data.get("token"), str):
+        elif status == 200 and isinstance(data, dict) and _fits_header(data.get("token")):
             self._token = data["token"]
-            self._expires = parse_time(data.get("expiration"))
+            self._expires = read_time(data.get("expiration"))
 
     def headers(self) -> dict[str, str]:
         """Make the headers for a change; empty when no token is wanted."""
@@ -62,3 +63,8 @@ class Csrf:
         if sent == self.headers():
             self._token, self._off = None, False
         return True
+
+
+def _fits_header(token: Json) -> bool:
+    """Return whether a token can be sent in a header: any other would fail every change, not only the first."""
+    return isinstance(token, str) and token.isascii() and token.isprintable() and 0 < len(token) <= _TOKEN_MAX

@@ -19,7 +19,7 @@ from runnerd.core.settings import Deployment, Schedule
 from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
 
 OLDEST_2 = (2, 14, 21)  # older servers may ignore transition_id, without which a claim cannot be repeated
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")
 
 
 def version_of(text: str) -> tuple[int, int, int] | None:

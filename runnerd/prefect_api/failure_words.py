@@ -6,18 +6,16 @@ The text of an httpx exception is never shown: it may quote a header.
 from __future__ import annotations
 
 import errno
-import math
 import os
 import socket
 import ssl
 from collections.abc import Iterator
-from datetime import datetime
 
 import httpx
 
-from runnerd.core.place import Json
+from runnerd.core.place import Json, printable
 
-_LONGEST = 300
+REASON_MAX = 300  # characters
 # The first match is used, so subclasses come before their base classes.
 _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.ConnectTimeout,), "no connection in time"),
@@ -33,8 +31,6 @@ _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.TooManyRedirects,), "too many redirects"),
     ((httpx.UnsupportedProtocol, httpx.InvalidURL), "the URL is neither http nor https"),
 )
-# Without this bound a wrong header would keep a host from polling a server that answers again.
-_LONGEST_WAIT_S = 600.0
 
 
 def broken_words(error: BaseException) -> str:
@@ -71,7 +67,7 @@ def _httpx_words(error: BaseException) -> str:
     for kinds, words in _HTTPX_WORDS:
         if isinstance(error, kinds):
             return words
-    return "no connection"
+    return "no connection" if isinstance(error, httpx.HTTPError | OSError) else f"no answer ({type(error).__name__})"
 
 
 def server_words(data: Json) -> str:
@@ -82,9 +78,9 @@ def server_words(data: Json) -> str:
     if isinstance(detail, list):
         words = "; ".join(_validation_words(item) for item in detail[:3] if isinstance(item, dict))
         more = f"; and {len(detail) - 3} more" if len(detail) > 3 else ""
-        return shorten(words, _LONGEST) + more
+        return shorten(words, REASON_MAX) + more
     message = detail if isinstance(detail, str) else data.get("exception_message")
-    return shorten(message, _LONGEST) if isinstance(message, str) else ""
+    return shorten(message, REASON_MAX) if isinstance(message, str) else ""
 
 
 def _validation_words(item: Json) -> str:
@@ -95,26 +91,6 @@ def _validation_words(item: Json) -> str:
 
 
 def shorten(text: str, longest: int) -> str:
-    """Put a text on one line of at most `longest` characters."""
-    line = " ".join(text.split())
+    """Put a text on one line of at most `longest` characters, with what a terminal might obey escaped."""
+    line = printable(" ".join(text[: 4 * longest].split()))
     return line if len(line) <= longest else line[: longest - 3] + "..."
-
-
-def retry_after_s(value: str | None, *, now: datetime) -> float | None:
-    """Parse a Retry-After header into seconds from now; None when it is absent or invalid."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = _seconds_until(value, now)
-    return min(seconds, _LONGEST_WAIT_S) if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _seconds_until(value: str, now: datetime) -> float:
-    from email.utils import parsedate_to_datetime  # rare, and httpx has loaded it already
-
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
-    except (TypeError, ValueError):  # not a date, or a date without an offset
-        return math.nan

@@ -20,39 +20,51 @@ from runnerd.core.prefect import (
     WorkPool,
     WorkQueue,
 )
-from runnerd.prefect_api.parse import Unreadable, needed_text, optional_text, parse_flow_run, parse_time
+from runnerd.prefect_api.parse import parse_flow_run, parse_offer
+from runnerd.prefect_api.values import (
+    NAME_MAX,
+    Unreadable,
+    needed_id,
+    needed_text,
+    optional_id,
+    optional_text,
+    read_time,
+    read_whole,
+)
 
 
 def parse_pool(data: Json) -> WorkPool:
     """Parse a work pool; raises Unreadable."""
     data = _object(data, "a work pool")
     return WorkPool(
-        id=needed_text(data, "id"),
+        id=needed_id(data, "id"),
         name=needed_text(data, "name"),
         type=needed_text(data, "type"),
         description=optional_text(data.get("description")),
         is_paused=data.get("is_paused") is True,
-        concurrency_limit=_whole(data.get("concurrency_limit")),
+        concurrency_limit=read_whole(data.get("concurrency_limit")),
         base_job_template=_mapping(data.get("base_job_template")),
         status=optional_text(data.get("status")),
-        default_queue_id=optional_text(data.get("default_queue_id")),
+        default_queue_id=optional_id(data, "default_queue_id"),
+        created=read_time(data.get("created")),
+        updated=read_time(data.get("updated")),
     )
 
 
 def parse_queue(data: Json) -> WorkQueue:
     """Parse a work queue; raises Unreadable."""
     data = _object(data, "a work queue")
-    priority, chosen = _whole(data.get("priority")), data.get("filter")
+    priority, chosen = read_whole(data.get("priority")), data.get("filter")
     return WorkQueue(
-        id=needed_text(data, "id"),
+        id=needed_id(data, "id"),
         name=needed_text(data, "name"),
-        pool=optional_text(data.get("work_pool_name")),
+        pool=optional_text(data.get("work_pool_name"), longest=NAME_MAX),
         description=optional_text(data.get("description")),
         is_paused=data.get("is_paused") is True,
-        concurrency_limit=_whole(data.get("concurrency_limit")),
+        concurrency_limit=read_whole(data.get("concurrency_limit")),
         priority=1 if priority is None else priority,
         filter=chosen if isinstance(chosen, dict) else None,
-        last_polled=parse_time(data.get("last_polled")),
+        last_polled=read_time(data.get("last_polled")),
         status=optional_text(data.get("status")),
     )
 
@@ -63,7 +75,7 @@ def parse_worker(data: Json) -> WorkerSeen:
     return WorkerSeen(
         name=needed_text(data, "name"),
         status=optional_text(data.get("status")),
-        last_heartbeat=parse_time(data.get("last_heartbeat_time")),
+        last_heartbeat=read_time(data.get("last_heartbeat_time")),
     )
 
 
@@ -73,7 +85,7 @@ def pool_run_parser(pool: str, queues: Mapping[str, str]) -> Callable[[Json], Fl
     def parse(data: Json) -> FlowRun:
         data = _object(data, "a run of a pool")
         queue_id = optional_text(data.get("work_queue_id"))
-        run = parse_flow_run(_with_state(_object(data.get("flow_run"), "a flow run")))
+        run = parse_offer(_with_state(_object(data.get("flow_run"), "a flow run")))
         return replace(run, pool=pool, queue=queues.get(queue_id or ""))
 
     return parse
@@ -82,7 +94,7 @@ def pool_run_parser(pool: str, queues: Mapping[str, str]) -> Callable[[Json], Fl
 def parse_placed_run(data: Json) -> FlowRun:
     """Parse a flow run with the names of its pool and queue; raises Unreadable."""
     data = _object(data, "a flow run")
-    pool, queue = optional_text(data.get("work_pool_name")), optional_text(data.get("work_queue_name"))
+    pool, queue = (optional_text(data.get(key), longest=NAME_MAX) for key in ("work_pool_name", "work_queue_name"))
     return replace(parse_flow_run(data), pool=pool, queue=queue)
 
 
@@ -100,14 +112,14 @@ def parse_pool_deployment(data: Json) -> PoolDeployment:
     # 2.20 takes both names in a request and answers with the first; 3.x knows the second.
     overrides = {**_mapping(data.get("infra_overrides")), **_mapping(data.get("job_variables"))}
     return PoolDeployment(
-        id=needed_text(data, "id"),
+        id=needed_id(data, "id"),
         name=needed_text(data, "name"),
-        flow_id=needed_text(data, "flow_id"),
+        flow_id=needed_id(data, "flow_id"),
         version=optional_text(data.get("version")),
         job_variables=overrides,
         infrastructure_document_id=optional_text(data.get("infrastructure_document_id")),
         storage_document_id=optional_text(data.get("storage_document_id")),
-        updated=parse_time(data.get("updated")),
+        updated=read_time(data.get("updated")),
     )
 
 
@@ -117,8 +129,8 @@ def parse_block(data: Json) -> BlockDocument:
     if not isinstance(data.get("data"), dict):
         raise Unreadable("a block's data is missing")
     return BlockDocument(
-        id=needed_text(data, "id"),
-        name=optional_text(data.get("name")),
+        id=needed_id(data, "id"),
+        name=optional_text(data.get("name"), longest=NAME_MAX),
         type_slug=needed_text(_object(data.get("block_type"), "a block's type"), "slug"),
         data=data["data"],
     )
@@ -153,7 +165,3 @@ def _object(data: Json, what: str) -> dict[str, Json]:
 def _mapping(value: Json) -> dict[str, Json]:
     """Return an object as it is, and an empty one for any other value."""
     return value if isinstance(value, dict) else {}
-
-
-def _whole(value: Json) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import count
 from typing import TypeVar
 
 from runnerd.core.place import Json
@@ -29,8 +28,9 @@ from runnerd.core.prefect import (
     WorkPool,
     WorkQueue,
 )
-from runnerd.prefect_api.answers import ApiRefusal, ServerInfo
-from runnerd.prefect_api.parse import parse_each
+from runnerd.prefect_api.answers import ApiRefusal, Page, ServerInfo
+from runnerd.prefect_api.paging import Pages
+from runnerd.prefect_api.parse import parse_offer
 from runnerd.prefect_api.parse_pools import (
     parse_block,
     parse_placed_run,
@@ -42,8 +42,9 @@ from runnerd.prefect_api.parse_pools import (
     parse_worker_types,
     pool_run_parser,
 )
-from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, is_uuid, refused, why_no_name
+from runnerd.prefect_api.reading import ABSENT, REFUSED, Reader, in_path, refused, why_no_name
 from runnerd.prefect_api.transport import Transport
+from runnerd.prefect_api.values import is_uuid
 
 _RESERVED = "prefect"  # in upper or lower case, at the start of a pool's name
 _MAY_CHANGE = frozenset({"is_paused", "concurrency_limit"})  # of a reserved pool
@@ -54,9 +55,17 @@ T = TypeVar("T")
 class PoolsApi:
     """Makes the calls of PrefectApi about work pools; `server` returns the version of Prefect's server."""
 
-    def __init__(self, *, transport: Transport, reader: Reader, server: Callable[[], Awaitable[ServerInfo]]) -> None:
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        reader: Reader,
+        pages: Pages,
+        server: Callable[[], Awaitable[ServerInfo]],
+    ) -> None:
         self._transport = transport
         self._reader = reader
+        self._pages = pages
         self._server = server
 
     async def server(self) -> ServerInfo:
@@ -71,7 +80,7 @@ class PoolsApi:
 
     async def all_pools(self) -> list[WorkPool]:
         """Read every pool, sorted by name."""
-        return await self._read_all("/work_pools/filter", "work pools", parse_pool)
+        return await self._pages.every("/work_pools/filter", "work pools", parse_pool)
 
     async def create_pool(self, new: NewPool) -> WorkPool | ApiRefusal:
         """Create a pool with its queue `default`; without a template in `new` the pool has none."""
@@ -109,7 +118,7 @@ class PoolsApi:
             return []
         # The server ignores case and takes `_` for any character, so its answer is filtered again below.
         chosen = {"work_queues": {"name": {"startswith_": list(prefixes)}}} if prefixes else {}
-        found = await self._read_all(f"/work_pools/{place}/queues/filter", "work queues", parse_queue, **chosen)
+        found = await self._pages.every(f"/work_pools/{place}/queues/filter", "work queues", parse_queue, **chosen)
         wanted = [queue for queue in found if not prefixes or queue.name.startswith(tuple(prefixes))]
         return sorted(wanted, key=lambda queue: (queue.priority, queue.name))
 
@@ -155,7 +164,7 @@ class PoolsApi:
         before: datetime,
         after: datetime | None = None,
         limit: int | None = None,
-    ) -> list[FlowRun] | None:
+    ) -> Page | None:
         """Read the runs that a pool offers, due from `after` to `before`, both included; None: no such pool or queue.
 
         `queues` maps ids to names; an empty map means every queue. The server applies pauses, limits and priorities,
@@ -165,34 +174,27 @@ class PoolsApi:
         if place is None:
             return None
         if limit == 0:
-            return []
+            return Page()
         body: dict[str, Json] = {"scheduled_before": before.isoformat()}
         if queues:
             body["work_queue_names"] = sorted(set(queues.values()))
         if after is not None:
             body["scheduled_after"] = after.isoformat()
-        if limit is not None:
-            body["limit"] = min(limit, PAGE)
         path = f"/work_pools/{place}/get_scheduled_flow_runs"
-        reply = await self._transport.request("POST", path, body=body, values=ABSENT, sure=True)
-        return None if reply.status == 404 else self._reader.runs(reply, pool_run_parser(pool, queues))
+        return await self._pages.first(path, body, limit=limit, parse=pool_run_parser(pool, queues))
 
     async def placed_run(self, run_id: str) -> FlowRun | None:
         """Read one flow run with the names of its pool and its queue; None when there is none (any more)."""
         return await self._read_one("/flow_runs/", run_id if is_uuid(run_id) else None, "a flow run", parse_placed_run)
 
-    async def tagged_runs(self, queue_id: str, *, before: datetime, limit: int | None = None) -> list[FlowRun] | None:
+    async def tagged_runs(self, queue_id: str, *, before: datetime, limit: int | None = None) -> Page | None:
         """Read what a legacy queue of 2.x picks by tags or deployments, the earliest first; None: no such queue."""
         if not is_uuid(queue_id):
             return None
         if limit == 0:
-            return []
-        body: dict[str, Json] = {"scheduled_before": before.isoformat()}
-        if limit is not None:
-            body["limit"] = min(limit, PAGE)
-        path = f"/work_queues/{queue_id}/get_runs"
-        reply = await self._transport.request("POST", path, body=body, values=ABSENT, sure=True)
-        return None if reply.status == 404 else self._reader.runs(reply)
+            return Page()
+        path, body = f"/work_queues/{queue_id}/get_runs", {"scheduled_before": before.isoformat()}
+        return await self._pages.first(path, body, limit=limit, parse=parse_offer)
 
     # --- workers --------------------------------------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class PoolsApi:
         return (
             []
             if place is None
-            else await self._read_all(f"/work_pools/{place}/workers/filter", "workers", parse_worker)
+            else await self._pages.every(f"/work_pools/{place}/workers/filter", "workers", parse_worker)
         )
 
     async def worker_types(self) -> dict[str, WorkerType]:
@@ -272,19 +274,6 @@ class PoolsApi:
             return None
         reply = await self._transport.request("GET", f"{above}{place}", values=ABSENT, sure=True)
         return None if reply.status == 404 else self._reader.read(what, reply.data, parse)
-
-    async def _read_all(self, path: str, what: str, parse: Callable[[Json], T], **chosen: Json) -> list[T]:
-        """Read all pages of a filter; an empty list where the pool it filters does not exist."""
-        found: list[T] = []
-        for offset in count(0, PAGE):
-            body = {**chosen, "limit": PAGE, "offset": offset}
-            reply = await self._transport.request("POST", path, body=body, values=ABSENT, sure=True)
-            if reply.status == 404:
-                return []
-            found += self._reader.read(what, reply.data, lambda data: parse_each(data, parse)[0])
-            if len(reply.data) < PAGE:
-                break
-        return found
 
     async def _create(self, path: str, body: Json, what: str, parse: Callable[[Json], T]) -> T | ApiRefusal:
         reply = await self._transport.request("POST", path, body=body, values=REFUSED)

@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import httpx
@@ -19,17 +19,17 @@ import httpx
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected
 from runnerd.core.place import Json
 from runnerd.core.prefect import ApiHealth
+from runnerd.prefect_api.body import Body, read_body
 from runnerd.prefect_api.clock import Skew, measured_skew
-from runnerd.prefect_api.connections import ClientPool, OpenClient
+from runnerd.prefect_api.connections import ClientPool, OpenClient, location_of
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.csrf import CHANGES, Csrf
-from runnerd.prefect_api.failure_words import broken_words, retry_after_s, server_words
+from runnerd.prefect_api.failure_words import broken_words, server_words
 from runnerd.prefect_api.health import HealthBook
+from runnerd.prefect_api.redirects import HOPS_MAX, REDIRECTS, origin, target
+from runnerd.prefect_api.values import ODD, read_retry_after_s
 
-MAX_ANSWER_BYTES = 64 * 2**20
 RENEW_AFTER_FAILURES = 3
-_MAX_HOPS = 5
-_REDIRECTS = (301, 302, 307, 308)
 _TRY_LATER = frozenset({408, 425, 429})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IS_URL_RIGHT = "is api.url right? It ends in /api on a self-hosted server"
@@ -45,12 +45,17 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
-    """Holds any answer; `readable` is False when the body is not JSON or too long."""
+    """Holds any answer; `elsewhere`: the origin that sent it, when it is not that of api.url."""
 
     status: int
     headers: httpx.Headers
-    data: Json
-    readable: bool
+    body: Body
+    location: str | None = None
+    elsewhere: str | None = None
+
+    @property
+    def data(self) -> Json:
+        return self.body.data
 
 
 class Transport:
@@ -96,11 +101,19 @@ class Transport:
         await self._pool.renew()
 
     async def request(
-        self, method: str, path: str, *, body: Json = None, values: frozenset[int] = frozenset(), sure: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json = None,
+        values: frozenset[int] = frozenset(),
+        sure: bool = False,
+        shrinks: bool = False,
     ) -> Reply:
         """Make one request. A status in `values` is an answer like a 2xx; any other failure raises ApiError.
 
         `sure`: the request cannot be wrong, so a rejection of it is a failure of the server (ApiAway).
+        `shrinks`: after an answer that is too long the caller asks for less, so that is no failure of the API.
         """
         asked = f"{method} {path.partition('?')[0]}"
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
@@ -112,10 +125,14 @@ class Transport:
         except ApiDenied as error:  # the credentials cannot be read
             self._book.degraded(_kind(asked), str(error))
             raise
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, *ODD) as error:
             # `from None`: the chain of an httpx exception may quote a header.
             raise await self._note_broken(error) from None
         self._failures = 0
+        if raw.body.too_long and shrinks:
+            raise ApiAway(
+                f"cannot use Prefect at {self._shown}: the answer {raw.body.why}", answered=True, too_long=True
+            )
         return self._reply(asked, raw, values, sure)
 
     # --- requests: CSRF around credentials around redirects around one exchange ----------------------------
@@ -157,39 +174,37 @@ class Transport:
         """Follow redirects with the same method: httpx would turn the POST of an http-to-https redirect into a GET."""
         url = httpx.URL(f"{self._base}{path}")
         private = {**self._headers, **credentials.header(), **extra}
-        plain = {"Content-Type": "application/json"} if content is not None else {}
-        for _ in range(_MAX_HOPS):
-            headers = {**plain, **private} if self._trusts(url) else plain
+        plain = {"Accept-Encoding": "gzip"}  # what body.py can read within bounds
+        if content is not None:
+            plain["Content-Type"] = "application/json"
+        for _ in range(HOPS_MAX):
+            headers = {**private, **plain} if self._is_ours(url) else plain
             raw = await self._exchange(method, url, headers, content)
-            location = raw.headers.get("Location")
-            if raw.status not in _REDIRECTS or not location:
+            if raw.status not in REDIRECTS or not raw.location:
                 return raw
-            url = url.join(location)
-        raise httpx.TooManyRedirects("", request=None)
+            found = target(url, raw.location, base=self._base)
+            if isinstance(found, str):
+                return replace(raw, body=Body(why=found))
+            url = found
+        return replace(raw, body=Body(why="leads through too many redirects"))
 
-    def _trusts(self, url: httpx.URL) -> bool:
-        """Return whether credentials may be sent there: only to the same host, and never from https to http."""
-        return url.host == self._base.host and url.scheme in (self._base.scheme, "https")
+    def _is_ours(self, url: httpx.URL) -> bool:
+        """Return whether credentials may be sent there: to the origin of api.url, and to no other."""
+        return origin(url) == origin(self._base)
 
     async def _exchange(self, method: str, url: httpx.URL, headers: dict[str, str], content: bytes | None) -> _Raw:
-        body = bytearray()
         sent = self._now()
         async with (
             self._pool.client(url) as client,
             client.stream(method, url, headers=headers, content=content, follow_redirects=False) as response,
         ):
-            if url.host == self._base.host:
+            ours = self._is_ours(url)
+            if ours:
                 date = response.headers.get("Date")
                 self.skew = measured_skew(date, sent=sent, received=self._now()) or self.skew
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    return _Raw(response.status_code, response.headers, None, False)
-        try:
-            data = json.loads(body) if body.strip() else None
-        except (ValueError, RecursionError):  # not JSON, or nested too deep
-            return _Raw(response.status_code, response.headers, None, False)
-        return _Raw(response.status_code, response.headers, data, True)
+            body = await read_body(response)
+        elsewhere = None if ours else origin(url)
+        return _Raw(response.status_code, response.headers, body, location_of(response), elsewhere)
 
     # --- outcomes -----------------------------------------------------------------------------------------
 
@@ -229,8 +244,10 @@ class Transport:
             return self._denied(asked, raw)
         if status >= 500 or status in _TRY_LATER:
             return self._away(asked, raw, f"HTTP {status} from {asked}", server_words(raw.data))
-        if not raw.readable:
-            return self._away(asked, raw, f"HTTP {status} from {asked} is not JSON", _IS_URL_RIGHT)
+        if raw.body.why is not None:
+            return self._away(asked, raw, f"HTTP {status} from {asked} {raw.body.why}", _IS_URL_RIGHT)
+        if status < 200:
+            return self._away(asked, raw, f"HTTP {status} from {asked} is no final answer", _IS_URL_RIGHT)
         if status < 300 or (status in values and not _no_such_route(raw)):
             return None
         if status in (404, 405) and _no_such_route(raw):
@@ -247,12 +264,15 @@ class Transport:
         return ApiAway(
             f"cannot use Prefect at {self._shown}: {words}",
             answered=True,
-            retry_after_s=retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
+            too_long=raw.body.too_long,
+            retry_after_s=read_retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
         )
 
     def _denied(self, asked: str, raw: _Raw) -> ApiDenied:
         who = (self._credentials or Credentials()).kind
-        if raw.status == 401:
+        if raw.elsewhere is not None:
+            detail = f"{raw.status}: redirected to {raw.elsewhere}, which gets no credentials; correct api.url"
+        elif raw.status == 401:
             detail = f"401: {who} is not accepted"
         else:
             why = server_words(raw.data)

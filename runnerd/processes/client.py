@@ -217,17 +217,21 @@ def _describe(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-async def start_spawner(*, socket_path: str, runtime_dir: str, owner: int | None, log_file: str) -> None:
+async def start_spawner(
+    *, socket_path: str, runtime_dir: str, owner: int | None, log_file: str, users: str | None = None
+) -> None:
     """Start a spawner in a session of its own, that exits when idle; return once it serves its socket.
 
     The spawner is not a child of this process and outlives it. `owner` is the uid that may connect and owns the output
-    files. Raises SpawnerError, with what the spawner printed, when it cannot serve.
+    files, `users` the list of users as whom it may start processes. Raises SpawnerError, with what the spawner printed,
+    when it cannot serve.
     """
     program = os.path.join(os.path.dirname(_package_file), "__main__.py")
     # -I: PYTHON* variables must not change a process that may be root. -S: `site` costs memory and is not needed.
     command = [sys.executable, "-I", "-S", program, "--socket", socket_path, "--runtime-dir", runtime_dir]
     command += ["--exit-when-idle", "--background", "--log", log_file]
     command += [] if owner is None else ["--owner", str(owner)]
+    command += [] if users is None else ["--users", users]
     environ = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
     started = await run_program(*command, limit_s=_START_TIMEOUT_S, environ=environ)
     if started.status != 0:

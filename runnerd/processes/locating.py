@@ -12,10 +12,11 @@ from runnerd.system.paths import Paths
 
 
 class SpawnerLocation:
-    """The socket and directories of the host's spawner."""
+    """The socket and directories of the host's spawner; `users` is the list of users for a root spawner, if any."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, users: str | None) -> None:
         self._paths = paths
+        self._users = users
 
     def make_client(self, on_record: Callable[[Record], None], on_lost: Callable[[], None]) -> SpawnerClient:
         """Make a client for one connection."""
@@ -33,4 +34,5 @@ class SpawnerLocation:
             runtime_dir=self._paths.spawner_dir,
             owner=os.geteuid(),
             log_file=os.path.join(self._paths.log, "spawner.log"),
+            users=self._users if os.geteuid() == 0 else None,
         )

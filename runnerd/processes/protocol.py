@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from runnerd.core.errors import SpawnerError
 from runnerd.core.place import Json
 from runnerd.core.process import Exit, Identity, LaunchSpec
+from runnerd.spawner.child.users import AllowedUsers
 
 Phase = Literal["starting", "running", "stopping", "killing", "exited"]
 
@@ -29,7 +30,7 @@ class Hello:
     `limits` says what enforces memory_max, cpu_quota and tasks_max: "cgroup" (for the run as a whole), "rlimit" (for
     each process, or for all processes of the user), None (nothing); empty from an older spawner. `why` says why not all
     limits are enforced by cgroup, None where they are. `boot_id` is the boot id that the spawner sees, None from an
-    older spawner.
+    older spawner. `users` are those as whom it starts processes, None from an older spawner.
     """
 
     version: str
@@ -37,6 +38,7 @@ class Hello:
     limits: Mapping[str, str | None]
     why: str | None
     boot_id: str | None = None
+    users: AllowedUsers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
         "output": spec.output,
         "result": spec.result,
         "user": spec.user,
+        "own": spec.own,
         "group": spec.group,
         "umask": spec.umask,
         "nice": spec.nice,
@@ -110,6 +113,7 @@ def hello_from_json(value: Json) -> Hello:
             limits=limits,
             why=None if why is None else str(why),
             boot_id=value.get("boot_id"),
+            users=AllowedUsers.from_wire(value["users"]) if value.get("users") is not None else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's hello: {type(error).__name__}: {error}"

@@ -13,6 +13,7 @@ from runnerd.processes.helper import HELPER_KEY_PREFIX
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
 from runnerd.runs.supervisor import Supervisor
+from runnerd.system.containment import Containment
 
 
 async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, log: Log) -> None:
@@ -20,18 +21,26 @@ async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, 
     unfinished = journal.unfinished()
     supervisor.adopt(unfinished)
     ours = {record.id for record in unfinished}
+    contained = Containment(log=log, loop="adoption")
     for seen in link.records():
-        if seen.key in ours:
-            continue
-        if seen.key.startswith(HELPER_KEY_PREFIX):
-            await _end_helper(seen, link)
-        elif seen.key.startswith((HOOKS_PREFIX, TIDY_PREFIX)):
-            await _forget_afterwork(seen, ours, link)
-        elif _is_flow_run(seen.key):
-            await _adopt_unknown(seen, journal, link, supervisor)
+        if seen.key not in ours:
+            with contained.item(seen.key):
+                await _adopt_seen(seen, ours, journal=journal, link=link, supervisor=supervisor)
     supervisor.adopted.set()
     if unfinished:
         log.info("adopted all runs", runs=len(unfinished))
+
+
+async def _adopt_seen(
+    seen: Record, ours: set[str], *, journal: Journal, link: SpawnerLink, supervisor: Supervisor
+) -> None:
+    """Take over what the spawner knows of and the journal has no unfinished run of."""
+    if seen.key.startswith(HELPER_KEY_PREFIX):
+        await _end_helper(seen, link)
+    elif seen.key.startswith((HOOKS_PREFIX, TIDY_PREFIX)):
+        await _forget_afterwork(seen, ours, link)
+    elif _is_flow_run(seen.key):
+        await _adopt_unknown(seen, journal, link, supervisor)
 
 
 async def _end_helper(seen: Record, link: SpawnerLink) -> None:

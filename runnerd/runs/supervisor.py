@@ -24,6 +24,7 @@ from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import AWAITS_ITS_PROCESS
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.run import Run
+from runnerd.system.containment import Containment
 
 _REVIVE_FIRST_S = 5.0
 _REVIVE_CAP_S = 300.0
@@ -80,6 +81,7 @@ class Supervisor:
         self._bucket = Bucket(rate=rate, tokens=max(1.0, rate), at=self._clock())
         self._runs: dict[str, Run] = {}
         self._refused: dict[str, Refusal] = {}
+        self._odd_runs = Containment(log=context.ambient.log, loop="claims")
         self._shepherds: set[asyncio.Task[None]] = set()
         self._waiters: list[asyncio.Future[None]] = []
         self._emptied = asyncio.Event()
@@ -161,7 +163,13 @@ class Supervisor:
                 left = dict.fromkeys(admitted[len(claimed) :], "limits.start_rate is reached")
                 wait_s = self._bucket.wait_s(now)
                 return Offered(claimed=tuple(claimed), skipped={**skipped, **left}, held=held, wait_s=wait_s)
-            if not self._claim(by_id[run_id]):
+            with self._odd_runs.item(f"run {run_id}") as item:
+                recorded = self._claim(by_id[run_id])
+            if item.why is not None:
+                self._note_refusal(run_id, item.why)
+                skipped[run_id] = f"cannot claim the run: {item.why}"
+                continue
+            if not recorded:
                 left = dict.fromkeys((run.id for run in fresh), self.record_problem or "")
                 return Offered(claimed=tuple(claimed), skipped=left, full=True)
             self._bucket = bucket

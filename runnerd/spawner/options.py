@@ -17,8 +17,8 @@ usage: runnerd-spawner --socket PATH --runtime-dir DIR [--owner USER] [--users L
   --runtime-dir DIR   store the records of runs in this directory
   --owner USER        let this user (name or uid) connect as root may, and own the runs' output files (default: only
                       the spawner's own user may connect)
-  --users LIST        start processes only as these users: names separated by commas, * for every user but uid 0
-                      (default: as any user)
+  --users LIST        start processes only as these users: names separated by commas, * for people's accounts
+                      (default: as root, every named user but root; else as the spawner's own)
   --cgroup-unit UNIT  make the runs' cgroups, with their limits, in the cgroup of this systemd unit of our slice
                       (default: in the spawner's own cgroup, without limits)
   --exit-when-idle    exit when no run lives and no client is connected

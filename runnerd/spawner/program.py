@@ -8,9 +8,9 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from runnerd.spawner.child.account import AllowedUsers
+from runnerd.spawner.child.account import Privileges
 from runnerd.spawner.child.fork import Forker
-from runnerd.spawner.child.setup import Privileges
+from runnerd.spawner.child.users import AllowedUsers
 from runnerd.spawner.io.log import log
 from runnerd.spawner.io.loop import Loop
 from runnerd.spawner.io.notify import Notifier
@@ -108,8 +108,8 @@ def serve(
     try:
         records = store(os.path.join(options.runtime_dir, "records"))
         records.make_directory()
-        forker = Forker(Privileges(owner=options.owner, users=AllowedUsers(options.users)))
-        intents = IntentServer(loop=loop)
+        users = AllowedUsers(options.users, root=os.geteuid() == 0, owner=options.owner)
+        forker = Forker(Privileges(owner=options.owner, users=users))
         confinement, boot = Confinement.set_up(unit=options.cgroup_unit), Boot.current()
         runs = RunTable(
             loop=loop,
@@ -117,7 +117,7 @@ def serve(
             forker=forker,
             confinement=confinement,
             boot=boot,
-            intents=intents,
+            intents=IntentServer(loop=loop),
             publish=publish,
         )
         stopping = _watch_signals(loop, runs)
@@ -126,7 +126,12 @@ def serve(
         ready()
     except OSError as error:
         raise CannotServe(f"cannot serve {options.socket}: {error.strerror or error}", EX_OSERR) from None
-    verbs = Verbs(runs, limits=confinement.describe_limits, boot_id=boot.id, end_loop=lambda: stopping.append(0))
+    verbs = Verbs(
+        runs,
+        describe=lambda: {**confinement.describe_limits(), "users": users.to_wire()},
+        boot_id=boot.id,
+        end_loop=lambda: stopping.append(0),
+    )
     server.listen(listener, answer=verbs.answer, hello=verbs.make_hello)
     log(f"serving {options.socket} with {runs.live_count} live runs")
     manager.send_ready(runs.live_count)

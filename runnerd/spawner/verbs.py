@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from runnerd import __version__
-from runnerd.spawner.io.messages import Fields, Launch, bad_request
+from runnerd.spawner.io.messages import Fields, Launch, bad_request, shown
 from runnerd.spawner.runs.intents import INTENTS
 from runnerd.spawner.runs.records import ProcessRecord
 from runnerd.spawner.runs.table import RunTable
@@ -16,14 +16,17 @@ Reply = Callable[[object], None]
 
 
 class Verbs:
-    """`limits` says what enforces the runs' limits; `end_loop` ends the spawner after this round of its loop."""
+    """`describe` says what enforces the runs' limits, and as whom runs may be started.
+
+    `end_loop` ends the spawner after this round of its loop.
+    """
 
     def __init__(
-        self, runs: RunTable, *, limits: Callable[[], dict[str, object]], boot_id: str, end_loop: Callable[[], None]
+        self, runs: RunTable, *, describe: Callable[[], dict[str, object]], boot_id: str, end_loop: Callable[[], None]
     ) -> None:
         self._runs = runs
         self._boot_id = boot_id
-        self._limits = limits
+        self._describe = describe
         self._end_loop = end_loop
         self._started_at = time.monotonic()
         self._verbs: dict[str, Callable[[Fields, Reply], None]] = {
@@ -40,12 +43,12 @@ class Verbs:
         """Do what the request asks; `reply` is called once, now or later, unless this raises RequestRefused."""
         verb = self._verbs.get(request.text("op") or "")
         if verb is None:
-            raise bad_request(f"there is no op {request.raw('op')!r}; there are {', '.join(self._verbs)}")
+            raise bad_request(f"there is no op {shown(request.raw('op'))}; there are {', '.join(self._verbs)}")
         verb(request, reply)
 
     def make_hello(self) -> dict[str, object]:
-        """Make the first message for a new client: version, limits and all records."""
-        about = {"event": "hello", "version": __version__, "pid": os.getpid(), **self._limits()}
+        """Make the first message for a new client: version, limits, users and all records."""
+        about = {"event": "hello", "version": __version__, "pid": os.getpid(), **self._describe()}
         return {**about, "boot_id": self._boot_id, "records": self._records()}
 
     def _records(self) -> list[object]:
@@ -62,8 +65,8 @@ class Verbs:
         self._runs.spawn(Launch(request.inner("spec")), lambda run: reply(run.to_wire()))
 
     def _stop(self, request: Fields, reply: Reply) -> None:
-        reason, signal_number = request.required_text("reason"), request.signal("signal")
-        timeout_s, intent = request.seconds("timeout_s"), request.text("tell")
+        reason, signal_number = request.required_name("reason"), request.signal("signal")
+        timeout_s, intent = request.seconds("timeout_s"), request.name("tell")
         if intent is not None and intent not in INTENTS:
             raise bad_request(f"tell must be one of {', '.join(INTENTS)}")
         run = self._find_run(request)

@@ -23,6 +23,7 @@ IDLE_S = 60.0
 WAITING_MAX = 256
 _WALL_S_PER_CPU_S = 6.0  # a busy host gives the process a part of a processor
 _START_S = 60.0
+_DRAIN_BYTES = 65536
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; __import__(sys.argv[1], fromlist=['main']).main()"
 
 
@@ -180,8 +181,12 @@ class SideProcess:
             return
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        if process.stdin is not None:
-            process.stdin.close()
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        # asyncio may report the end of a process only once its pipes are read to the end: this would hang.
+        with contextlib.suppress(OSError):
+            while await process.stdout.read(_DRAIN_BYTES):
+                continue
         await process.wait()
 
 

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runnerd.config import HostDefaults, load
+from runnerd.config import find_defaults, load
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ConfigError, RunnerdError
 from runnerd.core.machine import RunRecord
@@ -126,7 +125,7 @@ def main() -> int:
 
 def serve(paths: Paths, plan: Plan) -> int:
     log = make_log(log_format="console", journald=False, debug=False)
-    defaults = HostDefaults(hostname=socket.gethostname(), python=sys.executable, api_url=None)
+    defaults = find_defaults(os.environ, root=os.geteuid() == 0)
     make_directories(paths)
     with lock_state(paths):
         journal = ChaosJournal(path=journal_path(paths), now=plan.now, log=log)

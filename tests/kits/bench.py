@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from tests.kits.checkout import ROOT
+from tests.kits.daemon import FLOWS_AS_ROOT
 from tests.kits.fakes.fake_prefect import FakePrefect
 
 BIN = ROOT / ".venv-lean" / "bin"
@@ -134,6 +135,7 @@ class Scratch:
         """Runs until it is left; then it hands over, and the spawner is ended as well."""
         directories = ["--runtime-dir", "run", "--state-dir", "state", "--log-dir", "log"]
         environment = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        environment |= FLOWS_AS_ROOT
         with open(self.root / "daemon.log", "ab") as log:
             process = subprocess.Popen(
                 [str(BIN / "runnerd"), "--config", str(self.root), *directories],

@@ -22,6 +22,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
+from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
 from runnerd.pools.offers import PoolOffers
@@ -32,14 +33,14 @@ from runnerd.runs.claiming import FlowRunApi
 from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
-from runnerd.system.ambient import Ambient
+from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.disk_room import DiskRoom
 from runnerd.system.watchdog import Pulse
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.jump_loop import START_S
-from tests.kits.nouns import Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
+from tests.kits.nouns import URL, Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
 
 POLL = "POST /deployments/get_scheduled_flow_runs"
 
@@ -260,13 +261,14 @@ async def fake_engine(
     prefect = prefect or FakePrefect(major=3)
     spawner = spawner or FakeSpawner()
     lines, problems = LogLines(), Problems()
+    health_log = ApiHealthLog(url=URL, log=log_to(lines), later=call_later)
     engine = Engine(
         prefect=prefect,
         journal=journal or Journal(path=str(directory / "journal.db"), now=loop.utcnow, log=log_to(LogLines())),
         link=SpawnerLink(
             make_client=spawner.make_client, start_spawner=spawner.start_spawner, problems=problems, log=log_to(lines)
         ),
-        api=fake_api(prefect, now=loop.utcnow),
+        api=fake_api(prefect, now=loop.utcnow, on_left_out=health_log.note_left_out),
         launcher=launcher,
         settings=settings(**changes),
         lines=lines,

@@ -37,6 +37,11 @@ URL = "http://prefect.test/api"
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 
 
+def an_id(letter: str) -> str:
+    """An id of Prefect's, the same one for the same letter."""
+    return str(uuid.UUID(int=ord(letter)))
+
+
 def a_deployment(name: str = "nightly", *, run: Mapping[str, Json] | None = None, **changes: Json) -> Deployment:
     """`run` are keys of its run: section."""
     settings = RunSettings(**{"python": sys.executable, "working_directory": "/srv/flows", **(run or {})})
@@ -89,10 +94,22 @@ class UnclosableClient(httpx.AsyncClient):
         return
 
 
-def fake_api(prefect: FakePrefect, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> PrefectApi:
+def fake_api(
+    prefect: FakePrefect,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    on_left_out: Callable[[str], None] | None = None,
+) -> PrefectApi:
     """The real client in front of a FakePrefect, without a socket."""
-    client = UnclosableClient(transport=prefect.transport(), verify=False)
-    return PrefectApi(url=URL, credentials=Credentials, headers={}, timeout_s=60, now=now, client=client)
+    return PrefectApi(
+        url=URL,
+        credentials=Credentials,
+        headers={},
+        timeout_s=60,
+        now=now,
+        client=UnclosableClient(transport=prefect.transport(), verify=False),
+        on_left_out=on_left_out,
+    )
 
 
 def flow_run(prefect: FakePrefect, run_id: str) -> FlowRun:

@@ -30,7 +30,7 @@ from runnerd.system.directories import work_dir
 from runnerd.system.paths import Paths
 from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
-from tests.kits.spawner import LIMIT_S, SpawnerUnderTest
+from tests.kits.spawner import LIMIT_S, OWN_USER, SpawnerUnderTest
 
 Json = Any
 URL = "http://prefect.test/api"
@@ -143,8 +143,9 @@ class Bench:
         run = changes.pop("run", {})
         environment = {"HOME": str(self.home), **self.environment, **run.pop("environment", {})}
         settings = RunSettings(
-            python=python, working_directory=str(self.home), environment=environment, stop_timeout_s=20.0, **run
-        )
+            python=python, working_directory=str(self.home), environment=environment, stop_timeout_s=20.0,
+            **{"user": OWN_USER, **run},
+        )  # fmt: skip
         return PoolSettings(**{"name": "pool", "run": settings, "place": Place("/etc/runnerd/runnerd.yaml"), **changes})
 
     def plan(self, settings: PoolSettings) -> WorkerPlan:

@@ -37,8 +37,9 @@ class PrefectServer:
 @contextlib.contextmanager
 def running_server(major: int, home: Path, **settings: str) -> Iterator[PrefectServer]:
     """A server of this major with its files in `home` and these settings on top; ended on leaving."""
-    python = ENVS / f"prefect{major}" / "bin" / "python"
-    if not (ENVS / f"prefect{major}" / "stamp").exists():
+    env = Path(os.environ.get(f"RUNNERD_TEST_PREFECT{major}") or ENVS / f"prefect{major}")  # make oldest-prefect
+    python = env / "bin" / "python"
+    if not (env / "stamp").exists():
         pytest.fail(f"there is no {python}: run `make test` once, or tests/envs/make.sh prefect{major}")
     for attempt in range(5):
         process, port = _start(python, home, attempt, settings)

@@ -58,6 +58,7 @@ class FlowLauncher:
             environment={"PREFECT_API_URL": self.url, "PREFECT__FLOW_RUN_ID": record.id, "PATH": "/usr/bin:/bin"},
             working_directory=str(self.home),
             output=str(self.home / f"{record.id}.{record.attempt}.log"),
+            own=True,
             runtime_max_s=run.runtime_max_s,
             stop_timeout_s=run.stop_timeout_s,
         )

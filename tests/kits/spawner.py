@@ -25,6 +25,9 @@ LIMIT_S = 60.0
 PACKAGE = Path(package_file).parent
 SYSTEM_PYTHON = "/usr/bin/python3"
 
+# Tests that run as root start runs as root, which takes two words.
+OWN_USER = "root" if os.geteuid() == 0 else None
+LIST_WITH_ROOT = ("--users", "root,nobody,daemon,games,bin,no-such-user") if os.geteuid() == 0 else ()
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing users takes root")
 needs_system_python = pytest.mark.skipif(
     not os.access(SYSTEM_PYTHON, os.X_OK), reason=f"needs {SYSTEM_PYTHON}, which every user may run"
@@ -116,9 +119,14 @@ class SpawnerUnderTest:
         program: tuple[str, ...] | None = None,
         user: str | None = None,
         through: tuple[str, ...] = (),
+        listed: bool = True,
     ) -> None:
-        """Returns when the socket answers. `program` is a mode of child.py to run instead of the product's own."""
-        self.start_only(*extra, program=program, user=user, through=through)
+        """Returns when the socket answers. `program` is a mode of child.py to run instead of the product's own.
+
+        A root spawner has a list with root in it, unless not `listed`.
+        """
+        listing = LIST_WITH_ROOT if listed and user is None else ()
+        self.start_only(*listing, *extra, program=program, user=user, through=through)
         wait_until(self._answers, "the spawner's socket")
 
     def start_only(
@@ -196,7 +204,7 @@ class SpawnerUnderTest:
             await client.close()
 
     def spec(self, key: str, *argv: str, mode: tuple[str, ...] = (), **settings: object) -> LaunchSpec:
-        """A run of `argv`, or of child.py in this mode."""
+        """A run of `argv`, or of child.py in this mode; as the spawner's own user unless a user is given."""
         python = SYSTEM_PYTHON if settings.get("user") else sys.executable
         defaults: dict[str, object] = {
             "key": key,
@@ -205,6 +213,7 @@ class SpawnerUnderTest:
             "environment": {"PATH": "/usr/bin:/bin"},
             "working_directory": "/",
             "output": str(self.home / f"{key}.out"),
+            "own": settings.get("user") is None,
         }
         return LaunchSpec(**{**defaults, **settings})  # type: ignore[arg-type]
 

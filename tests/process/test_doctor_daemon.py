@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from runnerd import __version__
-from tests.kits.daemon import Host, host_at
+from tests.kits.daemon import FLOWS_AS_ROOT, Host, host_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json
 
@@ -25,6 +25,9 @@ def with_prefect(host: Host, name: str, version: str) -> str:
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: prefect\nVersion: {version}\n")
     return str(info.parent)
+
+
+AS_USER = " as root" if FLOWS_AS_ROOT else ""
 
 
 def script(host: Host, name: str, text: str) -> str:
@@ -56,11 +59,11 @@ def test_what_a_host_has_and_lacks(host: Host) -> None:
         assert found[name]["state"] == "ok", found[name]
     assert found["server version"]["detail"] == "Prefect 3.9.1"
     assert f"version {__version__}" in found["spawner"]["detail"]
-    assert found[f"python {sys.executable}"]["state"] in ("ok", "error")  # the stand-in cannot be imported
-    assert "Prefect 3.9.1" in found[f"python {sys.executable}"]["detail"]
-    assert "Prefect 2.20.27 with a server of 3.9.1 does not work" in found[f"python {old}"]["detail"]
-    assert "Prefect is not installed" in found[f"python {bare}"]["detail"]
-    assert found[f"python {breaks}"]["detail"].endswith(
+    assert found[f"python {sys.executable}{AS_USER}"]["state"] in ("ok", "error")  # the stand-in cannot be imported
+    assert "Prefect 3.9.1" in found[f"python {sys.executable}{AS_USER}"]["detail"]
+    assert "Prefect 2.20.27 with a server of 3.9.1 does not work" in found[f"python {old}{AS_USER}"]["detail"]
+    assert "Prefect is not installed" in found[f"python {bare}{AS_USER}"]["detail"]
+    assert found[f"python {breaks}{AS_USER}"]["detail"].endswith(
         "cannot run the interpreter of broken: it exited 3: it is broken"
     )
 

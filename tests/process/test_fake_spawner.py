@@ -59,6 +59,7 @@ class Subject:
             "environment": {"PATH": "/usr/bin:/bin"},
             "working_directory": "/",
             "output": str(self._folder / "out"),
+            "own": True,
             **changes,
         }
         return LaunchSpec(**given)

@@ -26,7 +26,7 @@ from runnerd.processes.link import SpawnerLink
 from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, a_deployment, log_to
 from tests.kits.run_life import now
-from tests.kits.spawner import SpawnerUnderTest
+from tests.kits.spawner import OWN_USER, SpawnerUnderTest
 
 # Answers for every entrypoint but `silent.py:f`; `mute` in its name answers nothing at all. Notes each start. An answer
 # for `meets.py` waits until another process has been started, and `slow.py` is slow where others wait for it.
@@ -103,7 +103,7 @@ class Bench:
         path = self.home / file
         if not path.exists():
             path.write_text("# a flow\n")
-        settings = {"python": self.python, "working_directory": str(self.home), **run}
+        settings = {"python": self.python, "working_directory": str(self.home), "user": OWN_USER, **run}
         return a_deployment(name, entrypoint=f"{file}:f", run=settings)
 
     def asked(self) -> int:

@@ -20,6 +20,8 @@ MAY_LOAD = (
     "runnerd.cli",
     "runnerd.control.client",
     "runnerd.core.errors",
+    "runnerd.core.names",
+    "runnerd.core.strict_json",
     "runnerd.core.units",
     "runnerd.system.paths",
 )

@@ -109,7 +109,10 @@ def test_one_pool(served: Serving) -> None:
     shown = did(served, "pool", "inspect", "etl")
     for words in ("Job variables:     command, env\n", "urgent ", "default ", "build-07  online  ", "by this host\n"):
         assert words in shown
-    assert document(served, "pool", "inspect", "etl")["base_job_template"] == TEMPLATE
+    shown_json = document(served, "pool", "inspect", "etl")
+    assert shown_json["base_job_template"] == TEMPLATE
+    assert f"Created:           {shown_json['created_at']}\n" in shown
+    assert f"Updated:           {shown_json['updated_at']}\n" in shown
     assert "Status:            paused\n" in did(served, "pool", "inspect", "gpu")
     pools(served).create_pool("agents", type="prefect-agent", is_paused=True)
     assert "Status:            paused\n" in did(served, "pool", "inspect", "agents")
@@ -169,10 +172,15 @@ def test_creating_a_pool(served: Serving, tmp_path: Path) -> None:
     made = document(served, "pool", "create", "new", *about, "--base-job-template", str(template))
     assert (made["type"], made["paused"], made["concurrency_limit"], made["created"]) == ("docker", True, 0, True)
     assert pools(served).read_pool("new").base_job_template["job_configuration"] == {"own": "1"}
-    advice = "to serve the pool on this host, add it under pools: in runnerd.yaml\n"
-    assert did(served, "pool", "create", "plain", remark=advice) == "created work pool plain of type process\n"
+    deploy = "deploy a flow to it: prefect deploy --pool"
+    advice = f"next: add {{name: plain}} under pools: in runnerd.yaml and reload; then {deploy} plain\n"
+    said = did(served, "pool", "create", "plain", "--concurrency-limit", "3", remark=advice)
+    id_ = pools(served).read_pool("plain").id
+    about = f"Id:                {id_}\nType:              process\nConcurrency limit: 3\n"
+    assert said == f"created work pool plain\n{about}"
     assert "already; runnerctl pool create --update" in failed(served, 1, "pool", "create", "etl")
-    assert did(served, "pool", "create", "etl", "--update") == "updated work pool etl of type process\n"
+    said = did(served, "pool", "create", "etl", "--update", remark=f"next: {deploy} etl\n")
+    assert said.startswith("updated work pool etl\nId: ")
     assert "its type is 'docker', and Prefect cannot change it" in failed(
         served, 1, "pool", "create", "gpu", "--update", "--type", "process"
     )

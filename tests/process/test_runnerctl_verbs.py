@@ -277,7 +277,7 @@ def test_config_schema_and_check_need_no_daemon(tmp_path: Path) -> None:
     (tmp_path / "runnerd.yaml").write_text("api: {url: 'http://127.0.0.1:4200/api'}\n")
     good = runnerctl(None, "config", "check", str(tmp_path))
     assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, no problem\n")
-    (tmp_path / "conf.d" / "10-x.yaml").write_text("pools: [{name: a}, {name: b}]\n")
+    (tmp_path / "conf.d" / "10-x.yaml").write_text("run: {user: nobody}\npools: [{name: a}, {name: b}]\n")
     good = runnerctl(None, "config", "check", str(tmp_path))
     assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, 2 pools, no problem\n")
     (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\n")

@@ -23,7 +23,7 @@ from runnerd.processes.protocol import Record
 from runnerd.runs.scratch import remove_scratch
 from runnerd.spawner.proc.identity import is_alive, read_start_ticks
 from tests.kits.nouns import LogLines, a_record, log_to
-from tests.kits.spawner import LIMIT_S, SpawnerUnderTest, needs_root, needs_system_python, wait_until
+from tests.kits.spawner import LIMIT_S, OWN_USER, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
 RUN_ID = "0a1b2c3d-1111-4111-8111-111111111111"
 # Leaves what plain rm stops at, and ways out of the directory.
@@ -158,7 +158,7 @@ async def test_a_spawner_that_dies_before_the_start_leaves_none(idle_spawner: Sp
 def a_scratch_record(spawner: SpawnerUnderTest, tmp: Path, user: str | None, **changes: object) -> RunRecord:
     claim = "9f8e7d6c-5b4a-4111-8111-111111111111"
     output = str(spawner.home / "run.out")
-    record = a_record(RUN_ID, transition_id=claim, user=user, output=output, **changes)
+    record = a_record(RUN_ID, transition_id=claim, user=user or OWN_USER, output=output, **changes)
     return replace(record, scratch=scratch_directory(record, tmp=str(tmp)))
 
 

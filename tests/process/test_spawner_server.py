@@ -13,7 +13,7 @@ import pytest
 from runnerd.core.errors import SpawnerError
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.protocol import Hello
-from runnerd.spawner.io.messages import MAX_LINE_BYTES
+from runnerd.spawner.io.messages import MAX_LINE_BYTES, NAME_MAX
 from tests.kits.raw_client import kind, raw
 from tests.kits.spawner import LIMIT_S, SYSTEM_PYTHON, SpawnerUnderTest, needs_root, needs_system_python, wait_until
 
@@ -33,6 +33,7 @@ SPEC = {
     "environment": {},
     "working_directory": "/",
     "output": "/dev/null",
+    "own": True,
 }
 
 
@@ -47,6 +48,20 @@ SPEC = {
         b'{"id": 1}',
         b'{"id": 1, "op": "explode"}',
         b'{"id": 1, "op": ["spawn"]}',
+        b'{"id": 1, "op": "' + b"x" * 100_000 + b'"}',
+        b'{"id": ' + b"[" * 900 + b"]" * 900 + b', "op": "ping"}',
+        b'{"id": 1e400, "op": "ping"}',
+        b'{"id": NaN, "op": "ping"}',
+        b'{"id": 100000000000000000000, "op": "ping"}',
+        b'{"id": ' + b"9" * 5000 + b', "op": "ping"}',
+        b'{"id": "' + b"x" * 1000 + b'", "op": "ping"}',
+        b'{"id": true, "op": "ping"}',
+        b'{"id": 1, "op": "ping", "op": "retire"}',
+        '{"id": 1, "op": "ping"}'.encode("utf-16"),
+        b'{"id": 1, "op": "stop", "key": "run", "attempt": 0, "reason": "a\\nb"}',
+        b'{"id": 1, "op": "stop", "key": "run", "attempt": 0, "reason": "' + b"x" * 100_000 + b'"}',
+        b'{"id": 1, "op": "stop", "key": "run", "attempt": 1e400, "reason": "cancel"}',
+        b'{"id": 1, "op": "stop", "key": "run", "attempt": 0, "reason": "cancel", "timeout_s": 1e400}',
         b'{"id": 1, "op": "spawn"}',
         b'{"id": 1, "op": "stop", "key": "run", "attempt": 0}',
         b'{"id": 1, "op": "stop", "key": "../run", "attempt": 0, "reason": "cancel"}',
@@ -68,12 +83,26 @@ SPEC = {
                 {"environment": {"A=B": "c"}},
                 {"environment": {"A": 1}},
                 {"environment": {"A": "\ud800"}},
+                {"environment": {"A" * 100_000: 1}},
+                {"environment": {"\ud800": "a"}},
                 {"working_directory": "relative"},
+                {"working_directory": "/a\0b"},
+                {"working_directory": "/" * 5000},
+                {"working_directory": "/\ud800"},
+                {"output": "/a\0b"},
+                {"result": "/" + "x" * 5000},
+                {"user": "a\nb"},
+                {"user": "u" * 1000},
+                {"group": "\x9b"},
                 {"output": None},
                 {"umask": 0o1000},
                 {"nice": 20},
                 {"rlimits": {"no_such": [1, 1]}},
                 {"rlimits": {"nofile": [1]}},
+                {"rlimits": {"nofile": [1, 2**63]}},
+                {"rlimits": {"x" * 100_000: [1, 1]}},
+                {"memory_max_bytes": 10**20},
+                {"cpu_quota_percent": 10**20},
                 {"stop_signal": 65},
                 {"runtime_max_s": -1},
             )
@@ -82,7 +111,9 @@ SPEC = {
 )
 def test_nonsense_is_answered_and_ends_nothing(spawner: SpawnerUnderTest, line: bytes) -> None:
     with raw(spawner) as client:
-        assert kind(client.ask(line))[1] == "bad-request"
+        answer = client.ask(line)
+        assert kind(answer)[1] == "bad-request"
+        assert len(json.dumps(answer)) < 500
         assert client.ask(b'{"id": 2, "op": "list"}') == {"reply": 2, "ok": []}
     assert "Traceback" not in spawner.said()
 
@@ -106,10 +137,10 @@ def test_many_requests_in_one_piece_and_one_in_many(spawner: SpawnerUnderTest) -
 def test_client_that_does_not_read_is_dropped(spawner: SpawnerUnderTest) -> None:
     with raw(spawner) as deaf, raw(spawner) as other:
         # An answer carries the request's id back, so this is 30 MiB that nobody reads.
-        request = json.dumps({"op": "list", "id": "x" * 2**20}).encode() + b"\n"
+        requests = (json.dumps({"op": "list", "id": "x" * NAME_MAX}).encode() + b"\n") * 1000
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            for _ in range(30):
-                deaf.socket.sendall(request)
+            for _ in range(120):
+                deaf.socket.sendall(requests)
             while deaf.socket.recv(2**20):
                 pass
             raise BrokenPipeError
@@ -123,6 +154,20 @@ def test_client_that_vanishes_ends_nothing(spawner: SpawnerUnderTest) -> None:
             client.socket.sendall(b'{"id": 1, "op": "list"}\n{"id": 2, "op"')
     with raw(spawner) as client:
         assert client.ask(b'{"id": 3, "op": "list"}') == {"reply": 3, "ok": []}
+
+
+def test_a_run_of_a_year_does_not_end_the_spawner(spawner: SpawnerUnderTest) -> None:
+    """Its timer is the only one, and further away than the kernel lets a process wait."""
+    spec = {**SPEC, "argv": ["/bin/sleep", "1000"], "output": str(spawner.home / "out"), "runtime_max_s": 366 * 86400}
+    with raw(spawner) as client:
+        client.socket.sendall(json.dumps({"id": 1, "op": "spawn", "spec": spec}).encode() + b"\n")
+        assert [client.read().get("event"), client.read().get("reply")] == ["started", 1]
+        assert "ok" in client.ask(b'{"id": 2, "op": "ping"}')
+        stop = {"id": 3, "op": "stop", "key": "run", "attempt": 0, "reason": "cancel", "timeout_s": 0}
+        client.socket.sendall(json.dumps(stop).encode() + b"\n")
+        while client.read().get("event") != "exited":
+            pass
+    assert "Traceback" not in spawner.said()
 
 
 def test_keys_of_a_newer_client_are_ignored(spawner: SpawnerUnderTest) -> None:

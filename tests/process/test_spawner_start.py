@@ -118,9 +118,10 @@ async def test_user_and_its_groups(spawner: SpawnerUnderTest) -> None:
 
 @needs_root
 @needs_system_python
-async def test_group_instead_of_the_primary_one(spawner: SpawnerUnderTest) -> None:
+async def test_group_instead_of_the_primary_one(idle_spawner: SpawnerUnderTest) -> None:
+    idle_spawner.start(listed=False)
     daemon = grp.getgrnam("daemon").gr_gid
-    told = await facts(spawner, user="nobody", group="daemon")
+    told = await facts(idle_spawner, user="nobody", group="daemon")
     assert told["gids"] == [daemon] * 3
     assert told["groups"] == sorted(set(os.getgrouplist("nobody", daemon)))
 
@@ -141,9 +142,9 @@ async def test_output_belongs_to_the_owner(idle_spawner: SpawnerUnderTest) -> No
 async def test_a_run_that_stays_root_is_root_again_once_its_files_are_open(idle_spawner: SpawnerUnderTest) -> None:
     os.chown(idle_spawner.home, pwd.getpwnam("daemon").pw_uid, -1)
     idle_spawner.start("--owner", "daemon")
-    told = await facts(idle_spawner)
+    told = await facts(idle_spawner, user="root")
     assert (told["uids"], told["gids"]) == ([0] * 3, [0] * 3)
-    assert told["groups"] == sorted(os.getgroups())
+    assert told["groups"] == sorted(os.getgrouplist("root", 0))
 
 
 @needs_root

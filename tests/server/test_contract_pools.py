@@ -41,7 +41,10 @@ async def test_a_pool_is_created_changed_and_deleted(server: Server) -> None:
         assert isinstance(made, WorkPool)
         assert (made.name, made.type, made.description, made.status) == (name, "docker", "Two hosts.", "PAUSED")
         assert (made.is_paused, made.concurrency_limit, made.base_job_template) == (True, 3, TEMPLATE)
-        assert await pools.read_pool(name) == made
+        read = await pools.read_pool(name)
+        assert read == made
+        assert read is not None and read.created is not None and read.updated is not None
+        assert read.created <= read.updated
         assert made in await pools.all_pools()
         (queue,) = await pools.queues(name)
         assert (queue.id, queue.name, queue.priority) == (made.default_queue_id, "default", 1)

@@ -124,6 +124,17 @@ def test_cancelling_in_prefect_ends_the_whole_family(host: Host, tmp_path: Path)
     assert not [pid for pid in pids if alive(pid)]
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_cancelling_at_a_time_that_utc_does_not_have(host: Host, at: str) -> None:
+    """Both majors take such a state from anybody who may cancel a run."""
+    run_id = host.run_now("sleep")
+    host.running(run_id)
+    state = {"type": "CANCELLING", "name": "Cancelling", "state_details": {"scheduled_time": at}}
+    assert host.api.call("POST", f"/flow_runs/{run_id}/set_state", {"state": state})["status"] == "ACCEPT"
+    assert host.ended(run_id)["intent"] == "cancel"
+    assert host.api.state(run_id) == "CANCELLED"
+
+
 def test_a_stubborn_flow_is_killed_after_its_grace(host: Host, tmp_path: Path) -> None:
     mark = tmp_path / "stubborn"
     run_id = host.run_now("stubborn", mark=str(mark))

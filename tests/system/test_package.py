@@ -23,6 +23,7 @@ def test_from_installation_to_purge(bare: MachineHost) -> None:
     for page in ("runnerd", "runnerd-spawner", "runnerctl", "runnerd.yaml"):
         assert bare.sh(f"man -w {page}")
     assert bare.sh("dpkg -V runnerd") == ""
+    assert bare.sh("systemd-analyze verify /usr/lib/systemd/system/runnerd* 2>&1 || true") == ""
 
     bare.sh("apt-get -qq remove -y runnerd")
     assert bare.sh("pgrep -u runnerd || true") == ""

@@ -31,7 +31,10 @@ HEADINGS = {
     "deployments": "A deployment",
     "schedule": "A schedule",
     "run": "The section run",
-    **{name: f"The section {name}" for name in ("api", "limits", "stop", "late", "journal", "output", "http")},
+    **{
+        name: f"The section {name}"
+        for name in ("api", "limits", "stop", "late", "journal", "output", "control", "http")
+    },
 }
 
 

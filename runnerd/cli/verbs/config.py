@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
 
@@ -31,7 +29,8 @@ def run(call: Call) -> int:
     if call.args.what == "schema":
         from runnerd.config import read_schema  # not at the top, because it is slow to load
 
-        call.console.print_line(read_schema().rstrip("\n"))
+        for line in read_schema().splitlines():
+            call.console.print_line(line)
         return DONE
     return _check(call, call.args.path or find_config(os.environ, root=os.geteuid() == 0))
 
@@ -43,13 +42,21 @@ def find_config(environ: Mapping[str, str], *, root: bool) -> str:
     return host if os.path.exists(host) and not os.path.exists(own) else own
 
 
+def _find_directory(path: str) -> str:
+    """Find the configuration directory of a path to check, which may be one of its files."""
+    if not os.path.isfile(path):
+        return path
+    folder = os.path.dirname(os.path.abspath(path))
+    return os.path.dirname(folder) if os.path.basename(folder) == "conf.d" else folder
+
+
 def _check(call: Call, path: str) -> int:
-    from runnerd.config import HostDefaults, check
+    from runnerd.config import check, find_defaults
+    from runnerd.system.service_environment import read_service_environment
 
     # The defaults of the daemon, which runs with the same interpreter.
-    api_url = os.environ.get("PREFECT_API_URL")
-    defaults = HostDefaults(hostname=socket.gethostname(), python=sys.executable, api_url=api_url)
-    config, problems = check(path, defaults=defaults)
+    environ = {**os.environ, **read_service_environment(_find_directory(path))}
+    config, problems = check(path, defaults=find_defaults(environ, root=os.geteuid() == 0))
     if call.console.json:
         found = [
             {

@@ -74,6 +74,8 @@ def _inspect(call: Call) -> int:
             ("Status", status_cell(its)),
             ("Concurrency limit", format_limit(its["concurrency_limit"])),
             ("Served", "by this host" if its["served"] else "not by this host"),
+            ("Created", console.when_in_full(its.get("created_at"))),
+            ("Updated", console.when_in_full(its.get("updated_at"))),
             ("Job variables", clean(", ".join(variables)) or "none"),
         ]
     )
@@ -107,9 +109,14 @@ def _create(call: Call) -> int:
     }
     made = call.client.post("/v1/pools", body)
     verb = "created" if made["created"] else "updated"
-    print_result(call, made, f"{verb} work pool {clean(made['name'])} of type {clean(made['type'])}")
-    if not call.console.json and not made["served"]:
-        call.console.print_remark("to serve the pool on this host, add it under pools: in runnerd.yaml")
+    name = clean(made["name"])
+    print_result(call, made, f"{verb} work pool {name}")
+    if not call.console.json:
+        limit = format_limit(made["concurrency_limit"])
+        fields = [("Id", clean(made["id"])), ("Type", clean(made["type"])), ("Concurrency limit", limit)]
+        call.console.print_fields(fields)
+        serve = "" if made["served"] else f"add {{name: {name}}} under pools: in runnerd.yaml and reload; then "
+        call.console.print_remark(f"next: {serve}deploy a flow to it: prefect deploy --pool {name}")
     return DONE
 
 

@@ -30,6 +30,8 @@ def whole_pool_document(
     """Return the document of a pool with its base job template, queues and workers."""
     return {
         **pool_document(pool, served=served),
+        "created_at": time_text(pool.created),
+        "updated_at": time_text(pool.updated),
         "base_job_template": dict(pool.base_job_template),
         "queues": [queue_document(queue, pool) for queue in queues],
         "workers": [worker_document(worker) for worker in workers],

@@ -15,6 +15,7 @@ from runnerd.control.backend.refusals import no_queue
 from runnerd.control.contract import Refused
 from runnerd.core.place import Json
 from runnerd.core.prefect import FlowRun, WorkPool, WorkQueue
+from runnerd.prefect_api.answers import Page
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.reading import PAGE
 
@@ -39,20 +40,21 @@ class Previews:
             offers = await self._offers(pool, queues, before, one=queue is not None)
             runs += offers
             paused += _paused(pool, queues)
-            whole = whole and len(offers) < PAGE
+            whole = whole and not offers.full
         names, now = await self._names(runs), self._now()
         documents = [offer_document(run, deployment=names.get(run.deployment_id or ""), now=now) for run in runs]
         return {"paused": paused, "whole": whole, "runs": documents}
 
-    async def _offers(
-        self, pool: WorkPool, queues: Sequence[WorkQueue], before: datetime, *, one: bool
-    ) -> list[FlowRun]:
+    async def _offers(self, pool: WorkPool, queues: Sequence[WorkQueue], before: datetime, *, one: bool) -> Page:
         """Read the runs of `queues`; none for a pool or queue that was deleted since its name was read."""
         if one and queues[0].filter is not None:  # Prefect 2: the runs of a tag-based queue are in no pool
-            found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=PAGE) or []
-            return [replace(run, pool=pool.name, queue=queues[0].name) for run in found]
+            found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=PAGE)
+            if found is None:
+                return Page()
+            return Page((replace(run, pool=pool.name, queue=queues[0].name) for run in found), full=found.full)
         names = {queue.id: queue.name for queue in queues}
-        return await self._api.pools.runs(pool.name, queues=names, before=before, limit=PAGE) or []
+        found = await self._api.pools.runs(pool.name, queues=names, before=before, limit=PAGE)
+        return Page() if found is None else found
 
     async def _names(self, runs: Sequence[FlowRun]) -> dict[str, str]:
         ids = list(dict.fromkeys(run.deployment_id for run in runs if run.deployment_id))

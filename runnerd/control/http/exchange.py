@@ -1,7 +1,8 @@
 """Receives one HTTP/1.1 request on one connection and sends its answer, with h11.
 
 Invariants: one request per connection (`Connection: close`), so no state is left for a next request. A head has at most
-HEAD_MAX bytes, a body BODY_MAX. A request must be complete within REQUEST_S. A connection whose client does not read
+HEAD_MAX bytes, a body BODY_MAX; a segment of the path and each part of the query is a name (core/names.py), and no key
+of the query is repeated. A request must be complete within REQUEST_S. A connection whose client does not read
 its answer within ANSWER_S is closed; a stream has no such limit, because its reader may be a pager, and occupies one
 connection meanwhile.
 """
@@ -13,12 +14,14 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 
 from runnerd.control.contract import Peer
 from runnerd.control.http.problem import CONTENT_TYPE, HttpProblem
+from runnerd.core.names import describe_unfit_name
 from runnerd.core.place import Json
 from runnerd.core.units import format_duration
 
@@ -104,7 +107,11 @@ class Exchange:
                 return None
             raise HttpProblem(408, f"the request was not complete within {format_duration(REQUEST_S)}") from None
         except h11.RemoteProtocolError as error:
+            if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+                raise HttpProblem(431, f"the head of the request is larger than {HEAD_MAX} bytes") from None
             raise HttpProblem(error.error_status_hint or 400, f"cannot read the request: {error}") from None
+        except ValueError as error:  # from h11: a Content-Length of thousands of digits
+            raise HttpProblem(400, f"cannot read the request: {error}") from None
 
     async def send(self, reply: Reply) -> None:
         """Send `reply`. Raises ConnectionError when the client has closed, TimeoutError when it does not read."""
@@ -159,7 +166,7 @@ class Exchange:
         return event
 
     async def _body(self, head: h11.Request) -> bytes:
-        announced = next((int(value) for name, value in head.headers if name == b"content-length"), 0)
+        announced = next((int(value[:20]) for name, value in head.headers if name == b"content-length"), 0)
         body = bytearray()
         while announced <= BODY_MAX and len(body) <= BODY_MAX:
             event = await self._next_event()
@@ -191,7 +198,13 @@ def _request(head: h11.Request, body: bytes, peer: Peer | None) -> Request:
     try:
         target = urlsplit(head.target.decode("ascii"))
         path = tuple(unquote(part, errors="strict") for part in target.path.strip("/").split("/"))
-        query = dict(parse_qsl(target.query, keep_blank_values=True, errors="strict"))
+        pairs = parse_qsl(target.query, keep_blank_values=True, errors="strict")
     except ValueError:
         raise HttpProblem(400, "the request's path or query is not UTF-8 in percent encoding") from None
+    for what, text in [*(("path", part) for part in path), *(("query", text) for pair in pairs for text in pair)]:
+        if unfit := describe_unfit_name(text):
+            raise HttpProblem(400, f"the request's {what} {unfit}")
+    query = dict(pairs)
+    if len(query) < len(pairs):
+        raise HttpProblem(400, "the request's query has a key twice; remove one")
     return Request(method=head.method.decode("ascii"), path=path, query=query, body=body, peer=peer)

@@ -22,6 +22,7 @@ from runnerd.core.errors import JournalError
 
 CONNECTIONS = 64
 STREAMS = 48
+_SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
 
 
 class RequestLog(Protocol):
@@ -128,5 +129,16 @@ def peer_of(writer: asyncio.StreamWriter) -> Peer | None:
     with suppress(OSError):
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         pid, uid, gid = struct.unpack("iII", raw)
-        return Peer(pid=pid, uid=uid, gid=gid)
+        return Peer(pid=pid, uid=uid, gid=gid, groups=groups_of(connection))
     return None
+
+
+def groups_of(connection: socket.socket) -> frozenset[int]:
+    """Read the supplementary groups of the process that connected.
+
+    Not from /proc: another process may have its pid by now. Empty beyond the 256 groups that one call can return.
+    """
+    with suppress(OSError):
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+        return frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
+    return frozenset()

@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from runnerd.core.place import Json
+from runnerd.core.place import Json, printable
 
+DETAIL_MAX = 1000  # characters
 CONTENT_TYPE = "application/problem+json"
 
 
@@ -30,9 +31,10 @@ class HttpProblem(Exception):
         extra: Mapping[str, Json] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(detail)
+        words = printable(" ".join(detail.splitlines()))  # they quote what the client or the API sent
+        self.detail = words if len(words) <= DETAIL_MAX else f"{words[:DETAIL_MAX]}..."
+        super().__init__(self.detail)
         self.status = status
-        self.detail = detail
         self.kind = f"urn:runnerd:problem:{kind}" if kind else "about:blank"
         self.extra = dict(extra or {})
         self.headers = dict(headers or {})

@@ -5,21 +5,20 @@ A handler is a coroutine function of the request and of the variable segments of
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from runnerd.control.http.exchange import Reply, Request, StreamReply
+from runnerd.control.http.guard import Guard, Level
 from runnerd.control.http.problem import HttpProblem
+from runnerd.core.json_words import shorten, show_value
 
 Handler = Callable[..., Awaitable[Reply | StreamReply]]
 
 
 class Access(Enum):
-    """Where and when a route is served.
-
-    Over the Unix socket every route is served to every client; the mode of the socket file says who that is.
-    """
+    """Where and when a route is served; its level says to whom."""
 
     PUBLIC = auto()  # over TCP too, to clients that are not identified
     LOCAL = auto()  # over the Unix socket only
@@ -28,15 +27,26 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method and path, the handler of its requests, and the access to it.
+    """One method and path, the handler of its requests, the level that a client needs, and the access.
 
-    A segment "*" of `path` matches any one segment, which is passed to the handler.
+    A segment "*" of `path` matches any one segment, which is passed to the handler. `query` lists the known keys of the
+    query; any other is refused, because a misspelt filter would list everything. PUBLIC routes ignore them: probes and
+    scrapers add keys of their own.
     """
 
     method: str
     path: str
     handler: Handler
+    level: Level
     access: Access = Access.LOCAL
+    query: frozenset[str] = frozenset()
+
+    def check_query(self, query: Mapping[str, str]) -> None:
+        """Refuse the keys that the route does not know. Raises HttpProblem 422."""
+        unknown = sorted(query.keys() - self.query)
+        if unknown and self.access is not Access.PUBLIC:
+            known = f"known are {', '.join(sorted(self.query))}" if self.query else "the path takes no query"
+            raise HttpProblem(422, f"{show_value(unknown[0])} is not known in the query; {known}")
 
     def variables(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
         """Return the segments that match "*", in order; None when `path` does not match."""
@@ -49,18 +59,23 @@ class Route:
 
 
 class Router:
-    """A table of routes."""
+    """A table of routes; `guard` checks each request, None for a port whose routes are for everybody."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], *, guard: Guard | None) -> None:
         self._routes = tuple(routes)
+        self._guard = guard
 
     async def answer(self, request: Request) -> Reply | StreamReply:
         """Call the handler of the request. Raises HttpProblem."""
         matches = [(r, v) for r in self._routes if (v := r.variables(request.path)) is not None]
         for route, variables in matches:
             if route.method == request.method:
+                if self._guard is not None:
+                    what = f"{request.method} /{'/'.join(request.path)}"
+                    await self._guard.check(request.peer, route.level, what)
+                route.check_query(request.query)
                 return await route.handler(request, *variables)
-        path = "/" + "/".join(request.path)
+        path = shorten("/" + "/".join(request.path))
         if matches:
             allow = ", ".join(sorted({route.method for route, _ in matches}))
             raise HttpProblem(405, f"{path} allows only {allow}", headers={"Allow": allow})

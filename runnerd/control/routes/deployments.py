@@ -6,7 +6,11 @@ from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Reply, Request, json_reply
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.routes.change_log import log_change
-from runnerd.control.routes.resolve import find_deployment, read_body, read_strings, unwrap
+from runnerd.control.routes.resolve import find_deployment, read_body, unwrap
+from runnerd.core.json_words import shorten
+from runnerd.core.place import Json
+
+LOGGED_MAX = 50  # parameters of a run whose names are in the log
 
 
 class DeploymentRoutes:
@@ -24,13 +28,12 @@ class DeploymentRoutes:
 
     async def run_deployment(self, request: Request, ref: str) -> Reply:
         body = read_body(request, {"parameters": (dict,), "name": (str,), "tags": (list,)})
-        tags = read_strings(body["tags"], "tags")
         deployment = find_deployment(self._host, ref)
         parameters = body["parameters"] or {}
         # Log only the names of the parameters: the values may be secrets.
-        peer = log_change(self._log, request, "run", deployment=deployment["name"], parameters=sorted(parameters))
+        peer = log_change(self._log, request, "run", deployment=deployment["name"], parameters=_listed(parameters))
         created = await self._host.runs.create(
-            deployment["id"], parameters=parameters, name=body["name"] or None, tags=tags, peer=peer
+            deployment["id"], parameters=parameters, name=body["name"] or None, tags=body["tags"] or (), peer=peer
         )
         return json_reply(unwrap(created), status=201)
 
@@ -45,3 +48,9 @@ class DeploymentRoutes:
         deployment = find_deployment(self._host, ref)
         peer = log_change(self._log, request, "pause" if paused else "resume", deployment=deployment["name"])
         return json_reply(unwrap(await self._host.deployments.set_paused(deployment["id"], paused, peer=peer)))
+
+
+def _listed(parameters: Json) -> list[str]:
+    """List the names of parameters for the log, the first of many and the start of each."""
+    names = [shorten(name) for name in sorted(parameters)]
+    return [*names[:LOGGED_MAX], f"and {len(names) - LOGGED_MAX} more"] if len(names) > LOGGED_MAX else names

@@ -46,7 +46,7 @@ class HostRoutes:
         body = read_body(request, {"timeout_s": (float, int), "reason": (str,)})
         timeout_s, reason = body["timeout_s"], body["reason"] or None
         if timeout_s is not None and not 0 <= timeout_s <= SECONDS_MAX:
-            raise HttpProblem(422, "'timeout_s' must be a number of seconds from 0 on")
+            raise HttpProblem(422, f"'timeout_s' must be a number of seconds from 0 to {SECONDS_MAX:.0f}")
         peer = log_change(self._log, request, "drain", timeout_s=timeout_s, reason=reason)
         await self._host.runs.measure()
         timeout_s = None if timeout_s is None else float(timeout_s)

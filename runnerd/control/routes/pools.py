@@ -5,7 +5,6 @@ Invariant: the path of a request names the pool and the queue; its body, which i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from runnerd.control.contract import Host, HostPools
@@ -13,9 +12,11 @@ from runnerd.control.http.exchange import Reply, Request, json_reply
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
-from runnerd.control.routes.resolve import read_body, unwrap
+from runnerd.control.routes.resolve import Text, read_body, unwrap
+from runnerd.core.json_words import show_value
 from runnerd.core.place import Json
 from runnerd.core.prefect import NewPool, NewQueue
+from runnerd.core.strict_json import read_json
 
 HOURS_MAX = 10 * 366 * 24
 LIMIT_MAX = 2**31 - 1  # the largest integer in the databases of Prefect servers
@@ -23,9 +24,9 @@ _LEAST = {"concurrency_limit": 0, "priority": 1}
 _POOL: Mapping[str, tuple[type, ...]] = {
     "base_job_template": (dict,),
     "concurrency_limit": (int,),
-    "description": (str,),
+    "description": (Text,),
 }
-_QUEUE: Mapping[str, tuple[type, ...]] = {"concurrency_limit": (int,), "description": (str,), "priority": (int,)}
+_QUEUE: Mapping[str, tuple[type, ...]] = {"concurrency_limit": (int,), "description": (Text,), "priority": (int,)}
 
 
 class PoolRoutes:
@@ -97,7 +98,7 @@ class PoolRoutes:
     async def update(self, request: Request, pool: str, queue: str | None = None) -> Reply:
         allowed = _POOL if queue is None else _QUEUE
         given = _checked(read_body(request, allowed))
-        named = json.loads(request.body) if request.body else {}  # an absent member stays; null removes a limit
+        named = read_json(request.body) if request.body else {}  # an absent member stays; null removes a limit
         changes = {member: value for member, value in given.items() if member in named}
         if not changes:
             raise HttpProblem(422, f"name what to change: {', '.join(allowed)}")
@@ -129,7 +130,7 @@ class PoolRoutes:
 def _hours(request: Request) -> int:
     text = request.query.get("hours", "1")
     if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= HOURS_MAX):
-        raise HttpProblem(422, f"hours must be a whole number from 1 to {HOURS_MAX}, not {text!r}")
+        raise HttpProblem(422, f"hours must be a whole number from 1 to {HOURS_MAX}, not {show_value(text)}")
     return int(text)
 
 
@@ -145,5 +146,5 @@ def _checked(its: dict[str, Json]) -> dict[str, Json]:
     for member, least in _LEAST.items():
         value = its.get(member)
         if value is not None and not least <= value <= LIMIT_MAX:
-            raise HttpProblem(422, f"{member!r} must be a whole number from {least} on")
+            raise HttpProblem(422, f"{member!r} must be a whole number from {least} to {LIMIT_MAX}")
     return its

@@ -1,14 +1,22 @@
-"""Reads the parts of a request: finds the run or deployment that a path names, checks query values and the body."""
+"""Reads the parts of a request: finds the run or deployment that a path names, checks query values and the body.
+
+Every body is read by `read_body`, which bounds each member; names in paths and queries are bounded where the request is
+received (http/exchange.py).
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from runnerd.control.contract import Host, Refused
 from runnerd.control.http.exchange import Request
 from runnerd.control.http.problem import HttpProblem
+from runnerd.core.json_words import show_value
+from runnerd.core.names import describe_unfit_name, describe_unfit_text
 from runnerd.core.place import Json
+from runnerd.core.strict_json import read_json
+
+NAMES_MAX = 1000  # names in one list; each may cost a query of the journal
 
 CANDIDATES = 10  # named in the message of an ambiguous name; a longer message would not help
 
@@ -38,49 +46,66 @@ def read_flag(request: Request, name: str) -> bool:
         return True
     if value in ("0", "false", "no"):
         return False
-    raise HttpProblem(422, f"{name} must be 1 or 0, not {value!r}")
+    raise HttpProblem(422, f"{name} must be 1 or 0, not {show_value(value)}")
 
 
 def read_number(request: Request, name: str) -> int:
     """Return a number of bytes from the query, 0 when absent. Raises HttpProblem 422."""
     value = request.query.get(name, "0")
     if not (value.isascii() and value.isdigit() and len(value) <= 18):
-        raise HttpProblem(422, f"{name} must be a number of bytes, not {value!r}")
+        raise HttpProblem(422, f"{name} must be a number of bytes, not {show_value(value)}")
     return int(value)
 
 
 def read_body(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[str, Json]:
     """Return the members of the JSON body, None for an absent or null member. An empty body has no members.
 
-    `allowed` maps names to types. Any other member is refused: a misspelt "deployment" must not be ignored, or a
-    cancellation would reach more runs than meant. Raises HttpProblem 400 for invalid JSON, else 422.
+    `allowed` maps names to types: `str` is a name, `list` a list of names, `Text` a text of several lines. Any other
+    member is refused: a misspelt "deployment" must not be ignored, or a cancellation would reach more runs than meant.
+    Raises HttpProblem 400 for invalid JSON, else 422.
     """
     try:
-        members = json.loads(request.body, parse_constant=_no_constant) if request.body else {}
-    except (ValueError, RecursionError) as error:
-        raise HttpProblem(400, f"the body is not JSON: {error}") from None
+        members = read_json(request.body) if request.body else {}
+    except ValueError as error:
+        raise HttpProblem(400, f"cannot read the body as JSON: {error}") from None
     if not isinstance(members, dict):
         raise HttpProblem(422, "the body must be a JSON object")
     for name, value in members.items():
         if name not in allowed:
-            raise HttpProblem(422, f"{name!r} is not known here; known are {', '.join(allowed) or 'no members'}")
+            known = ", ".join(allowed) or "no members"
+            raise HttpProblem(422, f"{show_value(name)} is not known here; known are {known}")
         # not isinstance: in Python a bool is an int, in JSON `true` is no number
-        if value is not None and (type(value) not in allowed[name]):
-            kinds = " or ".join(_KINDS[kind] for kind in allowed[name])
-            raise HttpProblem(422, f"{name!r} must be {kinds}")
+        if value is not None and (wrong := _describe_unfit(value, allowed[name])):
+            raise HttpProblem(422, f"{name!r} {wrong}")
     return {name: members.get(name) for name in allowed}
 
 
-def read_strings(value: list[Json] | None, name: str) -> list[str]:
-    """Return `value` as a list of strings, [] for None. Raises HttpProblem 422."""
-    if not all(isinstance(item, str) for item in value or []):
-        raise HttpProblem(422, f"{name!r} must be a list of strings")
-    return list(value or [])
+class Text(str):
+    """In `allowed` of `read_body`: a text of several lines, such as a description."""
+
+
+def _describe_unfit(value: Json, kinds: tuple[type, ...]) -> str | None:
+    """Say why `value` is not of these kinds, to follow its name; None when it is."""
+    if Text in kinds and isinstance(value, str):
+        return describe_unfit_text(value)
+    if type(value) not in kinds:
+        return f"must be {' or '.join(_KINDS[kind] for kind in kinds)}"
+    if isinstance(value, str):
+        return describe_unfit_name(value)
+    if not isinstance(value, list):
+        return None
+    if not all(isinstance(item, str) for item in value):
+        return "must be a list of strings"
+    if len(value) > NAMES_MAX:
+        return f"has {len(value)} items; at most {NAMES_MAX} are allowed"
+    unfit = next((wrong for item in value if (wrong := describe_unfit_name(item))), None)
+    return f"has an item that {unfit}" if unfit else None
 
 
 _KINDS = {
     bool: "true or false",
     str: "a string",
+    Text: "a string",
     int: "a whole number",
     float: "a number",
     list: "a list",
@@ -95,21 +120,17 @@ def _full_name(item: Json, noun: str) -> str:
     return f"{item['flow']}/{item['name']}" if noun == "deployment" and item.get("flow") else str(item["name"])
 
 
-def _no_constant(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _one(found: list[Json], ref: str, noun: str, kind: str, command: str) -> Json:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise HttpProblem(404, f"there is no {noun} {ref!r}; see {command}", kind=kind)
+        raise HttpProblem(404, f"there is no {noun} {show_value(ref)}; see {command}", kind=kind)
     candidates = [{key: item[key] for key in ("id", "name", "flow") if key in item} for item in found]
     named = ", ".join(f"{item['id']} ({_full_name(item, noun)})" for item in found[:CANDIDATES])
     more = f" and {len(found) - CANDIDATES} more" if len(found) > CANDIDATES else ""
     raise HttpProblem(
         409,
-        f"{ref!r} matches {len(found)} {noun}s: {named}{more}; name one by {_BETTER_NAMES[noun]}",
+        f"{show_value(ref)} matches {len(found)} {noun}s: {named}{more}; name one by {_BETTER_NAMES[noun]}",
         kind="ambiguous",
         extra={"candidates": candidates},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 from runnerd.control.contract import Host
@@ -17,9 +18,9 @@ from runnerd.control.routes.resolve import (
     read_body,
     read_flag,
     read_number,
-    read_strings,
     unwrap,
 )
+from runnerd.core.json_words import show_value
 from runnerd.core.place import Json
 
 
@@ -72,7 +73,7 @@ class RunRoutes:
         body = read_body(request, {"runs": (list,), "deployment": (str,), "all": (bool,), "now": (bool,)})
         if sum(bool(body[member]) for member in ("runs", "deployment", "all")) != 1:
             raise HttpProblem(422, "cannot cancel: give exactly one of runs, deployment and all")
-        run_ids = self._run_ids(read_strings(body["runs"], "runs"), body["deployment"])
+        run_ids = self._run_ids(body["runs"] or (), body["deployment"])
         documents = await self._cancel(request, run_ids, now=bool(body["now"])) if run_ids else []
         return json_reply({"runs": documents}, status=202)
 
@@ -80,6 +81,8 @@ class RunRoutes:
         flow_run_id = read_body(request, {"flow_run_id": (str,)})["flow_run_id"]
         if not flow_run_id:
             raise HttpProblem(422, "cannot execute: flow_run_id is missing")
+        if not _is_id(flow_run_id):
+            raise HttpProblem(404, f"there is no flow run {show_value(flow_run_id)}: its id is a UUID")
         peer = log_change(self._log, request, "execute", run=flow_run_id)
         return json_reply(unwrap(await self._host.runs.execute(flow_run_id, peer=peer)), status=202)
 
@@ -111,6 +114,14 @@ class RunRoutes:
         peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
         await self._host.runs.measure()
         return await self._host.runs.cancel(run_ids, now=now, peer=peer)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _in_state(run: Json, state: str) -> bool:

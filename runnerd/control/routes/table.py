@@ -1,4 +1,4 @@
-"""The table of the control API: every path and method, its handler, and the access to it."""
+"""The table of the control API: every path and method, its handler, the level it needs, and the access to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Reply, Request, StreamReply
+from runnerd.control.http.guard import Level
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.http.problem import HttpProblem
 from runnerd.control.http.router import Access, Route
@@ -18,57 +19,61 @@ from runnerd.control.routes.runs import RunRoutes
 
 ADOPTION_LIMIT_S = 15.0  # below the client's limit: a client that gave up must not have its change made afterwards
 ADOPTED, PUBLIC = Access.ADOPTED, Access.PUBLIC
+HOURS = frozenset({"hours"})
+READER, OPERATOR, ADMIN = Level.READER, Level.OPERATOR, Level.ADMIN
 
 
 def build_routes(*, host: Host, log: RequestLog) -> list[Route]:
     """Return the routes of the control API.
 
+    A reader may read, an operator may change what this host's deployments and runs do, an admin may do what decides
+    which code runs here, and what belongs to other hosts too: a flow run that is named by its id, and work pools.
     The changes of work pools do not wait for adoption: pools are Prefect's, and no run of this host is touched.
     """
     daemon, events = HostRoutes(host=host, log=log), EventRoutes(host=host)
     runs, deployments = RunRoutes(host=host, log=log), DeploymentRoutes(host=host, log=log)
     pools = PoolRoutes(host=host, log=log)
     table = [
-        Route("GET", "/v1/status", daemon.get_status),
-        Route("GET", "/v1/health", daemon.get_health, PUBLIC),
-        Route("GET", "/v1/metrics", daemon.get_metrics, PUBLIC),
-        Route("GET", "/v1/doctor", daemon.get_doctor),
-        Route("GET", "/v1/config", daemon.get_config),
-        Route("POST", "/v1/reload", daemon.reload_config, ADOPTED),
-        Route("POST", "/v1/drain", daemon.drain, ADOPTED),
-        Route("POST", "/v1/undrain", daemon.undrain, ADOPTED),
-        Route("GET", "/v1/events", events.stream_events),
-        Route("GET", "/v1/runs", runs.list_runs),
-        Route("GET", "/v1/runs/*", runs.get_run),
-        Route("GET", "/v1/runs/*/logs", runs.stream_output),
-        Route("POST", "/v1/runs/*/cancel", runs.cancel_run, ADOPTED),
-        Route("POST", "/v1/cancel", runs.cancel_runs, ADOPTED),
-        Route("POST", "/v1/execute", runs.execute_run, ADOPTED),
-        Route("GET", "/v1/deployments", deployments.list_deployments),
-        Route("GET", "/v1/deployments/*", deployments.get_deployment),
-        Route("POST", "/v1/deployments/*/run", deployments.run_deployment, ADOPTED),
-        Route("POST", "/v1/deployments/*/pause", deployments.pause_deployment, ADOPTED),
-        Route("POST", "/v1/deployments/*/resume", deployments.resume_deployment, ADOPTED),
-        Route("GET", "/v1/pools", pools.list_pools),
-        Route("POST", "/v1/pools", pools.create_pool),
-        Route("GET", "/v1/pools/*", pools.get_pool),
-        Route("POST", "/v1/pools/*/pause", pools.pause),
-        Route("POST", "/v1/pools/*/resume", pools.resume),
-        Route("POST", "/v1/pools/*/update", pools.update),
-        Route("POST", "/v1/pools/*/delete", pools.delete),
-        Route("GET", "/v1/pools/*/preview", pools.get_preview),
-        Route("GET", "/v1/pools/*/queues", pools.list_queues),
-        Route("POST", "/v1/pools/*/queues", pools.create_queue),
-        Route("GET", "/v1/pools/*/queues/*", pools.get_queue),
-        Route("POST", "/v1/pools/*/queues/*/pause", pools.pause),
-        Route("POST", "/v1/pools/*/queues/*/resume", pools.resume),
-        Route("POST", "/v1/pools/*/queues/*/update", pools.update),
-        Route("POST", "/v1/pools/*/queues/*/delete", pools.delete),
-        Route("GET", "/v1/pools/*/queues/*/preview", pools.get_preview),
-        Route("GET", "/v1/queues", pools.list_queues),
-        Route("GET", "/v1/preview", pools.get_preview),
-        Route("GET", "/v1/worker-types", pools.list_worker_types),
-        Route("GET", "/v1/worker-types/*", pools.get_worker_type),
+        Route("GET", "/v1/status", daemon.get_status, READER),
+        Route("GET", "/v1/health", daemon.get_health, READER, PUBLIC),
+        Route("GET", "/v1/metrics", daemon.get_metrics, READER, PUBLIC),
+        Route("GET", "/v1/doctor", daemon.get_doctor, READER),
+        Route("GET", "/v1/config", daemon.get_config, READER),
+        Route("POST", "/v1/reload", daemon.reload_config, OPERATOR, ADOPTED),
+        Route("POST", "/v1/drain", daemon.drain, OPERATOR, ADOPTED),
+        Route("POST", "/v1/undrain", daemon.undrain, OPERATOR, ADOPTED),
+        Route("GET", "/v1/events", events.stream_events, READER, query=frozenset({"run"})),
+        Route("GET", "/v1/runs", runs.list_runs, READER, query=frozenset({"history", "state", "deployment"})),
+        Route("GET", "/v1/runs/*", runs.get_run, READER),
+        Route("GET", "/v1/runs/*/logs", runs.stream_output, READER, query=frozenset({"follow", "offset"})),
+        Route("POST", "/v1/runs/*/cancel", runs.cancel_run, OPERATOR, ADOPTED),
+        Route("POST", "/v1/cancel", runs.cancel_runs, OPERATOR, ADOPTED),
+        Route("POST", "/v1/execute", runs.execute_run, ADMIN, ADOPTED),
+        Route("GET", "/v1/deployments", deployments.list_deployments, READER),
+        Route("GET", "/v1/deployments/*", deployments.get_deployment, READER),
+        Route("POST", "/v1/deployments/*/run", deployments.run_deployment, OPERATOR, ADOPTED),
+        Route("POST", "/v1/deployments/*/pause", deployments.pause_deployment, OPERATOR, ADOPTED),
+        Route("POST", "/v1/deployments/*/resume", deployments.resume_deployment, OPERATOR, ADOPTED),
+        Route("GET", "/v1/pools", pools.list_pools, READER),
+        Route("POST", "/v1/pools", pools.create_pool, ADMIN),
+        Route("GET", "/v1/pools/*", pools.get_pool, READER),
+        Route("POST", "/v1/pools/*/pause", pools.pause, ADMIN),
+        Route("POST", "/v1/pools/*/resume", pools.resume, ADMIN),
+        Route("POST", "/v1/pools/*/update", pools.update, ADMIN),
+        Route("POST", "/v1/pools/*/delete", pools.delete, ADMIN),
+        Route("GET", "/v1/pools/*/preview", pools.get_preview, READER, query=HOURS),
+        Route("GET", "/v1/pools/*/queues", pools.list_queues, READER),
+        Route("POST", "/v1/pools/*/queues", pools.create_queue, ADMIN),
+        Route("GET", "/v1/pools/*/queues/*", pools.get_queue, READER),
+        Route("POST", "/v1/pools/*/queues/*/pause", pools.pause, ADMIN),
+        Route("POST", "/v1/pools/*/queues/*/resume", pools.resume, ADMIN),
+        Route("POST", "/v1/pools/*/queues/*/update", pools.update, ADMIN),
+        Route("POST", "/v1/pools/*/queues/*/delete", pools.delete, ADMIN),
+        Route("GET", "/v1/pools/*/queues/*/preview", pools.get_preview, READER, query=HOURS),
+        Route("GET", "/v1/queues", pools.list_queues, READER),
+        Route("GET", "/v1/preview", pools.get_preview, READER, query=HOURS),
+        Route("GET", "/v1/worker-types", pools.list_worker_types, READER),
+        Route("GET", "/v1/worker-types/*", pools.get_worker_type, READER),
     ]
     return [_once_adopted(host, route) if route.access is ADOPTED else route for route in table]
 

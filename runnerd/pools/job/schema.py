@@ -30,6 +30,9 @@ def schema_problem(schema: Mapping[str, Json]) -> str | None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
+    required = schema.get("required", [])  # left out below
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        return "variables.required is no valid JSON schema: it must be a list of names"
     try:
         Draft202012Validator.check_schema(_prepared(schema, nulls=False))
     except SchemaError as exc:

@@ -127,7 +127,7 @@ def _steps(dotted_path: str) -> list[str]:
 
 def path_of(dotted_path: str) -> Path:
     """Split `a.b[0].c` into steps."""
-    return tuple(int(step) if step.isdecimal() else step for step in _steps(dotted_path))
+    return tuple(int(step) if step.isdecimal() and len(step) < 10 else step for step in _steps(dotted_path))
 
 
 def reach(value: Json, path: Path) -> Json | Nothing:

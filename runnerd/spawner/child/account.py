@@ -1,8 +1,7 @@
 """Find the user and groups of a run, check that the spawner may start runs as them, and switch to them.
 
-`--users` limits what a compromised daemon can do: without it, a client of a root spawner can start processes as any
-user. Checks that need no name service are done before the fork: a directory server (LDAP, NIS) that does not answer
-must block one child, and not the spawner.
+Checks that need no name service are done before the fork: a directory server (LDAP, NIS) that does not answer must
+block one child, and not the spawner.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import grp
 import os
 import pwd
 
+from runnerd.spawner.child.users import AllowedUsers
 from runnerd.spawner.io.messages import Launch
 
 
@@ -21,44 +21,6 @@ class SetupFailed(Exception):
         super().__init__(message)
         self.stage = stage
         self.errno = number
-
-
-class AllowedUsers:
-    """The users as which runs may be started, from `--users`: names, `*` for every uid but 0. None: all users."""
-
-    __slots__ = ("_all_but_root", "_limited", "_names")
-
-    def __init__(self, text: str | None) -> None:
-        self._limited = text is not None
-        names = {name.strip() for name in (text or "").split(",")} - {""}
-        self._all_but_root = "*" in names
-        self._names = names - {"*"}
-
-    def check_name(self, user: str | None) -> None:
-        """Check the name only, without the name service. Raises SetupFailed."""
-        if not self._limited:
-            return
-        if user is None:
-            message = "cannot start: no user is named, and runs may not use the spawner's own; set run.user"
-            raise SetupFailed("user", f"{message} or RUNNERD_FLOW_USER (systemctl edit runnerd)")
-        if user not in self._names and (user == "root" or not self._all_but_root):
-            raise _not_allowed(user)
-
-    def check_account(self, account: RunAccount) -> None:
-        """Check what the name service says of a user: its uid and groups. Raises SetupFailed."""
-        if not self._limited:
-            return
-        if account.uid == 0 and account.name not in self._names:
-            raise _not_allowed(account.name)
-        if account.gid not in os.getgrouplist(account.name, account.primary_gid):
-            group = grp.getgrgid(account.gid).gr_name
-            message = f"cannot start: user {account.name} is not in group {group} (usermod -aG {group} {account.name})"
-            raise SetupFailed("group", message)
-
-
-def _not_allowed(user: str) -> SetupFailed:
-    message = f"cannot start: the spawner may not start runs as user {user}; add the name to RUNNERD_FLOW_USERS"
-    return SetupFailed("user", f"{message} (systemctl edit runnerd-spawner)")
 
 
 class RunAccount:
@@ -75,7 +37,47 @@ class RunAccount:
         self.groups = os.getgrouplist(name, gid)
 
 
-def find_account(launch: Launch, users: AllowedUsers) -> RunAccount | None:
+class Privileges:
+    """Whether the spawner is root, which uid owns the output files, and as which users it may start runs."""
+
+    __slots__ = ("owner", "root", "users")
+
+    def __init__(self, *, owner: int | None, users: AllowedUsers) -> None:
+        self.root = os.geteuid() == 0
+        self.owner = owner
+        self.users = users
+
+    def check_name(self, launch: Launch) -> None:
+        """Check the name of the run's user, without the name service. Raises SetupFailed."""
+        if not self._is_daemons_own(launch):
+            _raise("user", self.users.refuse_name(launch.user))
+
+    def check_account(self, launch: Launch, account: RunAccount) -> None:
+        """Check what the name service says of the run's user: its uid and groups. Raises SetupFailed."""
+        if self._is_daemons_own(launch):
+            refused = None if account.uid == os.geteuid() else f"cannot start as user {account.name}: not the daemon's"
+            _raise("user", refused)
+            return
+        _raise("user", self.users.refuse_account(account.name, account.uid))
+        if self.users.limited and account.gid not in os.getgrouplist(account.name, account.primary_gid):
+            group = grp.getgrgid(account.gid).gr_name
+            advice = f"usermod -aG {group} {account.name}"
+            _raise("group", f"cannot start: user {account.name} is not in group {group} ({advice})")
+
+    def _is_daemons_own(self, launch: Launch) -> bool:
+        """Whether this is a process of the daemon and not of a flow, and the daemon runs as the spawner's own user.
+
+        Such a daemon gains nothing here. Any other may not choose the spawner's user in this way.
+        """
+        return launch.own and self.owner in (None, os.geteuid())
+
+
+def _raise(stage: str, refused: str | None) -> None:
+    if refused is not None:
+        raise SetupFailed(stage, refused)
+
+
+def find_account(launch: Launch, privileges: Privileges) -> RunAccount | None:
     """Look up the run's user and group; None for a run as the spawner's own user. Raises SetupFailed."""
     if launch.user is None and launch.group is None:
         return None
@@ -94,7 +96,7 @@ def find_account(launch: Launch, users: AllowedUsers) -> RunAccount | None:
     if own != 0 and gid != os.getegid():
         raise SetupFailed("group", f"cannot start as group {launch.group}: the spawner does not run as root")
     account = RunAccount(name=entry.pw_name, uid=entry.pw_uid, gid=gid, primary_gid=entry.pw_gid)
-    users.check_account(account)
+    privileges.check_account(launch, account)
     return account
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import signal
 
-from runnerd.spawner.child.setup import Privileges, run_child
+from runnerd.spawner.child.account import Privileges
+from runnerd.spawner.child.setup import run_child
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.proc.identity import read_start_ticks
 
@@ -55,7 +56,7 @@ class Forker:
 
     def check_user(self, launch: Launch) -> None:
         """Check that the run may be started as its user. Raises SetupFailed."""
-        self._privileges.users.check_name(launch.user)
+        self._privileges.check_name(launch)
 
     def fork(self, launch: Launch) -> Child:
         """Fork a child for the run. Raises OSError when out of processes or descriptors."""

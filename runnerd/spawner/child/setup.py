@@ -14,7 +14,7 @@ import resource
 import signal
 
 from runnerd.spawner.cgroups.limits import make_rlimits
-from runnerd.spawner.child.account import AllowedUsers, SetupFailed, find_account, switch_to
+from runnerd.spawner.child.account import Privileges, SetupFailed, find_account, switch_to
 from runnerd.spawner.child.failures import describe_failed_chdir, describe_failed_exec, describe_failed_mkdir
 from runnerd.spawner.child.files import RESULT_FD, open_files
 from runnerd.spawner.io.messages import Launch
@@ -25,17 +25,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _MIN_PIPE_FD = 10
-
-
-class Privileges:
-    """Whether the spawner is root, which uid owns the output files, and as which users it may start runs."""
-
-    __slots__ = ("owner", "root", "users")
-
-    def __init__(self, *, owner: int | None, users: AllowedUsers) -> None:
-        self.root = os.geteuid() == 0
-        self.owner = owner
-        self.users = users
 
 
 def run_child(launch: Launch, privileges: Privileges, release_fd: int, status_fd: int) -> NoReturn:
@@ -78,7 +67,7 @@ def _set_up(launch: Launch, privileges: Privileges) -> None:
     os.setsid()
     become_subreaper()  # orphans among the leader's descendants stay below the leader as long as it lives
     _reset_signals()
-    account = find_account(launch, privileges.users)
+    account = find_account(launch, privileges)
     os.umask(0o027)
     open_files(launch, privileges.owner if privileges.root else None)
     _reset_oom_score()

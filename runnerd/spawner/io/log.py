@@ -7,7 +7,9 @@ import sys
 
 
 def log(message: str) -> None:
-    """Write one line to stderr."""
+    """Write one line to stderr; what it quotes from a request adds no line."""
+    if not message.isprintable():
+        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
     try:
         os.write(2, f"runnerd-spawner: {message}\n".encode("utf-8", "backslashreplace"))
     except OSError:

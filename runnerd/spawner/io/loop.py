@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 
 from runnerd.spawner.io.log import log_traceback
 
+_LONGEST_WAIT_S = 86400.0  # epoll refuses more than 24 days, and a run may last longer
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
@@ -61,6 +62,7 @@ class Loop:
         timeout = None
         if self._timers:
             timeout = max(0.0, min(when for when, _ in self._timers.values()) - time.monotonic())
+            timeout = min(timeout, _LONGEST_WAIT_S)
         for key, _ in self._selector.select(timeout):
             # An earlier callback of this batch may have closed the descriptor, and its number may be another file's.
             if self._selector.get_map().get(key.fd) == key and not self._call(key.data):

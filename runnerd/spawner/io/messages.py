@@ -13,7 +13,11 @@ import resource
 import signal
 
 MAX_LINE_BYTES = 4 * 2**20
+NAME_MAX = 256  # characters of a user, a group, a reason and an id
+PATH_MAX = 4096  # bytes, as in the kernel
 
+_DIGITS_MAX = 20  # no field is beyond 64 bits
+_SHOWN = 60  # characters of what a message quotes
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -34,13 +38,39 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
+def _no_long_number(digits: str) -> int:
+    if len(digits) > _DIGITS_MAX:
+        raise ValueError(f"a number of {len(digits)} digits is too long")
+    return int(digits)
+
+
+def _no_repeated_key(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key is there twice")
+    return value
+
+
 def parse_object(line: bytes) -> Fields:
     """Parse one line as a JSON object. Raises RequestRefused."""
     try:
-        value: object = json.loads(line, parse_constant=_no_constant)
+        value: object = json.loads(
+            line.decode(),
+            parse_constant=_no_constant,
+            parse_int=_no_long_number,
+            object_pairs_hook=_no_repeated_key,
+        )
     except (ValueError, RecursionError) as error:
         raise bad_request(f"cannot read the request: {error}") from None
     return Fields(value, "the request")
+
+
+def shown(value: object) -> str:
+    """Quote a value in a message: a text or a number, cut; of anything else only the kind."""
+    if isinstance(value, (str, int, float)):
+        text = ascii(value)
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return "null" if value is None else f"a {type(value).__name__}"
 
 
 class Fields:
@@ -69,6 +99,21 @@ class Fields:
 
     def required_text(self, name: str) -> str:
         return _text(self._value.get(name), name)
+
+    def id(self) -> object:
+        """Return the request's id, which the answer repeats."""
+        value = self._value.get("id")
+        if isinstance(value, str) and len(value) <= NAME_MAX:
+            return value
+        return None if value is None else _integer(value, "id", -(2**63), 2**63 - 1)
+
+    def name(self, name: str) -> str | None:
+        """Return a short text in one line, such as a user."""
+        value = self._value.get(name)
+        return None if value is None else _name(value, name)
+
+    def required_name(self, name: str) -> str:
+        return _name(self._value.get(name), name)
 
     def integer(self, name: str, low: int, high: int) -> int | None:
         value = self._value.get(name)
@@ -101,6 +146,8 @@ class Fields:
         value = self.text(name)
         if value is not None and not value.startswith("/"):
             raise bad_request(f"{name} must be an absolute path")
+        if value is not None and len(os.fsencode(value)) >= PATH_MAX:
+            raise bad_request(f"{name} must be shorter than {PATH_MAX} bytes")
         return value
 
     def required_path(self, name: str) -> str:
@@ -138,6 +185,13 @@ def _text(value: object, name: str) -> str:
     return value
 
 
+def _name(value: object, name: str) -> str:
+    text = _text(value, name)
+    if len(text) > NAME_MAX or not text.isprintable():
+        raise bad_request(f"{name} must be one line of at most {NAME_MAX} printable characters")
+    return text
+
+
 def _integer(value: object, name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise bad_request(f"{name} must be a whole number from {low} to {high}")
@@ -161,6 +215,7 @@ class Launch:
         "output",
         "output_max_bytes",
         "outside_cgroup",
+        "own",
         "result",
         "rlimits",
         "runtime_max_s",
@@ -181,8 +236,9 @@ class Launch:
         self.make_directory = spec.boolean("make_directory")
         self.output = spec.required_path("output")
         self.result = spec.path("result")
-        self.user = spec.text("user")
-        self.group = spec.text("group")
+        self.user = spec.name("user")
+        self.group = spec.name("group")
+        self.own = spec.boolean("own")
         self.umask = spec.integer("umask", 0, 0o777)
         self.nice = spec.integer("nice", -20, 19)
         self.rlimits = _rlimits(spec.raw("rlimits"))
@@ -211,9 +267,9 @@ def _environment(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise bad_request("environment must be an object of texts")
     for name, item in value.items():
-        _text(item, f"environment {name}")
+        _text(item, f"environment {shown(name)}")
         if not _text(name, "environment name") or "=" in name:
-            raise bad_request(f"environment: {name!r} cannot be a variable's name")
+            raise bad_request(f"environment: {shown(name)} cannot be a variable's name")
     return value
 
 
@@ -227,7 +283,7 @@ def _rlimits(value: object) -> list[tuple[str, int, int, int]]:
     for name, pair in value.items():
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if not isinstance(number, int):
-            raise bad_request(f"rlimits: there is no limit {name!r}")
+            raise bad_request(f"rlimits: there is no limit {shown(name)}")
         if not isinstance(pair, list) or len(pair) != 2:
             raise bad_request(f"rlimits: {name} must be [soft, hard]")
         soft, hard = (_integer(item, f"rlimits {name}", -1, 2**63 - 1) for item in pair)

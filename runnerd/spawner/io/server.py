@@ -102,7 +102,7 @@ class Connection:
             if len(line) > MAX_LINE_BYTES:
                 raise bad_request(f"a request must not be longer than {MAX_LINE_BYTES} bytes")
             request = parse_object(line)
-            number = request.raw("id")
+            number = request.id()
             self._answer(request, lambda result: self.send({"reply": number, "ok": result}))
         except RequestRefused as refusal:
             self._refuse(number, refusal.kind, str(refusal))

@@ -43,7 +43,8 @@ class PoolTables:
         if body["name"] in self.pools:
             raise Refusal(409, {"detail": "A work pool with this name already exists."})
         plain = {"description": None, "is_paused": False, "concurrency_limit": None, "base_job_template": {}}
-        pool = {"id": str(uuid.uuid4()), **plain, "type": AGENT, **body}
+        now = text_of(self._now())
+        pool = {"id": str(uuid.uuid4()), "created": now, "updated": now, **plain, "type": AGENT, **body}
         self.pools[pool["name"]] = pool
         pool["default_queue_id"] = self._create_queue(pool, {"name": "default"})["id"]
         return self._told_pool(pool)
@@ -58,7 +59,7 @@ class PoolTables:
         if name.lower().startswith("prefect") and set(body) - {"is_paused", "concurrency_limit"}:
             raise Refusal(403, {"detail": RESERVED})
         self._check_template(body.get("base_job_template") or {})
-        self._pool(name).update(body)
+        self._pool(name).update({**body, "updated": text_of(self._now())})
         return 204, None
 
     def _delete_pool(self, name: str) -> tuple[int, Json]:

@@ -65,8 +65,8 @@ class Serving:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[Serving]:
-    """The fake behind the real server, on `directory`/control.sock, until the block is left."""
+def serving(directory: Path, **settings: Any) -> Iterator[Serving]:
+    """The fake behind the real server with these settings, on `directory`/control.sock, until the block is left."""
     host, log = FakeHost(outputs=directory), ListLog()
     socket = str(directory / "control.sock")
     with loop_in_thread() as loop:
@@ -74,7 +74,7 @@ def serving(directory: Path) -> Iterator[Serving]:
         def wait(work: Coroutine[Any, Any, None]) -> None:
             asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
-        server = ControlServer(host=host, problems=Problems(), log=log, socket_path=socket)
+        server = ControlServer(host=host, problems=Problems(), log=log, socket_path=socket, **settings)
         wait(server.start())
         try:
             yield Serving(host=host, log=log, socket=socket, outputs=directory, loop=loop)

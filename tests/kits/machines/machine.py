@@ -42,9 +42,10 @@ def why_not() -> str | None:
     """Why no machine can be booted here; None when one can."""
     if os.geteuid() != 0:
         return "only root can boot a machine"
-    missing = [f"{name} ({debian})" for name, debian in NEEDED.items() if not shutil.which(name)]
+    missing = {name: debian for name, debian in NEEDED.items() if not shutil.which(name)}
     if missing:
-        return f"cannot boot a machine with the package: there is no {', no '.join(missing)}"
+        install = f"apt-get install -y {' '.join(dict.fromkeys(missing.values()))}"
+        return f"cannot boot a machine with the package: there is no {', no '.join(missing)}; run: {install}"
     if _cgroups() is None:
         return "cannot boot a machine: no cgroup v2 file system is mounted"
     return None

@@ -1,5 +1,6 @@
 """What runnerctl makes of values."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -9,6 +10,7 @@ from runnerd.cli.parameters import parse_parameters
 from runnerd.cli.text import (
     clean,
     format_api_state,
+    format_local,
     format_phase,
     format_relative,
     format_verdict,
@@ -56,6 +58,36 @@ def test_verdicts_in_words() -> None:
 
 def test_nothing_reaches_a_terminal_that_it_might_obey() -> None:
     assert clean("a\x1b[31mb\nc\u202ed\udc80e\u00e9") == "a?[31mb?c?d?e\u00e9"
+    assert clean("\x85\x9b31m\x7f\u2066\u2028\U000e0001") == "??31m????"
+
+
+HOSTILE = "a\x1b[31m\x85\x9b31m\x7f\u061c\u202e\u2066\u2028\u200f\ufeff\U000e0001\udc80\u00e9\u4e2d\U0001f600\n"
+
+
+def test_json_says_the_same_in_characters_that_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(json=True, width=None, colour=False).print_document({HOSTILE: [HOSTILE]})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {HOSTILE: [HOSTILE]}
+    assert all(line.isprintable() for line in out.splitlines())
+    assert (
+        "\\u0085\\u009b31m\\u007f\\u061c\\u202e\\u2066\\u2028\\u200f\\ufeff\\udb40\\udc01\\udc80\u00e9\u4e2d\U0001f600"
+        in out
+    )
+    assert out.count("\n") == 5
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_line_has_no_control_character_but_its_own_colours(capsys: pytest.CaptureFixture[str], colour: bool) -> None:
+    console = Console(json=False, width=None, colour=colour)
+    console.print_line(console.paint("red", "red") + " \x1b[2J\x9b2J\u202e \x1b[31m")
+    expected = "\x1b[31mred\x1b[0m ?[2J?2J? \x1b[31m\n" if colour else "red ?[2J?2J? ?[31m\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_times_at_the_ends_of_time() -> None:
+    for stamp in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00", "9999-12-31"):
+        assert format_relative(stamp, NOON).isprintable()
+        assert format_local(stamp).isprintable()
 
 
 def test_a_table_is_aligned_and_its_last_column_not_padded(capsys: pytest.CaptureFixture[str]) -> None:

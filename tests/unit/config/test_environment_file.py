@@ -45,9 +45,9 @@ def test_what_systemd_reads(text: str, variables: dict[str, str]) -> None:
     [
         ("A=1\nB='x\nC=2\n", "env:2:3: the quote opened here is never closed"),
         ('A="x\\"', "env:1:3: the quote opened here is never closed"),
-        ("\n\n2A=1\n", "env:3:1: '2A' is not a variable's name; write NAME=value"),
-        ("A B=1\n", "env:1:1: 'A B' is not a variable's name; write NAME=value"),
-        ("=1\n", "env:1:1: '' is not a variable's name; write NAME=value"),
+        ("\n\n2A=1\n", "env:3:1: what is before the '=' is not a variable's name; write NAME=value"),
+        ("A B=1\n", "env:1:1: what is before the '=' is not a variable's name; write NAME=value"),
+        ("=1\n", "env:1:1: what is before the '=' is not a variable's name; write NAME=value"),
         ("A=1\nB=\0\n", "env:2:3: a NUL character, which no variable can have; remove it"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from runnerd.core.problems import Problems
 from runnerd.daemon.embedded import KEY, EmbeddedServer
 from runnerd.processes.link import SpawnerLink
+from runnerd.system.paths import Paths
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import LogLines, log_to
 
@@ -22,8 +23,7 @@ async def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
         server = EmbeddedServer(
             link=link,
             url="http://127.0.0.1:4200/api",
-            state_dir=str(tmp_path),
-            log_dir="/log",
+            paths=Paths("/etc", "/run", str(tmp_path), "/log", None),
             problems=Problems(),
             log=log_to(lines),
         )

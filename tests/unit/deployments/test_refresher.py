@@ -63,6 +63,19 @@ async def test_without_deployments_nothing_is_asked(tmp_path: Path) -> None:
         assert copied(engine.prefect) == []
 
 
+async def test_one_that_a_list_lacks_is_not_taken_for_deleted(tmp_path: Path) -> None:
+    async with refreshed(tmp_path) as (engine, refresher):
+        there, odd, deleted = (engine.deploy(name) for name in ("there", "odd", "deleted"))
+        del engine.prefect.deployments[deleted]
+        engine.prefect.trouble("POST /deployments/filter", status=200, body=[engine.prefect.deployments[there], {}])
+        engine.prefect.trouble(f"GET /deployments/{odd}", status=200, body={"id": odd})
+        await refresher.refresh()
+        assert {one.deployment.name for one in engine.registry.entries() if one.deployment_id is None} == {"deleted"}
+        events = engine.lines.events("warning")
+        assert events[0].startswith("left out of an answer of the API")
+        assert events[1:] == ["a deployment was deleted in the API; registering it again"]
+
+
 @pytest.mark.parametrize("woken_every_s", [None, 1])
 async def test_it_costs_a_few_requests_a_minute_however_often_it_is_woken(
     tmp_path: Path, woken_every_s: int | None

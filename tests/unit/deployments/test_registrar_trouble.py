@@ -39,6 +39,26 @@ async def test_a_failing_inspection_concerns_only_its_deployment(tmp_path: Path)
         assert (host.entry(A).state, host.registrar.problems()) == (EntryState.READY, ())
 
 
+async def test_what_nobody_foresaw_of_one_deployment_concerns_only_that_one(tmp_path: Path) -> None:
+    odd = replace(flow("etl"), parameter_schema=7)  # type: ignore[arg-type]
+    async with a_host(tmp_path, inspector=FakeInspector(answers={A.entrypoint: odd})) as host:
+        await host.want(A, B)
+        assert "cannot register the deployment: TypeError" in (host.entry(A).problem or "")
+        assert host.entry(B).state is EntryState.READY
+        assert [line["item"] for line in host.lines.all() if "item" in line] == ["deployment a"]
+
+
+async def test_an_answer_about_one_deployment_that_is_no_use_holds_up_no_other(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        host.prefect.trouble("POST /deployments/", status=201, body={"id": "none", "name": "a"}, times=1)
+        host.prefect.trouble("POST /deployments/", status=500, times=1)
+        host.begin(A, B, a_deployment("c"))
+        await asyncio.sleep(0.9)
+        assert [one["name"] for one in host.prefect.deployments.values()] == ["c"], "in the same round"
+        await host.registrar.settled.wait()
+        assert (host.entry(A).state, host.entry(B).state) == (EntryState.READY, EntryState.READY)
+
+
 async def test_the_last_good_version_stays_registered_when_the_code_breaks(tmp_path: Path) -> None:
     async with a_host(tmp_path) as host:
         await host.want(A)

@@ -11,9 +11,10 @@ import pytest
 
 from runnerd.core.place import Problem
 from runnerd.core.process import Exit
-from runnerd.doctor.check_runner import CheckGroup, CheckRunner, in_thread
+from runnerd.doctor.check_runner import CheckGroup, CheckRunner
 from runnerd.doctor.checks import Check, ok
 from runnerd.system.directories import work_dir
+from runnerd.system.threads import in_thread
 from tests.kits.doctor import practice, python_of
 from tests.kits.nouns import LogLines, log_to
 
@@ -21,6 +22,7 @@ WELL = {
     "api",
     "server version",
     "clock",
+    "control",
     "dbus",
     "loops",
     "spawner",

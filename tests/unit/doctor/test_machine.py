@@ -9,14 +9,30 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.core.place import Place
+from runnerd.core.settings import ControlSettings, RunSettings
 from runnerd.doctor.checks import Check, check_directory
-from runnerd.doctor.machine import check_config_files, check_credentials, check_dbus, check_directories, check_users
+from runnerd.doctor.machine import (
+    check_config_files,
+    check_control_groups,
+    check_credentials,
+    check_dbus,
+    check_directories,
+    check_users,
+)
+from runnerd.doctor.subject import Source
+from runnerd.spawner.child.users import AllowedUsers
 from runnerd.system.paths import Paths
 from runnerd.system.run_program import ProgramResult
 from tests.kits.checks import state_and_words
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 needs_no_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+
+
+def source(name: str, user: str | None, group: str | None = None) -> Source:
+    run = RunSettings(python="python3", working_directory="/", user=user, group=group)
+    return Source(name=name, run=run, place=Place("/etc/runnerd/conf.d/a.yaml", 3, 5))
 
 
 async def dbus(ran: ProgramResult, unit: str | None = "runnerd.service") -> Check:
@@ -43,11 +59,30 @@ async def test_dbus() -> None:
 
 
 def test_users() -> None:
-    state_and_words(check_users({}, {}, None), "ok", "the spawner's user")
-    state_and_words(check_users({ME: ["a"]}, {}, ME), "ok", f"flows run as {ME}")
-    absent = check_users({"etl-x": ["a", "b"]}, {"grp-x": ["c"]}, "runner-x")
+    state_and_words(check_users([], None, None), "ok", "the spawner's user")
+    state_and_words(check_users([source("a", ME)], ME, None), "ok", f"flows run as {ME}")
+    absent = check_users([source("a", "etl-x"), source("b", "etl-x"), source("c", ME, "grp-x")], "runner-x", None)
     state_and_words(absent, "error", "no user etl-x (run.user of a, b)", "no group grp-x (run.group of c)", "useradd")
     assert "no user runner-x (RUNNERD_FLOW_USER" in absent.detail
+
+
+def test_users_that_the_spawner_does_not_start_runs_as() -> None:
+    anyone = AllowedUsers(None, root=True)
+    nameless = check_users([source("a", None)], None, anyone)
+    state_and_words(nameless, "error", "a (/etc/runnerd/conf.d/a.yaml:3:5)", "no user is named", "run.user: root")
+    rooted = check_users([source("a", "root")], None, anyone)
+    state_and_words(rooted, "error", "may not start runs as user root", "RUNNERD_FLOW_USERS")
+    state_and_words(check_users([source("a", "root")], None, AllowedUsers("root", root=True)), "ok", "root")
+    people = AllowedUsers("*", root=True)
+    state_and_words(check_users([source("a", "daemon")], None, people), "error", "system account", "daemon")
+    state_and_words(check_users([source("a", None)], None, AllowedUsers(None, root=False)), "ok", "spawner's user")
+
+
+def test_control_groups() -> None:
+    state_and_words(check_control_groups(ControlSettings()), "ok", "every user who can open the control socket")
+    state_and_words(check_control_groups(ControlSettings(admins=("root",))), "ok", "as control: in runnerd.yaml")
+    absent = check_control_groups(ControlSettings(admins=("root",), readers=("grp-x",)))
+    state_and_words(absent, "warning", "no group grp-x (control.readers)", "groupadd")
 
 
 def test_directories(tmp_path: Path) -> None:

@@ -115,10 +115,11 @@ def test_names_with_odd_characters(journal: Journal, name: str) -> None:
     assert ids(journal.find(name)) == ["r-1"]
 
 
-@pytest.mark.parametrize("ref", ["%", "_", "r%", "r_1", "\\", "r-1\\"])
+@pytest.mark.parametrize("ref", ["%", "_", "r%", "r_1", "\\", "r-1\\", "r" * 60_000, "%" * 400, "\ud800", "r\0"])
 def test_a_reference_is_no_pattern(journal: Journal, ref: str) -> None:
     journal.save(a_record("r-1"), "x")
     assert journal.find(ref) == []
+    assert journal.problem is None
 
 
 # --- forgetting -------------------------------------------------------------------------------------------------

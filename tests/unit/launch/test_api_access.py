@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiDenied
 from runnerd.core.settings import ApiSettings, Config, Settings
 from runnerd.launch.api_access import access_reader, credentials_reader
-from runnerd.prefect_api.credentials import Credentials
+from runnerd.prefect_api.credentials import Credentials, credential_files
 
 API = ApiSettings(url="http://p/api")
 
@@ -59,3 +60,18 @@ def test_credentials_that_cannot_be_read_keep_no_flow_from_starting(tmp_path: Pa
     with pytest.raises(ApiDenied):
         read()
     assert dict(access_reader("u", in_force(settings), read)().environment) == {}
+
+
+def test_a_key_file_that_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero")):
+        with pytest.raises(ApiDenied, match=r"cannot read the API key file .*: it is not a regular file"):
+            credential_files(ApiSettings(url="x", key_file=str(path)))()
+
+
+@pytest.mark.parametrize("name", ["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"])
+@pytest.mark.parametrize("text", ["secret\r\nX: 1", "secret\n", "s\udc80cret", "secr\u00e9t", "secret\x85"])
+def test_a_variable_that_no_header_can_carry_is_a_denial_without_the_secret(name: str, text: str) -> None:
+    with pytest.raises(ApiDenied, match=f"in {name}: it must be one line of printable ASCII text") as caught:
+        credentials_reader(in_force(API), environ={name: text}, directory=None)()
+    assert "cret" not in str(caught.value)

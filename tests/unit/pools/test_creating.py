@@ -189,8 +189,9 @@ async def test_a_pool_is_made_with_the_template_of_a_file(tmp_path: Path) -> Non
     [
         (None, "cannot read base_job_template {}: No such file or directory"),
         (b"{", "cannot read base_job_template {}: it is not JSON: Expecting property name"),
-        (b"\xff\xfe", "cannot read base_job_template {}: it is not JSON: 'utf-8' codec"),
+        (b"\xff\xfe", "cannot read base_job_template {}: it is not UTF-8 (byte 0xff)"),
         (b"[" * 100_000, "cannot read base_job_template {}: it is not JSON"),
+        (b"[" * 3 * 2**20, "cannot read base_job_template {}: it has 3145728 bytes, more than the limit of 2M"),
         (b"[1]", "base_job_template {} is none: it must be a map with job_configuration and variables"),
         (b'{"variables": {}}', "base_job_template {} is none: it must be a map"),
     ],
@@ -210,7 +211,7 @@ async def test_a_file_that_is_no_template(tmp_path: Path, content: bytes | None,
 async def test_a_template_that_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     problem = (await seen(pool_settings(base_job_template=str(tmp_path / "pipe")))).problems()["etl"]
-    assert problem == f"cannot read base_job_template {tmp_path}/pipe: not a regular file"
+    assert problem.startswith(f"cannot read base_job_template {tmp_path}/pipe: it is not a regular file")
 
 
 # --- queues -----------------------------------------------------------------------------------------------------

@@ -152,6 +152,31 @@ async def test_a_reload_with_the_api_away() -> None:
         assert intervals(one)["b"] == HEARTBEAT_S
 
 
+# --- drain ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_host_that_drains_is_offline_until_the_drain_ends() -> None:
+    async with keeping(pool_settings()) as one:
+        one.wakes.draining.set()
+        one.wakes.pools.set()
+        await asyncio.sleep(1)
+        assert intervals(one) == {"etl": GOODBYE_S}
+        copied(one.prefect)
+        await asyncio.sleep(600)
+        assert one.asked(BEAT) == 0, "one goodbye is enough"
+        one.wakes.draining.clear()
+        one.wakes.pools.set()
+        await asyncio.sleep(1)
+        assert intervals(one) == {"etl": HEARTBEAT_S}
+
+
+async def test_a_host_that_starts_while_it_drains_is_not_announced() -> None:
+    async with keeping() as one:
+        one.wakes.draining.set()
+        await one.want(pool_settings())
+        assert intervals(one) == {}
+
+
 # --- the end ----------------------------------------------------------------------------------------------------
 
 

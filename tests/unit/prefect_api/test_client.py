@@ -21,6 +21,7 @@ from runnerd.prefect_api.answers import ApiRefusal, ClaimOutcome
 from runnerd.prefect_api.client import PAGE, PrefectApi
 from runnerd.prefect_api.credentials import Credentials, credential_files
 from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.nouns import an_id
 
 T = TypeVar("T")
 RUN = str(uuid.uuid4())
@@ -52,7 +53,7 @@ def says(*bodies: Any, status: int = 200) -> Callable[[httpx.Request], httpx.Res
 
 
 def run_json(**changes: Any) -> dict[str, Any]:
-    return {"id": RUN, "flow_id": "f", "state": {"type": "SCHEDULED"}, **changes}
+    return {"id": RUN, "flow_id": an_id("f"), "state": {"type": "SCHEDULED"}, **changes}
 
 
 # --- the server ---------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ async def test_runs_that_cannot_be_read_are_left_out_and_counted() -> None:
             runs = await api.scheduled_runs(deployment_ids=["d"], before=NOW, limit=None)
             assert [run.id for run in runs] == [RUN]
             assert api.skipped.count == expected
-        assert api.skipped.why == "unknown state type 'DREAMING'"
+        assert api.skipped.why == f"{RUN}: unknown state type 'DREAMING'"
 
     page = [{}, run_json(), run_json(state={"type": "DREAMING"})]
     await visit(use, says(page, page))
@@ -304,8 +305,8 @@ async def test_a_lost_answer_is_a_claim_that_can_be_repeated() -> None:
         now=lambda: NOW,
         client=client,
     )
-    fake.deployments["d"] = {"id": "d", "flow_id": "f", "name": "n"}
-    run_id = fake.add_run("d")
+    fake.deployments[an_id("d")] = {"id": an_id("d"), "flow_id": an_id("f"), "name": "n"}
+    run_id = fake.add_run(an_id("d"))
     fake.trouble("/set_state", after=True)
     with pytest.raises(ApiAway):
         await api.claim(run_id, transition_id="mine")

@@ -10,13 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runnerd.core.prefect import StateType
-from runnerd.prefect_api.parse import Unreadable, parse_deployment, parse_each, parse_flow_run, parse_state, parse_time
+from runnerd.prefect_api.parse import parse_deployment, parse_each, parse_flow_run, parse_state
+from runnerd.prefect_api.values import Unreadable, read_time
+from tests.kits.nouns import an_id
 
 RUN: dict[str, Any] = {
-    "id": "r",
+    "id": an_id("r"),
     "name": "fast-falcon",
-    "flow_id": "f",
-    "deployment_id": "d",
+    "flow_id": an_id("f"),
+    "deployment_id": an_id("d"),
     "state": {"type": "SCHEDULED", "name": "Late", "state_details": {"scheduled_time": "2026-11-22T12:00:00Z"}},
     "next_scheduled_start_time": "2026-11-22T12:00:00Z",
     "expected_start_time": "2026-11-22T11:59:00+00:00",
@@ -48,13 +50,13 @@ ANYTHING = st.recursive(
     ],
 )
 def test_times(text: Any, moment: datetime | None) -> None:
-    assert parse_time(text) == moment
+    assert read_time(text) == moment
 
 
 def test_a_flow_run() -> None:
-    run = parse_flow_run(RUN)
+    run, ids = parse_flow_run(RUN), [an_id(letter) for letter in "rfd"]
     noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    assert (run.id, run.name, run.flow_id, run.deployment_id) == ("r", "fast-falcon", "f", "d")
+    assert (run.id, run.name, run.flow_id, run.deployment_id) == (*ids[:1], "fast-falcon", *ids[1:])
     assert (run.state.type, run.state.name, run.state.scheduled_time) == (StateType.SCHEDULED, "Late", noon)
     assert (run.next_scheduled_start_time, run.expected_start_time) == (noon, noon.replace(hour=11, minute=59))
     assert (run.parameters, run.tags, run.auto_scheduled, run.run_count) == ({"x": 1}, ("a", "b"), True, 2)
@@ -80,7 +82,9 @@ def test_what_only_the_process_of_a_run_can_go_on_with(state: Any, retry_type: A
 
 
 def test_a_flow_run_with_little() -> None:
-    run = parse_flow_run({"id": "r", "flow_id": "f", "state": {"type": "RUNNING"}, "tags": None, "parameters": None})
+    run = parse_flow_run(
+        {"id": an_id("r"), "flow_id": an_id("f"), "state": {"type": "RUNNING"}, "tags": None, "parameters": None}
+    )
     assert (run.name, run.deployment_id, run.parameters, run.tags, run.run_count) == ("", None, {}, (), 0)
     assert (run.state.name, run.state.transition_id) == ("Running", None)
 
@@ -90,6 +94,8 @@ def test_a_flow_run_with_little() -> None:
     [
         {"id": None},
         {"flow_id": 7},
+        {"id": "r"},
+        {"deployment_id": "d"},
         {"state": None},
         {"state": {"type": "DREAMING"}},
         {"state": {}},
@@ -102,9 +108,9 @@ def test_what_everything_hangs_on_is_not_guessed(change: dict[str, Any]) -> None
 
 
 def test_one_bad_run_does_not_hide_the_others() -> None:
-    good, bad = parse_each([RUN, {"id": "x"}, 7, {**RUN, "id": "s"}], parse_flow_run)
-    assert [run.id for run in good] == ["r", "s"]
-    assert bad == ["flow_id is missing", "a flow run is not an object"]
+    good, bad = parse_each([RUN, {"id": an_id("x"), "name": "y"}, 7, {**RUN, "id": an_id("s")}], parse_flow_run)
+    assert [run.id for run in good] == [an_id("r"), an_id("s")]
+    assert bad == [f"{an_id('x')}: flow_id is missing", "a flow run is not an object"]
     with pytest.raises(Unreadable):
         parse_each({"detail": "?"}, parse_flow_run)
 
@@ -119,4 +125,4 @@ def test_nothing_but_unreadable_is_raised(data: Any) -> None:
                 parse(shaped)
             except Unreadable:
                 pass
-    parse_time(data)
+    read_time(data)

@@ -1,9 +1,8 @@
-"""transport.py: what a request carries, every way it can be refused, and redirects."""
+"""transport.py: what a request carries, every way it can be refused, and what is no answer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from runnerd import __version__
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.core.prefect import ApiCondition
-from runnerd.prefect_api import transport as transport_module
 from runnerd.prefect_api.connections import open_client
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.transport import Reply
@@ -195,67 +193,9 @@ async def test_a_404_that_is_not_prefects_proves_no_absence(answer: Answer) -> N
     assert rig.condition is ApiCondition.DEGRADED
 
 
-@pytest.mark.parametrize("content", [b"<html>hello</html>", b"{", b"\xff\xfe", b'{"a": tru', b"[" * 10**6])
+@pytest.mark.parametrize("content", [b"<html>hello</html>", b"{", b"\xff\xfe", b'{"a": tru', b"[" * 10**5])
 async def test_garbage_with_200_is_not_an_answer(content: bytes) -> None:
     rig = Rig(lambda request: httpx.Response(200, content=content))
     error = await rig.fail(ApiAway)
     assert error.answered and "HTTP 200 from GET /x is not JSON" in str(error)
     assert rig.condition is ApiCondition.DEGRADED
-
-
-async def test_an_endless_answer_is_cut_off() -> None:
-    pulled = 0
-
-    class Endless(httpx.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            nonlocal pulled
-            while True:
-                pulled += 2**20
-                yield b"[" * 2**20
-
-    rig = Rig(lambda request: httpx.Response(200, stream=Endless()))
-    await rig.fail(ApiAway)
-    assert pulled <= transport_module.MAX_ANSWER_BYTES + 2**21
-
-
-# --- redirects ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_a_redirect_keeps_the_method_the_body_and_on_the_same_host_the_key(status: int) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.scheme == "http":
-            return httpx.Response(status, headers={"Location": f"https://prefect.test{request.url.path}"})
-        return httpx.Response(200, json="there")
-
-    rig = Rig(answer)
-    assert (await rig.ask("POST", "/flows/", body={"name": "f"})).data == "there"
-    last = rig.seen[-1]
-    assert (last.method, last.url.scheme, json.loads(last.content)) == ("POST", "https", {"name": "f"})
-    assert last.headers["Authorization"] == f"Bearer {SECRET}"
-
-
-@pytest.mark.parametrize(
-    ("url", "location"),
-    [(URL, "http://elsewhere.test/api/x"), ("https://prefect.test/api", "http://prefect.test/api/x")],
-    ids=["other host", "https to http"],
-)
-async def test_a_redirect_elsewhere_does_not_get_the_key(url: str, location: str) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if str(request.url) == location:
-            return httpx.Response(200, json=1)
-        return httpx.Response(307, headers={"Location": location})
-
-    rig = Rig(answer, url=url, headers={"X-Pass": "hunter2"})
-    await rig.ask()
-    assert "Authorization" not in rig.seen[-1].headers and "X-Pass" not in rig.seen[-1].headers
-
-
-async def test_redirects_in_a_circle_end() -> None:
-    rig = Rig(says(307, None, Location="/api/x"))
-    assert "too many redirects" in str(await rig.fail(ApiAway))
-    assert len(rig.seen) == 5
-
-
-async def test_a_redirect_that_leads_nowhere_is_not_an_answer() -> None:
-    assert (await Rig(says(304)).fail(ApiAway)).answered

@@ -122,7 +122,7 @@ async def test_one_pool_with_everything_in_it(prefect: FakePrefect) -> None:
     await create_queue(prefect, "etl", "urgent", priority=1)
     prefect.pools.heartbeat("etl", worker="w", interval_s=30)
     pool = await asked(prefect, lambda pools: pools.pool("etl"))
-    assert set(pool) == POOL_FIELDS | {"base_job_template", "queues", "workers"}
+    assert set(pool) == POOL_FIELDS | {"created_at", "updated_at", "base_job_template", "queues", "workers"}
     assert pool["base_job_template"] == TEMPLATE
     assert [(queue["name"], queue["default"]) for queue in pool["queues"]] == [("urgent", False), ("default", True)]
     assert [(worker["name"], worker["status"]) for worker in pool["workers"]] == [("w", "ONLINE")]

@@ -62,9 +62,10 @@ def test_a_body_that_is_too_large_is_413_even_while_it_is_being_sent(served: Ser
 
 
 def test_a_body_of_just_the_limit_is_read(served: Serving) -> None:
-    filled = b'{"reason": "' + b"x" * (BODY_MAX - 14) + b'"}'
+    served.call(served.host.deployments.put, "d-1", "nightly")
+    filled = b'{"parameters": {"a": "' + b"x" * (BODY_MAX - 25) + b'"}}'
     assert len(filled) == BODY_MAX
-    assert ask(served, "POST", "/v1/drain", filled)[0] == 200
+    assert ask(served, "POST", "/v1/deployments/nightly/run", filled)[0] == 201
 
 
 def test_a_body_may_be_announced_before_it_is_sent(served: Serving) -> None:

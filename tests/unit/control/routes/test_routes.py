@@ -147,7 +147,7 @@ def test_a_change_is_passed_on_and_logged_with_who_asked(served: Serving) -> Non
     assert isinstance(run, dict)
     assert (run["phase"], run["intent"]) == ("killing", "cancel")
     assert served.host.asked == [("cancel", {"runs": [RUN_A], "now": True})]
-    me = Peer(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+    me = Peer(pid=os.getpid(), uid=os.getuid(), gid=os.getgid(), groups=frozenset(os.getgroups()))
     assert served.host.peers == [me]
     logged = {"verb": "cancel", "uid": me.uid, "gid": me.gid, "pid": me.pid, "runs": [RUN_A], "now": True}
     assert served.log.lines == [("info", "control", logged)]

@@ -1,0 +1,99 @@
+"""Runs a fuzzing target: a few examples in CI, always the same; other ones for FUZZ_SECONDS by `make fuzz`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+T = TypeVar("T")
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))  # for all targets of one file
+ANSWER_MAX_S = 2.0
+_ROUND = 300  # examples of one round: within a round Hypothesis looks for examples that are new
+
+# What a text can hold that is not meant for it. Some of these were found, and ended or hung something.
+TEXTS = [
+    "",
+    " ",
+    "/",
+    "..",
+    "a\0b",
+    "a\r\nX: 1",
+    "\x1b[2J",
+    "\x85",
+    "\x9b2J",
+    "\u202e\u2066",
+    "\u2028",
+    "\ufeff",
+    "\U000e0001",
+    "%s%n{}{0}",
+    "{{ x }}",
+    "$HOME",
+    "é" * 300,
+    "x" * 501,
+    "x" * 60_000,
+    "9" * 5000,
+    "NaN",
+    "null",
+    "1e400",
+    "infinity",
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59.999999-14:00",
+    "1us",
+    "99999999999y",
+    "100000E",
+]
+NUMBERS = [0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**20, 10**400, 1.5, 1e308, -0.0, 5e-324]
+
+
+def fuzz(
+    values: st.SearchStrategy[T],
+    attempt: Callable[[T], None],
+    *,
+    examples: int,
+    found: Sequence[T] = (),
+    share: float = 1,
+) -> None:
+    """Try `found`, which earlier runs found, then `examples` values; by hand, new ones for a share of FUZZ_SECONDS."""
+    for value in found:
+        attempt(value)
+    _run(values, attempt, examples=examples)
+    end, number, tried = time.monotonic() + SECONDS * share, time.time_ns() % 10**9, 0
+    while time.monotonic() < end:
+        _run(values, attempt, examples=_ROUND, number=number)
+        number, tried = number + 1, tried + _ROUND
+    if SECONDS:
+        print(f"{attempt.__name__}: {tried} examples in {SECONDS * share:.0f} s")
+
+
+def _run(
+    values: st.SearchStrategy[T], attempt: Callable[[T], None], *, examples: int, number: int | None = None
+) -> None:
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=number is None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    @given(values)
+    def run(value: T) -> None:
+        attempt(value)
+
+    (run if number is None else seed(number)(run))()
+
+
+@contextmanager
+def answered_in_time(what: object) -> Iterator[None]:
+    """Check by hand that the block takes no longer than an answer may; CI machines are slow now and then."""
+    before = time.monotonic()
+    yield
+    took = time.monotonic() - before
+    assert not SECONDS or took < ANSWER_MAX_S, f"took {took:.1f} s: {str(what)[:1000]}"
