@@ -83,13 +83,12 @@ class Registrar:
         self._todo: dict[Key, Deployment] = {}
         self._begun: dict[Key, _Begun] = {}
         self._registering = 0
+        self._alone: set[Key] = set()  # being inspected alone, which may take long
         self._afresh: set[Key] = set()  # of _todo: those whose flows are inspected whatever the cache has
         self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
         self._work = asyncio.Event()
         self.settled = asyncio.Event()  # set while every wanted deployment is registered or has failed
-
-    # --- what the files want --------------------------------------------------------------------------------------
 
     def plan(self, config: Config, *, inspect: bool = False) -> ConfigChanges:
         """Put the configuration's deployments into the registry now, and have `run` register them.
@@ -100,13 +99,12 @@ class Registrar:
         self._todo = planned.todo
         self._afresh = set(planned.todo) if inspect else self._afresh & planned.todo.keys()
         self._begun.clear()
+        self._alone.clear()
         self._retries.clear()
         self._dropper.plan(config, planned.registrations)
         self.settled.clear()
         self._work.set()
         return planned.changes
-
-    # --- registering ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Register and drop what `plan` listed, for ever; retry while the API is away."""
@@ -175,11 +173,14 @@ class Registrar:
                 self._take_finding(one, finding)
 
     async def _inspect_alone(self, begun: _Begun) -> None:
+        self._alone.add(key_of(begun.deployment))
         with self._tasks_contained.item(f"inspection of {begun.deployment.name}") as item:
             finding = await self._inspector.inspect_alone(begun.deployment)
             self._requests.registrations()
         if item.why is not None:
             finding = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
+        if self._is_current(begun):
+            self._alone.discard(key_of(begun.deployment))
         self._take_finding(begun, finding)
 
     def _take_finding(self, begun: _Begun, finding: InspectionResult) -> None:
@@ -308,12 +309,11 @@ class Registrar:
     def _list(self, deployment: Deployment) -> None:
         self._todo[key_of(deployment)] = deployment
         self._begun.pop(key_of(deployment), None)
+        self._alone.discard(key_of(deployment))
 
     def pending(self) -> Set[Key]:
-        """Return the keys of the deployments that are being inspected and registered."""
-        return self._todo.keys()
-
-    # --- deletions in the API ---------------------------------------------------------------------------------------
+        """Return the keys of the deployments that will soon be inspected and registered as they are now."""
+        return self._todo.keys() - self._alone
 
     def register_again(self, deployment_ids: set[str]) -> None:
         """Register again the deployments that were deleted in the API, because the files still declare them."""

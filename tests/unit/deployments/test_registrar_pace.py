@@ -69,6 +69,20 @@ async def test_a_slow_import_holds_up_no_other(tmp_path: Path) -> None:
         assert host.entry(A).state is EntryState.READY
 
 
+async def test_a_hanging_one_is_inspected_at_once_when_it_changes(tmp_path: Path) -> None:
+    async with a_host(tmp_path, inspector=FakeInspector(answers={A.entrypoint: SLOW})) as host:
+        host.begin(A, B)
+        await asyncio.sleep(30)
+        host.inspector.answers[A.entrypoint] = flow("etl")
+        await host.rechecker.check()
+        await host.registrar.settled.wait()
+        assert host.entry(A).state is EntryState.READY
+        host.inspector.alone[A.entrypoint] = BROKEN
+        host.inspector.release.set()
+        await asyncio.sleep(1)
+        assert host.registrar.problems() == ()
+
+
 async def test_a_broken_one_is_tried_again_by_itself(tmp_path: Path) -> None:
     async with a_host(tmp_path, inspector=FakeInspector(answers={A.entrypoint: BROKEN})) as host:
         await host.want(A, B)
