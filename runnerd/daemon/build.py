@@ -133,6 +133,7 @@ class Daemon:
             link=self.link,
             journal=self.journal,
             environments=self._environments,
+            access=self._access,
             calls=self._calls,
             work_dir=work_dir(self.paths),
             feed=self.feed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from runnerd.core.problems import Problems
@@ -15,9 +17,12 @@ from runnerd.deployments.registry import Registry
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
+from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.system.ambient import Ambient
+
+_INSPECTIONS_MIN, _INSPECTIONS_MAX = 2, 4  # processes at once; each is an import of prefect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ def build_deployments(
     link: SpawnerLink,
     journal: Journal,
     environments: Environments,
+    access: Callable[[], ApiAccess],
     calls: BoundedCalls,
     work_dir: str,
     feed: RecordFeed,
@@ -47,7 +53,14 @@ def build_deployments(
     """Build the parts; the result files of inspections are in `work_dir` until they are read."""
     registry = Registry()
     inspector = Inspector(
-        link=link, journal=journal, registry=registry, environments=environments, calls=calls, work_dir=work_dir
+        link=link,
+        journal=journal,
+        registry=registry,
+        environments=environments,
+        access=access,
+        calls=calls,
+        work_dir=work_dir,
+        at_once=max(_INSPECTIONS_MIN, min(os.cpu_count() or 1, _INSPECTIONS_MAX)),
     )
     registrar = Registrar(
         api=api,

@@ -31,11 +31,13 @@ FailureKind = Literal[
     "not-a-flow",
     "import-failed",
     "timeout",
+    "slow",
     "crashed",
     "no-answer",
 ]
 
 TIME_LIMIT_PER_ENTRYPOINT_S = 60.0
+PATIENCE_S = 5.0  # with an import that others wait for
 ENTRYPOINTS_PER_PROCESS = 50  # they are passed in one environment string, which Linux bounds at 128 KiB
 _START_LIMIT_PER_PROCESS_S = 60.0  # importing prefect takes seconds on a busy host
 _OUTPUT_MAX_BYTES = 2**20
@@ -74,21 +76,24 @@ def inspection_spec(
     result: str,
     limits: RunSettings | None = None,
     time_limit_s: float = TIME_LIMIT_PER_ENTRYPOINT_S,
+    patience_s: float | None = None,
 ) -> LaunchSpec:
     """Make the launch spec of a process that inspects the entrypoints and writes their results to the file `result`.
 
     The entrypoints share interpreter, user, directory, environment and `limits`, those of their runs. `time_limit_s` is
-    for each entrypoint; a shorter runtime_max is.
+    for each entrypoint; a shorter runtime_max is. One that takes longer than `patience_s` is answered as slow.
     """
     if limits is not None:
         time_limit_s = min(time_limit_s, limits.runtime_max_s or time_limit_s)
     unique = tuple(dict.fromkeys(entrypoints))
-    work = json.dumps({"entrypoints": unique, "time_limit_s": time_limit_s})
+    work: dict[str, Json] = {"entrypoints": unique, "time_limit_s": time_limit_s}
+    if patience_s is not None:
+        work["patience_s"] = patience_s
     spec = LaunchSpec(
         key=key,
         attempt=1,
         argv=program_argv(python, "runnerd-inspect"),
-        environment={**environment, PROGRAM: program_text("inspect_flow"), "RUNNERD_INSPECT": work},
+        environment={**environment, PROGRAM: program_text("inspect_flow"), "RUNNERD_INSPECT": json.dumps(work)},
         working_directory=working_directory,
         output=output,
         result=result,

@@ -1,13 +1,16 @@
 """Runs inspections through the spawner, one short process per interpreter, user and directory, and caches them.
 
-Invariants: a flow's code runs only as the flow's user; a failed inspection affects only its own deployments.
+Invariants: a flow's code runs only as the flow's user; a failed inspection affects only its own deployments. A flow
+whose import hangs, waiting for the API for example, takes no place from the others: it is put aside as slow, and is
+inspected alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,6 +20,7 @@ from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Deployment, key_of
 from runnerd.deployments.dependencies import Change, Inspected, compare_all, read_stamp
 from runnerd.deployments.inspection import (
+    PATIENCE_S,
     InspectionFailure,
     cache_key,
     inspection_batches,
@@ -27,6 +31,7 @@ from runnerd.deployments.registry import Key, Registry
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
+from runnerd.launch.spec import ApiAccess, flow_environment
 from runnerd.processes.helper import name_helper, run_helper
 from runnerd.processes.link import SpawnerLink, describe_end
 
@@ -49,7 +54,10 @@ class _ProcessSettings:
 
 
 class Inspector:
-    """Inspects the flows of deployments; the processes' result files are in `work_dir` until they are read."""
+    """Inspects the flows of deployments, in `at_once` processes and as many for slow ones.
+
+    The processes' result files are in `work_dir` until they are read. `access` is read for each process.
+    """
 
     def __init__(
         self,
@@ -58,15 +66,20 @@ class Inspector:
         journal: Journal,
         registry: Registry,
         environments: Environments,
+        access: Callable[[], ApiAccess],
         calls: BoundedCalls,
         work_dir: str,
+        at_once: int,
     ) -> None:
         self._link = link
         self._journal = journal
         self._registry = registry
         self._environments = environments
+        self._access = access
         self._calls = calls
         self._work_dir = work_dir
+        self._quick, self._alone = asyncio.Semaphore(at_once), asyncio.Semaphore(at_once)  # processes
+        self._slow: set[Key] = set()
         self._inspected: dict[Key, Inspected] = {}  # what the last answer of each depends on
 
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
@@ -117,20 +130,37 @@ class Inspector:
     ) -> dict[Key, InspectionResult]:
         """Inspect each deployment's flow, from the cache where nothing has changed, else by running its code.
 
-        Those `afresh` are inspected by running their code.
+        Those `afresh` are inspected by running their code. A failure of the kind "slow" leaves the flow to
+        `inspect_alone`.
         """
         others = [one for one in deployments if key_of(one) not in afresh]
         found: dict[Key, InspectionResult] = dict(await self.cached(others))
         groups: dict[_ProcessSettings, list[Deployment]] = {}
         for deployment in deployments:
-            if key_of(deployment) not in found:
+            key = key_of(deployment)
+            if key in self._slow and key not in found:
+                found[key] = InspectionFailure(kind="slow", message=f"{deployment.entrypoint}: importing it is slow")
+            elif key not in found:
                 groups.setdefault(_process_settings(deployment), []).append(deployment)
-        for members in groups.values():
-            for findings in await self._inspect_group(members):
-                found.update(findings)
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(self._inspect_group(members, PATIENCE_S)) for members in groups.values()]
+        for findings in itertools.chain.from_iterable(one.result() for one in asked):
+            found.update(findings)
+        known = {key_of(one) for one in deployments}
+        slow = {key for key in known if isinstance(one := found[key], InspectionFailure) and one.kind == "slow"}
+        self._slow = self._slow - known | slow
         return found
 
-    async def _inspect_group(self, members: list[Deployment]) -> list[dict[Key, InspectionResult]]:
+    async def inspect_alone(self, deployment: Deployment) -> InspectionResult:
+        """Inspect one flow by running its code, within the whole time limit."""
+        ((found,),) = [one.values() for one in await self._inspect_group([deployment], None)]
+        if isinstance(found, Inspection):
+            self._slow.discard(key_of(deployment))
+        return found
+
+    async def _inspect_group(
+        self, members: list[Deployment], patience_s: float | None
+    ) -> list[dict[Key, InspectionResult]]:
         by_entrypoint: dict[str, list[Deployment]] = {}
         for deployment in members:
             by_entrypoint.setdefault(deployment.entrypoint, []).append(deployment)
@@ -140,7 +170,7 @@ class Inspector:
             stamps = await self._stamp_files(members[0], batch)
             answers = {
                 ep: _with_stamps(answer, stamps[ep])
-                for ep, answer in (await self._run_inspection(members[0], batch)).items()
+                for ep, answer in (await self._run_inspection(members[0], batch, patience_s)).items()
             }
             self._note(by_entrypoint, answers, stamps)
             results.append({key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]})
@@ -180,13 +210,17 @@ class Inspector:
         keyed = {key: answers[key_of(one)] for (one, _), key in keys if key is not None}
         self._journal.save_inspections(keyed)
 
-    async def _run_inspection(self, member: Deployment, entrypoints: tuple[str, ...]) -> dict[str, InspectionResult]:
+    async def _run_inspection(
+        self, member: Deployment, entrypoints: tuple[str, ...], patience_s: float | None
+    ) -> dict[str, InspectionResult]:
         """Run one process with the settings of `member` for a batch of entrypoints."""
         run = member.run
-        environment = await self._environments.build(run)
-        if isinstance(environment, str):
-            failure = InspectionFailure(kind="no-answer", message=environment)
+        layers = await self._environments.build_layers(run)
+        if isinstance(layers, str):
+            failure = InspectionFailure(kind="no-answer", message=layers)
             return dict.fromkeys(entrypoints, failure)
+        base, from_file = layers
+        environment = flow_environment(run, access=self._access(), base=base, file_environment=from_file)
         names = name_helper(self._work_dir)
         spec = inspection_spec(
             python=run.python,
@@ -199,9 +233,11 @@ class Inspector:
             output=names.output,
             result=names.result,
             limits=run,
+            patience_s=patience_s,
         )
         try:
-            outcome = await run_helper(spec, link=self._link)
+            async with self._alone if patience_s is None else self._quick:
+                outcome = await run_helper(spec, link=self._link)
         except SpawnerError as error:
             return parse_results("", entrypoints, words=str(error))
         words = describe_end(outcome.record)

@@ -51,6 +51,7 @@ class FlowLauncher:
             base=base,
             file_environment=from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
+            prefect_version=entry.prefect_version,
         )
         return Prepared(start=spec, user=entry.deployment.run.user or base["USER"])
 

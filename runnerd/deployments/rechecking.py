@@ -38,14 +38,15 @@ class Rechecker:
         while True:
             self._pulse.beat(_LOOP, within_s=_ROUND_BOUND_S)
             await asyncio.sleep(RECHECK_EVERY_S)
-            if self._registrar.settled.is_set():  # else the registrar inspects what is left anyway
-                await self.check()
+            await self.check()
 
     async def check(self) -> None:
         """Compare once."""
         deployments = [entry.deployment for entry in self._registry.entries()]
         found = await self._inspector.changed(deployments)
-        changed = [one for one in found if self._may_inspect(key_of(one))]
+        # The registrar inspects what is pending anyway.
+        settled = [one for one in found if key_of(one) not in self._registrar.pending()]
+        changed = [one for one in settled if self._may_inspect(key_of(one))]
         self._gaps = {key: gap for key, gap in self._gaps.items() if self._registry.get(key) is not None}
         if changed:
             names = [deployment.name for deployment in changed]

@@ -72,7 +72,6 @@ class Refresher:
 
     async def refresh(self) -> None:
         """Read all registered deployments once and note changes. Raises ApiError."""
-        self._registrar.retry_without_pool()
         ids = self._registry.ids()
         if not ids:
             return

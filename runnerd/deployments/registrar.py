@@ -1,17 +1,17 @@
 """Registers the deployments of conf.d: inspects their flows, creates or updates the deployments in the API.
 
-Invariants: an unchanged deployment costs no request; a failure affects only its own deployment. Deployments that left
-the files are dropped by dropping.py.
+Invariants: an unchanged deployment costs no request; a failure affects only its own deployment, and no deployment waits
+for a slow or refused one. The requests are made by requesting.py, failures tried again as retrying.py says, and
+deployments that left the files dropped by dropping.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from http import HTTPStatus
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, replace
 
-from runnerd.core.errors import ApiAway, ApiError, ApiRejected, JournalError
+from runnerd.core.errors import ApiError, JournalError
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.problems import Problems
@@ -20,19 +20,26 @@ from runnerd.core.wakes import Wakes
 from runnerd.deployments.dropping import Dropper
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import InspectionResult, Inspector
-from runnerd.deployments.planning import ConfigChanges, Planner, differs
+from runnerd.deployments.outcomes import Outcomes
+from runnerd.deployments.planning import ConfigChanges, Planner
 from runnerd.deployments.registry import Key, Registry
+from runnerd.deployments.requesting import Registered, Requests
+from runnerd.deployments.retrying import Retries
 from runnerd.journal.journal import Journal, Registration
-from runnerd.log.alerts import Alert
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint, schedule_bodies
-from runnerd.prefect_api.schedule_changes import SentSchedule
+from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 _LOOP = "register"
-_FAILURES_PER_ROUND = 3  # more than that, and it is not one deployment but the API
-_REGISTER_BOUND_S = 3600.0  # the longest time without a beat; inspecting a thousand flows takes long
+_ROUND_BOUND_S = 3600.0  # the longest time without a beat: comparing and dropping thousands takes long
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Begun:
+    """One attempt to register a deployment; its tasks do nothing more once another has begun."""
+
+    deployment: Deployment
 
 
 class Registrar:
@@ -57,20 +64,31 @@ class Registrar:
         self._url = url
         self._log = ambient.log
         self._contained = Containment(log=ambient.log, loop=_LOOP, passing=(ApiError, JournalError))
+        self._tasks_contained = Containment(log=ambient.log, loop=_LOOP)
         self._pulse = ambient.pulse
         self._backoff = ambient.backoff
         self._wakes = wakes
         problems.register(self.problems)
         self._planner = Planner(journal=journal, registry=registry, url=url)
+        self._requests = Requests(
+            api=api,
+            journal=journal,
+            registry=registry,
+            url=url,
+            backoff=ambient.backoff,
+            contained=self._contained,
+        )
+        self._retries = Retries(clock=ambient.clock)
+        self._outcomes = Outcomes(registry=registry, journal=journal, log=ambient.log)
         self._todo: dict[Key, Deployment] = {}
+        self._begun: dict[Key, _Begun] = {}
+        self._registering = 0
+        self._alone: set[Key] = set()  # being inspected alone, which may take long
         self._afresh: set[Key] = set()  # of _todo: those whose flows are inspected whatever the cache has
-        self._without_pool: dict[Key, Deployment] = {}
         self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
         self._work = asyncio.Event()
         self.settled = asyncio.Event()  # set while every wanted deployment is registered or has failed
-
-    # --- what the files want --------------------------------------------------------------------------------------
 
     def plan(self, config: Config, *, inspect: bool = False) -> ConfigChanges:
         """Put the configuration's deployments into the registry now, and have `run` register them.
@@ -80,28 +98,37 @@ class Registrar:
         planned = self._planner.plan(config)
         self._todo = planned.todo
         self._afresh = set(planned.todo) if inspect else self._afresh & planned.todo.keys()
+        self._begun.clear()
+        self._alone.clear()
+        self._retries.clear()
         self._dropper.plan(config, planned.registrations)
         self.settled.clear()
         self._work.set()
         return planned.changes
 
-    # --- registering ------------------------------------------------------------------------------------------------
-
     async def run(self) -> None:
         """Register and drop what `plan` listed, for ever; retry while the API is away."""
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._retry_failed())
+            await self._begin_and_drop()
+
+    async def _begin_and_drop(self) -> None:
+        """Begin what is listed; drop when that is registered or has failed: registering may show what has moved."""
         backoff = self._backoff()
         while True:
             self._pulse.beat(_LOOP, within_s=float("inf"))
             await self._work.wait()
             self._work.clear()
-            self._pulse.beat(_LOOP, within_s=_REGISTER_BOUND_S)
-            left = self._left()
+            self._pulse.beat(_LOOP, within_s=_ROUND_BOUND_S)
+            left = self._dropper.left
             try:
                 with self._contained.item("a round") as item:
-                    await self._register_and_drop()
+                    await self._begin()
+                    if not self._todo:
+                        await self._dropper.drop_all()
             except (ApiError, JournalError) as error:
                 self._work.set()
-                if self._left() < left:
+                if self._dropper.left < left:
                     backoff.reset()  # some requests succeed: a server on SQLite refuses one of two writes at a time
                 await asyncio.sleep(backoff.next_s(error if isinstance(error, ApiError) else None))
                 continue
@@ -110,22 +137,95 @@ class Registrar:
                 await asyncio.sleep(backoff.next_s())
                 continue
             backoff = self._backoff()
-            if not self._work.is_set():
+            if not self._todo and not self._work.is_set():
                 self.settled.set()
 
-    def _left(self) -> int:
-        return len(self._todo) + self._dropper.left
-
-    async def _register_and_drop(self) -> None:
-        await self._settle_unchanged(list(self._todo.values()))
+    async def _begin(self) -> None:
+        """Settle what is as it was; inspect and register the rest in tasks, which nothing waits for."""
+        new = [one for key, one in self._todo.items() if key not in self._begun]
+        await self._settle_unchanged(new)
         self._wake_others()
-        if self._todo:
-            major = (await self._api.server()).major
-            try:
-                await self._register_all(list(self._todo.values()), major)
-            finally:
-                self._wake_others()
-        await self._dropper.drop_all()
+        if any(self._todo.get(key_of(one)) is one for one in new):
+            await self._api.server()  # an outage is waited out before code is run
+            begun = [_Begun(one) for one in new if self._todo.get(key_of(one)) is one]
+            self._begun |= {key_of(one.deployment): one for one in begun}
+            self._tasks.create_task(self._inspect(begun))
+
+    def _is_current(self, begun: _Begun) -> bool:
+        """Whether nothing has replaced it: a reload, or a change of the code."""
+        return self._begun.get(key_of(begun.deployment)) is begun
+
+    async def _inspect(self, begun: list[_Begun]) -> None:
+        """Inspect the flows and begin to register the deployments; those whose import is slow each alone."""
+        deployments = [one.deployment for one in begun]
+        with self._tasks_contained.item("inspections") as item:
+            findings = await self._inspector.inspect(deployments, afresh=self._afresh)
+            self._afresh -= findings.keys()
+            self._requests.registrations()
+        if item.why is not None:
+            failure = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
+            findings = {key_of(one): failure for one in deployments}
+        for one in begun:
+            finding = findings[key_of(one.deployment)]
+            if isinstance(finding, InspectionFailure) and finding.kind == "slow":
+                self._tasks.create_task(self._inspect_alone(one))
+            else:
+                self._take_finding(one, finding)
+
+    async def _inspect_alone(self, begun: _Begun) -> None:
+        self._alone.add(key_of(begun.deployment))
+        with self._tasks_contained.item(f"inspection of {begun.deployment.name}") as item:
+            finding = await self._inspector.inspect_alone(begun.deployment)
+            self._requests.registrations()
+        if item.why is not None:
+            finding = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
+        if self._is_current(begun):
+            self._alone.discard(key_of(begun.deployment))
+        self._take_finding(begun, finding)
+
+    def _take_finding(self, begun: _Begun, finding: InspectionResult) -> None:
+        if not self._is_current(begun):
+            return
+        if isinstance(finding, InspectionFailure):
+            self._fail(begun.deployment, finding.message, again=True)
+            return
+        self._registering += 1
+        self._tasks.create_task(self._register(begun, finding))
+
+    async def _register(self, begun: _Begun, inspection: Inspection) -> None:
+        deployment = begun.deployment
+        done = await self._requests.register(deployment, inspection, wanted=lambda: self._is_current(begun))
+        with self._tasks_contained.item(f"registration of {deployment.name}"):
+            if isinstance(done, Registered):
+                self._take_registered(begun, inspection, done)
+            elif done is not None and self._is_current(begun):
+                self._fail(deployment, done.why, double=done.double, again=done.by_api)
+        self._registering -= 1
+        if not self._registering:
+            self._wake_others()
+
+    def _take_registered(self, begun: _Begun, inspection: Inspection, done: Registered) -> None:
+        registration = done.registration
+        entry = self._registry.get(key_of(begun.deployment))
+        if done.paused is not None:
+            full_name = f"{inspection.flow_name}/{registration.name}"
+            self._log.info("registered", deployment=full_name, id=registration.deployment_id)
+        if self._is_current(begun):
+            self._settle(begun.deployment, registration, inspection, paused=done.paused)
+        if entry is None:
+            self._dropper.add(registration)  # removed by a reload during the request
+        elif done.paused is not None:
+            self._drop_renamed(registration, entry.deployment_id)
+        if self._dropper.left:
+            self._work.set()
+
+    async def _retry_failed(self) -> None:
+        """Try again, for ever, what failed for a reason that may pass; `settled` stays set meanwhile."""
+        while True:
+            due = await self._retries.due()
+            begun = [self._begun[key] for key in due if key in self._begun and key not in self._todo]
+            if begun:
+                self._tasks.create_task(self._inspect(begun))
 
     def _wake_others(self) -> None:
         """Wake the poller and the refresher if a deployment got its id.
@@ -138,14 +238,10 @@ class Registrar:
             self._wakes.poll_now()
             self._wakes.refresh.set()
 
-    def _registrations(self) -> dict[tuple[str, str], Registration]:
-        """Return the journal's registrations by flow and name, by which the API distinguishes deployments."""
-        return {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
-
     async def _settle_unchanged(self, todo: list[Deployment]) -> None:
         """Settle the deployments that were last registered exactly as wanted now, without a request."""
         cached = await self._inspector.cached([one for one in todo if key_of(one) not in self._afresh])
-        known = self._registrations()
+        known = self._requests.registrations()
         for deployment in todo:
             if self._todo.get(key_of(deployment)) is not deployment:
                 continue  # a reload removed or replaced the deployment meanwhile
@@ -155,161 +251,69 @@ class Registrar:
                 continue
             body = deployment_body(deployment, inspection, major=before.major)
             if not isinstance(body, Problem) and deployment_fingerprint(body, self._url) == before.fingerprint:
-                self._settle(deployment, before, inspection.flow_name)
-
-    async def _register_all(self, todo: list[Deployment], major: int) -> None:
-        known = self._registrations()
-        findings = await self._inspector.inspect(todo, afresh=self._afresh)
-        self._afresh -= findings.keys()  # a retry after an outage takes them from the cache
-        failures: list[ApiAway] = []
-        for deployment in todo:
-            key = key_of(deployment)
-            if self._todo.get(key) is not deployment:
-                continue  # removed or replaced by a reload during the inspection
-            try:
-                await self._register_or_fail(deployment, findings[key], major, known)
-            except ApiAway as error:  # the answer about one deployment may be no use; the others must not wait for it
-                failures.append(error)
-                if not error.answered or len(failures) > _FAILURES_PER_ROUND:
-                    break
-        if failures:
-            raise failures[0]
-
-    async def _register_or_fail(
-        self,
-        deployment: Deployment,
-        finding: InspectionResult,
-        major: int,
-        known: Mapping[tuple[str, str], Registration],
-    ) -> None:
-        """Register one deployment, or note why it cannot be. Raises ApiAway, ApiDenied or JournalError."""
-        if isinstance(finding, InspectionFailure):
-            return self._fail(deployment, finding.message)
-        try:
-            with self._contained.item(f"deployment {deployment.name}") as item:
-                await self._register(deployment, finding, major, known.get((finding.flow_name, deployment.name)))
-        except ApiRejected as error:
-            return self._fail(deployment, self._rejection(deployment, error))
-        if item.why is not None:
-            self._fail(deployment, f"cannot register the deployment: {item.why}")
-        return None
-
-    async def _register(
-        self, deployment: Deployment, inspection: Inspection, major: int, before: Registration | None
-    ) -> None:
-        full_name = f"{inspection.flow_name}/{deployment.name}"
-        rival = self._registry.other_with(inspection.flow_name, deployment.name, than=key_of(deployment))
-        if rival is not None:
-            return self._fail(deployment, _double_words(full_name, deployment, rival.deployment), double=True)
-        if deployment.flow_name not in (None, inspection.flow_name):
-            declared = deployment.flow_name
-            return self._fail(deployment, f"flow_name is {declared}, but the code says {inspection.flow_name}")
-        body = deployment_body(deployment, inspection, major=major)
-        if isinstance(body, Problem):
-            return self._fail(deployment, body.message)
-        fingerprint = deployment_fingerprint(body, self._url)
-        if before is not None and not before.paused and before.fingerprint == fingerprint:
-            return self._settle(deployment, before, inspection.flow_name)
-        flow_id = await self._api.ensure_flow(inspection.flow_name, ())
-        info = await self._api.apply_deployment(
-            body, flow_id=flow_id, paused=_paused(deployment, before), sent=_sent_schedules(before)
-        )
-        registration = Registration(
-            url=self._url,
-            flow=inspection.flow_name,
-            name=deployment.name,
-            deployment_id=info.id,
-            fingerprint=fingerprint,
-            major=major,
-            deployment=deployment,
-            schedule_ids=info.schedule_ids,
-        )
-        self._journal.save_registration(registration)
-        self._log.info("registered", deployment=full_name, id=info.id)
-        entry = self._registry.get(key_of(deployment))
-        self._settle(deployment, registration, inspection.flow_name, paused=info.paused)
-        self._drop_renamed(registration, entry.deployment_id if entry is not None else None)
+                self._settle(deployment, before, inspection)
 
     def _drop_renamed(self, registered: Registration, old_id: str | None) -> None:
         """Drop the deployment under the flow's old name, whose schedules would go on creating runs."""
-        for one in self._journal.registrations(self._url):
+        for one in self._requests.known():
             was_this = one.deployment_id == old_id or key_of(one.deployment) == key_of(registered.deployment)
             if was_this and one.flow != registered.flow:
                 self._dropper.add(one)
 
-    def _settle(self, deployment: Deployment, known: Registration, flow: str, *, paused: bool | None = None) -> None:
-        """Note in registry and journal that the API has the deployment as wanted."""
-        entry = self._registry.get(key := key_of(deployment))
-        if entry is None:
-            return
-        self._todo.pop(key, None)
+    def _settle(
+        self, deployment: Deployment, known: Registration, inspection: Inspection, *, paused: bool | None = None
+    ) -> None:
+        """Note that the API has the deployment as wanted."""
+        key = key_of(deployment)
+        self._take_off(key)
+        self._retries.forget(key)
         self._unannounced = True
-        paused = entry.paused if paused is None else paused
-        problem = entry.deployment.problem
-        self._registry.put(
-            replace(
-                entry,
-                flow=flow,
-                deployment_id=known.deployment_id,
-                paused=paused,
-                problem=problem,
-                double=False,
-            )
-        )
-        if differs(known.deployment, deployment) or known.deployment.place != deployment.place:
-            self._journal.save_registration(replace(known, deployment=deployment))
+        if self._outcomes.note_registered(deployment, known, inspection, paused=paused):
+            self._list_doubles(deployment.name)
 
-    def _rejection(self, deployment: Deployment, error: ApiRejected) -> str:
-        """Say why the API rejects the deployment; one whose work pool is missing is registered when the pool exists."""
-        if deployment.work_pool is None or error.status != HTTPStatus.NOT_FOUND:
-            return f"the API rejects the deployment: {error}"
-        self._without_pool[key_of(deployment)] = deployment
-        pool = deployment.work_pool
-        return f"there is no work pool {pool!r}; create it (runnerctl pool create {pool}), or name another"
+    def _fail(self, deployment: Deployment, why: str, *, double: bool = False, again: bool = False) -> None:
+        """Note why the deployment cannot be registered; with `again`, it is tried again by itself."""
+        self._take_off(key_of(deployment))
+        if again:
+            self._retries.add(key_of(deployment))
+        self._outcomes.note_failure(deployment, why, double=double)
 
-    def retry_without_pool(self) -> None:
-        """Register the deployments whose work pool was missing; nothing without any."""
-        waiting, self._without_pool = self._without_pool, {}
-        for key, deployment in waiting.items():
-            entry = self._registry.get(key)
-            if entry is not None and entry.deployment is deployment:
-                self._todo[key] = deployment
-                self._work.set()
-
-    def _fail(self, deployment: Deployment, why: str, *, double: bool = False) -> None:
-        """Log and note why the deployment cannot be registered; an earlier registration stays in use."""
-        entry = self._registry.get(key := key_of(deployment))
-        if entry is None:
-            return
+    def _take_off(self, key: Key) -> None:
         self._todo.pop(key, None)
-        where = {"deployment": deployment.name, "at": deployment.place}
-        if entry.problem != why:
-            self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
-        self._registry.put(replace(entry, problem=why, double=double))
+        if not self._todo:
+            self._work.set()
 
     def problems(self) -> tuple[Problem, ...]:
-        """Return why deployments cannot be registered; problems of their files are reported by the configuration."""
-        return tuple(
-            Problem(message=entry.problem, place=entry.deployment.place, deployment=entry.deployment.name)
-            for entry in self._registry.entries()
-            if entry.problem is not None and not entry.invalid
-        )
+        """Return why deployments cannot be registered."""
+        return self._outcomes.problems()
 
     def inspect_again(self, deployments: Iterable[Deployment]) -> None:
         """Inspect the flows of these deployments again, and register what has changed.
 
         Doubles are tried again too: the flow of the one that stood first may have another name now.
         """
-        doubles = [entry.deployment for entry in self._registry.entries() if entry.double]
-        for deployment in (*deployments, *doubles):
+        self._list_doubles()
+        for deployment in deployments:
             entry = self._registry.get(key_of(deployment))
             if entry is not None:
-                self._todo[key_of(deployment)] = entry.deployment
+                self._list(entry.deployment)
         if self._todo:
             self.settled.clear()
             self._work.set()
 
-    # --- deletions in the API ---------------------------------------------------------------------------------------
+    def _list_doubles(self, name: str | None = None) -> None:
+        for entry in self._registry.entries():
+            if entry.double and name in (None, entry.deployment.name):
+                self._list(entry.deployment)
+
+    def _list(self, deployment: Deployment) -> None:
+        self._todo[key_of(deployment)] = deployment
+        self._begun.pop(key_of(deployment), None)
+        self._alone.discard(key_of(deployment))
+
+    def pending(self) -> Set[Key]:
+        """Return the keys of the deployments that will soon be inspected and registered as they are now."""
+        return self._todo.keys() - self._alone
 
     def register_again(self, deployment_ids: set[str]) -> None:
         """Register again the deployments that were deleted in the API, because the files still declare them."""
@@ -321,35 +325,6 @@ class Registrar:
             if entry is not None:
                 self._log.warning("a deployment was deleted in the API; registering it again", name=entry.full_name)
                 self._registry.put(replace(entry, deployment_id=None))
-                self._todo[key_of(entry.deployment)] = entry.deployment
+                self._list(entry.deployment)
         self.settled.clear()
         self._work.set()
-
-
-def _paused(deployment: Deployment, before: Registration | None) -> bool | None:
-    """What the API is told; None for a deployment that the file leaves as it is in Prefect.
-
-    It is resumed where this host or the file's last version had paused it, and where this host takes it over.
-    """
-    if deployment.paused is not None:
-        return deployment.paused
-    return False if before is None or before.paused or before.deployment.paused else None
-
-
-def _sent_schedules(before: Registration | None) -> list[SentSchedule]:
-    """The schedules that this host sent last."""
-    if before is None:
-        return []
-    bodies = schedule_bodies(before.deployment, major=before.major)
-    if before.paused and before.major < 3 and not before.schedule_ids:
-        # Earlier versions paused by a request that, in 2.20, also switched the schedule off.
-        bodies = [{**body, "active": False} for body in bodies]
-    ids = before.schedule_ids if len(before.schedule_ids) == len(bodies) else (None,) * len(bodies)
-    return [SentSchedule(known, body) for known, body in zip(ids, bodies, strict=True)]
-
-
-def _double_words(full_name: str, deployment: Deployment, first: Deployment) -> str:
-    return (
-        f"cannot register the deployment {full_name} of {deployment.place}: {first.place} declares the same flow and"
-        " name, and stays in force; rename or remove one"
-    )

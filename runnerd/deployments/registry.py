@@ -40,6 +40,7 @@ class Entry:
     invalid: bool = False
     double: bool = False
     next_run_at: datetime | None = None
+    prefect_version: str | None = None  # of the flow's interpreter; None until its code was inspected
 
     @property
     def state(self) -> EntryState:

@@ -38,6 +38,16 @@ def absolute_entrypoint(entrypoint: str, working_directory: str) -> str:
     return f"{os.path.join(working_directory, path)}:{function}"
 
 
+def flow_environment(
+    run: RunSettings, *, access: ApiAccess, base: Mapping[str, str], file_environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Make the environment in which a flow is imported, to be run or inspected.
+
+    Layers, later ones win: base, API access, environment_file, environment, and last the API's URL.
+    """
+    return {**base, **access.environment, **file_environment, **run.environment, "PREFECT_API_URL": access.url}
+
+
 def launch_spec(
     record: RunRecord,
     deployment: Deployment,
@@ -47,19 +57,16 @@ def launch_spec(
     base: Mapping[str, str],
     file_environment: Mapping[str, str],
     output: str,
+    prefect_version: str | None = None,
 ) -> LaunchSpec:
     """Make the launch spec of this attempt of a run of one of this host's own deployments.
 
-    Layers of the environment, later ones win: base, API access, environment_file, environment, and last the variables
-    that make the process this flow run, which no setting may change. `worker` is the name of this host.
+    The environment is the flow's, and last the variables that make the process this flow run, which no setting may
+    change. `worker` is the name of this host; `prefect_version` that of the flow's interpreter, None if unknown.
     """
     run = deployment.run
     environment = {
-        **base,
-        **access.environment,
-        **file_environment,
-        **run.environment,
-        "PREFECT_API_URL": access.url,
+        **flow_environment(run, access=access, base=base, file_environment=file_environment),
         # Prefect 3's client sends these with every request, so that the server's logs say whose it was.
         "PREFECT__WORKER_NAME": worker,
         "PREFECT__DEPLOYMENT_ID": record.deployment_id or "",
@@ -73,7 +80,10 @@ def launch_spec(
         "RUNNERD_RUN_ID": record.id,
         "RUNNERD_DEPLOYMENT": deployment.name,
     }
-    argv = (run.python, "-m", "prefect.engine")
+    argv: tuple[str, ...] = (run.python, "-m", "prefect.engine")
+    if prefect_version is None or prefect_version.startswith("2."):
+        argv = program_argv(run.python, "prefect.engine")
+        environment[PROGRAM] = program_text("run_engine")
     directory = run.working_directory
     return run_spec(record, run, argv=argv, environment=environment, working_directory=directory, output=output)
 

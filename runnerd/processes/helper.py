@@ -21,7 +21,7 @@ from runnerd.processes.protocol import Record
 HELPER_KEY_PREFIX = "inspect-"
 _LAST_LINE_MAX_CHARACTERS = 200
 _OUTPUT_MAX_BYTES = 65536
-ANSWER_MAX_BYTES = 8 * 2**20
+ANSWER_MAX_BYTES = 16 * 2**20
 
 
 class HelperNames(NamedTuple):

@@ -2,7 +2,8 @@
 
 This file imports no module of runnerd, and the daemon does not import it but passes the text as `python -c TEXT`, so
 that no file permission matters. The work list is JSON in RUNNERD_INSPECT, `{"entrypoints": [...], "time_limit_s": 60}`;
-the answers are JSON on descriptor 3, one line per entrypoint (deployments/inspection.py reads them).
+with `"patience_s": 5`, an entrypoint that takes longer is answered as slow, so that the others need not wait. The
+answers are JSON on descriptor 3, one line per entrypoint (deployments/inspection.py reads them).
 
 Invariants: user code runs in a forked child only, so that a crash, sys.exit, os._exit or hang of one file costs one
 answer; a child never holds descriptor 3, so that no output of a file can damage the answers.
@@ -31,6 +32,7 @@ TRACEBACK_LINES = 12
 HOOKS = ("on_cancellation", "on_crashed", "on_failure")
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 DEPENDENCIES_MAX_CHARACTERS = 400_000  # of all paths together
+PATIENCE_MIN_S = 1.0
 
 
 class Refusal(Exception):
@@ -59,8 +61,14 @@ def main() -> int:
         send(refusal.answer(None))
         return 1
     flush()  # else every child would write the output of prefect's import again
+    time_limit_s = float(work["time_limit_s"])
+    patience_s = float(work.get("patience_s") or time_limit_s)
     for entrypoint in work["entrypoints"]:
-        send(inspect_apart(entrypoint, float(work["time_limit_s"]), began_ns))
+        answer = inspect_apart(entrypoint, min(patience_s, time_limit_s), began_ns)
+        if patience_s < time_limit_s and answer.get("error", {}).get("kind") == "timeout":
+            answer["error"]["kind"] = "slow"
+            patience_s = max(patience_s / 2, PATIENCE_MIN_S)  # of many that hang, the others wait for the first only
+        send(answer)
     return 0
 
 

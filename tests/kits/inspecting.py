@@ -30,7 +30,14 @@ class Inspected:
         return answer
 
 
-def inspect(python: str, folder: Path, entrypoints: Iterable[str], *, time_limit_s: float = 60.0) -> Inspected:
+def inspect(
+    python: str,
+    folder: Path,
+    entrypoints: Iterable[str],
+    *,
+    time_limit_s: float = 60.0,
+    patience_s: float | None = None,
+) -> Inspected:
     entrypoints = list(entrypoints)
     spec = inspection_spec(
         python=python,
@@ -43,6 +50,7 @@ def inspect(python: str, folder: Path, entrypoints: Iterable[str], *, time_limit
         output=str(folder / "inspect.out"),
         result=str(folder / "inspect.ndjson"),
         time_limit_s=time_limit_s,
+        patience_s=patience_s,
     )
     assert spec.result is not None
     with open(spec.output, "wb") as output:

@@ -35,6 +35,8 @@ class FakeInspector:
     known: dict[Key, Inspection] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     of_key: dict[Key, InspectionResult] = field(default_factory=dict)
+    alone: dict[str, InspectionResult] = field(default_factory=dict)  # of those that `answers` calls slow
+    release: asyncio.Event = field(default_factory=asyncio.Event)  # until then, those hang
 
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         return {key_of(one): self.known[key_of(one)] for one in deployments if key_of(one) in self.known}
@@ -53,6 +55,14 @@ class FakeInspector:
                 if isinstance(answer, Inspection):
                     self.known[key_of(one)] = answer
         return found
+
+    async def inspect_alone(self, deployment: Deployment) -> InspectionResult:
+        self.asked.append(f"{deployment.entrypoint} alone")
+        await self.release.wait()
+        answer = self.alone.get(deployment.entrypoint, flow("etl"))
+        if isinstance(answer, Inspection):
+            self.known[key_of(deployment)] = answer
+        return answer
 
     async def changed(self, deployments: Iterable[Deployment]) -> list[Deployment]:
         await asyncio.sleep(0)

@@ -103,6 +103,14 @@ def test_what_a_file_does_at_import_costs_its_own_answer_only(stand_in: Path) ->
     assert good.sha256 == hashlib.sha256(b"").hexdigest()
 
 
+def test_what_hangs_beside_others_is_slow(stand_in: Path) -> None:
+    (stand_in / "hang.py").write_text("import time\nwhile True:\n    time.sleep(1)\n")
+    (stand_in / "good.py").touch()
+    hang = inspect(sys.executable, stand_in, ["hang.py:f", "hang.py:g"], time_limit_s=600, patience_s=1)
+    assert [hang.failure(f"hang.py:{name}").kind for name in "fg"] == ["slow", "slow"]
+    assert inspect(sys.executable, stand_in, ["good.py:f"], patience_s=60).good("good.py:f").flow_name == "etl"
+
+
 def test_a_hang_is_cut_with_everything_it_started(stand_in: Path) -> None:
     (stand_in / "hang.py").write_text(
         "import pathlib, subprocess, time\n"

@@ -20,6 +20,7 @@ from runnerd.deployments.registry import Key, Registry
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
+from runnerd.launch.spec import ApiAccess
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import SpawnerLink
 from tests.kits.links import running_link
@@ -27,7 +28,8 @@ from tests.kits.nouns import LogLines, a_deployment, log_to
 from tests.kits.run_life import now
 from tests.kits.spawner import OWN_USER, SpawnerUnderTest
 
-# Answers for every entrypoint but `silent.py:f`; `mute` in its name answers nothing at all. Notes each start.
+# Answers for every entrypoint but `silent.py:f`; `mute` in its name answers nothing at all. Notes each start. An answer
+# for `meets.py` waits until another process has been started, and `slow.py` is slow where others wait for it.
 PYTHON = f"""#!{sys.executable} -IS
 import hashlib, json, os, resource, sys, time
 with open("asked.txt", "a") as file:
@@ -43,7 +45,11 @@ for entrypoint in json.loads(os.environ["RUNNERD_INSPECT"])["entrypoints"]:
         os.write(1, b"x" * (8 * 2**20))
         while os.fstat(1).st_blocks * 512 > 2**20:
             time.sleep(0.001)
-    if path == "bad.py":
+    while path == "meets.py" and len(open("asked.txt").readlines()) < 2:
+        time.sleep(0.001)
+    if path == "slow.py" and "patience_s" in os.environ["RUNNERD_INSPECT"]:
+        said = {{"error": {{"kind": "slow", "message": "slow.py takes longer"}}}}
+    elif path == "bad.py":
         said = {{"error": {{"kind": "import-failed", "message": "cannot import bad.py"}}}}
     else:
         digest = hashlib.sha256(open(path, "rb").read()).hexdigest()
@@ -51,6 +57,8 @@ for entrypoint in json.loads(os.environ["RUNNERD_INSPECT"])["entrypoints"]:
         stamp = about and f"{{about.st_mtime_ns}} {{about.st_size}} {{about.st_ino}}"
         imported = {{"dependencies": {{os.path.abspath("limits.txt"): stamp}}}} if about else {{}}
         flow = {{"flow_name": path, "parameter_schema": {{}}, "prefect_version": "3.8.8", "sha256": digest}}
+        if path == "api.py":
+            flow["flow_name"] = os.environ["PREFECT_API_URL"] + " " + os.environ["PREFECT_API_KEY"]
         said = {{"ok": flow | imported | {{"description": os.environ.get("MOOD"), "version": str(LIMIT)}}}}
     os.write(3, (json.dumps({{"entrypoint": entrypoint, **said}}) + "\\n").encode())
 """
@@ -79,8 +87,10 @@ class Bench:
             journal=self.journal,
             registry=Registry(),
             environments=environments,
+            access=lambda: ApiAccess(url="http://p/api", environment={"PREFECT_API_KEY": "pnu_secret"}),
             calls=BoundedCalls(),
             work_dir=str(self.work),
+            at_once=2,
         )
 
     def script(self, name: str) -> str:
@@ -129,6 +139,36 @@ async def test_one_process_for_all_flows_of_one_place(spawner: SpawnerUnderTest)
         assert set(found) == {key_of(one) for one in wanted}
         assert sorted(flow_names(found)) == ["a.py", "a.py", "b.py", "c.py"]
         assert bench.asked() == 1
+
+
+async def test_a_flow_is_imported_with_the_access_of_its_runs(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
+        own = {"environment": {"PREFECT_API_KEY": "its own", "PREFECT_API_URL": "http://elsewhere/api"}}
+        wanted = [bench.deployment("a", "api.py"), bench.deployment("b", "api.py", **own)]
+        found = await bench.inspector.inspect(wanted)
+        names = flow_names({key_of(one): found[key_of(one)] for one in wanted})
+        assert names == ["http://p/api pnu_secret", "http://p/api its own"]
+
+
+async def test_processes_run_at_the_same_time(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
+        wanted = [bench.deployment(mood, "meets.py", environment={"MOOD": mood}) for mood in ("good", "bad")]
+        assert flow_names(await bench.inspector.inspect(wanted)) == ["meets.py", "meets.py"]
+
+
+async def test_a_slow_one_is_inspected_alone(spawner: SpawnerUnderTest) -> None:
+    async with working_bench(spawner) as bench:
+        slow, quick = bench.deployment("slow", "slow.py"), bench.deployment("quick", "quick.py")
+        for started in (1, 0):  # the second time it is known
+            found = await bench.inspector.inspect([slow, quick])
+            finding = found[key_of(slow)]
+            assert isinstance(finding, InspectionFailure) and finding.kind == "slow"
+            assert isinstance(found[key_of(quick)], Inspection)
+            assert bench.asked() == started
+        assert isinstance(await bench.inspector.inspect_alone(slow), Inspection)
+        assert bench.asked() == 1
+        assert isinstance((await bench.inspector.inspect([slow]))[key_of(slow)], Inspection)
+        assert bench.asked() == 0
 
 
 async def test_another_place_is_another_process(spawner: SpawnerUnderTest) -> None:

@@ -32,6 +32,7 @@ class Trouble:
     """What befalls the next requests whose `METHOD /path` contains `match`.
 
     `status` answers instead of the server; None drops the connection. `after` lets the request take effect first.
+    With `every`, it befalls each so many-th of them only.
     """
 
     match: str = ""
@@ -40,6 +41,8 @@ class Trouble:
     after: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     body: Json = None
+    every: int = 1
+    seen: int = 0
 
 
 class Dropped(Exception):
@@ -134,8 +137,10 @@ class FakePrefect(PrefectTables):
     def _next_trouble(self, asked: str) -> Trouble | None:
         for trouble in self.troubles:
             if trouble.match in asked and trouble.times > 0:
-                trouble.times -= 1
-                return trouble
+                trouble.seen += 1
+                if trouble.seen % trouble.every == 0:
+                    trouble.times -= 1
+                    return trouble
         return None
 
     def _route(self, method: str, path: str, body: Json) -> tuple[int, Json]:

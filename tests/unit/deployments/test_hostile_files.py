@@ -13,7 +13,7 @@ from runnerd.deployments.inspection import InspectionFailure, cache_key, parse_r
 from runnerd.deployments.inspector import Inspector
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.launch.environment import Environments
-from runnerd.launch.spec import hooks_key
+from runnerd.launch.spec import ApiAccess, hooks_key
 from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.nouns import make_sparse
 
@@ -33,8 +33,10 @@ def an_inspector(engine: Engine, folder: Path, calls: BoundedCalls) -> Inspector
         journal=engine.journal,
         registry=engine.registry,
         environments=Environments(environ={}, calls=calls),
+        access=lambda: ApiAccess(url="http://p/api", environment={}),
         calls=calls,
         work_dir=str(folder),
+        at_once=2,
     )
 
 

@@ -1,0 +1,63 @@
+"""Notes in registry, journal and log what became of each deployment that was to be registered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from runnerd.core.place import Problem
+from runnerd.core.prefect import Inspection
+from runnerd.core.settings import Deployment, key_of
+from runnerd.deployments.planning import differs
+from runnerd.deployments.registry import Registry
+from runnerd.journal.journal import Journal, Registration
+from runnerd.log.alerts import Alert
+from runnerd.log.log import Log
+
+
+class Outcomes:
+    """Notes them; of a deployment that a reload has removed meanwhile, nothing."""
+
+    def __init__(self, *, registry: Registry, journal: Journal, log: Log) -> None:
+        self._registry = registry
+        self._journal = journal
+        self._log = log
+
+    def note_registered(
+        self, deployment: Deployment, known: Registration, inspection: Inspection, *, paused: bool | None
+    ) -> bool:
+        """Note that the API has the deployment as wanted; return whether its flow had another name before."""
+        entry = self._registry.get(key_of(deployment))
+        if entry is None:
+            return False
+        self._registry.put(
+            replace(
+                entry,
+                flow=inspection.flow_name,
+                prefect_version=inspection.prefect_version,
+                deployment_id=known.deployment_id,
+                paused=entry.paused if paused is None else paused,
+                problem=entry.deployment.problem,
+                double=False,
+            )
+        )
+        if differs(known.deployment, deployment) or known.deployment.place != deployment.place:
+            self._journal.save_registration(replace(known, deployment=deployment))
+        return entry.flow not in (None, inspection.flow_name)
+
+    def note_failure(self, deployment: Deployment, why: str, *, double: bool) -> None:
+        """Log, once, and note why the deployment cannot be registered; an earlier registration stays in use."""
+        entry = self._registry.get(key_of(deployment))
+        if entry is None:
+            return
+        if entry.problem != why:
+            where = {"deployment": deployment.name, "at": deployment.place}
+            self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
+        self._registry.put(replace(entry, problem=why, double=double))
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return why deployments cannot be registered; problems of their files are reported by the configuration."""
+        return tuple(
+            Problem(message=entry.problem, place=entry.deployment.place, deployment=entry.deployment.name)
+            for entry in self._registry.entries()
+            if entry.problem is not None and not entry.invalid
+        )

@@ -1,0 +1,215 @@
+"""Registers one deployment in the API, whose flow has been inspected.
+
+Invariants: at most four are registered at a time, and one after the other those that the API takes for one; what the
+server refuses now and then is repeated alone; while it does not answer at all, the others wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from runnerd.core.backoff import Backoff
+from runnerd.core.errors import ApiAway, ApiError, ApiRejected, JournalError, RunnerdError
+from runnerd.core.place import Problem
+from runnerd.core.prefect import Inspection
+from runnerd.core.settings import Deployment, key_of
+from runnerd.deployments.registry import Registry
+from runnerd.journal.journal import Journal, Registration
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint, schedule_bodies
+from runnerd.prefect_api.schedule_changes import SentSchedule
+from runnerd.system.containment import Containment
+
+AT_ONCE = 4  # a server on SQLite refuses some of the writes that meet
+_REFUSED_IN_A_ROW = 2 * AT_ONCE  # after that many it is not one deployment, but the server
+
+_REFUSED_DELAY_MAX_S = 5.0
+
+Registrations = Mapping[tuple[str, str], Registration]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """What the API has now; `paused` is None where nothing had to be asked."""
+
+    registration: Registration
+    paused: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why the deployment cannot be registered; `by_api`: another time the API may accept it."""
+
+    why: str
+    double: bool = False
+    by_api: bool = False
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One deployment, with the flow's id in the API, so that a repetition starts where a request was refused."""
+
+    deployment: Deployment
+    inspection: Inspection
+    flow_id: str | None = None
+
+
+class Requests:
+    """Makes the requests; what was registered is in the journal before it is returned."""
+
+    def __init__(
+        self,
+        *,
+        api: PrefectApi,
+        journal: Journal,
+        registry: Registry,
+        url: str,
+        backoff: Callable[[], Backoff],
+        contained: Containment,
+    ) -> None:
+        self._api = api
+        self._journal = journal
+        self._registry = registry
+        self._url = url
+        self._backoff = backoff
+        self._contained = contained
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._refused_in_a_row = 0
+        self._major: int | None = None  # of the server; read again at each round and after each outage
+        self._names: dict[tuple[str, str], asyncio.Lock] = {}
+        self._known: dict[tuple[str, str], Registration] = {}
+
+    def registrations(self) -> Registrations:
+        """Read the journal's registrations by flow and name, by which the API distinguishes deployments."""
+        self._major = None
+        self._known = {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
+        return self._known
+
+    def known(self) -> list[Registration]:
+        """Return the registrations last read, with those made since."""
+        return list(self._known.values())
+
+    async def register(
+        self, deployment: Deployment, inspection: Inspection, *, wanted: Callable[[], bool]
+    ) -> Registered | Refusal | None:
+        """Register the deployment, and repeat that while the API is away or refuses it; None when not wanted any more.
+
+        `registrations` has been called since the journal was changed.
+        """
+        one = _Attempt(deployment, inspection)
+        backoff = self._backoff()
+        full_name = (inspection.flow_name, deployment.name)
+        async with self._names.setdefault(full_name, asyncio.Lock()):
+            while wanted():
+                async with self._slots:
+                    done, error = await self._try(one)
+                    while error is not None and self._is_outage(error) and wanted():
+                        self._major = one.flow_id = None  # the server may be another afterwards
+                        await asyncio.sleep(backoff.next_s(_api_error(error)))
+                        done, error = await self._try(one)
+                if error is None:
+                    return done
+                await asyncio.sleep(backoff.next_s(_api_error(error), cap_s=_REFUSED_DELAY_MAX_S))
+        return None
+
+    def _is_outage(self, error: RunnerdError) -> bool:
+        """Whether the error is no matter of one deployment; then its place stays taken over the delay."""
+        answered = isinstance(error, ApiAway) and error.answered
+        return not answered or self._refused_in_a_row > _REFUSED_IN_A_ROW
+
+    async def _try(self, one: _Attempt) -> tuple[Registered | Refusal | None, RunnerdError | None]:
+        try:
+            if self._major is None:
+                self._major = (await self._api.server()).major
+            done = await self._register_or_refuse(one, self._major)
+        except (ApiError, JournalError) as error:
+            self._refused_in_a_row += 1
+            return None, error
+        self._refused_in_a_row = 0
+        return done, None
+
+    async def _register_or_refuse(self, one: _Attempt, major: int) -> Registered | Refusal:
+        try:
+            with self._contained.item(f"deployment {one.deployment.name}") as item:
+                return await self._register(one, major)
+        except ApiRejected as error:
+            return Refusal(why=_rejection(one.deployment, error), by_api=True)
+        return Refusal(why=f"cannot register the deployment: {item.why}", by_api=True)
+
+    async def _register(self, one: _Attempt, major: int) -> Registered | Refusal:
+        deployment, inspection = one.deployment, one.inspection
+        full_name = f"{inspection.flow_name}/{deployment.name}"
+        rival = self._registry.other_with(inspection.flow_name, deployment.name, than=key_of(deployment))
+        if rival is not None:
+            return Refusal(why=_double_words(full_name, deployment, rival.deployment), double=True)
+        if deployment.flow_name not in (None, inspection.flow_name):
+            return Refusal(why=f"flow_name is {deployment.flow_name}, but the code says {inspection.flow_name}")
+        body = deployment_body(deployment, inspection, major=major)
+        if isinstance(body, Problem):
+            return Refusal(why=body.message)
+        before = self._known.get((inspection.flow_name, deployment.name))
+        fingerprint = deployment_fingerprint(body, self._url)
+        if before is not None and not before.paused and before.fingerprint == fingerprint:
+            return Registered(registration=before)
+        if one.flow_id is None:
+            one.flow_id = await self._api.ensure_flow(inspection.flow_name, ())
+        info = await self._api.apply_deployment(
+            body, flow_id=one.flow_id, paused=_paused(deployment, before), sent=_sent_schedules(before)
+        )
+        registration = Registration(
+            url=self._url,
+            flow=inspection.flow_name,
+            name=deployment.name,
+            deployment_id=info.id,
+            fingerprint=fingerprint,
+            major=major,
+            deployment=deployment,
+            schedule_ids=info.schedule_ids,
+        )
+        self._journal.save_registration(registration)
+        self._known[inspection.flow_name, deployment.name] = registration
+        return Registered(registration=registration, paused=info.paused)
+
+
+def _rejection(deployment: Deployment, error: ApiRejected) -> str:
+    """Say why the API rejects the deployment; one whose work pool is missing is registered once the pool exists."""
+    if deployment.work_pool is None or error.status != HTTPStatus.NOT_FOUND:
+        return f"the API rejects the deployment: {error}"
+    pool = deployment.work_pool
+    return f"there is no work pool {pool!r}; create it (runnerctl pool create {pool}), or name another"
+
+
+def _api_error(error: RunnerdError) -> ApiError | None:
+    return error if isinstance(error, ApiError) else None
+
+
+def _paused(deployment: Deployment, before: Registration | None) -> bool | None:
+    """What the API is told; None for a deployment that the file leaves as it is in Prefect.
+
+    It is resumed where this host or the file's last version had paused it, and where this host takes it over.
+    """
+    if deployment.paused is not None:
+        return deployment.paused
+    return False if before is None or before.paused or before.deployment.paused else None
+
+
+def _sent_schedules(before: Registration | None) -> list[SentSchedule]:
+    """The schedules that this host sent last."""
+    if before is None:
+        return []
+    bodies = schedule_bodies(before.deployment, major=before.major)
+    if before.paused and before.major < 3 and not before.schedule_ids:
+        # Earlier versions paused by a request that, in 2.20, also switched the schedule off.
+        bodies = [{**body, "active": False} for body in bodies]
+    ids = before.schedule_ids if len(before.schedule_ids) == len(bodies) else (None,) * len(bodies)
+    return [SentSchedule(known, body) for known, body in zip(ids, bodies, strict=True)]
+
+
+def _double_words(full_name: str, deployment: Deployment, first: Deployment) -> str:
+    return (
+        f"cannot register the deployment {full_name} of {deployment.place}: {first.place} declares the same flow and"
+        " name, and stays in force; rename or remove one"
+    )
