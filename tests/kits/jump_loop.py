@@ -43,6 +43,9 @@ class JumpSelector(selectors.BaseSelector):
             return ready
         if self._busy():
             return self._wait(timeout)
+        # Again: the last other thread may have woken the loop and ended between the first look and `_busy`.
+        if ready := self._inner.select(0):
+            return ready
         if timeout is None:
             raise Stuck("nothing is ready and no timer is set")
         self._pass(timeout)
