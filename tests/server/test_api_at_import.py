@@ -49,7 +49,8 @@ def uses(die: bool = False):
         os.kill(os.getpid(), signal.SIGKILL)
 """
 OTHER = "from prefect import flow\n\n@flow\ndef other():\n    pass\n"
-HANGS = "import time\n" + OTHER + "\nwhile True:\n    time.sleep(1)\n"
+# Until the host's directory is removed: its last inspection outlives the host.
+HANGS = "import os, time\n" + OTHER + "\nwhile os.path.exists(__file__):\n    time.sleep(1)\n"
 RUN = '{{working_directory: "{root}", environment: {{PREFECT_HOME: "{root}/home"}}}}'
 DROP_IN = f"""
 deployments:
