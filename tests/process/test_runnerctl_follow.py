@@ -123,7 +123,7 @@ def test_a_watcher_outlives_the_daemon_as_the_run_does(tmp_path: Path, start: St
     say(before, RUN, b"two\n")
     with serving(tmp_path) as after:
         after.call(after.host.runs.put, RUN, phase="stopping", intent="timeout")
-        until_said(process, b": stopping (timeout)\n")
+        until_said(process, b": stopping (runtime_max)\n")
         after.call(after.host.runs.put, RUN, **FAILED)
         result = finish(process)
     assert result.status == 1
