@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
@@ -154,7 +154,7 @@ def _connect(path: str) -> sqlite3.Connection:
         db.executescript(_SCHEMA)
         if db.execute("PRAGMA user_version").fetchone() != (LAYOUT,):
             db.execute(f"PRAGMA user_version = {LAYOUT}")
-        _make_shrinkable(db, path)
+        make_shrinkable(db, path)
     except BaseException:
         db.close()
         raise
@@ -163,12 +163,14 @@ def _connect(path: str) -> sqlite3.Connection:
     return db
 
 
-def _make_shrinkable(db: sqlite3.Connection, path: str) -> None:
+def make_shrinkable(
+    db: sqlite3.Connection, path: str, *, statvfs: Callable[[str], os.statvfs_result] = os.statvfs
+) -> None:
     """Convert a file of an earlier runnerd, once, to one that can give unused pages back without being copied."""
     size = _size(path)
     if db.execute("PRAGMA auto_vacuum").fetchone() == (_INCREMENTAL,) or size > _CONVERT_MAX_BYTES:
         return
-    disk = os.statvfs(os.path.dirname(path) or ".")
+    disk = statvfs(os.path.dirname(path) or ".")
     if disk.f_bavail * disk.f_frsize > 3 * size:  # the copy, and the write-ahead log of writing it back
         # Without it the journal works as before: its unused pages are used again, and none is given back.
         with contextlib.suppress(sqlite3.OperationalError), _temporary_files_in(os.path.dirname(path) or "."):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+
+import pytest
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import JournalError
@@ -15,7 +18,7 @@ from runnerd.core.machine import Phase
 from runnerd.core.settings import Config, JournalSettings
 from runnerd.core.wakes import Wakes
 from runnerd.journal.journal import Journal
-from runnerd.journal.journal_file import _SCHEMA
+from runnerd.journal.journal_file import _SCHEMA, make_shrinkable
 from runnerd.journal.pruning import PRUNE_EVERY_S, prune_history, prune_periodically, recover_journal
 from tests.kits.engine_parts import NotedEvent
 from tests.kits.nouns import NOON, LogLines, a_record, log_to, settings
@@ -133,6 +136,36 @@ async def test_the_journal_of_an_earlier_runnerd_gives_room_back_too(tmp_path: P
     assert len(journal.history()) == 5
     journal.close()
     assert size_on_disk(path) < 2 * MIB
+
+
+def test_an_earlier_journal_on_a_disk_that_is_nearly_full_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    db = sqlite3.connect(path)
+    db.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA}")
+    full = os.statvfs_result((4096, 4096, 9999, 1, 1, 99, 99, 99, 0, 255))
+    make_shrinkable(db, str(path), statvfs=lambda _directory: full)
+    assert db.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    make_shrinkable(db, str(path))
+    assert db.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    db.close()
+
+
+def test_the_temporary_files_of_a_conversion_are_beside_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLITE_TMPDIR", "/elsewhere")
+    db = sqlite3.connect(tmp_path / "journal.db")
+    db.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA}")
+    db.close()
+    Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines())).close()
+    assert os.environ["SQLITE_TMPDIR"] == "/elsewhere"
+
+
+def test_room_that_cannot_be_given_back_is_a_problem_of_the_journal(tmp_path: Path) -> None:
+    journal = Journal(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
+    journal.close()
+    with pytest.raises(JournalError):
+        journal.return_space(1)
 
 
 def fill(journal: Journal, *, runs: int) -> None:
