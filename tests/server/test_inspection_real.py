@@ -6,6 +6,7 @@ import json
 import subprocess
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,7 +135,8 @@ def test_modules_and_files_say_the_same(prefect: Server, folder: Path) -> None:
     first = done.good(entrypoints[0])
     assert first.file == str(folder / "package" / "etl.py")
     for entrypoint in entrypoints[1:]:
-        assert done.good(entrypoint) == first
+        # The stamps may differ: imports write byte code into the folders of packages.
+        assert replace(done.good(entrypoint), dependencies={}) == replace(first, dependencies={})
 
 
 FAILURES = {

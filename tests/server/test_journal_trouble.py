@@ -202,3 +202,4 @@ def test_a_directory_that_is_read_only(prefect3: PrefectServer, disk: Path, make
     assert f"cannot write in {host.root}/state: it is mounted read-only" in line
     assert mount("-o", "remount,rw", str(disk)) == 0
     host.start()
+    host.registered("sleep")  # an inspection under way outlives the daemon, and works on this disk

@@ -51,7 +51,7 @@ def test_pools_and_queues_from_first_to_last(host: Host) -> None:
     made = host.json("pool", "create", pool, "--description", "mine", "--concurrency-limit", "5")
     assert (made["type"], made["concurrency_limit"], made["created"]) == ("process", 5, True)
     assert "--update" in failed(host.ctl("pool", "create", pool), 1)
-    assert "knows " in failed(host.ctl("pool", "create", "x", "--type", "nix"), 1)
+    assert "knows " in failed(host.ctl("pool", "create", "x", "--type", "nix"), 4)
     template = json.loads(did(host, "pool", "get-default-base-job-template", "--type", "process"))
     assert host.json("pool", "inspect", pool)["base_job_template"] == template
     assert pool in did(host, "pool", "ls")

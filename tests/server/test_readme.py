@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kits.checkout import ROOT
-from tests.kits.daemon import Host, eventually
+from tests.kits.daemon import FLOWS_AS_ROOT, Host, eventually
 from tests.kits.documents import blocks, of_this_host
 from tests.kits.prefect_servers import PrefectServer
 
@@ -82,7 +82,7 @@ def on_a_terminal(host: Host, *words: str) -> str:
     argv = [sys.executable, "-m", "runnerd.cli", "--socket", str(host.root / "run" / "control.sock"), *words]
     with os.fdopen(main, "rb", buffering=0) as screen:
         with os.fdopen(side, "wb") as terminal:
-            environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+            environment = {**os.environ, **FLOWS_AS_ROOT, "COLUMNS": "120", "NO_COLOR": "1"}
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=terminal, env=environment)
         printed = b""
         with contextlib.suppress(OSError):  # EIO: the terminal's other end is closed

@@ -91,12 +91,15 @@ async def test_a_denial_of_another_origin_says_what_to_correct(status: int) -> N
     assert rig.detail == f"{status}: {where}"
 
 
+OLD_HTTPX = pytest.mark.skipif(httpx.__version__ < "0.25", reason="it takes such a port for none at all")
+
+
 @pytest.mark.parametrize(
     ("location", "why"),
     [
         ("http://prefect.test:99999/", "redirects to "),
         ("http://prefect.test:0/", "redirects to "),
-        ("http://prefect.test:" + "9" * 100 + "/", "redirects to "),
+        pytest.param("http://prefect.test:" + "9" * 100 + "/", "redirects to ", marks=OLD_HTTPX),
         ("ftp://prefect.test/api", "redirects to what is no http or https URL"),
         ("javascript:alert(1)", "redirects to "),
         ("http://", "leads through too many redirects"),
