@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from pprint import pformat
 
 import pytest
 
@@ -48,5 +49,7 @@ def test_deployments_are_those_of_prefect_field_by_field(prefect: PrefectServer,
         host.close()
     expected = documented(prefect.major)
     unsaid = {what: values for what, values in found.items() if what not in expected}
-    assert unsaid == {}, f"runnerd differs in what {HEADING!r} of the document does not say"
+    assert unsaid == {}, (
+        f"runnerd differs in what {HEADING!r} of the document does not say:\n{pformat(unsaid, width=150)}"
+    )
     assert expected - found.keys() == set(), "the document names differences that are none"

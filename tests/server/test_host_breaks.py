@@ -87,7 +87,8 @@ def test_a_spawner_that_has_a_unit_of_its_own_is_waited_for(prefect3: PrefectSer
     home = Path(tempfile.mkdtemp(prefix="runnerd-"))
     socket = home / "spawner.sock"
     own = [sys.executable, "-m", "runnerd.spawner", "--socket", str(socket), "--runtime-dir", str(home / "records")]
-    spawner = subprocess.Popen(own, stderr=subprocess.DEVNULL, env={**os.environ, **FLOWS_AS_ROOT})
+    own += ["--users", FLOWS_AS_ROOT["RUNNERD_FLOW_USERS"]] if FLOWS_AS_ROOT else []
+    spawner = subprocess.Popen(own, stderr=subprocess.DEVNULL)
     host = Host(url=prefect3.url, python=prefect3.python, environ={"RUNNERD_SPAWNER_SOCKET": str(socket)})
     host.drop_in("10-test.yaml", DEPLOYMENTS)
     try:
@@ -103,7 +104,7 @@ def test_a_spawner_that_has_a_unit_of_its_own_is_waited_for(prefect3: PrefectSer
         eventually(lambda: "see systemctl status runnerd-spawner" in problems(), "the problem to be told")
         assert alive(host.document(run_id)["pid"])
         assert host.ctl("cancel", run_id).returncode == 0
-        spawner = subprocess.Popen(own, stderr=subprocess.DEVNULL, env={**os.environ, **FLOWS_AS_ROOT})
+        spawner = subprocess.Popen(own, stderr=subprocess.DEVNULL)
         assert host.ended(run_id)["api_state"] == "CANCELLED"
         assert "problems" not in host.ctl("status").stdout
     finally:
