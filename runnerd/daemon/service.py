@@ -128,6 +128,8 @@ class Service:
     async def _stop(self) -> None:
         """Hand over to the next daemon at `systemctl restart`; drain at `systemctl stop`."""
         daemon = self._daemon
+        # First: on a busy host the question below may take as long as a short TimeoutStopSec.
+        daemon.systemd.extend_timeout(_STOP_SLICE_S)
         job = await daemon.systemd.find_job() if daemon.systemd.present else Job.STOP
         if job is not Job.STOP:
             # Without a job systemd would not start a successor, and would stop the spawner with the flows.

@@ -85,8 +85,11 @@ class Inspector:
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
         """Return the cached inspections of those deployments for which nothing has changed since."""
         keys = await self._cache_keys([(deployment, None) for deployment in deployments])
-        cached = self._journal.inspections()
-        found = {key_of(one): (one, cached[key]) for (one, _), key in keys if key is not None and key in cached}
+        found = {
+            key_of(one): (one, answer)
+            for (one, _), key in keys
+            if key is not None and (answer := self._journal.inspection(key)) is not None
+        }
         compared = await compare_all([Inspected.by(answer, one) for one, answer in found.values()], calls=self._calls)
         same = {key_of(one.deployment): one for one, change in compared if change is Change.NONE}
         self._inspected |= same

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import errno
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,7 +141,14 @@ class _ShortThreads(concurrent.futures.Executor):
             if self._alive >= self._most:
                 return future
             self._alive += 1
-        threading.Thread(target=self._work, name="bounded call", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="bounded call", daemon=True).start()
+        except RuntimeError:  # no memory, or TasksMax: the call waits for a thread that runs, or fails without one
+            with self._lock:
+                self._alive -= 1
+                if not self._alive:
+                    self._waiting.clear()
+                    future.set_exception(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         return future
 
     def _work(self) -> None:

@@ -65,7 +65,8 @@ class Environments:
     async def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
         """Build the base environment and read environment_file's variables, or a sentence why that is impossible."""
         file = run.environment_file
-        place = _ACCOUNTS if file is None else os.path.dirname(file)
+        # By user: a directory service that hangs for one user must not stop those that /etc/passwd has.
+        place = f"{_ACCOUNTS}: {run.user}" if file is None else os.path.dirname(file)
         layers = await self._calls.call(place, lambda: self._build_layers(run))
         if isinstance(layers, Unanswered):
             return f"{place if file is None else f'environment_file {file}'}: {layers.words}"

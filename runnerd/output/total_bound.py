@@ -64,15 +64,15 @@ class TotalBound:
         max_bytes = self._settings().output.max_total_bytes
         stored = await asyncio.to_thread(self._list)
         # Read after the listing: a run that began meanwhile is under way by now, or its files are not in the list.
-        spared = {record.id for record in self._records()} | self._stuck.keys()
+        spared = {record.id for record in self._records()}
         removed = list(oldest_beyond(stored, max_bytes=max_bytes, spared=spared))
         for first in range(0, len(removed), _RUNS_PER_SLICE):
             self._note([one.run_id for one in removed[first : first + _RUNS_PER_SLICE]])
             await asyncio.sleep(0)
         failed = await asyncio.to_thread(_remove_all, removed) if removed else {}
-        if failed:
-            self._stuck |= failed
+        if failed.keys() - self._stuck.keys():
             self._log.warning("cannot remove the output of old runs", runs=len(failed), why=next(iter(failed.values())))
+        self._stuck = failed  # tried again in the next round: a file system may have been read-only for a moment
         if removed:
             freed = sum(one.used_bytes for one in removed if one.run_id not in failed)
             self._log.info("removed the oldest output: output.max_total", runs=len(removed) - len(failed), bytes=freed)
@@ -92,7 +92,7 @@ class TotalBound:
             # On a full disk it cannot be noted, and removing is all the more needed.
             with contextlib.suppress(JournalError):
                 record = self._journal.run(run_id)
-                if record is not None and not record.live:
+                if record is not None and not record.live and record.output_removed is None:
                     self._journal.save(replace(record, output_removed=REMOVED), "output removed")
 
 

@@ -112,6 +112,17 @@ async def test_space_reserved_behind_the_end_counts(spawner: SpawnerUnderTest) -
     assert path.read_bytes() == b"small\n"
 
 
+async def test_space_reserved_behind_much_output_counts_too(spawner: SpawnerUnderTest) -> None:
+    path = spawner.home / "run.out"
+    program = (
+        f"import ctypes, os; os.write(1, b'x' * {2 * MIB} + b'end')\n"
+        "ctypes.CDLL(None).fallocate64(1, 1, ctypes.c_int64(0), ctypes.c_int64(64 * 2**20))"
+    )
+    await run_program(spawner, program, bound=MIB)
+    assert MIB // 4 <= used(path) <= MIB
+    assert path.read_bytes().endswith(b"xend")
+
+
 async def test_the_answer_of_a_helper_is_bounded(spawner: SpawnerUnderTest) -> None:
     answer = spawner.home / "answer"
     program = f"import os\nfor _ in range(64): os.write(3, b'x' * {MIB})"

@@ -141,7 +141,8 @@ class RunsBackend:
 
     def waiting(self) -> list[Json]:
         on_offer = self._poller.on_offer
-        due = [run for run in on_offer.runs.values() if run.id in on_offer.waiting]
+        # Runs of pools belong to every host that serves the pool until one has claimed them.
+        due = [run for run in on_offer.runs.values() if run.id in on_offer.waiting and run.pool is None]
         return [self._offered(run) for run in due if self._supervisor.run(run.id) is None]
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
@@ -221,7 +222,7 @@ class RunsBackend:
         if not self._supervisor.claim_now(found):
             cause = self._supervisor.record_problem or "the run is live on this host already"
             return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
-        return await self._await_claim(flow_run_id)
+        return await self._await_claim(found.id)
 
     async def _await_claim(self, run_id: str) -> Json | Refused:
         """Wait until the API has answered the claim, for a moment, and return the run's document or the refusal."""

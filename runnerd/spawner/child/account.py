@@ -58,8 +58,8 @@ class Privileges:
             refused = None if account.uid == os.geteuid() else f"cannot start as user {account.name}: not the daemon's"
             _raise("user", refused)
             return
-        _raise("user", self.users.refuse_account(account.name, account.uid))
-        if self.users.limited and account.gid not in os.getgrouplist(account.name, account.primary_gid):
+        _raise("user", self.users.refuse_account(launch.user or account.name, account.uid))
+        if (self.users.limited or self.root) and account.gid not in os.getgrouplist(account.name, account.primary_gid):
             group = grp.getgrgid(account.gid).gr_name
             advice = f"usermod -aG {group} {account.name}"
             _raise("group", f"cannot start: user {account.name} is not in group {group} ({advice})")

@@ -15,6 +15,7 @@ import os
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 BLOCK_BYTES = 4096
+_SPARE_BYTES = 2**20  # more than a run appends between two calls here, mostly; below it no reservation is looked for
 _TAIL_MAX_BYTES = 8 * 2**20  # of a truncated file, written again: a few milliseconds of the spawner's loop
 _FLOOD_MIN_BYTES = 16 * 2**20  # less than this is written to disk in a moment
 
@@ -60,6 +61,10 @@ class OutputFile:
         elif (flood and drop >= _FLOOD_MIN_BYTES) or not _punch_hole(self._fd, drop):
             self._cut_to_tail(keep_bytes)
         self._measure()
+        if self.used_bytes > keep_bytes + _SPARE_BYTES:
+            # A run can reserve space behind the end (fallocate), which no hole before the end gives back.
+            os.ftruncate(self._fd, self.size)
+            self._measure()
 
     def _cut_to_tail(self, keep_bytes: int) -> None:
         keep = min(keep_bytes, _TAIL_MAX_BYTES)

@@ -132,6 +132,12 @@ async def test_what_cannot_be_removed_is_logged_once_and_others_go(host: Host) -
     assert "run1.1.log" not in host.left()
     assert "run4.1.log" in host.left()
     stuck.rmdir()
+    stuck.write_bytes(b"x" * 4096)
+    os.utime(stuck, (0, 0))
+    for number in range(5, 8):
+        host.add(f"run{number}", age_s=500 - number)
+    await host.total.enforce()
+    assert stuck.name not in host.left(), "it is tried again"
 
 
 async def test_a_full_journal_does_not_keep_output_on_the_disk(host: Host) -> None:
