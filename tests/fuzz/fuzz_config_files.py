@@ -83,7 +83,7 @@ file = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Files:
     """The content of the configuration directory; each may be wrong."""
 
@@ -91,6 +91,9 @@ class Files:
     drop_in: bytes = b""
     variables: bytes = b"A=1\n"
     template: bytes = b"{}"
+
+    def __repr__(self) -> str:
+        return f"Files({', '.join(repr(content[:5000]) for content in (self.main, self.drop_in, self.variables))})"
 
 
 def load_anyhow(files: Files) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runnerd.pools.job.process_job import process_job
 from runnerd.pools.job.template import Resolved, Sources, Unresolvable, resolve
 from tests.kits.fuzzing import NUMBERS, TEXTS, answered_in_time, fuzz
-from tests.kits.templates import KNOWN, looked_up
+from tests.kits.templates import ID, KNOWN, looked_up
 
 Json = Any
 SECRET = "hunter2"  # the value of the blocks of tests/kits/templates.py
@@ -169,6 +169,8 @@ FOUND = [
     Case(template={"job_configuration": {"env": INDEX}}, deployment={}, run={}),
     Case(template={"job_configuration": {}, "variables": {"required": None}}, deployment={}, run={}),
     Case(template={"job_configuration": {}, "variables": {"required": [1]}}, deployment={}, run={}),
+    Case(template={"job_configuration": {"$ref": {"block_document_id": ID}}}, deployment={}, run={}),
+    Case(template={"job_configuration": {"$ref": {"block_document_id": "x"}}}, deployment={}, run={}),
     Case(template={"job_configuration": {"env": "{{ b }}"}}, deployment={"b": INDEX}, run={"b[" + "9" * 5000: 1}),
 ]
 

@@ -96,4 +96,5 @@ def answered_in_time(what: object) -> Iterator[None]:
     before = time.monotonic()
     yield
     took = time.monotonic() - before
-    assert not SECONDS or took < ANSWER_MAX_S, f"took {took:.1f} s: {str(what)[:1000]}"
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others take their share of the processors
+    assert not SECONDS or took < ANSWER_MAX_S * busy, f"took {took:.1f} s: {str(what)[:1000]}"

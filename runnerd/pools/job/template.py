@@ -207,7 +207,9 @@ class _Attempt:
         """Fill the template with variables, environment and lookups, and collect problems on the way."""
         template = dict(self._template) if isinstance(self._template, Mapping) else {}
         self._merge_environment(template)
-        configuration: dict[str, Json] = self.lookups.resolved(walk(template, (), self._fill))
+        configuration = self.lookups.resolved(walk(template, (), self._fill))
+        if not isinstance(configuration, dict):  # it is a reference to a block that is not there, or not yet
+            return {}
         if isinstance(configuration.get("name"), str):
             configuration["name"] = self._fill_context(configuration["name"])
         return configuration
