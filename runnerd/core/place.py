@@ -48,3 +48,15 @@ class Problem:
     def __str__(self) -> str:
         """Return the problem in one line; a path or a name from a file may hold a terminal's control characters."""
         return printable(f"{self.place}: {self.message}" if self.place else self.message)
+
+
+def problem_document(problem: Problem) -> Json:
+    """Return the document of one problem and its place in the configuration."""
+    place = problem.place
+    return {
+        "message": problem.message,
+        "file": place.file if place else None,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "deployment": problem.deployment,
+    }

@@ -54,7 +54,6 @@ class EmbeddedServer:
     """Keeps the embedded server running."""
 
     def __init__(self, *, link: SpawnerLink, url: str, paths: Paths, log: Log, problems: Problems) -> None:
-        self._link = link
         self._port = int(url.rsplit(":", 1)[1].split("/", 1)[0])
         self._home = os.path.join(paths.state, "prefect-server")
         self._log_dir = paths.log

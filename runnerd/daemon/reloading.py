@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.control.backend.documents import problem_document
 from runnerd.core.errors import ConfigError
-from runnerd.core.place import Json, Place, Problem
+from runnerd.core.place import Json, Place, Problem, problem_document
 from runnerd.core.settings import ApiSettings, Config, PoolSettings
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.planning import ConfigChanges

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from runnerd.cli.call import DONE, FAILED, Call
 from runnerd.cli.text import clean, format_count
-from runnerd.core.place import Json, Problem
+from runnerd.core.place import problem_document
 from runnerd.system.paths import resolve_paths
 
 
@@ -55,17 +55,6 @@ def _find_directory(path: str) -> str:
     return os.path.dirname(folder) if os.path.basename(folder) == "conf.d" else folder
 
 
-def _document(problem: Problem) -> Json:
-    place = problem.place
-    return {
-        "message": problem.message,
-        "file": place.file if place else None,
-        "line": place.line if place else None,
-        "column": place.column if place else None,
-        "deployment": problem.deployment,
-    }
-
-
 def _check(call: Call, path: str) -> int:
     from runnerd.config import check, find_defaults
     from runnerd.system.service_environment import read_service_environment
@@ -74,8 +63,8 @@ def _check(call: Call, path: str) -> int:
     environ = {**os.environ, **read_service_environment(_find_directory(path))}
     config, problems = check(path, defaults=find_defaults(environ, root=os.geteuid() == 0))
     if call.console.json:
-        found = [_document(its) for its in problems]
-        vain = [_document(its) for its in config.warnings] if config is not None else []
+        found = [problem_document(its) for its in problems]
+        vain = [problem_document(its) for its in config.warnings] if config is not None else []
         call.console.print_document({"ok": not problems, "problems": found, "warnings": vain})
         return FAILED if problems else DONE
     for its in problems:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import RunRecord
-from runnerd.core.place import Json, Problem
+from runnerd.core.place import Json
 from runnerd.core.prefect import ApiHealth, FlowRun
 from runnerd.core.settings import InvalidDeployment
 from runnerd.deployments.registry import Entry, EntryState
@@ -112,18 +112,6 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "entrypoint": None,
         "tags": [],
         "pool": None,
-    }
-
-
-def problem_document(problem: Problem) -> Json:
-    """Return the document of one problem and its place in the configuration."""
-    place = problem.place
-    return {
-        "message": problem.message,
-        "file": place.file if place else None,
-        "line": place.line if place else None,
-        "column": place.column if place else None,
-        "deployment": problem.deployment,
     }
 
 

@@ -8,10 +8,10 @@ from runnerd import __version__
 from runnerd.config import describe_config
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.deployments import DeploymentsBackend
-from runnerd.control.backend.documents import api_document, limits_document, problem_document
+from runnerd.control.backend.documents import api_document, limits_document
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.core.exit_words import time_text
-from runnerd.core.place import Json
+from runnerd.core.place import Json, problem_document
 from runnerd.core.problems import Problems
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.prefect_api.client import PrefectApi

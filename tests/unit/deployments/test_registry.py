@@ -11,13 +11,12 @@ from runnerd.control.backend.documents import (
     deployment_document,
     limits_document,
     offered_document,
-    problem_document,
     run_document,
 )
 from runnerd.core.exit_words import time_text
 from runnerd.core.limits import Caps
 from runnerd.core.machine import Intent, Phase
-from runnerd.core.place import Place, Problem
+from runnerd.core.place import Place, Problem, problem_document
 from runnerd.core.prefect import ApiCondition, ApiHealth, ApiState, FlowRun, StateType
 from runnerd.core.process import Exit, Identity
 from runnerd.core.settings import LimitSettings, key_of
