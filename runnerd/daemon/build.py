@@ -209,7 +209,6 @@ class Daemon:
             journal=self.journal,
             registrar=self.registrar,
             pools=self.pools.table,
-            systemd=self.systemd,
             wakes=self.wakes,
             log=self.ambient.log,
         )

@@ -1,7 +1,6 @@
 """Reloads the configuration: reads the files again and puts the result in force.
 
-Invariants: the configuration in force is always a whole one; a reload that fails changes nothing; every reload ends
-with READY=1, a failed one too, because systemd waits for that.
+Invariants: the configuration in force is always a whole one; a reload that fails changes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from runnerd.journal.journal import Journal
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log
 from runnerd.pools.table import PoolTable
-from runnerd.system.systemd import Systemd
 
 _WAIT_FOR_REGISTERING_S = 60.0  # how long a reload waits until changed deployments are registered
 
@@ -37,7 +35,6 @@ class Reloader:
         journal: Journal,
         registrar: Registrar,
         pools: PoolTable,
-        systemd: Systemd,
         wakes: Wakes,
         log: Log,
     ) -> None:
@@ -47,7 +44,6 @@ class Reloader:
         self._journal = journal
         self._registrar = registrar
         self._pools = pools
-        self._systemd = systemd
         self._wakes = wakes
         self._log = log
         self._one_at_a_time = asyncio.Lock()
@@ -78,11 +74,9 @@ class Reloader:
         With `inspect`, all flows are inspected again, also where nothing seems to have changed.
         """
         async with self._one_at_a_time:
-            self._systemd.notify_reloading()
             try:
                 return await self._reload(inspect=inspect)
             finally:
-                self._systemd.notify_ready()
                 self._wakes.status.set()
 
     async def _reload(self, *, inspect: bool) -> Json:

@@ -186,4 +186,10 @@ class Service:
         while True:
             await self._reload_requested.wait()
             self._reload_requested.clear()
-            await self._daemon.reloader.reload()
+            # Only a SIGHUP comes from a systemd that waits for this (Type=notify-reload). Told of any other reload,
+            # systemd would skip ExecStop= in a stop during it: without its list of jobs, no stop would drain.
+            self._daemon.systemd.notify_reloading()
+            try:
+                await self._daemon.reloader.reload()
+            finally:
+                self._daemon.systemd.notify_ready()

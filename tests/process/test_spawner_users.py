@@ -76,8 +76,9 @@ async def test_refused_before_there_is_a_process(
 
 
 @needs_root
-async def test_a_group_that_is_not_the_users(idle_spawner: SpawnerUnderTest) -> None:
-    idle_spawner.start("--users", "nobody")
+@pytest.mark.parametrize("users", [("--users", "nobody"), ()], ids=["listed", "no list"])
+async def test_a_group_that_is_not_the_users(idle_spawner: SpawnerUnderTest, users: tuple[str, ...]) -> None:
+    idle_spawner.start(*users, listed=False)
     record = await answer(idle_spawner, user="nobody", group="root")
     assert record.error is not None
     message = "cannot start: user nobody is not in group root (usermod -aG root nobody)"

@@ -1,4 +1,4 @@
-"""reloading.py over real files: a failed reload changes nothing, and systemd always gets READY=1."""
+"""reloading.py over real files: a failed reload changes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from runnerd.core.place import Json
 from runnerd.core.wakes import Wakes
 from runnerd.daemon.reloading import Reloader
 from runnerd.pools.table import PoolTable
-from runnerd.system.systemd import Systemd
 from tests.kits.config import DEFAULTS, ConfigDir
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.registrar import BROKEN, FakeInspector, Host, a_host
@@ -26,14 +25,6 @@ BAD = "deployments: [{name: one, entrypint: x}]\n"
 MAIN = "api: {url: http://127.0.0.1:4200/api}\n"
 
 
-class Recorder:
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def notify(self, state: str) -> None:
-        self.told.append(state.partition("\n")[0])
-
-
 @dataclass
 class Reloads:
     """A configuration directory in force. Its files start with one drop-in that asks for the deployment `one`."""
@@ -42,14 +33,9 @@ class Reloads:
     host: Host
     config: ConfigInForce
     reloader: Reloader
-    systemd: Recorder
 
     async def reload(self) -> Json:
-        """Return the reload document; check that systemd got RELOADING=1 and READY=1."""
-        before = len(self.systemd.told)
-        document = await self.reloader.reload()
-        assert self.systemd.told[before:] == ["RELOADING=1", "READY=1"]
-        return document
+        return await self.reloader.reload()
 
     def names(self) -> list[str]:
         return [entry.deployment.name for entry in self.host.registry.entries()]
@@ -59,7 +45,6 @@ class Reloads:
 async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
     files = ConfigDir(folder / "etc")
     files.write("conf.d/10.yaml", ONE)
-    recorder = Recorder()
     async with a_host(folder, **changes) as host:
         config = ConfigInForce(files.load())
         reloader = Reloader(
@@ -68,13 +53,12 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
             journal=host.journal,
             registrar=host.registrar,
             pools=PoolTable(),
-            systemd=Systemd(environ={"NOTIFY_SOCKET": "x"}, pid=1, notifier=recorder),
             wakes=Wakes(),
             log=host.registrar._log,
         )
         assert reloader.begin().added == ("one",)
         await host.registrar.settled.wait()
-        yield Reloads(files, host, config, reloader, recorder)
+        yield Reloads(files, host, config, reloader)
 
 
 async def test_nothing_changed(tmp_path: Path) -> None:
@@ -193,7 +177,6 @@ async def test_reloads_do_not_overlap(tmp_path: Path) -> None:
         at.files.write("conf.d/20.yaml", TWO)
         first, second = await asyncio.gather(at.reloader.reload(), at.reloader.reload())
         assert (first["added"], second["added"], second["unchanged"]) == (["two"], [], 2)
-        assert at.systemd.told == ["RELOADING=1", "READY=1"] * 2
 
 
 async def test_the_last_good_version_survives_a_restart(tmp_path: Path) -> None:
