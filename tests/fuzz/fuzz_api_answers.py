@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from runnerd.core.errors import ApiError
@@ -28,6 +25,7 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
 from tests.kits.api_calls import CALLS, NOW, Recorded, recorded
 from tests.kits.fakes.raw_server import http, raw_server
+from tests.kits.fuzzing import fuzz
 
 Json = Any
 Wire = Callable[[int, bytes], bytes]  # from a status and a body to what is sent
@@ -280,26 +278,8 @@ def try_valid(name: str) -> None:
             try_one(name, record, index, http(status, data))
 
 
-def fuzzed(*, examples: int, number: int | None = None) -> None:
-    """Try so many answers; `number` chooses which."""
-
-    @settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True
-    )
-    @given(broken())
-    def attempt(example: tuple[str, Recorded, int, bytes]) -> None:
-        try_one(*example)
-
-    (attempt if number is None else seed(number)(attempt))()
-
-
 # --- the test ----------------------------------------------------------------------------------------------------
 
 
 def test_answers_of_the_api() -> None:
-    until = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "0"))
-    fuzzed(examples=EXAMPLES)
-    number = time.time_ns() % 10**9
-    while time.monotonic() < until:
-        fuzzed(examples=500, number=number)
-        number += 1
+    fuzz(broken(), lambda example: try_one(*example), examples=EXAMPLES)

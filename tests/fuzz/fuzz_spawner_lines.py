@@ -71,7 +71,7 @@ def telling(log: BinaryIO, client: RawClient) -> Callable[[bytes], None]:
     def spawner_lines(line: bytes) -> None:
         line = line.replace(b"\n", b" ")
         before = known(talk.records())
-        with answered_in_time(line):
+        with answered_in_time(line, elsewhere=True):
             answer = talk.answer(line)
         if "error" in answer:
             assert set(answer["error"]) == {"kind", "message"}
