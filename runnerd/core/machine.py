@@ -128,6 +128,7 @@ class RunRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
+    waiting: str | None = None  # what its start waits for
     output_removed: str | None = None  # which bound its output was removed for, before the run was forgotten
 
     @property

@@ -219,8 +219,9 @@ class Inspector:
         """Run one process with the settings of `member` for a batch of entrypoints."""
         run = member.run
         layers = await self._environments.build_layers(run)
-        if isinstance(layers, str):
-            failure = InspectionFailure(kind="no-answer", message=layers)
+        if isinstance(layers, str | Unanswered):
+            why = layers.words if isinstance(layers, Unanswered) else layers
+            failure = InspectionFailure(kind="no-answer", message=why)
             return dict.fromkeys(entrypoints, failure)
         base, from_file = layers
         environment = flow_environment(run, access=self._access(), base=base, file_environment=from_file)

@@ -43,6 +43,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "process_name": record.process_name,
         "labels": dict(record.labels),
         "output_removed": record.output_removed,
+        "waiting": record.waiting,
         "created_at": time_text(record.created_at),
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
