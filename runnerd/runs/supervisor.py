@@ -219,7 +219,8 @@ class Supervisor:
     ) -> bool:
         """Record the claim and begin the run; where it cannot be recorded return False and do not claim."""
         try:
-            if (full := self._context.room.problem()) is not None:
+            # A cancel has no process: the journal is all that it needs.
+            if intent is None and (full := self._context.room.problem()) is not None:
                 raise JournalError(full)
             before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
