@@ -133,8 +133,13 @@ class RunRecord:
 
     @property
     def live(self) -> bool:
-        """Whether the run occupies a slot of this host."""
+        """Whether the run is not done."""
         return self.phase is not Phase.DONE
+
+    @property
+    def holds_slot(self) -> bool:
+        """Whether the run occupies a slot of this host; one that is cancelled before its claim is won never starts."""
+        return self.live and not (self.phase is Phase.CLAIMING and self.intent is Intent.CANCEL)
 
 
 def advance(record: RunRecord, event: Event) -> RunRecord:

@@ -159,7 +159,7 @@ class RunsBackend:
         runs = {run_id: run for run_id in run_ids if (run := self._supervisor.run(run_id)) is not None}
         # The intent is set only once it is on disk; a record that can still take it was not written.
         if any(intend(run.record, Intent.CANCEL) is not run.record for run in runs.values()):
-            raise JournalError(f"cannot cancel: {self._journal.problem}")
+            raise JournalError(f"cannot cancel: {self._journal.problem or 'see the log of runnerd'}")
         if offered and (refused := await self._await_withdrawals(offered)) is not None:
             return refused
         # Of a run that has ended meanwhile too: what is done must not fail because the journal cannot be read.
