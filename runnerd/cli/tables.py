@@ -93,6 +93,9 @@ def print_runs(console: Console, runs: Sequence[Json]) -> None:
         for run in runs
     ]
     console.print_table(_RUNS, rows)
+    for run in runs:
+        if run.get("waiting"):
+            console.print_line(f"{ids[run['id']]} waits for: {clean(run['waiting'])}")
 
 
 def print_history(console: Console, runs: Sequence[Json]) -> None:

@@ -223,8 +223,7 @@ class _Load:
 
     def _find_last_sections(self, path: str) -> Sections:
         """Find the last good sections of a broken file: without its run.user flows would run as the spawner's user."""
-        said: Sections = self._last_good.said.get(path, {}) if self._last_good else {}
-        return said
+        return self._settings.restore(path, self._last_good.said.get(path)) if self._last_good else {}
 
     def _read_text(self, path: str, is_main: bool) -> FileText | None:
         """Read the file; None for an absent runnerd.yaml. Raises ConfigError."""

@@ -113,6 +113,28 @@ def _sentence(subject: str, wrong: str) -> str:
     return f"{subject} {wrong}" if wrong.startswith("must ") else f"{subject}: {wrong}"
 
 
+def restore_values(path: str, said: Json, names: Collection[str]) -> Values:
+    """Restore the values of a section of the file at `path` that have one of `names`; `said` is Values or its JSON."""
+    if isinstance(said, Values):
+        return said
+    document = said if isinstance(said, Mapping) else {}
+    found = document.get("values", document.get("said"))
+    places = document.get("places")
+    if not isinstance(found, Mapping):
+        return Values()
+    # JSON has no tuples, and no section has a list.
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items() if key in names}
+    where = places if isinstance(places, Mapping) else {}
+    return Values(values, {key: _restore_place(path, where.get(key)) for key in values})
+
+
+def _restore_place(path: str, place: Json) -> Place:
+    match place:
+        case {"file": str(file), "line": int(line), "column": int(column)}:
+            return Place(file, line, column)
+    return Place(path)
+
+
 def as_written(node: Map, key: str) -> Json:
     """Return the value, but as text where YAML reads `10:20` as a number to the base 60."""
     value, spelt = node[key], node.spelling.get(key, "")

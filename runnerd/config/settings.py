@@ -23,6 +23,7 @@ from runnerd.config.sections import (
     read_section,
     read_text_map,
     read_whole,
+    restore_values,
 )
 from runnerd.config.units import parse_rate
 from runnerd.config.yaml_nodes import Map
@@ -93,6 +94,19 @@ class SettingsReader:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
         if found["api"].values.get("url", "") is None:
             found["api"] = found["api"].without("url")  # null cannot unset the URL, because every host needs one
+        return {name: values for name, values in found.items() if values.values}
+
+    def restore(self, path: str, said: Json) -> dict[str, Values]:
+        """Restore the sections that the drop-in at `path` had at an earlier load, as that load's Config holds them.
+
+        They come from memory, or as plain JSON from the journal. What this version does not know is left out: another
+        version may have written the journal, and what cannot be restored must not end a start.
+        """
+        if not isinstance(said, Mapping):
+            return {}
+        tables = {**self.tables, "run": self.run_table}
+        known = {name: {field for field, _ in table.values()} for name, table in tables.items() if name != "control"}
+        found = {name: restore_values(path, said[name], names) for name, names in known.items() if name in said}
         return {name: values for name, values in found.items() if values.values}
 
 

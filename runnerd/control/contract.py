@@ -17,8 +17,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   run         RUN_FIELDS. `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
-              for which the stored output was removed. `waiting` (only of a run that is not claimed): the limit that
-              delays the claim.
+              for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
+              keeps a claimed run from being started.
   deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.

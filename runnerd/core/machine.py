@@ -128,12 +128,18 @@ class RunRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
+    waiting: str | None = None  # what its start waits for
     output_removed: str | None = None  # which bound its output was removed for, before the run was forgotten
 
     @property
     def live(self) -> bool:
-        """Whether the run occupies a slot of this host."""
+        """Whether the run is not done."""
         return self.phase is not Phase.DONE
+
+    @property
+    def holds_slot(self) -> bool:
+        """Whether the run occupies a slot of this host; one that is cancelled before its claim is won never starts."""
+        return self.live and not (self.phase is Phase.CLAIMING and self.intent is Intent.CANCEL)
 
 
 def advance(record: RunRecord, event: Event) -> RunRecord:

@@ -165,8 +165,9 @@ class Daemon:
             environments=self._environments,
             worker_name=self.config.host_name,
         )
-        room = DiskRoom(directories=(os.path.dirname(self.paths.spawner_socket), runs_dir(self.paths)))
-        self.problems.register_text(room.problem)
+        folders = (os.path.dirname(self.paths.spawner_socket), runs_dir(self.paths))
+        self.room = DiskRoom(directories=folders, calls=self._calls, log=self.ambient.log)
+        self.problems.register_text(self.room.problem)
         context = RunContext(
             api=self.api,
             link=self.link,
@@ -176,7 +177,7 @@ class Daemon:
             config=self.config,
             feed=self.feed,
             hooked=self.inspector.may_have_hook,
-            room=room,
+            room=self.room,
         )
         self.supervisor = Supervisor(
             context=context,

@@ -85,6 +85,20 @@ class Service:
         self._start_task("status", daemon.summary.run())
         watchdog = feed_watchdog(systemd=daemon.systemd, pulse=daemon.ambient.pulse, log=daemon.ambient.log)
         self._start_task("watchdog", watchdog)
+        self._start_upkeep()
+        if self._options.once:
+            self._start_task("once", self._run_once())
+        else:
+            self._start_task("poll", daemon.poller.run())
+        await self._stop_requested.wait()
+        await self._stop()
+        daemon.supervisor.detach()
+        for task in self._background:
+            task.cancel()
+
+    def _start_upkeep(self) -> None:
+        """Start the loops that look after the journal, the disks, the output and the spawner."""
+        daemon = self._daemon
         self._start_task("journal", recover_journal(journal=daemon.journal, wakes=daemon.wakes))
         pruning = prune_periodically(
             journal=daemon.journal, config=daemon.config, now=daemon.ambient.now, log=daemon.ambient.log
@@ -100,15 +114,7 @@ class Service:
         self._start_task("bound output", total.run())
         self._start_task("renew spawner", run_spawner_upgrade(link=daemon.link, log=daemon.ambient.log))
         self._start_task("forward output", daemon.forwarder.run())
-        if self._options.once:
-            self._start_task("once", self._run_once())
-        else:
-            self._start_task("poll", daemon.poller.run())
-        await self._stop_requested.wait()
-        await self._stop()
-        daemon.supervisor.detach()
-        for task in self._background:
-            task.cancel()
+        self._start_task("disk room", daemon.room.run())
 
     def _start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._background.append(self._daemon.tasks.create_task(work, name=name))

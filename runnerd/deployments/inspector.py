@@ -102,10 +102,14 @@ class Inspector:
 
     async def changed(self, deployments: Iterable[Deployment]) -> list[Deployment]:
         """Return those of the deployments for which something has changed since they were last inspected."""
-        last = {key_of(one): self._inspected.get(key_of(one)) for one in deployments}
-        self._inspected = {key: one for key, one in last.items() if one is not None}
-        compared = await compare_all(list(self._inspected.values()), calls=self._calls)
+        last = [self._inspected.get(key_of(one)) for one in deployments]
+        compared = await compare_all([one for one in last if one is not None], calls=self._calls)
         return [one.deployment for one, change in compared if change is Change.SOME]
+
+    def forget_others(self, deployments: Iterable[Deployment]) -> None:
+        """Forget what the answers depend on of all deployments but these."""
+        keys = {key_of(one) for one in deployments}
+        self._inspected = {key: one for key, one in self._inspected.items() if key in keys}
 
     async def _cache_keys(self, asked: Sequence[_Hashed]) -> list[tuple[_Hashed, str | None]]:
         """Compute the key of each deployment, off the event loop; None for a file that does not answer, too."""
@@ -219,8 +223,9 @@ class Inspector:
         """Run one process with the settings of `member` for a batch of entrypoints."""
         run = member.run
         layers = await self._environments.build_layers(run)
-        if isinstance(layers, str):
-            failure = InspectionFailure(kind="no-answer", message=layers)
+        if isinstance(layers, str | Unanswered):
+            why = layers.words if isinstance(layers, Unanswered) else layers
+            failure = InspectionFailure(kind="no-answer", message=why)
             return dict.fromkeys(entrypoints, failure)
         base, from_file = layers
         environment = flow_environment(run, access=self._access(), base=base, file_environment=from_file)

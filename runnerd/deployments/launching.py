@@ -11,6 +11,7 @@ from collections.abc import Callable
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.deployments.registry import Registry
+from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared
 from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
@@ -40,7 +41,7 @@ class FlowLauncher:
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
         environment = await self._environments.build_layers(entry.deployment.run)
-        if isinstance(environment, str):
+        if isinstance(environment, str | Unanswered):
             return Prepared(start=environment)
         base, from_file = environment
         spec = launch_spec(
@@ -58,6 +59,8 @@ class FlowLauncher:
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         """Make the launch spec of the run's hooks, or a sentence why the hooks cannot be run."""
         entry, flow = self._registry.by_id(record.deployment_id), (await self.prepare(record)).start
+        if isinstance(flow, Unanswered):
+            return flow.words
         if entry is None or isinstance(flow, str):
             return str(flow)
         return hooks_spec(

@@ -1,8 +1,9 @@
 """Makes calls that may hang, such as reading a file on a dead NFS mount, in a bounded number of threads.
 
 Invariants: the event loop is never blocked, and no caller waits longer than the time limit; at most THREADS threads
-exist at once, and at most HANGING_PER_PLACE of them hang at one place, so that a place that hangs takes the threads of
-no other. A thread that hangs cannot be ended: it is counted until its call returns, and keeps no process from ending.
+exist at once, no place has more than its share of them (files/call_places.py), whatever comes at the same time, and at
+a place where HANGING_PER_PLACE calls hang no more are begun. A thread that hangs cannot be ended: it is counted until
+its call returns, and keeps no process from ending.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import concurrent.futures
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+
+from runnerd.files.call_places import Bound, Places
+from runnerd.files.mounts import Mounts
 
 T = TypeVar("T")
 
@@ -24,6 +28,7 @@ LIMIT_S = 10.0
 THREADS = 32
 HANGING_PER_PLACE = 2
 _LIMIT_WHERE_ONE_HANGS_S = 1.0  # the place may answer again
+_HANGS, _NO_THREAD = "does not answer: earlier calls still hang", "is not read: too many calls elsewhere hang"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +43,33 @@ class _Flight:
     """One call. `left`: its caller waits no longer."""
 
     place: str
+    bounds: tuple[Bound, ...]
     begun: bool = False
     ended: bool = False
     left: bool = False
 
 
 class BoundedCalls:
-    """Makes calls in threads. A `place` is what hangs together, such as a directory."""
+    """Makes calls in threads. A `place` is what hangs together: a directory, which stands for its mount, or a name."""
 
-    def __init__(self, *, limit_s: float = LIMIT_S, threads: int = THREADS) -> None:
+    def __init__(self, *, limit_s: float = LIMIT_S, threads: int = THREADS, mounts: Mounts | None = None) -> None:
         self._limit_s = limit_s
         self._threads_max = threads
-        self._executor = _ShortThreads(threads)
+        self._threads = _ShortThreads(threads)
+        self._places = Places(threads=threads, mounts=mounts or Mounts())
         self._lock = threading.Lock()
-        self._hanging: collections.Counter[str] = collections.Counter()  # by place: calls that nobody waits for
+        self._hanging: collections.Counter[str] = collections.Counter()  # by key of a bound: calls nobody waits for
+        self._hang = 0
 
     async def call(self, place: str, call: Callable[[], T]) -> T | Unanswered:
         """Return what `call` returns, or why there is no answer. Raises what it raises, but no TimeoutError."""
-        limit_s = self._limit_at(place)
+        flight = _Flight(place, self._places.bounds(place))
+        limit_s = self._limit_of(flight)
         if isinstance(limit_s, Unanswered):
             return limit_s
-        flight = _Flight(place)
         # run_in_executor, so that a loop with a clock of its own knows of the work
-        made = partial(self._make, flight, call)
-        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._executor, made)
+        made, threads = partial(self._make, flight, call), _ThreadsAt(self._threads, flight.bounds)
+        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(threads, made)
         try:
             async with asyncio.timeout(limit_s):
                 result: T = await future
@@ -73,11 +81,11 @@ class BoundedCalls:
 
     def wait(self, place: str, call: Callable[[], T]) -> T | Unanswered:
         """Do as `call`, but block until then: for code that no event loop waits for."""
-        limit_s = self._limit_at(place)
+        flight = _Flight(place, self._places.bounds(place))
+        limit_s = self._limit_of(flight)
         if isinstance(limit_s, Unanswered):
             return limit_s
-        flight = _Flight(place)
-        future: concurrent.futures.Future[T] = self._executor.submit(self._make, flight, call)
+        future: concurrent.futures.Future[T] = self._threads.begin(partial(self._make, flight, call), flight.bounds)
         try:
             return future.result(limit_s)
         except TimeoutError:
@@ -86,13 +94,14 @@ class BoundedCalls:
         finally:
             self._leave(flight)
 
-    def _limit_at(self, place: str) -> float | Unanswered:
+    def _limit_of(self, flight: _Flight) -> float | Unanswered:
+        here, *wider = flight.bounds
         with self._lock:
-            hanging = self._hanging[place]
+            hanging = self._hanging[here.key]
             if hanging >= HANGING_PER_PLACE:
-                return Unanswered("does not answer: earlier calls still hang")
-            if sum(self._hanging.values()) >= self._threads_max:
-                return Unanswered("is not read: too many calls elsewhere hang")
+                return Unanswered(_HANGS)
+            if self._hang >= self._threads_max or any(self._hanging[key] >= most for key, most in wider):
+                return Unanswered(_NO_THREAD)
         return min(self._limit_s, _LIMIT_WHERE_ONE_HANGS_S) if hanging else self._limit_s
 
     def _make(self, flight: _Flight, call: Callable[[], T]) -> T:
@@ -100,29 +109,46 @@ class BoundedCalls:
         with self._lock:
             flight.begun = True
             if flight.left:  # between its start and this line
-                self._hanging[flight.place] += 1
+                self._count(flight, 1)
         try:
-            return call()
+            try:
+                return call()
+            finally:
+                self._places.learn(flight.place)
         finally:
             with self._lock:
                 flight.ended = True
                 if flight.left:
-                    self._hanging[flight.place] -= 1
-                    self._hanging += collections.Counter()  # drops the places without one
+                    self._count(flight, -1)
 
     def _leave(self, flight: _Flight) -> None:
         with self._lock:
             flight.left = True
             if flight.begun and not flight.ended:
-                self._hanging[flight.place] += 1
+                self._count(flight, 1)
+
+    def _count(self, flight: _Flight, change: int) -> None:
+        self._hang += change
+        self._hanging.update({key: change for key, _ in flight.bounds})
+        self._hanging += collections.Counter()  # drops the places without one
 
     def _say_why(self, flight: _Flight, limit_s: float) -> Unanswered:
         if flight.begun:
             return Unanswered(f"did not answer within {limit_s:g} s")
-        return Unanswered("is not read: too many calls elsewhere hang")
+        with self._lock:
+            return Unanswered(_HANGS if self._hanging[flight.bounds[0].key] else _NO_THREAD)
 
 
-class _ShortThreads(concurrent.futures.Executor):
+@dataclass(eq=False, slots=True)
+class _Made:
+    """A call that a thread makes or is to make."""
+
+    future: concurrent.futures.Future[Any]
+    call: Callable[[], Any]
+    bounds: Sequence[Bound]
+
+
+class _ShortThreads:
     """Starts a thread when a call finds none free; a thread ends when no call waits, so an idle daemon has none.
 
     Daemon threads, unlike ThreadPoolExecutor's, because the interpreter would wait at its end for one that hangs.
@@ -131,38 +157,79 @@ class _ShortThreads(concurrent.futures.Executor):
     def __init__(self, threads: int) -> None:
         self._most = threads
         self._lock = threading.Lock()
-        self._waiting: collections.deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = collections.deque()
+        self._waiting: list[_Made] = []
+        self._under_way: collections.Counter[str] = collections.Counter()  # by key of a bound: begun and not ended
         self._alive = 0
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+    def begin(self, call: Callable[[], T], bounds: Sequence[Bound]) -> concurrent.futures.Future[T]:
+        """Make the call as soon as there is a thread for it, and its bounds have room."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        made = _Made(future, call, bounds)
         with self._lock:
-            self._waiting.append((future, lambda: fn(*args, **kwargs)))
-            if self._alive >= self._most:
+            if self._alive >= self._most or not self._has_room(bounds):
+                self._waiting.append(made)
                 return future
             self._alive += 1
+            self._count(made, 1)
         try:
-            threading.Thread(target=self._work, name="bounded call", daemon=True).start()
+            threading.Thread(target=self._work, args=(made,), name="bounded call", daemon=True).start()
         except RuntimeError:  # no memory, or TasksMax: the call waits for a thread that runs, or fails without one
-            with self._lock:
-                self._alive -= 1
-                if not self._alive:
-                    self._waiting.clear()
-                    future.set_exception(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+            self._do_without(made)
         return future
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._alive -= 1
-                    return
-                future, call = self._waiting.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue  # its caller has left
-            try:
-                result = call()
-            except BaseException as raised:
-                future.set_exception(raised)
-            else:
-                future.set_result(result)
+    def _do_without(self, made: _Made) -> None:
+        with self._lock:
+            self._alive -= 1
+            self._count(made, -1)
+            self._waiting.append(made)
+            failed = [] if self._alive else self._waiting
+            self._waiting = self._waiting if self._alive else []
+        for one in failed:
+            if one.future.set_running_or_notify_cancel():
+                one.future.set_exception(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+
+    def _has_room(self, bounds: Sequence[Bound]) -> bool:
+        return all(self._under_way[key] < most for key, most in bounds)
+
+    def _count(self, made: _Made, change: int) -> None:
+        self._under_way.update({key: change for key, _ in made.bounds})
+        self._under_way += collections.Counter()  # drops the places without one
+
+    def _work(self, first: _Made) -> None:
+        made: _Made | None = first
+        while made is not None:
+            if made.future.set_running_or_notify_cancel():  # else its caller has left
+                try:
+                    result = made.call()
+                except BaseException as raised:
+                    made.future.set_exception(raised)
+                else:
+                    made.future.set_result(result)
+            made = self._next(made)
+
+    def _next(self, ended: _Made) -> _Made | None:
+        """Take the first call that waits and whose bounds have room; None ends this thread.
+
+        A call that waits for its place needs no other thread: the one that ends a call there comes here.
+        """
+        with self._lock:
+            self._count(ended, -1)
+            self._waiting = [made for made in self._waiting if not made.future.cancelled()]
+            for made in self._waiting:
+                if self._has_room(made.bounds):
+                    self._waiting.remove(made)
+                    self._count(made, 1)
+                    return made
+            self._alive -= 1
+            return None
+
+
+class _ThreadsAt(concurrent.futures.Executor):
+    """Threads as an executor for the calls with certain bounds."""
+
+    def __init__(self, threads: _ShortThreads, bounds: Sequence[Bound]) -> None:
+        self._threads = threads
+        self._bounds = bounds
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        return self._threads.begin(partial(fn, *args, **kwargs), self._bounds)

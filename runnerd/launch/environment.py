@@ -57,19 +57,24 @@ class Environments:
     async def build(self, run: RunSettings) -> dict[str, str] | str:
         """Build the whole environment of a process that is no flow run, or a sentence why it cannot be built."""
         layers = await self.build_layers(run)
+        if isinstance(layers, Unanswered):
+            return layers.words
         if isinstance(layers, str):
             return layers
         base, from_file = layers
         return {**base, **from_file, **run.environment}
 
-    async def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
-        """Build the base environment and read environment_file's variables, or a sentence why that is impossible."""
+    async def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str | Unanswered:
+        """Build the base environment and read environment_file's variables, or a sentence why that is impossible.
+
+        Unanswered, with a whole sentence, where that may be possible later.
+        """
         file = run.environment_file
         # By user: a directory service that hangs for one user must not stop those that /etc/passwd has.
         place = f"{_ACCOUNTS}: {run.user}" if file is None else os.path.dirname(file)
         layers = await self._calls.call(place, lambda: self._build_layers(run))
         if isinstance(layers, Unanswered):
-            return f"{place if file is None else f'environment_file {file}'}: {layers.words}"
+            return Unanswered(f"{place if file is None else f'environment_file {file}'}: {layers.words}")
         return layers
 
     def _build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:

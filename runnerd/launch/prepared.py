@@ -9,18 +9,20 @@ from typing import Protocol
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
 from runnerd.core.process import LaunchSpec
+from runnerd.files.bounded_calls import Unanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """What a launcher made of a run's record.
 
-    `start`: the launch spec, or a sentence why the run cannot be started. `user`: the account that the process will
+    `start`: the launch spec, or a sentence why the run cannot be started, or what did not answer and may answer later,
+    as a sentence. `user`: the account that the process will
     run as, never taken from the run's environment, because the API may have set that. `record_fields`: fields to
     update in the run's record.
     """
 
-    start: LaunchSpec | str
+    start: LaunchSpec | str | Unanswered
     user: str | None = None
     record_fields: Mapping[str, Json] = field(default_factory=dict)
 

@@ -39,7 +39,8 @@ class ServerLimits:
     def note_slots(self) -> None:
         """Record which of this host's runs take up slots that the API counts."""
         limited = self._pools.limited_pools()
-        self._counted |= {record.id for record in self._supervisor.records() if record.pool in limited}
+        records = [record for record in self._supervisor.records() if record.holds_slot]
+        self._counted |= {record.id for record in records if record.pool in limited}
 
     def has_freed_slot(self) -> bool:
         """Whether a run that took up such a slot has ended."""

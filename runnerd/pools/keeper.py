@@ -299,7 +299,7 @@ class PoolKeeper:
         """Return each pool's document for `status`; `records` are those of the runs under way."""
         found = []
         for served in self._table.entries():
-            running = sum(record.pool == served.name for record in records)
+            running = sum(record.holds_slot and record.pool == served.name for record in records)
             worker = self.worker(served.name)
             about = worker.document() if worker is not None else None
             found.append(served_document(served, running=running, worker=about, problem=self._problem(served)))

@@ -16,6 +16,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
 from runnerd.core.prefect import AGENT, PROCESS, BlockDocument, FlowRun, PoolDeployment, Variable, WorkPool
 from runnerd.core.process import LaunchSpec
+from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared
 from runnerd.launch.scratch import scratch_directory
@@ -76,7 +77,7 @@ class PoolLauncher:
         """Make the launch spec of this attempt, or say why the run cannot be started. Raises ApiError."""
         self._jobs.warm()  # starts while the API answers
         facts = await self._read_facts(record)
-        if isinstance(facts, str):
+        if isinstance(facts, str | Unanswered):
             return Prepared(start=facts)
         known: dict[str, Json] = {"name": facts.run.name, "deployment": facts.deployment.name, "flow": facts.flow}
         job = await self._resolve_job(facts)
@@ -120,6 +121,8 @@ class PoolLauncher:
             prepared = await persist(lambda: self.prepare(record), backoff=self._backoff())
         except ApiRejected as error:
             return str(error)
+        if isinstance(prepared.start, Unanswered):
+            return prepared.start.words
         if isinstance(prepared.start, str):
             return prepared.start
         served = self._table.get(record.pool)
@@ -129,7 +132,7 @@ class PoolLauncher:
         flow = replace(prepared.start, argv=(run.python,))  # without the job's own command
         return hooks_spec(flow, record, program=program_text("run_hooks"), timeout_s=run.hook_timeout_s)
 
-    async def _read_facts(self, record: RunRecord) -> _RunFacts | str:
+    async def _read_facts(self, record: RunRecord) -> _RunFacts | str | Unanswered:
         served = self._table.get(record.pool)
         if served is None:
             return _not_served(record)
@@ -146,7 +149,7 @@ class PoolLauncher:
         if run is None or deployment is None or flow is None:
             return "its deployment does not exist any more"
         environment = await self._environments.build_layers(served.settings.run)
-        if isinstance(environment, str):
+        if isinstance(environment, str | Unanswered):
             return environment
         base, from_file = environment
         return _RunFacts(

@@ -8,7 +8,6 @@ only for a stated intent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -18,21 +17,20 @@ from runnerd.core.exit_words import HOST_RESTARTED, ending
 from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.core.prefect import StateType, Verdict
 from runnerd.core.process import Exit
-from runnerd.launch.prepared import Prepared
+from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.scratch import tidy_spec
 from runnerd.launch.spec import hooks_key
-from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import UNSTARTED, claim_if_free
 from runnerd.runs.lease import renew_lease
+from runnerd.runs.preparing import Preparing
 from runnerd.runs.record_store import RunContext, RunRecordStore
 from runnerd.runs.reporting import Reporter
 from runnerd.runs.scratch import remove_scratch
 
 _ANNOUNCE_S = 1.0
-_ROOM_S = 10.0
 # By our intent or stop.then: the intent that Prefect's engine reads before the signal, so that it reports no crash.
 _PREFECT_INTENT = {"cancel": "cancel", "timeout": "relinquish", "reschedule": "reschedule", "crash": None}
 
@@ -49,11 +47,11 @@ class Run:
         self._before = before  # the record of an earlier claim here, restored when this claim is lost
         self._even_if_ended = even_if_ended  # the run was requested by its id: claim it even if it has ended
         self._wake = asyncio.Event()
+        self._preparing = Preparing(store=self._store, context=context, wake=self._wake)
         self._resumed = record.phase is not Phase.CLAIMING  # an earlier daemon took the run to this phase
         self._kill = record.phase is Phase.KILLING  # SIGKILL at once was requested
         self._announce = False  # the API does not have the cancel yet
         self._requested: Phase | None = None  # the strongest stop that this daemon requested from the spawner
-        self._waited_for_room = False
         self.done = asyncio.Event()
         self.refused: str | None = None  # why the claim was lost
 
@@ -142,13 +140,18 @@ class Run:
         self._store.save(advance(ended, Event.CLAIM_LOST), "cancelled before the claim")
 
     async def _start(self) -> None:
-        prepared = await self._prepare() if self.record.intent is None else Prepared(start="")
+        prepared = await self._preparing.prepare()
         self._store.update(**prepared.record_fields)
         spec = prepared.start
-        if isinstance(spec, str) or self.record.intent is not None:  # set while the launch was prepared
-            return await self._finish_unstarted(why=str(spec) if self.record.intent is None else None)
-        if self._resumed and await self._may_have_run():
-            return self._finish_unseen()
+        if self.record.intent is not None:  # also set while the launch was prepared
+            return await self._finish_unstarted(why=None)
+        if isinstance(spec, Unanswered):
+            seen = self._context.link.record(self.record.id, self.record.attempt)
+            return await self._preparing.wait_for_answer(spec) if seen is None else self._note_started(seen)
+        if isinstance(spec, str):
+            return await self._finish_unstarted(why=spec)
+        if self._resumed and (ran := await self._preparing.may_have_run()) is not False:
+            return self._finish_unseen() if ran else await self._finish_unstarted(why=None)
         planned = replace(
             self.record,
             output=spec.output,
@@ -157,41 +160,17 @@ class Run:
             memory_max_bytes=spec.memory_max_bytes,
             boot_id=self._context.link.boot_id,
             scratch=spec.working_directory if spec.make_directory else None,
+            waiting=None,
         )
         self._store.save(planned, "starting")
         self._resumed = False
         try:
             seen = await self._context.link.spawn(spec)
         except NotRecorded as error:
-            return await self._wait_for_room(str(error))
+            return await self._preparing.wait_for_room(str(error))
         except SpawnerError as error:
             return self._finish(None, failure=str(error))
         return self._note_started(seen)
-
-    async def _wait_for_room(self, why: str) -> None:
-        """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""
-        if not self._waited_for_room:
-            fields = {"run": self.record.id, "why": why, "alert": Alert.CANNOT_START, "about": about(self.record)}
-            self._context.ambient.log.error("a run waits for disk space", **fields)
-        self._waited_for_room = True
-        self._wake.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ROOM_S):
-                await self._wake.wait()
-
-    async def _prepare(self) -> Prepared:
-        try:
-            return await self._store.retry_while_away(lambda: self._context.launcher.prepare(self.record))
-        except ApiRejected as error:
-            return Prepared(start=str(error))
-
-    async def _may_have_run(self) -> bool:
-        """Return whether a process may have run in an earlier boot, which the spawner forgot; not if still PENDING."""
-        await self._context.link.wait_until_connected()
-        if self._context.link.record(self.record.id, self.record.attempt) is not None:
-            return False  # the spawner's answer to a repeated request has the outcome
-        found = await self._store.retry_while_away(lambda: self._context.api.read_run(self.record.id))
-        return found is None or found.state.type is not StateType.PENDING
 
     async def _finish_unstarted(self, *, why: str | None) -> None:
         """Finish a run that is to be ended or cannot start, unless an earlier daemon started its process."""
@@ -208,7 +187,9 @@ class Run:
         if seen.error is not None:
             return self._finish(None, failure=seen.error.message.removeprefix("cannot start: "))
         user = seen.user or self.record.user
-        known = replace(self.record, identity=seen.identity, pgid=seen.pgid, user=user, started_at=seen.started_at)
+        known = replace(
+            self.record, identity=seen.identity, pgid=seen.pgid, user=user, started_at=seen.started_at, waiting=None
+        )
         return self._store.save(advance(known, Event.STARTED), "started")
 
     async def _watch(self) -> None:
@@ -275,7 +256,7 @@ class Run:
     def _finish(self, ended: Exit | None, *, failure: str | None, words: str | None = None) -> None:
         """Save how the run ended, now that no process is left."""
         at = ended.at if ended is not None and ended.at is not None else self._context.ambient.now()
-        record = replace(self.record, exit=ended, failure=failure, ended_at=at)
+        record = replace(self.record, exit=ended, failure=failure, ended_at=at, waiting=None)
         boot_id = record.identity.boot_id if record.identity is not None else record.boot_id
         if failure is None and boot_id not in (None, self._context.link.boot_id):
             words = HOST_RESTARTED  # no process outlives its boot, and no program recorded its exit

@@ -23,13 +23,12 @@ from runnerd.log.log import about
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import AWAITS_ITS_PROCESS
 from runnerd.runs.record_store import RunContext
+from runnerd.runs.refusals import Refusals
 from runnerd.runs.run import Run
 from runnerd.system.containment import Containment
 
 _REVIVE_FIRST_S = 5.0
 _REVIVE_CAP_S = 300.0
-_REFUSED_FIRST_S = 20.0
-_REFUSED_CAP_S = 600.0
 _COLLISION = "Deployment concurrency limit reached."  # the words of a 3.x server
 _HELD = "waiting for the next poll: Prefect enforces this pool's concurrency limit"
 
@@ -48,15 +47,6 @@ class Offered:
     wait_s: float | None = None
     full: bool = False  # the host has no free slot, or the journal cannot record a claim
     full_pools: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Holds a claim that the API has refused; the run is not claimed again before `until` (monotonic seconds)."""
-
-    backoff: Backoff
-    until: float
-    why: str
 
 
 class Supervisor:
@@ -81,7 +71,7 @@ class Supervisor:
         rate = self._start_rate()
         self._bucket = Bucket(rate=rate, tokens=max(1.0, rate), at=self._clock())
         self._runs: dict[str, Run] = {}
-        self._refused: dict[str, Refusal] = {}
+        self._refusals = Refusals(clock=context.ambient.clock)
         self._odd_runs = Containment(log=context.ambient.log, loop="claims")
         self._shepherds: set[asyncio.Task[None]] = set()
         self._waiters: list[asyncio.Future[None]] = []
@@ -151,15 +141,14 @@ class Supervisor:
         now = self._clock()
         others = [run for run in offers if run.id not in self._runs]
         bound = {run.id: AWAITS_ITS_PROCESS for run in others if run.state.needs_process}
-        fresh = [run for run in others if run.id not in bound and not self._is_left_alone(run.id, now)]
-        live = [_claimant(record) for record in self.records()]
+        fresh = [run for run in others if run.id not in bound and not self._refusals.applies_to(run.id)]
+        live = [_claimant(record) for record in self.records() if record.holds_slot]
         admission = admit([_claimant(run) for run in fresh], live, self._caps())
         by_id = {run.id: run for run in fresh}
         held = tuple(run_id for run_id in admission.admitted if run_id in hold)
         admitted = [run_id for run_id in admission.admitted if run_id not in hold]
         skipped = {**bound, **admission.skipped, **dict.fromkeys(held, _HELD)}
-        # As a 3.x server ends their claims; a run that cannot be recorded is tried again at the next offer.
-        claimed = [run_id for run_id in admission.surplus if self.cancel_offer(by_id[run_id], words=_COLLISION)]
+        claimed = self._cancel_surplus([by_id[run_id] for run_id in admission.surplus], skipped)
         for run_id in admitted:
             bucket = self._bucket_now(now).take(now)
             if bucket is None:
@@ -169,8 +158,7 @@ class Supervisor:
             with self._odd_runs.item(f"run {run_id}") as item:
                 recorded = self._claim(by_id[run_id])
             if item.why is not None:
-                self._note_refusal(run_id, item.why)
-                skipped[run_id] = f"cannot claim the run: {item.why}"
+                skipped[run_id] = self._leave_alone(run_id, item.why)
                 continue
             if not recorded:
                 left = dict.fromkeys((run.id for run in fresh), self.record_problem or "")
@@ -185,6 +173,22 @@ class Supervisor:
             full_pools=admission.full_pools,
         )
 
+    def _cancel_surplus(self, surplus: Iterable[FlowRun], skipped: dict[str, str]) -> list[str]:
+        """Cancel these runs as a 3.x server ends their claims; return those recorded: others are offered again."""
+        claimed = []
+        for run in surplus:
+            with self._odd_runs.item(f"run {run.id}") as item:
+                if self.cancel_offer(run, words=_COLLISION):
+                    claimed.append(run.id)
+            if item.why is not None:
+                skipped[run.id] = self._leave_alone(run.id, item.why)
+        return claimed
+
+    def _leave_alone(self, run_id: str, why: str) -> str:
+        """Leave an odd run alone for a while; return why it is skipped."""
+        self._refusals.note(run_id)
+        return f"cannot claim the run: {why}"
+
     def _caps(self) -> Caps:
         limits = self._context.config.settings().limits
         return self._registry.caps(limits, pools=self._pool_caps(), server_cancels=self.server_cancels)
@@ -197,10 +201,6 @@ class Supervisor:
         if rate != self._bucket.rate:
             self._bucket = Bucket(rate=rate, tokens=min(self._bucket.tokens, max(1.0, rate)), at=now)
         return self._bucket
-
-    def _is_left_alone(self, run_id: str, now: float) -> bool:
-        refusal = self._refused.get(run_id)
-        return refusal is not None and now < refusal.until
 
     def claim_now(self, offer: FlowRun) -> bool:
         """Claim a run that was requested by its id, regardless of limits; False when it is here or not recorded."""
@@ -219,7 +219,8 @@ class Supervisor:
     ) -> bool:
         """Record the claim and begin the run; where it cannot be recorded return False and do not claim."""
         try:
-            if (full := self._context.room.problem()) is not None:
+            # A cancel has no process: the journal is all that it needs.
+            if intent is None and (full := self._context.room.problem()) is not None:
                 raise JournalError(full)
             before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
@@ -288,21 +289,12 @@ class Supervisor:
     def _remove(self, run: Run) -> None:
         del self._runs[run.record.id]
         if run.refused is not None:
-            self._note_refusal(run.record.id, run.refused)
+            self._refusals.note(run.record.id)
         else:
-            self._refused.pop(run.record.id, None)
+            self._refusals.forget(run.record.id)
         if not self._runs:
             self._emptied.set()
         self._wakes.offer.set()
-
-    def _note_refusal(self, run_id: str, why: str) -> None:
-        """Delay the next claim of a refused run, longer each time, since every poll offers the run again."""
-        now = self._clock()
-        for stale in [key for key, refusal in self._refused.items() if refusal.until + _REFUSED_CAP_S < now]:
-            del self._refused[stale]
-        earlier = self._refused.get(run_id)
-        backoff = earlier.backoff if earlier else Backoff(first_s=_REFUSED_FIRST_S, cap_s=_REFUSED_CAP_S, jitter=0.0)
-        self._refused[run_id] = Refusal(backoff=backoff, until=now + backoff.next_s(), why=why)
 
     # --- ending runs --------------------------------------------------------------------------------------------
 
@@ -319,12 +311,15 @@ class Supervisor:
             self._stop(run, Intent.EVICT, now=now, cause=cause)
 
     def _stop(self, run: Run, intent: Intent, *, now: bool, announce: bool = False, cause: str | None = None) -> None:
-        try:
-            run.stop(intent, now=now, announce=announce, cause=cause)
-        except JournalError as error:
-            # A full disk must not end the calling loop, and so the daemon. Polls repeat the cancels of Prefect.
-            what, run_fields = "cannot record that a run is to be ended", about(run.record)
-            self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=run_fields)
+        with self._odd_runs.item(f"run {run.record.id}"):
+            try:
+                run.stop(intent, now=now, announce=announce, cause=cause)
+                if not run.record.holds_slot:
+                    self._wakes.offer.set()
+            except JournalError as error:
+                # A full disk must not end the calling loop, and so the daemon. Polls repeat the cancels of Prefect.
+                what, run_fields = "cannot record that a run is to be ended", about(run.record)
+                self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=run_fields)
 
 
 def _claimant(run: FlowRun | RunRecord) -> Claimant:

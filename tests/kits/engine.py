@@ -20,6 +20,7 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.core.settings import Config, Deployment, Settings, key_of
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
+from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
 from runnerd.log.api_health_log import ApiHealthLog
@@ -87,7 +88,9 @@ class Engine:
         self.outdated: list[str] = []  # pools that were found to be another than known
         self.launcher = launcher(self.registry)
         self.disk = os.statvfs("/")  # what runs are recorded on
-        self.room = DiskRoom(directories=("/",), statvfs=lambda _directory: self.disk)
+        self.room = DiskRoom(
+            directories=("/",), calls=BoundedCalls(), log=self.ambient.log, statvfs=lambda _directory: self.disk
+        )
         self.hooks: set[Hook] = set()  # what flows have
         self.may_have_hook = self._has_hook
         self.changes: list[RunRecord] = []

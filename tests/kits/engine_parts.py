@@ -10,6 +10,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, Verdict
 from runnerd.core.process import LaunchSpec
 from runnerd.deployments.registry import Registry
+from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.prepared import Prepared
 from runnerd.launch.spec import hooks_spec
 from runnerd.prefect_api.answers import Answer, Claim
@@ -20,10 +21,11 @@ from tests.kits.nouns import a_deployment
 
 @dataclass
 class SpecLauncher:
-    """Launch specs with the deployment's own settings; `failure` is said instead where it is set."""
+    """Launch specs with the deployment's own settings; `failure` or `hangs` is said instead where it is set."""
 
     registry: Registry
     failure: str | None = None
+    hangs: Unanswered | None = None
     asked: list[tuple[str, int]] = field(default_factory=list)
 
     def spec(self, record: RunRecord) -> LaunchSpec | str:
@@ -47,6 +49,8 @@ class SpecLauncher:
 
     async def prepare(self, record: RunRecord) -> Prepared:
         spec = self.spec(record)
+        if self.hangs is not None:
+            return Prepared(start=self.hangs)
         return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from runnerd.core.backoff import Backoff
 from runnerd.core.place import Place, Problem
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.output.output_file import OutputReader
+from runnerd.system.usage import Leader, Measured, measure_usage
 from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import NOON, Json
@@ -47,7 +48,9 @@ class Daemon:
 
 
 @asynccontextmanager
-async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
+async def daemon(
+    folder: Path, *, measure: Callable[[Sequence[Leader]], Measured] = measure_usage, **changes: Json
+) -> AsyncIterator[Daemon]:
     async with fake_engine(folder, **changes) as (engine, spawner):
         made: Daemon
 
@@ -74,6 +77,7 @@ async def daemon(folder: Path, **changes: Json) -> AsyncIterator[Daemon]:
             feed=engine.feed,
             output=OutputReader(calls=BoundedCalls()),
             ambient=ambient,
+            measure=measure,
         )
         deployments = DeploymentsBackend(
             api=engine.api,

@@ -259,6 +259,7 @@ async def launching(
     prefect: FakePrefect,
     wanted: Sequence[PoolSettings] | None = None,
     side: Asking | None = None,
+    calls: BoundedCalls | None = None,
     **more: Json,
 ) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
     """An engine with the real launchers, which serves these pools; else `etl`, which is made where it is missing.
@@ -274,7 +275,8 @@ async def launching(
     access = ApiAccess(url=URL, environment={"PREFECT_API_KEY": "secret-key"})
 
     def launchers(registry: Registry) -> Launchers:
-        environments = Environments(environ={"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"}, calls=BoundedCalls())
+        environ = {"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"}
+        environments = Environments(environ=environ, calls=calls or BoundedCalls())
         own = FlowLauncher(
             registry=registry,
             access=lambda: access,

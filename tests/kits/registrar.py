@@ -36,6 +36,7 @@ class FakeInspector:
     asked: list[str] = field(default_factory=list)
     of_key: dict[Key, InspectionResult] = field(default_factory=dict)
     alone: dict[str, InspectionResult] = field(default_factory=dict)  # of those that `answers` calls slow
+    odd: str | None = None  # the deployment that cannot be compared
     release: asyncio.Event = field(default_factory=asyncio.Event)  # until then, those hang
 
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
@@ -64,8 +65,13 @@ class FakeInspector:
             self.known[key_of(deployment)] = answer
         return answer
 
+    def forget_others(self, deployments: Iterable[Deployment]) -> None:
+        """It has forgotten them already."""
+
     async def changed(self, deployments: Iterable[Deployment]) -> list[Deployment]:
         await asyncio.sleep(0)
+        if any(one.name == self.odd for one in deployments):
+            raise RuntimeError(f"{self.odd} cannot be compared")
         return [one for one in deployments if key_of(one) not in self.known]
 
     def change(self, entrypoint: str, answer: InspectionResult) -> None:

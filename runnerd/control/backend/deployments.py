@@ -45,7 +45,7 @@ class DeploymentsBackend:
         return found or [invalid_document(one) for one in self._config.current.invalid if one.name == ref]
 
     def _documents(self, entries: Sequence[Entry]) -> list[Json]:
-        ids = [record.deployment_id for record in self._supervisor.records()]
+        ids = [record.deployment_id for record in self._supervisor.records() if record.holds_slot]
         return [deployment_document(e, running=ids.count(e.deployment_id) if e.deployment_id else 0) for e in entries]
 
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:

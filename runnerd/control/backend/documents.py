@@ -43,6 +43,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "process_name": record.process_name,
         "labels": dict(record.labels),
         "output_removed": record.output_removed,
+        "waiting": record.waiting,
         "created_at": time_text(record.created_at),
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
@@ -126,9 +127,9 @@ def api_document(url: str, health: ApiHealth) -> Json:
 
 
 def limits_document(records: Iterable[RunRecord], *, runs: int, tags: dict[str, int]) -> Json:
-    """Return each limit with its use: the number of live runs, of all and of each tag."""
-    live = [record for record in records if record.live]
+    """Return each limit with its use: the number of runs that hold a slot, of all and of each tag."""
+    used = [record for record in records if record.holds_slot]
     by_tag = {
-        tag: {"used": sum(tag in record.tags for record in live), "max": most} for tag, most in sorted(tags.items())
+        tag: {"used": sum(tag in record.tags for record in used), "max": most} for tag, most in sorted(tags.items())
     }
-    return {"runs": {"used": len(live), "max": runs}, "tags": by_tag}
+    return {"runs": {"used": len(used), "max": runs}, "tags": by_tag}

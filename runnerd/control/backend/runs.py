@@ -29,8 +29,10 @@ from runnerd.runs.run import Run
 from runnerd.runs.supervisor import Supervisor
 from runnerd.spawner.cgroups.tree import cgroup_name
 from runnerd.system.ambient import Ambient
-from runnerd.system.usage import Leader, UsageMeter, measure_usage
+from runnerd.system.containment import Containment
+from runnerd.system.usage import Leader, Measured, UsageMeter, measure_usage
 
+_MEASURE_S = 2.0
 _ANSWER_S = 5.0  # how long a request waits for the API's answer about a claim
 HISTORY = 1000  # past runs that `runnerctl runs --all` lists at most
 
@@ -51,6 +53,7 @@ class RunsBackend:
         feed: RecordFeed,
         output: OutputReader,
         ambient: Ambient,
+        measure: Callable[[Sequence[Leader]], Measured] = measure_usage,
     ) -> None:
         self._api = api
         self._call_api = call_api
@@ -61,7 +64,8 @@ class RunsBackend:
         self._link = link
         self._feed = feed
         self._output = output
-        self._meter = UsageMeter(measure=measure_usage, clock=ambient.clock, now=ambient.now)
+        self._meter = UsageMeter(measure=measure, clock=ambient.clock, now=ambient.now)
+        self._contained = Containment(log=ambient.log, loop="control")
 
     async def adopted(self) -> None:
         await self._supervisor.adopted.wait()
@@ -79,12 +83,16 @@ class RunsBackend:
         return [*reversed(past), *live]
 
     async def measure(self) -> None:
+        """Measure what the live runs use, as far as that is possible within _MEASURE_S."""
         leaders = [
             Leader(identity=record.identity, cgroup=cgroup_name(record.id, record.attempt))
             for record in self._supervisor.records()
             if record.identity is not None and record.ended_at is None
         ]
-        await self._meter.refresh(leaders, boot_id=self._link.boot_id)
+        # Orders measure first, for the documents that they answer with: no trouble with /proc may refuse an order.
+        with self._contained.item("usage"), suppress(TimeoutError):
+            async with asyncio.timeout(_MEASURE_S):
+                await self._meter.refresh(leaders, boot_id=self._link.boot_id)
 
     @property
     def measured_at(self) -> datetime | None:
@@ -148,13 +156,15 @@ class RunsBackend:
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
         offered = [run for run_id in run_ids if (run := self._withdraw(run_id)) is not None]
         self._supervisor.cancel(run_ids, now=now)
-        records = [run.record for run in map(self._supervisor.run, run_ids) if run is not None]
+        runs = {run_id: run for run_id in run_ids if (run := self._supervisor.run(run_id)) is not None}
         # The intent is set only once it is on disk; a record that can still take it was not written.
-        if any(intend(record, Intent.CANCEL) is not record for record in records):
-            raise JournalError(f"cannot cancel: {self._journal.problem}")
+        if any(intend(run.record, Intent.CANCEL) is not run.record for run in runs.values()):
+            raise JournalError(f"cannot cancel: {self._journal.problem or 'see the log of runnerd'}")
         if offered and (refused := await self._await_withdrawals(offered)) is not None:
             return refused
-        documents = (self.document(run_id) for run_id in run_ids)
+        # Of a run that has ended meanwhile too: what is done must not fail because the journal cannot be read.
+        ended = {run_id: self._live_document(run.record) for run_id, run in runs.items()}
+        documents = (ended.get(run_id) or self.document(run_id) for run_id in run_ids)
         return [found for found in documents if found is not None]
 
     def _withdraw(self, run_id: str) -> Run | None:

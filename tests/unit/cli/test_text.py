@@ -7,6 +7,7 @@ import pytest
 
 from runnerd.cli.console import Cell, Column, Console
 from runnerd.cli.parameters import parse_parameters
+from runnerd.cli.tables import print_runs
 from runnerd.cli.text import (
     clean,
     format_api_state,
@@ -108,6 +109,14 @@ def test_a_table_is_aligned_and_its_last_column_not_padded(capsys: pytest.Captur
         "a                         1  x",
         "bbbbbbbbbbbbbbbbbbbb     20",
     ]
+
+
+def test_what_a_start_waits_for_is_said_below_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=False, width=None, colour=False)
+    print_runs(console, [a_run("aaaa", waiting="env:\x1b did not answer"), a_run("bbbb")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["RUN", "aaaa", "bbbb"]
+    assert lines[3:] == ["aaaa waits for: env:? did not answer"]
 
 
 def test_parameters() -> None:

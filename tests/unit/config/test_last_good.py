@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.codec import Decoder, to_json
+from runnerd.core.place import Json
 from runnerd.core.settings import Config, Deployment, PoolSettings
 from tests.kits.config import ConfigDir
+from tests.kits.journal import opened
 
 DEPLOYMENT = "deployments:\n  - {name: d, entrypoint: 'flows/etl.py:nightly'}\n"
 
@@ -184,3 +186,79 @@ def test_the_last_good_version_is_kept_in_the_journals_words(etc: ConfigDir) -> 
     remembered = Decoder().decode(Config, to_json(etc.load()))
     etc.write("conf.d/a.yaml", "pools: [{name: a, match: 5}]")
     assert [replace(kept, problem=None) for kept in etc.load(last_good=remembered).pools] == [pool]
+
+
+# --- settings, over a restart ------------------------------------------------------------------------------------
+
+SETTINGS = """\
+api: {key_file: key, headers: {X-Team: etl}, poll_interval: 5s}
+limits: {runs: 3, tags: {db: 1}}
+run: {user: nobody, environment: {A: '1', B: null}, limit_nofile: 10:20}
+http: {listen: '127.0.0.1:9464'}
+"""
+
+
+def journalled(folder: Path, config: Config) -> Config:
+    """What the next daemon reads in the journal as the last good configuration."""
+    with opened(folder / "journal.db") as journal:
+        journal.save_last_good(config)
+    with opened(folder / "journal.db") as journal:
+        found = journal.last_good()
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("bad", ["limits: [\n", "limits: {runs: many}\n"])
+def test_the_settings_of_a_drop_in_that_is_broken_at_a_start_stay_in_force(
+    etc: ConfigDir, tmp_path: Path, bad: str
+) -> None:
+    etc.write("key", "secret")
+    etc.write("conf.d/00-host.yaml", SETTINGS)
+    etc.write("conf.d/a.yaml", A)
+    good = etc.load()
+    assert etc.words(good.problems) == []
+    etc.write("conf.d/00-host.yaml", bad)
+    now = etc.load(last_good=journalled(tmp_path, good))
+    assert (now.settings, now.deployments, now.said) == (good.settings, good.deployments, good.said)
+    assert len(now.problems) == 1
+    again = etc.load(last_good=journalled(tmp_path, now))
+    assert (again.settings, again.said) == (good.settings, good.said)
+
+
+def test_what_a_directory_that_cannot_be_listed_at_a_start_said_stays_in_force(etc: ConfigDir, tmp_path: Path) -> None:
+    etc.write("key", "secret")
+    etc.write("conf.d/00-host.yaml", SETTINGS)
+    good = etc.load()
+    (etc.etc / "conf.d").rename(etc.etc / "moved")
+    etc.write("conf.d", "not a directory")
+    assert etc.load(last_good=journalled(tmp_path, good)).settings == good.settings
+
+
+@pytest.mark.parametrize(
+    ("said", "runs"),
+    [
+        ({"limits": {"values": {"runs": 3, "new": 1}, "places": {}}, "sections": {"values": {"a": 1}}}, 3),
+        ({"limits": {"said": {"runs": 3}, "places": {"runs": {"file": 5}}}}, 3),
+        ({"limits": {"values": {"runs": 3}, "places": 5}}, 3),
+        ({"control": {"values": {"admins": []}}}, 10),
+        ({"limits": {"values": 5}}, 10),
+        ({"limits": 5}, 10),
+        (5, 10),
+        (None, 10),
+    ],
+)
+def test_the_settings_that_another_version_wrote_end_no_start(etc: ConfigDir, said: Json, runs: int) -> None:
+    path = etc.write("conf.d/00-host.yaml", "limits: [\n")
+    now = etc.load(last_good=replace(etc.load(), said={str(path): said}))
+    assert (now.settings.limits.runs, now.settings.control.narrowed) == (runs, False)
+
+
+def test_two_ways_to_log_in_are_refused_at_a_start_too(etc: ConfigDir, tmp_path: Path) -> None:
+    etc.write("key", "secret")
+    etc.write("conf.d/00-host.yaml", "api: {key_file: key}\n")
+    good = etc.load()
+    etc.write("conf.d/00-host.yaml", "api: [\n")
+    etc.write("conf.d/10-host.yaml", "api: {auth_string_file: key}\n")
+    now = etc.load(last_good=journalled(tmp_path, good))
+    place = f"{etc.etc}/conf.d/00-host.yaml:1:17"
+    assert any(f"both api.auth_string_file and api.key_file ({place})" in problem.message for problem in now.problems)

@@ -53,6 +53,7 @@ FULL = a_record(
     labels={"team": "data"},
     leased=True,
     stream_output=False,
+    waiting="disk space",
     output_removed="output.max_total",
 )
 

@@ -42,6 +42,24 @@ async def test_changed_code_is_registered_by_itself(tmp_path: Path) -> None:
         rechecking.cancel()
 
 
+async def test_one_odd_deployment_ends_no_round(tmp_path: Path) -> None:
+    async with a_host(tmp_path) as host:
+        rechecking = asyncio.create_task(host.rechecker.run())
+        await host.want(A, B)
+        host.inspector.odd = "a"
+        host.inspector.change(B.entrypoint, with_schema("new"))
+        await asyncio.sleep(10 * RECHECK_EVERY_S)
+        assert host.stored("b")["parameter_openapi_schema"] == {"title": "new"}
+        words = "an item of a loop went wrong; the loop goes on without it"
+        assert host.lines.events("error") == [words] * 2, "the comparison of all, and that of one; once each"
+        host.inspector.odd = None
+        host.inspector.change(A.entrypoint, with_schema("newer"))
+        await asyncio.sleep(2 * RECHECK_EVERY_S)
+        assert host.stored("a")["parameter_openapi_schema"] == {"title": "newer"}
+        assert not rechecking.done()
+        rechecking.cancel()
+
+
 async def test_what_changes_all_the_time_is_inspected_ever_less_often(tmp_path: Path) -> None:
     async with a_host(tmp_path, inspector=FakeInspector(answers={A.entrypoint: BROKEN})) as host:
         rechecking = asyncio.create_task(host.rechecker.run())

@@ -164,6 +164,7 @@ def test_a_run_under_way() -> None:
         "process_name": "nightly-7",
         "labels": {"team": "data"},
         "output_removed": None,
+        "waiting": None,
         "created_at": "2025-01-01T12:00:00.000Z",
         "started_at": "2025-01-01T12:00:00.000Z",
         "ended_at": None,

@@ -3,12 +3,22 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from runnerd.files.bounded_calls import HANGING_PER_PLACE, BoundedCalls, Unanswered
+from runnerd.files.bounded_calls import HANGING_PER_PLACE, THREADS, BoundedCalls, Unanswered
+from runnerd.files.mounts import Mounts
 
 SHORT_S = 0.05
+LINES = [
+    "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n",
+    "2 1 8:2 / /home rw - ext4 /dev/sda2 rw\n",
+    "3 1 0:50 / /mnt/dead rw shared:1 - nfs4 server:/dead rw\n",
+    "4 1 0:51 / /mnt/alive rw shared:1 - nfs4 server:/alive rw\n",
+    "5 2 0:50 /sub /home/bound rw - nfs4 server:/dead rw\n",
+]
+MOUNTS = Mounts(read=lambda: LINES)
 
 
 @pytest.fixture
@@ -58,12 +68,13 @@ async def test_a_place_that_answers_again_is_called_again(release: threading.Eve
 
 
 async def test_threads_are_bounded_whatever_hangs(release: threading.Event) -> None:
-    calls = BoundedCalls(limit_s=SHORT_S, threads=3)
-    gathered = await asyncio.gather(*(calls.call(f"/dead/{number}", release.wait) for number in range(20)))
-    assert len(bounded_threads()) == 3
+    calls = BoundedCalls(limit_s=SHORT_S, threads=6, mounts=MOUNTS)
+    places = [*(f"/dead/{number}" for number in range(20)), *(f"name {number}" for number in range(20))]
+    gathered = await asyncio.gather(*(calls.call(place, release.wait) for place in places))
+    assert len(bounded_threads()) == 6
     words = [one.words for one in gathered if isinstance(one, Unanswered)]
     assert sorted(set(words)) == ["did not answer within 0.05 s", "is not read: too many calls elsewhere hang"]
-    assert await calls.call("/alive", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+    assert await calls.call("/mnt/alive", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
 
 
 async def test_more_calls_than_threads_take_turns() -> None:
@@ -75,6 +86,70 @@ async def test_an_idle_one_has_no_thread() -> None:
     await BoundedCalls().call("/a", lambda: 5)
     for thread in bounded_threads():
         await asyncio.to_thread(thread.join)  # ends by itself
+
+
+# --- what hangs together --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["/mnt/dead", "/mnt/dead/{}/x", "/srv", "a name"])
+async def test_calls_that_come_together_leave_threads_to_all_other_places(release: threading.Event, place: str) -> None:
+    calls = BoundedCalls(mounts=MOUNTS)
+    places = [place.format(number) for number in range(THREADS + 8)]
+    hanging = asyncio.gather(*(calls.call(one, release.wait) for one in places))
+    await asyncio.sleep(0)  # now all have begun
+    assert len(bounded_threads()) == THREADS // 8
+    assert await calls.call("/mnt/alive", lambda: 5) == 5
+    assert await calls.call("another name", lambda: 6) == 6
+    assert not hanging.done()
+    release.set()
+    assert await hanging == [True] * (THREADS + 8)  # in turn
+
+
+async def test_directories_of_a_mount_that_hangs_are_one_place(release: threading.Event) -> None:
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS)
+    for number in range(HANGING_PER_PLACE):
+        assert await calls.call(f"/mnt/dead/{number}", release.wait) == Unanswered("did not answer within 0.05 s")
+    again = [await calls.call(place, lambda: 5) for place in ("/mnt/dead", "/mnt/dead/a/b", "/home/bound")]
+    assert again == [Unanswered("does not answer: earlier calls still hang")] * 3
+    assert [await calls.call(place, lambda: 5) for place in ("/mnt", "/mnt/alive", "/home")] == [5, 5, 5]
+
+
+async def test_calls_that_wait_for_their_place_are_given_its_words(release: threading.Event) -> None:
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS)
+    gathered = await asyncio.gather(*(calls.call("/mnt/dead", release.wait) for _ in range(6)))
+    words = [one.words for one in gathered if isinstance(one, Unanswered)]
+    assert words == ["did not answer within 0.05 s"] * 4 + ["does not answer: earlier calls still hang"] * 2
+
+
+async def test_a_link_to_a_mount_that_hangs_is_part_of_it_once_it_has_answered(
+    tmp_path: Path, release: threading.Event
+) -> None:
+    links = [tmp_path / name for name in ("a", "b", "c")]
+    (tmp_path / "export").mkdir()
+    for link in links:
+        link.symlink_to(tmp_path / "export")
+    remote = Mounts(read=lambda: [*LINES, f"9 1 0:77 / {tmp_path}/export rw - nfs4 s:/e rw\n"])
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=remote)
+    assert [await calls.call(str(link), lambda: 5) for link in links] == [5, 5, 5]
+    for link in links[:HANGING_PER_PLACE]:
+        await calls.call(str(link), release.wait)
+    assert await calls.call(str(links[-1]), lambda: 5) == Unanswered("does not answer: earlier calls still hang")
+    assert await calls.call(str(tmp_path), lambda: 5) == 5
+
+
+async def test_directories_that_have_not_answered_yet_take_half_of_the_threads(
+    tmp_path: Path, release: threading.Event
+) -> None:
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS)
+    assert await calls.call(str(tmp_path), lambda: 5) == 5
+    await asyncio.gather(*(calls.call(f"/new/{number}", release.wait) for number in range(THREADS)))
+    assert len(bounded_threads()) == THREADS // 2
+    assert await calls.call("/new/one", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+    assert await calls.call(str(tmp_path), lambda: 5) == 5
+
+
+async def test_a_place_that_cannot_be_a_path_is_called(release: threading.Event) -> None:
+    assert await BoundedCalls(mounts=MOUNTS).call("/a\0b", lambda: 5) == 5
 
 
 def bounded_threads() -> list[threading.Thread]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from runnerd.core.machine import RunRecord
 from runnerd.journal.journal import Journal
 from tests.kits.engine import polling, started_at
+from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import NOON, LogLines, log_to
 
 
@@ -38,6 +39,31 @@ async def test_a_run_that_cannot_be_claimed_keeps_no_other_from_starting(tmp_pat
         await started_at(engine, engine.add_run(deployment_id))
         faults = [line for line in engine.lines.all() if line["level"] == "error"]
         assert [(line["loop"], line["item"]) for line in faults] == [("claims", f"run {odd}")]
+
+
+async def test_a_surplus_run_that_cannot_be_recorded_keeps_no_other_from_its_end(tmp_path: Path) -> None:
+    journal, prefect = a_journal(tmp_path, ("odd", "claiming")), FakePrefect(major=2)  # 3 cancels them itself
+    async with polling(tmp_path, journal=journal, prefect=prefect) as (engine, _):
+        deployment_id = engine.deploy(concurrency_limit=1, collision_strategy="CANCEL_NEW")
+        await started_at(engine, engine.add_run(deployment_id))
+        odd = engine.add_run(deployment_id, name="odd", in_s=-30.0)
+        surplus = engine.add_run(deployment_id)
+        await engine.until(lambda: engine.prefect.state_of(surplus) == "CANCELLED")
+        await started_at(engine, engine.add_run(engine.deploy("other")))
+        assert engine.prefect.state_of(odd) == "SCHEDULED"
+        faults = [line for line in engine.lines.all() if line["level"] == "error"]
+        assert [(line["loop"], line["item"]) for line in faults] == [("claims", f"run {odd}")]
+
+
+async def test_a_run_that_cannot_be_stopped_keeps_no_other_from_being_stopped(tmp_path: Path) -> None:
+    async with polling(tmp_path, journal=a_journal(tmp_path, ("odd", "evict asked"))) as (engine, spawner):
+        deployment_id = engine.deploy()
+        odd, other = (engine.add_run(deployment_id, name=name) for name in ("odd", "other"))
+        for run_id in (odd, other):
+            await started_at(engine, run_id)
+        engine.supervisor.evict_all()
+        assert (await engine.until_done(other)).intent == "evict"
+        assert spawner.live() == [odd]
 
 
 async def test_a_run_that_cannot_be_cancelled_keeps_no_other_from_being_cancelled(tmp_path: Path) -> None:

@@ -274,9 +274,11 @@ async def test_what_the_disk_has_no_room_for_is_not_claimed(tmp_path: Path, disk
     async with fake_engine(tmp_path) as (engine, _):
         run_id = engine.add_run(engine.deploy())
         engine.disk = os.statvfs_result(disk)
+        await engine.room.measure()
         assert engine.offer(run_id) == ()
         assert why in (engine.supervisor.record_problem or "")
         engine.disk = os.statvfs_result(ROOMY)
+        await engine.room.measure()
         assert engine.offer(run_id) == (run_id,)
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from runnerd.control.contract import Refused
+from runnerd.core.errors import JournalError
+from runnerd.core.machine import Phase, RunRecord
+from runnerd.journal.journal import Journal
+from runnerd.system.usage import Leader, Measured
 from tests.kits.engine import running
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.host import PEER, Daemon, daemon
-from tests.kits.nouns import Json, settings
+from tests.kits.nouns import NOON, Json, LogLines, log_to, settings
 
 
 async def cancel(one: Daemon, *run_ids: str) -> list[Json] | Refused:
@@ -56,6 +64,62 @@ async def test_while_the_api_is_away_the_run_is_not_started_and_cancelled_later(
         one.engine.prefect.down = False
         record = await one.engine.until_done(waiting)
         assert (record.started_at, one.engine.prefect.state_of(waiting)) == (None, "CANCELLED")
+
+
+async def test_a_disk_without_room_refuses_no_cancel(tmp_path: Path) -> None:
+    async with daemon(tmp_path, runs=1) as one:
+        waiting = await add_waiting(one)
+        one.engine.disk = os.statvfs_result((4096, 4096, 9999, 9, 9, 99, 99, 99, 0, 255))
+        await one.engine.room.measure()
+        assert one.engine.room.problem() is not None
+        (document,) = await cancel(one, waiting)
+        assert document["api_state"] == "CANCELLED"
+
+
+class Unreadable(Journal):
+    """A journal that cannot be read once it has a run that is done."""
+
+    def run(self, run_id: str) -> RunRecord | None:
+        record = super().run(run_id)
+        if record is not None and record.phase is Phase.DONE:
+            raise JournalError("cannot read the journal: disk I/O error")
+        return record
+
+
+async def test_a_journal_that_cannot_be_read_does_not_deny_what_is_done(tmp_path: Path) -> None:
+    journal = Unreadable(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
+    async with daemon(tmp_path, journal=journal, runs=1) as one:
+        waiting = await add_waiting(one)
+        (document,) = await cancel(one, waiting)
+        assert (document["phase"], document["api_state"]) == ("done", "CANCELLED")
+
+
+async def test_what_cannot_be_measured_holds_up_no_order(tmp_path: Path) -> None:
+    def fail(_leaders: Sequence[Leader]) -> Measured:
+        raise OSError(5, "Input/output error")
+
+    async with daemon(tmp_path, measure=fail) as one:
+        await one.start()
+        for _ in range(2):
+            await one.host.runs.measure()
+        assert one.engine.lines.events("error") == ["an item of a loop went wrong; the loop goes on without it"]
+
+
+async def test_a_measure_that_hangs_holds_up_no_order(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def hang(_leaders: Sequence[Leader]) -> Measured:
+        release.wait()
+        return {}
+
+    async with daemon(tmp_path, measure=hang) as one:
+        await one.start()
+        try:
+            async with asyncio.timeout(30):
+                await one.host.runs.measure()
+        finally:
+            release.set()
+        await one.host.runs.measure()
 
 
 async def test_a_waiting_run_that_another_host_has_started(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Prepares the start of a run: asks for its launch spec, and waits until the start is possible.
+
+Invariant: nothing is waited for longer than until the run has an intent. A stopping daemon would wait with it, while
+the API is away or a disk does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from runnerd.core.errors import ApiRejected
+from runnerd.core.prefect import StateType
+from runnerd.files.bounded_calls import Unanswered
+from runnerd.launch.prepared import Prepared
+from runnerd.log.alerts import Alert
+from runnerd.log.log import about
+from runnerd.runs.record_store import RunContext, RunRecordStore
+
+T = TypeVar("T")
+_RETRY_S = 10.0
+
+
+class Preparing:
+    """Prepares the starts of one run; `wake` is set whenever something about the run has changed."""
+
+    def __init__(self, *, store: RunRecordStore, context: RunContext, wake: asyncio.Event) -> None:
+        self._store = store
+        self._context = context
+        self._wake = wake
+        self._logged: set[str] = set()
+
+    async def prepare(self) -> Prepared:
+        """Have the launch spec made; of a run that has an intent, or gets one meanwhile, the result has no meaning."""
+        try:
+            prepared = await self._unless_intended(lambda: self._context.launcher.prepare(self._store.record))
+        except ApiRejected as error:
+            return Prepared(start=str(error))
+        return prepared or Prepared(start="")
+
+    async def may_have_run(self) -> bool | None:
+        """Return whether a process may have run in an earlier boot, which the spawner forgot; not if still PENDING.
+
+        None when the run got an intent before that was known.
+        """
+        record = self._store.record
+        await self._context.link.wait_until_connected()
+        if self._context.link.record(record.id, record.attempt) is not None:
+            return False  # the spawner's answer to a repeated request has the outcome
+        found = await self._unless_intended(lambda: self._read_type(record.id))
+        return None if found is None else found != StateType.PENDING
+
+    async def _read_type(self, run_id: str) -> str:
+        found = await self._context.api.read_run(run_id)
+        return found.state.type if found is not None else ""
+
+    async def _unless_intended(self, request: Callable[[], Awaitable[T]]) -> T | None:
+        """Repeat a request while the API is away; None as soon as the run has an intent. Raises ApiRejected."""
+        if self._store.record.intent is not None:
+            return None
+        asked = asyncio.ensure_future(self._store.retry_while_away(request))
+        try:
+            while not asked.done():
+                self._wake.clear()
+                if self._store.record.intent is not None:
+                    return None
+                await self._first(asked)
+            return asked.result()
+        finally:
+            asked.cancel()
+
+    async def _first(self, asked: asyncio.Future[T]) -> None:
+        woken = asyncio.ensure_future(self._wake.wait())
+        either: set[asyncio.Future[Any]] = {asked, woken}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+
+    async def wait_for_room(self, why: str) -> None:
+        """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""
+        await self._wait("a run waits for disk space", why)
+
+    async def wait_for_answer(self, what: Unanswered) -> None:
+        """Wait before the next attempt to start: a disk or directory service that hangs is no fault of the run."""
+        await self._wait("a run waits for what does not answer", what.words)
+
+    async def _wait(self, event: str, why: str) -> None:
+        record = self._store.record
+        if event not in self._logged:
+            fields = {"run": record.id, "why": why, "alert": Alert.CANNOT_START, "about": about(record)}
+            self._context.ambient.log.error(event, **fields)
+        self._logged.add(event)
+        self._store.update(waiting=why)
+        self._context.feed.publish(self._store.record)
+        self._wake.clear()
+        if self._store.record.intent is not None:  # set while the start was tried
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RETRY_S):
+                await self._wake.wait()
