@@ -19,6 +19,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting` (only of a run that is not claimed): the limit that
               delays the claim.
+  attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold
+              run.output_max), shown (true for the one that /logs has where no attempt is named). At most the newest
+              100 attempts of which there is output are listed.
   deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
@@ -139,8 +142,14 @@ class HostRuns(Protocol):
         Returns the function that ends the subscription. `changed` must neither block nor raise.
         """
 
-    def output(self, run_id: str) -> str | None:
-        """Return the path of the output file of the run's last attempt; None before the first attempt starts."""
+    def output(self, run_id: str, *, attempt: int | None = None) -> str | None:
+        """Return the path of the output file of this attempt; None before the first attempt starts.
+
+        Without an attempt, of the last one that started; None while one is under way and has not started yet.
+        """
+
+    async def attempts(self, run_id: str) -> list[Json] | str:
+        """List the documents of the attempts of which there is output, the oldest first, or say why not."""
 
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         """Read the block at `offset` of an output file, or say why the file cannot be read."""

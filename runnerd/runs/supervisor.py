@@ -223,7 +223,7 @@ class Supervisor:
                 raise JournalError(full)
             before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
-            record = replace(record, intent=intent, words=words)
+            record = replace(record, intent=intent, words=words, output=before.output if before else None)
             self._context.journal.save(record, "claiming")
         except JournalError as error:
             if self.record_problem is None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.documents import offered_document, run_document
+from runnerd.control.backend.documents import attempt_document, offered_document, run_document
 from runnerd.control.backend.refusals import UNREGISTERED
 from runnerd.control.contract import Peer, Refused
 from runnerd.core.errors import JournalError
@@ -20,6 +20,7 @@ from runnerd.core.prefect import FlowRun, StateType
 from runnerd.core.record_feed import RecordFeed
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
+from runnerd.output.attempts import attempt_paths, latest_path, path_of_attempt
 from runnerd.output.output_file import OutputBlock, OutputReader
 from runnerd.polling.poller import Poller
 from runnerd.prefect_api.answers import ApiRefusal
@@ -131,10 +132,25 @@ class RunsBackend:
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
         return self._feed.subscribe(lambda record: changed(run_document(record)))
 
-    def output(self, run_id: str) -> str | None:
+    def output(self, run_id: str, *, attempt: int | None = None) -> str | None:
+        record = self._record(run_id)
+        if record is None:
+            return None
+        return latest_path(record) if attempt is None else path_of_attempt(record, attempt)
+
+    async def attempts(self, run_id: str) -> list[Json] | str:
+        record = self._record(run_id)
+        if record is None:
+            return []
+        shown, paths = latest_path(record), attempt_paths(record)
+        found = await self._output.find(paths)
+        if isinstance(found, str):
+            return found
+        return [attempt_document(one, shown=paths[one.attempt] == shown) for one in found]
+
+    def _record(self, run_id: str) -> RunRecord | None:
         run = self._supervisor.run(run_id)
-        record = run.record if run is not None else self._journal.run(run_id)
-        return record.output if record is not None else None
+        return run.record if run is not None else self._journal.run(run_id)
 
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         return await self._output.read(path, offset)
