@@ -33,8 +33,10 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   queue       QUEUE_FIELDS. `default`: true for the queue of its pool that takes runs without a queue. `filter`: null,
               or which runs a tag-based queue of Prefect 2 takes.
   preview     `runs`: OFFER_FIELDS each, in the order of delivery; `late`: true when the run was due before now.
-              `paused`: the names of paused pools ("POOL") and queues ("POOL/QUEUE"). `whole`: false when there may be
-              more runs than listed.
+              Behind them those that are not delivered: `waiting` is the pause or the concurrency limit for which.
+              `paused`: the names of paused pools ("POOL") and queues ("POOL/QUEUE"). `paused_deployments`: the names
+              of deployments whose schedules create no runs, at most 200. `whole`: false when there may be more runs
+              than listed. A preview is no poll: it changes no status of a queue.
   worker type type, package, description; the document of a single type adds `base_job_template`.
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
               [..]}. Deployments by name; `pools` has the same four keys for work pools. The request may have
@@ -64,7 +66,7 @@ QUEUE_FIELDS: Final = frozenset(
     "id name pool default description paused concurrency_limit priority status last_polled_at filter".split()
 )
 OFFER_FIELDS: Final = frozenset(
-    "id name pool queue deployment deployment_id tags due_at late api_state api_state_name".split()
+    "id name pool queue deployment deployment_id tags due_at late waiting api_state api_state_name".split()
 )
 PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())
 

@@ -157,6 +157,8 @@ class FakePrefect(PrefectTables):
                 return 200, self._get(self.flows, flow_id, "Flow not found")
             case ("POST", "flow_runs", "filter"):
                 return 200, self._filter_runs(body)
+            case ("POST", "flow_runs", "count"):
+                return 200, len(self._filter_runs({**body, "limit": len(self.runs)}))
             case ("GET", "flow_runs", run_id):
                 return 200, self._get(self.runs, run_id, "Flow run not found")
             case ("GET", "flow_run_states"):
@@ -180,8 +182,7 @@ class FakePrefect(PrefectTables):
             case ("POST", "get_scheduled_flow_runs"):
                 return 200, self._scheduled(body)
             case ("POST", "filter"):
-                wanted = body["deployments"]["id"]["any_"]
-                return 200, [self.deployments[each] for each in wanted if each in self.deployments]
+                return 200, self._filter_deployments(body)
             case ("GET", "name", flow_name, name):
                 return 200, self._named(flow_name, name)
             case ("GET", deployment_id):

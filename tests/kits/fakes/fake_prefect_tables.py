@@ -160,8 +160,23 @@ class PrefectTables:
     def _filter_runs(self, body: Json) -> list[Json]:
         chosen = body["flow_runs"]
         types = chosen.get("state", {}).get("type", {}).get("any_")
-        runs = [self.runs[each] for each in chosen["id"]["any_"] if each in self.runs]
-        return [run for run in runs if types is None or run["state"]["type"] in types][: body.get("limit", PAGE)]
+        ids = chosen.get("id", {}).get("any_")
+        runs = list(self.runs.values()) if ids is None else [self.runs[each] for each in ids if each in self.runs]
+        found = [run for run in self.pools.placed(runs, body) if types is None or run["state"]["type"] in types]
+        if before := chosen.get("next_scheduled_start_time", {}).get("before_"):
+            found = [run for run in found if _moment(run["next_scheduled_start_time"]) <= _moment(before)]
+        if body.get("sort") == "NEXT_SCHEDULED_START_TIME_ASC":
+            found.sort(key=lambda run: _moment(run["next_scheduled_start_time"]))
+        return found[: body.get("limit", PAGE)]
+
+    def _filter_deployments(self, body: Json) -> list[Json]:
+        chosen = body["deployments"]
+        ids, paused = chosen.get("id", {}).get("any_"), chosen.get("paused", {}).get("eq_")
+        pools = body.get("work_pools", {}).get("name", {}).get("any_")
+        every = self.deployments if ids is None else [each for each in ids if each in self.deployments]
+        found = [self.deployments[each] for each in every]
+        found = [each for each in found if paused is None or each["paused"] is paused]
+        return [each for each in found if pools is None or each.get("work_pool_name") in pools]
 
     def _create_run(self, deployment_id: str, body: Json) -> tuple[int, Json]:
         self._check_keys("create_run", body)
