@@ -12,6 +12,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until,
               stopping (true after SIGTERM, when undrain is refused).
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
+              `waiting`: WAITING_FIELDS each, the runs that are due or claimed and cannot start, the first 100 by due
+              time; `waiting_total`: how many there are.
               `usage_at`: when memory_bytes and cpu_seconds of the live runs were measured, at most about a second
               ago; null before the first time.
   run         RUN_FIELDS. `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
@@ -22,6 +24,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold
               run.output_max), shown (true for the one that /logs has where no attempt is named). At most the newest
               100 attempts of which there is output are listed.
+  waiting     WAITING_FIELDS. `phase`: null before the claim. `waiting`: the limit, the drain, the disk or the API for
+              which it waits. `parent`: null, or the id of the live run of this host that has created the run.
   deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
@@ -54,12 +58,14 @@ from runnerd.core.prefect import NewPool, NewQueue
 from runnerd.output.output_file import OutputBlock
 
 STATUS_FIELDS: Final = frozenset(
-    "name version pid started_at api draining drain limits runs usage_at deployments problems".split()
+    "name version pid started_at api draining drain limits runs waiting waiting_total usage_at deployments"
+    " problems".split()
 )
 RUN_FIELDS: Final = frozenset(
     "id name deployment flow phase intent pid pgid user start created_at started_at ended_at"
     " api_state api_state_name exit memory_bytes cpu_seconds".split()
 )
+WAITING_FIELDS: Final = frozenset("id name deployment flow pool queue due_at phase waiting parent".split())
 DEPLOYMENT_FIELDS: Final = frozenset("id name flow file line state problem next_run_at running limit".split())
 POOL_FIELDS: Final = frozenset("id name type description paused concurrency_limit status served".split())
 QUEUE_FIELDS: Final = frozenset(

@@ -17,6 +17,7 @@ from runnerd.control.backend.metrics import Metrics
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
+from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.server import ControlServer
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.core.problems import Problems
@@ -241,8 +242,10 @@ class Daemon:
 
     def _build_control(self) -> None:
         call_api = ApiCaller(ambient=self.ambient)
+        waits = WaitReasons(api=self.api, supervisor=self.supervisor, poller=self.poller, registry=self.registry)
         runs = RunsBackend(
             api=self.api,
+            waits=waits,
             call_api=call_api,
             supervisor=self.supervisor,
             poller=self.poller,

@@ -12,6 +12,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
 from runnerd.polling.late_runs import LateRuns
 from runnerd.polling.offering import Offering
+from runnerd.polling.parents import Parents
 from runnerd.polling.poll_round import PollRound
 from runnerd.polling.poller import Poller
 from runnerd.polling.pool_pages import PoolPages
@@ -58,6 +59,7 @@ def build_poller(
         limits=limits,
         progress=progress,
     )
+    parents = Parents(api=api, on_offer=offering.on_offer)
     poll_round = PollRound(
         api=api,
         registry=registry,
@@ -65,6 +67,7 @@ def build_poller(
         deployment_pages=deployment_pages,
         pool_pages=pool_pages,
         offering=offering,
+        parents=parents,
         progress=progress,
         problems=problems,
         ambient=ambient,
@@ -72,6 +75,7 @@ def build_poller(
     return Poller(
         poll_round=poll_round,
         offering=offering,
+        parents=parents,
         progress=progress,
         config=config,
         wakes=wakes,

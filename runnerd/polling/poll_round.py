@@ -15,6 +15,7 @@ from runnerd.core.problems import Problems
 from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
 from runnerd.polling.offering import Offering
+from runnerd.polling.parents import Parents
 from runnerd.polling.pool_pages import PoolPages
 from runnerd.polling.progress import PollProgress
 from runnerd.pools.offers import PoolOffers
@@ -38,6 +39,7 @@ class PollRound:
         deployment_pages: DeploymentPages,
         pool_pages: PoolPages,
         offering: Offering,
+        parents: Parents,
         progress: PollProgress,
         problems: Problems,
         ambient: Ambient,
@@ -48,6 +50,7 @@ class PollRound:
         self._deployment_pages = deployment_pages
         self._pool_pages = pool_pages
         self._offering = offering
+        self._parents = parents
         self._progress = progress
         self._contained = Containment(log=ambient.log, loop="poll")
         self.unsupported: str | None = None
@@ -80,6 +83,7 @@ class PollRound:
         for one in longer:
             await ask(f"pool {one.name}", self._pool_pages.poll_behind(one, offered), failures)
         self._offering.expire_listings()
+        await ask("parents of waiting runs", self._parents.look_up(), [])  # for words only: it may fail
         if failures:
             raise failures[0]
         return offered

@@ -53,9 +53,9 @@ class Run:
         self._kill = record.phase is Phase.KILLING  # SIGKILL at once was requested
         self._announce = False  # the API does not have the cancel yet
         self._requested: Phase | None = None  # the strongest stop that this daemon requested from the spawner
-        self._waited_for_room = False
         self.done = asyncio.Event()
         self.refused: str | None = None  # why the claim was lost
+        self.waiting: str | None = None  # what a claimed run waits for before it can start
 
     @property
     def record(self) -> RunRecord:
@@ -170,10 +170,10 @@ class Run:
 
     async def _wait_for_room(self, why: str) -> None:
         """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""
-        if not self._waited_for_room:
+        if self.waiting is None:
             fields = {"run": self.record.id, "why": why, "alert": Alert.CANNOT_START, "about": about(self.record)}
             self._context.ambient.log.error("a run waits for disk space", **fields)
-        self._waited_for_room = True
+        self.waiting = f"disk space: {why}"
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ROOM_S):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import JournalError
-from runnerd.core.limits import Bucket, Caps, Claimant, PoolCaps, admit
+from runnerd.core.limits import Bucket, Caps, Claimant, PoolCaps, admit, find_holders
 from runnerd.core.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
@@ -201,6 +201,14 @@ class Supervisor:
     def _is_left_alone(self, run_id: str, now: float) -> bool:
         refusal = self._refused.get(run_id)
         return refusal is not None and now < refusal.until
+
+    def refusal_of(self, run_id: str) -> str | None:
+        """Return why the API has refused the claim of a run that is therefore left alone for a while."""
+        return self._refused[run_id].why if self._is_left_alone(run_id, self._clock()) else None
+
+    def holders_of(self, offer: FlowRun) -> tuple[str, ...]:
+        """Return the ids of the runs that hold the slots of the limit that keeps this offer out."""
+        return find_holders(_claimant(offer), [_claimant(record) for record in self.records()], self._caps())
 
     def claim_now(self, offer: FlowRun) -> bool:
         """Claim a run that was requested by its id, regardless of limits; False when it is here or not recorded."""

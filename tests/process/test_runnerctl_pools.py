@@ -157,7 +157,9 @@ def test_a_preview_of_nothing(served: Serving) -> None:
 
 def test_a_preview_of_a_paused_pool_shows_what_waits_there(served: Serving) -> None:
     pools(served).add_run(pools(served).add_deployment("gpu"), due=LONG_AGO, name="old-otter")
-    first, waiting, _ = did(served, "pool", "preview", "gpu", remark="gpu is paused: it delivers no runs\n").splitlines()
+    first, waiting, _ = did(
+        served, "pool", "preview", "gpu", remark="gpu is paused: it delivers no runs\n"
+    ).splitlines()
     assert first.endswith("STATE      WAITS FOR")
     assert (" old-otter " in waiting, waiting.endswith("pool gpu is paused")) == (True, True)
 

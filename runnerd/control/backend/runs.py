@@ -12,6 +12,7 @@ from datetime import datetime
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import attempt_document, offered_document, run_document
 from runnerd.control.backend.refusals import UNREGISTERED
+from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.contract import Peer, Refused
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Intent, Phase, RunRecord, intend
@@ -43,6 +44,7 @@ class RunsBackend:
         self,
         *,
         api: PrefectApi,
+        waits: WaitReasons,
         call_api: ApiCaller,
         supervisor: Supervisor,
         poller: Poller,
@@ -55,6 +57,7 @@ class RunsBackend:
     ) -> None:
         self._api = api
         self._call_api = call_api
+        self._waits = waits
         self._supervisor = supervisor
         self._poller = poller
         self._registry = registry
@@ -107,8 +110,7 @@ class RunsBackend:
         return run_document(record) if record is not None else None
 
     def _offered(self, run: FlowRun) -> Json:
-        waiting = self._poller.on_offer.waiting.get(run.id)
-        return offered_document(run, self._registry.by_id(run.deployment_id), waiting=waiting)
+        return offered_document(run, self._registry.by_id(run.deployment_id), waiting=self._waits.reason(run))
 
     def find(self, ref: str) -> list[Json]:
         records = {record.id: record for record in self._find_records(ref)}
@@ -160,6 +162,10 @@ class RunsBackend:
         # Runs of pools belong to every host that serves the pool until one has claimed them.
         due = [run for run in on_offer.runs.values() if run.id in on_offer.waiting and run.pool is None]
         return [self._offered(run) for run in due if self._supervisor.run(run.id) is None]
+
+    def waiting_here(self) -> tuple[list[Json], int]:
+        """Return the documents of the first runs that wait, with what for, and how many there are."""
+        return self._waits.documents()
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
         offered = [run for run_id in run_ids if (run := self._withdraw(run_id)) is not None]

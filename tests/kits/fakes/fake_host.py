@@ -215,6 +215,7 @@ class FakeHost:
         self.well = True
         self.api_state = "ok"
         self.problems: list[Json] = []
+        self.waiting: list[Json] = []
         self.metrics_fail = False
         self.examined: Json = {"ok": True, "checks": []}
         self.runs = FakeRuns(self, outputs=outputs)
@@ -259,6 +260,8 @@ class FakeHost:
                 "tags": {"gpu": {"used": 0, "max": 1}},
             },
             "runs": self.runs.listing(history=False),
+            "waiting": self.waiting[:100],
+            "waiting_total": len(self.waiting),
             "usage_at": STAMP,
             "deployments": self.deployments.listing(),
             "problems": list(self.problems),

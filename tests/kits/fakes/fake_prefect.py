@@ -157,6 +157,9 @@ class FakePrefect(PrefectTables):
                 return 200, self._get(self.flows, flow_id, "Flow not found")
             case ("POST", "flow_runs", "filter"):
                 return 200, self._filter_runs(body)
+            case ("POST", "task_runs", "filter"):
+                wanted = body["task_runs"]["id"]["any_"]
+                return 200, [{"id": one, "flow_run_id": self.task_runs[one]} for one in wanted if one in self.task_runs]
             case ("POST", "flow_runs", "count"):
                 return 200, len(self._filter_runs({**body, "limit": len(self.runs)}))
             case ("GET", "flow_runs", run_id):

@@ -30,6 +30,7 @@ class PrefectTables:
         self.flows: dict[str, dict[str, Json]] = {}
         self.deployments: dict[str, dict[str, Json]] = {}
         self.runs: dict[str, dict[str, Json]] = {}
+        self.task_runs: dict[str, str] = {}  # by id: the flow run that each belongs to
         self.leases: set[str] = set()  # 3.x: of the concurrency limits of deployments
         self.renewed: list[str] = []
         self.states: dict[str, list[Json]] = {}  # of each run, the states it went through
@@ -142,6 +143,13 @@ class PrefectTables:
     def add_run(self, deployment_id: str, *, due: datetime | None = None, **more: Json) -> str:
         """A run as the server's own scheduler makes it; returns its id."""
         return self._new_run(self.deployments[deployment_id], {"auto_scheduled": True, **more}, due)["id"]
+
+    def child_of(self, parent_id: str, run_id: str) -> str:
+        """Make a run one that `run_deployment` in the parent's flow made; returns its id."""
+        task_run_id = str(uuid.uuid4())
+        self.task_runs[task_run_id] = parent_id
+        self.runs[run_id] |= {"parent_task_run_id": task_run_id, "auto_scheduled": False}
+        return run_id
 
     def _scheduled(self, body: Json) -> list[Json]:
         limit = body.get("limit", PAGE)
