@@ -61,6 +61,8 @@ class ApiState:
     transition_id: str | None = None
     scheduled_time: datetime | None = None
     lease_id: str | None = None  # the slot of a deployment's concurrency limit (3.x)
+    since: datetime | None = None  # when the run entered the state
+    pause_until: datetime | None = None  # when a pause inside the flow's process ends by itself, in a failure
     needs_process: bool = False  # paused, or awaiting a retry, inside the flow's process: no other can go on with it
 
 

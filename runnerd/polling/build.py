@@ -20,6 +20,7 @@ from runnerd.polling.progress import PollProgress
 from runnerd.polling.server_limits import ServerLimits
 from runnerd.pools.offers import PoolOffers
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
 
@@ -34,14 +35,13 @@ def build_poller(
     wakes: Wakes,
     ambient: Ambient,
     problems: Problems,
+    abandoned: AbandonedRuns,
     jitter: Callable[[], float] = random.random,
 ) -> Poller:
     """Build a poller for own deployments and pools. `jitter` (0 to 1) spreads the polls of many hosts."""
     progress = PollProgress(ambient=ambient)
     limits = ServerLimits(pools=pools, supervisor=supervisor)
-    offering = Offering(
-        supervisor=supervisor, pools=pools, limits=limits, config=config, ambient=ambient, problems=problems
-    )
+    offering = Offering(supervisor=supervisor, pools=pools, limits=limits, config=config, ambient=ambient)
     deployment_pages = DeploymentPages(
         api=api,
         supervisor=supervisor,
@@ -68,6 +68,7 @@ def build_poller(
         pool_pages=pool_pages,
         offering=offering,
         parents=parents,
+        abandoned=abandoned,
         progress=progress,
         problems=problems,
         ambient=ambient,

@@ -94,7 +94,7 @@ class PrefectApi:
         self._applier = DeploymentApplier(transport=self._transport, reader=self._reader)
         pages = Pages(transport=self._transport, reader=self._reader)
         self._due_runs = DueRuns(pages=pages, reader=self._reader, now=now)
-        self.queries = RunQueries(reader=self._reader)
+        self.queries = RunQueries(transport=self._transport, reader=self._reader)
         self.pools = PoolsApi(transport=self._transport, reader=self._reader, pages=pages, server=self.server)
 
     @property

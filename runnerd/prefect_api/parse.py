@@ -51,6 +51,8 @@ def parse_state(data: Json) -> ApiState:
         transition_id=optional_text(details.get("transition_id")),
         scheduled_time=read_time(details.get("scheduled_time")),
         lease_id=optional_text(details.get("deployment_concurrency_lease_id")),
+        since=read_time(data.get("timestamp")),
+        pause_until=read_time(details.get("pause_timeout")),
         needs_process=kind == StateType.PAUSED and details.get("pause_reschedule") is not True,
     )
 

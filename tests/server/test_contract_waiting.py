@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from runnerd.control.backend.delivery_order import Occupied, arrange
 from runnerd.core.prefect import WorkQueue
-from tests.kits.contract import Server
+from tests.kits.contract import Server, new_id
 from tests.kits.contract_pools import Place, at_pool
 
 
@@ -69,3 +69,36 @@ async def test_paused_deployments_of_pools(server: Server) -> None:
         waiting = at.visit.api.pools.waiting
         found = await at.visit.insist(lambda: waiting.paused_deployments([at.pool]))
         assert [one.id for one in found] == [paused]
+
+
+async def test_runs_that_may_be_bound_to_their_process(server: Server) -> None:
+    async with at_pool(server) as at:
+        deployment, queries = await at.deploy(), at.visit.api.queries
+        paused, suspended, _ = [await at.run(deployment, minutes=-1) for _ in range(3)]
+        until = (datetime.now(UTC) + timedelta(minutes=5)).replace(microsecond=0)
+        for run_id, name in ((paused, "Paused"), (suspended, "Suspended")):
+            for kind in ("PENDING", "RUNNING"):
+                await at.enter(run_id, kind)
+            details = {"pause_timeout": until.isoformat(), "pause_reschedule": name == "Suspended"}
+            state = {"type": "PAUSED", "name": name, "state_details": details}
+            answer = await at.visit.raw("POST", f"/flow_runs/{run_id}/set_state", {"state": state})
+            assert answer.json()["status"] == "ACCEPT", answer.text
+        by_deployment = await at.visit.insist(lambda: queries.bound_runs(deployments=[deployment], pools=[]))
+        by_pool = await at.visit.insist(lambda: queries.bound_runs(deployments=[], pools=[at.pool]))
+        for found in (by_deployment, by_pool):
+            (run,) = found
+            assert (run.id, run.state.needs_process, run.state.pause_until) == (paused, True, until)
+            assert run.state.since is not None
+            assert abs(datetime.now(UTC) - run.state.since) < timedelta(minutes=5)
+
+
+async def test_whose_child_a_run_is(server: Server) -> None:
+    async with at_pool(server) as at:
+        parent = await at.run(await at.deploy(), minutes=60)
+        body = {"flow_run_id": parent, "task_key": "child", "dynamic_key": "0"}
+        answer = await at.visit.raw("POST", "/task_runs/", body)
+        assert answer.status_code == 201, answer.text
+        task_run, nobody = str(answer.json()["id"]), new_id()
+        queries = at.visit.api.queries
+        found = await at.visit.insist(lambda: queries.flow_runs_of([task_run, nobody]))
+        assert found == {task_run: parent}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,6 +158,9 @@ class FakePrefect(PrefectTables):
                 return 200, self._get(self.flows, flow_id, "Flow not found")
             case ("POST", "flow_runs", "filter"):
                 return 200, self._filter_runs(body)
+            case ("POST", "task_runs"):
+                self.task_runs[made := str(uuid.uuid4())] = body["flow_run_id"]
+                return 201, {"id": made}
             case ("POST", "task_runs", "filter"):
                 wanted = body["task_runs"]["id"]["any_"]
                 return 200, [{"id": one, "flow_run_id": self.task_runs[one]} for one in wanted if one in self.task_runs]

@@ -167,10 +167,11 @@ class PrefectTables:
 
     def _filter_runs(self, body: Json) -> list[Json]:
         chosen = body["flow_runs"]
-        types = chosen.get("state", {}).get("type", {}).get("any_")
+        types, names = (chosen.get("state", {}).get(key, {}).get("any_") for key in ("type", "name"))
         ids = chosen.get("id", {}).get("any_")
         runs = list(self.runs.values()) if ids is None else [self.runs[each] for each in ids if each in self.runs]
         found = [run for run in self.pools.placed(runs, body) if types is None or run["state"]["type"] in types]
+        found = [run for run in found if names is None or run["state"]["name"] in names]
         if before := chosen.get("next_scheduled_start_time", {}).get("before_"):
             found = [run for run in found if _moment(run["next_scheduled_start_time"]) <= _moment(before)]
         if body.get("sort") == "NEXT_SCHEDULED_START_TIME_ASC":
