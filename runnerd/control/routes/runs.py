@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Reply, Request, StreamReply, json_reply
+from runnerd.control.http.guard import Guard, Level
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
@@ -29,9 +30,10 @@ from runnerd.core.ranges import format_ranges
 class RunRoutes:
     """Handles /v1/runs, /v1/cancel and /v1/execute."""
 
-    def __init__(self, *, host: Host, log: RequestLog) -> None:
+    def __init__(self, *, host: Host, log: RequestLog, guard: Guard) -> None:
         self._host = host
         self._log = log
+        self._guard = guard
 
     async def list_runs(self, request: Request) -> Reply:
         await self._host.runs.measure()
@@ -137,10 +139,19 @@ class RunRoutes:
         return [run["id"] for run in live]
 
     async def _cancel(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
+        for document in map(self._host.runs.document, run_ids):
+            if document is not None and _is_shared(document):
+                what = f"cancel run {document['id']}, which work pool {document['pool']} still offers to every host"
+                await self._guard.check(request.peer, Level.ADMIN, what)
         peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
         await self._host.runs.measure()
         documents: list[Json] = unwrap(await self._host.runs.cancel(run_ids, now=now, peer=peer))
         return documents
+
+
+def _is_shared(run: Json) -> bool:
+    """Return whether no host has the run yet, and every host that serves its work pool may get it."""
+    return run["phase"] is None and run.get("pool") is not None
 
 
 def _is_id(text: str) -> bool:
