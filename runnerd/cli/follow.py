@@ -34,15 +34,17 @@ def wait_until_done(client: ControlClient, run_id: str) -> Json:
     return [*follow_changes(client, run_id)][-1]
 
 
-def follow_output(client: ControlClient, run_id: str) -> Iterator[bytes]:
-    """Yield the run's output as it comes, until its process has ended. Raises ControlError.
+def follow_output(client: ControlClient, run_id: str, *, attempt: int | None = None) -> Iterator[bytes]:
+    """Yield the run's output as it comes, until its process has ended; with `attempt` only of that one.
 
-    After a restart of runnerd it continues where it stopped; output that was truncated in between may be repeated.
+    Raises ControlError. After a restart of runnerd it continues where it stopped; output that was truncated in between
+    may be repeated.
     """
     seen = 0
 
     def ask() -> Iterator[bytes]:
-        return client.stream(f"/v1/runs/{quote(run_id)}/logs", {"follow": "1", "offset": str(seen)})
+        query = {"follow": "1", "offset": str(seen), **({"attempt": str(attempt)} if attempt else {})}
+        return client.stream(f"/v1/runs/{quote(run_id)}/logs", query)
 
     for block in _repeat_through_restarts(ask):
         seen += len(block)

@@ -10,6 +10,7 @@ import os
 import pwd
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from runnerd import __version__
@@ -21,18 +22,20 @@ from runnerd.system.service_environment import read_service_environment
 
 CheckFunction = Callable[[], Sequence[Check]]
 UNITS = ("runnerd.service", "runnerd-spawner.service")
-_CHECK_TIMEOUT_S = 10.0
+LIMIT_S = 10.0
 _SYSTEMD = "/run/systemd/system"  # exists exactly where systemd is the service manager
 _DAEMON = "runnerd"  # the user of the packaged service
 
 
-def run_local_checks(environ: Mapping[str, str], *, error: ControlError, socket_path: str) -> list[Check]:
-    """Run every check; `error` is why the daemon's own doctor did not answer."""
+def run_local_checks(
+    environ: Mapping[str, str], *, error: ControlError, socket_path: str, limit_s: float = LIMIT_S
+) -> list[Check]:
+    """Run every check, in `limit_s` seconds at most; `error` is why the daemon's own doctor did not answer."""
     systemd = os.path.isdir(_SYSTEMD)
     paths = find_paths(environ, root=os.geteuid() == 0, socket_path=socket_path)
     checks: dict[str, CheckFunction] = {}
     if systemd:
-        checks["units"] = lambda: check_units(list_units)
+        checks["units"] = lambda: check_units(lambda: list_units(timeout_s=limit_s / 2))
     if paths is not None:
         checks |= {
             "configuration": lambda: [check_configuration(paths.config, environ)],
@@ -41,7 +44,7 @@ def run_local_checks(environ: Mapping[str, str], *, error: ControlError, socket_
         }
     else:
         checks["directories"] = lambda: [check_nothing_more(socket_path)]
-    return [check_daemon(error, systemd=systemd), *run_checks(checks, timeout_s=_CHECK_TIMEOUT_S)]
+    return [check_daemon(error, systemd=systemd), *run_checks(checks, timeout_s=limit_s)]
 
 
 def find_paths(environ: Mapping[str, str], *, root: bool, socket_path: str) -> Paths | None:
@@ -55,7 +58,7 @@ def find_paths(environ: Mapping[str, str], *, root: bool, socket_path: str) -> P
 
 
 def run_checks(checks: Mapping[str, CheckFunction], *, timeout_s: float) -> list[Check]:
-    """Run each check in a thread of its own, so that a dead file system does not delay the others."""
+    """Run each check in a thread of its own, all within `timeout_s`, so that a dead file system delays no other."""
     found: dict[str, Sequence[Check]] = {}
 
     def run_one(name: str, check: CheckFunction) -> None:
@@ -67,8 +70,9 @@ def run_checks(checks: Mapping[str, CheckFunction], *, timeout_s: float) -> list
     threads = [threading.Thread(target=run_one, args=item, daemon=True) for item in checks.items()]
     for thread in threads:
         thread.start()
+    until = time.monotonic() + timeout_s
     for thread in threads:
-        thread.join(timeout_s)
+        thread.join(max(0.0, until - time.monotonic()))
     detail = f"check did not finish within {format_duration(timeout_s)}"
     late = [unknown("", detail, "find the file system that hangs: df, findmnt")]
     return [check._replace(name=check.name or name) for name in checks for check in found.get(name, late)]
@@ -85,6 +89,10 @@ def check_daemon(why: ControlError, *, systemd: bool) -> Check:
         detail = f"the running runnerd is older than this runnerctl ({__version__}) and has no doctor"
         restart = "systemctl restart runnerd" if systemd else "restart runnerd"
         return error("runnerd", detail, f"{restart}; runs continue through a restart")
+    if why.status == 504:
+        detail = f"the daemon does not answer: {str(why).partition(';')[0]}; the checks below are those without it"
+        restart = "systemctl restart runnerd; " if systemd else "restart runnerd; "
+        return error("runnerd", detail, f"see journalctl -u runnerd; {restart}runs continue through a restart")
     return error("runnerd", f"the doctor of runnerd does not answer: {why}", "see journalctl -u runnerd")
 
 
@@ -97,12 +105,10 @@ def check_nothing_more(socket_path: str) -> Check:
     )
 
 
-def list_units() -> str:
+def list_units(*, timeout_s: float) -> str:
     """Return systemd's properties of UNITS, a paragraph each. Raises OSError and subprocess.SubprocessError."""
     argv = ["systemctl", "show", "--property=Id,LoadState,ActiveState,Result,ExecMainStatus,UnitFileState", *UNITS]
-    done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S / 2, check=True
-    )
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=True)
     return done.stdout
 
 

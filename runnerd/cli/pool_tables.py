@@ -27,6 +27,8 @@ _OFFERS = (
     Column("STATE", spare=True),
 )
 _POOL = Column("POOL")
+_WAITING = Column("WAITS FOR", flexible=True)
+_NAMED = 5  # paused deployments by name; more would not help
 
 
 def name_cell(its: Json) -> Cell:
@@ -76,15 +78,19 @@ def print_preview(call: Call, where: str, *, pools: bool) -> None:
     if found["runs"]:
         _print_offers(call.console, found["runs"], pools=pools)
     else:
-        call.console.print_remark("no runs" if found["paused"] else "no runs; use --hours to list runs due later")
+        call.console.print_remark("no runs; use --hours to list runs due later")
     if not found["whole"]:
         call.console.print_remark("there may be more runs: the API lists at most 200 runs of a pool")
     for name in found["paused"]:
         call.console.print_remark(f"{name} is paused: it delivers no runs")
+    if stopped := found.get("paused_deployments"):
+        named = ", ".join(stopped[:_NAMED]) + (f" and {len(stopped) - _NAMED} more" if len(stopped) > _NAMED else "")
+        call.console.print_remark(f"paused deployments, whose schedules create no runs: {named}")
 
 
 def _print_offers(console: Console, runs: Sequence[Json], *, pools: bool) -> None:
     ids = {run["id"]: run["id"] for run in runs} if console.width is None else shorten_ids([run["id"] for run in runs])
+    waiting = any(run.get("waiting") for run in runs)
     rows = [
         (
             Cell(console.when(run["due_at"]) + MARK, "red") if run["late"] else Cell(console.when(run["due_at"])),
@@ -94,8 +100,10 @@ def _print_offers(console: Console, runs: Sequence[Json], *, pools: bool) -> Non
             *([clean(run["pool"] or "-")] if pools else []),
             clean(run["queue"] or "-"),
             clean(run["api_state_name"] or run["api_state"].capitalize()),
+            *([clean(run.get("waiting") or "-")] if waiting else []),
         )
         for run in runs
     ]
-    console.print_table((*_OFFERS[:4], _POOL, *_OFFERS[4:]) if pools else _OFFERS, rows)
+    columns = (*_OFFERS[:4], _POOL, *_OFFERS[4:]) if pools else _OFFERS
+    console.print_table((*columns, _WAITING) if waiting else columns, rows)
     print_caption(console, [run["late"] for run in runs], "a late run")

@@ -53,6 +53,14 @@ _HISTORY = (
     Column("TOOK", spare=True),
     Column("EXIT", flexible=True),
 )
+_WAITING_SHOWN = 20
+_WAITING = (
+    Column("WAITING RUN"),
+    Column("NAME", flexible=True),
+    Column("DEPLOYMENT", flexible=True),
+    Column("DUE"),
+    Column("WAITS FOR"),
+)
 _DEPLOYMENTS = (
     Column("DEPLOYMENT", flexible=True),
     Column("FLOW", flexible=True, spare=True),
@@ -116,6 +124,25 @@ def print_history(console: Console, runs: Sequence[Json]) -> None:
         )
         rows.append(row)
     console.print_table(_HISTORY, rows)
+
+
+def print_waiting(console: Console, runs: Sequence[Json], *, total: int) -> None:
+    """Print the first runs that wait, and what for."""
+    shown = runs[:_WAITING_SHOWN]
+    ids = _show_ids(console, shown)
+    rows = [
+        (
+            ids[run["id"]],
+            clean(run["name"]),
+            clean(run["deployment"] or run["pool"] or "-"),
+            console.when(run["due_at"]),
+            clean(run["waiting"]),
+        )
+        for run in shown
+    ]
+    console.print_table(_WAITING, rows)
+    if total > len(shown):
+        console.print_line(f"and {total - len(shown)} more")
 
 
 def print_deployments(console: Console, deployments: Sequence[Json]) -> None:

@@ -36,13 +36,19 @@ def describe(error: Any, node: Json) -> list[Flaw]:
     words = describe_fault(error, written=_find_spelling(node, path), secret=secret)
     if is_about_a_key(error):
         return [Flaw((*path, error.instance), f"{dotted(path)} {words}", find_key_place(node, path, error.instance))]
-    title = error.schema.get("title", "")
+    title = _title(error)
     subject = title or dotted(path) if error.validator == "required" else dotted(path) or title or "this"
     return [Flaw(tuple(path), f"{subject} {words}", find_value_place(node, path))]
 
 
+def _title(error: Any) -> str:
+    """Return the title of the part of the file, in messages; that of the whole file says more to editors."""
+    title: str = error.schema.get("x-title") or error.schema.get("title", "")
+    return title
+
+
 def _unknown_keys(error: Any, path: Path, node: Json) -> list[Flaw]:
-    where = error.schema.get("title") or dotted(path)
+    where = _title(error) or dotted(path)
     return [
         Flaw((*path, key), f"unknown key {key!r} in {where}{hint}", find_key_place(node, path, key))
         for key, hint in list_unknown_keys(error)

@@ -12,6 +12,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until,
               stopping (true after SIGTERM, when undrain is refused).
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
+              `waiting`: WAITING_FIELDS each, the runs that are due or claimed and cannot start, the first 100 by due
+              time; `waiting_total`: how many there are.
               `usage_at`: when memory_bytes and cpu_seconds of the live runs were measured, at most about a second
               ago; null before the first time.
   run         RUN_FIELDS. `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
@@ -19,6 +21,11 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
               keeps a claimed run from being started.
+  attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold
+              run.output_max), shown (true for the one that /logs has where no attempt is named). At most the newest
+              100 attempts of which there is output are listed.
+  waiting     WAITING_FIELDS. `phase`: null before the claim. `waiting`: the limit, the drain, the disk or the API for
+              which it waits. `parent`: null, or the id of the live run of this host that has created the run.
   deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
@@ -30,8 +37,10 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   queue       QUEUE_FIELDS. `default`: true for the queue of its pool that takes runs without a queue. `filter`: null,
               or which runs a tag-based queue of Prefect 2 takes.
   preview     `runs`: OFFER_FIELDS each, in the order of delivery; `late`: true when the run was due before now.
-              `paused`: the names of paused pools ("POOL") and queues ("POOL/QUEUE"). `whole`: false when there may be
-              more runs than listed.
+              Behind them those that are not delivered: `waiting` is the pause or the concurrency limit for which.
+              `paused`: the names of paused pools ("POOL") and queues ("POOL/QUEUE"). `paused_deployments`: the names
+              of deployments whose schedules create no runs, at most 200. `whole`: false when there may be more runs
+              than listed. A preview is no poll: it changes no status of a queue.
   worker type type, package, description; the document of a single type adds `base_job_template`.
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
               [..]}. Deployments by name; `pools` has the same four keys for work pools. The request may have
@@ -49,19 +58,21 @@ from runnerd.core.prefect import NewPool, NewQueue
 from runnerd.output.output_file import OutputBlock
 
 STATUS_FIELDS: Final = frozenset(
-    "name version pid started_at api draining drain limits runs usage_at deployments problems".split()
+    "name version pid started_at api draining drain limits runs waiting waiting_total usage_at deployments"
+    " problems".split()
 )
 RUN_FIELDS: Final = frozenset(
     "id name deployment flow phase intent pid pgid user start created_at started_at ended_at"
     " api_state api_state_name exit memory_bytes cpu_seconds".split()
 )
+WAITING_FIELDS: Final = frozenset("id name deployment flow pool queue due_at phase waiting parent".split())
 DEPLOYMENT_FIELDS: Final = frozenset("id name flow file line state problem next_run_at running limit".split())
 POOL_FIELDS: Final = frozenset("id name type description paused concurrency_limit status served".split())
 QUEUE_FIELDS: Final = frozenset(
     "id name pool default description paused concurrency_limit priority status last_polled_at filter".split()
 )
 OFFER_FIELDS: Final = frozenset(
-    "id name pool queue deployment deployment_id tags due_at late api_state api_state_name".split()
+    "id name pool queue deployment deployment_id tags due_at late waiting api_state api_state_name".split()
 )
 PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())
 
@@ -139,8 +150,14 @@ class HostRuns(Protocol):
         Returns the function that ends the subscription. `changed` must neither block nor raise.
         """
 
-    def output(self, run_id: str) -> str | None:
-        """Return the path of the output file of the run's last attempt; None before the first attempt starts."""
+    def output(self, run_id: str, *, attempt: int | None = None) -> str | None:
+        """Return the path of the output file of this attempt; None before the first attempt starts.
+
+        Without an attempt, of the last one that started; None while one is under way and has not started yet.
+        """
+
+    async def attempts(self, run_id: str) -> list[Json] | str:
+        """List the documents of the attempts of which there is output, the oldest first, or say why not."""
 
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         """Read the block at `offset` of an output file, or say why the file cannot be read."""

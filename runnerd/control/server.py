@@ -48,8 +48,9 @@ class ControlServer:
         mode: int = 0o660,
         group: str | None = None,
     ) -> None:
-        routes = build_routes(host=host, log=log)
-        self._listener = Listener(router=Router(routes, guard=Guard(control=control)), log=log)
+        guard = Guard(control=control)
+        routes = build_routes(host=host, log=log, guard=guard)
+        self._listener = Listener(router=Router(routes, guard=guard), log=log)
         self.public = PublicPort(routes=routes, problems=problems, log=log)
         self._path = socket_path
         self._sockets = tuple(sockets)

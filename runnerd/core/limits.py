@@ -7,8 +7,9 @@ live runs, never from a counter that could leak.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ def admit(offers: Iterable[Claimant], live: Iterable[Claimant], caps: Caps) -> A
             continue
         reached = _reached_limit(offer, used, caps)
         if reached is not None:
-            skipped[offer.run_id] = reached
+            skipped[offer.run_id] = reached.words
             continue
         admitted.append(offer.run_id)
         used.add(offer)
@@ -109,29 +110,50 @@ def _is_full(used: int, pool: PoolCaps) -> bool:
     return pool.runs is not None and used >= pool.runs
 
 
-def _reached_limit(offer: Claimant, used: _Used, caps: Caps) -> str | None:
-    """Name the limit that keeps this offer out, as `runnerctl status` shows it; None when none does."""
+def find_holders(offer: Claimant, live: Sequence[Claimant], caps: Caps) -> tuple[str, ...]:
+    """Return the ids of the live runs that hold the slots of the limit that keeps this offer out; empty for none."""
+    reached = _reached_limit(offer, _Used(live), caps)
+    return () if reached is None else tuple(run.run_id for run in live if reached.counts(run))
+
+
+class _Reached(NamedTuple):
+    """A limit without a slot, as `runnerctl status` shows it, and which runs it counts."""
+
+    words: str
+    counts: Callable[[Claimant], bool]
+
+
+def _reached_limit(offer: Claimant, used: _Used, caps: Caps) -> _Reached | None:
+    """Return the limit that keeps this offer out; None when none does."""
     if used.runs >= caps.runs:
-        return f"limits.runs {caps.runs} is reached"
+        return _Reached(f"limits.runs {caps.runs} is reached", lambda run: True)
     most = caps.deployments.get(offer.deployment_id or "")
     if most is not None and used.deployments[offer.deployment_id] >= most:
-        return f"the deployment's limit {most} is reached"
+        return _Reached(f"the deployment's limit {most} is reached", _of_deployment(offer))
     for tag in offer.tags:
         if tag in caps.tags and used.tags[tag] >= caps.tags[tag]:
-            return f"limits.tags {tag} {caps.tags[tag]} is reached"
+            words = f"limits.tags {tag} {caps.tags[tag]} is reached"
+            return _Reached(words, lambda run, tag=tag: tag in run.tags)  # type: ignore[misc]
     pool = caps.pools.get(offer.pool or "")
     return _reached_pool_limit(offer, used, pool) if pool is not None else None
 
 
-def _reached_pool_limit(offer: Claimant, used: _Used, caps: PoolCaps) -> str | None:
+def _reached_pool_limit(offer: Claimant, used: _Used, caps: PoolCaps) -> _Reached | None:
     if _is_full(used.pools[offer.pool], caps):
-        return f"pool {offer.pool}'s limit {caps.runs} is reached"
+        return _Reached(f"pool {offer.pool}'s limit {caps.runs} is reached", lambda run: run.pool == offer.pool)
     most = caps.queues.get(offer.queue or "")
     if most is not None and used.queues[(offer.pool, offer.queue)] >= most:
-        return f"queue {offer.queue}'s concurrency limit {most} is reached"
+        place = (offer.pool, offer.queue)
+        words = f"queue {offer.queue}'s concurrency limit {most} is reached"
+        return _Reached(words, lambda run: (run.pool, run.queue) == place)
     if caps.each_deployment is not None and used.deployments[offer.deployment_id] >= caps.each_deployment:
-        return f"pool {offer.pool}'s run.limit {caps.each_deployment} is reached"
+        words = f"pool {offer.pool}'s run.limit {caps.each_deployment} is reached"
+        return _Reached(words, _of_deployment(offer))
     return None
+
+
+def _of_deployment(offer: Claimant) -> Callable[[Claimant], bool]:
+    return lambda run: run.deployment_id == offer.deployment_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

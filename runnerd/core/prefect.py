@@ -61,6 +61,8 @@ class ApiState:
     transition_id: str | None = None
     scheduled_time: datetime | None = None
     lease_id: str | None = None  # the slot of a deployment's concurrency limit (3.x)
+    since: datetime | None = None  # when the run entered the state
+    pause_until: datetime | None = None  # when a pause inside the flow's process ends by itself, in a failure
     needs_process: bool = False  # paused, or awaiting a retry, inside the flow's process: no other can go on with it
 
 
@@ -83,6 +85,7 @@ class FlowRun:
     queue: str | None = None  # the name of its work queue in that pool
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # of the run; they override its deployment's
     policy: Mapping[str, Json] = field(default_factory=dict)  # Prefect's empirical_policy: retries and pauses
+    parent_task_run_id: str | None = None  # the task run by which another flow run has created this one
 
     @property
     def retries_in_process(self) -> bool:

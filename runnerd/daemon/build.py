@@ -17,6 +17,7 @@ from runnerd.control.backend.metrics import Metrics
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
+from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.server import ControlServer
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.core.problems import Problems
@@ -45,6 +46,7 @@ from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
+from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
@@ -189,6 +191,15 @@ class Daemon:
         self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
 
     def _build_polling(self) -> None:
+        self.abandoned = AbandonedRuns(
+            api=self.api,
+            supervisor=self.supervisor,
+            journal=self.journal,
+            deployments=self.registry.own_ids,
+            pools=lambda: [served.name for served in self.pools.offers.open_pools()],
+            ambient=self.ambient,
+            problems=self.problems,
+        )
         self.poller = build_poller(
             api=self.api,
             supervisor=self.supervisor,
@@ -198,6 +209,7 @@ class Daemon:
             wakes=self.wakes,
             ambient=self.ambient,
             problems=self.problems,
+            abandoned=self.abandoned,
         )
         self.cancellations = Cancellations(
             api=self.api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
@@ -230,6 +242,7 @@ class Daemon:
             embedded=lambda: self.embedded.problem if self.embedded else None,
             registry=self.registry,
             pools=self.pools.keeper,
+            abandoned=self.abandoned,
             environments=self._environments,
             journal=self.journal,
             link=self.link,
@@ -242,8 +255,10 @@ class Daemon:
 
     def _build_control(self) -> None:
         call_api = ApiCaller(ambient=self.ambient)
+        waits = WaitReasons(api=self.api, supervisor=self.supervisor, poller=self.poller, registry=self.registry)
         runs = RunsBackend(
             api=self.api,
+            waits=waits,
             call_api=call_api,
             supervisor=self.supervisor,
             poller=self.poller,

@@ -1,15 +1,17 @@
-"""Checks the daemon's own state: its loops, journal, configuration, deployments and work pools."""
+"""Checks the daemon's own state: its loops, journal, configuration, deployments, work pools, and runs left behind."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from runnerd.core.errors import ApiError
 from runnerd.core.place import Problem
 from runnerd.core.settings import Config
 from runnerd.deployments.registry import Entry, EntryState
-from runnerd.doctor.checks import Check, error, ok, some, warning
+from runnerd.doctor.checks import Check, error, ok, some, unknown, warning
 from runnerd.doctor.subject import Subject
 from runnerd.pools.table import Served
+from runnerd.runs.abandoned import Abandoned
 
 
 async def run_loop_checks(subject: Subject) -> Sequence[Check]:
@@ -38,6 +40,21 @@ async def run_deployment_checks(subject: Subject) -> Sequence[Check]:
         check_deployments(subject.registry.entries(), config),
         check_pools(subject.pools.entries(), subject.pools.problems()),
     ]
+
+
+async def run_abandoned_checks(subject: Subject) -> Sequence[Check]:
+    try:
+        await subject.abandoned.look_up()
+    except ApiError as why:
+        return [unknown("runs", f"cannot check for runs without a process: {why}", "see the api check")]
+    return [check_abandoned(subject.abandoned.known())]
+
+
+def check_abandoned(found: Sequence[Abandoned]) -> Check:
+    if not found:
+        return ok("runs", "no run waits for a process that has ended")
+    more = f"; and {len(found) - 1} more, which runnerctl status lists" if len(found) > 1 else ""
+    return warning("runs", f"{found[0]}{more}", found[0].remedy)
 
 
 def check_configuration(problems: Sequence[Problem], files: int) -> Check:

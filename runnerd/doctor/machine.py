@@ -89,6 +89,10 @@ def check_users(sources: Sequence[Source], flow_user: str | None, allowed: Allow
     refused = None if allowed is None else _refuse(users, allowed)
     if refused is not None:
         return refused
+    rooted = [source for user, of in users.items() if _uid_of(user or "") == 0 for source in of]
+    if rooted and allowed is not None and allowed.offers_others:
+        detail = f"flows of {_names(rooted)} run as root: their code may change anything on this host"
+        return warning("users", detail, "set run.user, or RUNNERD_FLOW_USER for all flows, to a user without rights")
     names = sorted({*named, *([flow_user] if flow_user else [])})
     return ok("users", f"flows run as {', '.join(names)}" if names else "flows run as the spawner's user")
 

@@ -15,6 +15,7 @@ from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.table import PoolService
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd
 from runnerd.system.watchdog import Pulse
@@ -44,6 +45,7 @@ class Subject:
     embedded: Callable[[], str | None]  # the problem of the embedded server; None without one
     registry: Registry
     pools: PoolKeeper
+    abandoned: AbandonedRuns
     environments: Environments
     journal: Journal
     link: SpawnerLink

@@ -78,7 +78,8 @@ def _remove_output(record: RunRecord) -> str | None:
     """Remove the output files of every attempt; return why one cannot be removed, with its path."""
     if record.output is None:
         return None
-    stem = record.output.removesuffix(f".{record.attempt}.log")
+    # Not by the last attempt's number: one that never started has no output, and the record names the one before.
+    stem = record.output.removesuffix(".log").rpartition(".")[0]
     for attempt in range(1, record.attempt + 1):
         try:
             os.unlink(f"{stem}.{attempt}.log")

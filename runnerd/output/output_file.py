@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.files.regular import open_regular
+from runnerd.output.attempts import AttemptOutput, find_outputs
 
 BLOCK_BYTES = 256 * 2**10
 
@@ -59,6 +61,14 @@ class OutputReader:
         except OSError as error:
             return f"cannot read {path}: {error.strerror}"
         return f"cannot read {path}: its disk {found.words}" if isinstance(found, Unanswered) else found
+
+    async def find(self, paths: Mapping[int, str]) -> list[AttemptOutput] | str:
+        """List those of the outputs of one run's attempts that exist, or say why that cannot be known."""
+        if not paths:
+            return []
+        folder = os.path.dirname(next(iter(paths.values())))
+        found = await self._calls.call(folder, partial(find_outputs, paths))
+        return f"cannot read {folder}: its disk {found.words}" if isinstance(found, Unanswered) else found
 
 
 def _read_if_exists(path: str, offset: int) -> OutputBlock:

@@ -12,6 +12,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
 from runnerd.polling.late_runs import LateRuns
 from runnerd.polling.offering import Offering
+from runnerd.polling.parents import Parents
 from runnerd.polling.poll_round import PollRound
 from runnerd.polling.poller import Poller
 from runnerd.polling.pool_pages import PoolPages
@@ -19,6 +20,7 @@ from runnerd.polling.progress import PollProgress
 from runnerd.polling.server_limits import ServerLimits
 from runnerd.pools.offers import PoolOffers
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
 
@@ -33,14 +35,13 @@ def build_poller(
     wakes: Wakes,
     ambient: Ambient,
     problems: Problems,
+    abandoned: AbandonedRuns,
     jitter: Callable[[], float] = random.random,
 ) -> Poller:
     """Build a poller for own deployments and pools. `jitter` (0 to 1) spreads the polls of many hosts."""
     progress = PollProgress(ambient=ambient)
     limits = ServerLimits(pools=pools, supervisor=supervisor)
-    offering = Offering(
-        supervisor=supervisor, pools=pools, limits=limits, config=config, ambient=ambient, problems=problems
-    )
+    offering = Offering(supervisor=supervisor, pools=pools, limits=limits, config=config, ambient=ambient)
     deployment_pages = DeploymentPages(
         api=api,
         supervisor=supervisor,
@@ -58,6 +59,7 @@ def build_poller(
         limits=limits,
         progress=progress,
     )
+    parents = Parents(api=api, on_offer=offering.on_offer)
     poll_round = PollRound(
         api=api,
         registry=registry,
@@ -65,6 +67,8 @@ def build_poller(
         deployment_pages=deployment_pages,
         pool_pages=pool_pages,
         offering=offering,
+        parents=parents,
+        abandoned=abandoned,
         progress=progress,
         problems=problems,
         ambient=ambient,
@@ -72,6 +76,7 @@ def build_poller(
     return Poller(
         poll_round=poll_round,
         offering=offering,
+        parents=parents,
         progress=progress,
         config=config,
         wakes=wakes,

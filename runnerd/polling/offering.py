@@ -6,12 +6,8 @@ Invariants: a run that is skipped stays on offer, and is offered again the momen
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from runnerd.config.in_force import ConfigInForce
-from runnerd.core.place import Problem
 from runnerd.core.prefect import FlowRun, due
-from runnerd.core.problems import Problems
 from runnerd.polling.on_offer import OnOffer
 from runnerd.polling.server_limits import ServerLimits
 from runnerd.pools.offers import PoolOffers
@@ -20,7 +16,6 @@ from runnerd.system.ambient import Ambient
 
 _WAKE_AT_LEAST_S = 0.01  # or the rest would be a busy loop just before a run falls due
 _WAKE_AT_MOST_S = 3600.0
-_ABANDONED_AFTER = timedelta(minutes=5)  # overdue: a process that is alive starts its retry within seconds
 
 
 class Offering:
@@ -34,7 +29,6 @@ class Offering:
         limits: ServerLimits,
         config: ConfigInForce,
         ambient: Ambient,
-        problems: Problems,
     ) -> None:
         self._supervisor = supervisor
         self._pools = pools
@@ -43,7 +37,6 @@ class Offering:
         self._now = ambient.now
         self._last = Offered()
         self.on_offer = OnOffer()
-        problems.register(self._abandoned_runs)
 
     def note_server(self, *, major: int) -> None:
         """Note which limits the server enforces itself."""
@@ -92,20 +85,6 @@ class Offering:
             if seconds > 0:
                 waits.append(seconds)
         return max(_WAKE_AT_LEAST_S, min(waits, default=_WAKE_AT_MOST_S))
-
-    def _abandoned_runs(self) -> list[Problem]:
-        """Name the runs that await a retry in their own process, though no process has started it."""
-        limit = self._now() - _ABANDONED_AFTER
-        listed = [run for run in self.on_offer.runs.values() if run.state.needs_process]
-        abandoned = [(run, at) for run in listed if (at := due(run)) is not None and at < limit]
-        return [
-            Problem(
-                message=f"flow run {run.name} ({run.id}) has awaited a retry in its own process since "
-                f"{at:%Y-%m-%d %H:%M:%S} UTC; if no host has this process any more, cancel the run in Prefect "
-                f"or start it here: runnerctl execute {run.id}"
-            )
-            for run, at in abandoned
-        ]
 
     def _prefetch_s(self, run: FlowRun) -> float:
         """Return how long before it is due the run is started: Prefect answers its process to wait until then."""

@@ -17,6 +17,7 @@ from runnerd.core.errors import ApiError
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
 from runnerd.polling.offering import Offering
+from runnerd.polling.parents import Parents
 from runnerd.polling.poll_round import PollRound
 from runnerd.polling.progress import BACKOFF_BOUND_S, REQUEST_BOUND_S, PollProgress
 from runnerd.runs.supervisor import Offered
@@ -34,6 +35,7 @@ class Poller:
         *,
         poll_round: PollRound,
         offering: Offering,
+        parents: Parents,
         progress: PollProgress,
         config: ConfigInForce,
         wakes: Wakes,
@@ -43,6 +45,7 @@ class Poller:
         self._round = poll_round
         self._offering = offering
         self.on_offer = offering.on_offer
+        self.parents = parents
         self._progress = progress
         self._settings = config.settings
         self._wakes = wakes

@@ -35,6 +35,7 @@ from runnerd.prefect_api.paging import Pages
 from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_id, parse_state
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, refused
+from runnerd.prefect_api.run_queries import RunQueries
 from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.prefect_api.transport import Transport
 from runnerd.prefect_api.validation_words import shorten
@@ -59,7 +60,7 @@ ENDED = frozenset({404, 410})
 
 
 class PrefectApi:
-    """Prefect's API at one URL; `pools` has the calls about work pools."""
+    """Prefect's API at one URL; `pools` has the calls about work pools, `queries` those about the runs of others."""
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class PrefectApi:
         self._applier = DeploymentApplier(transport=self._transport, reader=self._reader)
         pages = Pages(transport=self._transport, reader=self._reader)
         self._due_runs = DueRuns(pages=pages, reader=self._reader, now=now)
+        self.queries = RunQueries(transport=self._transport, reader=self._reader)
         self.pools = PoolsApi(transport=self._transport, reader=self._reader, pages=pages, server=self.server)
 
     @property

@@ -51,6 +51,8 @@ def parse_state(data: Json) -> ApiState:
         transition_id=optional_text(details.get("transition_id")),
         scheduled_time=read_time(details.get("scheduled_time")),
         lease_id=optional_text(details.get("deployment_concurrency_lease_id")),
+        since=read_time(data.get("timestamp")),
+        pause_until=read_time(details.get("pause_timeout")),
         needs_process=kind == StateType.PAUSED and details.get("pause_reschedule") is not True,
     )
 
@@ -75,6 +77,7 @@ def parse_flow_run(data: Json) -> FlowRun:
         run_count=read_whole(data.get("run_count")) or 0,
         job_variables=job_variables if isinstance(job_variables, dict) else {},
         policy=policy if isinstance(policy, dict) else {},
+        parent_task_run_id=optional_text(data.get("parent_task_run_id")),
     )
     # By its name too: the policy of a run that has been retried in its process stays so while the run is suspended
     # and resumed, and then any process may go on with it.

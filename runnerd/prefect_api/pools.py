@@ -45,6 +45,7 @@ from runnerd.prefect_api.parse_pools import (
 from runnerd.prefect_api.reading import ABSENT, REFUSED, Reader, in_path, refused, why_no_name
 from runnerd.prefect_api.transport import Transport
 from runnerd.prefect_api.values import is_uuid
+from runnerd.prefect_api.waiting_runs import WaitingRuns
 
 _RESERVED = "prefect"  # in upper or lower case, at the start of a pool's name
 _MAY_CHANGE = frozenset({"is_paused", "concurrency_limit"})  # of a reserved pool
@@ -53,7 +54,10 @@ T = TypeVar("T")
 
 
 class PoolsApi:
-    """Makes the calls of PrefectApi about work pools; `server` returns the version of Prefect's server."""
+    """Makes the calls of PrefectApi about work pools; `server` returns the version of Prefect's server.
+
+    `waiting` has those about what waits in pools.
+    """
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class PoolsApi:
         self._reader = reader
         self._pages = pages
         self._server = server
+        self.waiting = WaitingRuns(transport=transport, reader=reader, pages=pages)
 
     async def server(self) -> ServerInfo:
         """Read the server's version; see PrefectApi.server."""

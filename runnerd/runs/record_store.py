@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiRejected
-from runnerd.core.machine import Event, Hook, Phase, RunRecord, advance
+from runnerd.core.machine import Event, Hook, Intent, Phase, RunRecord, advance
 from runnerd.core.place import Json
 from runnerd.core.record_feed import RecordFeed
 from runnerd.journal.journal import Journal
@@ -111,7 +111,8 @@ def _detail(record: RunRecord) -> dict[str, Any]:
         case Phase.RUNNING:
             return {"pid": record.identity.pid if record.identity else None, "user": record.user}
         case Phase.STOPPING | Phase.KILLING:
-            return {"reason": record.intent}
+            # A host that stops drains too; `evict` is a word of records and documents.
+            return {"reason": "drain" if record.intent is Intent.EVICT else record.intent}
         case Phase.REPORTING:
             return {"exit": record.words}
         case Phase.DONE:

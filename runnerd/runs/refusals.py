@@ -17,6 +17,7 @@ class _Refusal:
 
     backoff: Backoff
     until: float
+    why: str
 
 
 class Refusals:
@@ -28,17 +29,21 @@ class Refusals:
 
     def applies_to(self, run_id: str) -> bool:
         """Return whether the run is to be left alone now."""
-        refusal = self._by_run.get(run_id)
-        return refusal is not None and self._clock() < refusal.until
+        return self.reason(run_id) is not None
 
-    def note(self, run_id: str) -> None:
+    def reason(self, run_id: str) -> str | None:
+        """Return why the run is to be left alone now; None where it is not."""
+        refusal = self._by_run.get(run_id)
+        return refusal.why if refusal is not None and self._clock() < refusal.until else None
+
+    def note(self, run_id: str, why: str) -> None:
         """Delay the next claim of a run, longer each time, since every poll offers the run again."""
         now = self._clock()
         for stale in [key for key, refusal in self._by_run.items() if refusal.until + _CAP_S < now]:
             del self._by_run[stale]
         earlier = self._by_run.get(run_id)
         backoff = earlier.backoff if earlier else Backoff(first_s=_FIRST_S, cap_s=_CAP_S, jitter=0.0)
-        self._by_run[run_id] = _Refusal(backoff=backoff, until=now + backoff.next_s())
+        self._by_run[run_id] = _Refusal(backoff=backoff, until=now + backoff.next_s(), why=why)
 
     def forget(self, run_id: str) -> None:
         """Forget that the run was refused."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import JournalError
-from runnerd.core.limits import Bucket, Caps, Claimant, PoolCaps, admit
+from runnerd.core.limits import Bucket, Caps, Claimant, PoolCaps, admit, find_holders
 from runnerd.core.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
@@ -186,7 +186,7 @@ class Supervisor:
 
     def _leave_alone(self, run_id: str, why: str) -> str:
         """Leave an odd run alone for a while; return why it is skipped."""
-        self._refusals.note(run_id)
+        self._refusals.note(run_id, why)
         return f"cannot claim the run: {why}"
 
     def _caps(self) -> Caps:
@@ -201,6 +201,14 @@ class Supervisor:
         if rate != self._bucket.rate:
             self._bucket = Bucket(rate=rate, tokens=min(self._bucket.tokens, max(1.0, rate)), at=now)
         return self._bucket
+
+    def refusal_of(self, run_id: str) -> str | None:
+        """Return why the API has refused the claim of a run that is therefore left alone for a while."""
+        return self._refusals.reason(run_id)
+
+    def holders_of(self, offer: FlowRun) -> tuple[str, ...]:
+        """Return the ids of the runs that hold the slots of the limit that keeps this offer out."""
+        return find_holders(_claimant(offer), [_claimant(record) for record in self.records()], self._caps())
 
     def claim_now(self, offer: FlowRun) -> bool:
         """Claim a run that was requested by its id, regardless of limits; False when it is here or not recorded."""
@@ -224,7 +232,7 @@ class Supervisor:
                 raise JournalError(full)
             before = self._context.journal.run(offer.id)
             record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
-            record = replace(record, intent=intent, words=words)
+            record = replace(record, intent=intent, words=words, output=before.output if before else None)
             self._context.journal.save(record, "claiming")
         except JournalError as error:
             if self.record_problem is None:
@@ -289,7 +297,7 @@ class Supervisor:
     def _remove(self, run: Run) -> None:
         del self._runs[run.record.id]
         if run.refused is not None:
-            self._refusals.note(run.record.id)
+            self._refusals.note(run.record.id, run.refused)
         else:
             self._refusals.forget(run.record.id)
         if not self._runs:

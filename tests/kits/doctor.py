@@ -69,6 +69,7 @@ async def practice(
             embedded=lambda: None,
             registry=engine.registry,
             pools=a_keeper(engine),
+            abandoned=engine.abandoned,
             environments=Environments(environ={}, calls=BoundedCalls()),
             journal=engine.journal,
             link=engine.link,

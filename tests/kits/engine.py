@@ -30,6 +30,7 @@ from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.claiming import FlowRunApi
 from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
@@ -44,6 +45,7 @@ from tests.kits.jump_loop import START_S
 from tests.kits.nouns import URL, Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
 
 POLL = "POST /deployments/get_scheduled_flow_runs"
+BOUND = "POST /flow_runs/filter"  # the runs that only their process can go on with
 
 
 def an_ambient(lines: LogLines, *, now: Callable[[], datetime], clock: Callable[[], float]) -> Ambient:
@@ -113,17 +115,26 @@ class Engine:
             tasks=self.tasks,
             wakes=self.wakes,
         )
+        offers = PoolOffers(api=api.pools, table=self.pools, config=self.config, now=now, outdated=self.outdated.append)
+        self.abandoned = AbandonedRuns(
+            api=api,
+            supervisor=self.supervisor,
+            journal=journal,
+            deployments=self.registry.own_ids,
+            pools=lambda: [served.name for served in offers.open_pools()],
+            ambient=self.ambient,
+            problems=problems,
+        )
         self.poller = build_poller(
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
-            pools=PoolOffers(
-                api=api.pools, table=self.pools, config=self.config, now=now, outdated=self.outdated.append
-            ),
+            pools=offers,
             config=self.config,
             wakes=self.wakes,
             ambient=self.ambient,
             problems=problems,
+            abandoned=self.abandoned,
             jitter=lambda: 0.5,
         )
         self.cancellations = Cancellations(

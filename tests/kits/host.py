@@ -15,6 +15,7 @@ from runnerd.control.backend.metrics import Metrics
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
+from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.contract import Host, Peer
 from runnerd.core.backoff import Backoff
 from runnerd.core.place import Place, Problem
@@ -66,8 +67,12 @@ async def daemon(
         ambient = replace(engine.ambient, now=lambda: NOON, backoff=backoff)
         keeper = a_keeper(engine)
         call_api = ApiCaller(ambient=ambient)
+        waits = WaitReasons(
+            api=engine.api, supervisor=engine.supervisor, poller=engine.poller, registry=engine.registry
+        )
         runs = RunsBackend(
             api=engine.api,
+            waits=waits,
             call_api=call_api,
             supervisor=engine.supervisor,
             poller=engine.poller,

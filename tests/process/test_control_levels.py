@@ -90,6 +90,33 @@ def test_who_may_do_what(served: Serving, user: str, groups: list[str], permitte
     assert refused == {name: int(name not in permitted.split()) for name in requests}
 
 
+@pytest.mark.parametrize(("group", "permitted"), [("disk", True), ("games", False)])
+@pytest.mark.parametrize("path", ["/v1/cancel", f"/v1/runs/{RUN_A}/cancel"])
+def test_a_run_that_a_pool_offers_to_every_host_is_no_operators(
+    served: Serving, path: str, group: str, permitted: bool
+) -> None:
+    served.call(served.host.runs.put, RUN_A, phase=None, pool="etl", started_at=None, pid=None)
+    body = {"runs": [RUN_A]} if path == "/v1/cancel" else None
+
+    def cancel() -> int:
+        try:
+            ControlClient(served.socket).post(path, body)
+        except ControlError as error:
+            print(error, file=sys.stderr)
+            return error.status
+        return 0
+
+    status, said = as_user("nobody", [group], cancel)
+    assert [verb for verb, _ in served.host.asked] == (["cancel"] if permitted else [])
+    if permitted:
+        assert (status, said) == (0, "")
+        return
+    assert status == 403 % 256
+    assert f"cannot cancel run {RUN_A}, which work pool etl still offers to every host: the user with uid " in said
+    served.call(served.host.runs.put, RUN_A, phase="claiming")  # now it is this host's
+    assert as_user("nobody", [group], cancel)[0] == 0
+
+
 def test_runnerctl_names_the_group_in_one_line_and_exits_with_5(served: Serving) -> None:
     status, said = as_user("nobody", [], lambda: main(["--socket", served.socket, "drain"]))
     assert status == 5

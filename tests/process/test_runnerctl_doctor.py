@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from runnerd.cli.verbs.doctor import print_checks
 from runnerd.core.errors import ControlError
 from runnerd.doctor.checks import Check, check_disks, ok
 from runnerd.system.paths import Paths, resolve_paths
+from tests.kits.fakes.fake_host import Json
 from tests.kits.fakes.runnerctl import runnerctl
 from tests.kits.fakes.serving import Serving, serving
 
@@ -113,9 +116,57 @@ def test_a_daemon_that_has_no_doctor_or_does_not_answer() -> None:
     assert "is older than this runnerctl" in old.detail
     assert old.remedy == "systemctl restart runnerd; runs continue through a restart"
     deaf = check_daemon(ControlError("runnerd at /x does not answer; see y", status=504), systemd=True)
-    assert "the doctor of runnerd does not answer: runnerd at /x does not answer" in deaf.detail
+    assert "the daemon does not answer: runnerd at /x does not answer" in deaf.detail
+    assert "systemctl restart runnerd; runs continue through a restart" in (deaf.remedy or "")
+    broken = check_daemon(ControlError("runnerd answered with status 500", status=500), systemd=True)
+    assert "the doctor of runnerd does not answer: runnerd answered with status 500" in broken.detail
     gone = check_daemon(ControlError("cannot reach runnerd at /x: no such file; is it running?"), systemd=True)
     assert gone.remedy == "systemctl status runnerd"
+
+
+@pytest.mark.time_limit(45.0)  # a daemon that is only slow gets sixty seconds
+def test_a_daemon_that_hangs_is_told_soon(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as deaf:  # it takes connections, and never reads
+        deaf.bind(path)
+        deaf.listen(8)
+        result = runnerctl(None, "doctor", "--socket", path, "--json")
+    found = json.loads(result.out)
+    assert (result.status, result.err, found["checks"][0]["name"]) == (1, "", "runnerd")
+    assert found["checks"][0]["detail"].startswith(f"the daemon does not answer: runnerd at {path} does not answer")
+    assert "directories" in [check["name"] for check in found["checks"]], "what can be found out without the daemon"
+
+
+def test_a_doctor_that_takes_its_time_is_waited_for(served: Serving) -> None:
+    slow = asyncio.Event()
+    answer = served.host.doctor
+
+    async def examine() -> Json:
+        await slow.wait()
+        return await answer()
+
+    served.host.doctor = examine  # type: ignore[method-assign]
+    asked = served.host.health
+
+    def health() -> tuple[bool, Json]:
+        slow.set()  # the second question is what the first one is answered after
+        return asked()
+
+    served.host.health = health  # type: ignore[method-assign]
+    assert runnerctl(served, "doctor", "--json").status == 0
+
+
+@pytest.mark.time_limit(15.0)
+def test_checks_that_hang_take_one_limit_together() -> None:
+    stuck = threading.Event()
+
+    def hang() -> list[Check]:
+        stuck.wait(60.0)
+        return []
+
+    found = run_checks(dict.fromkeys("abcdefghij", hang), timeout_s=2.0)
+    stuck.set()
+    assert [check.state for check in found] == ["unknown"] * 10
 
 
 def test_a_user_s_own_runnerd(tmp_path: Path) -> None:

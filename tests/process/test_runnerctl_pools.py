@@ -151,8 +151,17 @@ def test_a_preview_marks_what_is_late(served: Serving) -> None:
 
 def test_a_preview_of_nothing(served: Serving) -> None:
     assert did(served, "pool", "preview", "etl", remark="no runs; use --hours to list runs due later\n") == ""
-    remark = "no runs\ngpu is paused: it delivers no runs\n"
+    remark = "no runs; use --hours to list runs due later\ngpu is paused: it delivers no runs\n"
     assert did(served, "pool", "preview", "gpu", remark=remark) == ""
+
+
+def test_a_preview_of_a_paused_pool_shows_what_waits_there(served: Serving) -> None:
+    pools(served).add_run(pools(served).add_deployment("gpu"), due=LONG_AGO, name="old-otter")
+    first, waiting, _ = did(
+        served, "pool", "preview", "gpu", remark="gpu is paused: it delivers no runs\n"
+    ).splitlines()
+    assert first.endswith("STATE      WAITS FOR")
+    assert (" old-otter " in waiting, waiting.endswith("pool gpu is paused")) == (True, True)
 
 
 def test_a_narrow_terminal_keeps_the_marks(served: Serving) -> None:

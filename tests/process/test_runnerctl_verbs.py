@@ -8,7 +8,7 @@ import pytest
 
 from runnerd import __version__
 from runnerd.control.contract import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
-from tests.kits.fakes.fake_host import LATER, ended
+from tests.kits.fakes.fake_host import LATER, STAMP, ended
 from tests.kits.fakes.runnerctl import runnerctl
 from tests.kits.fakes.serving import Serving, serving
 
@@ -68,6 +68,17 @@ def test_status_of_an_idle_host(tmp_path: Path) -> None:
     assert result.status == 0
     assert "No runs." in result.out
     assert "No deployments." in result.out
+
+
+def test_status_shows_what_waits_and_for_what(served: Serving) -> None:
+    why = "limits.runs 1 is reached: its parent run old-otter holds the only slot, and may wait for this run"
+    its = {"name": "shy-owl", "deployment": "nightly", "flow": "etl", "pool": None, "queue": None, "due_at": STAMP}
+    more = {"phase": None, "waiting": why, "parent": None}
+    served.host.waiting = [{"id": f"{number:08}-x", **its, **more} for number in range(25)]
+    lines = runnerctl(served, "status").out.splitlines()
+    assert next(line for line in lines if line.startswith("Waiting:")).split(maxsplit=1)[1] == "25 runs, see below"
+    assert f"00000000-x   shy-owl  nightly     {STAMP}  {why}" in lines
+    assert "and 5 more" in lines
 
 
 def test_status_as_a_document(served: Serving) -> None:
@@ -135,13 +146,6 @@ def test_version(served: Serving) -> None:
     assert runnerctl(served, "version").out == f"runnerctl {__version__}\nrunnerd   9.9.9\n"
     assert document(served, "version") == {"runnerctl": __version__, "runnerd": "9.9.9"}
     assert runnerctl(None, "--version").out == f"runnerctl {__version__}\n"
-
-
-def test_logs(served: Serving) -> None:
-    (served.outputs / f"{OVER}.log").write_bytes(b"hello\n\xff\n")
-    assert document(served, "logs", "finished") == {"id": OVER, "name": "finished", "output": "hello\n\ufffd\n"}
-    assert runnerctl(served, "logs", "nobody").status == 4
-    assert runnerctl(served, "logs", "aaaa").status == 1  # ambiguous
 
 
 # --- changing ------------------------------------------------------------------------------------------------

@@ -186,6 +186,19 @@ async def test_second_stop_signals_no_more_and_keeps_the_first_reason(spawner: S
     assert spawner.output("run").split() == ["ready", "asked"]
 
 
+async def test_the_log_has_an_administrators_word_for_the_reason_and_the_record_the_daemons(
+    spawner: SpawnerUnderTest,
+) -> None:
+    async with spawner.link() as link:
+        await running(link, spawner, spawner.spec("run", mode=("count-term",), stop_timeout_s=600))
+        await link.client.stop(key="run", attempt=0, reason="evict", timeout_s=0)
+        record = await link.until("run", "exited")
+        assert record.stop_reason == "evict"
+    assert "phase=killing" in spawner.said()
+    assert "reason=drain" in spawner.said()
+    assert "reason=evict" not in spawner.said()
+
+
 @pytest.mark.parametrize(("at_first", "then"), [(600, 0.1), (0.3, 600)])
 async def test_second_stop_can_bring_the_end_nearer_but_not_put_it_off(
     spawner: SpawnerUnderTest, at_first: float, then: float

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.output.attempts import find_outputs
+from runnerd.output.output_file import read_block
 from runnerd.processes.protocol import Record
 from runnerd.spawner.runs.output_bound import BLOCK_BYTES, OutputFile
 from runnerd.spawner.runs.outputs import RESULT_MAX_BYTES
@@ -137,12 +139,15 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_flood_is_cut_to_its_newest_part_from_the_beginning(file: Path) -> None:
+def test_a_flood_is_cut_to_its_newest_part_behind_a_hole(file: Path) -> None:
     file.write_bytes(b"x" * (20 * MIB) + b"end")
     with OutputFile(str(file)) as output:
         output.cut(2 * BLOCK_BYTES, flood=True)
-        assert (output.size, output.used_bytes) == (2 * BLOCK_BYTES, 2 * BLOCK_BYTES)
-    assert file.read_bytes() == b"x" * (2 * BLOCK_BYTES - 3) + b"end"
+        assert (output.size, output.used_bytes) == (3 * BLOCK_BYTES, 2 * BLOCK_BYTES)
+    assert file.read_bytes() == b"\0" * BLOCK_BYTES + b"x" * (2 * BLOCK_BYTES - 3) + b"end"
+    assert read_block(str(file), 0)[0] == b"x" * (2 * BLOCK_BYTES - 3) + b"end"
+    (found,) = find_outputs({1: str(file)})
+    assert (found.stored_bytes, found.cut) == (2 * BLOCK_BYTES, True)
 
 
 def test_a_small_file_is_left_alone(file: Path) -> None:

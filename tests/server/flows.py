@@ -75,3 +75,11 @@ def escapes(mark: str, stay: bool = False) -> None:
         time.sleep(0.05)
     if stay:
         time.sleep(600)
+
+
+@flow
+def parent(child: str) -> None:
+    """Waits for a run of another deployment, which may wait for this one's slot."""
+    from prefect.deployments import run_deployment
+
+    run_deployment(child, poll_interval=1)

@@ -61,7 +61,10 @@ def test_pools_and_queues_from_first_to_last(host: Host) -> None:
 
     assert did(host, "pool", "pause", pool)
     assert f"\n{pool} (**)  process" in did(host, "pool", "ls")
-    assert host.json("pool", "preview", pool) == {"paused": [pool], "runs": [], "whole": True}
+    found = host.json("pool", "preview", pool)
+    assert (found["paused"], found["paused_deployments"], found["whole"]) == ([pool], [], True)
+    assert [run["waiting"] for run in found["runs"]] == [f"pool {pool} is paused"]
+    assert f"pool {pool} is paused" in did(host, "pool", "preview", pool)
     assert did(host, "pool", "clear-concurrency-limit", pool)
     its = host.json("pool", "update", pool, "--description", "ours")
     assert (its["paused"], its["concurrency_limit"], its["description"]) == (True, None, "ours")
@@ -101,3 +104,4 @@ def _preview(host: Host, pool: str) -> None:
     assert [run["id"] for run in ahead] == [late, later]
     assert did(host, "pool", "preview", pool).splitlines()[1].split()[1:3] == ["(**)", late]
     assert host.json("queue", "preview", "default", "--pool", pool)["runs"] == []
+    assert host.json("queue", "inspect", "urgent", "--pool", pool)["last_polled_at"] is None, "a preview is no poll"

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 
 from runnerd.cli.call import DONE, Call
 from runnerd.cli.console import Cell, Console
-from runnerd.cli.tables import format_problem, print_deployments, print_pools, print_runs, style_state
+from runnerd.cli.tables import format_problem, print_deployments, print_pools, print_runs, print_waiting, style_state
 from runnerd.cli.text import (
     clean,
     format_count,
@@ -45,6 +45,9 @@ def print_host(console: Console, status: Json) -> None:
         print_runs(console, status["runs"])
     else:
         console.print_line("No runs.")
+    if status.get("waiting"):
+        console.print_line()
+        print_waiting(console, status["waiting"], total=status["waiting_total"])
     console.print_line()
     if status["deployments"]:
         print_deployments(console, status["deployments"])
@@ -65,6 +68,7 @@ def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell |
     used = f"{limits['used']} of {limits['max']}"
     tags = status["limits"].get("tags") or {}
     problems = len(status["problems"])
+    waiting = format_count(status["waiting_total"], "run") if status.get("waiting_total") else ""
     detail = f": {clean(api['detail'])}" if api["detail"] and api["state"] != "ok" else ""
     api_line = f"{clean(api['state'])} {clean(api['url'])} since {console.when_in_full(api['since'])}{detail}"
     return [
@@ -73,6 +77,7 @@ def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell |
         ("API", Cell(api_line, None if api["state"] == "ok" else style_state(api["state"]).style)),
         ("Draining", Cell(_draining(console, status), "yellow") if status["draining"] else None),
         ("Runs", Cell(used, "yellow" if limits["used"] >= limits["max"] else None)),
+        ("Waiting", Cell(f"{waiting}, see below", "yellow") if waiting else None),
         ("Tags", ", ".join(f"{clean(tag)} {u['used']} of {u['max']}" for tag, u in tags.items())),
         ("Problems", Cell(f"{format_count(problems, 'problem')}, see below", "red") if problems else None),
     ]

@@ -10,6 +10,7 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import ApiHealth, FlowRun
 from runnerd.core.settings import InvalidDeployment
 from runnerd.deployments.registry import Entry, EntryState
+from runnerd.output.attempts import AttemptOutput
 from runnerd.system.usage import Usage
 
 
@@ -75,6 +76,11 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         " cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
+
+
+def attempt_document(output: AttemptOutput, *, shown: bool) -> Json:
+    """Return the document of the output of one attempt; `shown`: it is what is read where no attempt is named."""
+    return {"attempt": output.attempt, "bytes": output.stored_bytes, "cut": output.cut, "shown": shown}
 
 
 def deployment_document(entry: Entry, *, running: int) -> Json:

@@ -66,8 +66,11 @@ def type_document(worker_type: WorkerType) -> dict[str, Json]:
     return {"type": worker_type.type, "package": worker_type.package, "description": description}
 
 
-def offer_document(run: FlowRun, *, deployment: str | None, now: datetime) -> dict[str, Json]:
-    """Return the document of a run that waits in a pool; `late`: the run was due before now."""
+def offer_document(run: FlowRun, *, deployment: str | None, now: datetime, waiting: str | None) -> dict[str, Json]:
+    """Return the document of a run that waits in a pool; `late`: the run was due before now.
+
+    `waiting` is the pause or the limit that delays its delivery.
+    """
     due = run.next_scheduled_start_time or run.expected_start_time
     return {
         "id": run.id,
@@ -79,6 +82,7 @@ def offer_document(run: FlowRun, *, deployment: str | None, now: datetime) -> di
         "tags": list(run.tags),
         "due_at": time_text(due),
         "late": due is not None and due < now,
+        "waiting": waiting,
         "api_state": run.state.type.value,
         "api_state_name": run.state.name,
     }

@@ -1,15 +1,15 @@
-"""Lists the runs that work pools would deliver, in the order of delivery.
+"""Lists the runs that wait in work pools, in the order of delivery, with what those that are not delivered wait for.
 
-The server is asked as a worker asks it: its answer takes pauses and concurrency limits into account, and it marks the
-queue as polled.
+Invariants: nothing here counts as a poll of a queue; a preview makes a few requests for a pool, more only where it has
+more runs than one answer holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
+from runnerd.control.backend.delivery_order import Occupied, arrange
 from runnerd.control.backend.pool_documents import offer_document
 from runnerd.control.backend.refusals import no_queue
 from runnerd.control.contract import Refused
@@ -30,31 +30,50 @@ class Previews:
     async def document(self, pools: Sequence[WorkPool], queue: str | None, *, hours: int) -> Json | Refused:
         """Return the preview of `pools` for the next `hours`, of the queue named `queue` only if one is given."""
         before = self._now() + timedelta(hours=hours)
-        runs: list[FlowRun] = []
+        runs: list[tuple[FlowRun, str | None]] = []
         paused: list[str] = []
         whole = True
         for pool in pools:
             queues = [one for one in await self._api.pools.queues(pool.name) if queue in (None, one.name)]
             if queue is not None and not queues:
                 return no_queue(pool.name, queue)
-            offers = await self._offers(pool, queues, before, one=queue is not None)
-            runs += offers
+            found = await self._waiting(pool, queues, before) if queues else Page()
+            runs += arrange(pool, queues, found, await self._occupied(pool, queues) if found else Occupied())
             paused += _paused(pool, queues)
-            whole = whole and not offers.full
-        names, now = await self._names(runs), self._now()
-        documents = [offer_document(run, deployment=names.get(run.deployment_id or ""), now=now) for run in runs]
-        return {"paused": paused, "whole": whole, "runs": documents}
+            whole = whole and not found.full
+        names, now = await self._names([run for run, _ in runs]), self._now()
+        documents = [
+            offer_document(run, deployment=names.get(run.deployment_id or ""), now=now, waiting=why)
+            for run, why in runs
+        ]
+        stopped = await self._api.pools.waiting.paused_deployments([pool.name for pool in pools]) if pools else []
+        deployments = [one.name for one in stopped]
+        return {"paused": paused, "paused_deployments": deployments, "whole": whole, "runs": documents}
 
-    async def _offers(self, pool: WorkPool, queues: Sequence[WorkQueue], before: datetime, *, one: bool) -> Page:
-        """Read the runs of `queues`; none for a pool or queue that was deleted since its name was read."""
-        if one and queues[0].filter is not None:  # Prefect 2: the runs of a tag-based queue are in no pool
-            found = await self._api.pools.tagged_runs(queues[0].id, before=before, limit=PAGE)
-            if found is None:
-                return Page()
-            return Page((replace(run, pool=pool.name, queue=queues[0].name) for run in found), full=found.full)
-        names = {queue.id: queue.name for queue in queues}
-        found = await self._api.pools.runs(pool.name, queues=names, before=before, limit=PAGE)
-        return Page() if found is None else found
+    async def _waiting(self, pool: WorkPool, queues: Sequence[WorkQueue], before: datetime) -> Page:
+        """Read the first runs of `queues`, in the order of delivery where there are more than one answer holds."""
+        waiting = self._api.pools.waiting
+        plain = [one for one in queues if one.filter is None]
+        if not plain:  # Prefect 2: the runs of a tag-based queue are in no pool
+            return await waiting.first_runs(pool.name, queues, before=before) if len(queues) == 1 else Page()
+        found = await waiting.first_runs(pool.name, plain, before=before)
+        if not found.full or len(plain) == 1:
+            return found
+        runs: list[FlowRun] = []
+        for one in sorted(plain, key=lambda queue: queue.priority):
+            if len(runs) < PAGE:
+                runs += await waiting.first_runs(pool.name, [one], before=before, limit=PAGE - len(runs))
+        return Page(runs, full=True)
+
+    async def _occupied(self, pool: WorkPool, queues: Sequence[WorkQueue]) -> Occupied:
+        """Count what takes up slots, where there are limits."""
+        waiting, counts = self._api.pools.waiting, {}
+        for one in queues:
+            if one.concurrency_limit is not None:
+                counts[one.name] = await waiting.occupied(pool.name, [one])
+        if pool.concurrency_limit is None:
+            return Occupied(queues=counts)
+        return Occupied(pool=await waiting.occupied(pool.name), queues=counts)
 
     async def _names(self, runs: Sequence[FlowRun]) -> dict[str, str]:
         ids = list(dict.fromkeys(run.deployment_id for run in runs if run.deployment_id))

@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.documents import offered_document, run_document
+from runnerd.control.backend.documents import attempt_document, offered_document, run_document
 from runnerd.control.backend.refusals import UNREGISTERED
+from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.contract import Peer, Refused
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Intent, Phase, RunRecord, intend
@@ -20,6 +21,7 @@ from runnerd.core.prefect import FlowRun, StateType
 from runnerd.core.record_feed import RecordFeed
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
+from runnerd.output.attempts import attempt_paths, latest_path, path_of_attempt
 from runnerd.output.output_file import OutputBlock, OutputReader
 from runnerd.polling.poller import Poller
 from runnerd.prefect_api.answers import ApiRefusal
@@ -44,6 +46,7 @@ class RunsBackend:
         self,
         *,
         api: PrefectApi,
+        waits: WaitReasons,
         call_api: ApiCaller,
         supervisor: Supervisor,
         poller: Poller,
@@ -57,6 +60,7 @@ class RunsBackend:
     ) -> None:
         self._api = api
         self._call_api = call_api
+        self._waits = waits
         self._supervisor = supervisor
         self._poller = poller
         self._registry = registry
@@ -114,8 +118,7 @@ class RunsBackend:
         return run_document(record) if record is not None else None
 
     def _offered(self, run: FlowRun) -> Json:
-        waiting = self._poller.on_offer.waiting.get(run.id)
-        return offered_document(run, self._registry.by_id(run.deployment_id), waiting=waiting)
+        return offered_document(run, self._registry.by_id(run.deployment_id), waiting=self._waits.reason(run))
 
     def find(self, ref: str) -> list[Json]:
         records = {record.id: record for record in self._find_records(ref)}
@@ -139,10 +142,25 @@ class RunsBackend:
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
         return self._feed.subscribe(lambda record: changed(run_document(record)))
 
-    def output(self, run_id: str) -> str | None:
+    def output(self, run_id: str, *, attempt: int | None = None) -> str | None:
+        record = self._record(run_id)
+        if record is None:
+            return None
+        return latest_path(record) if attempt is None else path_of_attempt(record, attempt)
+
+    async def attempts(self, run_id: str) -> list[Json] | str:
+        record = self._record(run_id)
+        if record is None:
+            return []
+        shown, paths = latest_path(record), attempt_paths(record)
+        found = await self._output.find(paths)
+        if isinstance(found, str):
+            return found
+        return [attempt_document(one, shown=paths[one.attempt] == shown) for one in found]
+
+    def _record(self, run_id: str) -> RunRecord | None:
         run = self._supervisor.run(run_id)
-        record = run.record if run is not None else self._journal.run(run_id)
-        return record.output if record is not None else None
+        return run.record if run is not None else self._journal.run(run_id)
 
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         return await self._output.read(path, offset)
@@ -152,6 +170,10 @@ class RunsBackend:
         # Runs of pools belong to every host that serves the pool until one has claimed them.
         due = [run for run in on_offer.runs.values() if run.id in on_offer.waiting and run.pool is None]
         return [self._offered(run) for run in due if self._supervisor.run(run.id) is None]
+
+    def waiting_here(self) -> tuple[list[Json], int]:
+        """Return the documents of the first runs that wait, with what for, and how many there are."""
+        return self._waits.documents()
 
     async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
         offered = [run for run_id in run_ids if (run := self._withdraw(run_id)) is not None]

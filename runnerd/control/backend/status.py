@@ -51,6 +51,7 @@ class Status:
         """Return the document of GET /v1/status."""
         settings = self._config.settings()
         records = self._runs.records()
+        waiting, waiting_total = self._runs.waiting_here()
         limits = limits_document(records, runs=settings.limits.runs, tags=dict(settings.limits.tags))
         return {
             "name": settings.name,
@@ -62,6 +63,8 @@ class Status:
             "drain": self._drain_document(),
             "limits": limits,
             "runs": self._runs.listing(history=False),
+            "waiting": waiting,
+            "waiting_total": waiting_total,
             "usage_at": time_text(self._runs.measured_at),
             "deployments": self._deployments.listing(),
             "pools": self._pools.documents(records),

@@ -14,13 +14,21 @@ from runnerd.control.routes.events import DONE
 READ_INTERVAL_S = 0.2  # while a client follows: the file belongs to another process, and no event says that it grew
 
 
-async def follow_output(host: Host, run_id: str, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
-    """Yield the output from byte `offset` on; with `follow`, until the process has ended and all output was yielded."""
-    path = host.runs.output(run_id)
+async def follow_output(
+    host: Host, run_id: str, *, attempt: int | None, offset: int, follow: bool
+) -> AsyncGenerator[bytes, None]:
+    """Yield the output from byte `offset` on; with `follow`, until the process has ended and all output was yielded.
+
+    Of one `attempt`, or of the last one and of each that follows it.
+    """
+    path = host.runs.output(run_id, attempt=attempt)
+    began = path is not None  # `offset` is one of the first file that is read
     while True:
-        over = process_over(host, run_id)  # before reading: the read below then gets all that an ended process wrote
-        if (now := host.runs.output(run_id)) != path:
-            offset, path = 0 if path else offset, now
+        # Before reading: the read below then gets all that an ended process wrote.
+        over = process_over(host, run_id, attempt=attempt)
+        if (now := host.runs.output(run_id, attempt=attempt)) != path:
+            offset, path = 0 if began else offset, now
+            began = began or now is not None
         while path is not None:
             before = offset
             block = await host.runs.read_output(path, offset)
@@ -37,7 +45,12 @@ async def follow_output(host: Host, run_id: str, *, offset: int, follow: bool) -
         await asyncio.sleep(READ_INTERVAL_S)
 
 
-def process_over(host: Host, run_id: str) -> bool:
-    """Return whether no process of the run can write any more; in `reporting` only the report to Prefect is left."""
+def process_over(host: Host, run_id: str, *, attempt: int | None) -> bool:
+    """Return whether no process of the run, or of this attempt, can write any more.
+
+    In `reporting` only the report to Prefect is left, or the start of the next attempt.
+    """
     document = host.runs.document(run_id)
-    return document is None or document["phase"] in ("reporting", DONE)
+    if document is None or document["phase"] in ("reporting", DONE):
+        return True
+    return attempt is not None and attempt < (document.get("attempt") or 1)

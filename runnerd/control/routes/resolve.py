@@ -57,6 +57,16 @@ def read_number(request: Request, name: str) -> int:
     return int(value)
 
 
+def read_attempt(request: Request) -> int | None:
+    """Return the number of an attempt from the query, None when absent. Raises HttpProblem 422."""
+    value = request.query.get("attempt")
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 9 and int(value) > 0):
+        raise HttpProblem(422, f"attempt must be a whole number from 1, not {show_value(value)}")
+    return int(value)
+
+
 def read_body(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[str, Json]:
     """Return the members of the JSON body, None for an absent or null member. An empty body has no members.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Reply, Request, StreamReply, json_reply
+from runnerd.control.http.guard import Guard, Level
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
@@ -15,6 +16,7 @@ from runnerd.control.routes.output import follow_output, process_over
 from runnerd.control.routes.resolve import (
     find_deployment,
     find_run,
+    read_attempt,
     read_body,
     read_flag,
     read_number,
@@ -22,14 +24,16 @@ from runnerd.control.routes.resolve import (
 )
 from runnerd.core.json_words import show_value
 from runnerd.core.place import Json
+from runnerd.core.ranges import format_ranges
 
 
 class RunRoutes:
     """Handles /v1/runs, /v1/cancel and /v1/execute."""
 
-    def __init__(self, *, host: Host, log: RequestLog) -> None:
+    def __init__(self, *, host: Host, log: RequestLog, guard: Guard) -> None:
         self._host = host
         self._log = log
+        self._guard = guard
 
     async def list_runs(self, request: Request) -> Reply:
         await self._host.runs.measure()
@@ -47,18 +51,40 @@ class RunRoutes:
     async def stream_output(self, request: Request, ref: str) -> StreamReply:
         run = find_run(self._host, ref)
         run_id = run["id"]
-        follow = read_flag(request, "follow")
-        path = self._host.runs.output(run_id)
+        follow, attempt = read_flag(request, "follow"), read_attempt(request)
+        path = self._host.runs.output(run_id, attempt=attempt)
         first = await self._host.runs.read_output(path, 0) if path is not None else None
         if isinstance(first, str):
             raise HttpProblem(500, first, kind="no-output")
-        if not (first and first.exists) and process_over(self._host, run_id):
+        there = first is not None and first.exists
+        if attempt is not None and not there:
+            await self._require_attempt(run, attempt)
+        if not there and process_over(self._host, run_id, attempt=attempt):
             why = "it never started, or its output was removed"
             if bound := run.get("output_removed"):
                 why = f"its output was removed: {bound} (runnerctl config show has the limit)"
             raise HttpProblem(410, f"there is no output of run {run_id}: {why}", kind="no-output")
-        blocks = follow_output(self._host, run_id, offset=read_number(request, "offset"), follow=follow)
+        offset = read_number(request, "offset")
+        blocks = follow_output(self._host, run_id, attempt=attempt, offset=offset, follow=follow)
         return StreamReply(blocks=blocks, content_type="text/plain; charset=utf-8", live=follow)
+
+    async def list_attempts(self, request: Request, ref: str) -> Reply:
+        return json_reply(await self._attempts(find_run(self._host, ref)["id"]))
+
+    async def _attempts(self, run_id: str) -> list[Json]:
+        found = await self._host.runs.attempts(run_id)
+        if isinstance(found, str):
+            raise HttpProblem(500, found, kind="no-output")
+        return found
+
+    async def _require_attempt(self, run: Json, attempt: int) -> None:
+        """Raise HttpProblem 404, which names the attempts with output, unless the attempt is the one under way."""
+        if attempt == run.get("attempt") and not process_over(self._host, run["id"], attempt=attempt):
+            return
+        there = format_ranges(one["attempt"] for one in await self._attempts(run["id"]))
+        named = f"there is output of attempt {there}" if there else "there is none of any attempt"
+        detail = f"there is no output of attempt {attempt} of run {run['id']} on this host; {named}"
+        raise HttpProblem(404, detail, kind="no-output")
 
     async def cancel_run(self, request: Request, ref: str) -> Reply:
         body = read_body(request, {"now": (bool,)})
@@ -113,10 +139,19 @@ class RunRoutes:
         return [run["id"] for run in live]
 
     async def _cancel(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
+        for document in map(self._host.runs.document, run_ids):
+            if document is not None and _is_shared(document):
+                what = f"cancel run {document['id']}, which work pool {document['pool']} still offers to every host"
+                await self._guard.check(request.peer, Level.ADMIN, what)
         peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
         await self._host.runs.measure()
         documents: list[Json] = unwrap(await self._host.runs.cancel(run_ids, now=now, peer=peer))
         return documents
+
+
+def _is_shared(run: Json) -> bool:
+    """Return whether no host has the run yet, and every host that serves its work pool may get it."""
+    return run["phase"] is None and run.get("pool") is not None
 
 
 def _is_id(text: str) -> bool:

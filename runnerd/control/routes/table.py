@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from runnerd.control.contract import Host
 from runnerd.control.http.exchange import Reply, Request, StreamReply
-from runnerd.control.http.guard import Level
+from runnerd.control.http.guard import Guard, Level
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.http.problem import HttpProblem
 from runnerd.control.http.router import Access, Route
@@ -16,6 +16,7 @@ from runnerd.control.routes.events import EventRoutes
 from runnerd.control.routes.host import HostRoutes
 from runnerd.control.routes.pools import PoolRoutes
 from runnerd.control.routes.runs import RunRoutes
+from runnerd.core.settings import ControlSettings
 
 ADOPTION_LIMIT_S = 15.0  # below the client's limit: a client that gave up must not have its change made afterwards
 ADOPTED, PUBLIC = Access.ADOPTED, Access.PUBLIC
@@ -23,15 +24,17 @@ HOURS = frozenset({"hours"})
 READER, OPERATOR, ADMIN = Level.READER, Level.OPERATOR, Level.ADMIN
 
 
-def build_routes(*, host: Host, log: RequestLog) -> list[Route]:
-    """Return the routes of the control API.
+def build_routes(*, host: Host, log: RequestLog, guard: Guard | None = None) -> list[Route]:
+    """Return the routes of the control API; `guard` checks the requests, None where every client may do everything.
 
     A reader may read, an operator may change what this host's deployments and runs do, an admin may do what decides
-    which code runs here, and what belongs to other hosts too: a flow run that is named by its id, and work pools.
+    which code runs here, and what belongs to other hosts too: a flow run that is named by its id, work pools, and the
+    runs that a pool still offers to every host (RunRoutes checks the cancellation of those by itself).
     The changes of work pools do not wait for adoption: pools are Prefect's, and no run of this host is touched.
     """
+    guard = guard or Guard(control=ControlSettings)
     daemon, events = HostRoutes(host=host, log=log), EventRoutes(host=host)
-    runs, deployments = RunRoutes(host=host, log=log), DeploymentRoutes(host=host, log=log)
+    runs, deployments = RunRoutes(host=host, log=log, guard=guard), DeploymentRoutes(host=host, log=log)
     pools = PoolRoutes(host=host, log=log)
     table = [
         Route("GET", "/v1/status", daemon.get_status, READER),
@@ -45,7 +48,8 @@ def build_routes(*, host: Host, log: RequestLog) -> list[Route]:
         Route("GET", "/v1/events", events.stream_events, READER, query=frozenset({"run"})),
         Route("GET", "/v1/runs", runs.list_runs, READER, query=frozenset({"history", "state", "deployment"})),
         Route("GET", "/v1/runs/*", runs.get_run, READER),
-        Route("GET", "/v1/runs/*/logs", runs.stream_output, READER, query=frozenset({"follow", "offset"})),
+        Route("GET", "/v1/runs/*/logs", runs.stream_output, READER, query=frozenset({"follow", "offset", "attempt"})),
+        Route("GET", "/v1/runs/*/attempts", runs.list_attempts, READER),
         Route("POST", "/v1/runs/*/cancel", runs.cancel_run, OPERATOR, ADOPTED),
         Route("POST", "/v1/cancel", runs.cancel_runs, OPERATOR, ADOPTED),
         Route("POST", "/v1/execute", runs.execute_run, ADMIN, ADOPTED),

@@ -37,6 +37,11 @@ class AllowedUsers:
         """Whether there is a list."""
         return self._text is not None
 
+    @property
+    def offers_others(self) -> bool:
+        """Whether a process may be started as a user that is not root: only root can change its user."""
+        return self.root and (not self.limited or self._people or bool(self._names - {"root"}))
+
     def to_wire(self) -> dict[str, object]:
         """Return the arguments of `from_wire`, for the hello."""
         return {"list": self._text, "root": self.root, "owner": self._owner}

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from runnerd.spawner.io.log import log
 from runnerd.spawner.runs.records import ProcessRecord, RecordStore
 
+# The daemon's word for a run that has to leave is none of an administrator's; records and messages have the daemon's.
+_LOGGED_REASONS = {"evict": "drain"}
+
 
 class Announcer:
     """Writes the records of `store` and the log; `publish` sends an event and the record to the clients."""
@@ -37,7 +40,8 @@ class Announcer:
 def _log_line(run: ProcessRecord) -> str:
     words = f"{run.name} phase={run.phase} pid={run.pid}"
     if run.stop is not None:
-        words += f" reason={run.stop.get('reason')}"
+        reason = str(run.stop.get("reason"))
+        words += f" reason={_LOGGED_REASONS.get(reason, reason)}"
         if "told" in run.stop:
             words += f" told={'yes' if run.stop['told'] else 'no'}"
     if run.error is not None:

@@ -3,7 +3,7 @@
 The oldest part is replaced by a hole (fallocate): offsets stay valid for readers and the writer, and the disk space is
 freed. To punch a hole the kernel first writes the part to disk. A flood is therefore cut by truncation, which discards
 it in memory, and the newest part is written again; so it is on a file system without holes. The run appends, and goes
-on behind that part.
+on behind that part. In either case the file then begins with a hole, by which its readers know that it was cut.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class OutputFile:
         keep = min(keep_bytes, _TAIL_MAX_BYTES)
         tail = os.pread(self._fd, keep, max(0, self.size - keep))
         os.ftruncate(self._fd, 0)
+        os.ftruncate(self._fd, BLOCK_BYTES)  # the hole, for which no disk space is used
         os.write(self._fd, tail)
 
     def write_back(self, up_to: int) -> None:

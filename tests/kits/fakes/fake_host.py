@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runnerd.control.backend.api_calls import ApiCaller
+from runnerd.control.backend.documents import attempt_document
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.contract import Host, Peer, Refused
 from runnerd.files.bounded_calls import BoundedCalls
@@ -137,11 +138,19 @@ class FakeRuns:
         self._changed.append(changed)
         return lambda: self._changed.remove(changed)
 
-    def output(self, run_id: str) -> str | None:
+    def output(self, run_id: str, *, attempt: int | None = None) -> str | None:
         run = self._runs.get(run_id)
         started = run is not None and run["phase"] not in (None, "claiming")
-        suffix = "log" if self.attempt == 1 else f"{self.attempt}.log"
-        return str(self._outputs / f"{run_id}.{suffix}") if started else None
+        return self._path(run_id, attempt or self.attempt) if started or attempt else None
+
+    def _path(self, run_id: str, attempt: int) -> str:
+        return str(self._outputs / f"{run_id}.{'log' if attempt == 1 else f'{attempt}.log'}")
+
+    async def attempts(self, run_id: str) -> list[Json] | str:
+        found = await self._reader.find({number: self._path(run_id, number) for number in range(1, self.attempt + 1)})
+        if isinstance(found, str):
+            return found
+        return [attempt_document(one, shown=one.attempt == self.attempt) for one in found]
 
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         return await self._reader.read(path, offset)
@@ -206,6 +215,7 @@ class FakeHost:
         self.well = True
         self.api_state = "ok"
         self.problems: list[Json] = []
+        self.waiting: list[Json] = []
         self.metrics_fail = False
         self.examined: Json = {"ok": True, "checks": []}
         self.runs = FakeRuns(self, outputs=outputs)
@@ -250,6 +260,8 @@ class FakeHost:
                 "tags": {"gpu": {"used": 0, "max": 1}},
             },
             "runs": self.runs.listing(history=False),
+            "waiting": self.waiting[:100],
+            "waiting_total": len(self.waiting),
             "usage_at": STAMP,
             "deployments": self.deployments.listing(),
             "problems": list(self.problems),

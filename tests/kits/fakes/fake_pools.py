@@ -240,6 +240,17 @@ class FakePools(PoolTables):
             if tags <= set(run["tags"]) and (ids is None or run["deployment_id"] in ids):
                 yield run
 
+    def placed(self, runs: list[Json], body: Json) -> list[Json]:
+        """Those of these runs that a filter of runs finds by their tags and deployments, or by their place."""
+        chosen = body["flow_runs"]
+        tags, ids = chosen.get("tags", {}).get("all_"), chosen.get("deployment_id", {}).get("any_")
+        picked = list(self._picked({"tags": tags, "deployment_ids": ids}))
+        runs = [run for run in runs if run in picked]
+        queues = body.get("work_pool_queues", {}).get("id", {}).get("any_")
+        pools = body.get("work_pools", {}).get("name", {}).get("any_")
+        runs = [run for run in runs if queues is None or run.get("work_queue_id") in queues]
+        return [run for run in runs if pools is None or run.get("work_pool_name") in pools]
+
     def _runs_in(self, queue: Json) -> list[Json]:
         return [run for run in self._fake.runs.values() if run.get("work_queue_id") == queue["id"]]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,6 +158,14 @@ class FakePrefect(PrefectTables):
                 return 200, self._get(self.flows, flow_id, "Flow not found")
             case ("POST", "flow_runs", "filter"):
                 return 200, self._filter_runs(body)
+            case ("POST", "task_runs"):
+                self.task_runs[made := str(uuid.uuid4())] = body["flow_run_id"]
+                return 201, {"id": made}
+            case ("POST", "task_runs", "filter"):
+                wanted = body["task_runs"]["id"]["any_"]
+                return 200, [{"id": one, "flow_run_id": self.task_runs[one]} for one in wanted if one in self.task_runs]
+            case ("POST", "flow_runs", "count"):
+                return 200, len(self._filter_runs({**body, "limit": len(self.runs)}))
             case ("GET", "flow_runs", run_id):
                 return 200, self._get(self.runs, run_id, "Flow run not found")
             case ("GET", "flow_run_states"):
@@ -180,8 +189,7 @@ class FakePrefect(PrefectTables):
             case ("POST", "get_scheduled_flow_runs"):
                 return 200, self._scheduled(body)
             case ("POST", "filter"):
-                wanted = body["deployments"]["id"]["any_"]
-                return 200, [self.deployments[each] for each in wanted if each in self.deployments]
+                return 200, self._filter_deployments(body)
             case ("GET", "name", flow_name, name):
                 return 200, self._named(flow_name, name)
             case ("GET", deployment_id):

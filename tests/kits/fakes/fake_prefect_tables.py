@@ -30,6 +30,7 @@ class PrefectTables:
         self.flows: dict[str, dict[str, Json]] = {}
         self.deployments: dict[str, dict[str, Json]] = {}
         self.runs: dict[str, dict[str, Json]] = {}
+        self.task_runs: dict[str, str] = {}  # by id: the flow run that each belongs to
         self.leases: set[str] = set()  # 3.x: of the concurrency limits of deployments
         self.renewed: list[str] = []
         self.states: dict[str, list[Json]] = {}  # of each run, the states it went through
@@ -143,6 +144,13 @@ class PrefectTables:
         """A run as the server's own scheduler makes it; returns its id."""
         return self._new_run(self.deployments[deployment_id], {"auto_scheduled": True, **more}, due)["id"]
 
+    def child_of(self, parent_id: str, run_id: str) -> str:
+        """Make a run one that `run_deployment` in the parent's flow made; returns its id."""
+        task_run_id = str(uuid.uuid4())
+        self.task_runs[task_run_id] = parent_id
+        self.runs[run_id] |= {"parent_task_run_id": task_run_id, "auto_scheduled": False}
+        return run_id
+
     def _scheduled(self, body: Json) -> list[Json]:
         limit = body.get("limit", PAGE)
         if limit > PAGE:
@@ -159,9 +167,25 @@ class PrefectTables:
 
     def _filter_runs(self, body: Json) -> list[Json]:
         chosen = body["flow_runs"]
-        types = chosen.get("state", {}).get("type", {}).get("any_")
-        runs = [self.runs[each] for each in chosen["id"]["any_"] if each in self.runs]
-        return [run for run in runs if types is None or run["state"]["type"] in types][: body.get("limit", PAGE)]
+        types, names = (chosen.get("state", {}).get(key, {}).get("any_") for key in ("type", "name"))
+        ids = chosen.get("id", {}).get("any_")
+        runs = list(self.runs.values()) if ids is None else [self.runs[each] for each in ids if each in self.runs]
+        found = [run for run in self.pools.placed(runs, body) if types is None or run["state"]["type"] in types]
+        found = [run for run in found if names is None or run["state"]["name"] in names]
+        if before := chosen.get("next_scheduled_start_time", {}).get("before_"):
+            found = [run for run in found if _moment(run["next_scheduled_start_time"]) <= _moment(before)]
+        if body.get("sort") == "NEXT_SCHEDULED_START_TIME_ASC":
+            found.sort(key=lambda run: _moment(run["next_scheduled_start_time"]))
+        return found[: body.get("limit", PAGE)]
+
+    def _filter_deployments(self, body: Json) -> list[Json]:
+        chosen = body["deployments"]
+        ids, paused = chosen.get("id", {}).get("any_"), chosen.get("paused", {}).get("eq_")
+        pools = body.get("work_pools", {}).get("name", {}).get("any_")
+        every = self.deployments if ids is None else [each for each in ids if each in self.deployments]
+        found = [self.deployments[each] for each in every]
+        found = [each for each in found if paused is None or each["paused"] is paused]
+        return [each for each in found if pools is None or each.get("work_pool_name") in pools]
 
     def _create_run(self, deployment_id: str, body: Json) -> tuple[int, Json]:
         self._check_keys("create_run", body)

@@ -37,6 +37,7 @@ POOL = TOP["pools"]["items"]["properties"]
 
 def test_it_is_a_json_schema() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
+    assert SCHEMA["title"] == "runnerd configuration", "what editors show"
 
 
 def test_every_key_says_what_it_is_for() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerd.core.limits import Admission, Bucket, Caps, Claimant, admit
+from runnerd.core.limits import Admission, Bucket, Caps, Claimant, PoolCaps, admit, find_holders
 from runnerd.core.prefect import ApiState, FlowRun, StateType, due
 from runnerd.core.settings import LatePolicy
 from runnerd.polling.lateness import Lateness, judge_late
@@ -235,3 +236,23 @@ def test_due_is_the_next_start_else_the_expected_one() -> None:
     assert due(run("a", 5)) == NOON - timedelta(seconds=5)
     assert due(run("a", 7, expected=True)) == NOON - timedelta(seconds=7)
     assert due(run("a", None)) is None
+
+
+def test_who_holds_the_slots_of_the_limit_that_keeps_a_run_out() -> None:
+    live = [claimant("x", "A", "gpu"), claimant("y", "B"), claimant("z", "A")]
+    offer = claimant("a", "A", "gpu")
+    assert find_holders(offer, live, Caps(runs=3)) == ("x", "y", "z")
+    assert find_holders(offer, live, Caps(runs=9, deployments={"A": 2, "B": 1})) == ("x", "z")
+    assert find_holders(offer, live, Caps(runs=9, tags={"cpu": 1, "gpu": 1})) == ("x",)
+    assert find_holders(offer, live, Caps(runs=9)) == ()
+
+
+def test_who_holds_the_slots_of_a_pools_limit() -> None:
+    live = [replace(claimant(name, name), pool="etl", queue=queue) for name, queue in (("x", "q"), ("y", "r"))]
+    offer = replace(claimant("a", "y"), pool="etl", queue="q")
+    for caps, holders in (
+        (PoolCaps(runs=2), ("x", "y")),
+        (PoolCaps(queues={"q": 1}), ("x",)),
+        (PoolCaps(each_deployment=1), ("y",)),
+    ):
+        assert find_holders(offer, live, Caps(runs=9, pools={"etl": caps})) == holders

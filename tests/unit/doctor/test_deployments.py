@@ -12,6 +12,7 @@ from runnerd.deployments.registry import Entry
 from runnerd.doctor.deployments import check_configuration, check_deployments, check_pools
 from runnerd.pools.table import Served
 from tests.kits.checks import state_and_words
+from tests.kits.doctor import practice
 from tests.kits.nouns import a_deployment
 
 PLACE = Place("/etc/runnerd/conf.d/10.yaml", 3, 5)
@@ -56,3 +57,20 @@ def test_work_pools() -> None:
     state_and_words(check_pools([known, unknown], []), "warning", "not read from Prefect yet: etl", "the api check")
     problem = check_pools([known], [(known, "there is no type dock")])
     state_and_words(problem, "error", "cannot serve etl: there is no type dock", "tries again")
+
+
+async def test_runs_that_nothing_takes_up(tmp_path: Path) -> None:
+    async with practice(tmp_path) as one:
+        assert (await one.examine())["runs"]["state"] == "ok"
+        deployment = one.engine.deploy()
+        ids = [one.engine.add_run(deployment, in_s=-3600.0) for _ in range(2)]
+        for run_id in ids:
+            one.engine.prefect.runs[run_id]["empirical_policy"] |= {"retries": 1, "retry_type": "in_process"}
+            one.engine.prefect.runs[run_id]["state"]["name"] = "AwaitingRetry"
+        check = (await one.examine())["runs"]
+        assert (check["state"], any(run_id in check["detail"] for run_id in ids)) == ("warning", True)
+        assert check["detail"].endswith("; and 1 more, which runnerctl status lists")
+        assert "runnerctl execute" in check["remedy"]
+        one.engine.prefect.down = True
+        check = (await one.examine())["runs"]
+        assert (check["state"], check["remedy"]) == ("unknown", "see the api check")

@@ -40,6 +40,7 @@ WELL = {
     "deployments",
     "work pools",
     "users",
+    "runs",
 }
 
 

@@ -78,6 +78,15 @@ def test_users_that_the_spawner_does_not_start_runs_as() -> None:
     state_and_words(check_users([source("a", None)], None, AllowedUsers(None, root=False)), "ok", "spawner's user")
 
 
+def test_flows_that_run_as_root_although_others_could_be_used() -> None:
+    words = ("warning", "flows of a run as root: their code may change anything", "set run.user")
+    both = [source("a", "root"), source("b", "nobody")]
+    state_and_words(check_users(both, None, AllowedUsers("root,nobody", root=True)), *words)
+    state_and_words(check_users(both[:1], "root", AllowedUsers("root,*", root=True)), *words)
+    assert check_users(both[:1], None, AllowedUsers("root", root=True)).state == "ok", "no other may be used"
+    assert check_users([source("a", None)], None, AllowedUsers(None, root=False)).state == "ok", "nor can be"
+
+
 def test_control_groups() -> None:
     state_and_words(check_control_groups(ControlSettings()), "ok", "every user who can open the control socket")
     state_and_words(check_control_groups(ControlSettings(admins=("root",))), "ok", "as control: in runnerd.yaml")

@@ -35,6 +35,9 @@ async def test_old_runs_go_with_the_output_of_every_attempt(tmp_path: Path) -> N
     old = a_record("old", phase=Phase.DONE, attempt=3, output=str(outputs[2]), created_at=NOON - timedelta(days=40))
     journal.save(old, "told")
     journal.save(replace(old, id="silent", output=None), "told")
+    before = tmp_path / "unstarted.1.log"  # and its second attempt never started
+    before.touch()
+    journal.save(replace(old, id="unstarted", attempt=2, output=str(before)), "told")
     journal.save(a_record("new", phase=Phase.DONE, output=str(kept)), "told")
     await prune_history(journal=journal, settings=JournalSettings(), now=NOON, log=log_to(LogLines()))
     assert [record.id for record in journal.history()] == ["new"]

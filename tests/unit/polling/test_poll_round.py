@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.engine import POLL, at, polling, started_at
+from tests.kits.engine import BOUND, POLL, at, polling, started_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, copied
 from tests.kits.pools import asked, end, kick, offered_by, pool_settings, pooled, with_pools
@@ -28,6 +28,7 @@ async def test_a_poll_is_one_request_for_each_pool(tmp_path: Path) -> None:
             POLL: 360,
             offered_by("a"): 360,
             offered_by("b"): 360,
+            BOUND: 24,  # every five minutes, for the deployments and for the pools
         }
 
 

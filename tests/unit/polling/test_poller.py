@@ -11,7 +11,7 @@ import pytest
 
 from runnerd.core.settings import LateSettings
 from runnerd.prefect_api.reading import PAGE
-from tests.kits.engine import POLL, at, polling, polls, running, started_at
+from tests.kits.engine import BOUND, POLL, at, polling, polls, running, started_at
 from tests.kits.nouns import copied
 
 # --- when the API is asked --------------------------------------------------------------------------------------
@@ -26,7 +26,8 @@ async def test_an_hour_of_polling_is_one_request_a_poll(tmp_path: Path) -> None:
         asked = copied(engine.prefect)
         assert asked.count("GET /admin/version") == 1
         assert asked.count(POLL) == 360
-        assert set(asked) == {"GET /admin/version", "GET /csrf-token", POLL}, "nothing is asked of no runs"
+        assert asked.count(BOUND) == 12, "every five minutes: runs without a process"
+        assert set(asked) == {"GET /admin/version", "GET /csrf-token", POLL, BOUND}, "nothing is asked of no runs"
 
 
 async def test_without_deployments_nothing_is_asked(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ async def test_a_retry_in_a_process_elsewhere_is_left_to_it(tmp_path: Path, poli
         assert engine.phase(run_id) is None and engine.prefect.state_of(run_id) == "SCHEDULED"
         assert engine.poller.on_offer.waiting == {run_id: "its next attempt is a retry inside the process that failed"}
         (problem,) = engine.problems.all()
-        assert f"cancel the run in Prefect or start it here: runnerctl execute {run_id}" in problem.message
+        assert f"cancel it in Prefect, or start it here: runnerctl execute {run_id}" in problem.message
 
 
 async def test_a_free_slot_takes_the_next_without_a_request(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ async def test_evicted_runs_are_told_as_stop_then_says(tmp_path: Path, then: str
             assert record.words == "the host was stopped; killed by SIGTERM"
             assert engine.prefect.state_of(run_id) == state
         assert engine.supervisor.emptied.is_set()
+        assert {line["reason"] for line in engine.lines.all() if "reason" in line} == {"drain"}
 
 
 # --- cancelled on the way to its start --------------------------------------------------------------------------

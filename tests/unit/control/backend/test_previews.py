@@ -15,6 +15,7 @@ from tests.kits.asked_pools import (
     preview,
 )
 from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.nouns import Json
 
 
 @pytest.fixture
@@ -54,14 +55,72 @@ async def test_a_preview_of_one_queue_and_of_every_pool(busy: FakePrefect) -> No
     assert (await preview(busy, "another"))["runs"] == []
 
 
-async def test_a_preview_says_what_is_paused(busy: FakePrefect) -> None:
+def waits(found: Json) -> list[tuple[str, str | None]]:
+    return [(run["name"], run["waiting"]) for run in found["runs"]]
+
+
+async def test_a_preview_lists_what_waits_because_of_a_pause(busy: FakePrefect) -> None:
     add_run(busy, "run", queue="urgent")
+    add_run(busy, "other", in_min=30)
     busy.pools.update_queue("etl", "urgent", {"is_paused": True})
     found = await preview(busy)
-    assert (found["runs"], found["paused"]) == ([], ["etl/urgent"])
+    assert waits(found) == [("other", None), ("run", "queue urgent is paused")], "what is not delivered comes last"
+    assert found["paused"] == ["etl/urgent"]
+    assert waits(await preview(busy, "etl", "urgent")) == [("run", "queue urgent is paused")]
     assert (await preview(busy, "etl", "default"))["paused"] == []
     busy.pools.update_pool("etl", {"is_paused": True})
-    assert (await preview(busy))["paused"] == ["etl"]
+    found = await preview(busy)
+    assert waits(found) == [("run", "pool etl is paused"), ("other", "pool etl is paused")]
+    assert found["paused"] == ["etl"]
+
+
+async def test_a_preview_lists_what_waits_because_of_a_limit(busy: FakePrefect) -> None:
+    running = add_run(busy, "running", queue="urgent")
+    add_run(busy, "urgent-1", queue="urgent")
+    add_run(busy, "urgent-2", queue="urgent", in_min=5)
+    add_run(busy, "later", in_min=10)
+    busy.set_state(running, "PENDING")
+    busy.set_state(running, "RUNNING")
+    busy.pools.update_queue("etl", "urgent", {"concurrency_limit": 2})
+    told = ("urgent-2", "queue urgent's concurrency limit 2 is reached")
+    assert waits(await preview(busy)) == [("urgent-1", None), ("later", None), told]
+    busy.pools.update_pool("etl", {"concurrency_limit": 2})
+    assert waits(await preview(busy)) == [
+        ("urgent-1", None),
+        told,
+        ("later", "pool etl's concurrency limit 2 is reached"),
+    ]
+
+
+async def test_a_preview_is_no_poll(busy: FakePrefect) -> None:
+    add_run(busy, "run", queue="urgent")
+    await preview(busy)
+    await preview(busy, "etl", "urgent")
+    assert not [path for path in busy.asked if "get_scheduled_flow_runs" in path or "get_runs" in path]
+    for queue in ("urgent", "default"):
+        assert (await asked(busy, lambda pools, queue=queue: pools.queue("etl", queue)))["last_polled_at"] is None
+
+
+async def test_a_preview_names_the_deployments_that_create_no_runs(busy: FakePrefect) -> None:
+    add_run(busy, "run")
+    (deployment,) = busy.deployments.values()
+    assert (await preview(busy))["paused_deployments"] == []
+    deployment["paused"] = True
+    assert (await preview(busy))["paused_deployments"] == ["of run"]
+
+
+async def test_what_only_its_own_process_can_go_on_with_is_in_no_preview(busy: FakePrefect) -> None:
+    busy.runs[add_run(busy, "bound")]["empirical_policy"] = {"retry_type": "in_process"}
+    assert (await preview(busy))["runs"] == []
+
+
+async def test_of_very_many_runs_those_of_the_first_queue_are_listed_first(busy: FakePrefect) -> None:
+    deployment_id = busy.pools.add_deployment("etl")
+    for _ in range(PAGE + 1):
+        busy.pools.add_run(deployment_id)
+    add_run(busy, "first", queue="urgent", in_min=30)
+    found = await preview(busy)
+    assert (found["runs"][0]["name"], len(found["runs"]), found["whole"]) == ("first", PAGE, False)
 
 
 async def test_a_preview_says_when_there_may_be_more(busy: FakePrefect) -> None:

@@ -28,7 +28,8 @@ STRANGER = Peer(pid=7, uid=4711, gid=4711)
 
 READER = """
     GET /v1/status  GET /v1/health  GET /v1/metrics  GET /v1/doctor  GET /v1/config  GET /v1/events
-    GET /v1/runs  GET /v1/runs/*  GET /v1/runs/*/logs  GET /v1/deployments  GET /v1/deployments/*
+    GET /v1/runs  GET /v1/runs/*  GET /v1/runs/*/logs  GET /v1/runs/*/attempts
+    GET /v1/deployments  GET /v1/deployments/*
     GET /v1/pools  GET /v1/pools/*  GET /v1/pools/*/preview  GET /v1/pools/*/queues  GET /v1/pools/*/queues/*
     GET /v1/pools/*/queues/*/preview  GET /v1/queues  GET /v1/preview  GET /v1/worker-types  GET /v1/worker-types/*
 """

@@ -95,6 +95,37 @@ def test_output_that_is_replaced_while_it_is_followed(served: Serving, put: Call
     assert b"".join(blocks).startswith(f"\nrunnerd: cannot read {path}: ".encode())
 
 
+def test_one_attempt_of_several(served: Serving) -> None:
+    served.host.runs.attempt = 2
+    served.call(served.host.runs.put, RUN, attempt=2)
+    (served.outputs / f"{RUN}.log").write_bytes(b"one\n")
+    (served.outputs / f"{RUN}.2.log").write_bytes(b"two\n")
+    client = client_of(served)
+    assert b"".join(client.stream(f"/v1/runs/{RUN}/logs", {"attempt": "1"})) == b"one\n"
+    # Nobody writes to it any more, so that there is nothing to follow though the run is live.
+    assert b"".join(client.stream(f"/v1/runs/{RUN}/logs", {"attempt": "1", "follow": "1"})) == b"one\n"
+    assert b"".join(client.stream(f"/v1/runs/{RUN}/logs")) == b"two\n"
+    assert client.get(f"/v1/runs/{RUN}/attempts") == [
+        {"attempt": 1, "bytes": 4, "cut": False, "shown": False},
+        {"attempt": 2, "bytes": 4, "cut": False, "shown": True},
+    ]
+    for wrong in ("0", "-1", "x", "", "1.0", "9999999999"):
+        assert ask(served, "GET", f"/v1/runs/{RUN}/logs?attempt={wrong}")[0] == 422
+    with pytest.raises(ControlError, match=r"no output of attempt 3 of run .* there is output of attempt 1-2") as found:
+        next(client.stream(f"/v1/runs/{RUN}/logs", {"attempt": "3"}))
+    assert found.value.status == 404
+
+
+def test_an_attempt_that_is_under_way_may_have_no_output_yet(served: Serving) -> None:
+    served.host.runs.attempt = 2
+    served.call(served.host.runs.put, RUN, attempt=2)
+    blocks = client_of(served).stream(f"/v1/runs/{RUN}/logs", {"attempt": "2", "follow": "1"})
+    (served.outputs / f"{RUN}.2.log").write_bytes(b"two\n")
+    assert next(blocks) == b"two\n"
+    served.call(served.host.runs.put, RUN, **ended())
+    assert list(blocks) == []
+
+
 def test_a_follower_that_leaves_is_noticed_though_nothing_is_written(served: Serving) -> None:
     served.call(served.host.runs.put, RUN)
     follower: socket.socket = connect(served)
@@ -134,4 +165,4 @@ async def test_a_file_that_is_all_hole_is_empty(tmp_path: Path) -> None:
     os.truncate(path, 10 * BLOCK_BYTES)
     host = FakeHost(outputs=tmp_path)
     host.runs.put("output")
-    assert [block async for block in follow_output(host, "output", offset=0, follow=False)] == []
+    assert [block async for block in follow_output(host, "output", attempt=None, offset=0, follow=False)] == []

@@ -46,7 +46,12 @@ def test_looking(served: Serving) -> None:
         assert [its["name"] for its in done(served, "GET", path)] == ["default", "a b"]
     assert set(done(served, "GET", "/v1/pools/etl/queues/a%20b")) == QUEUE_FIELDS
     for path in ("/v1/preview", "/v1/pools/etl/preview", "/v1/pools/etl/queues/a%20b/preview?hours=24"):
-        assert done(served, "GET", path) == {"runs": [], "paused": [], "whole": True}
+        assert done(served, "GET", path) == {
+            "runs": [],
+            "paused": [],
+            "paused_deployments": [],
+            "whole": True,
+        }
     assert [its["type"] for its in done(served, "GET", "/v1/worker-types")] == ["process"]
     assert done(served, "GET", "/v1/worker-types/process")["base_job_template"] == TEMPLATE
     assert served.log.lines == []

@@ -1,0 +1,95 @@
+"""Says which runs wait on this host, and for what: runs on offer, and claimed ones that cannot start yet.
+
+Invariant: this is read from memory, so that status never waits for the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runnerd.core.exit_words import time_text
+from runnerd.core.machine import Phase, RunRecord
+from runnerd.core.place import Json
+from runnerd.core.prefect import ApiCondition, FlowRun, due
+from runnerd.deployments.registry import Registry
+from runnerd.polling.poller import Poller
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.supervisor import Supervisor
+
+LISTED_MAX = 100  # in the status document; the total says how many there are
+_NO_SLOT = "AwaitingConcurrencySlot"  # the state's name in which a 3.x server reschedules a claim
+
+
+class WaitReasons:
+    """The reasons to wait, and the documents of the runs that do."""
+
+    def __init__(self, *, api: PrefectApi, supervisor: Supervisor, poller: Poller, registry: Registry) -> None:
+        self._api = api
+        self._supervisor = supervisor
+        self._poller = poller
+        self._registry = registry
+
+    def reason(self, run: FlowRun) -> str | None:
+        """Return what a run on offer waits for; None where nothing is known to delay it."""
+        why = self._poller.on_offer.waiting.get(run.id)
+        if why is not None:
+            parent = self._live_parent(run)
+            return why if parent is None else self._name_parent(why, run, parent)
+        if (refusal := self._supervisor.refusal_of(run.id)) is not None:
+            return f"Prefect refused the claim, which is tried again: {refusal}"
+        if run.state.name == _NO_SLOT:
+            return "Prefect has no slot of the deployment's concurrency limit; the claim is tried again when it is due"
+        return None
+
+    def documents(self) -> tuple[list[Json], int]:
+        """Return the documents of the first runs that wait, those due first, and how many runs wait."""
+        found = sorted([*self._claimed(), *self._offered()], key=lambda one: str(one["due_at"]))
+        return found[:LISTED_MAX], len(found)
+
+    def _offered(self) -> Iterator[Json]:
+        for run in self._poller.on_offer.runs.values():
+            if self._supervisor.run(run.id) is not None or (why := self.reason(run)) is None:
+                continue
+            entry = self._registry.by_id(run.deployment_id)
+            deployment = entry.deployment.name if entry else None
+            flow = entry.flow if entry else None
+            more = {"pool": run.pool, "queue": run.queue, "due_at": time_text(due(run)), "phase": None}
+            yield {
+                "id": run.id, "name": run.name, "deployment": deployment, "flow": flow, **more, "waiting": why,
+                "parent": self._live_parent(run),
+            }  # fmt: skip
+
+    def _claimed(self) -> Iterator[Json]:
+        for record in self._supervisor.records():
+            why = self._claimed_reason(record)
+            if why is not None:
+                due_at = time_text(record.created_at)
+                more = {"pool": record.pool, "queue": record.queue, "due_at": due_at, "phase": record.phase.value}
+                yield {
+                    "id": record.id, "name": record.name, "deployment": record.deployment, "flow": record.flow, **more,
+                    "waiting": why, "parent": None,
+                }  # fmt: skip
+
+    def _claimed_reason(self, record: RunRecord) -> str | None:
+        """Return what delays a claimed run: the API's answer to the claim, or disk space for the run's record."""
+        health = self._api.health
+        if record.phase in (Phase.CLAIMING, Phase.STARTING) and health.condition is not ApiCondition.OK:
+            return f"the API is {health.condition.value}: {health.detail}"
+        return record.waiting if record.phase is Phase.STARTING else None
+
+    def _live_parent(self, run: FlowRun) -> str | None:
+        parent = self._poller.parents.parent_of(run.id)
+        return parent if parent is not None and self._supervisor.run(parent) is not None else None
+
+    def _name_parent(self, why: str, run: FlowRun, parent: str) -> str:
+        """Add to `why` that the run's parent holds a slot of the limit for which its child waits, if so.
+
+        Whether the parent waits for its child is known to its code only.
+        """
+        holders = self._supervisor.holders_of(run)
+        if parent not in holders:
+            return why
+        held = self._supervisor.run(parent)
+        assert held is not None
+        slot = "the only slot" if len(holders) == 1 else f"one of the {len(holders)} slots"
+        return f"{why}: its parent run {held.record.name} ({parent}) holds {slot}, and may wait for this run"
