@@ -242,6 +242,8 @@ class Transport:
         status = raw.status
         if status in (401, 403):
             return self._denied(asked, raw)
+        if _in_maintenance(raw):
+            return self._maintained(asked, raw)
         if status >= 500 or status in _TRY_LATER:
             return self._away(asked, raw, f"HTTP {status} from {asked}", server_words(raw.data))
         if raw.body.why is not None:
@@ -268,6 +270,16 @@ class Transport:
             retry_after_s=read_retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
         )
 
+    def _maintained(self, asked: str, raw: _Raw) -> ApiAway:
+        """Note maintenance. It is no answer to this request: every other request would be answered likewise."""
+        words = server_words(raw.data)
+        self._book.maintenance(_kind(asked), "in maintenance" + (f": {_UUID.sub('{id}', words)}" if words else ""))
+        return ApiAway(
+            f"Prefect at {self._shown} is in maintenance",
+            maintenance=True,
+            retry_after_s=read_retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
+        )
+
     def _denied(self, asked: str, raw: _Raw) -> ApiDenied:
         who = (self._credentials or Credentials()).kind
         if raw.elsewhere is not None:
@@ -284,6 +296,11 @@ class Transport:
 def _kind(asked: str) -> str:
     """Name the kind of a request: its method and path, without ids."""
     return _UUID.sub("{id}", asked)
+
+
+def _in_maintenance(raw: _Raw) -> bool:
+    """Return whether the server refuses all requests during its maintenance (Prefect 3.9), as Prefect's client reads it."""
+    return raw.status == 503 and raw.headers.get("Prefect-Maintenance", "").strip().lower() == "true"
 
 
 def _no_such_route(raw: _Raw) -> bool:

@@ -14,6 +14,7 @@ class Fault:
     status: int = 0
     retry_after: str | None = None
     seconds: float = 0.0
+    maintenance: bool = False  # the answer says that it is for this reason
 
     @property
     def forwards(self) -> bool:
@@ -24,6 +25,11 @@ class Fault:
 def answer(status: int, *, retry_after: str | None = None) -> Fault:
     """Answer with this status; the server hears nothing. `retry_after` is seconds or an HTTP date."""
     return Fault("answer", status, retry_after)
+
+
+def maintenance() -> Fault:
+    """Answer as a server in maintenance; the server hears nothing."""
+    return Fault("answer", 503, maintenance=True)
 
 
 def acted(status: int, *, retry_after: str | None = None) -> Fault:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.kits.daemon import Host, alive, eventually
-from tests.kits.fault_proxy import DAEMON, Fault, FaultProxy, answer, drop, garbage, half, hang, login, lost, slow
+from tests.kits.fault_proxy import DAEMON, Fault, FaultProxy, answer, drop, garbage, half, hang, login, lost, maintenance, slow
 from tests.kits.prefect_servers import PrefectServer
 
 START_RATE, RUNS = 2, 4
@@ -177,8 +177,9 @@ AWAY_S = 8.0
 
 @pytest.mark.parametrize(
     ("pair", "fault"),
-    [("prefect3", hang()), ("prefect3", answer(503)), ("prefect2", None)],  # hosts are made once, in this order
-    ids=["hang", "503", "refused"],
+    # Hosts are made once, in this order.
+    [("prefect3", hang()), ("prefect3", answer(503)), ("prefect3", maintenance()), ("prefect2", None)],
+    ids=["hang", "503", "maintenance", "refused"],
     indirect=["pair"],
 )
 def test_what_happens_meanwhile_is_told_afterwards(pair: tuple[Host, FaultProxy], fault: Fault | None) -> None:
@@ -203,7 +204,7 @@ def test_what_happens_meanwhile_is_told_afterwards(pair: tuple[Host, FaultProxy]
     assert host.ctl("run", "outage-idle").returncode == 1
     eventually(lambda: time.monotonic() - began > AWAY_S, "some time to pass")
     said = [line.split("state=")[1].split()[0] for line in api_lines(host)]
-    assert said in (["ok", "degraded"], ["ok", "unreachable"]), "once, and not at every poll"
+    assert said in (["ok", s] for s in ("degraded", "unreachable", "maintenance")), "once, and not at every poll"
     proxy.forget_calls()
     proxy.clear()
     eventually(lambda: host.api.state(crashed) == "CRASHED", f"the crash to be told; the log:\n{host.said()}")
