@@ -242,8 +242,6 @@ class Transport:
         status = raw.status
         if status in (401, 403):
             return self._denied(asked, raw)
-        if _in_maintenance(raw):
-            return self._maintained(asked, raw)
         if status >= 500 or status in _TRY_LATER:
             return self._away(asked, raw, f"HTTP {status} from {asked}", server_words(raw.data))
         if raw.body.why is not None:
@@ -261,6 +259,8 @@ class Transport:
         )
 
     def _away(self, asked: str, raw: _Raw, what: str, why: str) -> ApiAway:
+        if _in_maintenance(raw):
+            return self._maintained(asked, raw)
         words = f"{what}: {why}" if why else what
         self._book.degraded(_kind(asked), _UUID.sub("{id}", words))
         return ApiAway(
@@ -299,7 +299,7 @@ def _kind(asked: str) -> str:
 
 
 def _in_maintenance(raw: _Raw) -> bool:
-    """Return whether the server refuses all requests during its maintenance (Prefect 3.9), as Prefect's client reads it."""
+    """Return whether the server refuses all requests because of its maintenance; servers since Prefect 3.9 say so."""
     return raw.status == 503 and raw.headers.get("Prefect-Maintenance", "").strip().lower() == "true"
 
 

@@ -13,7 +13,20 @@ from typing import Any
 import pytest
 
 from tests.kits.daemon import Host, alive, eventually
-from tests.kits.fault_proxy import DAEMON, Fault, FaultProxy, answer, drop, garbage, half, hang, login, lost, maintenance, slow
+from tests.kits.fault_proxy import (
+    DAEMON,
+    Fault,
+    FaultProxy,
+    answer,
+    drop,
+    garbage,
+    half,
+    hang,
+    login,
+    lost,
+    maintenance,
+    slow,
+)
 from tests.kits.prefect_servers import PrefectServer
 
 START_RATE, RUNS = 2, 4
