@@ -314,11 +314,7 @@ class FaultProxy:
 
 
 def _error(fault: Fault) -> bytes:
-    headers = {"Content-Type": "application/json"}
-    if fault.retry_after is not None:
-        headers["Retry-After"] = fault.retry_after
-    if fault.maintenance:
-        headers["Prefect-Maintenance"] = "true"
+    headers = {"Content-Type": "application/json", **fault.headers}
     words = {"exception_message": f"a fault of the test: {fault.status}"}
     if fault.status == 404:
         # A missing route, as of a server that is being replaced. Prefect's own 404 would be a true answer: it is gone.

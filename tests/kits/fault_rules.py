@@ -21,6 +21,12 @@ class Fault:
         """Whether the server hears of the call, and acts."""
         return self.kind in ("acted", "lost", "half", "slow")
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those of the answer that say what a client is to do."""
+        later = {} if self.retry_after is None else {"Retry-After": self.retry_after}
+        return {**later, **({"Prefect-Maintenance": "true"} if self.maintenance else {})}
+
 
 def answer(status: int, *, retry_after: str | None = None) -> Fault:
     """Answer with this status; the server hears nothing. `retry_after` is seconds or an HTTP date."""

@@ -185,6 +185,23 @@ def test_whatever_it_answers_is_said_and_touches_no_flow(pair: tuple[Host, Fault
 # --- away -------------------------------------------------------------------------------------------------------
 
 
+@on_prefect_3
+def test_a_run_whose_process_says_how_it_ended_does_not_wait_for_the_api(pair: tuple[Host, FaultProxy]) -> None:
+    """Prefect 3.9's process sends the spawner a receipt; what it says is what the API has."""
+    host, proxy = pair
+    path = f"/deployments/{host.api.deployment('sleep', 'outage-real')['id']}/create_flow_run"
+    body = {"state": {"type": "SCHEDULED"}, "parameters": {"seconds": 15}}
+    run_id = host.api.call("POST", path, body)["id"]
+    host.running(run_id)
+    with proxy.broken(drop(), who=DAEMON):
+        document = host.ended(run_id)
+        assert host.json("status")["api"]["state"] == "unreachable"
+    assert (document["api_state"], document["api_state_name"]) == ("COMPLETED", "Completed")
+    assert document["exit"]["words"] == "exited 0"
+    assert host.api.state(run_id) == "COMPLETED"
+    assert "the run has ended as its process says" in host.said()
+
+
 AWAY_S = 8.0
 
 
