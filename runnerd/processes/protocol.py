@@ -32,7 +32,8 @@ class Hello:
     `limits` says what enforces memory_max, cpu_quota and tasks_max: "cgroup" (for the run as a whole), "rlimit" (for
     each process, or for all processes of the user), None (nothing); empty from an older spawner. `why` says why not all
     limits are enforced by cgroup, None where they are. `boot_id` is the boot id that the spawner sees, None from an
-    older spawner. `users` are those as whom it starts processes, None from an older spawner.
+    older spawner. `users` are those as whom it starts processes, `build` is that of its code, both None from an older
+    spawner.
     """
 
     version: str
@@ -41,6 +42,7 @@ class Hello:
     why: str | None
     boot_id: str | None = None
     users: AllowedUsers | None = None
+    build: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,7 @@ def hello_from_json(value: Json) -> Hello:
             why=None if why is None else str(why),
             boot_id=value.get("boot_id"),
             users=AllowedUsers.from_wire(value["users"]) if value.get("users") is not None else None,
+            build=None if value.get("build") is None else str(value["build"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's hello: {type(error).__name__}: {error}"

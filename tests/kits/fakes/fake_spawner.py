@@ -57,6 +57,7 @@ class FakeSpawner:
             limits={"memory_max": "cgroup", "cpu_quota": "cgroup", "tasks_max": "cgroup"},
             why=None,
             boot_id=BOOT,
+            build="5eed0001",
         )
         self.successor: Hello | None = None
         self.retired = 0
