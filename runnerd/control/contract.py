@@ -9,8 +9,9 @@ Requests. A name (in a path, a query or a body) has at most NAME_MAX characters 
 else, an unknown or repeated key too, is answered with 400 or 422.
 
 Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in UTC, sizes bytes, durations seconds.
-  status      STATUS_FIELDS. `api`: url, state, since, detail. `draining`: bool. `drain`: null, or since, reason, until,
-              stopping (true after SIGTERM, when undrain is refused).
+  status      STATUS_FIELDS. `api`: url, state (ok, degraded or unreachable), maintenance (true: the API
+              is degraded because of its maintenance), since, detail. `draining`: bool. `drain`: null, or since, reason,
+              until, stopping (true after SIGTERM, when undrain is refused).
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
               `waiting`: WAITING_FIELDS each, the runs that are due or claimed and cannot start, the first 100 by due
               time; `waiting_total`: how many there are.

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError
 
+MAINTENANCE_S = 10.0  # between retries while the API is in maintenance: the default poll interval
+
 
 class Backoff:
     """Computes the delays of one caller that retries, in seconds.
@@ -40,14 +42,20 @@ class Backoff:
         """Return the delay after one more failure. `at_least_s` and `cap_s` bound this delay and those that follow it.
 
         A Retry-After of `error` is waited out in full, plus up to a fifth. A denial waits the cap from the start,
-        because only an administrator can end it.
+        because only an administrator can end it. Maintenance of the API is no failure, and lengthens no delay.
         """
         cap_s = self._cap_s if cap_s is None else cap_s
+        away = error if isinstance(error, ApiAway) else None
+        if away is not None and away.maintenance and away.retry_after_s is None:
+            return self._spread(min(max(MAINTENANCE_S, at_least_s), cap_s))
         delay_s = min(max(self._delay_s, at_least_s), cap_s)
-        self._delay_s = 2.0 * delay_s
+        if away is None or not away.maintenance:
+            self._delay_s = 2.0 * delay_s
         if isinstance(error, ApiDenied):
             delay_s = cap_s
-        wanted_s = error.retry_after_s if isinstance(error, ApiAway) else None
-        if wanted_s is not None:
-            return max(wanted_s, self._first_s) * (1.0 + self._uniform() / 5)
+        if away is not None and away.retry_after_s is not None:
+            return max(away.retry_after_s, self._first_s) * (1.0 + self._uniform() / 5)
+        return self._spread(delay_s)
+
+    def _spread(self, delay_s: float) -> float:
         return delay_s * (1.0 - self._jitter * (1.0 - self._uniform()))

@@ -40,7 +40,11 @@ class ApiError(RunnerdError):
 
 
 class ApiAway(ApiError):
-    """Means no answer, or 408, 425, 429 or 5xx. `retry_after_s`: seconds of the server's Retry-After, or None."""
+    """Means no answer, or 408, 425, 429 or 5xx. `retry_after_s`: seconds of the server's Retry-After, or None.
+
+    `answered`: the server answered this request, so that another request may succeed. `maintenance`: the server refuses
+    every request for a while and says so, which is no failure.
+    """
 
     def __init__(
         self,
@@ -48,10 +52,12 @@ class ApiAway(ApiError):
         *,
         answered: bool = False,
         too_long: bool = False,
+        maintenance: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.answered = answered
+        self.maintenance = maintenance
         self.too_long = too_long  # the answer; one to a request for fewer items may be short enough
         self.retry_after_s = retry_after_s
 

@@ -6,7 +6,7 @@ import signal
 from datetime import UTC, datetime
 
 from runnerd.core.machine import EXIT_UNKNOWN, Intent
-from runnerd.core.process import Exit
+from runnerd.core.process import Exit, Receipt
 from runnerd.core.units import format_duration, format_size
 
 HOST_RESTARTED = "the host restarted"
@@ -55,11 +55,14 @@ def ending(
     runtime_max_s: float | None = None,
     memory_max_bytes: int | None = None,
     cause: str | None = None,
+    receipt: Receipt | None = None,
 ) -> str:
     """Say why runnerd ended a run, if it did, and how the run's process ended. `cause`: why it was evicted."""
     if failure is not None:
         return f"could not start: {failure}"
     how = exit_words(ended, memory_max_bytes=memory_max_bytes)
+    if receipt is not None and receipt.state is None:
+        how += ": Prefect's API aborted the run"
     if intent is Intent.CANCEL:
         return f"cancelled; {how}"
     if intent is Intent.TIMEOUT:

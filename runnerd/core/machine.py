@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from runnerd.core.prefect import ApiState, StateType, Verdict
-from runnerd.core.process import Exit, Identity
+from runnerd.core.process import Exit, Identity, Receipt
 from runnerd.core.settings import StopThen
 
 
@@ -113,6 +113,7 @@ class RunRecord:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit: Exit | None = None
+    receipt: Receipt | None = None  # what the process said in its end
     failure: str | None = None  # why no process could be started
     words: str | None = None  # how the run ended, for people
     verdict_id: str | None = None
@@ -234,6 +235,19 @@ def _nothing_ran(record: RunRecord) -> bool:
     """Return whether a run that is still PENDING may be started again: its exit is unknown, so no flow code ran."""
     unknown = record.exit is None or (record.exit.code is None and record.exit.signal is None)
     return unknown and record.failure is None and not record.respawned
+
+
+def state_by_receipt(record: RunRecord) -> ApiState | None:
+    """Return the state that the run's process has reported by its own account, if no verdict could follow from it.
+
+    Second best to reading the state. A process that did not exit 0, or a verdict that was sent before, contradicts it.
+    """
+    receipt, ended = record.receipt, record.exit
+    if receipt is None or receipt.state not in (StateType.COMPLETED, StateType.FAILED) or record.verdict_id is not None:
+        return None
+    if ended is None or ended.code != 0:
+        return None
+    return ApiState(type=receipt.state, name=receipt.name or receipt.state.title())
 
 
 def hook_due(record: RunRecord, state: ApiState) -> tuple[Hook | None, bool]:

@@ -115,9 +115,13 @@ class Verdict:
 
 
 class ApiCondition(StrEnum):
-    """Says whether the API answers. `degraded`: with denials or errors; `unreachable`: not at all."""
+    """Says whether the API answers. `degraded`: with denials or errors; `unreachable`: not at all.
+
+    `maintenance`: with the request to wait until its maintenance is over, which is no failure.
+    """
 
     OK = "ok"
+    MAINTENANCE = "maintenance"
     DEGRADED = "degraded"
     UNREACHABLE = "unreachable"
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from runnerd.core.prefect import StateType
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -26,6 +28,17 @@ class Exit:
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
     at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Holds what a process of Prefect 3.9 said in its end: the state it has reported, or that the API aborted its run.
+
+    Only hearsay: it has no id of a flow run, and a file that runs a flow while it is imported sends that flow's.
+    """
+
+    state: StateType | None = None  # None: the run was aborted
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

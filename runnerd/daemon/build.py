@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 
+from runnerd import __version__
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
@@ -46,10 +47,12 @@ from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
+from runnerd.processes.upgrading import WantedSpawner
 from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
+from runnerd.spawner.build_id import read_build_id
 from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.directories import runs_dir, work_dir
 from runnerd.system.disk_room import DiskRoom
@@ -81,6 +84,7 @@ class Daemon:
         self.tasks = asyncio.TaskGroup()
         self._calls = BoundedCalls()
         self.systemd = Systemd(environ=environ, pid=os.getpid())
+        self.wanted_spawner = WantedSpawner(version=__version__, build=read_build_id(), users=defaults.users)
         self._build_edges()
         self._build_deployments()
         self._build_runs()
@@ -117,7 +121,12 @@ class Daemon:
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
+        self.problems.register_text(self._users_problem)
         self.embedded = self._build_embedded() if api.url == EMBEDDED else None
+
+    def _users_problem(self) -> str | None:
+        hello = self.link.hello
+        return self.wanted_spawner.difference_of_users(hello) if hello is not None else None
 
     def _build_embedded(self) -> EmbeddedServer:
         return EmbeddedServer(
@@ -246,6 +255,7 @@ class Daemon:
             environments=self._environments,
             journal=self.journal,
             link=self.link,
+            wanted_spawner=self.wanted_spawner,
             pulse=self.ambient.pulse,
             systemd=self.systemd,
             paths=self.paths,

@@ -112,7 +112,10 @@ class Service:
             log=daemon.ambient.log,
         )
         self._start_task("bound output", total.run())
-        self._start_task("renew spawner", run_spawner_upgrade(link=daemon.link, log=daemon.ambient.log))
+        self._start_task(
+            "renew spawner",
+            run_spawner_upgrade(link=daemon.link, wanted=daemon.wanted_spawner, log=daemon.ambient.log),
+        )
         self._start_task("forward output", daemon.forwarder.run())
         self._start_task("disk room", daemon.room.run())
 

@@ -6,11 +6,11 @@ import os
 import resource
 from collections.abc import Mapping, Sequence
 
-from runnerd import __version__
 from runnerd.core.settings import RunSettings
 from runnerd.doctor.checks import Check, error, ok, some, unknown, warning
 from runnerd.doctor.subject import Source, Subject
 from runnerd.processes.protocol import Hello
+from runnerd.processes.upgrading import WantedSpawner
 from runnerd.system.threads import in_thread
 
 LIMITS = ("memory_max", "cpu_quota", "tasks_max")
@@ -32,17 +32,21 @@ async def run_spawner_checks(subject: Subject) -> Sequence[Check]:
         detail = f"cannot use the spawner: {why}; until then no run can be started or stopped"
         return [error("spawner", detail, f"see {unit}{log}")]
     hello = subject.link.hello
-    return [check_spawner(hello), check_limits(hello, subject.sources(), managed=managed)]
+    wanted = subject.wanted_spawner
+    return [check_spawner(hello, wanted, managed=managed), check_limits(hello, subject.sources(), managed=managed)]
 
 
-def check_spawner(hello: Hello | None) -> Check:
+def check_spawner(hello: Hello | None, wanted: WantedSpawner, *, managed: bool) -> Check:
     if hello is None:
         return unknown("spawner", "the connection was lost during the check", "run the doctor again")
-    if hello.version == __version__:
+    difference = wanted.difference(hello)
+    if difference is None:
         return ok("spawner", f"connected, version {hello.version}, pid {hello.pid}")
-    detail = f"version {hello.version} differs from runnerd's {__version__}; it is replaced when no run is live"
+    if managed and difference == wanted.difference_of_users(hello):
+        remedy = "name the same users in both units (systemctl edit), then systemctl restart runnerd-spawner runnerd"
+        return warning("spawner", difference, remedy)
     remedy = "wait, or: runnerctl drain, wait until runnerctl runs lists none, then runnerctl undrain"
-    return warning("spawner", detail, remedy)
+    return warning("spawner", f"{difference}; it is replaced when no run is live", remedy)
 
 
 # --- limits ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.table import PoolService
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.processes.upgrading import WantedSpawner
 from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd
@@ -49,6 +50,7 @@ class Subject:
     environments: Environments
     journal: Journal
     link: SpawnerLink
+    wanted_spawner: WantedSpawner
     pulse: Pulse
     systemd: Systemd
     paths: Paths

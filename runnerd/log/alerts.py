@@ -19,6 +19,7 @@ class Alert(StrEnum):
     RUN_TIMED_OUT = "7f1944a7a60441be962d69bebb0adf0f"
     API_OK = "98c8b87eb1af4655b920c1fecb3ce0f2"
     API_UNREACHABLE = "05aa8102af364ee5825ca7fc49da00b6"
+    API_MAINTENANCE = "55634b97610a4b35a90e00de71bb653a"
     API_DENIED = "0d63cd803f6c4646bad6cd0019f7f54d"
     API_DEGRADED = "22ff0046a0624034a20ba3f90eb0e250"
     CONFIG_PROBLEM = "f35dc37f53614a08a48fcb948acd7b34"
@@ -63,4 +64,6 @@ def alert_of_api(health: ApiHealth) -> Alert:
             return Alert.API_OK
         case ApiCondition.UNREACHABLE:
             return Alert.API_UNREACHABLE
+        case ApiCondition.MAINTENANCE:
+            return Alert.API_MAINTENANCE
     return Alert.API_DENIED if health.detail.startswith(("401:", "403:")) else Alert.API_DEGRADED

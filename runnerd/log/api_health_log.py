@@ -54,6 +54,8 @@ class ApiHealthLog:
         """Return how long the condition has to last before it is logged."""
         if condition is ApiCondition.OK:
             return 0.0 if self._logged is None else self.CALM_S[min(self._recoveries, len(self.CALM_S) - 1)]
+        if condition is ApiCondition.MAINTENANCE:
+            return 0.0
         if self._logged not in (None, ApiCondition.OK):
             return self.OTHER_TROUBLE_S
         return self.HICCUP_S if condition is ApiCondition.DEGRADED else 0.0
@@ -66,6 +68,6 @@ class ApiHealthLog:
         if health.condition is ApiCondition.OK and self._logged is not None:
             self._recoveries += 1
         self._logged = health.condition
-        write = self._log.info if health.condition is ApiCondition.OK else self._log.warning
+        write = self._log.info if health.condition in (ApiCondition.OK, ApiCondition.MAINTENANCE) else self._log.warning
         alert = alert_of_api(health)
         write("api", state=health.condition, detail=health.detail, url=self._url, alert=alert)

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
-from runnerd.core.errors import ApiError
+from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
 from runnerd.polling.offering import Offering
@@ -96,9 +96,12 @@ class Poller:
             # The client has logged the failure once, and `status` shows it; here it only costs time.
             self._offering.offer_due()
             if not self._progress.answered:
-                return await self._back_off(backoff.next_s(error))
+                return await self._back_off(max(backoff.next_s(error), self._interval_s() if _waits(error) else 0.0))
         backoff.reset()
-        return await self._rest(self._settings().api.poll_interval_s * (0.9 + 0.2 * self._jitter()))
+        return await self._rest(self._interval_s())
+
+    def _interval_s(self) -> float:
+        return self._settings().api.poll_interval_s * (0.9 + 0.2 * self._jitter())
 
     async def poll_once(self) -> Offered:
         """Poll everything this host serves once and return what became of it. Raises ApiError, after all were asked."""
@@ -131,3 +134,8 @@ class Poller:
                 self._offering.offer_due()
             if self._offering.needs_poll():
                 until = min(until, max(loop.time(), asked_at + _BETWEEN_SLOT_POLLS_S))
+
+
+def _waits(error: ApiError) -> bool:
+    """Return whether the API is in maintenance: the poll is neither missed nor repeated before the next is due."""
+    return isinstance(error, ApiAway) and error.maintenance

@@ -2,7 +2,7 @@
 
 `since` changes only with the condition, and not for a failure of a few seconds. A success of one kind of request does
 not end the failure of another kind: an API that answers polls and refuses writes is degraded, however many polls
-succeed.
+succeed. Maintenance is a condition of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class HealthBook:
     def __init__(self, *, now: Callable[[], datetime], on_health: Callable[[ApiHealth], None] | None = None) -> None:
         self._now = now
         self._on_health = on_health
-        self._failing: dict[str, tuple[datetime, str]] = {}  # by kind of request: when it last failed, and how
+        # By kind of request: when it last failed, and how.
+        self._failing: dict[str, tuple[datetime, ApiCondition, str]] = {}
         self.health = ApiHealth(condition=ApiCondition.UNREACHABLE, since=now(), detail="not asked yet")
         self._ok_since: datetime | None = None  # when the API was last OK before the present trouble
         self.epoch = 0  # how many outages have begun; facts about the server from an older epoch may be outdated
@@ -36,15 +37,20 @@ class HealthBook:
         recovered = kind in self._failing
         self._failing = {k: one for k, one in self._failing.items() if not recovered and now - one[0] < STALE}
         if self._failing:
-            _, detail = max(self._failing.values())
-            self._note(ApiCondition.DEGRADED, detail)
+            _, condition, detail = max(self._failing.values())
+            self._note(condition, detail)
         else:
             self._note(ApiCondition.OK, "the API answers")
 
     def degraded(self, kind: str, detail: str) -> None:
         """Note an answer that denies access or reports an error of the server."""
-        self._failing[kind] = (self._now(), detail)
+        self._failing[kind] = (self._now(), ApiCondition.DEGRADED, detail)
         self._note(ApiCondition.DEGRADED, detail)
+
+    def maintenance(self, kind: str, detail: str) -> None:
+        """Note an answer that asks to wait until the maintenance of the server is over."""
+        self._failing[kind] = (self._now(), ApiCondition.MAINTENANCE, detail)
+        self._note(ApiCondition.MAINTENANCE, detail)
 
     def unreachable(self, detail: str) -> None:
         """Note a request without an answer."""

@@ -259,12 +259,24 @@ class Transport:
         )
 
     def _away(self, asked: str, raw: _Raw, what: str, why: str) -> ApiAway:
+        if _in_maintenance(raw):
+            return self._maintained(asked, raw)
         words = f"{what}: {why}" if why else what
         self._book.degraded(_kind(asked), _UUID.sub("{id}", words))
         return ApiAway(
             f"cannot use Prefect at {self._shown}: {words}",
             answered=True,
             too_long=raw.body.too_long,
+            retry_after_s=read_retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
+        )
+
+    def _maintained(self, asked: str, raw: _Raw) -> ApiAway:
+        """Note maintenance. It is no answer to this request: every other request would be answered likewise."""
+        words = server_words(raw.data)
+        self._book.maintenance(_kind(asked), "in maintenance" + (f": {_UUID.sub('{id}', words)}" if words else ""))
+        return ApiAway(
+            f"Prefect at {self._shown} is in maintenance",
+            maintenance=True,
             retry_after_s=read_retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
         )
 
@@ -284,6 +296,11 @@ class Transport:
 def _kind(asked: str) -> str:
     """Name the kind of a request: its method and path, without ids."""
     return _UUID.sub("{id}", asked)
+
+
+def _in_maintenance(raw: _Raw) -> bool:
+    """Return whether the server refuses all requests because of its maintenance; servers since Prefect 3.9 say so."""
+    return raw.status == 503 and raw.headers.get("Prefect-Maintenance", "").strip().lower() == "true"
 
 
 def _no_such_route(raw: _Raw) -> bool:

@@ -14,7 +14,9 @@ from typing import Literal, get_args
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.place import Json
-from runnerd.core.process import Exit, Identity, LaunchSpec
+from runnerd.core.prefect import StateType
+from runnerd.core.process import Exit, Identity, LaunchSpec, Receipt
+from runnerd.core.strict_json import read_json
 from runnerd.spawner.child.users import AllowedUsers
 
 Phase = Literal["starting", "running", "stopping", "killing", "exited"]
@@ -30,7 +32,8 @@ class Hello:
     `limits` says what enforces memory_max, cpu_quota and tasks_max: "cgroup" (for the run as a whole), "rlimit" (for
     each process, or for all processes of the user), None (nothing); empty from an older spawner. `why` says why not all
     limits are enforced by cgroup, None where they are. `boot_id` is the boot id that the spawner sees, None from an
-    older spawner. `users` are those as whom it starts processes, None from an older spawner.
+    older spawner. `users` are those as whom it starts processes, `build` is that of its code, both None from an older
+    spawner.
     """
 
     version: str
@@ -39,6 +42,7 @@ class Hello:
     why: str | None
     boot_id: str | None = None
     users: AllowedUsers | None = None
+    build: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +60,7 @@ class Record:
 
     `exit` is set once the phase is `exited`, except for a run that could not start: that one has an `error`.
     `identity` is None only for a run that could not be forked. `told`: the run acknowledged the intent before it was
-    signalled.
+    signalled. `receipt`: what its process said in its end, None from an older spawner or an older Prefect.
     """
 
     key: str
@@ -71,6 +75,7 @@ class Record:
     told: bool = False
     error: StartError | None = None
     exit: Exit | None = None
+    receipt: Receipt | None = None
 
 
 def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
@@ -114,6 +119,7 @@ def hello_from_json(value: Json) -> Hello:
             why=None if why is None else str(why),
             boot_id=value.get("boot_id"),
             users=AllowedUsers.from_wire(value["users"]) if value.get("users") is not None else None,
+            build=None if value.get("build") is None else str(value["build"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's hello: {type(error).__name__}: {error}"
@@ -148,6 +154,7 @@ def _read_record(value: Mapping[str, Json]) -> Record:
         told=bool(stop.get("told")),
         error=_read_error(value.get("error")),
         exit=_read_exit(value.get("exit")),
+        receipt=_read_receipt(value.get("receipt")),
     )
 
 
@@ -172,6 +179,19 @@ def _read_exit(value: Json) -> Exit | None:
         max_rss_bytes=value.get("max_rss_bytes"),
         at=_read_time(value.get("at")),
     )
+
+
+def _read_receipt(value: Json) -> Receipt | None:
+    """Read what a flow's process sent to the spawner, in whatever form; None for what is no receipt of Prefect's."""
+    try:
+        said = read_json(value)
+        if said == {"disposition": "ORCHESTRATION_ABORTED"}:
+            return Receipt()
+        state, name = StateType(said["state_type"]), str(said["state_name"])
+        reported = said["disposition"] == "STATE_REPORTED" and name.isprintable()
+        return Receipt(state=state, name=name) if reported else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def boot_id() -> str:

@@ -7,7 +7,7 @@ ours has our transition id, by which it is recognised even if its answer was los
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from runnerd.core.errors import ApiRejected
@@ -74,22 +74,38 @@ async def claim_if_free(api: FlowRunApi, record: RunRecord, *, even_if_ended: bo
     claimed but cancelled: its claim is lost with the state CANCELLED.
     """
     found = None if even_if_ended else await api.read_run(record.id)
-    state = found.state if found is not None else None
-    if state is not None and state.transition_id != record.transition_id:
-        if await _cancelled_since(api, record, state):
-            return Claim(outcome=ClaimOutcome.WON, state=state)
-        if state.type is not StateType.SCHEDULED:
-            return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
-        if state.needs_process:
-            return Claim(outcome=ClaimOutcome.LOST, state=state, reason=AWAITS_ITS_PROCESS)
-        if record.intent is Intent.CANCEL:
-            return await _cancel_instead(api, record)
-        if record.intent is Intent.EVICT:  # stop.then applies only to runs that this host has claimed
-            return Claim(outcome=ClaimOutcome.LOST, state=state, reason="the host was stopped before the claim")
+    known = await _claim_by_reading(api, record, found.state) if found is not None else None
+    return known or await _propose_claim(api, record)
+
+
+async def _claim_by_reading(api: FlowRunApi, record: RunRecord, state: ApiState) -> Claim | None:
+    """Return how the claim ends if the run's state decides that; None when PENDING is to be proposed."""
+    if state.transition_id == record.transition_id:
+        ours = state.type is StateType.PENDING  # its answer was lost, or the daemon that proposed it has ended
+        return Claim(outcome=ClaimOutcome.WON, state=state) if ours else None
+    if await _cancelled_since(api, record, state):
+        return Claim(outcome=ClaimOutcome.WON, state=state)
+    if state.type is not StateType.SCHEDULED:
+        return Claim(outcome=ClaimOutcome.LOST, state=state, reason=f"the run is {state.name} already")
+    if state.needs_process:
+        return Claim(outcome=ClaimOutcome.LOST, state=state, reason=AWAITS_ITS_PROCESS)
+    if record.intent is Intent.CANCEL:
+        return await _cancel_instead(api, record)
+    if record.intent is Intent.EVICT:  # stop.then applies only to runs that this host has claimed
+        return Claim(outcome=ClaimOutcome.LOST, state=state, reason="the host was stopped before the claim")
+    return None
+
+
+async def _propose_claim(api: FlowRunApi, record: RunRecord) -> Claim:
     claim = await api.claim(record.id, transition_id=record.transition_id)
-    # The run may also be cancelled between the reading that found it claimed by us and the repeated claim.
-    if claim.outcome is ClaimOutcome.LOST and await _cancelled_since(api, record, claim.state):
+    if claim.outcome is not ClaimOutcome.LOST:
+        return claim
+    # A run whose state was not read may have been cancelled since its claim was won and the answer lost.
+    if await _cancelled_since(api, record, claim.state):
         return Claim(outcome=ClaimOutcome.WON, state=claim.state)
+    # Servers since 3.9.4 refuse that; older ones do for a run with a stored result.
+    if claim.state is not None and claim.state.type is StateType.COMPLETED:
+        return replace(claim, reason=f"the run is {claim.state.name}, and Prefect does not start it again")
     return claim
 
 

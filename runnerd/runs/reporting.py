@@ -1,7 +1,8 @@
 """Reports a run whose process is dead to the API, then runs the hooks that its flow has for the reported state.
 
-Invariants: process dead -> read -> decide -> report -> hooks, in this order and each step on disk; a report carries a
-transition id that is on disk before, by which a later daemon recognises the state as ours.
+Invariants: process dead -> read -> decide -> report -> hooks, in this order and each step on disk; while the API is
+away, the receipt of the process may stand in for the reading (ADR 29); a report carries a transition id that is on disk
+before, by which a later daemon recognises the state as ours.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import asyncio
 import uuid
 from dataclasses import replace
 
-from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle
+from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
 from runnerd.runs.hooks import run_hooks
 from runnerd.runs.record_store import RunContext, RunRecordStore
 
+_READ_S = 30.0  # for reading the state, where a receipt can stand in for it
 _REPORT_TRIES = 5  # times that the state is read, a verdict decided and reported while the API refuses the verdict
 
 
@@ -35,7 +37,9 @@ class Reporter:
         if self._record.hook is not None:
             return await self._run_hooks()
         for _ in range(_REPORT_TRIES):
-            found = await self._store.retry_always(lambda: self._context.api.read_run(self._record.id))
+            found = await self._read_run()
+            if isinstance(found, ApiState):
+                return await self._conclude(found)
             state = found.state if found is not None else None
             self._add_names(found)
             decision = settle(
@@ -52,6 +56,22 @@ class Reporter:
         fields = {"run": self._record.id, "words": self._record.words}
         self._context.ambient.log.error("the API keeps refusing the verdict", **fields, about=about(self._record))
         return self._store.step(Event.TOLD)
+
+    async def _read_run(self) -> FlowRun | ApiState | None:
+        """Read the run; None when the API has none.
+
+        While the API is away, the receipt of the run's process ends the run instead, so that no drain and nobody who
+        watches the run waits for the end of an outage. While the API answers, it is believed and not the process.
+        """
+        reported = state_by_receipt(self._record)
+        try:
+            async with asyncio.timeout(None if reported is None else _READ_S):
+                return await self._store.retry_always(lambda: self._context.api.read_run(self._record.id))
+        except TimeoutError:
+            assert reported is not None
+        fields = {"run": self._record.id, "state": reported.name, "about": about(self._record)}
+        self._context.ambient.log.info("the API is away; the run has ended as its process says", **fields)
+        return reported
 
     def _add_names(self, found: FlowRun | None) -> None:
         """Take the name and the deployment of a run that only the spawner had from the API."""
@@ -109,7 +129,7 @@ class Reporter:
         ended = self._record.attempt
         again = replace(
             self._record, attempt=self._record.attempt + 1, respawned=True, identity=None, pgid=None,
-            started_at=None, ended_at=None, exit=None, words=None,
+            started_at=None, ended_at=None, exit=None, receipt=None, words=None,
         )  # fmt: skip
         self._store.save(advance(again, Event.RESPAWN), "no flow code ran; started again")
         await self._context.link.forget(self._record.id, ended)

@@ -200,6 +200,7 @@ class Run:
             seen = link.record(self.record.id, attempt)
             if seen is not None and seen.phase == "exited":
                 self._note_runtime_max(seen)
+                self._store.update(receipt=seen.receipt)
                 return self._finish(seen.exit, failure=seen.error.message if seen.error else None)
             if seen is None and link.connected:
                 return self._finish_unseen()
@@ -269,6 +270,7 @@ class Run:
             runtime_max_s=record.runtime_max_s,
             memory_max_bytes=record.memory_max_bytes,
             cause=record.words,  # until now; only that of an eviction is saved before the end
+            receipt=record.receipt,
         )
         self._store.save(advance(replace(record, words=words), Event.EXITED), "exited")
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
+from runnerd.spawner.build_id import read_build_id
 from runnerd.spawner.child.account import Privileges
 from runnerd.spawner.child.fork import Forker
 from runnerd.spawner.child.users import AllowedUsers
@@ -109,12 +110,12 @@ def serve(
         records = store(os.path.join(options.runtime_dir, "records"))
         records.make_directory()
         users = AllowedUsers(options.users, root=os.geteuid() == 0, owner=options.owner)
-        forker = Forker(Privileges(owner=options.owner, users=users))
+        about = {"users": users.to_wire(), "build": read_build_id()}
         confinement, boot = Confinement.set_up(unit=options.cgroup_unit), Boot.current()
         runs = RunTable(
             loop=loop,
             store=records,
-            forker=forker,
+            forker=Forker(Privileges(owner=options.owner, users=users)),
             confinement=confinement,
             boot=boot,
             intents=IntentServer(loop=loop),
@@ -128,7 +129,7 @@ def serve(
         raise CannotServe(f"cannot serve {options.socket}: {error.strerror or error}", EX_OSERR) from None
     verbs = Verbs(
         runs,
-        describe=lambda: {**confinement.describe_limits(), "users": users.to_wire()},
+        describe=lambda: {**confinement.describe_limits(), **about},
         boot_id=boot.id,
         end_loop=lambda: stopping.append(0),
     )

@@ -16,7 +16,7 @@ Reply = Callable[[object], None]
 
 
 class Verbs:
-    """`describe` says what enforces the runs' limits, and as whom runs may be started.
+    """`describe` says what enforces the runs' limits, as whom runs may be started, and which code this is.
 
     `end_loop` ends the spawner after this round of its loop.
     """
@@ -47,7 +47,7 @@ class Verbs:
         verb(request, reply)
 
     def make_hello(self) -> dict[str, object]:
-        """Make the first message for a new client: version, limits, users and all records."""
+        """Make the first message for a new client: version, build, limits, users and all records."""
         about = {"event": "hello", "version": __version__, "pid": os.getpid(), **self._describe()}
         return {**about, "boot_id": self._boot_id, "records": self._records()}
 

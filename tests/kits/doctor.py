@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runnerd import __version__
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.settings import Config
 from runnerd.doctor.check_runner import CheckGroup
@@ -16,6 +17,7 @@ from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
+from runnerd.processes.upgrading import WantedSpawner
 from runnerd.system.directories import runs_dir, work_dir
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd
@@ -73,6 +75,7 @@ async def practice(
             environments=Environments(environ={}, calls=BoundedCalls()),
             journal=engine.journal,
             link=engine.link,
+            wanted_spawner=WantedSpawner(version=__version__, build=spawner.hello.build, users=None),
             pulse=engine.pulse,
             systemd=Systemd(environ=environ or {}, pid=os.getpid(), notifier=Nowhere()),
             paths=paths,

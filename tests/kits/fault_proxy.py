@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from tests.kits.fault_rules import Fault, Rule, acted, answer, drop, garbage, half, hang, login, lost, slow
+from tests.kits.fault_rules import Fault, Rule, acted, answer, drop, garbage, half, hang, login, lost, maintenance, slow
 from tests.kits.fault_wire import HTML, Head, frame, pump, read_request, read_response
 
 T = TypeVar("T")
@@ -37,6 +37,7 @@ __all__ = [
     "hang",
     "login",
     "lost",
+    "maintenance",
     "slow",
 ]
 DAEMON, FLOW = "daemon", "flow"
@@ -313,9 +314,7 @@ class FaultProxy:
 
 
 def _error(fault: Fault) -> bytes:
-    headers = {"Content-Type": "application/json"}
-    if fault.retry_after is not None:
-        headers["Retry-After"] = fault.retry_after
+    headers = {"Content-Type": "application/json", **fault.headers}
     words = {"exception_message": f"a fault of the test: {fault.status}"}
     if fault.status == 404:
         # A missing route, as of a server that is being replaced. Prefect's own 404 would be a true answer: it is gone.

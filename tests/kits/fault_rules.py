@@ -14,16 +14,28 @@ class Fault:
     status: int = 0
     retry_after: str | None = None
     seconds: float = 0.0
+    maintenance: bool = False  # the answer says that it is for this reason
 
     @property
     def forwards(self) -> bool:
         """Whether the server hears of the call, and acts."""
         return self.kind in ("acted", "lost", "half", "slow")
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those of the answer that say what a client is to do."""
+        later = {} if self.retry_after is None else {"Retry-After": self.retry_after}
+        return {**later, **({"Prefect-Maintenance": "true"} if self.maintenance else {})}
+
 
 def answer(status: int, *, retry_after: str | None = None) -> Fault:
     """Answer with this status; the server hears nothing. `retry_after` is seconds or an HTTP date."""
     return Fault("answer", status, retry_after)
+
+
+def maintenance() -> Fault:
+    """Answer as a server in maintenance; the server hears nothing."""
+    return Fault("answer", 503, maintenance=True)
 
 
 def acted(status: int, *, retry_after: str | None = None) -> Fault:

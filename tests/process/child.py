@@ -162,18 +162,52 @@ def sibling() -> None:
     wait_for_ever()
 
 
-def speak() -> None:
-    """`speak HOW`: speaks the control channel. `acknowledge`, `deaf`, or `leave` when it is told something.
+HELLO = b"\x00PF\x02\x01"
 
-    Says what it is told and what it is signalled.
-    """
+
+def connect() -> socket.socket:
     control = socket.create_connection(("127.0.0.1", int(os.environ["PREFECT__CONTROL_PORT"])))
     control.sendall(os.environ["PREFECT__CONTROL_TOKEN"].encode() + b"\n")
-    control.sendall(b"\x00PF\x02\x01")
+    return control
+
+
+def greet(control: socket.socket) -> bytes:
+    """Say hello as version 2 of the control channel does; the answer."""
+    control.sendall(HELLO)
+    return control.recv(len(HELLO), socket.MSG_WAITALL)
+
+
+def send_receipt() -> None:
+    """`receipt HEX`: greets, sends that, says what it gets for it within a second, and waits for its end."""
+    control = connect()
+    say(greet(control).hex())
+    control.sendall(bytes.fromhex(sys.argv[2]))
+    control.settimeout(1.0)
+    try:
+        got = control.recv(10).hex()
+    except TimeoutError:
+        got = "nothing"
+    except ConnectionResetError:  # not all that was sent was read
+        got = ""
+    say(got or "the end")
+    wait_for_ever()
+
+
+def speak() -> None:
+    """`speak HOW [1]`: speaks the control channel. `acknowledge`, `deaf`, or `leave` when it is told something.
+
+    Says what it is told and what it is signalled. With 1, as the first version of the channel.
+    """
+    control = connect()
+    if sys.argv[3:] != ["1"]:
+        control.sendall(HELLO)
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
     say("ready")
     told = control.recv(1)
+    if told == HELLO[:1]:
+        control.recv(len(HELLO) - 1, socket.MSG_WAITALL)
+        told = control.recv(1)
     say(f"told {told.decode()}{' after the signal' if signals else ''}")
     if sys.argv[2] == "leave":
         control.close()
@@ -261,6 +295,7 @@ MODES = {
     "hide": hide,
     "run-away": run_away,
     "sibling": sibling,
+    "receipt": send_receipt,
     "speak": speak,
     "speak-late": speak_late,
     "spin": spin,

@@ -38,6 +38,15 @@ def document(served: Serving, *arguments: str, status: int = 0) -> object:
 # --- looking -------------------------------------------------------------------------------------------------
 
 
+def test_status_of_an_api_in_maintenance(served: Serving) -> None:
+    host = served.host
+    host.api_state, host.api_detail, host.maintenance = "degraded", "in maintenance: back at 5", True
+    words = "in maintenance http://127.0.0.1:4200/api since 2026-08-20T10:00:00+00:00"
+    assert f"{words}: back at 5\n" in runnerctl(served, "status").out
+    host.api_detail = "in maintenance"
+    assert f"{words}\n" in runnerctl(served, "status").out
+
+
 def test_status_at_a_glance(served: Serving) -> None:
     served.host.api_state = "unreachable"
     place = {"file": "/etc/runnerd/conf.d/30-x.yaml", "line": 4, "column": 5, "deployment": None}

@@ -16,6 +16,7 @@ from runnerd.core.errors import SpawnerError
 from runnerd.processes.protocol import Record
 from tests.kits.spawner import LIMIT_S, Link, SpawnerUnderTest, needs_root, open_files, wait_until
 
+HELLO = b"\x00PF\x02\x01"  # of version 2, with receipts
 needs_unshare = pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, of util-linux")
 
 
@@ -40,8 +41,9 @@ def exited(link: Link) -> Record:
 
 
 @pytest.mark.parametrize(("tell", "byte"), [("cancel", "c"), ("reschedule", "r"), ("relinquish", "q")])
-async def test_it_is_told_and_then_signalled(spawner: SpawnerUnderTest, tell: str, byte: str) -> None:
-    record = exited(await spawn_and_stop(spawner, "speak", "acknowledge", tell=tell))
+@pytest.mark.parametrize("version", ["1", "2"])
+async def test_it_is_told_and_then_signalled(spawner: SpawnerUnderTest, tell: str, byte: str, version: str) -> None:
+    record = exited(await spawn_and_stop(spawner, "speak", "acknowledge", version, tell=tell))
     assert spawner.output("run").splitlines() == ["ready", f"told {byte}", "signalled"]
     assert record.exit is not None
     assert (record.told, record.exit.code, record.stop_reason) == (True, 0, "cancel")
@@ -232,7 +234,8 @@ async def test_a_token_serves_once_and_dies_with_its_run(spawner: SpawnerUnderTe
     async with spawner.link() as link:
         port, token = await access_of_live(link, spawner)
         line = token.encode() + b"\n"
-        with connected(port, line[:10], line[10:] + b"\x00PF\x02\x01") as child:
+        with connected(port, line[:10], line[10:] + HELLO) as child:
+            assert child.socket.recv(10) == HELLO
             with connected(port, line) as second:
                 assert await asyncio.to_thread(second.is_turned_away)
             await link.client.stop(key="run", attempt=0, reason="cancel", prefect_intent="cancel", timeout_s=600)

@@ -13,7 +13,20 @@ from typing import Any
 import pytest
 
 from tests.kits.daemon import Host, alive, eventually
-from tests.kits.fault_proxy import DAEMON, Fault, FaultProxy, answer, drop, garbage, half, hang, login, lost, slow
+from tests.kits.fault_proxy import (
+    DAEMON,
+    Fault,
+    FaultProxy,
+    answer,
+    drop,
+    garbage,
+    half,
+    hang,
+    login,
+    lost,
+    maintenance,
+    slow,
+)
 from tests.kits.prefect_servers import PrefectServer
 
 START_RATE, RUNS = 2, 4
@@ -172,13 +185,31 @@ def test_whatever_it_answers_is_said_and_touches_no_flow(pair: tuple[Host, Fault
 # --- away -------------------------------------------------------------------------------------------------------
 
 
+@on_prefect_3
+def test_a_run_whose_process_says_how_it_ended_does_not_wait_for_the_api(pair: tuple[Host, FaultProxy]) -> None:
+    """Prefect 3.9's process sends the spawner a receipt; what it says is what the API has."""
+    host, proxy = pair
+    path = f"/deployments/{host.api.deployment('sleep', 'outage-real')['id']}/create_flow_run"
+    body = {"state": {"type": "SCHEDULED"}, "parameters": {"seconds": 15}}
+    run_id = host.api.call("POST", path, body)["id"]
+    host.running(run_id)
+    with proxy.broken(drop(), who=DAEMON):
+        document = host.ended(run_id)
+        assert host.json("status")["api"]["state"] == "unreachable"
+    assert (document["api_state"], document["api_state_name"]) == ("COMPLETED", "Completed")
+    assert document["exit"]["words"] == "exited 0"
+    assert host.api.state(run_id) == "COMPLETED"
+    assert "the run has ended as its process says" in host.said()
+
+
 AWAY_S = 8.0
 
 
 @pytest.mark.parametrize(
     ("pair", "fault"),
-    [("prefect3", hang()), ("prefect3", answer(503)), ("prefect2", None)],  # hosts are made once, in this order
-    ids=["hang", "503", "refused"],
+    # Hosts are made once, in this order.
+    [("prefect3", hang()), ("prefect3", answer(503)), ("prefect3", maintenance()), ("prefect2", None)],
+    ids=["hang", "503", "maintenance", "refused"],
     indirect=["pair"],
 )
 def test_what_happens_meanwhile_is_told_afterwards(pair: tuple[Host, FaultProxy], fault: Fault | None) -> None:
@@ -203,7 +234,7 @@ def test_what_happens_meanwhile_is_told_afterwards(pair: tuple[Host, FaultProxy]
     assert host.ctl("run", "outage-idle").returncode == 1
     eventually(lambda: time.monotonic() - began > AWAY_S, "some time to pass")
     said = [line.split("state=")[1].split()[0] for line in api_lines(host)]
-    assert said in (["ok", "degraded"], ["ok", "unreachable"]), "once, and not at every poll"
+    assert said in (["ok", s] for s in ("degraded", "unreachable", "maintenance")), "once, and not at every poll"
     proxy.forget_calls()
     proxy.clear()
     eventually(lambda: host.api.state(crashed) == "CRASHED", f"the crash to be told; the log:\n{host.said()}")

@@ -19,6 +19,8 @@ from runnerd.control.client import Json, quote
 from runnerd.core.errors import ControlError
 from runnerd.core.units import format_duration, format_size
 
+_IN_MAINTENANCE = "in maintenance"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -69,18 +71,24 @@ def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell |
     tags = status["limits"].get("tags") or {}
     problems = len(status["problems"])
     waiting = format_count(status["waiting_total"], "run") if status.get("waiting_total") else ""
-    detail = f": {clean(api['detail'])}" if api["detail"] and api["state"] != "ok" else ""
-    api_line = f"{clean(api['state'])} {clean(api['url'])} since {console.when_in_full(api['since'])}{detail}"
     return [
         ("Host", clean(status["name"])),
         ("runnerd", _version(console, status)),
-        ("API", Cell(api_line, None if api["state"] == "ok" else style_state(api["state"]).style)),
+        ("API", Cell(_api(console, api), None if api["state"] == "ok" else style_state(api["state"]).style)),
         ("Draining", Cell(_draining(console, status), "yellow") if status["draining"] else None),
         ("Runs", Cell(used, "yellow" if limits["used"] >= limits["max"] else None)),
         ("Waiting", Cell(f"{waiting}, see below", "yellow") if waiting else None),
         ("Tags", ", ".join(f"{clean(tag)} {u['used']} of {u['max']}" for tag, u in tags.items())),
         ("Problems", Cell(f"{format_count(problems, 'problem')}, see below", "red") if problems else None),
     ]
+
+
+def _api(console: Console, api: Json) -> str:
+    state, detail = api["state"], api["detail"] if api["state"] != "ok" else ""
+    if api.get("maintenance"):
+        state, detail = _IN_MAINTENANCE, detail.removeprefix(_IN_MAINTENANCE).removeprefix(": ")
+    since = console.when_in_full(api["since"])
+    return f"{clean(state)} {clean(api['url'])} since {since}" + (f": {clean(detail)}" if detail else "")
 
 
 def _version(console: Console, status: Json) -> str:

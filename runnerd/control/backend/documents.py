@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
-from runnerd.core.prefect import ApiHealth, FlowRun
+from runnerd.core.prefect import ApiCondition, ApiHealth, FlowRun
 from runnerd.core.settings import InvalidDeployment
 from runnerd.deployments.registry import Entry, EntryState
 from runnerd.output.attempts import AttemptOutput
@@ -123,10 +123,15 @@ def invalid_document(one: InvalidDeployment) -> Json:
 
 
 def api_document(url: str, health: ApiHealth) -> Json:
-    """Return the document of the connection to Prefect's API."""
+    """Return the document of the connection to Prefect's API.
+
+    Scripts know three states, and to them an API in maintenance is one that answers with errors.
+    """
+    in_maintenance = health.condition is ApiCondition.MAINTENANCE
     return {
         "url": url,
-        "state": health.condition.value,
+        "state": ApiCondition.DEGRADED.value if in_maintenance else health.condition.value,
+        "maintenance": in_maintenance,
         "since": time_text(health.since),
         "detail": health.detail,
     }

@@ -39,7 +39,8 @@ class Health:
             _check("loops", not stuck, f"stuck: {', '.join(stuck)}" if stuck else "every loop makes progress"),
             _check("spawner", self._link.connected, self._link.problem or "connected"),
             _check("journal", journal is None, journal or "the journal can be written"),
-            _check("api", api.condition is ApiCondition.OK, api.detail),
+            # As in Prefect's own health checks: a restart of this daemon would not end the maintenance.
+            _check("api", api.condition in (ApiCondition.OK, ApiCondition.MAINTENANCE), api.detail),
         ]
         ok = all(check["ok"] for check in checks)
         return ok, {"ok": ok, "checks": checks}

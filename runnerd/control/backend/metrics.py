@@ -43,7 +43,8 @@ class Metrics:
         pools = self._pools.documents(records)
         pool_states = Counter(pool["state"] for pool in pools)
         polled, contained = self._poller.polled_at, self._supervisor.contained
-        api_is_ok = self._api.health.condition is ApiCondition.OK
+        api = self._api.health.condition
+        api_ok, api_maintenance = int(api is ApiCondition.OK), int(api is ApiCondition.MAINTENANCE)
         lines = [
             *gauge("runnerd_runs", "Live flow runs on this host.", "phase", phases),
             *gauge("runnerd_deployments", "Deployments of this host.", "state", states),
@@ -60,7 +61,8 @@ class Metrics:
                 None,
                 {"": self._config.settings().limits.runs},
             ),
-            *gauge("runnerd_api_up", "1 while the state of the API is ok, else 0.", None, {"": int(api_is_ok)}),
+            *gauge("runnerd_api_up", "1 while the state of the API is ok, else 0.", None, {"": api_ok}),
+            *gauge("runnerd_api_maintenance", "1 during maintenance of the API, else 0.", None, {"": api_maintenance}),
             *gauge("runnerd_contained_errors", "Unexpected errors, each confined to one run.", None, {"": contained}),
         ]
         if polled is not None:

@@ -74,6 +74,8 @@ class WaitReasons:
         """Return what delays a claimed run: the API's answer to the claim, or disk space for the run's record."""
         health = self._api.health
         if record.phase in (Phase.CLAIMING, Phase.STARTING) and health.condition is not ApiCondition.OK:
+            if health.condition is ApiCondition.MAINTENANCE:
+                return f"the API is {health.detail}"
             return f"the API is {health.condition.value}: {health.detail}"
         return record.waiting if record.phase is Phase.STARTING else None
 

@@ -42,6 +42,16 @@ class AllowedUsers:
         """Whether a process may be started as a user that is not root: only root can change its user."""
         return self.root and (not self.limited or self._people or bool(self._names - {"root"}))
 
+    def same_list(self, other: AllowedUsers) -> bool:
+        """Return whether the other's list has the same names, in whatever order."""
+        return (self.limited, self._names, self._people) == (other.limited, other._names, other._people)
+
+    def describe(self) -> str:
+        """Name the users, for a message."""
+        if not self.limited:
+            return "every user that is named, except root" if self.root else "every user"
+        return ",".join([*sorted(self._names), *(["*"] if self._people else [])]) or "nobody"
+
     def to_wire(self) -> dict[str, object]:
         """Return the arguments of `from_wire`, for the hello."""
         return {"list": self._text, "root": self.root, "owner": self._owner}

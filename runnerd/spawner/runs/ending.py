@@ -49,7 +49,7 @@ class Ending:
         for timer in ("kill", "runtime", "lineage"):
             self._loop.cancel_timer((run.id, timer))
         live.sweep_until = time.monotonic() + SWEEP_TIMEOUT_S
-        self._intents.close_run(run.id)
+        run.receipt = self._intents.close_run(run.id)
         self._sweeping[run.id] = live
         if live.child:
             live.send_signal(signal.SIGKILL)  # to the whole group at once, so that none of it outruns this by forking

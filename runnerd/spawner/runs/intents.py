@@ -1,12 +1,14 @@
 """Send a run the intent behind its stop, before the signal: the supervisor's side of Prefect 3's control channel.
 
-Version 1 of the channel: the run's process connects to a port on 127.0.0.1, sends the token from its environment as one
-line, and acknowledges each intent, one byte, with `a`. The spawner signals after that. A process that speaks version 2
-sends a hello first, which a supervisor of version 1 does not answer.
+The run's process connects to a port on 127.0.0.1, sends the token from its environment as one line, and acknowledges an
+intent, one byte, with `a`. The spawner signals after that. A process that speaks version 2 sends a hello first, gets
+one, and may send a receipt in the end: what state it has reported itself. The spawner acknowledges the receipt and
+passes it on unread, in the run's record.
 
 * A token is valid for one run and one connection, and appears in no log, in no file and on no command line.
 * Any process on the host can connect; whatever it sends, its own connection is closed and nothing else happens.
-* The channel is optional: a run that is not connected is signalled without an intent.
+* The channel is optional: a run that is not connected is signalled without an intent, and needs no receipt.
+* The first of the two, an acknowledged intent or a receipt, is the last that is read from a connection.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ from functools import partial
 
 from runnerd.spawner.io.log import log
 from runnerd.spawner.io.loop import READ, Loop
+from runnerd.spawner.runs import frames
 
 INTENTS = {"cancel": b"c", "reschedule": b"r", "relinquish": b"q"}  # the bytes are Prefect's
 
-_ACKNOWLEDGED = b"a"
 _TOKEN_TIMEOUT_S = 5.0
 _ACKNOWLEDGE_TIMEOUT_S = 1.0
 _ACCEPT_RETRY_S = 1.0
 _TOKEN_MAX_BYTES = 256
-_CONNECTION_MAX_BYTES = 1024  # of all that a run's process sends in its life
+_CONNECTION_MAX_BYTES = _TOKEN_MAX_BYTES + 1 + frames.FRAMES_MAX_BYTES  # of all that a run's process sends in its life
+_SAVED_RECEIPT_MAX_BYTES = 512  # Prefect's have about 150, and the records of all runs are sent as one message
 _MAX_UNIDENTIFIED = 32  # connections that have not sent a token
 
 RunId = tuple[str, int]
@@ -39,24 +42,28 @@ class IntentConnection:
     def __init__(self, sock: socket.socket, loop: Loop) -> None:
         self.sock = sock
         self.run: RunId | None = None
-        self.received = bytearray()
+        self.received = bytearray()  # and not yet taken
+        self.greeted = False  # the process has sent its hello
+        self.sends_receipt = False
+        self._count = 0
         self._loop = loop
 
-    def receive(self) -> bytes | None:
-        """Read what has arrived; None when the peer has closed or has sent too much."""
+    def receive(self) -> bool:
+        """Read what has arrived; False when the peer has closed or has sent too much."""
         try:
             data = self.sock.recv(_CONNECTION_MAX_BYTES)
         except BlockingIOError:
-            return b""
+            return True
         except OSError:
-            return None
+            return False
         self.received += data
-        return data if data and len(self.received) <= _CONNECTION_MAX_BYTES else None
+        self._count += len(data)
+        return bool(data) and self._count <= _CONNECTION_MAX_BYTES
 
-    def send(self, intent: bytes) -> bool:
-        """Send an intent's byte; False when the peer is gone."""
+    def send(self, data: bytes) -> bool:
+        """Send a few bytes; False when the peer is gone, or reads nothing."""
         try:
-            return self.sock.send(intent) == len(intent)
+            return self.sock.send(data) == len(data)
         except OSError:
             return False
 
@@ -78,6 +85,7 @@ class IntentServer:
         self._unidentified: list[IntentConnection] = []  # the oldest first
         self._connections: dict[RunId, IntentConnection] = {}
         self._on_answer: dict[RunId, Callable[[bool], None]] = {}  # for intents sent and not yet acknowledged
+        self._receipts: dict[RunId, str] = {}
 
     # --- the intents of a run -------------------------------------------------------------------------------
 
@@ -107,14 +115,18 @@ class IntentServer:
         if not connection.send(INTENTS[intent]):
             self._close(connection)
 
-    def close_run(self, run: RunId) -> None:
-        """Close the connection of a run that is at its end; an acknowledgement that has arrived still counts."""
+    def close_run(self, run: RunId) -> str | None:
+        """Close the connection of a run that is at its end and return its receipt, if it has sent one.
+
+        An acknowledgement or a receipt that has arrived still counts.
+        """
         for token in [token for token, owner in self._tokens.items() if owner == run]:
             del self._tokens[token]
         connection = self._connections.get(run)
         if connection is not None:
             self._read(connection)
             self._close(connection)
+        return self._receipts.pop(run, None)
 
     def _answer(self, run: RunId, acknowledged: bool) -> None:
         self._loop.cancel_timer(("intent", run))
@@ -176,24 +188,60 @@ class IntentServer:
             self._close(self._unidentified[0])  # a run sends its token at once, so the oldest is the least likely
 
     def _read(self, connection: IntentConnection) -> None:
-        data = connection.receive()
-        if data and connection.run is None:
+        open_still = connection.receive()
+        if connection.run is None:
             self._identify(connection)
-        elif data and _ACKNOWLEDGED in data and connection.run is not None:
-            self._answer(connection.run, True)
-        if data is None:
+        if connection.run is not None:
+            open_still = self._read_frames(connection, connection.run) and open_still
+        if not open_still:
             self._close(connection)
 
     def _identify(self, connection: IntentConnection) -> None:
-        token, ended, _ = bytes(connection.received).partition(b"\n")
+        token, ended, rest = bytes(connection.received).partition(b"\n")
         run = self._tokens.pop(token, None) if ended else None
         if run is not None:
             self._unidentified.remove(connection)
             self._loop.cancel_timer(connection)
-            connection.run = run
+            connection.run, connection.received = run, bytearray(rest)
             self._connections[run] = connection
         elif ended or len(token) > _TOKEN_MAX_BYTES:
             self._close(connection)
+
+    # --- frames ---------------------------------------------------------------------------------------------
+
+    def _read_frames(self, connection: IntentConnection, run: RunId) -> bool:
+        """Handle the frames that are there; False when the connection is to be closed."""
+        try:
+            while (frame := frames.take_frame(connection.received)) is not None:
+                if not self._handle_frame(connection, run, frame):
+                    return False
+        except frames.Malformed:
+            return False
+        return True
+
+    def _handle_frame(self, connection: IntentConnection, run: RunId, frame: bytes) -> bool:
+        if frame == frames.ACKNOWLEDGED:
+            self._answer(run, True)
+            return False
+        if not frames.is_hello(frame):
+            self._take_receipt(connection, run, frames.receipt_contents(frame))
+            return False
+        if connection.greeted:
+            return False
+        connection.greeted, connection.sends_receipt = True, frames.offers_receipts(frame)
+        return connection.send(frames.answer_to_hello(frame))
+
+    def _take_receipt(self, connection: IntentConnection, run: RunId, contents: bytes) -> None:
+        """Save a receipt and acknowledge it. One that is too long is acknowledged only: no run needs a receipt.
+
+        The run's record is a line of JSON that later spawners have to read, so nothing but text in one line gets there.
+        """
+        text = contents.decode("ascii", "replace")
+        if not connection.sends_receipt or not text.isascii() or not text.isprintable():
+            return
+        if len(text) <= _SAVED_RECEIPT_MAX_BYTES:
+            self._receipts[run] = text
+        connection.send(frames.RECEIVED)
 
     def _close(self, connection: IntentConnection) -> None:
         connection.close()

@@ -43,6 +43,7 @@ class ProcessRecord:
         "output_max_bytes",
         "phase",
         "pid",
+        "receipt",
         "runtime_at",
         "signal_to_send",
         "start_ticks",
@@ -65,6 +66,7 @@ class ProcessRecord:
         self.stop: dict[str, object] | None = None
         self.error: dict[str, object] | None = None
         self.exit: dict[str, object] | None = None
+        self.receipt: str | None = None  # what the run's process said of its end, as it was sent
         self.stop_signal = 15
         self.stop_timeout_s = stop_timeout_s
         self.output = output
@@ -122,6 +124,7 @@ class ProcessRecord:
         run.user = record.text("user")
         run.started_at = record.required_text("started_at")
         run.stop, run.error, run.exit = (record.object_or_none(name) for name in ("stop", "error", "exit"))
+        run.receipt = record.text("receipt")
         run.stop_signal = kept.signal("stop_signal") or 15
         run.output_max_bytes = kept.integer("output_max_bytes", 0, 2**62)
         run.runtime_at = kept.seconds("runtime_at", _MAX_MONOTONIC_S)
@@ -145,6 +148,7 @@ class ProcessRecord:
             "stop": self.stop,
             "error": self.error,
             "exit": self.exit,
+            "receipt": self.receipt,
         }
 
     def to_keep(self) -> dict[str, object]:

@@ -213,7 +213,7 @@ class FakeHost:
         self.peers: list[Peer] = []
         self.refusal: Refused | None = None
         self.well = True
-        self.api_state = "ok"
+        self.api_state, self.api_detail, self.maintenance = "ok", "connection refused", False
         self.problems: list[Json] = []
         self.waiting: list[Json] = []
         self.metrics_fail = False
@@ -250,8 +250,9 @@ class FakeHost:
             "api": {
                 "url": "http://127.0.0.1:4200/api",
                 "state": self.api_state,
+                "maintenance": self.maintenance,
                 "since": STAMP,
-                "detail": "" if self.api_state == "ok" else "connection refused",
+                "detail": "" if self.api_state == "ok" else self.api_detail,
             },
             "draining": self._drain is not None,
             "drain": self._drain,

@@ -177,6 +177,17 @@ def no_slot(strategy: str, *, now: datetime) -> Ruling:
     return _ruling("REJECT", "Deployment concurrency limit reached.", enter=later)
 
 
+def completed_to_pending(run: Json, proposed: Json, status: str | None) -> Ruling | None:
+    """What servers since 3.9.4 do with a claim of a run that has completed; `status` is None for older ones.
+
+    Not measured: ABORT as for the other states that cannot become Pending, REJECT as 3.9.1 for a persisted result.
+    """
+    if status is None or (run["state"]["type"], proposed["type"]) != ("COMPLETED", "PENDING"):
+        return None
+    words = "This run is in a COMPLETED state and cannot transition to a PENDING state."
+    return _ruling(status, words if status == "ABORT" else "Run is already COMPLETED.")
+
+
 def _pending(current: Json, proposed: Json, major: int) -> Ruling:
     submitting = proposed.get("name") not in (None, "Pending", current["name"])
     if major == 3 and current["type"] == "PENDING" and submitting:

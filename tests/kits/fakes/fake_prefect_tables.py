@@ -13,6 +13,7 @@ from tests.kits.fakes.fake_prefect_rules import (
     Refusal,
     Ruling,
     change_schedule,
+    completed_to_pending,
     no_slot,
     schedule_of,
     transition,
@@ -27,6 +28,7 @@ class PrefectTables:
 
     def __init__(self, *, major: int) -> None:
         self.major = major
+        self.guards_completed: str | None = None  # how servers since 3.9.4 answer a claim of a Completed run
         self.flows: dict[str, dict[str, Json]] = {}
         self.deployments: dict[str, dict[str, Json]] = {}
         self.runs: dict[str, dict[str, Json]] = {}
@@ -236,8 +238,11 @@ class PrefectTables:
         if run_id not in self.runs:
             raise Refusal(404, {"exception_message": f"Flow run with id {run_id} not found"})
         run = self.runs[run_id]
-        verdict = self._no_slot(run, body) or transition(
-            run, body["state"], force=body.get("force", False), major=self.major, now=self._now()
+        guarded = completed_to_pending(run, body["state"], self.guards_completed)
+        verdict = (
+            guarded
+            or self._no_slot(run, body)
+            or transition(run, body["state"], force=body.get("force", False), major=self.major, now=self._now())
         )
         if verdict.enter is not None:
             self._enter(run, verdict.enter)

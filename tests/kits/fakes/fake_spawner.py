@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from runnerd import __version__
 from runnerd.core.errors import NotRecorded, SpawnerError
-from runnerd.core.process import Exit, Identity, LaunchSpec
+from runnerd.core.process import Exit, Identity, LaunchSpec, Receipt
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import OnLost, OnRecord
 from runnerd.processes.protocol import Hello, Record, StartError
@@ -57,6 +57,7 @@ class FakeSpawner:
             limits={"memory_max": "cgroup", "cpu_quota": "cgroup", "tasks_max": "cgroup"},
             why=None,
             boot_id=BOOT,
+            build="5eed0001",
         )
         self.successor: Hello | None = None
         self.retired = 0
@@ -83,9 +84,18 @@ class FakeSpawner:
     def live(self) -> list[str]:
         return [record.key for record in self.records.values() if record.phase != "exited"]
 
-    def exit(self, key: str, *, code: int | None = 0, signal: int | None = None, oom: bool = False) -> None:
+    def exit(
+        self,
+        key: str,
+        *,
+        code: int | None = 0,
+        signal: int | None = None,
+        oom: bool = False,
+        receipt: Receipt | None = None,
+    ) -> None:
         """Its latest attempt ends; with neither a code nor a signal nobody saw how."""
         at = max(attempt for name, attempt in self.records if name == key)
+        self.records[key, at] = replace(self.records[key, at], receipt=receipt)
         self._end((key, at), Exit(code=None if signal else code, signal=signal, oom=oom, at=datetime.now(UTC)))
 
     def lose(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerd.core.backoff import Backoff
+from runnerd.core.backoff import MAINTENANCE_S, Backoff
 from runnerd.core.errors import ApiAway, ApiDenied
 
 AWAY = ApiAway("away")
@@ -78,3 +78,13 @@ def test_a_bound_of_one_delay_holds_for_those_that_follow() -> None:
     assert backoff.next_s() == 60.0, "the cap of its own holds again"
     backoff.reset()
     assert backoff.next_s() == 1.0
+
+
+def test_maintenance_is_no_failure() -> None:
+    maintenance = ApiAway("in maintenance", maintenance=True)
+    backoff = Backoff(first_s=1.0, cap_s=60.0, uniform=lambda: 1.0)
+    assert [backoff.next_s(maintenance) for _ in range(50)] == [MAINTENANCE_S] * 50
+    assert waits(backoff, 2) == [1.0, 2.0], "and the failures after it begin small"
+    asked = ApiAway("in maintenance", maintenance=True, retry_after_s=120.0)
+    assert Backoff(uniform=lambda: 0.0).next_s(asked) == 120.0
+    assert Backoff(first_s=0.1, cap_s=5.0, uniform=lambda: 1.0).next_s(maintenance) == 5.0

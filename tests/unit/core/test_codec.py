@@ -15,7 +15,7 @@ from runnerd.core.codec import Decoder, to_json
 from runnerd.core.machine import Hook, Intent, Phase, RunRecord
 from runnerd.core.place import Place, Problem
 from runnerd.core.prefect import Inspection, StateType
-from runnerd.core.process import Exit, Identity
+from runnerd.core.process import Exit, Identity, Receipt
 from runnerd.core.settings import ApiSettings, Config, InvalidDeployment, Schedule, Settings
 from runnerd.journal.journal import Registration
 from tests.kits.nouns import a_deployment, a_record
@@ -36,6 +36,7 @@ FULL = a_record(
     started_at=datetime(2025, 1, 2, 3, 4, 5, 678901, tzinfo=EAST),
     ended_at=datetime(2025, 1, 2, 3, 4, 6, tzinfo=UTC),
     exit=Exit(code=None, signal=9, oom=True, cpu_s=1.25, max_rss_bytes=5, at=datetime(2025, 1, 2, tzinfo=UTC)),
+    receipt=Receipt(state=StateType.COMPLETED, name="Completed"),
     failure="no such user",
     words="killed: out of memory",
     api_state=StateType.CRASHED,

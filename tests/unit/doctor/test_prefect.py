@@ -37,6 +37,9 @@ def test_an_api_that_is_well_or_away() -> None:
     state_and_words(check_api(URL, ApiHealth(condition=ApiCondition.OK, since=NOON, detail=""), settings), "ok", URL)
     away = ApiHealth(condition=ApiCondition.UNREACHABLE, since=NOON, detail="connection refused")
     state_and_words(check_api(URL, away, settings), "error", "connection refused", f"curl -sS {URL}/health")
+    maintained = ApiHealth(condition=ApiCondition.MAINTENANCE, since=NOON, detail="in maintenance: back at 5")
+    words = f"{URL} is in maintenance: back at 5"
+    state_and_words(check_api(URL, maintained, settings), "warning", words, "wait until")
     denied = ApiHealth(condition=ApiCondition.DEGRADED, since=NOON, detail="401: a request without credentials is not")
     state_and_words(check_api(URL, denied, settings), "error", "that api.key_file or api.auth_string_file names")
 

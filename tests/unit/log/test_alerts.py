@@ -106,6 +106,7 @@ def test_runs(record: RunRecord, alert: Alert | None) -> None:
     [
         (ApiCondition.OK, "the API answers", Alert.API_OK),
         (ApiCondition.UNREACHABLE, "connection refused", Alert.API_UNREACHABLE),
+        (ApiCondition.MAINTENANCE, "in maintenance", Alert.API_MAINTENANCE),
         (ApiCondition.DEGRADED, "503 from GET /health", Alert.API_DEGRADED),
     ],
 )

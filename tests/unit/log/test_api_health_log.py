@@ -46,6 +46,7 @@ class News:
 
 
 OK, DEGRADED, UNREACHABLE = ApiCondition.OK, ApiCondition.DEGRADED, ApiCondition.UNREACHABLE
+MAINTENANCE = ApiCondition.MAINTENANCE
 SAID_OK, SAID_DEGRADED, SAID_UNREACHABLE = ("info", "ok"), ("warning", "degraded"), ("warning", "unreachable")
 
 
@@ -111,3 +112,18 @@ def test_an_api_that_was_steady_for_long_is_believed_at_once() -> None:
         news.note(OK)
         assert news.told()[-1] == SAID_OK
     assert len(news.told()) == 101
+
+
+def test_maintenance_is_told_once_when_it_begins_and_once_when_it_ends() -> None:
+    news = News()
+    for condition in (OK, MAINTENANCE, MAINTENANCE, MAINTENANCE, OK, OK):
+        news.note(condition, for_s=1)
+    assert news.told() == [SAID_OK, ("info", "maintenance"), SAID_OK]
+
+
+def test_a_failure_that_becomes_maintenance_is_told() -> None:
+    news = News()
+    news.note(OK)
+    news.note(UNREACHABLE, for_s=1)
+    news.note(MAINTENANCE, for_s=1)
+    assert news.told() == [SAID_OK, SAID_UNREACHABLE, ("info", "maintenance")]

@@ -100,6 +100,7 @@ def a_run(spec: LaunchSpec) -> ProcessRecord:
     run.phase = "stopping"
     run.stop = {"reason": "cancel", "at": "2026-11-22T01:02:03.004Z"}
     run.kill_at = 12.5
+    run.receipt = '{"disposition":"ORCHESTRATION_ABORTED"}'
     return run
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.core.errors import ApiAway
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.deployments.registry import Entry
+from runnerd.prefect_api.answers import Claim
 from tests.kits.engine import fake_engine, left_behind, resume, running, start
 from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.nouns import fake_api
+from tests.kits.nouns import copied, fake_api, flow_run
 
 
 async def starting(folder: Path, prefect: FakePrefect, spawner: FakeSpawner) -> tuple[str, RunRecord, list[Entry]]:
@@ -89,31 +91,63 @@ async def test_whether_it_ran_is_asked_of_the_api_for_as_long_as_it_takes(tmp_pa
 # --- a claim whose answer was lost --------------------------------------------------------------------------------
 
 
-async def test_a_claim_without_an_answer_on_a_run_that_is_cancelled_since(tmp_path: Path) -> None:
+class CancelledMeanwhile(Interfering):
+    """An api whose first claim is won and its answer lost; before anything else is asked, the run is cancelled."""
+
+    lost = False
+
+    async def claim(self, run_id: str, *, transition_id: str) -> Claim:
+        claim = await super().claim(run_id, transition_id=transition_id)
+        if not self.lost:
+            self.lost = True
+            self._prefect.set_state(run_id, "CANCELLING")
+            raise ApiAway("the connection broke in the middle of an answer")
+        return claim
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+@pytest.mark.parametrize("major", [2, 3])
+async def test_a_claim_without_an_answer_on_a_run_that_is_cancelled_since(
+    tmp_path: Path, major: int, by_id: bool
+) -> None:
     """Nobody else would ever end it: 2.20 leaves it Cancelling for good."""
-    async with fake_engine(tmp_path) as (engine, spawner):
+    prefect = FakePrefect(major=major)
+    api = CancelledMeanwhile(fake_api(prefect), prefect, [])
+    async with fake_engine(tmp_path, prefect=prefect, run_api=api) as (engine, spawner):
         run_id = engine.add_run(engine.deploy())
-        engine.prefect.trouble("set_state", after=True, times=1000)  # it acts, and nobody hears
-        engine.offer(run_id)
-        await engine.until(lambda: engine.prefect.state_of(run_id) == "PENDING")
-        engine.prefect.set_state(run_id, "CANCELLING")
-        engine.prefect.troubles.clear()
+        if by_id:  # which is claimed without reading its state, so that the claim is repeated
+            assert engine.supervisor.claim_now(flow_run(prefect, run_id))
+        else:
+            engine.offer(run_id)
         record = await engine.until_done(run_id)
         assert (record.api_state, record.words) == (StateType.CANCELLED, "cancelled before it started")
+        assert prefect.history[run_id] == ["Scheduled", "Pending", "Cancelling", "Cancelled"]
         assert spawner.started == []
 
 
-async def test_cancelled_between_a_look_that_finds_it_ours_and_the_claim_s_repetition(tmp_path: Path) -> None:
+async def test_a_claim_that_is_found_to_be_won_is_not_proposed_again(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, _):
+        run_id = engine.add_run(engine.deploy())
+        engine.prefect.trouble("set_state", after=True, times=1)  # it acts, and nobody hears
+        engine.offer(run_id)
+        await engine.until(lambda: running(engine, run_id))
+        assert copied(engine.prefect).count(f"POST /flow_runs/{run_id}/set_state") == 1
+        assert engine.prefect.history[run_id] == ["Scheduled", "Pending"]
+
+
+async def test_a_run_that_is_cancelled_after_its_claim_was_found_to_be_won_is_ended(tmp_path: Path) -> None:
     prefect = FakePrefect(major=2)
     api = Interfering(fake_api(prefect), prefect, [("CANCELLING", None)])
     async with fake_engine(tmp_path, prefect=prefect, run_api=api) as (engine, spawner):
         run_id = engine.add_run(engine.deploy())
         prefect.trouble("set_state", after=True, times=1)
         engine.offer(run_id)
+        watching = asyncio.create_task(engine.cancellations.run())
         record = await engine.until_done(run_id)
-        assert (record.api_state, record.words) == (StateType.CANCELLED, "cancelled before it started")
+        watching.cancel()
+        assert record.api_state is StateType.CANCELLED
         assert prefect.history[run_id] == ["Scheduled", "Pending", "Cancelling", "Cancelled"]
-        assert spawner.started == []
+        assert spawner.live() == []
 
 
 async def test_somebody_else_s_claim_on_a_run_that_is_cancelled_is_theirs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from runnerd.control.contract import Refused
 from tests.kits.engine import running
 from tests.kits.host import PEER, Daemon, daemon
+from tests.kits.nouns import flow_run
 from tests.kits.pools import pool_settings, pooled, serve, with_pools
 
 NOT_OURS = "neither its deployment nor its work pool is served here; runnerctl status lists both"
@@ -57,3 +58,39 @@ async def test_a_run_that_is_for_somebody_else(tmp_path: Path, pool: str | None)
         assert isinstance(refused, Refused)
         assert (refused.status, refused.detail) == (409, f"cannot execute flow run {run_id}: {NOT_OURS}")
         assert prefect.state_of(run_id) == "SCHEDULED"
+
+
+@pytest.mark.parametrize("status", ["ABORT", "REJECT"])
+async def test_a_completed_run_that_the_server_does_not_start_again(tmp_path: Path, status: str) -> None:
+    """So do servers since 3.9.4; older ones accept the claim."""
+    async with daemon(tmp_path) as one:
+        run_id = await one.start()
+        one.engine.prefect.set_state(run_id, "COMPLETED")
+        one.spawner.exit(run_id)
+        before = await one.engine.until_done(run_id)
+        one.engine.prefect.guards_completed = status
+        refused = await execute(one, run_id)
+        assert isinstance(refused, Refused)
+        cause = "the run is Completed, and Prefect does not start it again"
+        assert (refused.status, refused.detail) == (409, f"cannot execute flow run {run_id}: {cause}")
+        await one.engine.supervisor.emptied.wait()
+        assert one.engine.journal.run(run_id) == before, "the record of its first attempt is as it was"
+        assert len(one.spawner.runs_of(run_id)) == 1
+        assert one.engine.prefect.history[run_id] == ["Scheduled", "Pending", "Running", "Completed"]
+        assert one.engine.lines.events().count("claim lost") == 1
+        one.engine.prefect.guards_completed = None
+        assert isinstance(await execute(one, run_id), dict), "older servers start it again"
+
+
+async def test_a_run_that_completes_between_its_reading_and_its_claim(tmp_path: Path) -> None:
+    """An offer of a poll: another host was faster, and its run is over already."""
+    async with daemon(tmp_path) as one:
+        run_id = one.engine.add_run(one.engine.deploy())
+        one.engine.prefect.guards_completed = "ABORT"
+        offer = flow_run(one.engine.prefect, run_id)
+        one.engine.prefect.set_state(run_id, "COMPLETED")
+        assert one.engine.supervisor.claim_now(offer)
+        await one.engine.supervisor.emptied.wait()
+        assert one.engine.journal.run(run_id) is None
+        assert one.spawner.started == []
+        assert not one.engine.lines.events("error", "warning")

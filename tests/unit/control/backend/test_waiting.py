@@ -86,7 +86,7 @@ async def test_a_disk_without_room(tmp_path: Path) -> None:
         await one.engine.poller.poll_once()
         await one.engine.until(lambda: one.engine.lines.events("error"))
         assert (only(one)["id"], only(one)["phase"]) == (run_id, "starting")
-            assert "No space left" in only(one)["waiting"]
+        assert "No space left" in only(one)["waiting"]
         one.spawner.full = False
         await one.engine.until(lambda: one.engine.phase(run_id) == "running")
         assert waits(one) == {}

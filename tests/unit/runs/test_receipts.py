@@ -1,0 +1,107 @@
+"""reporting.py: a run whose process has said what it reported ends without the API, and never against the API."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runnerd.core.machine import Phase
+from runnerd.core.prefect import StateType
+from runnerd.core.process import Receipt
+from tests.kits.engine import fake_engine, left_behind, resume, start
+from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.fakes.fake_spawner import FakeSpawner
+
+COMPLETED = Receipt(state=StateType.COMPLETED, name="Well done")
+FAILED = Receipt(state=StateType.FAILED, name="Failed")
+
+
+@pytest.mark.parametrize("receipt", [COMPLETED, FAILED])
+async def test_while_the_api_is_away_the_process_is_believed(tmp_path: Path, receipt: Receipt) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.down = True
+        spawner.exit(run_id, receipt=receipt)
+        began = engine.clock()
+        record = await engine.until_done(run_id)
+        assert 25 < engine.clock() - began < 35, "the API has its chance"
+        assert (record.api_state, record.api_state_name) == (receipt.state, receipt.name)
+        assert record.hook is None
+        assert "the API is away; the run has ended as its process says" in engine.lines.events("info")
+
+
+async def test_while_the_api_answers_it_is_believed(tmp_path: Path) -> None:
+    """A file that runs a flow while it is imported sends that flow's receipt, and its run may end in any way."""
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.trouble("GET /flow_runs", status=503, times=3)
+        spawner.exit(run_id, receipt=COMPLETED)
+        record = await engine.until_done(run_id)
+        assert (record.api_state, record.words) == (StateType.CRASHED, "exited 0")
+        assert engine.prefect.history[run_id][-1] == "Crashed"
+
+
+@pytest.mark.parametrize(
+    ("receipt", "code", "signal"),
+    [
+        (COMPLETED, 1, None),
+        (COMPLETED, None, 9),
+        (COMPLETED, None, None),
+        (Receipt(state=StateType.CRASHED, name="Crashed"), 0, None),
+        (Receipt(state=StateType.CANCELLED, name="Cancelled"), 0, None),
+        (Receipt(state=StateType.PAUSED, name="Paused"), 0, None),
+        (Receipt(state=StateType.SCHEDULED, name="AwaitingRetry"), 0, None),
+        (Receipt(), 0, None),
+        (None, 0, None),
+    ],
+)
+async def test_what_may_need_a_verdict_waits_for_the_api(
+    tmp_path: Path, receipt: Receipt | None, code: int | None, signal: int | None
+) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.down = True
+        spawner.exit(run_id, receipt=receipt, code=code, signal=signal)
+        await asyncio.sleep(3600)
+        assert engine.phase(run_id) == "reporting"
+        engine.prefect.down = False
+        assert (await engine.until_done(run_id)).api_state is StateType.CRASHED
+
+
+async def test_a_verdict_that_may_have_arrived_is_followed_up(tmp_path: Path) -> None:
+    """The hooks of a run that was reported depend on whose state it is, which only the API knows."""
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.trouble("set_state", status=503, times=10**6)
+        spawner.exit(run_id, receipt=COMPLETED)  # the state is Running, so CRASHED is on its way
+        await asyncio.sleep(60)
+        engine.prefect.down = True
+        await asyncio.sleep(3600)
+        assert engine.phase(run_id) == "reporting"
+
+
+async def test_the_next_daemon_has_the_receipt(tmp_path: Path) -> None:
+    prefect, spawner = FakePrefect(major=3), FakeSpawner()
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        run_id = await start(engine)
+        prefect.down = True
+        spawner.exit(run_id, receipt=COMPLETED)
+        await engine.until(lambda: engine.phase(run_id) == "reporting")
+        (record,) = engine.journal.unfinished()
+        known = engine.registry.entries()
+    assert (record.phase, record.receipt) == (Phase.REPORTING, COMPLETED)
+    left_behind(tmp_path, replace(record))
+    spawner.forget_all()
+    async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
+        resume(engine, known)
+        assert (await engine.until_done(run_id)).api_state is StateType.COMPLETED
+
+
+async def test_a_run_that_the_api_aborted_says_so(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        spawner.exit(run_id, receipt=Receipt())
+        assert (await engine.until_done(run_id)).words == "exited 0: Prefect's API aborted the run"
