@@ -36,11 +36,16 @@ class ConfigError(RunnerdError):
 
 
 class ApiError(RunnerdError):
-    """Means that a request to Prefect failed."""
+    """Means that a request to Prefect failed; `answered`: with an answer of the API, or of a proxy before it."""
+
+    answered = True
 
 
 class ApiAway(ApiError):
-    """Means no answer, or 408, 425, 429 or 5xx. `retry_after_s`: seconds of the server's Retry-After, or None."""
+    """Means no answer, or 408, 425, 429 or 5xx. `retry_after_s`: seconds of the server's Retry-After, or None.
+
+    `later`: the answer asks to come again later, or says that the server behind a proxy is away (502 to 504).
+    """
 
     def __init__(
         self,
@@ -48,11 +53,13 @@ class ApiAway(ApiError):
         *,
         answered: bool = False,
         too_long: bool = False,
+        later: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.answered = answered
         self.too_long = too_long  # the answer; one to a request for fewer items may be short enough
+        self.later = later
         self.retry_after_s = retry_after_s
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerd.core.backoff import Backoff
-from runnerd.core.errors import ApiAway, ApiDenied
+from runnerd.core.backoff import ANSWERED_FAILURES_MAX, Backoff, Patience
+from runnerd.core.errors import ApiAway, ApiDenied, ApiError
 
 AWAY = ApiAway("away")
 
@@ -78,3 +78,28 @@ def test_a_bound_of_one_delay_holds_for_those_that_follow() -> None:
     assert backoff.next_s() == 60.0, "the cap of its own holds again"
     backoff.reset()
     assert backoff.next_s() == 1.0
+
+
+def failures_until_over(patience: Patience, error: ApiError) -> int | None:
+    """How many it takes; None when a hundred are not enough."""
+    for number in range(1, 101):
+        patience.note(error)
+        if patience.over:
+            return number
+    return None
+
+
+@pytest.mark.parametrize(
+    ("error", "last", "number"),
+    [
+        (ApiDenied("403"), False, ANSWERED_FAILURES_MAX),
+        (ApiAway("500", answered=True), False, ANSWERED_FAILURES_MAX),
+        (ApiAway("503", answered=True, later=True), False, 2 * ANSWERED_FAILURES_MAX),
+        (ApiAway("500", answered=True), True, 1),
+        (ApiAway("503", answered=True, later=True), True, 1),
+        (AWAY, False, None),
+        (AWAY, True, None),
+    ],
+)
+def test_only_answered_failures_are_a_refusal(error: ApiError, last: bool, number: int | None) -> None:
+    assert failures_until_over(Patience(last=last), error) == number
