@@ -19,7 +19,7 @@ class Patience:
     """Counts the failures of one request that the API answered; `over`: the API refuses it, and others wait no longer.
 
     That is so after ANSWERED_FAILURES_MAX failures, or twice as many that only ask to come later, as a server on
-    SQLite does where writes meet; with `last`, after one. A failure without an answer is an outage, and not counted.
+    SQLite does where writes meet; with `last`, after one. An outage is not counted: no answer, or 401.
     """
 
     def __init__(self, *, last: bool = False) -> None:
@@ -28,7 +28,7 @@ class Patience:
 
     def note(self, error: ApiError) -> None:
         """Count one more failure."""
-        if error.answered:
+        if error.may_be_own:
             self._left -= 0.5 if isinstance(error, ApiAway) and error.later else 1.0
             self.over = self._left <= 0.0
 

@@ -36,9 +36,9 @@ class ConfigError(RunnerdError):
 
 
 class ApiError(RunnerdError):
-    """Means that a request to Prefect failed; `answered`: with an answer of the API, or of a proxy before it."""
+    """Means that a request to Prefect failed; `may_be_own`: it may be the only one that fails."""
 
-    answered = True
+    may_be_own = True
 
 
 class ApiAway(ApiError):
@@ -57,14 +57,18 @@ class ApiAway(ApiError):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.answered = answered
+        self.answered = self.may_be_own = answered
         self.too_long = too_long  # the answer; one to a request for fewer items may be short enough
         self.later = later
         self.retry_after_s = retry_after_s
 
 
 class ApiDenied(ApiError):
-    """Means 401 or 403."""
+    """Means 401 or 403, or no readable credentials. `forbidden`: 403, accepted credentials may not do this."""
+
+    def __init__(self, message: str, *, forbidden: bool = False) -> None:
+        super().__init__(message)
+        self.may_be_own = forbidden
 
 
 class ApiRejected(ApiError):

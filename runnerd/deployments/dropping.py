@@ -94,7 +94,7 @@ class Dropper:
                 await self._drop_or_log(one)
             except ApiError as error:
                 in_a_row += 1
-                if not error.answered or in_a_row > REFUSED_IN_A_ROW:
+                if not error.may_be_own or in_a_row > REFUSED_IN_A_ROW:
                     raise
                 failure = error if not self._note_failure(one, error) else failure
             else:

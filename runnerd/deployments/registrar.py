@@ -138,7 +138,7 @@ class Registrar:
     def _delay_s(self, backoff: Backoff, error: ApiError | JournalError) -> float:
         if isinstance(error, JournalError):
             return backoff.next_s()
-        refused = not self._worklist and error.answered
+        refused = not self._worklist and error.may_be_own
         return backoff.next_s(error, cap_s=REFUSED_DELAY_MAX_S if refused else None)
 
     async def _begin(self) -> None:

@@ -137,8 +137,8 @@ class Requests:
 
     def _is_outage(self, error: RunnerdError) -> bool:
         """Whether the error is no matter of one deployment."""
-        answered = isinstance(error, ApiError) and error.answered
-        return not answered or self._refused_in_a_row > REFUSED_IN_A_ROW
+        may_be_own = isinstance(error, ApiError) and error.may_be_own
+        return not may_be_own or self._refused_in_a_row > REFUSED_IN_A_ROW
 
     async def _try(self, one: _Attempt) -> tuple[Registered | Refusal | None, RunnerdError | None]:
         try:

@@ -279,7 +279,8 @@ class Transport:
             why = server_words(raw.data)
             detail = f"403: {who} may not {_UUID.sub('{id}', asked)}" + (f" ({why})" if why else "")
         self._book.degraded(_kind(asked), detail)
-        return ApiDenied(f"cannot use Prefect at {self._shown}: {detail}")
+        forbidden = raw.elsewhere is None and raw.status == 403
+        return ApiDenied(f"cannot use Prefect at {self._shown}: {detail}", forbidden=forbidden)
 
 
 def _kind(asked: str) -> str:

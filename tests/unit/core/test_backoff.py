@@ -92,7 +92,8 @@ def failures_until_over(patience: Patience, error: ApiError) -> int | None:
 @pytest.mark.parametrize(
     ("error", "last", "number"),
     [
-        (ApiDenied("403"), False, ANSWERED_FAILURES_MAX),
+        (ApiDenied("403", forbidden=True), False, ANSWERED_FAILURES_MAX),
+        (ApiDenied("401"), False, None),
         (ApiAway("500", answered=True), False, ANSWERED_FAILURES_MAX),
         (ApiAway("503", answered=True, later=True), False, 2 * ANSWERED_FAILURES_MAX),
         (ApiAway("500", answered=True), True, 1),
