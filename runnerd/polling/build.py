@@ -10,6 +10,7 @@ from runnerd.core.problems import Problems
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
+from runnerd.polling.intervals import Intervals
 from runnerd.polling.late_runs import LateRuns
 from runnerd.polling.offering import Offering
 from runnerd.polling.poll_round import PollRound
@@ -58,12 +59,14 @@ def build_poller(
         limits=limits,
         progress=progress,
     )
+    intervals = Intervals(pools=pools, config=config, clock=ambient.clock, jitter=jitter)
     poll_round = PollRound(
         api=api,
         registry=registry,
         pools=pools,
         deployment_pages=deployment_pages,
         pool_pages=pool_pages,
+        intervals=intervals,
         offering=offering,
         progress=progress,
         problems=problems,
@@ -72,9 +75,8 @@ def build_poller(
     return Poller(
         poll_round=poll_round,
         offering=offering,
+        intervals=intervals,
         progress=progress,
-        config=config,
         wakes=wakes,
         ambient=ambient,
-        jitter=jitter,
     )
