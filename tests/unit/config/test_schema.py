@@ -113,8 +113,8 @@ http: {listen: "127.0.0.1:9464"}
 pools:
   - {name: all}
   - {name: some, queues: [high, default], match: null, type: process, create: false, limit: 4, prefetch: 5s}
-  - {name: dev, match: dev-, queues: null, poll_interval: 2s, run: {working_directory: /, environment: {A: 1}, limit: 2}}
-  - {name: devs, match: [dev-, test-], type: docker, install_policy: never}
+  - {name: dev, match: dev-, queues: null, run: {working_directory: /, environment: {A: 1}, limit: 2}}
+  - {name: devs, match: [dev-, test-], poll_interval: 2s, type: docker, install_policy: never}
 x-anchors: {any: thing}
 deployments:
   - name: nightly
