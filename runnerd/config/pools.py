@@ -45,6 +45,7 @@ def make_pool_table(base: str) -> Table:
         "base_job_template": ("base_job_template", make_path_reader(base)),
         "limit": ("limit", read_whole),
         "prefetch": ("prefetch_s", make_duration_reader(least_s=0, most_s=DAY_S)),
+        "poll_interval": ("poll_interval_s", make_duration_reader(least_s=0.1, most_s=DAY_S)),
         "install_policy": ("install_policy", read_as_is),
     }
 

@@ -88,6 +88,7 @@ def _pool(pool: PoolSettings) -> dict[str, Json]:
         "base_job_template": pool.base_job_template,
         "limit": pool.limit,
         "prefetch": format_duration(pool.prefetch_s),
+        "poll_interval": None if pool.poll_interval_s is None else format_duration(pool.poll_interval_s),
         "install_policy": pool.install_policy,
         "run": {**_run(pool.run), **({"working_directory": None} if pool.scratch else {})},
         "file": pool.place.file,

@@ -1,5 +1,7 @@
 """Computes the delays between retries: doubled after each failure up to a cap, with a part of each drawn at random.
 
+And decides when a request has failed often enough that others wait for it no longer.
+
 Pure, except for `uniform`.
 """
 
@@ -11,6 +13,25 @@ from collections.abc import Callable
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError
 
 MAINTENANCE_S = 10.0  # between retries while the API is in maintenance: the default poll interval
+ANSWERED_FAILURES_MAX = 5
+
+
+class Patience:
+    """Counts the failures of one request that the API answered; `over`: the API refuses it, and others wait no longer.
+
+    That is so after ANSWERED_FAILURES_MAX failures, or twice as many that only ask to come later, as a server on
+    SQLite does where writes meet; with `last`, after one. An outage is not counted: no answer, or 401.
+    """
+
+    def __init__(self, *, last: bool = False) -> None:
+        self._left = 0.0 if last else float(ANSWERED_FAILURES_MAX)
+        self.over = False
+
+    def note(self, error: ApiError) -> None:
+        """Count one more failure."""
+        if error.may_be_own:
+            self._left -= 0.5 if isinstance(error, ApiAway) and error.later else 1.0
+            self.over = self._left <= 0.0
 
 
 class Backoff:

@@ -36,7 +36,9 @@ class ConfigError(RunnerdError):
 
 
 class ApiError(RunnerdError):
-    """Means that a request to Prefect failed."""
+    """Means that a request to Prefect failed; `may_be_own`: it may be the only one that fails."""
+
+    may_be_own = True
 
 
 class ApiAway(ApiError):
@@ -44,6 +46,7 @@ class ApiAway(ApiError):
 
     `answered`: the server answered this request, so that another request may succeed. `maintenance`: the server refuses
     every request for a while and says so, which is no failure.
+    `later`: the answer asks to come again later, or says that the server behind a proxy is away (502 to 504).
     """
 
     def __init__(
@@ -53,17 +56,24 @@ class ApiAway(ApiError):
         answered: bool = False,
         too_long: bool = False,
         maintenance: bool = False,
+        later: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.answered = answered
+        self.may_be_own = answered and not maintenance
         self.maintenance = maintenance
         self.too_long = too_long  # the answer; one to a request for fewer items may be short enough
+        self.later = later
         self.retry_after_s = retry_after_s
 
 
 class ApiDenied(ApiError):
-    """Means 401 or 403."""
+    """Means 401 or 403, or no readable credentials. `forbidden`: 403, accepted credentials may not do this."""
+
+    def __init__(self, message: str, *, forbidden: bool = False) -> None:
+        super().__init__(message)
+        self.may_be_own = forbidden
 
 
 class ApiRejected(ApiError):

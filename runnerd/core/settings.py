@@ -74,6 +74,7 @@ class PoolSettings:
     base_job_template: str | None = None  # a JSON file, for a pool that has to be created
     limit: int | None = None  # concurrent runs of this pool on this host
     prefetch_s: float = 10.0  # how early its runs are claimed
+    poll_interval_s: float | None = None  # None: the host's
     install_policy: InstallPolicy = "if-not-present"  # of Prefect's own worker, for types that need it
     run: RunSettings
     scratch: bool = True  # run.working_directory is not set: each run gets a scratch directory

@@ -1,41 +1,66 @@
 """Drops deployments: pauses or deletes in the API what this host registered and no file of conf.d declares any more.
 
 Invariants: a dropped deployment is paused once, and deleted only where its on_remove said so; a file with a problem
-drops nothing. The pause is in the journal before the request is sent: if the daemon ends in between, the next one must
-not take a deployment that this host paused for an active one.
+drops nothing; what a declared deployment may turn out to be is not dropped before that one is registered. The pause is
+in the journal before the request is sent: if the daemon ends in between, the next one must not take a deployment that
+this host paused for an active one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from runnerd.core.errors import ApiRejected
+from runnerd.core.backoff import Patience
+from runnerd.core.errors import ApiError, ApiRejected
 from runnerd.core.settings import Config, key_of
-from runnerd.deployments.registry import Registry
+from runnerd.deployments.registry import Entry, Registry
+from runnerd.deployments.requesting import REFUSED_IN_A_ROW
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.log import Log
 from runnerd.prefect_api.client import PrefectApi
 
+REFUSED_AGAIN_S = 300.0  # from a request that the API refused to the next one
+
+_Name = tuple[str, str]  # flow and name, by which the API distinguishes deployments
+
 
 class Dropper:
-    """Keeps the list of registrations to drop; each stays listed until the API has carried out or refused the request.
+    """Keeps the list of registrations to drop; each stays listed until the API has carried out or rejected the request.
 
-    `url` is the API's: only what was registered there is dropped.
+    `url` is the API's: only what was registered there is dropped. `clock` is monotonic, in seconds.
     """
 
-    def __init__(self, *, api: PrefectApi, journal: Journal, registry: Registry, url: str, log: Log) -> None:
+    def __init__(
+        self,
+        *,
+        api: PrefectApi,
+        journal: Journal,
+        registry: Registry,
+        url: str,
+        log: Log,
+        clock: Callable[[], float],
+    ) -> None:
         self._api = api
         self._journal = journal
         self._registry = registry
         self._url = url
         self._log = log
+        self._clock = clock
         self._todo: list[Registration] = []
+        self._patience: dict[_Name, Patience] = {}  # of those whose last request failed
+        self._refused: dict[_Name, float] = {}  # those whose patience is over, and when they are due again
+        self._held: set[_Name] = set()  # that were logged as held back
 
     @property
     def left(self) -> int:
         """The number of registrations still to drop."""
         return len(self._todo)
+
+    def next_due_s(self) -> float | None:
+        """Return the seconds until a refused request is due again; None when there is none."""
+        due = [at for one in self._todo if (at := self._refused.get((one.flow, one.name))) is not None]
+        return max(min(due) - self._clock(), 0.0) if due else None
 
     def plan(self, config: Config, wanted: Iterable[Registration]) -> None:
         """List every registration that is not `wanted`, except those of files that have a problem in `config`."""
@@ -46,36 +71,98 @@ class Dropper:
             for one in self._journal.registrations(self._url)
             if (one.flow, one.name) not in kept and one.deployment.place.file not in broken
         ]
+        listed = {(one.flow, one.name) for one in self._todo}
+        self._patience = {name: patience for name, patience in self._patience.items() if name in listed}
+        self._refused.clear()
+        self._held.clear()
 
     def add(self, one: Registration) -> None:
         """Add a registration to the list."""
         self._todo.append(one)
 
     async def drop_all(self) -> None:
-        """Drop every listed registration. Raises ApiError while the API is away; the rest then stays listed."""
-        for one in list(self._todo):
-            try:
-                if not self._wanted(one):
-                    await self._drop(one)
-            except ApiRejected as error:
-                self._log.error("cannot drop a deployment", deployment=f"{one.flow}/{one.name}", why=str(error))
-            if one in self._todo:  # `plan` may have replaced the list during the request
-                self._todo.remove(one)
+        """Drop every listed registration. Raises ApiError; what is left then is to be tried again soon.
 
-    def _wanted(self, one: Registration) -> bool:
-        """Whether an entry uses the registration: its entrypoint has moved, or the files declare it again."""
-        entry = self._registry.get(key_of(one.deployment))
-        declared_again = entry is not None and entry.deployment_id is None
-        return declared_again or self._registry.by_id(one.deployment_id) is not None
+        One that is refused holds up no other; while the API does not answer, or refuses many in a row, all wait.
+        """
+        failure: ApiError | None = None
+        in_a_row = 0
+        for one in list(self._todo):
+            if not self._is_due(one):
+                continue
+            try:
+                await self._drop_or_log(one)
+            except ApiError as error:
+                in_a_row += 1
+                if not error.may_be_own or in_a_row > REFUSED_IN_A_ROW:
+                    raise
+                failure = error if not self._note_failure(one, error) else failure
+            else:
+                in_a_row = 0
+                self._remove(one)
+        if failure is not None:
+            raise failure
+
+    def _is_due(self, one: Registration) -> bool:
+        """Whether it is to be dropped now; one that is dropped, or that an entry uses, is listed no more."""
+        if one not in self._todo:
+            return False  # `plan` has replaced the list during a request
+        if _is_dropped(one) or self._registry.by_id(one.deployment_id) is not None:
+            self._remove(one)
+            return False
+        maybe = next((entry for entry in self._registry.entries() if _may_be(entry, one)), None)
+        if maybe is not None:
+            self._log_held(one, maybe)
+            self._refused.pop((one.flow, one.name), None)
+            return False
+        return self._refused.get((one.flow, one.name), 0.0) <= self._clock()
+
+    def _log_held(self, one: Registration, maybe: Entry) -> None:
+        if (one.flow, one.name) not in self._held:
+            self._held.add((one.flow, one.name))
+            why = f"{maybe.deployment.place} declares a deployment of this name, which is not registered yet"
+            self._log.warning("a deployment is not dropped yet", deployment=f"{one.flow}/{one.name}", why=why)
+
+    def _remove(self, one: Registration) -> None:
+        name = (one.flow, one.name)
+        self._patience.pop(name, None)
+        self._refused.pop(name, None)
+        if one in self._todo:
+            self._todo.remove(one)
+
+    def _note_failure(self, one: Registration, error: ApiError) -> bool:
+        """Note that the API answered with a failure; return whether it refuses the request, which then waits long.
+
+        The others have their turn before this one.
+        """
+        name = (one.flow, one.name)
+        patience = self._patience.setdefault(name, Patience())
+        was_over = patience.over
+        patience.note(error)
+        if one in self._todo:
+            self._todo.remove(one)
+            self._todo.append(one)
+        if patience.over:
+            self._refused[name] = self._clock() + REFUSED_AGAIN_S
+            if not was_over:
+                self._log_refusal(one, error)
+        return patience.over
+
+    async def _drop_or_log(self, one: Registration) -> None:
+        try:
+            await self._drop(one)
+        except ApiRejected as error:
+            self._log_refusal(one, error)
+
+    def _log_refusal(self, one: Registration, error: ApiError) -> None:
+        self._log.error("cannot drop a deployment", deployment=f"{one.flow}/{one.name}", why=str(error))
 
     async def _drop(self, one: Registration) -> None:
         if one.deployment.on_remove == "delete":
             await self._api.delete_deployment(one.deployment_id)
             self._journal.drop_registration(one)
-        elif not one.paused or one.pausing:
-            await self._pause(one)
         else:
-            return
+            await self._pause(one)
         self._log.info("dropped", deployment=f"{one.flow}/{one.name}", then=one.deployment.on_remove)
 
     async def _pause(self, one: Registration) -> None:
@@ -84,3 +171,17 @@ class Dropper:
             self._journal.save_registration(replace(one, paused=True, pausing=False))
         else:
             self._journal.drop_registration(one)  # 404: the deployment was deleted in the API
+
+
+def _is_dropped(one: Registration) -> bool:
+    return one.deployment.on_remove != "delete" and one.paused and not one.pausing
+
+
+def _may_be(entry: Entry, one: Registration) -> bool:
+    """Whether an entry without an id may be registered as this very deployment: its flow is the same, or not known."""
+    if entry.deployment_id is not None:
+        return False
+    if key_of(entry.deployment) == key_of(one.deployment):
+        return True
+    flow = entry.flow or entry.deployment.flow_name
+    return entry.deployment.name == one.name and flow in (None, one.flow)

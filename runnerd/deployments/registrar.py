@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Set
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiError, JournalError
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
@@ -23,8 +25,9 @@ from runnerd.deployments.inspector import InspectionResult, Inspector
 from runnerd.deployments.outcomes import Outcomes
 from runnerd.deployments.planning import ConfigChanges, Planner
 from runnerd.deployments.registry import Key, Registry
-from runnerd.deployments.requesting import Registered, Requests
+from runnerd.deployments.requesting import REFUSED_DELAY_MAX_S, Registered, Requests
 from runnerd.deployments.retrying import Retries
+from runnerd.deployments.worklist import Begun, Worklist
 from runnerd.journal.journal import Journal, Registration
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint
@@ -33,13 +36,6 @@ from runnerd.system.containment import Containment
 
 _LOOP = "register"
 _ROUND_BOUND_S = 3600.0  # the longest time without a beat: comparing and dropping thousands takes long
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Begun:
-    """One attempt to register a deployment; its tasks do nothing more once another has begun."""
-
-    deployment: Deployment
 
 
 class Registrar:
@@ -80,15 +76,13 @@ class Registrar:
         )
         self._retries = Retries(clock=ambient.clock)
         self._outcomes = Outcomes(registry=registry, journal=journal, log=ambient.log)
-        self._todo: dict[Key, Deployment] = {}
-        self._begun: dict[Key, _Begun] = {}
+        self._worklist = Worklist()
         self._registering = 0
-        self._alone: set[Key] = set()  # being inspected alone, which may take long
-        self._afresh: set[Key] = set()  # of _todo: those whose flows are inspected whatever the cache has
-        self._dropper = Dropper(api=api, journal=journal, registry=registry, url=url, log=ambient.log)
+        self._dropper = Dropper(
+            api=api, journal=journal, registry=registry, url=url, log=ambient.log, clock=ambient.clock
+        )
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
-        self._work = asyncio.Event()
-        self.settled = asyncio.Event()  # set while every wanted deployment is registered or has failed
+        self.settled = self._worklist.settled  # set while every wanted deployment is registered or has failed
 
     def plan(self, config: Config, *, inspect: bool = False) -> ConfigChanges:
         """Put the configuration's deployments into the registry now, and have `run` register them.
@@ -96,14 +90,9 @@ class Registrar:
         With `inspect`, flows are inspected again for which nothing seems to have changed.
         """
         planned = self._planner.plan(config)
-        self._todo = planned.todo
-        self._afresh = set(planned.todo) if inspect else self._afresh & planned.todo.keys()
-        self._begun.clear()
-        self._alone.clear()
+        self._worklist.replace(planned.todo, inspect=inspect)
         self._retries.clear()
         self._dropper.plan(config, planned.registrations)
-        self.settled.clear()
-        self._work.set()
         return planned.changes
 
     async def run(self) -> None:
@@ -117,50 +106,56 @@ class Registrar:
         backoff = self._backoff()
         while True:
             self._pulse.beat(_LOOP, within_s=float("inf"))
-            await self._work.wait()
-            self._work.clear()
+            await self._wait_for_work()
             self._pulse.beat(_LOOP, within_s=_ROUND_BOUND_S)
             left = self._dropper.left
             try:
                 with self._contained.item("a round") as item:
                     await self._begin()
-                    if not self._todo:
+                    if not self._worklist:
                         await self._dropper.drop_all()
             except (ApiError, JournalError) as error:
-                self._work.set()
+                self._worklist.work.set()
                 if self._dropper.left < left:
                     backoff.reset()  # some requests succeed: a server on SQLite refuses one of two writes at a time
-                await asyncio.sleep(backoff.next_s(error if isinstance(error, ApiError) else None))
+                await asyncio.sleep(self._delay_s(backoff, error))
                 continue
             if item.why is not None:
-                self._work.set()
+                self._worklist.work.set()
                 await asyncio.sleep(backoff.next_s())
                 continue
             backoff = self._backoff()
-            if not self._todo and not self._work.is_set():
+            if not self._worklist and not self._worklist.work.is_set():
                 self.settled.set()
+
+    async def _wait_for_work(self) -> None:
+        """Wait until something is to be begun or dropped, or to be dropped again that the API refused."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if self._worklist else self._dropper.next_due_s()):
+                await self._worklist.work.wait()
+        self._worklist.work.clear()
+
+    def _delay_s(self, backoff: Backoff, error: ApiError | JournalError) -> float:
+        if isinstance(error, JournalError):
+            return backoff.next_s()
+        refused = not self._worklist and error.may_be_own
+        return backoff.next_s(error, cap_s=REFUSED_DELAY_MAX_S if refused else None)
 
     async def _begin(self) -> None:
         """Settle what is as it was; inspect and register the rest in tasks, which nothing waits for."""
-        new = [one for key, one in self._todo.items() if key not in self._begun]
+        new = self._worklist.not_begun()
         await self._settle_unchanged(new)
         self._wake_others()
-        if any(self._todo.get(key_of(one)) is one for one in new):
+        if any(self._worklist.lists(one) for one in new):
             await self._api.server()  # an outage is waited out before code is run
-            begun = [_Begun(one) for one in new if self._todo.get(key_of(one)) is one]
-            self._begun |= {key_of(one.deployment): one for one in begun}
-            self._tasks.create_task(self._inspect(begun))
+            self._tasks.create_task(self._inspect(self._worklist.begin(new)))
 
-    def _is_current(self, begun: _Begun) -> bool:
-        """Whether nothing has replaced it: a reload, or a change of the code."""
-        return self._begun.get(key_of(begun.deployment)) is begun
-
-    async def _inspect(self, begun: list[_Begun]) -> None:
+    async def _inspect(self, begun: list[Begun]) -> None:
         """Inspect the flows and begin to register the deployments; those whose import is slow each alone."""
         deployments = [one.deployment for one in begun]
         with self._tasks_contained.item("inspections") as item:
-            findings = await self._inspector.inspect(deployments, afresh=self._afresh)
-            self._afresh -= findings.keys()
+            findings = await self._inspector.inspect(deployments, afresh=self._worklist.afresh)
+            self._worklist.afresh -= findings.keys()
             self._requests.registrations()
         if item.why is not None:
             failure = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
@@ -172,19 +167,18 @@ class Registrar:
             else:
                 self._take_finding(one, finding)
 
-    async def _inspect_alone(self, begun: _Begun) -> None:
-        self._alone.add(key_of(begun.deployment))
+    async def _inspect_alone(self, begun: Begun) -> None:
+        self._worklist.note_alone(begun, alone=True)
         with self._tasks_contained.item(f"inspection of {begun.deployment.name}") as item:
             finding = await self._inspector.inspect_alone(begun.deployment)
             self._requests.registrations()
         if item.why is not None:
             finding = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
-        if self._is_current(begun):
-            self._alone.discard(key_of(begun.deployment))
+        self._worklist.note_alone(begun, alone=False)
         self._take_finding(begun, finding)
 
-    def _take_finding(self, begun: _Begun, finding: InspectionResult) -> None:
-        if not self._is_current(begun):
+    def _take_finding(self, begun: Begun, finding: InspectionResult) -> None:
+        if not self._worklist.is_current(begun):
             return
         if isinstance(finding, InspectionFailure):
             self._fail(begun.deployment, finding.message, again=True)
@@ -192,38 +186,37 @@ class Registrar:
         self._registering += 1
         self._tasks.create_task(self._register(begun, finding))
 
-    async def _register(self, begun: _Begun, inspection: Inspection) -> None:
+    async def _register(self, begun: Begun, inspection: Inspection) -> None:
         deployment = begun.deployment
-        done = await self._requests.register(deployment, inspection, wanted=lambda: self._is_current(begun))
+        done = await self._requests.register(deployment, inspection, wanted=lambda: self._worklist.is_current(begun))
         with self._tasks_contained.item(f"registration of {deployment.name}"):
             if isinstance(done, Registered):
                 self._take_registered(begun, inspection, done)
-            elif done is not None and self._is_current(begun):
-                self._fail(deployment, done.why, double=done.double, again=done.by_api)
+            elif done is not None and self._worklist.is_current(begun):
+                self._fail(deployment, done.why, flow=inspection.flow_name, double=done.double, again=done.by_api)
         self._registering -= 1
         if not self._registering:
             self._wake_others()
 
-    def _take_registered(self, begun: _Begun, inspection: Inspection, done: Registered) -> None:
+    def _take_registered(self, begun: Begun, inspection: Inspection, done: Registered) -> None:
         registration = done.registration
         entry = self._registry.get(key_of(begun.deployment))
         if done.paused is not None:
             full_name = f"{inspection.flow_name}/{registration.name}"
             self._log.info("registered", deployment=full_name, id=registration.deployment_id)
-        if self._is_current(begun):
+        if self._worklist.is_current(begun):
             self._settle(begun.deployment, registration, inspection, paused=done.paused)
         if entry is None:
             self._dropper.add(registration)  # removed by a reload during the request
         elif done.paused is not None:
             self._drop_renamed(registration, entry.deployment_id)
         if self._dropper.left:
-            self._work.set()
+            self._worklist.work.set()
 
     async def _retry_failed(self) -> None:
         """Try again, for ever, what failed for a reason that may pass; `settled` stays set meanwhile."""
         while True:
-            due = await self._retries.due()
-            begun = [self._begun[key] for key in due if key in self._begun and key not in self._todo]
+            begun = self._worklist.failed(await self._retries.due())
             if begun:
                 self._tasks.create_task(self._inspect(begun))
 
@@ -240,10 +233,10 @@ class Registrar:
 
     async def _settle_unchanged(self, todo: list[Deployment]) -> None:
         """Settle the deployments that were last registered exactly as wanted now, without a request."""
-        cached = await self._inspector.cached([one for one in todo if key_of(one) not in self._afresh])
+        cached = await self._inspector.cached([one for one in todo if key_of(one) not in self._worklist.afresh])
         known = self._requests.registrations()
         for deployment in todo:
-            if self._todo.get(key_of(deployment)) is not deployment:
+            if not self._worklist.lists(deployment):
                 continue  # a reload removed or replaced the deployment meanwhile
             inspection = cached.get(key_of(deployment))
             before = known.get((inspection.flow_name, deployment.name)) if inspection is not None else None
@@ -265,23 +258,20 @@ class Registrar:
     ) -> None:
         """Note that the API has the deployment as wanted."""
         key = key_of(deployment)
-        self._take_off(key)
+        self._worklist.take_off(key)
         self._retries.forget(key)
         self._unannounced = True
         if self._outcomes.note_registered(deployment, known, inspection, paused=paused):
             self._list_doubles(deployment.name)
 
-    def _fail(self, deployment: Deployment, why: str, *, double: bool = False, again: bool = False) -> None:
+    def _fail(
+        self, deployment: Deployment, why: str, *, flow: str | None = None, double: bool = False, again: bool = False
+    ) -> None:
         """Note why the deployment cannot be registered; with `again`, it is tried again by itself."""
-        self._take_off(key_of(deployment))
+        self._worklist.take_off(key_of(deployment))
         if again:
             self._retries.add(key_of(deployment))
-        self._outcomes.note_failure(deployment, why, double=double)
-
-    def _take_off(self, key: Key) -> None:
-        self._todo.pop(key, None)
-        if not self._todo:
-            self._work.set()
+        self._outcomes.note_failure(deployment, why, flow=flow, double=double)
 
     def problems(self) -> tuple[Problem, ...]:
         """Return why deployments cannot be registered."""
@@ -293,27 +283,16 @@ class Registrar:
         Doubles are tried again too: the flow of the one that stood first may have another name now.
         """
         self._list_doubles()
-        for deployment in deployments:
-            entry = self._registry.get(key_of(deployment))
-            if entry is not None:
-                self._list(entry.deployment)
-        if self._todo:
-            self.settled.clear()
-            self._work.set()
+        entries = [self._registry.get(key_of(deployment)) for deployment in deployments]
+        self._worklist.add(entry.deployment for entry in entries if entry is not None)
 
     def _list_doubles(self, name: str | None = None) -> None:
-        for entry in self._registry.entries():
-            if entry.double and name in (None, entry.deployment.name):
-                self._list(entry.deployment)
-
-    def _list(self, deployment: Deployment) -> None:
-        self._todo[key_of(deployment)] = deployment
-        self._begun.pop(key_of(deployment), None)
-        self._alone.discard(key_of(deployment))
+        doubles = [entry.deployment for entry in self._registry.entries() if entry.double]
+        self._worklist.add(one for one in doubles if name in (None, one.name))
 
     def pending(self) -> Set[Key]:
         """Return the keys of the deployments that will soon be inspected and registered as they are now."""
-        return self._todo.keys() - self._alone
+        return self._worklist.pending()
 
     def register_again(self, deployment_ids: set[str]) -> None:
         """Register again the deployments that were deleted in the API, because the files still declare them."""
@@ -325,6 +304,4 @@ class Registrar:
             if entry is not None:
                 self._log.warning("a deployment was deleted in the API; registering it again", name=entry.full_name)
                 self._registry.put(replace(entry, deployment_id=None))
-                self._list(entry.deployment)
-        self.settled.clear()
-        self._work.set()
+                self._worklist.add([entry.deployment])

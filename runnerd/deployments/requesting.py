@@ -1,7 +1,8 @@
 """Registers one deployment in the API, whose flow has been inspected.
 
 Invariants: at most four are registered at a time, and one after the other those that the API takes for one; what the
-server refuses now and then is repeated alone; while it does not answer at all, the others wait.
+server refuses now and then is repeated alone, and what it goes on refusing becomes a refusal; while the server does not
+answer at all, everything waits.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from runnerd.core.backoff import Backoff
-from runnerd.core.errors import ApiAway, ApiError, ApiRejected, JournalError, RunnerdError
+from runnerd.core.backoff import Backoff, Patience
+from runnerd.core.errors import ApiError, ApiRejected, JournalError, RunnerdError
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Deployment, key_of
-from runnerd.deployments.registry import Registry
+from runnerd.deployments.registry import Key, Registry
 from runnerd.journal.journal import Journal, Registration
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint, schedule_bodies
@@ -24,9 +25,8 @@ from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.system.containment import Containment
 
 AT_ONCE = 4  # a server on SQLite refuses some of the writes that meet
-_REFUSED_IN_A_ROW = 2 * AT_ONCE  # after that many it is not one deployment, but the server
-
-_REFUSED_DELAY_MAX_S = 5.0
+REFUSED_IN_A_ROW = 2 * AT_ONCE  # after that many it is not one deployment, but the server
+REFUSED_DELAY_MAX_S = 5.0  # of one deployment that the server refuses, while it accepts others
 
 Registrations = Mapping[tuple[str, str], Registration]
 
@@ -54,6 +54,7 @@ class _Attempt:
 
     deployment: Deployment
     inspection: Inspection
+    patience: Patience
     flow_id: str | None = None
 
 
@@ -76,7 +77,9 @@ class Requests:
         self._url = url
         self._backoff = backoff
         self._contained = contained
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._places = [backoff() for _ in range(AT_ONCE)]  # that are free, with the back-off of each in an outage
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._refused: set[Key] = set()  # whose patience was over the last time; now one more failure is enough
         self._refused_in_a_row = 0
         self._major: int | None = None  # of the server; read again at each round and after each outage
         self._names: dict[tuple[str, str], asyncio.Lock] = {}
@@ -95,30 +98,47 @@ class Requests:
     async def register(
         self, deployment: Deployment, inspection: Inspection, *, wanted: Callable[[], bool]
     ) -> Registered | Refusal | None:
-        """Register the deployment, and repeat that while the API is away or refuses it; None when not wanted any more.
+        """Register the deployment, and repeat that while the API is away or fails; None when not wanted any more.
 
+        Once the API has answered with failures often enough, return its last answer as a refusal.
         `registrations` has been called since the journal was changed.
         """
-        one = _Attempt(deployment, inspection)
+        key = key_of(deployment)
+        one = _Attempt(deployment, inspection, Patience(last=key in self._refused))
         backoff = self._backoff()
         full_name = (inspection.flow_name, deployment.name)
         async with self._names.setdefault(full_name, asyncio.Lock()):
             while wanted():
-                async with self._slots:
-                    done, error = await self._try(one)
-                    while error is not None and self._is_outage(error) and wanted():
-                        self._major = one.flow_id = None  # the server may be another afterwards
-                        await asyncio.sleep(backoff.next_s(_api_error(error)))
-                        done, error = await self._try(one)
+                done, error = await self._try_in_a_place(one)
                 if error is None:
+                    self._refused.discard(key)
                     return done
-                await asyncio.sleep(backoff.next_s(_api_error(error), cap_s=_REFUSED_DELAY_MAX_S))
+                if one.patience.over:
+                    self._refused.add(key)
+                    return Refusal(why=f"the API refuses the deployment: {error}", by_api=True)
+                if not self._is_outage(error):
+                    await asyncio.sleep(backoff.next_s(_api_error(error), cap_s=REFUSED_DELAY_MAX_S))
         return None
 
+    async def _try_in_a_place(self, one: _Attempt) -> tuple[Registered | Refusal | None, RunnerdError | None]:
+        """Try once; in an outage the place stays taken over the delay, and then the next deployment has its turn."""
+        async with self._free:
+            place = self._places.pop()
+            try:
+                done, error = await self._try(one)
+                if error is None:
+                    place.reset()
+                elif not one.patience.over and self._is_outage(error):
+                    self._major = one.flow_id = None  # the server may be another afterwards
+                    await asyncio.sleep(place.next_s(_api_error(error)))
+                return done, error
+            finally:
+                self._places.append(place)
+
     def _is_outage(self, error: RunnerdError) -> bool:
-        """Whether the error is no matter of one deployment; then its place stays taken over the delay."""
-        answered = isinstance(error, ApiAway) and error.answered
-        return not answered or self._refused_in_a_row > _REFUSED_IN_A_ROW
+        """Whether the error is no matter of one deployment."""
+        may_be_own = isinstance(error, ApiError) and error.may_be_own
+        return not may_be_own or self._refused_in_a_row > REFUSED_IN_A_ROW
 
     async def _try(self, one: _Attempt) -> tuple[Registered | Refusal | None, RunnerdError | None]:
         try:
@@ -137,6 +157,9 @@ class Requests:
                 return await self._register(one, major)
         except ApiRejected as error:
             return Refusal(why=_rejection(one.deployment, error), by_api=True)
+        except ApiError as error:
+            one.patience.note(error)
+            raise
         return Refusal(why=f"cannot register the deployment: {item.why}", by_api=True)
 
     async def _register(self, one: _Attempt, major: int) -> Registered | Refusal:

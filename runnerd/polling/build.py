@@ -10,6 +10,7 @@ from runnerd.core.problems import Problems
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
+from runnerd.polling.intervals import Intervals
 from runnerd.polling.late_runs import LateRuns
 from runnerd.polling.offering import Offering
 from runnerd.polling.parents import Parents
@@ -60,12 +61,14 @@ def build_poller(
         progress=progress,
     )
     parents = Parents(api=api, on_offer=offering.on_offer)
+    intervals = Intervals(pools=pools, config=config, clock=ambient.clock, jitter=jitter)
     poll_round = PollRound(
         api=api,
         registry=registry,
         pools=pools,
         deployment_pages=deployment_pages,
         pool_pages=pool_pages,
+        intervals=intervals,
         offering=offering,
         parents=parents,
         abandoned=abandoned,
@@ -77,9 +80,8 @@ def build_poller(
         poll_round=poll_round,
         offering=offering,
         parents=parents,
+        intervals=intervals,
         progress=progress,
-        config=config,
         wakes=wakes,
         ambient=ambient,
-        jitter=jitter,
     )

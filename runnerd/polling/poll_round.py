@@ -1,7 +1,7 @@
-"""Polls once: asks for the due runs of everything this host serves.
+"""Polls once: asks for the due runs of everything this host serves and whose interval is over.
 
-Invariants: all sources are asked before any slot is given away, or the first source would always have the slots; a
-source that cannot be asked hides no other.
+Invariants: all these sources are asked before any slot is given away, or the first source would always have the slots;
+a source that cannot be asked hides no other.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from runnerd.core.prefect import FlowRun
 from runnerd.core.problems import Problems
 from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
+from runnerd.polling.intervals import Intervals
 from runnerd.polling.offering import Offering
 from runnerd.polling.parents import Parents
 from runnerd.polling.pool_pages import PoolPages
@@ -39,6 +40,7 @@ class PollRound:
         pools: PoolOffers,
         deployment_pages: DeploymentPages,
         pool_pages: PoolPages,
+        intervals: Intervals,
         offering: Offering,
         parents: Parents,
         abandoned: AbandonedRuns,
@@ -51,6 +53,7 @@ class PollRound:
         self._pools = pools
         self._deployment_pages = deployment_pages
         self._pool_pages = pool_pages
+        self._intervals = intervals
         self._offering = offering
         self._parents = parents
         self._abandoned = abandoned
@@ -64,12 +67,13 @@ class PollRound:
         own = self._registry.own(run.deployment_id) is not None
         return own or run.pool in {served.name for served in self._pools.open_pools()}
 
-    async def poll_all(self) -> Offered:
-        """Ask all sources, offer their runs, and return what became of them. Raises the first ApiError at the end."""
+    async def poll_due(self) -> Offered:
+        """Ask the sources, offer their runs, and return what became of them. Raises the first ApiError at the end."""
         self._progress.begin_poll()
         self._offering.begin_poll()
-        ids, pools = self._registry.own_ids(), self._pools.open_pools()
-        if not ids and not pools:
+        self._intervals.begin_poll()
+        ids, pools = self._registry.own_ids(), self._intervals.asked_pools()
+        if not ids and not self._pools.open_pools():
             self._offering.on_offer.drop_own()
             return Offered()
         server = await self._api.server()  # cached; asked again only after a request has failed
@@ -77,11 +81,13 @@ class PollRound:
         if not server.supported:
             return Offered()
         self._offering.note_server(major=server.major)
-        self._deployment_pages.begin_poll()
         failures: list[ApiError] = []
         ask = self._attempt
         longer = [one for one in pools if await ask(f"pool {one.name}", self._pool_pages.poll_pool(one), failures)]
-        own = await ask("own deployments", self._deployment_pages.poll_deployments(ids), failures)
+        own = None
+        if self._intervals.asks_own():
+            self._deployment_pages.begin_poll()
+            own = await ask("own deployments", self._deployment_pages.poll_deployments(ids), failures)
         offered = own or self._offering.offer_due()
         for one in longer:
             await ask(f"pool {one.name}", self._pool_pages.poll_behind(one, offered), failures)

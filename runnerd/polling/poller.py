@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from datetime import datetime
 
-from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
+from runnerd.polling.intervals import Intervals
 from runnerd.polling.offering import Offering
 from runnerd.polling.parents import Parents
 from runnerd.polling.poll_round import PollRound
@@ -36,21 +35,19 @@ class Poller:
         poll_round: PollRound,
         offering: Offering,
         parents: Parents,
+        intervals: Intervals,
         progress: PollProgress,
-        config: ConfigInForce,
         wakes: Wakes,
         ambient: Ambient,
-        jitter: Callable[[], float],
     ) -> None:
         self._round = poll_round
         self._offering = offering
+        self._intervals = intervals
         self.on_offer = offering.on_offer
         self.parents = parents
         self._progress = progress
-        self._settings = config.settings
         self._wakes = wakes
         self._backoff = ambient.backoff
-        self._jitter = jitter
         self._contained = Containment(log=ambient.log, loop="poll")
 
     @property
@@ -82,6 +79,8 @@ class Poller:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
+            if self._wakes.poll.is_set() or self._offering.awaits_late_policy():
+                self._intervals.end_all()
             self._wakes.poll.clear()
             self._progress.beat()
             with self._contained.item("a round") as item:
@@ -91,21 +90,20 @@ class Poller:
 
     async def _poll_and_rest(self, backoff: Backoff) -> None:
         try:
-            await self.poll_once()
+            await self._round.poll_due()
         except ApiError as error:
             # The client has logged the failure once, and `status` shows it; here it only costs time.
             self._offering.offer_due()
             if not self._progress.answered:
-                return await self._back_off(max(backoff.next_s(error), self._interval_s() if _waits(error) else 0.0))
+                at_least_s = self._intervals.end_poll() if _in_maintenance(error) else 0.0
+                return await self._back_off(max(backoff.next_s(error), at_least_s))
         backoff.reset()
-        return await self._rest(self._interval_s())
-
-    def _interval_s(self) -> float:
-        return self._settings().api.poll_interval_s * (0.9 + 0.2 * self._jitter())
+        return await self._rest(self._intervals.end_poll())
 
     async def poll_once(self) -> Offered:
         """Poll everything this host serves once and return what became of it. Raises ApiError, after all were asked."""
-        return await self._round.poll_all()
+        self._intervals.end_all()
+        return await self._round.poll_due()
 
     async def _back_off(self, seconds: float) -> None:
         """Wait, or until a wake says that the API answers again."""
@@ -129,13 +127,14 @@ class Poller:
                 async with asyncio.timeout(min(left, self._offering.next_due_s())):
                     await self._wakes.offer.wait()
             if self._wakes.poll.is_set() or self._offering.awaits_late_policy():
-                return
+                return self._intervals.end_all()
             if self.on_offer.runs:
                 self._offering.offer_due()
             if self._offering.needs_poll():
+                self._intervals.end_limited()
                 until = min(until, max(loop.time(), asked_at + _BETWEEN_SLOT_POLLS_S))
 
 
-def _waits(error: ApiError) -> bool:
+def _in_maintenance(error: ApiError) -> bool:
     """Return whether the API is in maintenance: the poll is neither missed nor repeated before the next is due."""
     return isinstance(error, ApiAway) and error.maintenance

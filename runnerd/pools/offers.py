@@ -50,6 +50,11 @@ class PoolOffers:
         """Return the pools to ask."""
         return [served for served in self._table.entries() if served.open]
 
+    def interval_s(self, served: Served) -> float:
+        """Return the seconds between two polls for the pool's runs."""
+        own = served.settings.poll_interval_s
+        return self._settings().api.poll_interval_s if own is None else own
+
     def limited_pools(self) -> set[str]:
         """Return the names of the pools whose concurrency limits the API enforces when it lists runs."""
         return {served.name for served in self.open_pools() if served.limited}
@@ -88,7 +93,7 @@ class PoolOffers:
 
     def _before(self, served: Served) -> datetime:
         """Return until when to list: a poll further than prefetch, so that a run is known when its start is allowed."""
-        ahead_s = served.settings.prefetch_s + self._settings().api.poll_interval_s
+        ahead_s = served.settings.prefetch_s + self.interval_s(served)
         return self._now() + timedelta(seconds=ahead_s)
 
     async def _list_runs(

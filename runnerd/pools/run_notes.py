@@ -38,7 +38,7 @@ class RunNotes:
 
     def _note(self, record: RunRecord) -> None:
         if record.pool is not None and record.phase in (Phase.RUNNING, Phase.DONE):
-            self._outbox.put(f"where run {record.id} runs", partial(self._send, record))
+            self._outbox.put("where runs run", f"where run {record.id} runs", partial(self._send, record))
 
     async def _send(self, record: RunRecord) -> None:
         if record.phase is Phase.DONE:

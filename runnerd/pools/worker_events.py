@@ -68,7 +68,7 @@ class WorkerEvents:
         async def send() -> None:
             await self._api.emit_event(event)
 
-        self._outbox.put(f"the event {event['event']}", send)
+        self._outbox.put("events", f"the event {event['event']}", send)
 
     def _event(self, name: str, resource: Json, related: list[Json]) -> dict[str, Json]:
         at = self._now().isoformat()

@@ -30,7 +30,7 @@ from runnerd.prefect_api.redirects import HOPS_MAX, REDIRECTS, origin, target
 from runnerd.prefect_api.values import ODD, read_retry_after_s
 
 RENEW_AFTER_FAILURES = 3
-_TRY_LATER = frozenset({408, 425, 429})
+_TRY_LATER = frozenset({408, 425, 429, 502, 503, 504})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IS_URL_RIGHT = "is api.url right? It ends in /api on a self-hosted server"
 
@@ -267,6 +267,7 @@ class Transport:
             f"cannot use Prefect at {self._shown}: {words}",
             answered=True,
             too_long=raw.body.too_long,
+            later=raw.status in _TRY_LATER,
             retry_after_s=read_retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
         )
 
@@ -290,7 +291,8 @@ class Transport:
             why = server_words(raw.data)
             detail = f"403: {who} may not {_UUID.sub('{id}', asked)}" + (f" ({why})" if why else "")
         self._book.degraded(_kind(asked), detail)
-        return ApiDenied(f"cannot use Prefect at {self._shown}: {detail}")
+        forbidden = raw.elsewhere is None and raw.status == 403
+        return ApiDenied(f"cannot use Prefect at {self._shown}: {detail}", forbidden=forbidden)
 
 
 def _kind(asked: str) -> str:

@@ -125,7 +125,10 @@ class WorkerPlan:
         return key_prefix(self.settings.name) + _digest(
             {
                 "run": {key: value for key, value in asdict(self.settings.run).items() if key not in _NOT_FOR_WORKERS},
-                "options": [self.type, self.queues, self.settings.limit, self.settings.prefetch_s, self.name],
+                "options": [
+                    *(self.type, self.queues, self.settings.limit, self.settings.prefetch_s, self.name),
+                    *([] if self.settings.poll_interval_s is None else [self.settings.poll_interval_s]),
+                ],
                 "requirements": self.requirements,
                 "environment": dict(self.environment),
                 "api": [self.access.url, dict(self.access.environment)],
@@ -187,6 +190,8 @@ def package_of(kind: WorkerType | None) -> str | None:
 def worker_spec(plan: WorkerPlan, python: ProbedPython, *, output: str) -> LaunchSpec:
     """Return the launch spec of the worker; the caller replaces key and attempt."""
     run = plan.settings.run
+    interval_s = plan.settings.poll_interval_s
+    interval = {} if interval_s is None else {"PREFECT_WORKER_QUERY_SECONDS": f"{interval_s:g}"}
     place = {"PATH": f"{os.path.dirname(python.python)}:{plan.environment.get('PATH', '')}"}
     return bounded_spec(
         run,
@@ -196,6 +201,7 @@ def worker_spec(plan: WorkerPlan, python: ProbedPython, *, output: str) -> Launc
         environment={
             "COLUMNS": "400",  # else Prefect breaks messages into lines, and `status` shows only the last line
             **plan.access.environment,
+            **interval,
             **plan.environment,
             **place,
             "PREFECT_API_URL": plan.access.url,

@@ -74,6 +74,8 @@ def test_every_list_has_a_largest() -> None:
         (API.format("poll_interval: 0.01"), "1:22: api.poll_interval must be between 0.1 and 86400, not 0.01"),
         (API.format("request_timeout: 1ms"), "1:24: api.request_timeout must be at least 1s, not '1ms'"),
         (API.format("prefetch: 25h"), "1:17: api.prefetch must be at most 1d, not '25h'"),
+        (POOL.format("poll_interval: 99ms"), "2:30: poll_interval must be at least 100ms, not '99ms'"),
+        (POOL.format("poll_interval: 2d"), "2:30: poll_interval must be at most 1d, not '2d'"),
         (POOL.format("prefetch: 25h"), "2:25: prefetch must be at most 1d, not '25h'"),
         (SCHEDULE.format("interval: 1us"), "2:74: schedules[0].interval must be at least 1s, not '1us'"),
         (RUN.format("runtime_max: 1us"), "2:70: run.runtime_max must be at least 1s, not '1us'"),

@@ -55,6 +55,7 @@ def test_a_pool_with_everything(etc: ConfigDir) -> None:
             base_job_template: template.json
             limit: 4
             prefetch: 1min
+            poll_interval: 1.5s
             install_policy: never
             run: {python: /bin/sh, working_directory: /, environment: {A: 1}, limit: 2, start: warm, stop_timeout: 5s}
         """,
@@ -66,6 +67,7 @@ def test_a_pool_with_everything(etc: ConfigDir) -> None:
         base_job_template=str(etc.etc / "template.json"),
         limit=4,
         prefetch_s=60.0,
+        poll_interval_s=1.5,
         install_policy="never",
         run=RunSettings(
             python="/bin/sh",
@@ -85,7 +87,7 @@ def test_a_pool_with_everything(etc: ConfigDir) -> None:
     ["", ", queues: null, match: null, type: null, create: null, base_job_template: null, limit: null, run: null"],
 )
 def test_a_pool_with_its_name_only_is_all_defaults(etc: ConfigDir, nothing: str) -> None:
-    pool = one(etc, f"pools: [{{name: etl{nothing}, prefetch: null, install_policy: null}}]")
+    pool = one(etc, f"pools: [{{name: etl{nothing}, prefetch: null, poll_interval: null, install_policy: null}}]")
     run = RunSettings(python=sys.executable, working_directory=str(etc.etc))
     assert pool == PoolSettings(name="etl", run=run, place=Place(f"{etc.etc}/conf.d/a.yaml", 1, 9))
     assert (pool.type, pool.create, pool.queues, pool.match, pool.scratch) == (None, True, (), (), True)

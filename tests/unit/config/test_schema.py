@@ -115,7 +115,7 @@ pools:
   - {name: all}
   - {name: some, queues: [high, default], match: null, type: process, create: false, limit: 4, prefetch: 5s}
   - {name: dev, match: dev-, queues: null, run: {working_directory: /, environment: {A: 1}, limit: 2}}
-  - {name: devs, match: [dev-, test-], type: docker, install_policy: never}
+  - {name: devs, match: [dev-, test-], poll_interval: 2s, type: docker, install_policy: never}
 x-anchors: {any: thing}
 deployments:
   - name: nightly

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerd.core.backoff import MAINTENANCE_S, Backoff
-from runnerd.core.errors import ApiAway, ApiDenied
+from runnerd.core.backoff import ANSWERED_FAILURES_MAX, MAINTENANCE_S, Backoff, Patience
+from runnerd.core.errors import ApiAway, ApiDenied, ApiError
 
 AWAY = ApiAway("away")
 
@@ -88,3 +88,30 @@ def test_maintenance_is_no_failure() -> None:
     asked = ApiAway("in maintenance", maintenance=True, retry_after_s=120.0)
     assert Backoff(uniform=lambda: 0.0).next_s(asked) == 120.0
     assert Backoff(first_s=0.1, cap_s=5.0, uniform=lambda: 1.0).next_s(maintenance) == 5.0
+
+
+def failures_until_over(patience: Patience, error: ApiError) -> int | None:
+    """How many it takes; None when a hundred are not enough."""
+    for number in range(1, 101):
+        patience.note(error)
+        if patience.over:
+            return number
+    return None
+
+
+@pytest.mark.parametrize(
+    ("error", "last", "number"),
+    [
+        (ApiDenied("403", forbidden=True), False, ANSWERED_FAILURES_MAX),
+        (ApiDenied("401"), False, None),
+        (ApiAway("500", answered=True), False, ANSWERED_FAILURES_MAX),
+        (ApiAway("503", answered=True, later=True), False, 2 * ANSWERED_FAILURES_MAX),
+        (ApiAway("500", answered=True), True, 1),
+        (ApiAway("503", answered=True, later=True), True, 1),
+        (AWAY, False, None),
+        (AWAY, True, None),
+        (ApiAway("503", answered=True, maintenance=True), True, None),
+    ],
+)
+def test_only_answered_failures_are_a_refusal(error: ApiError, last: bool, number: int | None) -> None:
+    assert failures_until_over(Patience(last=last), error) == number

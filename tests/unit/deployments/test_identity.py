@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from runnerd.core.place import Place
 from runnerd.core.settings import Deployment, key_of
+from runnerd.deployments.inspection import InspectionFailure
+from runnerd.deployments.inspector import InspectionResult
 from runnerd.deployments.matching import match_declarations
 from runnerd.deployments.planning import ConfigChanges
 from runnerd.deployments.registry import EntryState
@@ -127,6 +130,35 @@ async def test_a_flow_renamed_to_one_that_another_file_has(tmp_path: Path) -> No
         assert paused_by_flow(host.prefect) == BOTH_LIVE, "what the API has of the second goes on"
 
 
+async def test_a_double_takes_over_when_the_first_gets_another_flow(tmp_path: Path) -> None:
+    """At once, though another is still being inspected and nothing has to be asked of the API for the first."""
+    inspector = FakeInspector(of_key={key_of(A): flow("report"), key_of(B): flow("renamed")})
+    slow = a_deployment("slow", place=FIRST)
+    async with a_host(tmp_path, inspector=inspector) as host:
+        first = replace(A, on_remove="delete")
+        await host.want(first)
+        host.prefect.trouble("DELETE /deployments", status=409, times=1_000_000)  # the old name's stays as it is
+        await rename(host, first, flow("renamed"))
+        await host.want(first, B, slow)
+        assert is_refused(host, B, first)
+        await rename(host, slow, InspectionFailure(kind="slow", message="importing it took longer than 5s"))
+        await rename(host, first, BROKEN)
+        await rename(host, first, flow("report"), by_itself=True)
+        assert host.entry(first).full_name == "report/prod"
+        assert not host.registrar.settled.is_set()
+        assert (host.entry(B).full_name, host.entry(B).state) == ("renamed/prod", EntryState.READY)
+        assert host.registrar.problems() == ()
+
+
+async def rename(host: Host, deployment: Deployment, answer: InspectionResult, *, by_itself: bool = False) -> None:
+    """Give its flow another name, which is found by a check or, after a failure, by itself."""
+    host.inspector.of_key[key_of(deployment)] = answer
+    host.inspector.known.pop(key_of(deployment), None)
+    if not by_itself:
+        host.registrar.inspect_again([deployment])
+    await asyncio.sleep(60 if by_itself else 5)
+
+
 # --- what is the same over an edit --------------------------------------------------------------------------------
 
 
@@ -156,6 +188,73 @@ async def test_edited_while_the_daemon_was_down(tmp_path: Path) -> None:
         assert set(host.registry.ids()) == set(prefect.deployments), "runs of the last daemon need their deployments"
         await host.registrar.settled.wait()
         assert paused_by_flow(prefect) == {"team a report": True, "team b report": False, "renamed": False}
+
+
+MOVED = of_team("a", SECOND, python="/opt/new/bin/python")  # to another file and another interpreter at once
+
+
+@pytest.mark.parametrize("on_remove", ["pause", "delete"])
+@pytest.mark.parametrize("trouble", ["inspection", "POST /flows/"])
+@pytest.mark.parametrize("restart", [False, True])
+async def test_one_that_moved_is_not_dropped_before_it_is_registered_anew(
+    tmp_path: Path, on_remove: str, trouble: str, restart: bool
+) -> None:
+    prefect, inspector = FakePrefect(major=3), FakeInspector(answers={A.entrypoint: flow("report")})
+    inspector.of_key[key_of(MOVED)] = BROKEN if trouble == "inspection" else flow("report")
+    first, moved = replace(A, on_remove=on_remove), replace(MOVED, on_remove=on_remove, description="moved")
+    other = a_deployment("other", place=FIRST)
+    async with a_host(tmp_path, prefect, inspector) as host:
+        await host.want(first, other)
+        (before,) = [dict(one) for one in prefect.deployments.values() if one["name"] == "prod"]
+        if not restart:
+            await refuse_and_move(host, moved, trouble)
+            assert host.stored("prod") == before
+            await register_anew(host, moved)
+    if restart:
+        async with a_host(tmp_path, prefect, inspector) as host:
+            await refuse_and_move(host, moved, trouble)
+            assert host.stored("prod") == before
+            await register_anew(host, moved)
+    assert {one["id"]: one["paused"] for one in prefect.deployments.values() if one["name"] == "prod"} == {
+        before["id"]: False
+    }
+
+
+async def refuse_and_move(host: Host, moved: Deployment, trouble: str) -> None:
+    host.prefect.trouble(trouble, status=500, times=1_000_000)
+    await asyncio.wait_for(host.want(moved), 120)
+    await asyncio.sleep(600)
+    assert host.entry(moved).state is EntryState.UNREGISTERED
+    assert host.stored("other")["paused"] is True, "it holds up no other"
+    assert host.lines.events("warning").count("a deployment is not dropped yet") == 1
+
+
+async def register_anew(host: Host, moved: Deployment) -> None:
+    host.prefect.troubles.clear()
+    host.inspector.of_key[key_of(moved)] = flow("report")
+    await asyncio.sleep(300)
+    assert host.entry(moved).state is EntryState.READY
+
+
+async def test_one_that_turns_out_to_be_another_lets_the_old_one_be_dropped(tmp_path: Path) -> None:
+    inspector = FakeInspector(answers={A.entrypoint: flow("report")}, of_key={key_of(MOVED): BROKEN})
+    async with a_host(tmp_path, inspector=inspector) as host:
+        await host.want(A)
+        await host.want(MOVED)
+        assert paused_by_flow(host.prefect) == {"report": False}
+        host.prefect.trouble("POST /flows/", status=500, times=9)
+        inspector.of_key[key_of(MOVED)] = flow("renamed")
+        await asyncio.sleep(1200)
+        assert paused_by_flow(host.prefect) == {"report": True, "renamed": False}
+
+
+async def test_one_of_the_same_name_that_is_removed_as_well_holds_up_nothing(tmp_path: Path) -> None:
+    inspector = FakeInspector(answers={A.entrypoint: flow("report")}, of_key={key_of(MOVED): BROKEN})
+    async with a_host(tmp_path, inspector=inspector) as host:
+        await host.want(A)
+        await host.want(MOVED)
+        await host.want()
+        assert paused_by_flow(host.prefect) == {"report": True}
 
 
 def test_a_new_declaration_is_never_taken_for_the_one_of_another_file() -> None:

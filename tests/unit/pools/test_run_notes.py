@@ -154,6 +154,40 @@ async def test_what_is_refused_is_let_go_of() -> None:
         assert one.lines.events("warning", "error") == []
 
 
+@pytest.mark.parametrize("status", [500, 403])
+async def test_what_is_refused_for_ever_holds_up_no_other(status: int) -> None:
+    async with noting() as one:
+        first, second, third = one.run_of(), one.run_of(), one.run_of()
+        for run in (first, second):
+            one.prefect.trouble(f"PATCH /flow_runs/{run.id}", status=status, times=1_000_000)
+        one.feed.publish(first)
+        one.feed.publish(third)
+        await asyncio.sleep(60)
+        assert (one.place(first), one.place(third)) == (None, f"runnerd@{HOST}:4711")
+        asked = copied(one.prefect)
+        assert asked.count(f"PATCH /flow_runs/{first.id}") == 5
+        one.feed.publish(second)
+        await asyncio.sleep(60)
+        assert len(one.lines.events("warning")) == 2, "once for each time that it begins"
+
+
+@pytest.mark.parametrize("status", [500, 403])
+async def test_an_api_that_refuses_all_is_asked_once_each_and_named_once(status: int) -> None:
+    async with noting() as one:
+        one.prefect.trouble("PATCH /flow_runs", status=status, times=1_000_000)
+        records = [one.run_of() for _ in range(100)]
+        for record in records:
+            one.feed.publish(record)
+        await asyncio.sleep(60)
+        assert sum(asked.startswith("PATCH") for asked in copied(one.prefect)) == 5 + 99
+        (line,) = one.lines.events("warning")
+        assert line.startswith(f"cannot send where run {records[0].id} runs; dropping it")
+        one.prefect.troubles.clear()
+        one.feed.publish(records[0])
+        await asyncio.sleep(1)
+        assert one.place(records[0]) == f"runnerd@{HOST}:4711"
+
+
 async def test_a_run_that_is_gone() -> None:
     async with noting() as one:
         gone, there = one.run_of(), one.run_of()

@@ -67,6 +67,20 @@ async def test_a_cancelled_run_of_an_own_deployment(intent: Intent) -> None:
         assert emitted(one.prefect) == ["prefect.runner.cancelled-flow-run"] * (intent is Intent.CANCEL)
 
 
+@pytest.mark.parametrize("status", [500, 403])
+async def test_events_that_the_api_refuses_hold_up_no_later_ones(status: int) -> None:
+    prefect = with_pools(etl={})
+    prefect.trouble("POST /events", status=status, times=7)
+    async with keeping(pool_settings(), prefect=prefect) as one:
+        await asyncio.sleep(60)
+        for _ in range(3):
+            one.feed.publish(a_record(RUN, pool="etl", phase=Phase.RUNNING, **STARTED))
+        await asyncio.sleep(5)
+        assert emitted(prefect) == ["prefect.worker.submitted-flow-run"], "the first after 5 failures, two after 1"
+        (line,) = one.lines.events("warning")
+        assert line.startswith("cannot send the event prefect.worker.started; dropping it")
+
+
 async def test_prefect_2_has_no_events() -> None:
     async with keeping(pool_settings(), prefect=FakePrefect(major=2)) as one:
         await asyncio.sleep(60)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz.fuzz_api_answers import fuzzed, try_valid
+from tests.fuzz.fuzz_api_answers import broken, try_one, try_valid
 from tests.kits.api_calls import CALLS
+from tests.kits.fuzzing import fuzz
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -13,6 +14,5 @@ def test_the_answers_that_are_broken_are_valid_before(name: str) -> None:
     try_valid(name)
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_broken_answers(number: int) -> None:
-    fuzzed(examples=60, number=number)
+def test_broken_answers() -> None:
+    fuzz(broken(), lambda example: try_one(*example), examples=180, share=0.0)

@@ -70,6 +70,7 @@ OTHERS = {
     "api key": plan(access=replace(ACCESS, environment={"PREFECT_API_KEY": "other"})),
     "limit": pool(limit=1),
     "prefetch": pool(prefetch_s=30.0),
+    "poll interval": pool(poll_interval_s=30.0),
     "user": run(user="other"),
     "python": run(python="/usr/bin/python3"),
     "memory": run(memory_max_bytes=2**20),
@@ -159,6 +160,12 @@ def test_the_worker_has_its_pools_limits_but_for_that_of_time() -> None:
     forced = plan(environment={"PREFECT_API_URL": "http://evil", "PREFECT_API_KEY": "mine"})
     given = worker_spec(forced, GOOD, output="/o").environment
     assert (given["PREFECT_API_URL"], given["PREFECT_API_KEY"]) == ("http://p/api", "mine")
+
+
+def test_the_worker_polls_at_the_interval_of_its_pool() -> None:
+    name = "PREFECT_WORKER_QUERY_SECONDS"
+    assert name not in worker_spec(plan(), GOOD, output="/o").environment
+    assert worker_spec(pool(poll_interval_s=2.5), GOOD, output="/o").environment[name] == "2.5"
 
 
 def test_what_installs_and_asks_gets_no_access_to_prefect() -> None:

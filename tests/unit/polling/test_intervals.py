@@ -1,0 +1,83 @@
+"""intervals.py on a jumping clock: each source is polled at its own interval, and all where something is new."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.kits.engine import POLL, Engine, at, polling, started_at
+from tests.kits.nouns import copied
+from tests.kits.pools import end, kick, offered_by, pool_settings, pooled, with_pools
+
+
+def polls_of(engine: Engine) -> tuple[int, int, int]:
+    """How often the own deployments and the pools a and b were polled since the last look."""
+    asked = copied(engine.prefect)
+    return asked.count(POLL), asked.count(offered_by("a")), asked.count(offered_by("b"))
+
+
+async def test_two_pools_with_different_intervals_are_polled_at_theirs(tmp_path: Path) -> None:
+    async with polling(tmp_path, prefect=with_pools(a={}, b={})) as (engine, _):
+        engine.deploy()
+        kick(engine, pool_settings("a", poll_interval_s=2.0), pool_settings("b", poll_interval_s=60.0))
+        await asyncio.sleep(3599)
+        assert polls_of(engine) == (360, 1800, 60)
+
+
+async def test_a_pool_without_an_interval_has_the_host_s(tmp_path: Path) -> None:
+    async with polling(tmp_path, prefect=with_pools(a={}, b={}), poll_interval_s=20.0) as (engine, _):
+        kick(engine, pool_settings("a"), pool_settings("b", poll_interval_s=5.0))
+        await asyncio.sleep(3599)
+        assert polls_of(engine) == (0, 180, 720)
+        engine.settings = replace(engine.settings, api=replace(engine.settings.api, poll_interval_s=5.0))
+        await asyncio.sleep(20)
+        polls_of(engine)
+        await asyncio.sleep(100)
+        assert polls_of(engine) == (0, 20, 20), "read anew"
+
+
+async def test_a_wake_polls_all(tmp_path: Path) -> None:
+    async with polling(tmp_path, prefect=with_pools(a={}, b={}), poll_interval_s=1000.0) as (engine, _):
+        engine.deploy()
+        kick(engine, pool_settings("a", poll_interval_s=2000.0), pool_settings("b", poll_interval_s=3000.0))
+        await asyncio.sleep(5)
+        assert polls_of(engine) == (1, 1, 1)
+        engine.wakes.poll_now()
+        await asyncio.sleep(5)
+        assert polls_of(engine) == (1, 1, 1)
+        await asyncio.sleep(2990)
+        assert polls_of(engine) == (2, 1, 0)
+
+
+async def test_its_runs_are_listed_one_interval_ahead(tmp_path: Path) -> None:
+    """So that each is known at the moment when its start is allowed."""
+    async with polling(tmp_path, prefect=with_pools(a={}, b={}), poll_interval_s=10.0) as (engine, _):
+        kick(engine, pool_settings("a", poll_interval_s=600.0, prefetch_s=5.0))
+        await asyncio.sleep(1)
+        run_id = engine.add_run(pooled(engine, "a"), in_s=900.0)
+        assert await started_at(engine, run_id) == pytest.approx(901.0 - 5.0, abs=0.3)
+
+
+async def test_a_pool_that_fails_is_not_polled_more_often_than_the_back_off_allows(tmp_path: Path) -> None:
+    async with polling(tmp_path, prefect=with_pools(a={}, b={})) as (engine, _):
+        engine.prefect.trouble(offered_by("a"), status=500, times=1_000_000)
+        kick(engine, pool_settings("a", poll_interval_s=2.0), pool_settings("b", poll_interval_s=60.0))
+        await asyncio.sleep(3599)
+        own, a, b = polls_of(engine)
+        assert own == 0 and a <= 1800 + 60 and 55 <= b <= 61
+
+
+async def test_a_free_slot_that_the_api_counts_polls_the_limited_pool_only(tmp_path: Path) -> None:
+    prefect = with_pools(a={"concurrency_limit": 1}, b={})
+    async with polling(tmp_path, prefect=prefect, poll_interval_s=1000.0) as (engine, spawner):
+        kick(engine, pool_settings("a", poll_interval_s=900.0), pool_settings("b"))
+        first, second = (engine.add_run(pooled(engine, "a"), in_s=-10.0 + number) for number in range(2))
+        await started_at(engine, first)
+        polls_of(engine)
+        await end(engine, spawner, first)
+        await started_at(engine, second)
+        _, a, b = polls_of(engine)
+        assert at(engine) < 20.0 and a >= 1 and b == 0
