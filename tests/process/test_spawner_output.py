@@ -132,6 +132,42 @@ async def test_the_answer_of_a_helper_is_bounded(spawner: SpawnerUnderTest) -> N
     assert used(answer) <= RESULT_MAX_BYTES
 
 
+@pytest.mark.parametrize("before", ["write", "end"])
+async def test_the_answer_of_a_helper_is_bounded_by_the_next_spawner_too(
+    spawner: SpawnerUnderTest, before: str
+) -> None:
+    """It writes while the next spawner runs, or only before; then it ends under it."""
+    answer, go = spawner.home / "answer", spawner.home / "go"
+    os.mkfifo(go)
+    program = f"""if True:
+        import os
+        open({str(go)!r}).read()
+        for _ in range({2 * RESULT_MAX_BYTES // MIB}): os.write(3, b"x" * {MIB})
+        open({str(go)!r}, "w").close()
+        open({str(go)!r}).read()
+    """
+    large = lambda: used(answer) > RESULT_MAX_BYTES  # noqa: E731
+    bounded = lambda: used(answer) <= RESULT_MAX_BYTES  # noqa: E731
+    async with spawner.link() as link:
+        await link.client.spawn(spawner.spec("run", *PYTHON, program, result=str(answer)))
+        spawner.end(9)
+    if before == "end":
+        await asyncio.to_thread(go.write_text, "")
+        await asyncio.to_thread(go.read_text)
+        await asyncio.to_thread(wait_until, large, "the answer")
+        await asyncio.to_thread(go.write_text, "")
+        spawner.start()
+    else:
+        spawner.start()
+        await asyncio.to_thread(go.write_text, "")
+        await asyncio.to_thread(go.read_text)
+        await asyncio.to_thread(wait_until, bounded, "the answer to be cut while its helper runs")
+        await asyncio.to_thread(go.write_text, "")
+    async with spawner.link() as link:
+        await link.until("run", "exited")
+    assert bounded()
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "output"

@@ -99,15 +99,15 @@ class Outputs:
         self._owner = owner
         self._files: dict[tuple[str, int], list[_File]] = {}
 
-    def begin(self, run: ProcessRecord, *, result: str | None = None) -> None:
-        """Bound the run's output from now on, and its `result` file."""
-        files = self._files[run.id] = _bounded_files(run, result)
+    def begin(self, run: ProcessRecord) -> None:
+        """Bound the run's output and its result file from now on."""
+        files = self._files[run.id] = _bounded_files(run)
         for file in files:
             self._check_after(file, CHECK_MIN_S)
 
     def end(self, run: ProcessRecord) -> None:
         """Cut the files of a run whose processes are gone, and check them no more; also of one that was not begun."""
-        for file in self._files.pop(run.id, None) or _bounded_files(run, None):
+        for file in self._files.pop(run.id, None) or _bounded_files(run):
             self._loop.cancel_timer(file.timer)
             if file.watch is not None:
                 self._watch.disarm(file.watch)
@@ -149,6 +149,6 @@ class Outputs:
         log(f"{file.name} file {file.path} cannot be trimmed: {error.strerror}")
 
 
-def _bounded_files(run: ProcessRecord, result: str | None) -> list[_File]:
+def _bounded_files(run: ProcessRecord) -> list[_File]:
     files = [] if run.output_max_bytes is None else [_File(run, "output", run.output, run.output_max_bytes)]
-    return files if result is None else [*files, _File(run, "result", result, RESULT_MAX_BYTES)]
+    return files if run.result is None else [*files, _File(run, "result", run.result, RESULT_MAX_BYTES)]

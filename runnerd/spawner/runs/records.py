@@ -44,6 +44,7 @@ class ProcessRecord:
         "phase",
         "pid",
         "receipt",
+        "result",
         "runtime_at",
         "signal_to_send",
         "start_ticks",
@@ -71,6 +72,7 @@ class ProcessRecord:
         self.stop_timeout_s = stop_timeout_s
         self.output = output
         self.output_max_bytes: int | None = None
+        self.result: str | None = None  # the file for a helper's answer
         self.runtime_at: float | None = None
         self.kill_at: float | None = None
         self.kernel_log_from: int | None = None  # the first line of the kernel's log that can be about this run
@@ -98,6 +100,7 @@ class ProcessRecord:
         run.user = launch.user
         run.stop_signal = launch.stop_signal
         run.output_max_bytes = launch.output_max_bytes
+        run.result = launch.result
         if launch.runtime_max_s is not None:
             run.runtime_at = time.monotonic() + launch.runtime_max_s
         return run
@@ -127,6 +130,7 @@ class ProcessRecord:
         run.receipt = record.text("receipt")
         run.stop_signal = kept.signal("stop_signal") or 15
         run.output_max_bytes = kept.integer("output_max_bytes", 0, 2**62)
+        run.result = kept.path("result")
         run.runtime_at = kept.seconds("runtime_at", _MAX_MONOTONIC_S)
         run.kill_at = kept.seconds("kill_at", _MAX_MONOTONIC_S)
         run.signal_to_send = kept.signal("signal_to_send")
@@ -159,6 +163,7 @@ class ProcessRecord:
             "stop_timeout_s": self.stop_timeout_s,
             "output": self.output,
             "output_max_bytes": self.output_max_bytes,
+            "result": self.result,
             "runtime_at": self.runtime_at,
             "kill_at": self.kill_at,
             "signal_to_send": self.signal_to_send,

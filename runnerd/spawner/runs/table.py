@@ -154,7 +154,7 @@ class RunTable:
         if not self._orphans.reliable:
             live.track_lineage(self._leaders)
         self._live[run.id] = live
-        self._resume(live, child.pidfd, result=launch.result)
+        self._resume(live, child.pidfd)
         self._loop.watch_fd(child.status_fd, READ, partial(self._on_report, live, child.status_fd))
 
     def _fail(self, run: ProcessRecord, error: dict[str, object], reply: Callable[[ProcessRecord], None]) -> None:
@@ -208,7 +208,7 @@ class RunTable:
 
     # --- watch -------------------------------------------------------------------------------------------
 
-    def _resume(self, live: LiveRun, pidfd: int, *, result: str | None = None) -> None:
+    def _resume(self, live: LiveRun, pidfd: int) -> None:
         run = live.run
         self._loop.watch_fd(pidfd, READ, partial(self._on_leader_exit, live, pidfd))
         if run.phase == "starting" and not live.child:
@@ -216,7 +216,7 @@ class RunTable:
         if live.lineage is not None:
             self._scan_lineage(live)
         self._stopping.resume(live)
-        self._outputs.begin(run, result=result)
+        self._outputs.begin(run)
 
     def _scan_lineage(self, live: LiveRun) -> None:
         """Record the run's processes, again every few seconds: only a living leader shows its descendants."""
