@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from runnerd.core.prefect import FlowRun, Inspection, NewPool, NewQueue, StateType, Verdict
+from runnerd.core.prefect import FlowRun, Inspection, NewPool, NewQueue, StateType, Verdict, WorkQueue
 from runnerd.core.settings import Schedule
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
@@ -35,6 +35,7 @@ class Names:
     deployment: str
     queue: str
     block: str
+    task_run: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,13 @@ CALLS: dict[str, Call] = {
     "delete_queue": lambda api, n: api.pools.delete_queue("etl", "urgent"),
     "pool runs": lambda api, n: api.pools.runs("etl", queues={n.queue: "default"}, before=LATER),
     "tagged_runs": lambda api, n: api.pools.tagged_runs(n.queue, before=LATER),
+    "waiting runs": lambda api, n: api.pools.waiting.first_runs(
+        "etl", [WorkQueue(id=n.queue, name="default")], before=LATER
+    ),
+    "occupied": lambda api, n: api.pools.waiting.occupied("etl"),
+    "paused_deployments": lambda api, n: api.pools.waiting.paused_deployments(["etl"]),
+    "bound_runs": lambda api, n: api.queries.bound_runs(deployments=[n.deployment], pools=["etl"]),
+    "flow_runs_of": lambda api, n: api.queries.flow_runs_of([n.task_run]),
     "placed_run": lambda api, n: api.pools.placed_run(n.run),
     "heartbeat": lambda api, n: api.pools.heartbeat("etl", worker="host-1", interval_s=30),
     "workers": lambda api, n: api.pools.workers("etl"),
@@ -117,8 +125,10 @@ def _a_server(major: int) -> tuple[FakePrefect, Names]:
     pools.heartbeat("etl", worker="host-1", interval_s=30)
     pools.add_worker_type("process", "prefect", {"job_configuration": {}, "variables": {}})
     pools.set_variable("where", "here")
+    fake.task_runs[task_run := "3d0f2b61-3f3b-4d8e-9f66-6f4b0a1c2d3e"] = run
     names = Names(
         major=major,
+        task_run=task_run,
         run=run,
         flow=fake.runs[run]["flow_id"],
         deployment=deployment,

@@ -5,7 +5,7 @@ Invariant: this is read from memory, so that status never waits for the API.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
 
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import Phase, RunRecord
@@ -43,32 +43,41 @@ class WaitReasons:
 
     def documents(self) -> tuple[list[Json], int]:
         """Return the documents of the first runs that wait, those due first, and how many runs wait."""
-        found = sorted([*self._claimed(), *self._offered()], key=lambda one: str(one["due_at"]))
-        return found[:LISTED_MAX], len(found)
+        claimed = [document for record in self._supervisor.records() if (document := self._claimed(record)) is not None]
+        offered = [run for run in self._poller.on_offer.runs.values() if self._waits(run)]
+        first = heapq.nsmallest(LISTED_MAX, offered, key=_due_at)  # there may be ten thousand: no document for each
+        found = sorted([*claimed, *map(self._offered, first)], key=lambda one: str(one["due_at"]))
+        return found[:LISTED_MAX], len(claimed) + len(offered)
 
-    def _offered(self) -> Iterator[Json]:
-        for run in self._poller.on_offer.runs.values():
-            if self._supervisor.run(run.id) is not None or (why := self.reason(run)) is None:
-                continue
-            entry = self._registry.by_id(run.deployment_id)
-            deployment = entry.deployment.name if entry else None
-            flow = entry.flow if entry else None
-            more = {"pool": run.pool, "queue": run.queue, "due_at": time_text(due(run)), "phase": None}
-            yield {
-                "id": run.id, "name": run.name, "deployment": deployment, "flow": flow, **more, "waiting": why,
-                "parent": self._live_parent(run),
-            }  # fmt: skip
+    def _waits(self, run: FlowRun) -> bool:
+        """Return whether `reason` has one for this run of the offers."""
+        if self._supervisor.run(run.id) is not None:
+            return False
+        on_offer = self._poller.on_offer
+        return (
+            run.id in on_offer.waiting or run.state.name == _NO_SLOT or self._supervisor.refusal_of(run.id) is not None
+        )
 
-    def _claimed(self) -> Iterator[Json]:
-        for record in self._supervisor.records():
-            why = self._claimed_reason(record)
-            if why is not None:
-                due_at = time_text(record.created_at)
-                more = {"pool": record.pool, "queue": record.queue, "due_at": due_at, "phase": record.phase.value}
-                yield {
-                    "id": record.id, "name": record.name, "deployment": record.deployment, "flow": record.flow, **more,
-                    "waiting": why, "parent": None,
-                }  # fmt: skip
+    def _offered(self, run: FlowRun) -> Json:
+        entry = self._registry.by_id(run.deployment_id)
+        deployment, flow = (entry.deployment.name, entry.flow) if entry else (None, None)
+        more = {"pool": run.pool, "queue": run.queue, "due_at": time_text(due(run)), "phase": None}
+        why, parent = self.reason(run), self._live_parent(run)
+        return {
+            "id": run.id, "name": run.name, "deployment": deployment, "flow": flow, **more, "waiting": why,
+            "parent": parent,
+        }  # fmt: skip
+
+    def _claimed(self, record: RunRecord) -> Json | None:
+        why = self._claimed_reason(record)
+        if why is None:
+            return None
+        due_at, phase = time_text(record.created_at), record.phase.value
+        more = {"pool": record.pool, "queue": record.queue, "due_at": due_at, "phase": phase}
+        return {
+            "id": record.id, "name": record.name, "deployment": record.deployment, "flow": record.flow, **more,
+            "waiting": why, "parent": None,
+        }  # fmt: skip
 
     def _claimed_reason(self, record: RunRecord) -> str | None:
         """Return what delays a claimed run: the API's answer to the claim, or disk space for the run's record."""
@@ -95,3 +104,8 @@ class WaitReasons:
         assert held is not None
         slot = "the only slot" if len(holders) == 1 else f"one of the {len(holders)} slots"
         return f"{why}: its parent run {held.record.name} ({parent}) holds {slot}, and may wait for this run"
+
+
+def _due_at(run: FlowRun) -> float:
+    at = due(run)
+    return at.timestamp() if at is not None else 0.0

@@ -143,3 +143,11 @@ async def test_of_very_many_the_first_are_listed_and_all_are_counted(tmp_path: P
         status = one.host.status()
         assert (len(status["waiting"]), status["waiting_total"]) == (100, 150)
         assert [its["id"] for its in status["waiting"]] == ids[:49:-1]
+
+
+async def test_a_slot_that_other_hosts_hold_in_prefect(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        run_id = one.engine.add_run(one.engine.deploy(), in_s=15.0)
+        one.engine.prefect.runs[run_id]["state"]["name"] = "AwaitingConcurrencySlot"
+        await one.engine.poller.poll_once()
+        assert waits(one)[run_id].startswith("Prefect has no slot of the deployment's concurrency limit")
