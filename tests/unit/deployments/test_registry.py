@@ -235,7 +235,13 @@ def test_problems_and_the_api() -> None:
     assert problem_document(problem) == {"message": "m", "file": "f", "line": 1, "column": 2, "deployment": "d"}
     assert problem_document(Problem(message="m"))["file"] is None
     health = ApiHealth(condition=ApiCondition.DEGRADED, since=NOON, detail="401")
-    wanted = {"url": "u", "state": "degraded", "since": "2025-01-01T12:00:00.000Z", "detail": "401"}
+    wanted = {
+        "url": "u",
+        "state": "degraded",
+        "maintenance": False,
+        "since": "2025-01-01T12:00:00.000Z",
+        "detail": "401",
+    }
     assert api_document("u", health) == wanted
 
 
