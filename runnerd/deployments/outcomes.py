@@ -44,19 +44,21 @@ class Outcomes:
             self._journal.save_registration(replace(known, deployment=deployment))
         return entry.flow not in (None, inspection.flow_name)
 
-    def note_failure(self, deployment: Deployment, why: str, *, flow: str | None, double: bool) -> None:
-        """Log, once, and note why the deployment cannot be registered; an earlier registration stays in use.
+    def note_flow(self, deployment: Deployment, flow: str) -> None:
+        """Note the name of the flow of a deployment that is about to be registered for the first time."""
+        entry = self._registry.get(key_of(deployment))
+        if entry is not None and entry.deployment_id is None:
+            self._registry.put(replace(entry, flow=flow))
 
-        `flow`: the name of its flow, None where that is not known.
-        """
+    def note_failure(self, deployment: Deployment, why: str, *, double: bool) -> None:
+        """Log, once, and note why the deployment cannot be registered; an earlier registration stays in use."""
         entry = self._registry.get(key_of(deployment))
         if entry is None:
             return
         if entry.problem != why:
             where = {"deployment": deployment.name, "at": deployment.place}
             self._log.warning("cannot register a deployment", **where, why=why, alert=Alert.REGISTER_FAILED)
-        known = flow if entry.deployment_id is None and flow is not None else entry.flow
-        self._registry.put(replace(entry, problem=why, flow=known, double=double))
+        self._registry.put(replace(entry, problem=why, double=double))
 
     def problems(self) -> tuple[Problem, ...]:
         """Return why deployments cannot be registered; problems of their files are reported by the configuration."""

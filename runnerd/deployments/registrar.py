@@ -183,6 +183,8 @@ class Registrar:
         if isinstance(finding, InspectionFailure):
             self._fail(begun.deployment, finding.message, again=True)
             return
+        # Before the requests: the registration that they renew must not be dropped meanwhile.
+        self._outcomes.note_flow(begun.deployment, finding.flow_name)
         self._registering += 1
         self._tasks.create_task(self._register(begun, finding))
 
@@ -193,7 +195,7 @@ class Registrar:
             if isinstance(done, Registered):
                 self._take_registered(begun, inspection, done)
             elif done is not None and self._worklist.is_current(begun):
-                self._fail(deployment, done.why, flow=inspection.flow_name, double=done.double, again=done.by_api)
+                self._fail(deployment, done.why, double=done.double, again=done.by_api)
         self._registering -= 1
         if not self._registering:
             self._wake_others()
@@ -264,14 +266,12 @@ class Registrar:
         if self._outcomes.note_registered(deployment, known, inspection, paused=paused):
             self._list_doubles(deployment.name)
 
-    def _fail(
-        self, deployment: Deployment, why: str, *, flow: str | None = None, double: bool = False, again: bool = False
-    ) -> None:
+    def _fail(self, deployment: Deployment, why: str, *, double: bool = False, again: bool = False) -> None:
         """Note why the deployment cannot be registered; with `again`, it is tried again by itself."""
         self._worklist.take_off(key_of(deployment))
         if again:
             self._retries.add(key_of(deployment))
-        self._outcomes.note_failure(deployment, why, flow=flow, double=double)
+        self._outcomes.note_failure(deployment, why, double=double)
 
     def problems(self) -> tuple[Problem, ...]:
         """Return why deployments cannot be registered."""

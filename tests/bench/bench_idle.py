@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from pathlib import Path
-
-import psutil
 
 from tests.kits.bench import Budget, scratch
+from tests.kits.measuring import memory_mib
 
 IDLE_S = 20.0
 PSS_MIB = 40.0
-
-
-def memory_mib(process: psutil.Process, what: str) -> float:
-    text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-    return sum(int(kib) for kib in re.findall(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)) / 1024
 
 
 def main() -> int:

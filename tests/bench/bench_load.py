@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.kits.bench import BIN, Budget, Scratch, busy, scratch
+from tests.kits.bench import BIN, Budget, CountedScratch, Scratch, busy, scratch
 
 DEPLOYMENTS = 1000
 LOAD_S = 3.0
@@ -28,7 +28,7 @@ def load_s(host: Scratch) -> float:
     return statistics.median(taken)
 
 
-def asked(host: Scratch) -> str:
+def asked(host: CountedScratch) -> str:
     return ", ".join(f"{count} {what}" for what, count in Counter(host.prefect.asked).most_common(6))
 
 

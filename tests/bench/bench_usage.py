@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import signal
-import socket
 import statistics
 import sys
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from tests.kits.bench import Budget, Scratch, busy, scratch
+from tests.kits.measuring import Control, LagWatch, end_runs
 
 RUNS = 200
 PROCESSES_PER_RUN = 25  # the leader and its children
@@ -26,50 +19,6 @@ STATUS_S = 0.3
 LAG_S = 0.1
 CHILDREN = f"i=1; while [ $i -lt {PROCESSES_PER_RUN} ]; do sleep 3000 & i=$((i + 1)); done; wait"
 ENGINE = f"import os\nos.execv('/bin/sh', ['sh', '-c', {CHILDREN!r}])\n"
-
-
-class Control(http.client.HTTPConnection):
-    """A connection to the control socket, kept from one request to the next."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=60)
-        self._path = str(path)
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        content = None if body is None else json.dumps(body)
-        self.request(method, path, content, {"Content-Type": "application/json"})
-        answer = self.getresponse().read()
-        self.close()
-        return json.loads(answer)
-
-    def time(self, path: str) -> float:
-        before = time.perf_counter()
-        self.call("GET", path)
-        return time.perf_counter() - before
-
-
-class LagWatch(threading.Thread):
-    """Asks again and again for what the daemon has in memory: what that takes is how long its loop stood still."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(daemon=True)
-        self._control = Control(path)
-        self._over = threading.Event()
-        self.worst_s = 0.0
-
-    def run(self) -> None:
-        while not self._over.wait(0.005):
-            self.worst_s = max(self.worst_s, self._control.time("/v1/health"))
-
-    def stop(self) -> float:
-        self._over.set()
-        self.join()
-        return self.worst_s
 
 
 def configure(host: Scratch) -> None:
@@ -95,20 +44,11 @@ def measure(budget: Budget, control: Control, path: Path) -> None:
     for _ in range(TIMES):
         taken.append(control.time("/v1/status"))
         time.sleep(1.1)  # each of them measures: nothing that another request measured is young enough
-    lag_s = watch.stop()
+    lag_s = max(watch.stop())
     about = f"{RUNS} runs, {len(psutil.pids())} processes"
     note = f"from {min(taken):.3f} to {max(taken):.3f}; {busy()}"
     budget.measure(f"status of {about}", statistics.median(taken), "s", STATUS_S, note)
     budget.measure("the longest lag of the event loop meanwhile", lag_s, "s", LAG_S, busy())
-
-
-def end_runs(host: Scratch, control: Control, leaders: list[int]) -> None:
-    with suppress(OSError, http.client.HTTPException):
-        control.call("POST", "/v1/cancel", {"all": True, "now": True})
-        host.wait("the runs end", lambda: not any(map(psutil.pid_exists, leaders)), every_s=1)
-    for leader in leaders:
-        with suppress(ProcessLookupError):
-            os.killpg(leader, signal.SIGKILL)
 
 
 def main() -> int:

@@ -1,7 +1,8 @@
 """What the measuring scripts share: an installed runnerd on a scratch directory, and one line per measure.
 
 The daemon is the copy in .venv-lean: what it costs is asked of the package with its own libraries and nothing else.
-The Prefect server is the fake one, which counts what it is asked; flows load by a stand-in for Prefect.
+The Prefect server is the fake one, which counts what it is asked, or one of the caller's; flows load by a stand-in for
+Prefect.
 """
 
 from __future__ import annotations
@@ -85,11 +86,10 @@ class Daemon:
 
 
 class Scratch:
-    """A scratch directory with a configuration in it, and the fake server it leads to."""
+    """A scratch directory with a configuration in it, and the URL of the server it leads to."""
 
-    def __init__(self, root: Path, prefect: FakePrefect, url: str) -> None:
+    def __init__(self, root: Path, url: str) -> None:
         self.root = root
-        self.prefect = prefect
         self._url = url
         for name in ("conf.d", "run", "state", "log", "work"):
             (root / name).mkdir()
@@ -184,10 +184,30 @@ class Scratch:
             time.sleep(every_s)
 
 
+class CountedScratch(Scratch):
+    """One that leads to a fake server."""
+
+    def __init__(self, root: Path, url: str, prefect: FakePrefect) -> None:
+        super().__init__(root, url)
+        self.prefect = prefect
+
+
 @contextmanager
-def scratch() -> Iterator[Scratch]:
+def scratch() -> Iterator[CountedScratch]:
+    prefect = FakePrefect(major=3)
+    with _directory() as root, prefect.serve() as url:
+        yield CountedScratch(root, url, prefect)
+
+
+@contextmanager
+def scratch_at(url: str) -> Iterator[Scratch]:
+    with _directory() as root:
+        yield Scratch(root, url)
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
     if not (BIN / "runnerd").exists():
         raise SystemExit("cannot measure: there is no .venv-lean; say make bench")
-    prefect = FakePrefect(major=3)
-    with tempfile.TemporaryDirectory(prefix="runnerd-bench-") as root, prefect.serve() as url:
-        yield Scratch(Path(root), prefect, url)
+    with tempfile.TemporaryDirectory(prefix="runnerd-bench-") as root:
+        yield Path(root)

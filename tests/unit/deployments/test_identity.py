@@ -248,6 +248,25 @@ async def test_one_that_turns_out_to_be_another_lets_the_old_one_be_dropped(tmp_
         assert paused_by_flow(host.prefect) == {"report": True, "renamed": False}
 
 
+async def test_one_that_is_being_registered_anew_is_not_dropped_meanwhile(tmp_path: Path) -> None:
+    inspector = FakeInspector(answers={A.entrypoint: flow("report")}, of_key={key_of(MOVED): flow("other")})
+    moved = replace(MOVED, description="moved")
+    async with a_host(tmp_path, inspector=inspector) as host:
+        await host.want(replace(A, on_remove="delete"))
+        host.prefect.trouble("DELETE /deployments", status=500, times=1_000_000)
+        host.prefect.trouble("GET /deployments/name/other", status=500, times=1_000_000)
+        await asyncio.wait_for(host.want(moved), 120)
+        host.prefect.troubles.clear()
+        host.prefect.trouble("POST /flows/", times=1_000_000)  # no answer: the registration is under way for long
+        await rename(host, moved, flow("report"), by_itself=True)
+        await asyncio.sleep(1200)
+        assert paused_by_flow(host.prefect) == {"report": False}
+        host.prefect.troubles.clear()
+        await asyncio.sleep(60)
+        assert host.entry(moved).full_name == "report/prod"
+        assert paused_by_flow(host.prefect) == {"report": False}
+
+
 async def test_one_of_the_same_name_that_is_removed_as_well_holds_up_nothing(tmp_path: Path) -> None:
     inspector = FakeInspector(answers={A.entrypoint: flow("report")}, of_key={key_of(MOVED): BROKEN})
     async with a_host(tmp_path, inspector=inspector) as host:
