@@ -19,8 +19,14 @@ from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Deployment, key_of
 from runnerd.deployments.registry import Key, Registry
 from runnerd.journal.journal import Journal, Registration
+from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.prefect_api.dialect import deployment_body, deployment_fingerprint, schedule_bodies
+from runnerd.prefect_api.dialect import (
+    deployment_body,
+    deployment_fingerprint,
+    schedule_bodies,
+    why_no_deployments,
+)
 from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.system.containment import Containment
 
@@ -81,13 +87,13 @@ class Requests:
         self._free = asyncio.Semaphore(AT_ONCE)
         self._refused: set[Key] = set()  # whose patience was over the last time; now one more failure is enough
         self._refused_in_a_row = 0
-        self._major: int | None = None  # of the server; read again at each round and after each outage
+        self._server: ServerInfo | None = None  # read again at each round and after each outage
         self._names: dict[tuple[str, str], asyncio.Lock] = {}
         self._known: dict[tuple[str, str], Registration] = {}
 
     def registrations(self) -> Registrations:
         """Read the journal's registrations by flow and name, by which the API distinguishes deployments."""
-        self._major = None
+        self._server = None
         self._known = {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
         return self._known
 
@@ -129,7 +135,7 @@ class Requests:
                 if error is None:
                     place.reset()
                 elif not one.patience.over and self._is_outage(error):
-                    self._major = one.flow_id = None  # the server may be another afterwards
+                    self._server = one.flow_id = None  # the server may be another afterwards
                     await asyncio.sleep(place.next_s(_api_error(error)))
                 return done, error
             finally:
@@ -142,19 +148,19 @@ class Requests:
 
     async def _try(self, one: _Attempt) -> tuple[Registered | Refusal | None, RunnerdError | None]:
         try:
-            if self._major is None:
-                self._major = (await self._api.server()).major
-            done = await self._register_or_refuse(one, self._major)
+            if self._server is None:
+                self._server = await self._api.server()
+            done = await self._register_or_refuse(one, self._server)
         except (ApiError, JournalError) as error:
             self._refused_in_a_row += 1
             return None, error
         self._refused_in_a_row = 0
         return done, None
 
-    async def _register_or_refuse(self, one: _Attempt, major: int) -> Registered | Refusal:
+    async def _register_or_refuse(self, one: _Attempt, server: ServerInfo) -> Registered | Refusal:
         try:
             with self._contained.item(f"deployment {one.deployment.name}") as item:
-                return await self._register(one, major)
+                return await self._register(one, server)
         except ApiRejected as error:
             return Refusal(why=_rejection(one.deployment, error), by_api=True)
         except ApiError as error:
@@ -162,7 +168,7 @@ class Requests:
             raise
         return Refusal(why=f"cannot register the deployment: {item.why}", by_api=True)
 
-    async def _register(self, one: _Attempt, major: int) -> Registered | Refusal:
+    async def _register(self, one: _Attempt, server: ServerInfo) -> Registered | Refusal:
         deployment, inspection = one.deployment, one.inspection
         full_name = f"{inspection.flow_name}/{deployment.name}"
         rival = self._registry.other_with(inspection.flow_name, deployment.name, than=key_of(deployment))
@@ -170,7 +176,9 @@ class Requests:
             return Refusal(why=_double_words(full_name, deployment, rival.deployment), double=True)
         if deployment.flow_name not in (None, inspection.flow_name):
             return Refusal(why=f"flow_name is {deployment.flow_name}, but the code says {inspection.flow_name}")
-        body = deployment_body(deployment, inspection, major=major)
+        if (why := why_no_deployments(server)) is not None:
+            return Refusal(why=why, by_api=True)
+        body = deployment_body(deployment, inspection, major=server.major)
         if isinstance(body, Problem):
             return Refusal(why=body.message)
         before = self._known.get((inspection.flow_name, deployment.name))
@@ -188,7 +196,7 @@ class Requests:
             name=deployment.name,
             deployment_id=info.id,
             fingerprint=fingerprint,
-            major=major,
+            major=server.major,
             deployment=deployment,
             schedule_ids=info.schedule_ids,
         )

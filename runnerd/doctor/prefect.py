@@ -14,7 +14,7 @@ from runnerd.doctor.subject import Subject
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.clock import Skew
-from runnerd.prefect_api.dialect import version_of
+from runnerd.prefect_api.dialect import is_before, why_no_deployments
 
 FLOOR = (2, 20, 0)
 FLOOR_TEXT = "2.20"
@@ -95,8 +95,9 @@ def check_server(server: ServerInfo | str) -> Check:
         return unknown(name, server, "fix the problem of the api check first")
     if not server.supported:
         return error(name, server.why or f"Prefect {server.version} is not known", "use a Prefect server 2.20 or 3.x")
-    version = version_of(server.version)
-    if version is not None and version < FLOOR:
+    if (why := why_no_deployments(server)) is not None:
+        return warning(name, why, "upgrade the server to 2.20 or 3.x")
+    if is_before(server, FLOOR):
         detail = f"Prefect {server.version} is older than {FLOOR_TEXT}, the oldest version runnerd is tested with"
         return warning(name, detail, "upgrade the server to 2.20 or 3.x")
     return ok(name, "Prefect Cloud" if server.version == "cloud" else f"Prefect {server.version}")

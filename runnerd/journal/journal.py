@@ -299,10 +299,6 @@ class Journal:
         key = (registration.url, registration.flow, registration.name)
         self._remember("DELETE FROM registrations WHERE url = ? AND flow = ? AND name = ?", [key])
 
-    def inspections(self) -> dict[str, Inspection]:
-        """Return all cached inspections by their cache key."""
-        return self._remembered(Inspection, "inspections", "")
-
     def inspection(self, key: str) -> Inspection | None:
         """Return the cached inspection of this cache key."""
         return self._remembered(Inspection, "inspections", "WHERE key = ?", key).get(key)

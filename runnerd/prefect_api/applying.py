@@ -23,6 +23,7 @@ _CHANGEABLE_2 = frozenset(
     {"version", "description", "tags", "parameters", "path", "entrypoint", "enforce_parameter_schema"}
 )
 _NOT_CHANGEABLE_3 = frozenset({"labels"})
+_OF_NEWER_3 = frozenset({"concurrency_options"})
 _NOT_FIELDS = frozenset({"name", "paused", "schedules"})
 # Deleted meanwhile; older servers know fewer keys; and PATCH checks parameters where POST does not.
 _UPSERT_INSTEAD = frozenset({404, 409, 422})
@@ -43,6 +44,7 @@ class DeploymentApplier:
         `sent` are the schedules that this host sent last: those not wanted any more are deleted, all others stay.
         """
         stored = await self._find(wanted)
+        wanted = _without_unknown_keys(wanted, stored)
         changes = plan_schedules(wanted.json["schedules"], stored["schedules"] if stored else (), sent)
         if stored is None or not await self._change(stored, wanted, changes, paused):
             was_paused = stored["paused"] if stored is not None else False
@@ -122,6 +124,13 @@ class DeploymentApplier:
         return DeploymentInfo(
             id=info.id, name=info.name, flow_id=info.flow_id, paused=info.paused, schedule_ids=own_ids
         )
+
+
+def _without_unknown_keys(wanted: DeploymentBody, stored: Json | None) -> DeploymentBody:
+    """Leave out what is null and not stored either: 3.0.0 to 3.0.2 refuse these keys."""
+    unknown = {key for key in _OF_NEWER_3 if wanted.json.get(key) is None and key not in (stored or {})}
+    kept = {key: value for key, value in wanted.json.items() if key not in unknown}
+    return DeploymentBody(flow_name=wanted.flow_name, json=kept)
 
 
 def _is_stored(key: str, value: Json, stored: Json) -> bool:

@@ -19,6 +19,9 @@ from runnerd.core.settings import Deployment, Schedule
 from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
 
 OLDEST_2 = (2, 14, 21)  # older servers may ignore transition_id, without which a claim cannot be repeated
+# Older servers refuse max_scheduled_runs, and before 2.17 job_variables, schedules or paused as well.
+DEPLOYMENTS_SINCE, DEPLOYMENTS_SINCE_TEXT = (2, 19, 0), "2.19"
+RUN_LABELS_SINCE = (3, 2, 0)
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")
 
 
@@ -43,6 +46,21 @@ def server_info(version: str) -> ServerInfo:
         why = f"Prefect {version} is newer than this runnerd, which works with 2.20 and 3.x"
         return ServerInfo(version=version, major=3, supported=False, why=why)
     return ServerInfo(version=version, major=numbers[0])
+
+
+def is_before(server: ServerInfo, version: tuple[int, int, int]) -> bool:
+    """Whether the server is older than `version`; Prefect Cloud is not."""
+    numbers = version_of(server.version)
+    return numbers is not None and numbers < version
+
+
+def why_no_deployments(server: ServerInfo) -> str | None:
+    """Say why this server cannot have the deployments of conf.d; None if it can."""
+    if not is_before(server, DEPLOYMENTS_SINCE):
+        return None
+    return (
+        f"Prefect {server.version} serves work pools only: deployments of conf.d need {DEPLOYMENTS_SINCE_TEXT} or newer"
+    )
 
 
 def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:

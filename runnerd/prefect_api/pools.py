@@ -29,6 +29,7 @@ from runnerd.core.prefect import (
     WorkQueue,
 )
 from runnerd.prefect_api.answers import ApiRefusal, Page, ServerInfo
+from runnerd.prefect_api.dialect import RUN_LABELS_SINCE, is_before
 from runnerd.prefect_api.paging import Pages
 from runnerd.prefect_api.parse import parse_offer
 from runnerd.prefect_api.parse_pools import (
@@ -266,10 +267,10 @@ class PoolsApi:
             await self._transport.request("POST", "/events", body=[event])
 
     async def label_run(self, run_id: str, labels: Mapping[str, Json]) -> None:
-        """Add labels to the run; not with 2.20, which has no labels and whose 404 would read as a wrong URL."""
+        """Add labels to the run; not before 3.2, which has no such route and whose 404 would read as a wrong URL."""
         # The server accepts any JSON here, and then fails whenever it reads a run with a value that is not plain.
         plain = {name: _plain(value) for name, value in labels.items() if value is not None}
-        if plain and is_uuid(run_id) and (await self.server()).major >= 3:
+        if plain and is_uuid(run_id) and not is_before(await self.server(), RUN_LABELS_SINCE):
             await self._transport.request("PATCH", f"/flow_runs/{run_id}/labels", body=plain, values=ABSENT)
 
     # --- kinds of requests ----------------------------------------------------------------------------------

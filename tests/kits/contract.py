@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 
 from runnerd.core.errors import ApiAway
 from runnerd.core.place import Place
@@ -19,7 +20,7 @@ from runnerd.core.settings import Deployment, RunSettings
 from runnerd.prefect_api.answers import Answer, DeploymentBody
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
-from runnerd.prefect_api.dialect import deployment_body, schedule_bodies
+from runnerd.prefect_api.dialect import deployment_body, schedule_bodies, version_of
 from runnerd.prefect_api.schedule_changes import SentSchedule
 from tests.kits.fakes.fake_prefect import FakePrefect
 
@@ -39,7 +40,15 @@ class Server:
 
     url: str
     major: int
+    version: str
     fake: FakePrefect | None = None
+
+    def skip_before(self, version: str, why: str) -> None:
+        """Skip the test on a server that is older than `version` (make oldest-prefect)."""
+        own, needed = version_of(self.version), version_of(version)
+        assert own is not None and needed is not None
+        if own < needed:
+            pytest.skip(f"before {version}, {why}")
 
     @asynccontextmanager
     async def visit(self) -> AsyncIterator[Visit]:

@@ -31,6 +31,7 @@ class PrefectServer:
     url: str
     python: str
     major: int
+    version: str
     environment: dict[str, str] = field(repr=False)
 
 
@@ -118,4 +119,6 @@ def _described(python: Path, major: int, port: int, home: Path) -> PrefectServer
     flow_home.mkdir(exist_ok=True)
     environment = {key: os.environ[key] for key in NEEDED if key in os.environ}
     environment |= {"HOME": str(flow_home), "PREFECT_HOME": str(flow_home), "PREFECT_API_URL": url, "DO_NOT_TRACK": "1"}
-    return PrefectServer(url=url, python=str(python), major=major, environment=environment)
+    (installed,) = python.parent.parent.glob("lib/python3*/site-packages/prefect-[0-9]*.dist-info")
+    version = installed.name.removeprefix("prefect-").removesuffix(".dist-info")
+    return PrefectServer(url=url, python=str(python), major=major, version=version, environment=environment)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.kits.async_tests import run_on_loop
 from tests.kits.contract import Server
-from tests.kits.fakes.fake_prefect import FakePrefect
+from tests.kits.fakes.fake_prefect import VERSIONS, FakePrefect
 from tests.kits.prefect_servers import PrefectServer, running_server
 
 TEST_LIMIT_S = 600.0  # the first test of a session pays for the start of its server
@@ -64,6 +64,7 @@ def server(request: pytest.FixtureRequest) -> Server:
     """Each of them in turn, and the fakes that stand for them."""
     if request.param.startswith("fake"):
         major = int(request.param[-1])
-        return Server(url="http://fake.test/api", major=major, fake=FakePrefect(major=major))
+        fake = FakePrefect(major=major)
+        return Server(url="http://fake.test/api", major=major, version=VERSIONS[major], fake=fake)
     real = request.getfixturevalue(request.param)
-    return Server(url=real.url, major=real.major)
+    return Server(url=real.url, major=real.major, version=real.version)

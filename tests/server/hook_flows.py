@@ -96,7 +96,7 @@ def kills_itself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@flow(on_cancellation=CALLED)
+@flow(on_cancellation=CALLED, on_crashed=CALLED)
 def called() -> None:
     with open(MARKS, "a") as file:
         file.write("began\n")

@@ -102,11 +102,16 @@ def test_crashed_by_its_own_report(host: Host) -> None:
     assert marks(host, run_id) == wanted
 
 
-def test_hooks_are_called_by_keyword(host: Host) -> None:
+@pytest.mark.parametrize("state", ["CANCELLED", "CRASHED"])
+def test_hooks_are_called_by_keyword(host: Host, state: str) -> None:
     run_id = began(host, "called")
-    host.ctl("cancel", run_id, "--wait")
+    if state == "CANCELLED":
+        host.ctl("cancel", run_id, "--wait")
+    else:
+        os.kill(host.document(run_id)["pid"], signal.SIGKILL)
+        host.ended(run_id)
     names = ("keyword_only", "other_order", "partial", "takes_some")
-    assert marks(host, run_id) == [expected(name, run_id, "CANCELLED") for name in names]
+    assert marks(host, run_id) == [expected(name, run_id, state) for name in names]
 
 
 @pytest.mark.parametrize(("deployment", "waits"), [("retries", "AwaitingRetry"), ("pauses", "Paused")])

@@ -163,7 +163,9 @@ def test_systemd_is_told_and_a_restart_hands_over(prefect3: PrefectServer, make:
 
 
 def test_the_daemon_is_ready_while_the_api_is_away(make: Make) -> None:
-    away = PrefectServer(url="http://127.0.0.1:9/api", python="/usr/bin/python3", major=3, environment={})
+    away = PrefectServer(
+        url="http://127.0.0.1:9/api", python="/usr/bin/python3", major=3, version="3.9.1", environment={}
+    )
     host = make(away)
     host.start()
     status = host.json("status")
@@ -277,7 +279,9 @@ def test_a_second_daemon_is_refused(prefect3: PrefectServer, make: Make) -> None
 
 
 def test_a_broken_main_file_is_exit_status_78(make: Make) -> None:
-    away = PrefectServer(url="http://127.0.0.1:9/api", python="/usr/bin/python3", major=3, environment={})
+    away = PrefectServer(
+        url="http://127.0.0.1:9/api", python="/usr/bin/python3", major=3, version="3.9.1", environment={}
+    )
     host = make(away)
     host.write_main("api: {url: 'http://127.0.0.1:9/api', pol_interval: 5s}\nlimits: {runs: many}\n")
     ended = subprocess.run(host.argv, capture_output=True, text=True, env=host.environ, check=False, timeout=60)

@@ -21,6 +21,7 @@ def main(tag: str = "-"):
     pass
 """
 TWINS = """
+from datetime import datetime
 from prefect import flow
 
 @flow
@@ -38,6 +39,10 @@ def greet():
 @flow(log_prints=True)
 def takes_any(a: int, *, b: int = 2, **rest):
     print("got", a, b, rest)
+
+@flow(log_prints=True)
+def takes_a_date(at: datetime = None):
+    print("at", at.isoformat())
 """
 JOB = """
 import os
@@ -56,6 +61,8 @@ deployments:
   - {{{{name: twin, entrypoint: "twins.py:first_twin", run: {RUN}}}}}
   - {{{{name: twin, entrypoint: "twins.py:second_twin", run: {RUN}}}}}
   - {{{{name: any, entrypoint: "twins.py:takes_any", run: {RUN}}}}}
+  - {{{{name: date, entrypoint: "twins.py:takes_a_date", run: {RUN},
+     parameters: {{{{at: 2025-08-27t10:30:00 -05:00}}}}}}}}
   - {{{{name: model, entrypoint: "job.py:model", run: {RUN}}}}}
 """
 OF_TEAM = """
@@ -210,3 +217,11 @@ def test_a_flow_that_takes_any_parameter_runs(host: Host) -> None:
     assert "got 5 2 {}" in host.ctl("logs", run_id).stdout
     stored = host.api.deployment("takes-any", "any")
     assert stored["parameter_openapi_schema"]["required"] == ["a"]
+
+
+def test_a_timestamp_of_yaml_is_a_parameter_that_the_flow_can_read(host: Host) -> None:
+    assert host.api.deployment("takes-a-date", "date")["parameters"] == {"at": "2025-08-27T10:30:00-05:00"}
+    run_id = host.run_now("date")
+    host.ended(run_id)
+    assert host.api.state(run_id) == "COMPLETED"
+    assert "at 2025-08-27T10:30:00-05:00" in host.ctl("logs", run_id).stdout

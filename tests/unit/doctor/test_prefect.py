@@ -51,6 +51,8 @@ def test_an_api_that_is_well_or_away() -> None:
         ("3.8.8", "ok", "Prefect 3.8.8"),
         ("2.20.0", "ok", "Prefect 2.20.0"),
         ("2.19.9", "warning", "older than 2.20"),
+        ("2.14.21", "warning", "serves work pools only: deployments of conf.d need 2.19"),
+        ("2.18.3", "warning", "serves work pools only"),
         ("2.14.3", "error", "too old"),
         ("4.0.0", "error", "newer than this runnerd"),
         ("nonsense", "error", "'nonsense' is not a version"),

@@ -167,7 +167,7 @@ def test_damage_found_while_it_is_used(written: Path) -> None:
             journal.save(running("r-01"), "x")
         assert lines.events("error") == ["cannot use the journal"], "once"
         # What is only remembered to save work is no reason to fail.
-        assert (journal.registrations("u"), journal.inspections(), journal.last_good()) == ([], {}, None)
+        assert (journal.registrations("u"), journal.inspection("key"), journal.last_good()) == ([], None, None)
         journal.save_inspections({"key": INSPECTION})
         journal.save_registration(registration("a"))
     with opened(written) as journal:

@@ -72,7 +72,7 @@ def test_other_rows_that_cannot_be_read(written: Path) -> None:
     lines = LogLines()
     with opened(written, lines) as journal:
         assert journal.registrations("u") == [registration("b")]
-        assert journal.inspections() == {"b": INSPECTION}
+        assert (journal.inspection("a"), journal.inspection("b")) == (None, INSPECTION)
         assert journal.last_good() is None
     rows = [line["row"] for line in lines.all()]
     assert rows == ["registrations etl/a", "inspections a", "notes last good configuration"]
