@@ -46,10 +46,6 @@ class StateType(StrEnum):
     PAUSED = "PAUSED"
     CANCELLING = "CANCELLING"
 
-    @property
-    def terminal(self) -> bool:
-        return self in (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiState:

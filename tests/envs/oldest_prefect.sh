@@ -16,7 +16,7 @@ mkdir -p "$here"
 pins() {
     case $1 in
     2.14.*) echo 'griffe<0.48 sqlalchemy<2.1' ;;
-    2.20.0) echo 'pydantic<2.9 sqlalchemy<2.1' ;;
+    2.20.0) echo 'anyio<4.10 pydantic<2.9 sqlalchemy<2.1' ;;
     3.0.*) echo 'pydantic<2.10 fastapi<0.151 sqlalchemy<2.1' ;;
     3.4.*) echo 'fastapi<0.130 sqlalchemy<2.1 importlib-metadata' ;; # the last: imported and not required
     3.7.*) echo 'fastapi<0.136 sqlalchemy<2.1' ;;

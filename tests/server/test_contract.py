@@ -98,6 +98,7 @@ async def test_a_claim_of_a_deleted_run_is_gone(server: Server) -> None:
 async def test_a_claim_over_the_deployments_limit_is_lost_where_the_server_counts(
     server: Server, strategy: Any, then: tuple[StateType, str]
 ) -> None:
+    server.skip_before("3.0.3", "the limit of a deployment has no strategy")
     async with server.visit() as visit:
         info = await visit.deploy(concurrency_limit=1, collision_strategy=strategy)
         first, second = await visit.new_run(info.id), await visit.new_run(info.id)
@@ -111,6 +112,8 @@ async def test_a_claim_over_the_deployments_limit_is_lost_where_the_server_count
             return
         assert claim.outcome is ClaimOutcome.LOST and claim.state is not None
         assert (claim.state.type, claim.state.name) == then
+        if server.is_before("3.7.0") and lease_id is None:
+            return
         assert lease_id is not None and await visit.insist(lambda: visit.api.renew_lease(lease_id))
         assert not await visit.insist(lambda: visit.api.renew_lease(new_id()))
         await visit.propose(first.id, CANCELLED)

@@ -49,6 +49,7 @@ async def test_applying_the_same_deployment_twice_is_one_deployment(server: Serv
 
 
 async def test_everything_of_a_deployment_arrives_and_leaves_again(server: Server) -> None:
+    server.skip_before("3.0.3", "the limit of a deployment has no strategy")
     full = deployment(
         parameters={"x": 3},
         tags=("etl", "nightly"),
@@ -155,6 +156,7 @@ async def test_max_scheduled_runs_of_a_schedule_is_kept(server: Server) -> None:
 
 
 async def test_a_schedule_with_its_own_parameters_needs_3(server: Server) -> None:
+    server.skip_before("3.2.0", "schedules have neither slug nor parameters")
     wanted = deployment(schedules=(Schedule(cron="0 2 * * *", slug="night", parameters={"x": 9}),))
     async with server.visit() as visit:
         if visit.major == 2:

@@ -204,6 +204,7 @@ async def test_where_a_run_runs_is_noted_and_cleared(server: Server) -> None:
 
 async def test_labels_are_added_as_plain_values(server: Server) -> None:
     """3.x takes any JSON for a label, and then fails to read the run, so nothing else is sent."""
+    server.skip_before("3.2.0", "runs have no labels, or no route to add them")
     async with at_pool(server) as at:
         run = await at.run(await at.deploy())
         await at.pools.label_run(run, {"a": 1, "b": True, "nothing": None, "list": [1, {"x": None}]})
