@@ -42,6 +42,8 @@ async def test_applying_the_same_deployment_twice_is_one_deployment(server: Serv
     async with server.visit() as visit:
         wanted = deployment(schedules=(Schedule(cron="0 2 * * *"), Schedule(interval_s=3600)))
         first, second = await visit.deploy(wanted), await visit.deploy(wanted)
+        if server.is_before("3.2.0"):  # an upsert, which makes the schedules anew
+            second = replace(second, schedule_ids=first.schedule_ids)
         assert first == second
         assert len((await visit.stored(first.id))["schedules"]) == 2
         found = await visit.insist(lambda: visit.api.find_deployment("contract", wanted.name))
