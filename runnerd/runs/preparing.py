@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from runnerd.core.errors import ApiRejected
-from runnerd.core.prefect import StateType
+from runnerd.core.machine import Phase, RunRecord
+from runnerd.core.prefect import FlowRun, StateType
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.prepared import Prepared
 from runnerd.log.alerts import Alert
@@ -21,6 +22,7 @@ from runnerd.runs.record_store import RunContext, RunRecordStore
 
 T = TypeVar("T")
 _RETRY_S = 10.0
+UNANSWERED_MAX_S = 300.0  # then the run ends as one that could not start
 
 
 class Preparing:
@@ -31,6 +33,7 @@ class Preparing:
         self._context = context
         self._wake = wake
         self._logged: set[str] = set()
+        self._unanswered_from: float | None = None  # by the monotonic clock
 
     async def prepare(self) -> Prepared:
         """Have the launch spec made; of a run that has an intent, or gets one meanwhile, the result has no meaning."""
@@ -83,9 +86,17 @@ class Preparing:
         """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""
         await self._wait("a run waits for disk space", why)
 
-    async def wait_for_answer(self, what: Unanswered) -> None:
-        """Wait before the next attempt to start: a disk or directory service that hangs is no fault of the run."""
+    async def wait_for_answer(self, what: Unanswered) -> bool:
+        """Wait before the next attempt to start: a disk or directory service that hangs is no fault of the run.
+
+        False when that was waited for long enough: the run has a slot of the host, which others need.
+        """
+        now = self._context.ambient.clock()
+        self._unanswered_from = now if self._unanswered_from is None else self._unanswered_from
+        if now - self._unanswered_from >= UNANSWERED_MAX_S:
+            return False
         await self._wait("a run waits for what does not answer", what.words)
+        return True
 
     async def _wait(self, event: str, why: str) -> None:
         record = self._store.record
@@ -101,3 +112,17 @@ class Preparing:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RETRY_S):
                 await self._wake.wait()
+
+
+def stuck_behind(records: Iterable[RunRecord], offers: Iterable[FlowRun]) -> dict[str, str]:
+    """Return why runs are not to be claimed whose deployment or pool has a run that cannot be started at present.
+
+    They would wait for the same (a disk that hangs, for example), and hold all slots of the host in vain.
+    """
+    waiting = {_source(one): one.waiting for one in records if one.waiting and one.phase is Phase.STARTING}
+    return {run.id: f"a run before it waits: {waiting[_source(run)]}" for run in offers if _source(run) in waiting}
+
+
+def _source(run: FlowRun | RunRecord) -> tuple[str | None, str | None]:
+    """Return what has settings of its own for the start of its runs: the pool, or the deployment."""
+    return (run.pool, None) if run.pool is not None else (None, run.deployment_id)

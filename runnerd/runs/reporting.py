@@ -8,9 +8,11 @@ before, by which a later daemon recognises the state as ours.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from dataclasses import replace
 
+from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
@@ -27,6 +29,7 @@ class Reporter:
     def __init__(self, *, store: RunRecordStore, context: RunContext) -> None:
         self._store = store
         self._context = context
+        self._refused = False  # the API has answered the last reading, with an error
 
     @property
     def _record(self) -> RunRecord:
@@ -64,14 +67,23 @@ class Reporter:
         watches the run waits for the end of an outage. While the API answers, it is believed and not the process.
         """
         reported = state_by_receipt(self._record)
-        try:
-            async with asyncio.timeout(None if reported is None else _READ_S):
-                return await self._store.retry_always(lambda: self._context.api.read_run(self._record.id))
-        except TimeoutError:
-            assert reported is not None
+        if reported is None:
+            return await self._store.retry_always(self._read_once)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READ_S):
+                return await self._store.retry_always(self._read_once)
+        if self._refused:
+            return await self._store.retry_always(self._read_once)
         fields = {"run": self._record.id, "state": reported.name, "about": about(self._record)}
         self._context.ambient.log.info("the API is away; the run has ended as its process says", **fields)
         return reported
+
+    async def _read_once(self) -> FlowRun | None:
+        try:
+            return await self._context.api.read_run(self._record.id)
+        except ApiError as error:
+            self._refused = not isinstance(error, ApiAway) or (error.answered and not error.maintenance)
+            raise
 
     def _add_names(self, found: FlowRun | None) -> None:
         """Take the name and the deployment of a run that only the spawner had from the API."""

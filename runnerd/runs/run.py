@@ -146,8 +146,7 @@ class Run:
         if self.record.intent is not None:  # also set while the launch was prepared
             return await self._finish_unstarted(why=None)
         if isinstance(spec, Unanswered):
-            seen = self._context.link.record(self.record.id, self.record.attempt)
-            return await self._preparing.wait_for_answer(spec) if seen is None else self._note_started(seen)
+            return await self._wait_for_answer(spec)
         if isinstance(spec, str):
             return await self._finish_unstarted(why=spec)
         if self._resumed and (ran := await self._preparing.may_have_run()) is not False:
@@ -171,6 +170,14 @@ class Run:
         except SpawnerError as error:
             return self._finish(None, failure=str(error))
         return self._note_started(seen)
+
+    async def _wait_for_answer(self, what: Unanswered) -> None:
+        seen = self._context.link.record(self.record.id, self.record.attempt)
+        if seen is not None:
+            return self._note_started(seen)
+        if not await self._preparing.wait_for_answer(what):
+            await self._finish_unstarted(why=what.words)
+        return None
 
     async def _finish_unstarted(self, *, why: str | None) -> None:
         """Finish a run that is to be ended or cannot start, unless an earlier daemon started its process."""

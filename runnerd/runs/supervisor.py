@@ -22,6 +22,7 @@ from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import AWAITS_ITS_PROCESS
+from runnerd.runs.preparing import stuck_behind
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.refusals import Refusals
 from runnerd.runs.run import Run
@@ -141,13 +142,15 @@ class Supervisor:
         now = self._clock()
         others = [run for run in offers if run.id not in self._runs]
         bound = {run.id: AWAITS_ITS_PROCESS for run in others if run.state.needs_process}
-        fresh = [run for run in others if run.id not in bound and not self._refusals.applies_to(run.id)]
+        stuck = stuck_behind(self.records(), others)
+        left_out = {*bound, *stuck}
+        fresh = [run for run in others if run.id not in left_out and not self._refusals.applies_to(run.id)]
         live = [_claimant(record) for record in self.records() if record.holds_slot]
         admission = admit([_claimant(run) for run in fresh], live, self._caps())
         by_id = {run.id: run for run in fresh}
         held = tuple(run_id for run_id in admission.admitted if run_id in hold)
         admitted = [run_id for run_id in admission.admitted if run_id not in hold]
-        skipped = {**bound, **admission.skipped, **dict.fromkeys(held, _HELD)}
+        skipped = {**bound, **stuck, **admission.skipped, **dict.fromkeys(held, _HELD)}
         claimed = self._cancel_surplus([by_id[run_id] for run_id in admission.surplus], skipped)
         for run_id in admitted:
             bucket = self._bucket_now(now).take(now)

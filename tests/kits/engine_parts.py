@@ -26,6 +26,7 @@ class SpecLauncher:
     registry: Registry
     failure: str | None = None
     hangs: Unanswered | None = None
+    hanging: str | None = None  # only runs of this deployment
     asked: list[tuple[str, int]] = field(default_factory=list)
 
     def spec(self, record: RunRecord) -> LaunchSpec | str:
@@ -49,7 +50,7 @@ class SpecLauncher:
 
     async def prepare(self, record: RunRecord) -> Prepared:
         spec = self.spec(record)
-        if self.hangs is not None:
+        if self.hangs is not None and self.hanging in (None, record.deployment):
             return Prepared(start=self.hangs)
         return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
 

@@ -14,7 +14,7 @@ from runnerd.core.machine import Intent, Phase
 from runnerd.core.prefect import StateType
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.runs.drain import REPORT_S
-from tests.kits.engine import Engine, at, fake_engine, left_behind, resume, running
+from tests.kits.engine import Engine, at, fake_engine, flow_run, left_behind, resume, running
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -55,6 +55,22 @@ async def test_a_run_waits_for_what_does_not_answer(tmp_path: Path) -> None:
         assert 5 <= len(launcher_of(engine).asked) <= 8
         launcher_of(engine).hangs = None
         await engine.until(lambda: running(engine, run_id))
+
+
+async def test_what_never_answers_holds_one_slot_and_not_for_ever(tmp_path: Path) -> None:
+    """A deployment on a dead disk is no reason for the host to start nothing else."""
+    async with fake_engine(tmp_path, runs=2) as (engine, _):
+        dead, good = engine.deploy("dead"), engine.deploy("good")
+        launcher_of(engine).hangs, launcher_of(engine).hanging = HANGS, "dead"
+        first, second, other = engine.add_run(dead), engine.add_run(dead), engine.add_run(good)
+        engine.offer(first)
+        await engine.until(lambda: engine.changes and engine.changes[-1].waiting)
+        offered = [flow_run(engine.prefect, run_id) for run_id in (second, other)]
+        assert engine.supervisor.offer(offered).skipped == {second: f"a run before it waits: {HANGS.words}"}
+        await engine.until(lambda: running(engine, other))
+        record = await engine.until_done(first)
+        assert (record.words, engine.prefect.state_of(first)) == (f"could not start: {HANGS.words}", "CRASHED")
+        assert engine.supervisor.offer(offered[:1]).claimed == (second,)
 
 
 @pytest.mark.parametrize("intent", [Intent.CANCEL, Intent.EVICT])

@@ -44,6 +44,15 @@ async def test_while_the_api_answers_it_is_believed(tmp_path: Path) -> None:
         assert engine.prefect.history[run_id][-1] == "Crashed"
 
 
+@pytest.mark.parametrize("status", [403, 422, 429, 503])
+async def test_an_api_that_answers_with_errors_for_long_is_not_away(tmp_path: Path, status: int) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.trouble("GET /flow_runs", status=status, times=20)
+        spawner.exit(run_id, receipt=COMPLETED)
+        assert (await engine.until_done(run_id)).api_state is StateType.CRASHED
+
+
 @pytest.mark.parametrize(
     ("receipt", "code", "signal"),
     [
