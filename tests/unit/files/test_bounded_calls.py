@@ -1,6 +1,7 @@
 """bounded_calls.py: calls that hang."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,8 +63,7 @@ async def test_a_place_that_answers_again_is_called_again(release: threading.Eve
     for _ in range(HANGING_PER_PLACE):
         await calls.call("/dead", release.wait)
     release.set()
-    for thread in bounded_threads():
-        await asyncio.to_thread(thread.join)
+    await join_threads()
     assert await calls.call("/dead", lambda: 5) == 5
 
 
@@ -84,8 +84,7 @@ async def test_more_calls_than_threads_take_turns() -> None:
 
 async def test_an_idle_one_has_no_thread() -> None:
     await BoundedCalls().call("/a", lambda: 5)
-    for thread in bounded_threads():
-        await asyncio.to_thread(thread.join)  # ends by itself
+    await join_threads()  # they end by themselves
 
 
 # --- what hangs together --------------------------------------------------------------------------------------
@@ -131,6 +130,7 @@ async def test_a_link_to_a_mount_that_hangs_is_part_of_it_once_it_has_answered(
     remote = Mounts(read=lambda: [*LINES, f"9 1 0:77 / {tmp_path}/export rw - nfs4 s:/e rw\n"])
     calls = BoundedCalls(limit_s=SHORT_S, mounts=remote)
     assert [await calls.call(str(link), lambda: 5) for link in links] == [5, 5, 5]
+    await join_threads()
     for link in links[:HANGING_PER_PLACE]:
         await calls.call(str(link), release.wait)
     assert await calls.call(str(links[-1]), lambda: 5) == Unanswered("does not answer: earlier calls still hang")
@@ -142,14 +142,47 @@ async def test_directories_that_have_not_answered_yet_take_half_of_the_threads(
 ) -> None:
     calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS)
     assert await calls.call(str(tmp_path), lambda: 5) == 5
+    await join_threads()
     await asyncio.gather(*(calls.call(f"/new/{number}", release.wait) for number in range(THREADS)))
     assert len(bounded_threads()) == THREADS // 2
     assert await calls.call("/new/one", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
     assert await calls.call(str(tmp_path), lambda: 5) == 5
 
 
-async def test_a_place_that_cannot_be_a_path_is_called(release: threading.Event) -> None:
-    assert await BoundedCalls(mounts=MOUNTS).call("/a\0b", lambda: 5) == 5
+@pytest.mark.parametrize("place", ["/a\0b", "/\ud800"])
+async def test_a_place_that_cannot_be_a_path_is_called(place: str) -> None:
+    calls = BoundedCalls(threads=1, mounts=MOUNTS)
+    for _ in range(3):  # by a thread that goes on
+        assert await calls.call(place, lambda: 5) == 5
+        with pytest.raises(ZeroDivisionError):
+            await calls.call(place, lambda: 1 // 0)
+    await join_threads()
+
+
+async def test_a_place_at_the_end_of_a_long_chain_of_links_is_called(tmp_path: Path) -> None:
+    for number in range(sys.getrecursionlimit()):
+        (tmp_path / f"{number}").symlink_to(tmp_path / f"{number + 1}")
+    calls = BoundedCalls(threads=1, mounts=MOUNTS)
+    for _ in range(3):
+        assert await calls.call(str(tmp_path / "0"), lambda: 5) == 5
+    await join_threads()
+
+
+async def test_an_answer_is_given_though_where_its_place_leads_is_not(release: threading.Event) -> None:
+    def hang(place: str) -> str:
+        release.wait()
+        return place
+
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS, realpath=hang)
+    assert [await calls.call("/a", lambda n=n: n) for n in range(THREADS)] == list(range(THREADS))
+    assert await asyncio.to_thread(calls.wait, "/b", lambda: 5) == 5
+    release.set()
+    await join_threads()
+
+
+async def join_threads() -> None:
+    for thread in bounded_threads():
+        await asyncio.to_thread(thread.join)
 
 
 def bounded_threads() -> list[threading.Thread]:
