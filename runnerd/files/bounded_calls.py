@@ -14,7 +14,7 @@ import concurrent.futures
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -50,7 +50,10 @@ class _Flight:
 
 
 class BoundedCalls:
-    """Makes calls in threads. A `place` is what hangs together: a directory, which stands for its mount, or a name."""
+    """Makes calls in threads. A `place` is what hangs together: a directory, which stands for its mount, or a name.
+
+    `own` are the daemon's own directories, to whose calls some threads are left whatever hangs elsewhere.
+    """
 
     def __init__(
         self,
@@ -58,11 +61,12 @@ class BoundedCalls:
         limit_s: float = LIMIT_S,
         threads: int = THREADS,
         mounts: Mounts | None = None,
+        own: Collection[str] = (),
         realpath: Callable[[str], str] = os.path.realpath,
     ) -> None:
         self._limit_s = limit_s
         self._threads_max = threads
-        self._places = Places(threads=threads, mounts=mounts or Mounts(), realpath=realpath)
+        self._places = Places(threads=threads, mounts=mounts or Mounts(), own=own, realpath=realpath)
         self._threads = _ShortThreads(threads, learn=self._places.learn)
         self._lock = threading.Lock()
         self._hanging: collections.Counter[str] = collections.Counter()  # by key of a bound: calls nobody waits for

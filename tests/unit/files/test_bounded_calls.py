@@ -87,6 +87,61 @@ async def test_an_idle_one_has_no_thread() -> None:
     await join_threads()  # they end by themselves
 
 
+# --- what is left to others whatever hangs ----------------------------------------------------------------------
+
+DEAD = [f"{number} 1 0:{number} / /dead/{number} rw - nfs4 s:/x rw\n" for number in range(100, 100 + THREADS)]
+
+
+async def test_remote_mounts_that_hang_take_half_of_the_threads(release: threading.Event) -> None:
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
+    places = [f"/dead/{number}/x" for number in range(100, 108)]
+    await asyncio.gather(*(calls.call(place, release.wait) for place in places for _ in range(4)))
+    assert len(bounded_threads()) == THREADS // 2
+    assert await calls.call("/mnt/alive", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+    assert [await calls.call(place, lambda: 5) for place in ("/etc/runnerd", "accounts: bob")] == [5, 5]
+
+
+async def test_local_directories_that_have_answered_are_read_whatever_hangs(
+    tmp_path: Path, release: threading.Event
+) -> None:
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
+    assert await calls.call(str(tmp_path), lambda: 5) == 5
+    await join_threads()
+    await hang_at_all_but_known(calls, release)
+    assert await calls.call(str(tmp_path), lambda: 5) == 5
+    assert await calls.call("/etc", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+
+
+@pytest.mark.parametrize("own", ["/etc/runnerd", "/mnt/alive"])
+async def test_the_daemons_own_directories_are_read_whatever_hangs(
+    tmp_path: Path, release: threading.Event, own: str
+) -> None:
+    disks = [f"{number} 1 8:{number} / {tmp_path}/{number} rw - ext4 /dev/sd rw\n" for number in range(THREADS)]
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD, *disks]), own=["/etc/runnerd", own])
+    known = [str(tmp_path / str(number)) for number in range(THREADS)]
+    assert [await calls.call(place, lambda: 5) for place in known] == [5] * THREADS
+    await join_threads()
+    await hang_at_all_but_known(calls, release)
+    await asyncio.gather(*(calls.call(place, release.wait) for place in known))
+    assert len(bounded_threads()) == THREADS - THREADS // 8
+    assert await calls.call(known[-1], lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+    assert await calls.call(own, lambda: 5) == 5  # though it has not answered before
+
+
+async def test_a_directory_of_the_daemon_on_a_mount_that_hangs_is_part_of_it(release: threading.Event) -> None:
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS, own=["/mnt/dead/log"])
+    for _ in range(HANGING_PER_PLACE):
+        await calls.call("/mnt/dead", release.wait)
+    assert await calls.call("/mnt/dead/log", lambda: 5) == Unanswered("does not answer: earlier calls still hang")
+
+
+async def hang_at_all_but_known(calls: BoundedCalls, release: threading.Event) -> None:
+    """Let calls hang at remote mounts, at directories that have not answered and at names, until none has a thread."""
+    for place in ("/dead/{}/x", "/new/{}", "name {}"):
+        every = [place.format(number) for number in range(100, 100 + THREADS)]
+        await asyncio.gather(*(calls.call(one, release.wait) for one in every))
+
+
 # --- what hangs together --------------------------------------------------------------------------------------
 
 
