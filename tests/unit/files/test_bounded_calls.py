@@ -89,11 +89,12 @@ async def test_an_idle_one_has_no_thread() -> None:
 
 # --- what is left to others whatever hangs ----------------------------------------------------------------------
 
+# With 4 * SHORT_S: calls of many threads are answered within that, also on a busy host.
 DEAD = [f"{number} 1 0:{number} / /dead/{number} rw - nfs4 s:/x rw\n" for number in range(100, 100 + THREADS)]
 
 
 async def test_remote_mounts_that_hang_take_half_of_the_threads(release: threading.Event) -> None:
-    calls = BoundedCalls(limit_s=SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
     places = [f"/dead/{number}/x" for number in range(100, 108)]
     await asyncio.gather(*(calls.call(place, release.wait) for place in places for _ in range(4)))
     assert len(bounded_threads()) == THREADS // 2
@@ -104,7 +105,7 @@ async def test_remote_mounts_that_hang_take_half_of_the_threads(release: threadi
 async def test_local_directories_that_have_answered_are_read_whatever_hangs(
     tmp_path: Path, release: threading.Event
 ) -> None:
-    calls = BoundedCalls(limit_s=SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
     assert await calls.call(str(tmp_path), lambda: 5) == 5
     await join_threads()
     await hang_at_all_but_known(calls, release)
@@ -117,7 +118,7 @@ async def test_the_daemons_own_directories_are_read_whatever_hangs(
     tmp_path: Path, release: threading.Event, own: str
 ) -> None:
     disks = [f"{number} 1 8:{number} / {tmp_path}/{number} rw - ext4 /dev/sd rw\n" for number in range(THREADS)]
-    calls = BoundedCalls(limit_s=SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD, *disks]), own=["/etc/runnerd", own])
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD, *disks]), own=[own])
     known = [str(tmp_path / str(number)) for number in range(THREADS)]
     assert [await calls.call(place, lambda: 5) for place in known] == [5] * THREADS
     await join_threads()
@@ -129,7 +130,7 @@ async def test_the_daemons_own_directories_are_read_whatever_hangs(
 
 
 async def test_a_directory_of_the_daemon_on_a_mount_that_hangs_is_part_of_it(release: threading.Event) -> None:
-    calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS, own=["/mnt/dead/log"])
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=MOUNTS, own=["/mnt/dead/log"])
     for _ in range(HANGING_PER_PLACE):
         await calls.call("/mnt/dead", release.wait)
     assert await calls.call("/mnt/dead/log", lambda: 5) == Unanswered("does not answer: earlier calls still hang")
@@ -218,7 +219,7 @@ async def test_a_place_at_the_end_of_a_long_chain_of_links_is_called(tmp_path: P
     for number in range(sys.getrecursionlimit()):
         (tmp_path / f"{number}").symlink_to(tmp_path / f"{number + 1}")
     calls = BoundedCalls(threads=1, mounts=MOUNTS)
-    for _ in range(3):
+    for _ in range(2):  # by a thread that goes on
         assert await calls.call(str(tmp_path / "0"), lambda: 5) == 5
     await join_threads()
 
