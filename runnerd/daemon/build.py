@@ -54,7 +54,7 @@ from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.spawner.build_id import read_build_id
 from runnerd.system.ambient import Ambient, call_later
-from runnerd.system.directories import runs_dir, work_dir
+from runnerd.system.directories import own_folders, runs_dir, work_dir
 from runnerd.system.disk_room import DiskRoom
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd, listen_fds
@@ -82,7 +82,7 @@ class Daemon:
         self.problems.register_text(lambda: journal.problem)
         self.problems.register_text(lambda: journal.notice)
         self.tasks = asyncio.TaskGroup()
-        self._calls = BoundedCalls()
+        self._calls = BoundedCalls(own=own_folders(paths))
         self.systemd = Systemd(environ=environ, pid=os.getpid())
         self.wanted_spawner = WantedSpawner(version=__version__, build=read_build_id(), users=defaults.users)
         self._build_edges()

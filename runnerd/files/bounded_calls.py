@@ -14,7 +14,7 @@ import concurrent.futures
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -50,13 +50,24 @@ class _Flight:
 
 
 class BoundedCalls:
-    """Makes calls in threads. A `place` is what hangs together: a directory, which stands for its mount, or a name."""
+    """Makes calls in threads. A `place` is what hangs together: a directory, which stands for its mount, or a name.
 
-    def __init__(self, *, limit_s: float = LIMIT_S, threads: int = THREADS, mounts: Mounts | None = None) -> None:
+    `own` are the daemon's own directories, to whose calls some threads are left whatever hangs elsewhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit_s: float = LIMIT_S,
+        threads: int = THREADS,
+        mounts: Mounts | None = None,
+        own: Collection[str] = (),
+        realpath: Callable[[str], str] = os.path.realpath,
+    ) -> None:
         self._limit_s = limit_s
         self._threads_max = threads
-        self._threads = _ShortThreads(threads)
-        self._places = Places(threads=threads, mounts=mounts or Mounts())
+        self._places = Places(threads=threads, mounts=mounts or Mounts(), own=own, realpath=realpath)
+        self._threads = _ShortThreads(threads, learn=self._places.learn)
         self._lock = threading.Lock()
         self._hanging: collections.Counter[str] = collections.Counter()  # by key of a bound: calls nobody waits for
         self._hang = 0
@@ -68,7 +79,7 @@ class BoundedCalls:
         if isinstance(limit_s, Unanswered):
             return limit_s
         # run_in_executor, so that a loop with a clock of its own knows of the work
-        made, threads = partial(self._make, flight, call), _ThreadsAt(self._threads, flight.bounds)
+        made, threads = partial(self._make, flight, call), _ThreadsAt(self._threads, flight)
         future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(threads, made)
         try:
             async with asyncio.timeout(limit_s):
@@ -85,7 +96,7 @@ class BoundedCalls:
         limit_s = self._limit_of(flight)
         if isinstance(limit_s, Unanswered):
             return limit_s
-        future: concurrent.futures.Future[T] = self._threads.begin(partial(self._make, flight, call), flight.bounds)
+        future: concurrent.futures.Future[T] = self._threads.begin(partial(self._make, flight, call), flight)
         try:
             return future.result(limit_s)
         except TimeoutError:
@@ -111,10 +122,7 @@ class BoundedCalls:
             if flight.left:  # between its start and this line
                 self._count(flight, 1)
         try:
-            try:
-                return call()
-            finally:
-                self._places.learn(flight.place)
+            return call()
         finally:
             with self._lock:
                 flight.ended = True
@@ -145,7 +153,7 @@ class _Made:
 
     future: concurrent.futures.Future[Any]
     call: Callable[[], Any]
-    bounds: Sequence[Bound]
+    flight: _Flight
 
 
 class _ShortThreads:
@@ -154,19 +162,20 @@ class _ShortThreads:
     Daemon threads, unlike ThreadPoolExecutor's, because the interpreter would wait at its end for one that hangs.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, learn: Callable[[str], None]) -> None:
         self._most = threads
+        self._learn = learn
         self._lock = threading.Lock()
         self._waiting: list[_Made] = []
         self._under_way: collections.Counter[str] = collections.Counter()  # by key of a bound: begun and not ended
         self._alive = 0
 
-    def begin(self, call: Callable[[], T], bounds: Sequence[Bound]) -> concurrent.futures.Future[T]:
+    def begin(self, call: Callable[[], T], flight: _Flight) -> concurrent.futures.Future[T]:
         """Make the call as soon as there is a thread for it, and its bounds have room."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        made = _Made(future, call, bounds)
+        made = _Made(future, call, flight)
         with self._lock:
-            if self._alive >= self._most or not self._has_room(bounds):
+            if self._alive >= self._most or not self._has_room(flight.bounds):
                 self._waiting.append(made)
                 return future
             self._alive += 1
@@ -192,7 +201,7 @@ class _ShortThreads:
         return all(self._under_way[key] < most for key, most in bounds)
 
     def _count(self, made: _Made, change: int) -> None:
-        self._under_way.update({key: change for key, _ in made.bounds})
+        self._under_way.update({key: change for key, _ in made.flight.bounds})
         self._under_way += collections.Counter()  # drops the places without one
 
     def _work(self, first: _Made) -> None:
@@ -205,6 +214,7 @@ class _ShortThreads:
                     made.future.set_exception(raised)
                 else:
                     made.future.set_result(result)
+                self._learn(made.flight.place)  # only now: it may hang, and the caller has its answer
             made = self._next(made)
 
     def _next(self, ended: _Made) -> _Made | None:
@@ -216,7 +226,7 @@ class _ShortThreads:
             self._count(ended, -1)
             self._waiting = [made for made in self._waiting if not made.future.cancelled()]
             for made in self._waiting:
-                if self._has_room(made.bounds):
+                if self._has_room(made.flight.bounds):
                     self._waiting.remove(made)
                     self._count(made, 1)
                     return made
@@ -225,11 +235,11 @@ class _ShortThreads:
 
 
 class _ThreadsAt(concurrent.futures.Executor):
-    """Threads as an executor for the calls with certain bounds."""
+    """Threads as an executor for one call."""
 
-    def __init__(self, threads: _ShortThreads, bounds: Sequence[Bound]) -> None:
+    def __init__(self, threads: _ShortThreads, flight: _Flight) -> None:
         self._threads = threads
-        self._bounds = bounds
+        self._flight = flight
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
-        return self._threads.begin(partial(fn, *args, **kwargs), self._bounds)
+        return self._threads.begin(partial(fn, *args, **kwargs), self._flight)

@@ -29,11 +29,12 @@ class Mount:
     remote: bool
 
 
-def read_mountinfo() -> list[str]:
+def read_mountinfo(path: str = "/proc/self/mountinfo") -> list[str]:
     """Read the mounts of this process; none where /proc is not mounted."""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            return file.readlines()
+        with open(path, "rb") as file:
+            # Not readlines() of text: the kernel escapes a newline in a name, but no carriage return.
+            return [os.fsdecode(line) for line in file.read().split(b"\n")]
     except OSError:
         return []
 
@@ -68,7 +69,7 @@ def parse_mounts(lines: Iterable[str]) -> dict[str, Mount]:
     found = {}
     for line in lines:
         fields, _, rest = line.partition(" - ")
-        words, kind = fields.split(), rest.split(" ")[0]
+        words, kind = fields.split(" "), rest.split(" ")[0]  # split() would also split at a name's NBSP
         if len(words) < 5:
             continue
         point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), words[4])

@@ -145,8 +145,7 @@ class Supervisor:
         stuck = stuck_behind(self.records(), others)
         left_out = {*bound, *stuck}
         fresh = [run for run in others if run.id not in left_out and not self._refusals.applies_to(run.id)]
-        live = [_claimant(record) for record in self.records() if record.holds_slot]
-        admission = admit([_claimant(run) for run in fresh], live, self._caps())
+        admission = admit([_claimant(run) for run in fresh], self._slot_holders(), self._caps())
         by_id = {run.id: run for run in fresh}
         held = tuple(run_id for run_id in admission.admitted if run_id in hold)
         admitted = [run_id for run_id in admission.admitted if run_id not in hold]
@@ -211,7 +210,10 @@ class Supervisor:
 
     def holders_of(self, offer: FlowRun) -> tuple[str, ...]:
         """Return the ids of the runs that hold the slots of the limit that keeps this offer out."""
-        return find_holders(_claimant(offer), [_claimant(record) for record in self.records()], self._caps())
+        return find_holders(_claimant(offer), self._slot_holders(), self._caps())
+
+    def _slot_holders(self) -> list[Claimant]:
+        return [_claimant(record) for record in self.records() if record.holds_slot]
 
     def claim_now(self, offer: FlowRun) -> bool:
         """Claim a run that was requested by its id, regardless of limits; False when it is here or not recorded."""

@@ -16,6 +16,12 @@ def runs_dir(paths: Paths) -> str:
     return os.path.join(paths.log, "runs")
 
 
+def own_folders(paths: Paths) -> tuple[str, ...]:
+    """Return the folders that the daemon itself cannot do without."""
+    folders = (paths.config, paths.runtime, paths.state, paths.log, runs_dir(paths))
+    return tuple(os.path.abspath(folder) for folder in (*folders, os.path.dirname(paths.spawner_socket)))
+
+
 def work_dir(paths: Paths) -> str:
     """Return the folder into which inspections write: not in the runtime directory, which is in memory (/run)."""
     return os.path.join(paths.state, "inspect")

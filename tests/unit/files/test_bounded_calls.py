@@ -1,6 +1,7 @@
 """bounded_calls.py: calls that hang."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,8 +63,7 @@ async def test_a_place_that_answers_again_is_called_again(release: threading.Eve
     for _ in range(HANGING_PER_PLACE):
         await calls.call("/dead", release.wait)
     release.set()
-    for thread in bounded_threads():
-        await asyncio.to_thread(thread.join)
+    await join_threads()
     assert await calls.call("/dead", lambda: 5) == 5
 
 
@@ -84,8 +84,63 @@ async def test_more_calls_than_threads_take_turns() -> None:
 
 async def test_an_idle_one_has_no_thread() -> None:
     await BoundedCalls().call("/a", lambda: 5)
-    for thread in bounded_threads():
-        await asyncio.to_thread(thread.join)  # ends by itself
+    await join_threads()  # they end by themselves
+
+
+# --- what is left to others whatever hangs ----------------------------------------------------------------------
+
+# With 4 * SHORT_S: calls of many threads are answered within that, also on a busy host.
+DEAD = [f"{number} 1 0:{number} / /dead/{number} rw - nfs4 s:/x rw\n" for number in range(100, 100 + THREADS)]
+
+
+async def test_remote_mounts_that_hang_take_half_of_the_threads(release: threading.Event) -> None:
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
+    places = [f"/dead/{number}/x" for number in range(100, 108)]
+    await asyncio.gather(*(calls.call(place, release.wait) for place in places for _ in range(4)))
+    assert len(bounded_threads()) == THREADS // 2
+    assert await calls.call("/mnt/alive", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+    assert [await calls.call(place, lambda: 5) for place in ("/etc/runnerd", "accounts: bob")] == [5, 5]
+
+
+async def test_local_directories_that_have_answered_are_read_whatever_hangs(
+    tmp_path: Path, release: threading.Event
+) -> None:
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
+    assert await calls.call(str(tmp_path), lambda: 5) == 5
+    await join_threads()
+    await hang_at_all_but_known(calls, release)
+    assert await calls.call(str(tmp_path), lambda: 5) == 5
+    assert await calls.call("/etc", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+
+
+@pytest.mark.parametrize("own", ["/etc/runnerd", "/mnt/alive"])
+async def test_the_daemons_own_directories_are_read_whatever_hangs(
+    tmp_path: Path, release: threading.Event, own: str
+) -> None:
+    disks = [f"{number} 1 8:{number} / {tmp_path}/{number} rw - ext4 /dev/sd rw\n" for number in range(THREADS)]
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD, *disks]), own=[own])
+    known = [str(tmp_path / str(number)) for number in range(THREADS)]
+    assert [await calls.call(place, lambda: 5) for place in known] == [5] * THREADS
+    await join_threads()
+    await hang_at_all_but_known(calls, release)
+    await asyncio.gather(*(calls.call(place, release.wait) for place in known))
+    assert len(bounded_threads()) == THREADS - THREADS // 8
+    assert await calls.call(known[-1], lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+    assert await calls.call(own, lambda: 5) == 5  # though it has not answered before
+
+
+async def test_a_directory_of_the_daemon_on_a_mount_that_hangs_is_part_of_it(release: threading.Event) -> None:
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=MOUNTS, own=["/mnt/dead/log"])
+    for _ in range(HANGING_PER_PLACE):
+        await calls.call("/mnt/dead", release.wait)
+    assert await calls.call("/mnt/dead/log", lambda: 5) == Unanswered("does not answer: earlier calls still hang")
+
+
+async def hang_at_all_but_known(calls: BoundedCalls, release: threading.Event) -> None:
+    """Let calls hang at remote mounts, at directories that have not answered and at names, until none has a thread."""
+    for place in ("/dead/{}/x", "/new/{}", "name {}"):
+        every = [place.format(number) for number in range(100, 100 + THREADS)]
+        await asyncio.gather(*(calls.call(one, release.wait) for one in every))
 
 
 # --- what hangs together --------------------------------------------------------------------------------------
@@ -131,6 +186,7 @@ async def test_a_link_to_a_mount_that_hangs_is_part_of_it_once_it_has_answered(
     remote = Mounts(read=lambda: [*LINES, f"9 1 0:77 / {tmp_path}/export rw - nfs4 s:/e rw\n"])
     calls = BoundedCalls(limit_s=SHORT_S, mounts=remote)
     assert [await calls.call(str(link), lambda: 5) for link in links] == [5, 5, 5]
+    await join_threads()
     for link in links[:HANGING_PER_PLACE]:
         await calls.call(str(link), release.wait)
     assert await calls.call(str(links[-1]), lambda: 5) == Unanswered("does not answer: earlier calls still hang")
@@ -142,14 +198,47 @@ async def test_directories_that_have_not_answered_yet_take_half_of_the_threads(
 ) -> None:
     calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS)
     assert await calls.call(str(tmp_path), lambda: 5) == 5
+    await join_threads()
     await asyncio.gather(*(calls.call(f"/new/{number}", release.wait) for number in range(THREADS)))
     assert len(bounded_threads()) == THREADS // 2
     assert await calls.call("/new/one", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
     assert await calls.call(str(tmp_path), lambda: 5) == 5
 
 
-async def test_a_place_that_cannot_be_a_path_is_called(release: threading.Event) -> None:
-    assert await BoundedCalls(mounts=MOUNTS).call("/a\0b", lambda: 5) == 5
+@pytest.mark.parametrize("place", ["/a\0b", "/\ud800"])
+async def test_a_place_that_cannot_be_a_path_is_called(place: str) -> None:
+    calls = BoundedCalls(threads=1, mounts=MOUNTS)
+    for _ in range(3):  # by a thread that goes on
+        assert await calls.call(place, lambda: 5) == 5
+        with pytest.raises(ZeroDivisionError):
+            await calls.call(place, lambda: 1 // 0)
+    await join_threads()
+
+
+async def test_a_place_at_the_end_of_a_long_chain_of_links_is_called(tmp_path: Path) -> None:
+    for number in range(sys.getrecursionlimit()):
+        (tmp_path / f"{number}").symlink_to(tmp_path / f"{number + 1}")
+    calls = BoundedCalls(threads=1, mounts=MOUNTS)
+    for _ in range(2):  # by a thread that goes on
+        assert await calls.call(str(tmp_path / "0"), lambda: 5) == 5
+    await join_threads()
+
+
+async def test_an_answer_is_given_though_where_its_place_leads_is_not(release: threading.Event) -> None:
+    def hang(place: str) -> str:
+        release.wait()
+        return place
+
+    calls = BoundedCalls(limit_s=SHORT_S, mounts=MOUNTS, realpath=hang)
+    assert [await calls.call("/a", lambda n=n: n) for n in range(THREADS)] == list(range(THREADS))
+    assert await asyncio.to_thread(calls.wait, "/b", lambda: 5) == 5
+    release.set()
+    await join_threads()
+
+
+async def join_threads() -> None:
+    for thread in bounded_threads():
+        await asyncio.to_thread(thread.join)
 
 
 def bounded_threads() -> list[threading.Thread]:

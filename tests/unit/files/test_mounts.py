@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from runnerd.files.mounts import Mount, Mounts, parse_mounts, read_mountinfo
@@ -51,3 +54,12 @@ def test_without_proc_no_mount_is_known() -> None:
 
 def test_the_mounts_of_this_process() -> None:
     assert "/proc" in parse_mounts(read_mountinfo())
+
+
+@pytest.mark.parametrize("odd", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\xa0", "\u2003", "\u2028", "\udcff"])
+def test_a_mount_point_may_have_all_characters_that_the_kernel_does_not_escape(tmp_path: Path, odd: str) -> None:
+    line = f"24 22 0:50 / /mnt/a{odd}b rw - nfs server:/x{odd} rw\n"
+    (tmp_path / "mountinfo").write_bytes(os.fsencode(LINES[0] + line + LINES[1]))
+    mounts = Mounts(read=lambda: read_mountinfo(str(tmp_path / "mountinfo")))
+    assert mounts.find(f"/mnt/a{odd}b/c") == Mount("0:50", True)
+    assert mounts.find("/proc") == Mount("0:21", False)

@@ -56,3 +56,16 @@ async def test_surplus_runs_whose_cancel_hangs_are_no_reason_to_cancel_more(tmp_
         assert engine.phase(stuck) == "claiming"
         assert engine.offer(later) == (later,)
         await engine.until(lambda: running(engine, later))
+
+
+async def test_only_runs_that_take_a_slot_are_said_to_hold_it(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path, runs=1) as (engine, _):
+        deployment_id = engine.deploy()
+        stuck, first, later = (engine.add_run(deployment_id) for _ in range(3))
+        engine.prefect.trouble(f"{stuck}/set_state", status=409, times=10**9)
+        assert engine.supervisor.cancel_offer(flow_run(engine.prefect, stuck))
+        assert engine.supervisor.holders_of(flow_run(engine.prefect, later)) == ()
+        assert engine.offer(first) == (first,)
+        await engine.until(lambda: running(engine, first))
+        assert engine.phase(stuck) == "claiming"
+        assert engine.supervisor.holders_of(flow_run(engine.prefect, later)) == (first,)

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.errors import RunnerdError
-from runnerd.system.directories import clear_work_dir, journal_path, lock_state, make_directories, runs_dir, work_dir
+from runnerd.system.directories import (
+    clear_work_dir,
+    journal_path,
+    lock_state,
+    make_directories,
+    own_folders,
+    runs_dir,
+    work_dir,
+)
 from runnerd.system.paths import Paths
 
 
@@ -20,6 +28,13 @@ def paths(home: Path) -> Paths:
         log=str(home / "log"),
         credentials=None,
     )
+
+
+def test_its_own_folders_are_those_of_its_files_and_of_the_spawner(tmp_path: Path) -> None:
+    ours = paths(tmp_path)._replace(config="etc", managed_spawner="/run/other/spawner.sock")
+    folders = {os.path.abspath("etc"), ours.runtime, ours.state, ours.log, runs_dir(ours), "/run/other"}
+    assert set(own_folders(ours)) == folders
+    assert ours._replace(managed_spawner=None).spawner_dir in own_folders(paths(tmp_path))
 
 
 def test_what_is_missing_is_made(tmp_path: Path) -> None:
