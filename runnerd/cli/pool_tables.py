@@ -28,7 +28,7 @@ _OFFERS = (
 )
 _POOL = Column("POOL")
 _WAITING = Column("WAITS FOR", flexible=True)
-_NAMED = 5  # paused deployments by name; more would not help
+_NAMED = 5  # of a list of names in a remark; more would not help
 
 
 def name_cell(its: Json) -> Cell:
@@ -84,8 +84,15 @@ def print_preview(call: Call, where: str, *, pools: bool) -> None:
     for name in found["paused"]:
         call.console.print_remark(f"{name} is paused: it delivers no runs")
     if stopped := found.get("paused_deployments"):
-        named = ", ".join(stopped[:_NAMED]) + (f" and {len(stopped) - _NAMED} more" if len(stopped) > _NAMED else "")
-        call.console.print_remark(f"paused deployments, whose schedules create no runs: {named}")
+        call.console.print_remark(f"paused deployments, whose schedules create no runs: {_format_names(stopped)}")
+    elif stopped is None and "paused_deployments" in found:  # an older daemon may have no such field
+        call.console.print_remark("paused deployments are not listed: the API cannot list them")
+    if unchecked := found.get("unchecked_limits"):
+        call.console.print_remark(f"concurrency limit not checked: {_format_names(unchecked)}")
+
+
+def _format_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _print_offers(console: Console, runs: Sequence[Json], *, pools: bool) -> None:

@@ -142,9 +142,9 @@ def _read_head(answer: BinaryIO) -> tuple[int, dict[str, str]]:
 
 
 def _chunks(answer: BinaryIO, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield the body in the chunks that arrive. Raises ValueError when the body is cut short."""
+    """Yield the body in the chunks that arrive. Raises ValueError when the body is cut short, or has no length."""
     if headers.get("transfer-encoding") != "chunked":
-        length = int(headers["content-length"])
+        length = int(headers.get("content-length", ""))
         body = answer.read(length)
         if len(body) != length:
             raise ValueError("cut short")

@@ -40,8 +40,10 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   preview     `runs`: OFFER_FIELDS each, in the order of delivery; `late`: true when the run was due before now.
               Behind them those that are not delivered: `waiting` is the pause or the concurrency limit for which.
               `paused`: the names of paused pools ("POOL") and queues ("POOL/QUEUE"). `paused_deployments`: the names
-              of deployments whose schedules create no runs, at most 200. `whole`: false when there may be more runs
-              than listed. A preview is no poll: it changes no status of a queue.
+              of deployments whose schedules create no runs, at most 200; null when the server cannot list them.
+              `unchecked_limits`: the queues ("POOL/QUEUE") beyond the first 20 with runs and a concurrency limit: their
+              occupied slots are not counted. `whole`: false when there may be more runs than listed. A preview is no
+              poll: it changes no status of a queue.
   worker type type, package, description; the document of a single type adds `base_job_template`.
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
               [..]}. Deployments by name; `pools` has the same four keys for work pools. The request may have

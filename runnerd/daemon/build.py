@@ -265,7 +265,13 @@ class Daemon:
 
     def _build_control(self) -> None:
         call_api = ApiCaller(ambient=self.ambient)
-        waits = WaitReasons(api=self.api, supervisor=self.supervisor, poller=self.poller, registry=self.registry)
+        waits = WaitReasons(
+            api=self.api,
+            supervisor=self.supervisor,
+            poller=self.poller,
+            registry=self.registry,
+            now=self.ambient.now,
+        )
         runs = RunsBackend(
             api=self.api,
             waits=waits,

@@ -12,13 +12,14 @@ from datetime import datetime
 
 from runnerd.core.place import Json
 from runnerd.core.prefect import DeploymentInfo, FlowRun, StateType, WorkQueue
-from runnerd.prefect_api.answers import Page
+from runnerd.prefect_api.answers import ApiRefusal, Page
 from runnerd.prefect_api.paging import NO_VALUES, Pages
 from runnerd.prefect_api.parse import parse_deployment, parse_offer
-from runnerd.prefect_api.reading import PAGE, Reader
+from runnerd.prefect_api.reading import PAGE, Reader, refused
 from runnerd.prefect_api.transport import Transport
 from runnerd.prefect_api.values import Unreadable
 
+_FORBIDDEN = frozenset({422})  # an unknown key of a filter, among others
 _OCCUPYING = (StateType.PENDING, StateType.RUNNING)  # as both majors count the slots of pools and queues
 
 
@@ -55,11 +56,16 @@ class WaitingRuns:
         reply = await self._transport.request("POST", "/flow_runs/count", body=body, sure=True)
         return self._reader.read("a number of flow runs", reply.data, _parse_count)
 
-    async def paused_deployments(self, pools: Sequence[str]) -> list[DeploymentInfo]:
-        """List the first paused deployments of these pools."""
+    async def paused_deployments(self, pools: Sequence[str]) -> list[DeploymentInfo] | ApiRefusal:
+        """List the first paused deployments of these pools.
+
+        ApiRefusal: this server has no such filter; those before 2.17 forbid what they do not know.
+        """
         chosen = {"deployments": {"paused": {"eq_": True}}, "work_pools": {"name": {"any_": list(pools)}}}
         body = {**chosen, "limit": PAGE, "sort": "NAME_ASC"}
-        reply = await self._transport.request("POST", "/deployments/filter", body=body, sure=True)
+        reply = await self._transport.request("POST", "/deployments/filter", body=body, values=_FORBIDDEN, sure=True)
+        if reply.status in _FORBIDDEN:
+            return refused(reply)
         return self._reader.items("deployments", reply, parse_deployment)
 
 

@@ -68,7 +68,11 @@ async def daemon(
         keeper = a_keeper(engine)
         call_api = ApiCaller(ambient=ambient)
         waits = WaitReasons(
-            api=engine.api, supervisor=engine.supervisor, poller=engine.poller, registry=engine.registry
+            api=engine.api,
+            supervisor=engine.supervisor,
+            poller=engine.poller,
+            registry=engine.registry,
+            now=engine.ambient.now,
         )
         runs = RunsBackend(
             api=engine.api,

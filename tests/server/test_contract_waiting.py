@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from runnerd.control.backend.delivery_order import Occupied, arrange
 from runnerd.core.prefect import WorkQueue
+from runnerd.prefect_api.answers import ApiRefusal
 from tests.kits.contract import Server, new_id
 from tests.kits.contract_pools import Place, at_pool
 
@@ -68,6 +69,7 @@ async def test_paused_deployments_of_pools(server: Server) -> None:
         assert await at.visit.insist(lambda: at.visit.api.pause_deployment(paused))
         waiting = at.visit.api.pools.waiting
         found = await at.visit.insist(lambda: waiting.paused_deployments([at.pool]))
+        assert not isinstance(found, ApiRefusal)
         assert [one.id for one in found] == [paused]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
@@ -13,8 +14,10 @@ from runnerd.cli.console import Console
 from runnerd.cli.text import clean, format_count
 from runnerd.control.client import ControlClient, Json
 from runnerd.core.errors import ControlError
+from runnerd.core.units import format_duration
 
-_ANSWER_TIMEOUT_S = 60.0  # the daemon gives its slowest check twenty seconds, and may be busy
+_ANSWER_TIMEOUT_S = 60.0  # of each receive; the daemon gives its slowest check twenty seconds, and may be busy
+_ASK_LIMIT_S = 120.0  # of the whole question
 # A daemon that hangs is found within 7 s, and the checks without it take 3 s more: all of it is to take about 10 s.
 _PROBE_EVERY_S = 3.0
 _PROBE_TIMEOUT_S = 4.0
@@ -28,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(call: Call) -> int:
-    found = _ask(call.client.socket_path)
+    found = ask_daemon(call.client.socket_path)
     if isinstance(found, ControlError):
         if found.status == 403:
             raise found
@@ -40,8 +43,8 @@ def run(call: Call) -> int:
     return DONE if found["ok"] else FAILED
 
 
-def _ask(socket_path: str) -> Json | ControlError:
-    """Return what the daemon's doctor found, or why there is no answer.
+def ask_daemon(socket_path: str, *, limit_s: float = _ASK_LIMIT_S) -> Json | ControlError:
+    """Return what the daemon's doctor found, or why there is no answer within `limit_s`.
 
     The doctor may take its time; a daemon that does not say in between whether it is well hangs.
     """
@@ -52,12 +55,16 @@ def _ask(socket_path: str) -> Json | ControlError:
             answers.put(ControlClient(socket_path, timeout_s=_ANSWER_TIMEOUT_S).get("/v1/doctor"))
         except ControlError as error:
             answers.put(error)
+        except Exception as error:  # without any answer the loop below would wait for its whole limit
+            words = f"cannot read the answer of runnerd: {type(error).__name__}: {error}"
+            answers.put(ControlError(words, status=502))
 
     threading.Thread(target=examine, daemon=True).start()
     prober = ControlClient(socket_path, timeout_s=_PROBE_TIMEOUT_S)
-    while True:
+    give_up_at = time.monotonic() + limit_s
+    while (left_s := give_up_at - time.monotonic()) > 0:
         try:
-            return answers.get(timeout=_PROBE_EVERY_S)
+            return answers.get(timeout=min(_PROBE_EVERY_S, left_s))
         except queue.Empty:
             pass
         try:
@@ -65,6 +72,7 @@ def _ask(socket_path: str) -> Json | ControlError:
         except ControlError as error:
             if error.status == 504 and answers.empty():
                 return error
+    return ControlError(f"there is no answer within {format_duration(limit_s)}", status=502)
 
 
 def _check_without_daemon(client: ControlClient, error: ControlError) -> Json:

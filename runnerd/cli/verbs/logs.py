@@ -12,6 +12,8 @@ from runnerd.control.client import ControlClient, Json, quote
 from runnerd.core.errors import ControlError
 from runnerd.core.ranges import format_ranges
 
+_NOT_STARTED = ("claiming", "starting")  # phases
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("ref", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
@@ -70,7 +72,7 @@ def describe_gaps(run: Json, attempts: Sequence[Json], *, asked: int | None) -> 
     """Say what of the run's output is not printed: remarks for before the output, and for behind it."""
     shown = next((its for its in attempts if (its["attempt"] == asked if asked else its["shown"])), None)
     if shown is None:
-        return [], []
+        return ([] if asked else _describe_unshown(run, attempts)), []
     number, last = shown["attempt"], run.get("attempt") or 1
     before, after = [], []
     if shown["cut"]:
@@ -85,3 +87,16 @@ def describe_gaps(run: Json, attempts: Sequence[Json], *, asked: int | None) -> 
             f"{this}there is also output of attempt {format_ranges(others)}: runnerctl logs {short} --attempt N"
         )
     return before, after
+
+
+def _describe_unshown(run: Json, attempts: Sequence[Json]) -> list[str]:
+    """Say why nothing is printed although earlier attempts have output."""
+    numbers, last = [its["attempt"] for its in attempts], run.get("attempt") or 1
+    if not numbers:
+        return []
+    remarks = []
+    if run["phase"] in _NOT_STARTED and last not in numbers:
+        wait = f": it waits: {run['waiting']}" if run.get("waiting") else ""
+        remarks.append(f"attempt {last} has not started{wait}")
+    look = f"runnerctl logs {run['id'][:8]} --attempt {numbers[-1]}"
+    return [*remarks, f"there is output of attempt {format_ranges(numbers)}: {look}"]

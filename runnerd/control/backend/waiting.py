@@ -6,6 +6,8 @@ Invariant: this is read from memory, so that status never waits for the API.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import Phase, RunRecord
@@ -17,14 +19,26 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
 
 LISTED_MAX = 100  # in the status document; the total says how many there are
+# An API that is degraded for requests of another kind answers a claim within this time.
+_CLAIM_TAKES = timedelta(seconds=5)
+_AWAY = (ApiCondition.UNREACHABLE, ApiCondition.MAINTENANCE)  # no request is answered
 _NO_SLOT = "AwaitingConcurrencySlot"  # the state's name in which a 3.x server reschedules a claim
 
 
 class WaitReasons:
     """The reasons to wait, and the documents of the runs that do."""
 
-    def __init__(self, *, api: PrefectApi, supervisor: Supervisor, poller: Poller, registry: Registry) -> None:
+    def __init__(
+        self,
+        *,
+        api: PrefectApi,
+        supervisor: Supervisor,
+        poller: Poller,
+        registry: Registry,
+        now: Callable[[], datetime],
+    ) -> None:
         self._api = api
+        self._now = now
         self._supervisor = supervisor
         self._poller = poller
         self._registry = registry
@@ -81,12 +95,23 @@ class WaitReasons:
 
     def _claimed_reason(self, record: RunRecord) -> str | None:
         """Return what delays a claimed run: the API's answer to the claim, or disk space for the run's record."""
+        if record.phase is Phase.STARTING and record.waiting is not None:
+            return record.waiting
+        if record.phase not in (Phase.CLAIMING, Phase.STARTING) or not self._waits_for_api(record):
+            return None
         health = self._api.health
-        if record.phase in (Phase.CLAIMING, Phase.STARTING) and health.condition is not ApiCondition.OK:
-            if health.condition is ApiCondition.MAINTENANCE:
-                return f"the API is {health.detail}"
-            return f"the API is {health.condition.value}: {health.detail}"
-        return record.waiting if record.phase is Phase.STARTING else None
+        if health.condition is ApiCondition.MAINTENANCE:
+            return f"the API is {health.detail}"
+        return f"the API is {health.condition.value}: {health.detail}"
+
+    def _waits_for_api(self, record: RunRecord) -> bool:
+        """Return whether the state of the API says what this run waits for."""
+        condition = self._api.health.condition
+        if condition in _AWAY:
+            return True
+        # Degraded is the API for one kind of request, which need not be one of this run's.
+        stuck = record.phase is Phase.CLAIMING and self._now() - record.created_at > _CLAIM_TAKES
+        return stuck and condition is not ApiCondition.OK
 
     def _live_parent(self, run: FlowRun) -> str | None:
         parent = self._poller.parents.parent_of(run.id)

@@ -139,14 +139,22 @@ class RunRoutes:
         return [run["id"] for run in live]
 
     async def _cancel(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
+        await self._host.runs.measure()
+        await self._check_shared(request, run_ids)
+        # Nothing may be awaited here: a claim that ends meanwhile can make a run one that its pool offers again.
+        peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
+        documents: list[Json] = unwrap(await self._host.runs.cancel(run_ids, now=now, peer=peer))
+        return documents
+
+    async def _check_shared(self, request: Request, run_ids: Sequence[str]) -> None:
+        """Raise HttpProblem 403 unless the client may cancel these runs also where pools still offer them.
+
+        One check is enough: it is the same for all runs, and awaited only before it permits all of them.
+        """
         for document in map(self._host.runs.document, run_ids):
             if document is not None and _is_shared(document):
                 what = f"cancel run {document['id']}, which work pool {document['pool']} still offers to every host"
-                await self._guard.check(request.peer, Level.ADMIN, what)
-        peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
-        await self._host.runs.measure()
-        documents: list[Json] = unwrap(await self._host.runs.cancel(run_ids, now=now, peer=peer))
-        return documents
+                return await self._guard.check(request.peer, Level.ADMIN, what)
 
 
 def _is_shared(run: Json) -> bool:

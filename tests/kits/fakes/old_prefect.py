@@ -30,10 +30,19 @@ class Prefect300(FakePrefect):
 
 
 class Prefect21421(FakePrefect):
-    """A server 2.14.21."""
+    """A server 2.14.21: no filter of paused deployments."""
 
     def __init__(self) -> None:
         super().__init__(major=2)
 
     def _route(self, method: str, path: str, body: Json) -> tuple[int, Json]:
-        return (200, "2.14.21") if path == "/admin/version" else super()._route(method, path, body)
+        if path == "/admin/version":
+            return 200, "2.14.21"
+        if path == "/deployments/filter" and isinstance(body, dict) and "paused" in body.get("deployments", {}):
+            error = {
+                "type": "value_error.extra",
+                "loc": ["body", "deployments", "paused"],
+                "msg": "extra fields not permitted",
+            }
+            return 422, {"detail": [error]}
+        return super()._route(method, path, body)

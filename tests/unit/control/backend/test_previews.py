@@ -6,16 +6,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from runnerd.control.backend.previews import LIMITS_CHECKED_MAX
 from runnerd.control.contract import OFFER_FIELDS
 from runnerd.core.prefect import AGENT_POOL
 from runnerd.prefect_api.reading import PAGE
 from tests.kits.asked_pools import (
     asked,
     create,
+    create_queue,
     preview,
 )
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import Json
+from tests.kits.fakes.old_prefect import Prefect21421
+from tests.kits.nouns import Json, copied
 
 
 @pytest.fixture
@@ -107,6 +110,34 @@ async def test_a_preview_names_the_deployments_that_create_no_runs(busy: FakePre
     assert (await preview(busy))["paused_deployments"] == []
     deployment["paused"] = True
     assert (await preview(busy))["paused_deployments"] == ["of run"]
+
+
+async def test_a_server_that_cannot_list_paused_deployments_has_its_runs_listed() -> None:
+    old = Prefect21421()
+    old.pools.create_pool("etl")
+    add_run(old, "run")
+    found = await preview(old)
+    assert (waits(found), found["paused_deployments"]) == ([("run", None)], None)
+
+
+async def test_slots_are_counted_only_where_runs_wait(busy: FakePrefect) -> None:
+    for number in range(30):
+        await create_queue(busy, "etl", f"q{number}", concurrency_limit=1)
+    add_run(busy, "run", queue="q7")
+    copied(busy)
+    found = await preview(busy)
+    assert copied(busy).count("POST /flow_runs/count") == 1
+    assert (waits(found), found["unchecked_limits"]) == ([("run", None)], [])
+
+
+async def test_of_very_many_limits_the_first_are_checked_and_the_others_named(busy: FakePrefect) -> None:
+    for number in range(LIMITS_CHECKED_MAX + 2):
+        await create_queue(busy, "etl", f"q{number:02}", concurrency_limit=1, priority=100 + number)
+        add_run(busy, f"run {number:02}", queue=f"q{number:02}")
+    copied(busy)
+    found = await preview(busy)
+    assert copied(busy).count("POST /flow_runs/count") == LIMITS_CHECKED_MAX
+    assert found["unchecked_limits"] == [f"etl/q{number}" for number in (LIMITS_CHECKED_MAX, LIMITS_CHECKED_MAX + 1)]
 
 
 async def test_what_only_its_own_process_can_go_on_with_is_in_no_preview(busy: FakePrefect) -> None:

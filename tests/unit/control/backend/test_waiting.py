@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from runnerd.control.contract import WAITING_FIELDS
+from runnerd.core.errors import ApiAway
+from runnerd.core.prefect import ApiCondition
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.host import PEER, Daemon, daemon
 from tests.kits.nouns import Json
@@ -90,6 +93,57 @@ async def test_a_disk_without_room(tmp_path: Path) -> None:
         one.spawner.full = False
         await one.engine.until(lambda: one.engine.phase(run_id) == "running")
         assert waits(one) == {}
+
+
+async def put_in(one: Daemon, condition: ApiCondition) -> None:
+    """Let a request that has nothing to do with the runs fail."""
+    if condition is ApiCondition.UNREACHABLE:
+        one.engine.prefect.down = True
+    else:
+        one.engine.prefect.trouble("POST /flow_runs/count", status=500, times=1)
+    with suppress(ApiAway):
+        await one.engine.api.pools.waiting.occupied("etl")
+    assert one.engine.api.health.condition is condition
+
+
+async def test_a_claim_is_not_said_to_wait_for_an_api_that_refuses_other_requests(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        run_id = one.engine.add_run(one.engine.deploy())
+        found = await one.engine.api.read_run(run_id)
+        assert found is not None
+        await put_in(one, ApiCondition.DEGRADED)
+        one.engine.prefect.trouble(f"POST /flow_runs/{run_id}/set_state", status=500, times=10**9)
+        assert one.engine.supervisor.claim_now(found)
+        await asyncio.sleep(1)
+        assert (one.engine.phase(run_id), waits(one)) == ("claiming", {})
+        await asyncio.sleep(10)
+        assert waits(one)[run_id].startswith("the API is degraded: ")
+
+
+async def test_a_start_waits_for_an_api_only_while_that_answers_nothing(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        one.spawner.down = True
+        one.spawner.lose()
+        run_id = one.engine.add_run(one.engine.deploy())
+        await one.engine.poller.poll_once()
+        await one.engine.until(lambda: one.engine.phase(run_id) == "starting")
+        await asyncio.sleep(60)
+        await put_in(one, ApiCondition.DEGRADED)
+        assert (one.engine.phase(run_id), waits(one)) == ("starting", {})
+        await put_in(one, ApiCondition.UNREACHABLE)
+        assert waits(one)[run_id].startswith("the API is unreachable: ")
+        one.engine.prefect.down = one.spawner.down = False
+
+
+async def test_a_start_that_waits_for_the_disk_does_not_wait_for_the_api(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        one.spawner.full = True
+        run_id = one.engine.add_run(one.engine.deploy())
+        await one.engine.poller.poll_once()
+        await one.engine.until(lambda: one.engine.lines.events("error"))
+        await put_in(one, ApiCondition.UNREACHABLE)
+        assert "No space left" in waits(one)[run_id]
+        one.engine.prefect.down = one.spawner.full = False
 
 
 async def test_a_claim_that_was_refused(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_looking(served: Serving) -> None:
             "runs": [],
             "paused": [],
             "paused_deployments": [],
+            "unchecked_limits": [],
             "whole": True,
         }
     assert [its["type"] for its in done(served, "GET", "/v1/worker-types")] == ["process"]

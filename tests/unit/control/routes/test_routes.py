@@ -8,10 +8,13 @@ import pytest
 
 from runnerd.control.contract import DEPLOYMENT_FIELDS, PROBLEM_FIELDS, RUN_FIELDS, STATUS_FIELDS, Peer, Refused
 from runnerd.control.http.exchange import Request
+from runnerd.control.http.guard import Guard, Level
 from runnerd.control.http.problem import HttpProblem
 from runnerd.control.http.router import Access
+from runnerd.control.routes.runs import RunRoutes
 from runnerd.control.routes.table import build_routes
-from tests.kits.fakes.fake_host import FakeHost, ended
+from runnerd.core.settings import ControlSettings
+from tests.kits.fakes.fake_host import FakeHost, FakeRuns, ended
 from tests.kits.fakes.raw_http import ask, raw
 from tests.kits.fakes.serving import ListLog, Serving
 
@@ -258,6 +261,29 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
 def test_a_drain_timeout_is_a_number_of_seconds(served: Serving, timeout_s: object) -> None:
     assert ask(served, "POST", "/v1/drain", {"timeout_s": timeout_s})[0] == 422
     assert served.host.asked == []
+
+
+class OfferedAgain(FakeRuns):
+    """A claim is refused while usage is measured, so that the run is its work pool's again."""
+
+    async def measure(self) -> None:
+        self.put(RUN_A, phase=None, pool="etl")
+
+
+async def test_a_run_that_its_pool_offers_again_meanwhile_is_for_admins(tmp_path: Path) -> None:
+    host = FakeHost(outputs=tmp_path)
+    host.runs = OfferedAgain(host, outputs=tmp_path)
+    host.runs.put(RUN_A, phase="claiming", pool="etl")
+    control = ControlSettings(admins=("ops",))
+    guard = Guard(control=lambda: control, own_uid=1, find_level=lambda *_: Level.OPERATOR)
+    runs = RunRoutes(host=host, log=ListLog(), guard=guard)
+    peer = Peer(pid=7, uid=4711, gid=4711)
+    for handler, refs, body in ((runs.cancel_run, [RUN_A], b""), (runs.cancel_runs, [], b'{"all": true}')):
+        host.runs.put(RUN_A, phase="claiming")
+        request = Request(method="POST", path=(), query={}, body=body, peer=peer)
+        with pytest.raises(HttpProblem, match="which work pool etl still offers to every host") as refused:
+            await handler(request, *refs)
+        assert (refused.value.status, host.asked) == (403, [])
 
 
 async def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_path: Path) -> None:
