@@ -54,6 +54,9 @@ class SpawnerLink:
         self._client: SpawnerClient | None = None
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
+        self._spawning = 0  # spawn requests without an answer
+        self._not_retiring = asyncio.Event()
+        self._not_retiring.set()
         self._records: dict[tuple[str, int], Record] = {}
         self._listeners: dict[str, Callable[[], None]] = {}
         self.problem: str | None = None
@@ -163,12 +166,21 @@ class SpawnerLink:
 
     async def spawn(self, spec: LaunchSpec) -> Record:
         """Start a process; return its record, also when it was started before. Raises SpawnerError when refused."""
-        record = await self._ask(lambda client: client.spawn(spec))
+        record = await self._ask_to_spawn(spec)
         known = self._records.get((record.key, record.attempt))
         if known is None or known.phase == "starting":
             # An event may have overtaken the reply: a known exit must not be replaced by the older record.
             self._records[(record.key, record.attempt)] = record
         return self._records[(record.key, record.attempt)]
+
+    async def _ask_to_spawn(self, spec: LaunchSpec) -> Record:
+        # A spawner of older code may start the run after its answer to `retire`, and end: its exit status is lost.
+        await self._not_retiring.wait()
+        self._spawning += 1
+        try:
+            return await self._ask(lambda client: client.spawn(spec))
+        finally:
+            self._spawning -= 1
 
     async def run_to_end(self, spec: LaunchSpec) -> Record | None:
         """Start a process, wait for its end and return its record; None when a new spawner does not know the process.
@@ -207,12 +219,20 @@ class SpawnerLink:
         self._records.pop((key, attempt), None)
 
     async def retire(self) -> bool:
-        """End a spawner that has no live run; False when it stays. `run` then connects to the next spawner."""
+        """End a spawner that has no live run; False when it stays. `run` then connects to the next spawner.
+
+        False, without a request, while `spawn` waits for an answer; a later `spawn` waits for the answer to this one.
+        """
+        if self._spawning:
+            return False
         client = self._client
+        self._not_retiring.clear()
         try:
             return client is not None and await client.retire()
         except SpawnerError:
             return False  # the spawner is too old for this request, or ended a moment before
+        finally:
+            self._not_retiring.set()
 
     async def close(self) -> None:
         """Close the connection."""

@@ -28,6 +28,7 @@ class Verbs:
         self._boot_id = boot_id
         self._describe = describe
         self._end_loop = end_loop
+        self._retired = False
         self._started_at = time.monotonic()
         self._verbs: dict[str, Callable[[Fields, Reply], None]] = {
             "ping": self._ping,
@@ -40,7 +41,14 @@ class Verbs:
         }
 
     def answer(self, request: Fields, reply: Reply) -> None:
-        """Do what the request asks; `reply` is called once, now or later, unless this raises RequestRefused."""
+        """Do what the request asks; `reply` is called once, now or later, unless this raises RequestRefused.
+
+        After `retire` nothing is done, and `reply` is not called.
+        """
+        if self._retired:
+            # Read in the round that retire ends: a run started now would have no parent to read its exit status. The
+            # client reads the end of the connection instead of an answer, and asks the next spawner.
+            return
         verb = self._verbs.get(request.text("op") or "")
         if verb is None:
             raise bad_request(f"there is no op {shown(request.raw('op'))}; there are {', '.join(self._verbs)}")
@@ -93,4 +101,5 @@ class Verbs:
         idle = self._runs.live_count == 0
         reply(idle)
         if idle:
+            self._retired = True
             self._end_loop()

@@ -23,6 +23,13 @@ class RawClient:
         answer: dict[str, object] = json.loads(self._lines.readline())
         return answer
 
+    def read_to_end(self) -> bytes:
+        """What is sent until the spawner closes the connection."""
+        try:
+            return self._lines.read()
+        except ConnectionResetError:  # it closed without having read all that was sent
+            return b""
+
     def ask(self, line: bytes) -> dict[str, object]:
         self.socket.sendall(line + b"\n")
         return self.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,8 +12,14 @@ import sys
 import pytest
 
 from runnerd.core.errors import SpawnerError
-from runnerd.processes.client import start_spawner
+from runnerd.core.problems import Problems
+from runnerd.core.process import LaunchSpec
+from runnerd.processes.client import SpawnerClient, start_spawner
+from runnerd.processes.link import SpawnerLink
+from runnerd.processes.protocol import spec_to_json
 from runnerd.spawner.proc.identity import read_start_ticks
+from tests.kits.links import running_link
+from tests.kits.nouns import LogLines, log_to
 from tests.kits.raw_client import raw
 from tests.kits.spawner import LIMIT_S, SpawnerUnderTest, wait_until
 
@@ -149,3 +156,92 @@ async def test_spawner_that_is_to_make_room_stays_for_its_runs(idle_spawner: Spa
     assert idle_spawner.wait() == 0
     (path,) = idle_spawner.records.iterdir()
     assert json.loads(path.read_text())["exit"]["signal"] == signal.SIGKILL  # for the next one
+
+
+# --- a run that is asked for as it goes -----------------------------------------------------------------------
+
+
+def lines_of(spec: LaunchSpec) -> tuple[bytes, bytes]:
+    spawn = {"op": "spawn", "id": "spawn", "spec": spec_to_json(spec)}
+    return b'{"op": "retire", "id": "retire"}\n', json.dumps(spawn).encode() + b"\n"
+
+
+async def exit_code_of(spawner: SpawnerUnderTest, spec: LaunchSpec) -> int | None:
+    """Ask for the run, also if it was asked for before, and wait for its end."""
+    async with spawner.link() as link:
+        await link.client.spawn(spec)
+        record = await link.until(spec.key, "exited")
+        return record.exit.code if record.exit is not None else None
+
+
+async def test_a_run_asked_for_in_the_same_write_as_retire_is_left_to_the_next_spawner(
+    idle_spawner: SpawnerUnderTest,
+) -> None:
+    for number in range(3):
+        idle_spawner.start()
+        spec = idle_spawner.spec(f"run-{number}", mode=("exit", "7"))
+        with raw(idle_spawner) as client:
+            client.socket.sendall(b"".join(lines_of(spec)))
+            assert client.read() == {"reply": "retire", "ok": True}
+            assert client.read_to_end() == b""
+        assert idle_spawner.wait() == 0
+        assert not (idle_spawner.records / f"run-{number}.0.json").exists(), "the run was started"
+        idle_spawner.start()
+        assert await exit_code_of(idle_spawner, spec) == 7
+        idle_spawner.end()
+
+
+async def test_a_run_asked_for_before_retire_in_the_same_write_keeps_the_spawner(
+    idle_spawner: SpawnerUnderTest,
+) -> None:
+    idle_spawner.start()
+    spec = idle_spawner.spec("run", mode=("exit", "7"))
+    with raw(idle_spawner) as client:
+        client.socket.sendall(b"".join(reversed(lines_of(spec))))
+        while (answer := client.read()).get("reply") != "retire":
+            pass
+        assert answer["ok"] is False
+    assert await exit_code_of(idle_spawner, spec) == 7
+
+
+@pytest.mark.parametrize("first", ["retire", "spawn"])
+async def test_no_exit_status_is_lost_when_retire_and_a_run_are_asked_for_at_once(
+    idle_spawner: SpawnerUnderTest, first: str
+) -> None:
+    idle_spawner.start()
+    for number in range(5):
+        spec = idle_spawner.spec(f"run-{number}", mode=("exit", "7"))
+        async with idle_spawner.link() as link:
+            asks = {"retire": link.client.retire(), "spawn": link.client.spawn(spec)}
+            order = [first, *(asks.keys() - {first})]
+            answers = await asyncio.gather(*(asks[op] for op in order), return_exceptions=True)
+        if answers[order.index("retire")] is not False:  # True, or an error: it had ended before the second request
+            assert idle_spawner.wait() == 0
+            idle_spawner.start()
+        assert await exit_code_of(idle_spawner, spec) == 7
+
+
+async def test_a_link_has_the_next_spawner_start_what_the_retired_one_did_not(idle_spawner: SpawnerUnderTest) -> None:
+    idle_spawner.start()
+
+    async def start_next() -> None:
+        assert await asyncio.to_thread(idle_spawner.wait) == 0
+        await asyncio.to_thread(idle_spawner.start)
+
+    link = SpawnerLink(
+        make_client=lambda on_record, on_lost: SpawnerClient(
+            socket_path=idle_spawner.socket, on_record=on_record, on_lost=on_lost
+        ),
+        start_spawner=start_next,
+        problems=Problems(),
+        log=log_to(LogLines()),
+    )
+    async with asyncio.timeout(LIMIT_S), running_link(link):
+        for number in range(5):
+            spec = idle_spawner.spec(f"run-{number}", "/bin/sh", "-c", "echo once; exit 7")
+            retired, record = await asyncio.gather(link.retire(), link.run_to_end(spec))
+            assert retired
+            assert record is not None
+            assert record.exit is not None
+            assert record.exit.code == 7
+            assert idle_spawner.output(spec.key) == "once\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,50 @@ def test_a_flood_is_cut_to_its_newest_part_behind_a_hole(file: Path) -> None:
     assert read_block(str(file), 0)[0] == b"x" * (2 * BLOCK_BYTES - 3) + b"end"
     (found,) = find_outputs({1: str(file)})
     assert (found.stored_bytes, found.cut) == (2 * BLOCK_BYTES, True)
+
+
+def test_a_flood_is_cut_behind_a_hole_and_stays_in_order_while_it_goes_on(tmp_path: Path) -> None:
+    """It is of numbered blocks; some may be lost at a cut."""
+    path = tmp_path / "output"
+    program = f"""if True:
+        import itertools, os
+        for number in itertools.count(1): os.write(1, b"%0{BLOCK_BYTES}d" % number)
+    """
+    with open(path, "ab") as end, subprocess.Popen([*PYTHON, program], stdout=end) as writer:
+        try:
+            for _ in range(48):
+                wait_until(lambda: used(path) > 17 * MIB, "the next flood")
+                with OutputFile(str(path)) as output:
+                    output.cut(2 * BLOCK_BYTES, flood=True)
+                wait_until(lambda: os.stat(path).st_size >= 32 * BLOCK_BYTES, "more of it")
+                with open(path, "rb") as file:
+                    assert file.seek(0, os.SEEK_DATA) == BLOCK_BYTES
+                    numbers = [int(file.read(BLOCK_BYTES)) for _ in range(31)]
+                assert numbers == sorted(set(numbers))
+        finally:
+            writer.kill()
+
+
+@pytest.fixture
+def disk_without_punching(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "ramfs", "none", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("mounting a file system takes root, outside of an unprivileged container")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("flood", [True, False])
+def test_a_file_is_cut_where_no_hole_can_be_punched(disk_without_punching: Path, flood: bool) -> None:
+    path = disk_without_punching / "output"
+    path.write_bytes(b"x" * (20 * MIB) + b"end")
+    with OutputFile(str(path)) as output:
+        output.cut(2 * BLOCK_BYTES, flood=flood)
+    assert path.read_bytes() == b"\0" * BLOCK_BYTES + b"x" * (2 * BLOCK_BYTES - 3) + b"end"
 
 
 def test_a_small_file_is_left_alone(file: Path) -> None:

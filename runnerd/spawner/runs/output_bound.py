@@ -2,8 +2,8 @@
 
 The oldest part is replaced by a hole (fallocate): offsets stay valid for readers and the writer, and the disk space is
 freed. To punch a hole the kernel first writes the part to disk. A flood is therefore cut by truncation, which discards
-it in memory, and the newest part is written again; so it is on a file system without holes. The run appends, and goes
-on behind that part. In either case the file then begins with a hole, by which its readers know that it was cut.
+it in memory, and the newest part is written again; so it is where no hole can be punched. The run appends, and goes on
+behind that part. In either case the file then begins with a hole, by which its readers know that it was cut.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _FALLOC_FL_PUNCH_HOLE = 2
 BLOCK_BYTES = 4096
 _SPARE_BYTES = 2**20  # more than a run appends between two calls here, mostly; below it no reservation is looked for
 _TAIL_MAX_BYTES = 8 * 2**20  # of a truncated file, written again: a few milliseconds of the spawner's loop
+_TAIL_READS = 3  # what is appended after the last is lost: the shorter that one takes, the less
 _FLOOD_MIN_BYTES = 16 * 2**20  # less than this is written to disk in a moment
 
 
@@ -30,7 +31,7 @@ class OutputFile:
     __slots__ = ("_fd", "size", "used_bytes")
 
     def __init__(self, path: str, *, owner: int | None = None) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         uid = self._measure()
         if owner is not None and uid != owner:
             # The path may have been replaced by a link to the file of another user.
@@ -67,11 +68,28 @@ class OutputFile:
             self._measure()
 
     def _cut_to_tail(self, keep_bytes: int) -> None:
-        keep = min(keep_bytes, _TAIL_MAX_BYTES)
-        tail = os.pread(self._fd, keep, max(0, self.size - keep))
-        os.ftruncate(self._fd, 0)
-        os.ftruncate(self._fd, BLOCK_BYTES)  # the hole, for which no disk space is used
-        os.write(self._fd, tail)
+        """Leave a hole of one block and the newest part, in the place of older output.
+
+        What the run appends after the truncation is behind that part. Were the file cut to nothing first, as it has to
+        be where no hole can be punched, the run could append before the hole is there, or before the older part.
+        """
+        keep = max(BLOCK_BYTES, min(keep_bytes, _TAIL_MAX_BYTES))
+        punched = _punch_hole(self._fd, BLOCK_BYTES)
+        tail = self._read_tail(keep)
+        if not punched:
+            os.ftruncate(self._fd, 0)
+        os.ftruncate(self._fd, BLOCK_BYTES + len(tail))
+        os.pwrite(self._fd, tail, BLOCK_BYTES)
+
+    def _read_tail(self, keep: int) -> bytes:
+        """Return the newest `keep` bytes, with what the run appended while the first of them were read."""
+        tail, end = b"", 0
+        for _ in range(_TAIL_READS):
+            size = os.fstat(self._fd).st_size
+            new = max(0, min(keep, size - end))
+            tail = (tail + os.pread(self._fd, new, size - new))[-keep:]
+            end = size
+        return tail
 
     def write_back(self, up_to: int) -> None:
         """Have the kernel begin to write the first `up_to` bytes to disk, so that a later `cut` need not wait."""

@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.problems import Problems
 from runnerd.core.process import LaunchSpec
-from runnerd.processes.link import SpawnerLink
-from tests.kits.fakes.fake_spawner import FakeSpawner
+from runnerd.processes.client import SpawnerClient
+from runnerd.processes.link import OnLost, OnRecord, SpawnerLink
+from runnerd.processes.protocol import Record
+from tests.kits.fakes.fake_spawner import FakeClient, FakeSpawner
 from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
 
@@ -181,3 +184,46 @@ async def test_turned_away_it_starts_none_of_its_own() -> None:
     await asyncio.wait([keeping])
     await link.close()
     assert not link.connected
+
+
+class LoggedClient(FakeClient):
+    """Notes in `asked` what it is asked, and when `retire` was answered."""
+
+    def __init__(self, spawner: FakeSpawner, on_record: OnRecord, on_lost: OnLost, *, asked: list[str]) -> None:
+        super().__init__(spawner, on_record, on_lost)
+        self._asked = asked
+
+    async def spawn(self, spec: LaunchSpec) -> Record:
+        self._asked.append("spawn")
+        return await super().spawn(spec)
+
+    async def retire(self) -> bool:
+        self._asked.append("retire")
+        try:
+            return await super().retire()
+        finally:
+            self._asked.append("retired")
+
+
+@pytest.mark.parametrize("first", ["retire", "spawn"])
+async def test_a_spawner_is_not_asked_for_a_run_and_to_end_at_once(first: str) -> None:
+    """One of older code may do both, and the run's exit status is lost."""
+    spawner, asked = FakeSpawner(), list[str]()
+
+    def make_client(on_record: OnRecord, on_lost: OnLost) -> SpawnerClient:
+        return cast(SpawnerClient, LoggedClient(spawner, on_record, on_lost, asked=asked))
+
+    link = SpawnerLink(
+        make_client=make_client, start_spawner=spawner.start_spawner, problems=Problems(), log=log_to(LogLines())
+    )
+    async with running_link(link):
+        if first == "retire":
+            retired, record = await asyncio.gather(link.retire(), link.spawn(spec()))
+            assert asked[:3] == ["retire", "retired", "spawn"]
+        else:
+            record, retired = await asyncio.gather(link.spawn(spec()), link.retire())
+            assert asked == ["spawn"]
+        assert (retired, spawner.retired) == (first == "retire", int(first == "retire"))
+        assert (record.phase, len(spawner.started)) == ("running", 1)
+        spawner.exit("r-1", code=0)
+        assert await link.retire(), "nothing is asked for any more"
