@@ -15,13 +15,12 @@ from runnerd.core.problems import Problems
 from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
 from runnerd.polling.intervals import Intervals
+from runnerd.polling.look_ups import LookUps
 from runnerd.polling.offering import Offering
-from runnerd.polling.parents import Parents
 from runnerd.polling.pool_pages import PoolPages
 from runnerd.polling.progress import PollProgress
 from runnerd.pools.offers import PoolOffers
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.supervisor import Offered
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
@@ -42,8 +41,7 @@ class PollRound:
         pool_pages: PoolPages,
         intervals: Intervals,
         offering: Offering,
-        parents: Parents,
-        abandoned: AbandonedRuns,
+        look_ups: LookUps,
         progress: PollProgress,
         problems: Problems,
         ambient: Ambient,
@@ -55,8 +53,7 @@ class PollRound:
         self._pool_pages = pool_pages
         self._intervals = intervals
         self._offering = offering
-        self._parents = parents
-        self._abandoned = abandoned
+        self._look_ups = look_ups
         self._progress = progress
         self._contained = Containment(log=ambient.log, loop="poll")
         self.unsupported: str | None = None
@@ -92,9 +89,7 @@ class PollRound:
         for one in longer:
             await ask(f"pool {one.name}", self._pool_pages.poll_behind(one, offered), failures)
         self._offering.expire_listings()
-        # For words only: a failure of these does not count.
-        await ask("parents of waiting runs", self._parents.look_up(), [])
-        await ask("abandoned runs", self._abandoned.look_up_if_due(), [])
+        self._look_ups.begin()
         if failures:
             raise failures[0]
         return offered

@@ -15,6 +15,7 @@ from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
 from runnerd.polling.intervals import Intervals
+from runnerd.polling.look_ups import LookUps
 from runnerd.polling.offering import Offering
 from runnerd.polling.parents import Parents
 from runnerd.polling.poll_round import PollRound
@@ -35,6 +36,7 @@ class Poller:
         poll_round: PollRound,
         offering: Offering,
         parents: Parents,
+        look_ups: LookUps,
         intervals: Intervals,
         progress: PollProgress,
         wakes: Wakes,
@@ -45,6 +47,7 @@ class Poller:
         self._intervals = intervals
         self.on_offer = offering.on_offer
         self.parents = parents
+        self.look_ups = look_ups
         self._progress = progress
         self._wakes = wakes
         self._backoff = ambient.backoff
