@@ -63,7 +63,7 @@ def build_poller(
     )
     parents = Parents(api=api, on_offer=offering.on_offer, clock=ambient.clock)
     look_ups = LookUps(parents=parents, abandoned=abandoned, ambient=ambient)
-    intervals = Intervals(pools=pools, config=config, clock=ambient.clock, jitter=jitter)
+    intervals = Intervals(pools=pools, config=config, clock=ambient.clock, backoff=ambient.backoff, jitter=jitter)
     poll_round = PollRound(
         api=api,
         registry=registry,

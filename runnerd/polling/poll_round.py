@@ -20,6 +20,7 @@ from runnerd.polling.offering import Offering
 from runnerd.polling.pool_pages import PoolPages
 from runnerd.polling.progress import PollProgress
 from runnerd.pools.offers import PoolOffers
+from runnerd.pools.table import Served
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Offered
 from runnerd.system.ambient import Ambient
@@ -66,39 +67,55 @@ class PollRound:
 
     async def poll_due(self) -> Offered:
         """Ask the sources, offer their runs, and return what became of them. Raises the first ApiError at the end."""
-        self._progress.begin_poll()
         self._offering.begin_poll()
         self._intervals.begin_poll()
         ids, pools = self._registry.own_ids(), self._intervals.asked_pools()
         if not ids and not self._pools.open_pools():
             self._offering.on_offer.drop_own()
             return Offered()
-        server = await self._api.server()  # cached; asked again only after a request has failed
+        try:
+            server = await self._api.server()  # cached; asked again only after a request has failed
+        except ApiError as error:
+            self._intervals.note_all_failed(error)
+            raise
         self.unsupported = None if server.supported else server.why
         if not server.supported:
             return Offered()
         self._offering.note_server(major=server.major)
         failures: list[ApiError] = []
-        ask = self._attempt
-        longer = [one for one in pools if await ask(f"pool {one.name}", self._pool_pages.poll_pool(one), failures)]
+        longer = [one for one in pools if await self._ask(one, self._pool_pages.poll_pool(one), failures)]
         own = None
         if self._intervals.asks_own():
             self._deployment_pages.begin_poll()
-            own = await ask("own deployments", self._deployment_pages.poll_deployments(ids), failures)
+            own = await self._ask(None, self._deployment_pages.poll_deployments(ids), failures)
         offered = own or self._offering.offer_due()
         for one in longer:
-            await ask(f"pool {one.name}", self._pool_pages.poll_behind(one, offered), failures)
+            await self._attempt(one, self._pool_pages.poll_behind(one, offered), failures)
         self._offering.expire_listings()
         self._look_ups.begin()
         if failures:
             raise failures[0]
         return offered
 
-    async def _attempt(self, source: str, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
-        """Await one source's answer; None when that goes wrong, and one more failure when the API does not answer."""
+    async def _ask(self, served: Served | None, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
+        """Await the answer of this pool as _attempt() does, and note for its interval whether the pool has answered."""
+        before = len(failures)
+        self._progress.begin_source()
+        found = await self._attempt(served, asking, failures)
+        if self._progress.answered:  # what failed behind the first page waits for the next poll
+            self._intervals.note_answer(served)
+        elif found is None:
+            self._intervals.note_failure(served, failures[-1] if len(failures) > before else None)
+        return found
+
+    async def _attempt(self, served: Served | None, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
+        """Await the answer of this pool; None: of own deployments.
+
+        Returns None when that goes wrong, and adds a failure when the API does not answer.
+        """
         self._progress.beat()
         try:
-            with self._contained.item(source):
+            with self._contained.item("own deployments" if served is None else f"pool {served.name}"):
                 return await asking
         except ApiError as error:
             failures.append(error)
