@@ -92,7 +92,10 @@ class Reloader:
         in_force.refused = _restart_needed(in_force.settings().api, config.settings.api)
         config = _with_old_api(config, in_force.settings().api)
         pools = _pool_changes(in_force.current.pools, config.pools)
+        interval_s = in_force.settings().api.poll_interval_s
         changes = self._put_in_force(config, inspect=inspect)
+        if config.settings.api.poll_interval_s != interval_s:
+            self._wakes.poll_now()  # else the poller would rest until the old interval is over
         of_pools = {f"pools_{word}": count for word, count in _counts(pools).items() if count}
         self._log.info("reloaded", **_counts(changes), **of_pools)
         pending = await self._wait_until_registered()

@@ -12,6 +12,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
 from runnerd.polling.intervals import Intervals
 from runnerd.polling.late_runs import LateRuns
+from runnerd.polling.look_ups import LookUps
 from runnerd.polling.offering import Offering
 from runnerd.polling.parents import Parents
 from runnerd.polling.poll_round import PollRound
@@ -60,8 +61,9 @@ def build_poller(
         limits=limits,
         progress=progress,
     )
-    parents = Parents(api=api, on_offer=offering.on_offer)
-    intervals = Intervals(pools=pools, config=config, clock=ambient.clock, jitter=jitter)
+    parents = Parents(api=api, on_offer=offering.on_offer, clock=ambient.clock)
+    look_ups = LookUps(parents=parents, abandoned=abandoned, ambient=ambient)
+    intervals = Intervals(pools=pools, config=config, clock=ambient.clock, backoff=ambient.backoff, jitter=jitter)
     poll_round = PollRound(
         api=api,
         registry=registry,
@@ -70,8 +72,7 @@ def build_poller(
         pool_pages=pool_pages,
         intervals=intervals,
         offering=offering,
-        parents=parents,
-        abandoned=abandoned,
+        look_ups=look_ups,
         progress=progress,
         problems=problems,
         ambient=ambient,
@@ -80,6 +81,7 @@ def build_poller(
         poll_round=poll_round,
         offering=offering,
         parents=parents,
+        look_ups=look_ups,
         intervals=intervals,
         progress=progress,
         wakes=wakes,

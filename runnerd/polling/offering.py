@@ -43,8 +43,7 @@ class Offering:
         self._supervisor.server_cancels = major >= 3
 
     def begin_poll(self) -> None:
-        """Forget the slots and the pools of the poll before."""
-        self._limits.begin_poll()
+        """Forget the runs of pools that are not asked any more."""
         self._drop_closed_pools()
 
     def expire_listings(self) -> None:
@@ -71,9 +70,9 @@ class Offering:
         """Whether a drain has ended since the last poll: late.policy must be applied before any run starts."""
         return bool(self.on_offer.runs) and self.on_offer.unjudged and self._supervisor.draining is None
 
-    def needs_poll(self) -> bool:
-        """Whether to poll before the interval is over: for a run on hold, or for a freed slot that the API counts."""
-        return bool(self._last.held) or self._limits.has_freed_slot()
+    def awaited_pools(self) -> set[str]:
+        """Names of the limited pools to ask anew: for a run on hold, or for a freed slot that the API counts."""
+        return self._pools.limited_pools() if self._last.held else self._limits.freed_pools()
 
     def next_due_s(self) -> float:
         """Seconds until a run on offer may start by itself: when it falls due, or when start_rate allows one more."""

@@ -15,13 +15,13 @@ from runnerd.core.problems import Problems
 from runnerd.deployments.registry import Registry
 from runnerd.polling.deployment_pages import DeploymentPages
 from runnerd.polling.intervals import Intervals
+from runnerd.polling.look_ups import LookUps
 from runnerd.polling.offering import Offering
-from runnerd.polling.parents import Parents
 from runnerd.polling.pool_pages import PoolPages
 from runnerd.polling.progress import PollProgress
 from runnerd.pools.offers import PoolOffers
+from runnerd.pools.table import Served
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.supervisor import Offered
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
@@ -42,8 +42,7 @@ class PollRound:
         pool_pages: PoolPages,
         intervals: Intervals,
         offering: Offering,
-        parents: Parents,
-        abandoned: AbandonedRuns,
+        look_ups: LookUps,
         progress: PollProgress,
         problems: Problems,
         ambient: Ambient,
@@ -55,8 +54,7 @@ class PollRound:
         self._pool_pages = pool_pages
         self._intervals = intervals
         self._offering = offering
-        self._parents = parents
-        self._abandoned = abandoned
+        self._look_ups = look_ups
         self._progress = progress
         self._contained = Containment(log=ambient.log, loop="poll")
         self.unsupported: str | None = None
@@ -69,41 +67,55 @@ class PollRound:
 
     async def poll_due(self) -> Offered:
         """Ask the sources, offer their runs, and return what became of them. Raises the first ApiError at the end."""
-        self._progress.begin_poll()
         self._offering.begin_poll()
         self._intervals.begin_poll()
         ids, pools = self._registry.own_ids(), self._intervals.asked_pools()
         if not ids and not self._pools.open_pools():
             self._offering.on_offer.drop_own()
             return Offered()
-        server = await self._api.server()  # cached; asked again only after a request has failed
+        try:
+            server = await self._api.server()  # cached; asked again only after a request has failed
+        except ApiError as error:
+            self._intervals.note_all_failed(error)
+            raise
         self.unsupported = None if server.supported else server.why
         if not server.supported:
             return Offered()
         self._offering.note_server(major=server.major)
         failures: list[ApiError] = []
-        ask = self._attempt
-        longer = [one for one in pools if await ask(f"pool {one.name}", self._pool_pages.poll_pool(one), failures)]
+        longer = [one for one in pools if await self._ask(one, self._pool_pages.poll_pool(one), failures)]
         own = None
         if self._intervals.asks_own():
             self._deployment_pages.begin_poll()
-            own = await ask("own deployments", self._deployment_pages.poll_deployments(ids), failures)
+            own = await self._ask(None, self._deployment_pages.poll_deployments(ids), failures)
         offered = own or self._offering.offer_due()
         for one in longer:
-            await ask(f"pool {one.name}", self._pool_pages.poll_behind(one, offered), failures)
+            await self._attempt(one, self._pool_pages.poll_behind(one, offered), failures)
         self._offering.expire_listings()
-        # For words only: a failure of these does not count.
-        await ask("parents of waiting runs", self._parents.look_up(), [])
-        await ask("abandoned runs", self._abandoned.look_up_if_due(), [])
+        self._look_ups.begin()
         if failures:
             raise failures[0]
         return offered
 
-    async def _attempt(self, source: str, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
-        """Await one source's answer; None when that goes wrong, and one more failure when the API does not answer."""
+    async def _ask(self, served: Served | None, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
+        """Await the answer of this pool as _attempt() does, and note for its interval whether the pool has answered."""
+        before = len(failures)
+        self._progress.begin_source()
+        found = await self._attempt(served, asking, failures)
+        if self._progress.answered:  # what failed behind the first page waits for the next poll
+            self._intervals.note_answer(served)
+        elif found is None:
+            self._intervals.note_failure(served, failures[-1] if len(failures) > before else None)
+        return found
+
+    async def _attempt(self, served: Served | None, asking: Awaitable[T], failures: list[ApiError]) -> T | None:
+        """Await the answer of this pool; None: of own deployments.
+
+        Returns None when that goes wrong, and adds a failure when the API does not answer.
+        """
         self._progress.beat()
         try:
-            with self._contained.item(source):
+            with self._contained.item("own deployments" if served is None else f"pool {served.name}"):
                 return await asking
         except ApiError as error:
             failures.append(error)

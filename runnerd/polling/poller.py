@@ -1,7 +1,8 @@
 """Decides when the API is asked for due runs, and when runs on offer are offered again without a request.
 
-Invariants: a failed request, and whatever one answer makes go wrong, costs time and ends nothing; between polls the
-poller wakes when a run falls due, when a slot becomes free, and when start_rate allows one more start.
+Invariants: a failed request, and whatever one answer makes go wrong, costs time and ends nothing; between polls, also
+those that failed, the poller wakes when a run falls due, when a slot becomes free, and when start_rate allows one more
+start.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import asyncio
 import contextlib
 from datetime import datetime
 
-from runnerd.core.backoff import Backoff
-from runnerd.core.errors import ApiAway, ApiError
+from runnerd.core.errors import ApiError
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
 from runnerd.polling.intervals import Intervals
+from runnerd.polling.look_ups import LookUps
 from runnerd.polling.offering import Offering
 from runnerd.polling.parents import Parents
 from runnerd.polling.poll_round import PollRound
@@ -35,6 +36,7 @@ class Poller:
         poll_round: PollRound,
         offering: Offering,
         parents: Parents,
+        look_ups: LookUps,
         intervals: Intervals,
         progress: PollProgress,
         wakes: Wakes,
@@ -45,6 +47,7 @@ class Poller:
         self._intervals = intervals
         self.on_offer = offering.on_offer
         self.parents = parents
+        self.look_ups = look_ups
         self._progress = progress
         self._wakes = wakes
         self._backoff = ambient.backoff
@@ -79,26 +82,33 @@ class Poller:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
-            if self._wakes.poll.is_set() or self._offering.awaits_late_policy():
+            if self._wakes.poll.is_set() or self._awaits_late_policy():
                 self._intervals.end_all()
+            self._intervals.end_of(self._awaited_pools())
             self._wakes.poll.clear()
             self._progress.beat()
             with self._contained.item("a round") as item:
-                await self._poll_and_rest(backoff)
-            if item.why is not None:
+                await self._poll_and_rest()
+            if item.why is None:
+                backoff.reset()
+            else:
                 await self._back_off(backoff.next_s())
 
-    async def _poll_and_rest(self, backoff: Backoff) -> None:
+    async def _poll_and_rest(self) -> None:
         try:
             await self._round.poll_due()
-        except ApiError as error:
+        except ApiError:
             # The client has logged the failure once, and `status` shows it; here it only costs time.
             self._offering.offer_due()
-            if not self._progress.answered:
-                at_least_s = self._intervals.end_poll() if _in_maintenance(error) else 0.0
-                return await self._back_off(max(backoff.next_s(error), at_least_s))
-        backoff.reset()
-        return await self._rest(self._intervals.end_poll())
+        await self._rest(self._intervals.end_poll())
+
+    def _awaits_late_policy(self) -> bool:
+        """Whether to ask for own runs before their interval is over. Not while that fails: the back-off goes on."""
+        return self._offering.awaits_late_policy() and None not in self._intervals.failing
+
+    def _awaited_pools(self) -> set[str]:
+        """Names of the pools to ask before their interval is over."""
+        return self._offering.awaited_pools() - self._intervals.failing
 
     async def poll_once(self) -> Offered:
         """Poll everything this host serves once and return what became of it. Raises ApiError, after all were asked."""
@@ -106,7 +116,7 @@ class Poller:
         return await self._round.poll_due()
 
     async def _back_off(self, seconds: float) -> None:
-        """Wait, or until a wake says that the API answers again."""
+        """Wait, or until there is a reason to poll now."""
         self._progress.beat(within_s=BACKOFF_BOUND_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -118,6 +128,9 @@ class Poller:
         asked_at = loop.time()
         until = asked_at + seconds
         while not self._wakes.poll.is_set():
+            if awaited := self._awaited_pools():  # also at first: a slot may have become free during the poll
+                self._intervals.end_of(awaited)
+                until = min(until, max(loop.time(), asked_at + _BETWEEN_SLOT_POLLS_S))
             left = until - loop.time()
             if left <= 0:
                 return
@@ -126,15 +139,7 @@ class Poller:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, self._offering.next_due_s())):
                     await self._wakes.offer.wait()
-            if self._wakes.poll.is_set() or self._offering.awaits_late_policy():
+            if self._wakes.poll.is_set() or self._awaits_late_policy():
                 return self._intervals.end_all()
             if self.on_offer.runs:
                 self._offering.offer_due()
-            if self._offering.needs_poll():
-                self._intervals.end_limited()
-                until = min(until, max(loop.time(), asked_at + _BETWEEN_SLOT_POLLS_S))
-
-
-def _in_maintenance(error: ApiError) -> bool:
-    """Return whether the API is in maintenance: the poll is neither missed nor repeated before the next is due."""
-    return isinstance(error, ApiAway) and error.maintenance

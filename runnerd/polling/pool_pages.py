@@ -44,7 +44,7 @@ class PoolPages:
 
     async def poll_pool(self, served: Served) -> bool:
         """Put the first page of one pool on offer; whether more runs may be behind that page. Raises ApiError."""
-        self._limits.note_slots()
+        self._limits.begin_listing(served.name)
         if served.limited:
             # If this request fails, slots would be left free for runs that cannot be claimed without an answer.
             self._on_offer.drop_pool(served.name)

@@ -14,7 +14,7 @@ BACKOFF_BOUND_S = 3600.0  # a wait after failed requests, which may be as long a
 
 
 class PollProgress:
-    """Stamps each step of a poll. `answered`: whether the API has listed runs in the poll under way."""
+    """Stamps each step of a poll. `answered`: whether the API has listed runs of the source that is asked."""
 
     def __init__(self, *, ambient: Ambient) -> None:
         self._pulse = ambient.pulse
@@ -22,8 +22,8 @@ class PollProgress:
         self.answered = False
         self.polled_at: datetime | None = None  # when the API last listed runs
 
-    def begin_poll(self) -> None:
-        """Forget the answers of the poll before."""
+    def begin_source(self) -> None:
+        """Forget the answers of the source before."""
         self.answered = False
 
     def note_answer(self) -> None:

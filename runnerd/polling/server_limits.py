@@ -18,15 +18,18 @@ class ServerLimits:
         self._pools = pools
         self._supervisor = supervisor
         self._listed: set[str] = set()  # pools, by name, that the API has listed in the poll under way
-        self._counted: set[str] = set()  # runs, by id, that took up a slot since the last poll began
+        self._counted: dict[str, str] = {}  # pools by run that took up a slot since its pool was listed
+        self._ended: set[str] = set()  # those that had ended when the request under way began
 
-    def begin_poll(self) -> None:
-        """Forget the slots of the poll before: this poll uses those that have become free."""
-        self._counted.clear()
+    def begin_listing(self, pool: str) -> None:
+        """Record which slots of this pool have become free: the answer to the request that begins uses them."""
+        self.note_slots()
+        self._ended = {run_id for run_id in self._gone() if self._counted[run_id] == pool}
 
     def note_listed(self, pool: str) -> None:
         """Record that the API has listed this pool's runs just now."""
         self._listed.add(pool)
+        self._counted = {run_id: its for run_id, its in self._counted.items() if run_id not in self._ended}
 
     def expire_listed(self) -> None:
         """Treat every pool as listed too long ago."""
@@ -40,8 +43,12 @@ class ServerLimits:
         """Record which of this host's runs take up slots that the API counts."""
         limited = self._pools.limited_pools()
         records = [record for record in self._supervisor.records() if record.holds_slot]
-        self._counted |= {record.id for record in records if record.pool in limited}
+        known = {run_id: pool for run_id, pool in self._counted.items() if pool in limited}
+        self._counted = known | {record.id: record.pool for record in records if record.pool in limited}
 
-    def has_freed_slot(self) -> bool:
-        """Whether a run that took up such a slot has ended."""
-        return bool(self._counted - {record.id for record in self._supervisor.records()})
+    def freed_pools(self) -> set[str]:
+        """Names of the limited pools of which a run that took up such a slot has ended."""
+        return {self._counted[run_id] for run_id in self._gone()} & self._pools.limited_pools()
+
+    def _gone(self) -> set[str]:
+        return set(self._counted) - {record.id for record in self._supervisor.records()}

@@ -303,7 +303,7 @@ async def polling(
 ) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
     """An engine whose poller polls, ten seconds apart unless said otherwise."""
     async with fake_engine(folder, prefect=prefect, **changes) as (engine, spawner):
-        loops = [asyncio.create_task(engine.poller.run())]
+        loops = [asyncio.create_task(engine.poller.run()), asyncio.create_task(engine.poller.look_ups.run())]
         if watching:
             loops.append(asyncio.create_task(engine.cancellations.run()))
         try:

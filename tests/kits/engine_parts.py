@@ -13,10 +13,19 @@ from runnerd.deployments.registry import Registry
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.prepared import Prepared
 from runnerd.launch.spec import hooks_spec
+from runnerd.polling.poller import Poller
 from runnerd.prefect_api.answers import Answer, Claim
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.supervisor import Offered
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import a_deployment
+
+
+async def poll_and_look_up(poller: Poller) -> Offered:
+    """Poll once, and look up what a daemon looks up after a poll, in the background."""
+    offered = await poller.poll_once()
+    await poller.look_ups.look_up()
+    return offered
 
 
 @dataclass

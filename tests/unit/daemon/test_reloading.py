@@ -33,6 +33,7 @@ class Reloads:
     host: Host
     config: ConfigInForce
     reloader: Reloader
+    wakes: Wakes
 
     async def reload(self) -> Json:
         return await self.reloader.reload()
@@ -46,19 +47,19 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
     files = ConfigDir(folder / "etc")
     files.write("conf.d/10.yaml", ONE)
     async with a_host(folder, **changes) as host:
-        config = ConfigInForce(files.load())
+        config, wakes = ConfigInForce(files.load()), Wakes()
         reloader = Reloader(
             config=config,
             read=lambda last_good: load(str(files.etc), defaults=DEFAULTS, last_good=last_good),
             journal=host.journal,
             registrar=host.registrar,
             pools=PoolTable(),
-            wakes=Wakes(),
+            wakes=wakes,
             log=host.registrar._log,
         )
         assert reloader.begin().added == ("one",)
         await host.registrar.settled.wait()
-        yield Reloads(files, host, config, reloader)
+        yield Reloads(files, host, config, reloader, wakes)
 
 
 async def test_nothing_changed(tmp_path: Path) -> None:
@@ -106,6 +107,16 @@ async def test_settings_take_effect(tmp_path: Path) -> None:
         assert (await at.reload())["ok"] is True
         settings = at.config.settings()
         assert (settings.limits.runs, settings.api.poll_interval_s) == (7, 3.0)
+
+
+async def test_another_poll_interval_counts_from_now_on(tmp_path: Path) -> None:
+    """The poller may be in the middle of a rest of an hour."""
+    async with reloads(tmp_path) as at:
+        for text, polls in (("10m", True), ("10m", False), ("3s", True)):
+            at.wakes.poll.clear()
+            at.files.write("runnerd.yaml", f"api: {{url: http://127.0.0.1:4200/api, poll_interval: {text}}}\n")
+            await at.reload()
+            assert at.wakes.poll.is_set() is polls
 
 
 async def test_a_reading_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from runnerd.control.contract import WAITING_FIELDS
 from runnerd.core.errors import ApiAway
 from runnerd.core.prefect import ApiCondition
+from tests.kits.engine_parts import poll_and_look_up
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.host import PEER, Daemon, daemon
 from tests.kits.nouns import Json
@@ -164,7 +165,7 @@ async def test_a_parent_that_holds_the_only_slot_is_named(tmp_path: Path, major:
     async with daemon(tmp_path, prefect=FakePrefect(major=major), runs=1) as one:
         parent = await one.start(name="old-otter")
         child = one.engine.prefect.child_of(parent, one.engine.add_run(one.engine.deploy("child")))
-        await one.engine.poller.poll_once()
+        await poll_and_look_up(one.engine.poller)
         told = f"its parent run old-otter ({parent}) holds the only slot, and may wait for this run"
         assert waits(one) == {child: f"limits.runs 1 is reached: {told}"}
         assert only(one)["parent"] == parent
@@ -174,7 +175,7 @@ async def test_a_parent_that_holds_one_of_the_slots(tmp_path: Path) -> None:
     async with daemon(tmp_path, runs=2) as one:
         parent, _ = await one.start("a"), await one.start("b")
         child = one.engine.prefect.child_of(parent, one.engine.add_run(one.engine.deploy("child")))
-        await one.engine.poller.poll_once()
+        await poll_and_look_up(one.engine.poller)
         assert " holds one of the 2 slots, and may wait " in waits(one)[child]
 
 
@@ -183,7 +184,7 @@ async def test_a_parent_that_holds_no_slot_of_the_limit_is_not_blamed(tmp_path: 
         parent, deployment = await one.start("a"), one.engine.deploy("child", concurrency_limit=1)
         one.engine.add_run(deployment)
         child = one.engine.prefect.child_of(parent, one.engine.add_run(deployment))
-        await one.engine.poller.poll_once()
+        await poll_and_look_up(one.engine.poller)
         assert waits(one) == {child: "the deployment's limit 1 is reached"}
         assert only(one)["parent"] == parent
 
