@@ -250,6 +250,7 @@ class Daemon:
             config=self.config,
             embedded=lambda: self.embedded.problem if self.embedded else None,
             registry=self.registry,
+            held_drops=self.registrar.held_drops,
             pools=self.pools.keeper,
             abandoned=self.abandoned,
             environments=self._environments,

@@ -40,9 +40,11 @@ class Outcomes:
                 double=False,
             )
         )
-        if differs(known.deployment, deployment) or known.deployment.place != deployment.place:
+        renamed = entry.flow not in (None, inspection.flow_name)
+        if renamed or differs(known.deployment, deployment) or known.deployment.place != deployment.place:
+            # Of several registrations of one declaration, the next start takes the one that was saved last.
             self._journal.save_registration(replace(known, deployment=deployment))
-        return entry.flow not in (None, inspection.flow_name)
+        return renamed
 
     def note_flow(self, deployment: Deployment, flow: str) -> None:
         """Note the name of the flow of a deployment that is about to be registered for the first time."""

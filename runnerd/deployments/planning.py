@@ -72,7 +72,11 @@ class Planner:
         return {key: entries[old_key] for key, old_key in matches.items()}
 
     def _match_registrations(self, wanted: Sequence[Deployment]) -> dict[Key, Registration]:
-        """Return the journal's registration of each wanted declaration; active ones before those that were paused."""
+        """Return the journal's registration of each wanted declaration; active ones before those that were paused.
+
+        A declaration has several when its flow was renamed and the old one is not dropped yet: of these the newest,
+        which was the last one in use.
+        """
         found: dict[Key, Registration] = {}
         known = self._journal.registrations(self._url)
         for paused in (False, True):

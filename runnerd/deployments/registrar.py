@@ -79,7 +79,14 @@ class Registrar:
         self._worklist = Worklist()
         self._registering = 0
         self._dropper = Dropper(
-            api=api, journal=journal, registry=registry, url=url, log=ambient.log, clock=ambient.clock
+            api=api,
+            journal=journal,
+            registry=registry,
+            worklist=self._worklist,
+            lock_of=self._requests.lock_of,
+            url=url,
+            log=ambient.log,
+            clock=ambient.clock,
         )
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
         self.settled = self._worklist.settled  # set while every wanted deployment is registered or has failed
@@ -197,6 +204,8 @@ class Registrar:
             elif done is not None and self._worklist.is_current(begun):
                 self._fail(deployment, done.why, double=done.double, again=done.by_api)
         self._registering -= 1
+        if self._dropper.left:
+            self._worklist.work.set()
         if not self._registering:
             self._wake_others()
 
@@ -212,8 +221,6 @@ class Registrar:
             self._dropper.add(registration)  # removed by a reload during the request
         elif done.paused is not None:
             self._drop_renamed(registration, entry.deployment_id)
-        if self._dropper.left:
-            self._worklist.work.set()
 
     async def _retry_failed(self) -> None:
         """Try again, for ever, what failed for a reason that may pass; `settled` stays set meanwhile."""
@@ -260,11 +267,14 @@ class Registrar:
     ) -> None:
         """Note that the API has the deployment as wanted."""
         key = key_of(deployment)
+        entry = self._registry.get(key)
         self._worklist.take_off(key)
         self._retries.forget(key)
         self._unannounced = True
         if self._outcomes.note_registered(deployment, known, inspection, paused=paused):
             self._list_doubles(deployment.name)
+        if entry is not None and entry.deployment_id not in (None, known.deployment_id):
+            self._drop_renamed(known, entry.deployment_id)  # it was renamed before; this time nothing was requested
 
     def _fail(self, deployment: Deployment, why: str, *, double: bool = False, again: bool = False) -> None:
         """Note why the deployment cannot be registered; with `again`, it is tried again by itself."""
@@ -274,8 +284,12 @@ class Registrar:
         self._outcomes.note_failure(deployment, why, double=double)
 
     def problems(self) -> tuple[Problem, ...]:
-        """Return why deployments cannot be registered."""
-        return self._outcomes.problems()
+        """Return why deployments cannot be registered, or dropped before another one is registered."""
+        return (*self._outcomes.problems(), *self.held_drops())
+
+    def held_drops(self) -> list[Problem]:
+        """Return why deployments that left the files cannot be dropped before another one is registered."""
+        return self._dropper.held()
 
     def inspect_again(self, deployments: Iterable[Deployment]) -> None:
         """Inspect the flows of these deployments again, and register what has changed.

@@ -101,6 +101,10 @@ class Requests:
         """Return the registrations last read, with those made since."""
         return list(self._known.values())
 
+    def lock_of(self, flow: str, name: str) -> asyncio.Lock:
+        """Return what is held while the API's deployment of this flow and name is registered, or is to be dropped."""
+        return self._names.setdefault((flow, name), asyncio.Lock())
+
     async def register(
         self, deployment: Deployment, inspection: Inspection, *, wanted: Callable[[], bool]
     ) -> Registered | Refusal | None:
@@ -112,8 +116,11 @@ class Requests:
         key = key_of(deployment)
         one = _Attempt(deployment, inspection, Patience(last=key in self._refused))
         backoff = self._backoff()
-        full_name = (inspection.flow_name, deployment.name)
-        async with self._names.setdefault(full_name, asyncio.Lock()):
+        lock = self.lock_of(inspection.flow_name, deployment.name)
+        waits = lock.locked()
+        async with lock:
+            if waits:
+                self.registrations()  # what was waited for may have been its drop
             while wanted():
                 done, error = await self._try_in_a_place(one)
                 if error is None:

@@ -37,7 +37,7 @@ async def run_deployment_checks(subject: Subject) -> Sequence[Check]:
     config = subject.config.current
     return [
         check_configuration(subject.config.problems(), len(config.files)),
-        check_deployments(subject.registry.entries(), config),
+        check_deployments(subject.registry.entries(), config, subject.held_drops()),
         check_pools(subject.pools.entries(), subject.pools.problems()),
     ]
 
@@ -65,8 +65,11 @@ def check_configuration(problems: Sequence[Problem], files: int) -> Check:
     return error("configuration", f"{problems[0]}{more}", remedy)
 
 
-def check_deployments(entries: Iterable[Entry], config: Config) -> Check:
-    """Report invalid, unregistrable and outdated deployments as an error, those not registered yet as a warning."""
+def check_deployments(entries: Iterable[Entry], config: Config, held_drops: Sequence[Problem] = ()) -> Check:
+    """Report invalid, unregistrable and outdated deployments as an error, those not registered yet as a warning.
+
+    `held_drops`: why deployments that left the files cannot be dropped yet; an error too.
+    """
     entries = list(entries)
     dead = [one.name or "a deployment without a name" for one in config.invalid]
     stale = [one.full_name for one in entries if one.invalid]
@@ -80,6 +83,9 @@ def check_deployments(entries: Iterable[Entry], config: Config) -> Check:
         said.append(f"cannot register {some([one.full_name for one in failed])}: {whose}{failed[0].problem}")
     if stale:
         said.append(f"cannot apply the configuration of {some(stale)}: it is invalid; the last valid one is in force")
+    if held_drops:
+        more = f"; and {len(held_drops) - 1} more, which runnerctl status lists" if len(held_drops) > 1 else ""
+        said.append(f"{held_drops[0]}{more}")
     if said:
         remedy = "fix the cause, which runnerctl status shows for each; then runnerctl reload"
         return error("deployments", "; ".join(said), remedy)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.core.place import Place
+from runnerd.core.place import Place, Problem
 from runnerd.core.settings import RunSettings
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
@@ -45,6 +45,7 @@ class Subject:
     config: ConfigInForce
     embedded: Callable[[], str | None]  # the problem of the embedded server; None without one
     registry: Registry
+    held_drops: Callable[[], Sequence[Problem]]  # why deployments that left the files cannot be dropped yet
     pools: PoolKeeper
     abandoned: AbandonedRuns
     environments: Environments

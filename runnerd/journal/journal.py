@@ -285,8 +285,9 @@ class Journal:
     # --- caches ---------------------------------------------------------------------------------------------------
 
     def registrations(self, url: str) -> list[Registration]:
-        """Return what this host has registered with the API at `url`."""
-        return list(self._remembered(Registration, "registrations", "WHERE url = ?", url).values())
+        """Return what this host has registered with the API at `url`; what was saved last comes last."""
+        # Each INSERT OR REPLACE gives the row a new rowid.
+        return list(self._remembered(Registration, "registrations", "WHERE url = ? ORDER BY rowid", url).values())
 
     def save_registration(self, registration: Registration) -> None:
         key = (registration.url, registration.flow, registration.name)

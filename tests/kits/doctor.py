@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runnerd import __version__
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.place import Problem
 from runnerd.core.settings import Config
 from runnerd.doctor.check_runner import CheckGroup
 from runnerd.doctor.doctor import Doctor
@@ -56,7 +57,12 @@ class Nowhere:
 
 @asynccontextmanager
 async def practice(
-    folder: Path, *, environ: Mapping[str, str] | None = None, more: Sequence[CheckGroup] = (), **changes: Json
+    folder: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    more: Sequence[CheckGroup] = (),
+    held_drops: Sequence[Problem] = (),
+    **changes: Json,
 ) -> AsyncIterator[Practice]:
     """Its spawner's processes end only when told to, or cannot start where its `start_error` is set."""
     paths = Paths(*(str(folder / name) for name in ("etc", "run", "state", "log")), None)
@@ -70,6 +76,7 @@ async def practice(
             config=config,
             embedded=lambda: None,
             registry=engine.registry,
+            held_drops=lambda: held_drops,
             pools=a_keeper(engine),
             abandoned=engine.abandoned,
             environments=Environments(environ={}, calls=BoundedCalls()),

@@ -38,14 +38,23 @@ def test_deployments(tmp_path: Path) -> None:
     state_and_words(one, "error", "cannot register waiting: there is no function f", "runnerctl status")
     two = check_deployments([failed, replace(failed, flow="etl")], config)
     state_and_words(two, "error", "cannot register waiting, etl/waiting: waiting: there is no function f")
+    held = [Problem(message=f"cannot delete the deployment etl/{name}", place=PLACE) for name in ("old", "older")]
+    words = f"{PLACE}: cannot delete the deployment etl/old; and 1 more, which runnerctl status lists"
+    state_and_words(check_deployments([ready, waiting], config, held), "error", words)
     stale = replace(ready, invalid=True, problem="unknown key")
     dead = replace(config, invalid=(InvalidDeployment(name=None, place=PLACE, problem="no name"),))
-    words = (
+    details = (
         "cannot run a deployment without a name",
         "cannot apply the configuration of etl/ready",
         "the last valid one",
     )
-    state_and_words(check_deployments([stale], dead), "error", *words)
+    state_and_words(check_deployments([stale], dead), "error", *details)
+
+
+async def test_drops_that_are_held_back(tmp_path: Path) -> None:
+    async with practice(tmp_path, held_drops=[Problem(message="cannot delete the deployment etl/old")]) as one:
+        check = (await one.examine())["deployments"]
+        assert (check["state"], check["detail"]) == ("error", "cannot delete the deployment etl/old")
 
 
 def test_work_pools() -> None:

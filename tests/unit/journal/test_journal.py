@@ -191,10 +191,11 @@ def registration(name: str, **changes: object) -> Registration:
 def test_registrations_of_one_server(tmp_path: Path, journal: Journal) -> None:
     for one in (registration("a"), registration("b"), registration("a", url="elsewhere")):
         journal.save_registration(one)
+    assert journal.registrations("u") == [registration("a"), registration("b")]
     changed = registration("a", fingerprint="q", paused=True)
     journal.save_registration(changed)
     other = reopened(tmp_path, journal)
-    assert sorted(other.registrations("u"), key=lambda one: one.name) == [changed, registration("b")]
+    assert other.registrations("u") == [registration("b"), changed], "what was saved last comes last"
     other.drop_registration(changed)
     assert journal.registrations("u") == [registration("b")]
     assert journal.registrations("elsewhere") == [registration("a", url="elsewhere")]
