@@ -258,7 +258,9 @@ def test_a_broken_drop_in_keeps_its_last_good_version_over_a_restart(prefect3: P
 
 
 def test_the_settings_of_a_broken_drop_in_stay_in_force_over_a_restart(make: Make) -> None:
-    away = PrefectServer(url="http://127.0.0.1:9/api", python="/usr/bin/python3", major=3, environment={})
+    away = PrefectServer(
+        url="http://127.0.0.1:9/api", python="/usr/bin/python3", major=3, version="3.9.1", environment={}
+    )
     host = make(away)
     host.drop_in("00-host.yaml", "limits: {runs: 3}\n")
     for text in ("limits: {runs: 3}\n", "limits: {runs: [\n"):
