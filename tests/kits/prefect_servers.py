@@ -64,6 +64,8 @@ def _start(python: Path, home: Path, attempt: int, settings: dict[str, str]) -> 
         "HOME": str(home),
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # It would fail a pause whose time is over, at any moment, before a test has seen what runnerd says of it.
+        "PREFECT_API_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_UI_ENABLED": "false",
         **settings,
