@@ -50,7 +50,7 @@ class AllowedUsers:
         """Name the users, for a message."""
         if not self.limited:
             return "every user that is named, except root" if self.root else "every user"
-        return ",".join([*sorted(self._names), *(["*"] if self._people else [])]) or "nobody"
+        return ",".join([*sorted(self._names), *(["*"] if self._people else [])]) or "no user"
 
     def to_wire(self) -> dict[str, object]:
         """Return the arguments of `from_wire`, for the hello."""
