@@ -128,6 +128,11 @@ class ApiHealth:
     since: datetime
     detail: str
 
+    @property
+    def words(self) -> str:
+        """Say how the API is, where it is not ok."""
+        return self.detail if self.condition is ApiCondition.MAINTENANCE else f"{self.condition.value}: {self.detail}"
+
 
 def due(run: FlowRun) -> datetime | None:
     """Return the time at which the run is due."""

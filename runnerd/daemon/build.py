@@ -121,12 +121,8 @@ class Daemon:
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
-        self.problems.register_text(self._users_problem)
+        self.problems.register_text(lambda: self.wanted_spawner.difference_of_users(self.link.hello))
         self.embedded = self._build_embedded() if api.url == EMBEDDED else None
-
-    def _users_problem(self) -> str | None:
-        hello = self.link.hello
-        return self.wanted_spawner.difference_of_users(hello) if hello is not None else None
 
     def _build_embedded(self) -> EmbeddedServer:
         return EmbeddedServer(

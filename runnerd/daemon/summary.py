@@ -55,10 +55,7 @@ class Summary:
     def line(self) -> str:
         """Make the line, such as `3 running of 10, API ok`; not always ASCII, which Systemd.notify_status sees to."""
         health, runs = self._api.health, len(self._supervisor.records())
-        api = {
-            ApiCondition.OK: "API ok",
-            ApiCondition.MAINTENANCE: f"API {health.detail}",
-        }.get(health.condition, f"API {health.condition}: {health.detail}")
+        api = "API ok" if health.condition is ApiCondition.OK else f"API {health.words}"
         draining = "; draining" if self._wakes.draining.is_set() else ""
         problems = len(self._problems.all())
         count = "1 problem" if problems == 1 else f"{problems} problems"

@@ -224,8 +224,7 @@ class Inspector:
         run = member.run
         layers = await self._environments.build_layers(run)
         if isinstance(layers, str | Unanswered):
-            why = layers.words if isinstance(layers, Unanswered) else layers
-            failure = InspectionFailure(kind="no-answer", message=why)
+            failure = InspectionFailure(kind="no-answer", message=str(layers))
             return dict.fromkeys(entrypoints, failure)
         base, from_file = layers
         environment = flow_environment(run, access=self._access(), base=base, file_environment=from_file)

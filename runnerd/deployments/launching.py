@@ -59,9 +59,7 @@ class FlowLauncher:
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         """Make the launch spec of the run's hooks, or a sentence why the hooks cannot be run."""
         entry, flow = self._registry.by_id(record.deployment_id), (await self.prepare(record)).start
-        if isinstance(flow, Unanswered):
-            return flow.words
-        if entry is None or isinstance(flow, str):
+        if entry is None or isinstance(flow, str | Unanswered):
             return str(flow)
         return hooks_spec(
             flow, record, program=program_text("run_hooks"), timeout_s=entry.deployment.run.hook_timeout_s

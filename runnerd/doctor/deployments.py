@@ -53,8 +53,12 @@ async def run_abandoned_checks(subject: Subject) -> Sequence[Check]:
 def check_abandoned(found: Sequence[Abandoned]) -> Check:
     if not found:
         return ok("runs", "no run waits for a process that has ended")
+    return warning("runs", _first_of(found), found[0].remedy)
+
+
+def _first_of(found: Sequence[object]) -> str:
     more = f"; and {len(found) - 1} more, which runnerctl status lists" if len(found) > 1 else ""
-    return warning("runs", f"{found[0]}{more}", found[0].remedy)
+    return f"{found[0]}{more}"
 
 
 def check_configuration(problems: Sequence[Problem], files: int) -> Check:
@@ -84,8 +88,7 @@ def check_deployments(entries: Iterable[Entry], config: Config, held_drops: Sequ
     if stale:
         said.append(f"cannot apply the configuration of {some(stale)}: it is invalid; the last valid one is in force")
     if held_drops:
-        more = f"; and {len(held_drops) - 1} more, which runnerctl status lists" if len(held_drops) > 1 else ""
-        said.append(f"{held_drops[0]}{more}")
+        said.append(_first_of(held_drops))
     if said:
         remedy = "fix the cause, which runnerctl status shows for each; then runnerctl reload"
         return error("deployments", "; ".join(said), remedy)

@@ -37,6 +37,9 @@ class Unanswered:
 
     words: str
 
+    def __str__(self) -> str:
+        return self.words
+
 
 @dataclass(slots=True)
 class _Flight:
@@ -69,7 +72,7 @@ class BoundedCalls:
         self._places = Places(threads=threads, mounts=mounts or Mounts(), own=own, realpath=realpath)
         self._threads = _ShortThreads(threads, learn=self._places.learn)
         self._lock = threading.Lock()
-        self._hanging: collections.Counter[str] = collections.Counter()  # by key of a bound: calls nobody waits for
+        self._hanging: collections.Counter[str] = collections.Counter()  # by key of a bound: calls without a caller
         self._hang = 0
 
     async def call(self, place: str, call: Callable[[], T]) -> T | Unanswered:

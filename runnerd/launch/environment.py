@@ -57,10 +57,8 @@ class Environments:
     async def build(self, run: RunSettings) -> dict[str, str] | str:
         """Build the whole environment of a process that is no flow run, or a sentence why it cannot be built."""
         layers = await self.build_layers(run)
-        if isinstance(layers, Unanswered):
-            return layers.words
-        if isinstance(layers, str):
-            return layers
+        if isinstance(layers, str | Unanswered):
+            return str(layers)
         base, from_file = layers
         return {**base, **from_file, **run.environment}
 

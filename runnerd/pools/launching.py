@@ -121,10 +121,8 @@ class PoolLauncher:
             prepared = await persist(lambda: self.prepare(record), backoff=self._backoff())
         except ApiRejected as error:
             return str(error)
-        if isinstance(prepared.start, Unanswered):
-            return prepared.start.words
-        if isinstance(prepared.start, str):
-            return prepared.start
+        if isinstance(prepared.start, str | Unanswered):
+            return str(prepared.start)
         served = self._table.get(record.pool)
         if served is None:  # a reload dropped the pool meanwhile
             return _not_served(record)

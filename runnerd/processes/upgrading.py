@@ -33,9 +33,9 @@ class WantedSpawner:
             return f"its code (build {hello.build or 'unknown'}) is not the installed one (build {self.build})"
         return self.difference_of_users(hello)
 
-    def difference_of_users(self, hello: Hello) -> str | None:
+    def difference_of_users(self, hello: Hello | None) -> str | None:
         """Say how the lists of users differ, where both are known."""
-        if self.users is None or hello.users is None or self.users.same_list(hello.users):
+        if self.users is None or hello is None or hello.users is None or self.users.same_list(hello.users):
             return None
         listed, wanted = hello.users.describe(), self.users.describe()
         return f"the spawner starts processes as {listed}, but RUNNERD_FLOW_USERS of runnerd says {wanted}"

@@ -63,8 +63,8 @@ class Reporter:
     async def _read_run(self) -> FlowRun | ApiState | None:
         """Read the run; None when the API has none.
 
-        While the API is away, the receipt of the run's process ends the run instead, so that no drain and nobody who
-        watches the run waits for the end of an outage. While the API answers, it is believed and not the process.
+        While the API is away, the receipt of the run's process ends the run instead, so that no drain and no client
+        that watches the run waits for the end of an outage. While the API answers, it is believed and not the process.
         """
         reported = state_by_receipt(self._record)
         if reported is None:
@@ -82,7 +82,7 @@ class Reporter:
         try:
             return await self._context.api.read_run(self._record.id)
         except ApiError as error:
-            self._refused = not isinstance(error, ApiAway) or (error.answered and not error.maintenance)
+            self._refused = not isinstance(error, ApiAway) or error.may_be_own
             raise
 
     def _add_names(self, found: FlowRun | None) -> None:

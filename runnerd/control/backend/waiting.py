@@ -74,24 +74,17 @@ class WaitReasons:
 
     def _offered(self, run: FlowRun) -> Json:
         entry = self._registry.by_id(run.deployment_id)
-        deployment, flow = (entry.deployment.name, entry.flow) if entry else (None, None)
-        more = {"pool": run.pool, "queue": run.queue, "due_at": time_text(due(run)), "phase": None}
-        why, parent = self.reason(run), self._live_parent(run)
-        return {
-            "id": run.id, "name": run.name, "deployment": deployment, "flow": flow, **more, "waiting": why,
-            "parent": parent,
-        }  # fmt: skip
+        its = {"deployment": entry.deployment.name if entry else None, "flow": entry.flow if entry else None}
+        more = {"due_at": time_text(due(run)), "phase": None, "parent": self._live_parent(run)}
+        return _document(run, waiting=self.reason(run), **its, **more)
 
     def _claimed(self, record: RunRecord) -> Json | None:
         why = self._claimed_reason(record)
         if why is None:
             return None
-        due_at, phase = time_text(record.created_at), record.phase.value
-        more = {"pool": record.pool, "queue": record.queue, "due_at": due_at, "phase": phase}
-        return {
-            "id": record.id, "name": record.name, "deployment": record.deployment, "flow": record.flow, **more,
-            "waiting": why, "parent": None,
-        }  # fmt: skip
+        its = {"deployment": record.deployment, "flow": record.flow}
+        more = {"due_at": time_text(record.created_at), "phase": record.phase.value, "parent": None}
+        return _document(record, waiting=why, **its, **more)
 
     def _claimed_reason(self, record: RunRecord) -> str | None:
         """Return what delays a claimed run: the API's answer to the claim, or disk space for the run's record."""
@@ -99,10 +92,7 @@ class WaitReasons:
             return record.waiting
         if record.phase not in (Phase.CLAIMING, Phase.STARTING) or not self._waits_for_api(record):
             return None
-        health = self._api.health
-        if health.condition is ApiCondition.MAINTENANCE:
-            return f"the API is {health.detail}"
-        return f"the API is {health.condition.value}: {health.detail}"
+        return f"the API is {self._api.health.words}"
 
     def _waits_for_api(self, record: RunRecord) -> bool:
         """Return whether the state of the API says what this run waits for."""
@@ -129,6 +119,10 @@ class WaitReasons:
         assert held is not None
         slot = "the only slot" if len(holders) == 1 else f"one of the {len(holders)} slots"
         return f"{why}: its parent run {held.record.name} ({parent}) holds {slot}, and may wait for this run"
+
+
+def _document(run: FlowRun | RunRecord, **more: Json) -> Json:
+    return {"id": run.id, "name": run.name, "pool": run.pool, "queue": run.queue, **more}
 
 
 def _due_at(run: FlowRun) -> float:
