@@ -53,6 +53,7 @@ class DeploymentPages:
     async def poll_deployments(self, ids: Sequence[str]) -> Offered:
         """Poll the deployments with these ids; the result covers the pools' runs on offer too. Raises ApiError."""
         if not ids:
+            self._on_offer.begin_list()
             self._on_offer.drop_own()
             return self._offering.offer_due()
         api = self._settings().api
@@ -60,6 +61,7 @@ class DeploymentPages:
         before = self._now() + timedelta(seconds=api.prefetch_s + api.poll_interval_s)
         offered, found = Offered(), Page()
         for _ in range(_LATE_PAGES_PER_POLL):
+            self._on_offer.begin_list()
             found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
             self._progress.note_answer()
             self._on_offer.drop_own()

@@ -21,14 +21,27 @@ class OnOffer:
     runs: dict[str, FlowRun] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     unjudged: bool = False  # listed while draining: late.policy was not applied to the own runs
+    unlisted: set[str] = field(default_factory=set)  # created after the request for the next list was sent
 
     def put(self, found: Sequence[FlowRun]) -> None:
         """Put these runs on offer."""
         self.runs.update({run.id: run for run in found})
 
+    def put_created(self, run: FlowRun) -> None:
+        """Put a run on offer that was just created, which a list asked for before cannot have."""
+        self.put([run])
+        self.unlisted.add(run.id)
+
+    def begin_list(self) -> None:
+        """Note that a list of own runs is asked for now: it has all that were created until now."""
+        self.unlisted.clear()
+
     def drop_own(self) -> None:
-        """Drop the runs of own deployments, and all reasons to wait: the next offer finds those that still hold."""
-        self.runs = {run.id: run for run in self.runs.values() if run.pool is not None}
+        """Drop the runs of own deployments, and all reasons to wait: the next offer finds those that still hold.
+
+        A run that was created while the list was on its way stays: without it, `status` would not know the run.
+        """
+        self.runs = {run.id: run for run in self.runs.values() if run.pool is not None or run.id in self.unlisted}
         self.waiting = {}
         self.unjudged = False
 

@@ -71,6 +71,7 @@ class PollRound:
         self._intervals.begin_poll()
         ids, pools = self._registry.own_ids(), self._intervals.asked_pools()
         if not ids and not self._pools.open_pools():
+            self._offering.on_offer.begin_list()
             self._offering.on_offer.drop_own()
             return Offered()
         try:

@@ -75,7 +75,7 @@ class Poller:
         if run.pool is not None:
             self._wakes.poll_now()
             return
-        self.on_offer.put([run])
+        self.on_offer.put_created(run)
         self._wakes.offer.set()
 
     async def run(self) -> None:

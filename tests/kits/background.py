@@ -53,7 +53,7 @@ class Background(Host):
     def stop(self) -> None:
         pid = self.pid()
         os.kill(pid, TERM)
-        eventually(lambda: not alive(pid), f"the daemon to stop; the log:\n{self.said()}")
+        eventually(lambda: not alive(pid), "the daemon to stop", log=self.said)
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Its files: which they are, and when they were changed."""

@@ -30,14 +30,21 @@ FLOWS_AS_ROOT = {"RUNNERD_FLOW_USER": "root", "RUNNERD_FLOW_USERS": "root,nobody
 FLOWS = ROOT / "tests" / "server" / "flows.py"
 
 
-def eventually(look: Callable[[], T], what: str, limit_s: float = GENEROUS_S) -> T:
-    """What `look` sees once it sees something; a failure that says what was waited for, when it never does."""
+def eventually(
+    look: Callable[[], T], what: str, limit_s: float = GENEROUS_S, *, log: Callable[[], str] | None = None
+) -> T:
+    """What `look` sees once it sees something; a failure that says what was waited for, when it never does.
+
+    `log` is read when the wait has failed: what happened meanwhile is what explains it.
+    """
     until = time.monotonic() + limit_s
     while True:
         found = look()
         if found:
             return found
-        assert time.monotonic() < until, f"waited {limit_s:g} s for {what}; last seen: {found!r}"
+        if time.monotonic() >= until:
+            logged = f"; the log:\n{log()}" if log is not None else ""
+            raise AssertionError(f"waited {limit_s:g} s for {what}; last seen: {found!r}{logged}")
         time.sleep(0.1)
 
 
@@ -211,14 +218,14 @@ class Host:
             states = {one["name"]: one["state"] for one in self.json("deployments")}
             return all(states.get(name) == "ready" for name in names)
 
-        eventually(look, f"{names} to be registered; the log:\n{self.said()}")
+        eventually(look, f"{names} to be registered", log=self.said)
 
     def document(self, run_id: str) -> Any:
         return self.json("status", run_id)
 
     def running(self, run_id: str) -> Any:
         """The run's document once its flow code has begun."""
-        eventually(lambda: self.api.state(run_id) == "RUNNING", f"{run_id} to run; the log:\n{self.said()}")
+        eventually(lambda: self.api.state(run_id) == "RUNNING", f"{run_id} to run", log=self.said)
         return self.document(run_id)
 
     def ended(self, run_id: str) -> Any:
@@ -228,7 +235,7 @@ class Host:
             document = self.document(run_id)
             return document if document["phase"] == "done" else None
 
-        return eventually(look, f"{run_id} to end; the log:\n{self.said()}")
+        return eventually(look, f"{run_id} to end", log=self.said)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ class PoolHost(Host):
             run = self.api.run(run_id)
             return run if run["state"]["type"] in ENDED else None
 
-        run = eventually(look, f"{run_id} to end; the log:\n{self.said()}", limit_s)
+        run = eventually(look, f"{run_id} to end", limit_s, log=self.said)
         assert run["state"]["type"] == state, (
             f"{run['state']}; the log:\n{self.said()}\n{self.ctl('logs', run_id).stdout}"
         )

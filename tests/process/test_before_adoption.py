@@ -93,4 +93,4 @@ def test_a_cancel_is_kept(host: Waiting, body: Json) -> None:
         eventually(host.answers, "the daemon to have heard it")
         host.mute.close()
         assert [its["id"] for its in asked.result(GENEROUS_S)["runs"]] == [run_id]
-    eventually(lambda: host.prefect.state_of(run_id) == "CANCELLED", f"the cancel; the log:\n{host.said()}")
+    eventually(lambda: host.prefect.state_of(run_id) == "CANCELLED", "the cancel", log=host.said)

@@ -56,7 +56,7 @@ def spawner_of(host: Host) -> int:
 def begun(host: Host, deployment: str, mark: Path) -> str:
     """A run whose code has begun and left its mark."""
     run_id = host.run_now(deployment, mark=str(mark))
-    eventually(mark.exists, f"{deployment} to begin; the log:\n{host.said()}")
+    eventually(mark.exists, f"{deployment} to begin", log=host.said)
     return run_id
 
 

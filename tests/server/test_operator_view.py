@@ -55,7 +55,7 @@ def test_a_parent_that_holds_the_slot_its_child_waits_for_and_the_attempts_of_a_
         its = waiting(host, runs[0]["id"]) if runs else None
         return its if its and its["parent"] else None
 
-    its = eventually(child, f"the child to wait; the log:\n{host.said()}")
+    its = eventually(child, "the child to wait", log=host.said)
     assert its["parent"] == parent
     assert its["waiting"].startswith("limits.runs 1 is reached: its parent run ")
     assert its["waiting"].endswith(f"({parent}) holds the only slot, and may wait for this run")

@@ -42,7 +42,7 @@ def test_a_docker_pool_is_served_by_prefects_worker(prefect3: PrefectServer) -> 
     its = f"{{HOME: {home}, {quick}, DOCKER_HOST: 'unix://{host.root}/no-docker.sock'}}"
     with pools_of(host, f"pools: [{{name: {pool}, type: docker, run: {{environment: {its}}}}}]\n"):
         host.serves(pool)
-        eventually(lambda: worker().get("state") == "installing", f"an installation; the log:\n{host.said()}")
+        eventually(lambda: worker().get("state") == "installing", "an installation", log=host.said)
         first = running(restarts=0)
         assert first["package"] == "prefect-docker"
         assert first["python"].startswith(f"{home}/.cache/runnerd/workers/docker-")
@@ -51,7 +51,7 @@ def test_a_docker_pool_is_served_by_prefects_worker(prefect3: PrefectServer) -> 
         host.signal(KILL)
         host.wait()
         host.start()
-        eventually(lambda: worker().get("pid") == first["pid"], f"it to be found again; the log:\n{host.said()}")
+        eventually(lambda: worker().get("pid") == first["pid"], "it to be found again", log=host.said)
 
         before = beat(host, pool)
         os.kill(first["pid"], signal.SIGKILL)

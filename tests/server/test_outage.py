@@ -105,7 +105,7 @@ def started(host: Host, run_id: str) -> int:
     def look() -> object:
         return next((run["pid"] for run in host.json("runs") if run["id"] == run_id and run["pid"]), None)
 
-    return int(str(eventually(look, f"{run_id} to be started; the log:\n{host.said()}")))
+    return int(str(eventually(look, f"{run_id} to be started", log=host.said)))
 
 
 def recovered(host: Host) -> None:
@@ -115,7 +115,7 @@ def recovered(host: Host) -> None:
         host.ctl("undrain")
         return bool(host.json("status")["api"]["state"] == "ok")
 
-    eventually(look, f"the API to be well again; the log:\n{host.said()}")
+    eventually(look, "the API to be well again", log=host.said)
 
 
 def restart(host: Host) -> None:
@@ -228,16 +228,14 @@ def test_what_happens_meanwhile_is_told_afterwards(pair: tuple[Host, FaultProxy]
     assert host.ctl("cancel", cancelled).returncode == 0
     eventually(lambda: not alive(pids[cancelled]), "the cancel to work without the API")
     phases = {crashed: "reporting", cancelled: "reporting", untouched: "running"}
-    eventually(
-        lambda: {run["id"]: run["phase"] for run in host.json("runs")} == phases, f"{phases}; the log:\n{host.said()}"
-    )
+    eventually(lambda: {run["id"]: run["phase"] for run in host.json("runs")} == phases, str(phases), log=host.said)
     assert host.ctl("run", "outage-idle").returncode == 1
     eventually(lambda: time.monotonic() - began > AWAY_S, "some time to pass")
     said = [line.split("state=")[1].split()[0] for line in api_lines(host)]
     assert said in (["ok", s] for s in ("degraded", "unreachable", "maintenance")), "once, and not at every poll"
     proxy.forget_calls()
     proxy.clear()
-    eventually(lambda: host.api.state(crashed) == "CRASHED", f"the crash to be told; the log:\n{host.said()}")
+    eventually(lambda: host.api.state(crashed) == "CRASHED", "the crash to be told", log=host.said)
     eventually(lambda: host.api.state(cancelled) == "CANCELLED", "the cancel to be told")
     assert host.api.run(crashed)["state"]["message"] == "killed by SIGKILL"
     assert host.api.history(crashed).count("CRASHED") == 1
@@ -319,9 +317,9 @@ def test_a_flow_that_ends_while_the_api_is_away_from_the_host(pair: tuple[Host, 
     """What the flow itself has told is not overwritten by what the host tells later."""
     host, proxy = pair
     run_id = host.run_now("outage-real", seconds=3)
-    eventually(lambda: host.api.state(run_id) == "RUNNING", f"it to run; the log:\n{host.said()}")
+    eventually(lambda: host.api.state(run_id) == "RUNNING", "it to run", log=host.said)
     proxy.add(hang(), who=DAEMON)
-    eventually(lambda: host.document(run_id)["phase"] == "reporting", f"it to end; the log:\n{host.said()}")
+    eventually(lambda: host.document(run_id)["phase"] == "reporting", "it to end", log=host.said)
     proxy.clear()
     assert host.ended(run_id)["api_state"] == "COMPLETED"
     assert host.api.history(run_id)[-1] == "COMPLETED"

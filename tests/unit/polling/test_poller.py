@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.settings import LateSettings
+from runnerd.prefect_api.answers import Page
 from runnerd.prefect_api.reading import PAGE
-from tests.kits.engine import BOUND, POLL, at, polling, polls, running, started_at
-from tests.kits.nouns import copied
+from tests.kits.engine import BOUND, POLL, at, polling, polls, running, start, started_at
+from tests.kits.nouns import Json, copied
 
 # --- when the API is asked --------------------------------------------------------------------------------------
 
@@ -88,6 +89,32 @@ async def test_a_run_made_for_this_host_needs_no_poll(tmp_path: Path) -> None:
         engine.poller.put_on_offer(found)
         await started_at(engine, run_id)
         assert polls(engine) == 0
+
+
+async def test_a_run_that_is_made_while_a_list_is_on_its_way_stays_known(tmp_path: Path) -> None:
+    """The list was made before the run: a status that comes after it must not say that there is no such run."""
+    async with polling(tmp_path, runs=1) as (engine, _):
+        deployment_id = engine.deploy()
+        await start(engine, deployment_id)
+        answer, answered = engine.api.scheduled_runs, asyncio.Event()
+
+        async def slow(**asking: Json) -> Page:
+            page = await answer(**asking)
+            answered.set()
+            await asyncio.sleep(2.0)
+            return page
+
+        engine.api.scheduled_runs = slow  # type: ignore[method-assign]
+        await answered.wait()
+        run_id = engine.add_run(deployment_id)
+        found = await engine.api.read_run(run_id)
+        assert found is not None
+        engine.poller.put_on_offer(found)
+        await asyncio.sleep(3.0)
+        assert run_id in engine.poller.on_offer.runs and run_id in engine.poller.on_offer.waiting
+        engine.prefect.set_state(run_id, "CANCELLED", force=True)
+        await asyncio.sleep(20.0)
+        assert engine.poller.on_offer.runs == {}, "the next list has every run that is still to be offered"
 
 
 # --- when a run starts ------------------------------------------------------------------------------------------
