@@ -65,6 +65,7 @@ class SettingsReader:
                 "auth_string_file": ("auth_string_file", path),
                 "headers": ("headers", _headers),
                 "poll_interval": ("poll_interval_s", make_duration_reader(least_s=0.1, most_s=DAY_S)),
+                "poll_burst": ("poll_burst_per_s", _rate),
                 "prefetch": ("prefetch_s", make_duration_reader(least_s=0, most_s=DAY_S)),
                 "request_timeout": ("request_timeout_s", make_duration_reader(least_s=1, most_s=DAY_S)),
             },

@@ -54,6 +54,7 @@ def _settings(settings: Settings) -> dict[str, Json]:
             "auth_string_file": api.auth_string_file,
             "headers": dict.fromkeys(api.headers, HIDDEN),
             "poll_interval": format_duration(api.poll_interval_s),
+            "poll_burst": f"{api.poll_burst_per_s:g}/s",
             "prefetch": format_duration(api.prefetch_s),
             "request_timeout": format_duration(api.request_timeout_s),
         },

@@ -151,6 +151,7 @@ class ApiSettings:
     auth_string_file: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     poll_interval_s: float = 10.0
+    poll_burst_per_s: float = 2.0
     prefetch_s: float = 10.0
     request_timeout_s: float = 60.0
 

@@ -11,6 +11,7 @@ class Wakes:
     """Holds one event per reason, cleared by the part that waits for it; `draining` is a state, with no waiter."""
 
     poll: asyncio.Event = field(default_factory=asyncio.Event)  # poll the API for due runs now
+    cancel: asyncio.Event = field(default_factory=asyncio.Event)  # ask for runs to be cancelled now
     offer: asyncio.Event = field(default_factory=asyncio.Event)  # offer the runs on offer again: a slot is free
     refresh: asyncio.Event = field(default_factory=asyncio.Event)  # read the deployments from the API again
     pools: asyncio.Event = field(default_factory=asyncio.Event)  # check every work pool that this host serves

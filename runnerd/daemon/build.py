@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping
+from functools import partial
 
 from runnerd import __version__
 from runnerd.config import HostDefaults, load
@@ -20,6 +21,7 @@ from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
 from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.server import ControlServer
+from runnerd.core.pace import Pace
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
@@ -43,8 +45,10 @@ from runnerd.output.forwarding import Forwarder
 from runnerd.output.output_file import OutputReader
 from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
+from runnerd.polling.event_stream import EventStream
 from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.prefect_api.event_socket import subscribe
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
 from runnerd.processes.upgrading import WantedSpawner
@@ -77,7 +81,7 @@ class Daemon:
         self.paths, self.journal, self.ambient, self._environ = paths, journal, ambient, environ
         # Events, the record feed and problems first: through them parts reach parts that are built later.
         self.config = ConfigInForce(config)
-        self.wakes, self.feed, self.problems = Wakes(), RecordFeed(), Problems()
+        self.wakes, self.feed, self.problems, self._pace = Wakes(), RecordFeed(), Problems(), Pace()
         self.problems.register(self.config.problems)
         self.problems.register_text(lambda: journal.problem)
         self.problems.register_text(lambda: journal.notice)
@@ -107,6 +111,9 @@ class Daemon:
         url = embedded_url(self.paths.state) if api.url == EMBEDDED else api.url
         self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
+        self._subscribe = partial(
+            subscribe, url, credentials=credentials, headers=api.headers, clock=self.ambient.clock, now=self.ambient.now
+        )
         self.api = PrefectApi(
             url=url,
             credentials=credentials,
@@ -158,6 +165,7 @@ class Daemon:
             paths=self.paths,
             config=self.config,
             feed=self.feed,
+            pace=self._pace,
             wakes=self.wakes,
             problems=self.problems,
             calls=self._calls,
@@ -215,9 +223,26 @@ class Daemon:
             ambient=self.ambient,
             problems=self.problems,
             abandoned=self.abandoned,
+            pace=self._pace,
         )
         self.cancellations = Cancellations(
-            api=self.api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
+            api=self.api,
+            supervisor=self.supervisor,
+            config=self.config,
+            pace=self._pace,
+            wakes=self.wakes,
+            ambient=self.ambient,
+        )
+        self.events = EventStream(
+            subscribe=self._subscribe,
+            api=self.api,
+            supervisor=self.supervisor,
+            registry=self.registry,
+            pools=self.pools.table.names,
+            host_name=self.config.host_name,
+            pace=self._pace,
+            wakes=self.wakes,
+            ambient=self.ambient,
         )
 
     def _build_surroundings(self, defaults: HostDefaults) -> None:
@@ -322,6 +347,7 @@ class Daemon:
             runs=runs,
             deployments=deployments,
             pools=self.pools.keeper,
+            events=self.events,
             ambient=self.ambient,
         )
 

@@ -76,6 +76,7 @@ class Service:
         self._start_task("register", daemon.registrar.run())
         self._start_task("pools", daemon.pools.keeper.run())
         self._start_task("pool notes", daemon.pools.outbox.run())
+        self._start_task("events", daemon.events.run())
         self._start_task("cancellations", daemon.cancellations.run())
         self._start_task("look-ups", daemon.poller.look_ups.run())
         self._start_task("refresh", daemon.refresher.run())

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.pace import Pace
 from runnerd.core.problems import Problems
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
@@ -38,6 +39,7 @@ def build_poller(
     ambient: Ambient,
     problems: Problems,
     abandoned: AbandonedRuns,
+    pace: Pace,
     jitter: Callable[[], float] = random.random,
 ) -> Poller:
     """Build a poller for own deployments and pools. `jitter` (0 to 1) spreads the polls of many hosts."""
@@ -50,6 +52,7 @@ def build_poller(
         offering=offering,
         late=LateRuns(api=api, config=config, ambient=ambient),
         progress=progress,
+        pace=pace,
         config=config,
         ambient=ambient,
     )
@@ -63,7 +66,9 @@ def build_poller(
     )
     parents = Parents(api=api, on_offer=offering.on_offer, clock=ambient.clock)
     look_ups = LookUps(parents=parents, abandoned=abandoned, ambient=ambient)
-    intervals = Intervals(pools=pools, config=config, clock=ambient.clock, backoff=ambient.backoff, jitter=jitter)
+    intervals = Intervals(
+        pools=pools, config=config, clock=ambient.clock, backoff=ambient.backoff, pace=pace, jitter=jitter
+    )
     poll_round = PollRound(
         api=api,
         registry=registry,
@@ -85,5 +90,6 @@ def build_poller(
         intervals=intervals,
         progress=progress,
         wakes=wakes,
+        config=config,
         ambient=ambient,
     )

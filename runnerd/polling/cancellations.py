@@ -1,4 +1,4 @@
-"""Polls the API for runs of this host that are to be cancelled.
+"""Asks the API for runs of this host that are to be cancelled: at an interval, and when an event says so.
 
 Invariants: no request is sent while no run is under way; a failed request costs time and ends nothing; a run that
 cannot be cancelled keeps no other run from being cancelled.
@@ -7,10 +7,13 @@ cannot be cancelled keeps no other run from being cancelled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiError
+from runnerd.core.pace import Pace
 from runnerd.core.prefect import StateType
+from runnerd.core.wakes import Wakes
 from runnerd.polling.progress import BACKOFF_BOUND_S, REQUEST_BOUND_S
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
@@ -18,6 +21,8 @@ from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 _INTERVAL_S = 5.0
+_BETWEEN_S = 0.25  # at least, from one poll to the next, however many events come
+_EARLY_S = 0.1  # a poll may come so much before its interval is over
 
 
 class Cancellations:
@@ -29,21 +34,26 @@ class Cancellations:
         api: PrefectApi,
         supervisor: Supervisor,
         config: ConfigInForce,
+        pace: Pace,
+        wakes: Wakes,
         ambient: Ambient,
     ) -> None:
         self._api = api
         self._supervisor = supervisor
         self._settings = config.settings
-        self._pulse = ambient.pulse
+        self._pace = pace
+        self._woken = wakes.cancel
+        self._pulse, self._clock = ambient.pulse, ambient.clock
         self._backoff = ambient.backoff
         self._contained = Containment(log=ambient.log, loop="cancellations")
-        self._seen_cancelled: set[str] = set()  # runs, by id, that were CANCELLED at the last poll
+        self._cancelled_at: dict[str, float] = {}  # by id of a run that is CANCELLED: when that was seen first
 
     async def run(self) -> None:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
-            interval = min(_INTERVAL_S, self._settings().api.poll_interval_s)
+            began, interval = self._clock(), self._pace.interval_s(self._interval_s())
+            self._woken.clear()
             self._pulse.beat("cancelling", within_s=interval + REQUEST_BOUND_S)
             try:
                 with self._contained.item("poll"):
@@ -52,20 +62,30 @@ class Cancellations:
             except ApiError as error:
                 self._pulse.beat("cancelling", within_s=BACKOFF_BOUND_S)
                 await asyncio.sleep(backoff.next_s(error))
-            await asyncio.sleep(interval)
+            await self._rest(interval)
+            await asyncio.sleep(max(0.0, began + _BETWEEN_S - self._clock()))
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+
+    def _interval_s(self) -> float:
+        return min(_INTERVAL_S, self._settings().api.poll_interval_s)
 
     async def poll_once(self) -> None:
-        """Cancel the runs that are CANCELLING in the API, or CANCELLED there for two polls. Raises ApiError."""
+        """Cancel the runs that are CANCELLING in the API, or CANCELLED there for an interval. Raises ApiError."""
         ours = [record.id for record in self._supervisor.records()]
         if not ours:
-            self._seen_cancelled.clear()
+            self._cancelled_at.clear()
             return
         found = await self._api.runs_of(ours, states=(StateType.CANCELLING, StateType.CANCELLED))
         to_cancel = [run.id for run in found if run.state.type is StateType.CANCELLING]
-        cancelled = {run.id for run in found if run.state.type is StateType.CANCELLED}
         # A process that was sent the intent reports CANCELLED itself just before it exits: give it one interval.
-        to_cancel += sorted(cancelled & self._seen_cancelled)
-        self._seen_cancelled = cancelled
+        now, before = self._clock(), self._cancelled_at
+        cancelled = sorted(run.id for run in found if run.state.type is StateType.CANCELLED)
+        self._cancelled_at = {run_id: before.get(run_id, now) for run_id in cancelled}
+        to_cancel += [one for one, at in self._cancelled_at.items() if now - at > self._interval_s() - _EARLY_S]
         for run_id in to_cancel:
             with self._contained.item(f"run {run_id}"):
                 self._supervisor.cancel([run_id], announce=False)

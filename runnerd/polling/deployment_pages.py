@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.pace import Pace
 from runnerd.core.prefect import FlowRun
 from runnerd.polling.late_runs import LateRuns
 from runnerd.polling.offering import Offering
@@ -33,6 +34,7 @@ class DeploymentPages:
         offering: Offering,
         late: LateRuns,
         progress: PollProgress,
+        pace: Pace,
         config: ConfigInForce,
         ambient: Ambient,
     ) -> None:
@@ -42,6 +44,7 @@ class DeploymentPages:
         self._on_offer = offering.on_offer
         self._late = late
         self._progress = progress
+        self._pace = pace
         self._settings = config.settings
         self._now = ambient.now
 
@@ -58,7 +61,7 @@ class DeploymentPages:
             return self._offering.offer_due()
         api = self._settings().api
         # A poll further than prefetch, so that a run is known at the moment when its start is allowed.
-        before = self._now() + timedelta(seconds=api.prefetch_s + api.poll_interval_s)
+        before = self._now() + timedelta(seconds=api.prefetch_s + self._pace.interval_s(api.poll_interval_s))
         offered, found = Offered(), Page()
         for _ in range(_LATE_PAGES_PER_POLL):
             self._on_offer.begin_list()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import MAINTENANCE_S, Backoff
 from runnerd.core.errors import ApiAway, ApiError
+from runnerd.core.pace import Pace
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import Served
 
@@ -31,12 +32,14 @@ class Intervals:
         config: ConfigInForce,
         clock: Callable[[], float],
         backoff: Callable[[], Backoff],
+        pace: Pace,
         jitter: Callable[[], float],
     ) -> None:
         self._pools = pools
         self._settings = config.settings
         self._clock = clock
         self._new_backoff = backoff
+        self._pace = pace
         self._jitter = jitter
         self._over_at: dict[float, float] = {}  # by interval, in seconds
         self._asked: set[float] = set()  # intervals whose sources are asked in the poll under way
@@ -82,7 +85,7 @@ class Intervals:
         """
         now, used = self._clock(), self._in_use()
         spread = 0.9 + 0.2 * self._jitter()
-        self._over_at |= {one: now + self._lasts_s(one, one * spread) for one in self._asked}
+        self._over_at |= {one: now + self._lasts_s(one, self._pace.interval_s(one) * spread) for one in self._asked}
         self._over_at = {one: at for one, at in self._over_at.items() if one in used}
         return max(min(self._over_at.get(one, now) for one in used) - now, 0.0)
 

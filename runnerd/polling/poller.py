@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from datetime import datetime
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiError
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
@@ -40,6 +42,7 @@ class Poller:
         intervals: Intervals,
         progress: PollProgress,
         wakes: Wakes,
+        config: ConfigInForce,
         ambient: Ambient,
     ) -> None:
         self._round = poll_round
@@ -50,6 +53,9 @@ class Poller:
         self.look_ups = look_ups
         self._progress = progress
         self._wakes = wakes
+        self._config = config.settings
+        self._clock = ambient.clock
+        self._began_at = -math.inf  # the latest poll
         self._backoff = ambient.backoff
         self._contained = Containment(log=ambient.log, loop="poll")
 
@@ -82,6 +88,7 @@ class Poller:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
+            await self._keep_within_burst()
             if self._wakes.poll.is_set() or self._awaits_late_policy():
                 self._intervals.end_all()
             self._intervals.end_of(self._awaited_pools())
@@ -93,6 +100,13 @@ class Poller:
                 backoff.reset()
             else:
                 await self._back_off(backoff.next_s())
+
+    async def _keep_within_burst(self) -> None:
+        """Wait until one more poll is within `poll_burst`: any number of events may call for one."""
+        api = self._config().api
+        until = self._began_at + min(1.0 / api.poll_burst_per_s, api.poll_interval_s)
+        await asyncio.sleep(max(0.0, until - self._clock()))
+        self._began_at = self._clock()
 
     async def _poll_and_rest(self) -> None:
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.pace import Pace
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
@@ -52,6 +53,7 @@ def build_pools(
     paths: Paths,
     config: ConfigInForce,
     feed: RecordFeed,
+    pace: Pace,
     wakes: Wakes,
     problems: Problems,
     calls: BoundedCalls,
@@ -84,7 +86,9 @@ def build_pools(
         jobs=jobs,
         table=table,
         keeper=keeper,
-        offers=PoolOffers(api=api.pools, table=table, config=config, now=ambient.now, outdated=keeper.outdated),
+        offers=PoolOffers(
+            api=api.pools, table=table, config=config, pace=pace, now=ambient.now, outdated=keeper.outdated
+        ),
         launcher=PoolLauncher(
             api=api,
             table=table,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.pace import Pace
 from runnerd.core.prefect import FlowRun, WorkQueue, due
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.answers import Page
@@ -36,12 +37,14 @@ class PoolOffers:
         api: PoolsApi,
         table: PoolTable,
         config: ConfigInForce,
+        pace: Pace,
         now: Callable[[], datetime],
         outdated: Callable[[str], None],
     ) -> None:
         self._api = api
         self._table = table
         self._settings = config.settings
+        self._pace = pace
         self._now = now
         self._outdated = outdated
         self._ahead: dict[str, list[_Ahead]] = {}  # by pool: the queues that next_page has still to read, in order
@@ -93,7 +96,7 @@ class PoolOffers:
 
     def _before(self, served: Served) -> datetime:
         """Return until when to list: a poll further than prefetch, so that a run is known when its start is allowed."""
-        ahead_s = served.settings.prefetch_s + self.interval_s(served)
+        ahead_s = served.settings.prefetch_s + self._pace.interval_s(self.interval_s(served))
         return self._now() + timedelta(seconds=ahead_s)
 
     async def _list_runs(

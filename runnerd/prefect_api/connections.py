@@ -25,7 +25,6 @@ OpenClient = Callable[[httpx.URL], httpx.AsyncClient]
 
 def open_client(url: httpx.URL, *, timeout_s: float) -> httpx.AsyncClient:
     """Open a client for one scheme and host. HTTP/1.1 only: over HTTP/2, pollers of this API have hung before."""
-    proxied = any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES)
     # For http no certificates are loaded (1 MiB and 30 ms). For https the system's store is used, not certifi's:
     # that is where an administrator puts the organisation's own authority.
     verify: ssl.SSLContext | bool = ssl.create_default_context() if url.scheme == "https" else False
@@ -33,12 +32,18 @@ def open_client(url: httpx.URL, *, timeout_s: float) -> httpx.AsyncClient:
         http2=False,
         verify=verify,
         # Without proxies the environment holds nothing useful, and netrc would add other credentials.
-        trust_env=proxied and url.host not in _LOOPBACK,
+        trust_env=is_proxied(url),
         timeout=httpx.Timeout(timeout_s),
         limits=httpx.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=25),
         cookies=NoCookies(),
         headers={"User-Agent": f"runnerd/{__version__}", "Accept": "application/json"},
     )
+
+
+def is_proxied(url: httpx.URL) -> bool:
+    """Return whether the environment names a proxy, through which requests to this host may go."""
+    named = any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES)
+    return named and url.host not in _LOOPBACK
 
 
 class NoCookies(CookieJar):

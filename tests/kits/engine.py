@@ -15,6 +15,7 @@ from pathlib import Path
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
 from runnerd.core.machine import Hook, RunRecord
+from runnerd.core.pace import Pace
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.settings import Config, Deployment, Settings, key_of
@@ -115,7 +116,15 @@ class Engine:
             tasks=self.tasks,
             wakes=self.wakes,
         )
-        offers = PoolOffers(api=api.pools, table=self.pools, config=self.config, now=now, outdated=self.outdated.append)
+        self.pace = Pace()
+        offers = PoolOffers(
+            api=api.pools,
+            table=self.pools,
+            config=self.config,
+            pace=self.pace,
+            now=now,
+            outdated=self.outdated.append,
+        )
         self.abandoned = AbandonedRuns(
             api=api,
             supervisor=self.supervisor,
@@ -135,10 +144,16 @@ class Engine:
             ambient=self.ambient,
             problems=problems,
             abandoned=self.abandoned,
+            pace=self.pace,
             jitter=lambda: 0.5,
         )
         self.cancellations = Cancellations(
-            api=api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
+            api=api,
+            supervisor=self.supervisor,
+            config=self.config,
+            pace=self.pace,
+            wakes=self.wakes,
+            ambient=self.ambient,
         )
         self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=now)
         self.look_s = 0.02

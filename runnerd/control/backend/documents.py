@@ -11,6 +11,7 @@ from runnerd.core.prefect import ApiCondition, ApiHealth, FlowRun
 from runnerd.core.settings import InvalidDeployment
 from runnerd.deployments.registry import Entry, EntryState
 from runnerd.output.attempts import AttemptOutput
+from runnerd.polling.event_stream import EventStream
 from runnerd.system.usage import Usage
 
 
@@ -122,7 +123,7 @@ def invalid_document(one: InvalidDeployment) -> Json:
     }
 
 
-def api_document(url: str, health: ApiHealth) -> Json:
+def api_document(url: str, health: ApiHealth, stream: EventStream) -> Json:
     """Return the document of the connection to Prefect's API.
 
     Scripts know three states, and to them an API in maintenance is one that answers with errors.
@@ -134,6 +135,12 @@ def api_document(url: str, health: ApiHealth) -> Json:
         "maintenance": in_maintenance,
         "since": time_text(health.since),
         "detail": health.detail,
+        "stream": {
+            "state": stream.condition.value,
+            "since": time_text(stream.since),
+            "detail": stream.detail,
+            "events": stream.events,
+        },
     }
 
 

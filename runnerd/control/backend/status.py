@@ -13,6 +13,7 @@ from runnerd.control.backend.runs import RunsBackend
 from runnerd.core.exit_words import time_text
 from runnerd.core.place import Json, problem_document
 from runnerd.core.problems import Problems
+from runnerd.polling.event_stream import EventStream
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.drain import Drain
@@ -32,6 +33,7 @@ class Status:
         runs: RunsBackend,
         deployments: DeploymentsBackend,
         pools: PoolKeeper,
+        events: EventStream,
         ambient: Ambient,
     ) -> None:
         self._api = api
@@ -41,6 +43,7 @@ class Status:
         self._runs = runs
         self._deployments = deployments
         self._pools = pools
+        self._events = events
         self._started_at = ambient.now()
 
     def configuration(self) -> Json:
@@ -58,7 +61,7 @@ class Status:
             "version": __version__,
             "pid": os.getpid(),
             "started_at": time_text(self._started_at),
-            "api": api_document(self._api.url, self._api.health),
+            "api": api_document(self._api.url, self._api.health, self._events),
             "draining": self._drain.draining is not None,
             "drain": self._drain_document(),
             "limits": limits,
