@@ -26,6 +26,7 @@ from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 RETRY_REFUSED_S = 600.0  # a proxy or server that has no stream gets none within minutes
+STEADY_S = 60.0  # a subscription that ended sooner is not repeated at once
 _NO_STREAM = frozenset({401, 403, 404, 405, 426})
 
 
@@ -60,7 +61,7 @@ class EventStream:
         self._host_name = host_name
         self._pace = pace
         self._wakes = wakes
-        self._now, self._log = ambient.now, ambient.log
+        self._now, self._clock, self._log = ambient.now, ambient.clock, ambient.log
         self._backoff = ambient.backoff
         self._contained = Containment(log=ambient.log, loop="events")
         self._probe: str | None = None  # the id of our own event that is on its way
@@ -73,16 +74,18 @@ class EventStream:
         """Subscribe again whenever a subscription ends."""
         backoff = self._backoff()
         while True:
-            delay_s = None
+            began, delay_s = self._clock(), None
             with self._contained.item("a subscription"):
                 try:
-                    delay_s = await self._once(backoff.reset)
+                    delay_s = await self._once()
                 except ApiError as error:
                     self._note(StreamCondition.CONNECTING, str(error))
             self._lose()
+            if self._clock() - began > STEADY_S:
+                backoff.reset()
             await asyncio.sleep(backoff.next_s() if delay_s is None else delay_s)
 
-    async def _once(self, connected: Callable[[], None]) -> float | None:
+    async def _once(self) -> float | None:
         """Listen until the subscription ends; return the seconds to wait before the next, None for the back-off."""
         server = await self._api.server()
         if server.major < 3:
@@ -93,7 +96,6 @@ class EventStream:
             refused = found.status in _NO_STREAM
             self._note(StreamCondition.OFF if refused else StreamCondition.CONNECTING, f"no event stream: {found.why}")
             return RETRY_REFUSED_S if refused else None
-        connected()
         try:
             over = await self._listen(found)
         finally:

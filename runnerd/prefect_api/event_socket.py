@@ -17,6 +17,7 @@ import httpx
 from runnerd.core.place import Json
 from runnerd.prefect_api.connections import is_proxied
 from runnerd.prefect_api.credentials import Credentials
+from runnerd.prefect_api.failure_words import broken_words
 from runnerd.prefect_api.values import is_uuid
 from runnerd.prefect_api.websocket import Closed, Refusal, WebSocket, open_websocket
 
@@ -86,29 +87,30 @@ async def subscribe(
     found = credentials()
     at = base.copy_with(scheme="wss" if base.scheme == "https" else "ws", raw_path=base.raw_path + b"/events/out")
     socket = await open_websocket(at, subprotocol="prefect", headers={**headers, **found.header()}, clock=clock)
-    if isinstance(socket, Refusal):
-        return socket
-    token = found.auth_string or found.key
+    return socket if isinstance(socket, Refusal) else await greet(socket, credentials=found, since=now())
+
+
+async def greet(socket: WebSocket, *, credentials: Credentials, since: datetime) -> EventSocket | Refusal:
+    """Subscribe over an open connection, which is closed when the server refuses."""
+    token = credentials.auth_string or credentials.key
     try:
         async with asyncio.timeout(_GREETING_S):
             await socket.send(json.dumps({"type": "auth", "token": token}))
             answer = await socket.receive()
             if not isinstance(answer, Closed) and _kind(answer) == "auth_success":
-                await socket.send(
-                    json.dumps({"type": "filter", "backfill": False, "filter": _filter(now().isoformat())})
-                )
+                await socket.send(json.dumps({"type": "filter", "backfill": False, "filter": _filter(since)}))
                 return EventSocket(socket)
     except OSError as error:  # TimeoutError too
-        answer = Closed(why=str(error) or f"no answer within {_GREETING_S:g} s")
+        answer = Closed(why=broken_words(error))
     await socket.close()
     if isinstance(answer, Closed):
         return Refusal(status=401 if answer.code == DENIED else None, why=answer.why)
     return Refusal(why="the answer is not that of Prefect")
 
 
-def _filter(since: str) -> Json:
+def _filter(since: datetime) -> Json:
     # Without `until` a server sends events until the moment of the subscription only.
-    occurred = {"since": since, "until": "9998-12-31T00:00:00Z"}
+    occurred = {"since": since.isoformat(), "until": "9998-12-31T00:00:00Z"}
     return {"event": {"prefix": list(_PREFIXES)}, "occurred": occurred}
 
 

@@ -27,6 +27,8 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
+from runnerd.prefect_api.failure_words import broken_words
+
 MESSAGE_MAX = 1024 * 1024  # characters of one message
 OPEN_S = 20.0  # until the connection is open
 QUIET_S = 20.0  # without a byte until the peer is asked whether it is there, and again until it counts as gone
@@ -161,7 +163,7 @@ class WebSocket:
                     await self._send(Ping())
                 continue
             except OSError as error:
-                return Closed(why=error.strerror or str(error) or type(error).__name__)
+                return Closed(why=broken_words(error))
             self._asked_at = None
             return self._bounded(data)
 
@@ -196,10 +198,8 @@ async def open_websocket(
             reader, writer = await asyncio.open_connection(url.host, port, ssl=context)
             made = WebSocket(reader=reader, writer=writer, clock=clock)
             refusal = await made.shake_hands(url, subprotocol=subprotocol, headers=headers)
-    except TimeoutError:
-        refusal = Refusal(why=f"no answer within {OPEN_S:g} s")
-    except (OSError, ValueError) as error:
-        refusal = Refusal(why=str(getattr(error, "strerror", None) or error) or type(error).__name__)
+    except (OSError, ValueError) as error:  # TimeoutError and TLS errors too
+        refusal = Refusal(why=broken_words(error))
     if refusal is None:
         return made
     if writer is not None:

@@ -1,0 +1,212 @@
+"""event_stream.py by a clock that jumps: which event wakes what, and what a lost or refused stream costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from runnerd.core.pace import STRETCH
+from runnerd.polling.event_stream import RETRY_REFUSED_S, EventStream
+from runnerd.prefect_api.event_socket import CONNECTED, EventSocket
+from runnerd.prefect_api.websocket import Refusal
+from tests.kits.engine import Engine, at, polling, polls, running, start, started_at
+from tests.kits.nouns import Json, copied
+from tests.kits.websocket_peer import Peer, end
+
+
+class Streams:
+    """Subscriptions of one EventStream: each is a Peer, or the refusal that is set."""
+
+    def __init__(self) -> None:
+        self.refusal: Refusal | None = None
+        self.peers: list[Peer] = []
+        self.tried_at: list[float] = []
+
+    async def subscribe(self) -> EventSocket | Refusal:
+        clock = asyncio.get_running_loop().time
+        self.tried_at.append(clock())
+        if self.refusal is not None:
+            return self.refusal
+        peer = Peer(clock=clock)
+        assert await peer.shake_hands() is None
+        self.peers.append(peer)
+        return EventSocket(peer.socket)
+
+    def say(self, name: str, *, run: str | None = None, deployment: str | None = None, pool: str | None = None) -> None:
+        ids = [f"prefect.flow-run.{run or uuid4()}"] + ([f"prefect.deployment.{deployment}"] if deployment else [])
+        related: list[Json] = [{"prefect.resource.id": one} for one in ids]
+        if pool is not None:
+            related.append({"prefect.resource.id": f"prefect.work-pool.{uuid4()}", "prefect.resource.name": pool})
+        self.peers[-1].say({"type": "event", "event": {"id": "1", "event": name, "related": related}})
+
+
+@asynccontextmanager
+async def streaming(
+    folder: Path, *, pools: Callable[[], set[str]] = set, **changes: Json
+) -> AsyncIterator[tuple[Engine, Streams, EventStream]]:
+    streams = Streams()
+    async with polling(folder, watching=True, **changes) as (engine, _):
+        stream = EventStream(
+            subscribe=streams.subscribe,
+            api=engine.api,
+            supervisor=engine.supervisor,
+            registry=engine.registry,
+            pools=pools,
+            host_name=lambda: "etl-1",
+            pace=engine.pace,
+            wakes=engine.wakes,
+            ambient=engine.ambient,
+        )
+        listening = asyncio.create_task(stream.run())
+        try:
+            yield engine, streams, stream
+            assert not listening.done(), "the loop has ended, and the daemon with it"
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+
+def echo(engine: Engine, streams: Streams) -> None:
+    """Send the host's own event back."""
+    (event,) = engine.prefect.pools.events[-1:]
+    assert event["event"] == CONNECTED and event["resource"]["prefect.resource.id"] == "runnerd.host.etl-1"
+    streams.peers[-1].say({"type": "event", "event": event})
+
+
+async def live(engine: Engine, streams: Streams, stream: EventStream) -> None:
+    await engine.until(lambda: engine.prefect.pools.events)
+    echo(engine, streams)
+    await engine.until(lambda: stream.condition == "live")
+
+
+async def test_a_new_run_is_polled_for_at_once(tmp_path: Path) -> None:
+    async with streaming(tmp_path, poll_interval_s=1000.0) as (engine, streams, stream):
+        deployment_id = engine.deploy()
+        await live(engine, streams, stream)
+        await asyncio.sleep(10)
+        began, run_id = at(engine), engine.add_run(deployment_id)
+        streams.say("prefect.flow-run.Scheduled", run=run_id, deployment=deployment_id)
+        assert await started_at(engine, run_id) - began < 0.2
+        assert stream.events == 1
+
+
+async def test_runs_of_others_cost_no_request(tmp_path: Path) -> None:
+    async with streaming(tmp_path, poll_interval_s=1000.0) as (engine, streams, stream):
+        engine.deploy()
+        await live(engine, streams, stream)
+        await asyncio.sleep(10)
+        copied(engine.prefect)
+        for _ in range(100):
+            streams.say("prefect.flow-run.Scheduled", deployment=str(uuid4()), pool="other")
+            streams.say("prefect.flow-run.Cancelling")
+            streams.say("prefect.work-pool.paused", pool="other")
+            streams.say("prefect.deployment.updated", deployment=str(uuid4()))
+        await asyncio.sleep(1)
+        assert stream.events == 400 and copied(engine.prefect) == []
+
+
+async def test_any_number_of_events_makes_no_more_polls_than_the_burst(tmp_path: Path) -> None:
+    async with streaming(tmp_path, poll_interval_s=1000.0) as (engine, streams, stream):
+        deployment_id = engine.deploy()
+        await live(engine, streams, stream)
+        await asyncio.sleep(10)
+        polls(engine)
+        for _ in range(1000):
+            streams.say("prefect.flow-run.Scheduled", deployment=deployment_id)
+            await asyncio.sleep(0.01)
+        assert 10 <= polls(engine) <= 22
+
+
+async def test_a_run_is_cancelled_at_once(tmp_path: Path) -> None:
+    async with streaming(tmp_path, poll_interval_s=1000.0) as (engine, streams, stream):
+        await live(engine, streams, stream)
+        run_id = await start(engine)
+        await asyncio.sleep(1)
+        engine.prefect.set_state(run_id, "CANCELLING", force=True)
+        began = at(engine)
+        streams.say("prefect.flow-run.Cancelling", run=run_id)
+        await engine.until(lambda: not running(engine, run_id))
+        assert at(engine) - began < 0.5
+
+
+async def test_a_pool_that_is_paused_or_resumed_is_checked_at_once(tmp_path: Path) -> None:
+    async with streaming(tmp_path, pools=lambda: {"etl"}) as (engine, streams, stream):
+        await live(engine, streams, stream)
+        engine.wakes.pools.clear()
+        streams.say("prefect.work-pool.paused", pool="etl")
+        await engine.until(engine.wakes.pools.is_set)
+
+
+async def test_a_deployment_that_is_changed_is_read_at_once(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as (engine, streams, stream):
+        deployment_id = engine.deploy()
+        await live(engine, streams, stream)
+        engine.wakes.refresh.clear()
+        streams.peers[-1].say(
+            {
+                "type": "event",
+                "event": {
+                    "event": "prefect.deployment.updated",
+                    "resource": {"prefect.resource.id": f"prefect.deployment.{deployment_id}"},
+                },
+            }
+        )
+        await engine.until(engine.wakes.refresh.is_set)
+
+
+async def test_polls_are_further_apart_only_while_events_are_known_to_arrive(tmp_path: Path) -> None:
+    async with streaming(tmp_path, poll_interval_s=100.0) as (engine, streams, stream):
+        engine.deploy()
+        await engine.until(lambda: stream.condition == "silent")
+        await asyncio.sleep(50)
+        polls(engine)
+        await asyncio.sleep(600)
+        assert polls(engine) == 6, "events may reach other replicas of the server only"
+        echo(engine, streams)
+        await asyncio.sleep(200)
+        polls(engine)
+        await asyncio.sleep(100.0 * STRETCH * 3)
+        assert polls(engine) == 3
+        streams.refusal = Refusal(status=502, why="HTTP 502")
+        streams.peers[-1].send(end(1012))
+        await asyncio.sleep(1)
+        assert polls(engine) == 1, "what the last events said is not known"
+        await asyncio.sleep(600)
+        assert polls(engine) == 6 and stream.condition == "connecting" and "502" in stream.detail
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+async def test_a_server_without_a_stream_is_asked_now_and_then(tmp_path: Path, status: int) -> None:
+    async with streaming(tmp_path) as (_, streams, stream):
+        streams.refusal = Refusal(status=status, why=f"HTTP {status}")
+        await asyncio.sleep(RETRY_REFUSED_S * 5.5)
+        assert len(streams.tried_at) == 6 and stream.condition == "off"
+        streams.refusal = None
+        await asyncio.sleep(RETRY_REFUSED_S)
+        assert stream.condition == "silent"
+
+
+async def test_a_stream_that_fails_is_tried_again_with_a_back_off(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as (_, streams, stream):
+        streams.refusal = Refusal(why="connection refused")
+        await asyncio.sleep(3600)
+        assert 100 < len(streams.tried_at) < 1500 and stream.condition == "connecting"
+
+
+async def test_a_stream_that_ends_at_once_every_time_is_not_hammered(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as (engine, streams, _):
+        engine.deploy()
+
+        async def ending() -> EventSocket | Refusal:
+            found = await Streams.subscribe(streams)
+            streams.peers[-1].send(end(1011))
+            return found
+
+        streams.subscribe = ending  # type: ignore[method-assign]
+        await asyncio.sleep(3600)
+        assert len(streams.tried_at) < 1500
