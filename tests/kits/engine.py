@@ -27,9 +27,12 @@ from runnerd.launch.prepared import Launcher
 from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.polling.build import build_poller
 from runnerd.polling.cancellations import Cancellations
+from runnerd.polling.event_stream import EventStream
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.prefect_api.event_socket import EventSocket
+from runnerd.prefect_api.websocket import Refusal
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.claiming import FlowRunApi
@@ -147,6 +150,17 @@ class Engine:
             pace=self.pace,
             jitter=lambda: 0.5,
         )
+        self.events = EventStream(
+            subscribe=self._refuse_stream,
+            api=api,
+            supervisor=self.supervisor,
+            registry=self.registry,
+            pools=self.pools.names,
+            host_name=lambda: "etl-1",
+            pace=self.pace,
+            wakes=self.wakes,
+            ambient=self.ambient,
+        )
         self.cancellations = Cancellations(
             api=api,
             supervisor=self.supervisor,
@@ -165,6 +179,9 @@ class Engine:
     @settings.setter
     def settings(self, settings: Settings) -> None:
         self.config.replace(Config(settings=settings))
+
+    async def _refuse_stream(self) -> EventSocket | Refusal:
+        return Refusal(status=404, why="HTTP 404")
 
     async def _has_hook(self, _record: RunRecord, hook: Hook) -> bool:
         return hook in self.hooks

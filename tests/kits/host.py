@@ -105,6 +105,7 @@ async def daemon(
                 runs=runs,
                 deployments=deployments,
                 pools=keeper,
+                events=engine.events,
                 ambient=ambient,
             ),
             health=Health(

@@ -75,6 +75,7 @@ def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell |
         ("Host", clean(status["name"])),
         ("runnerd", _version(console, status)),
         ("API", Cell(_api(console, api), None if api["state"] == "ok" else style_state(api["state"]).style)),
+        ("Events", _events(console, api.get("stream"))),
         ("Draining", Cell(_draining(console, status), "yellow") if status["draining"] else None),
         ("Runs", Cell(used, "yellow" if limits["used"] >= limits["max"] else None)),
         ("Waiting", Cell(f"{waiting}, see below", "yellow") if waiting else None),
@@ -89,6 +90,14 @@ def _api(console: Console, api: Json) -> str:
         state, detail = _IN_MAINTENANCE, detail.removeprefix(_IN_MAINTENANCE).removeprefix(": ")
     since = console.when_in_full(api["since"])
     return f"{clean(state)} {clean(api['url'])} since {since}" + (f": {clean(detail)}" if detail else "")
+
+
+def _events(console: Console, stream: Json) -> str | None:
+    """Describe the subscription to the API's events; None of a runnerd that has none."""
+    if not stream:
+        return None
+    detail = "" if stream["state"] == "live" else f": {clean(stream['detail'])}"
+    return f"{clean(stream['state'])} since {console.when_in_full(stream['since'])}{detail}"
 
 
 def _version(console: Console, status: Json) -> str:

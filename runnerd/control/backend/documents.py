@@ -123,7 +123,7 @@ def invalid_document(one: InvalidDeployment) -> Json:
     }
 
 
-def api_document(url: str, health: ApiHealth, stream: EventStream) -> Json:
+def api_document(url: str, health: ApiHealth) -> Json:
     """Return the document of the connection to Prefect's API.
 
     Scripts know three states, and to them an API in maintenance is one that answers with errors.
@@ -135,12 +135,16 @@ def api_document(url: str, health: ApiHealth, stream: EventStream) -> Json:
         "maintenance": in_maintenance,
         "since": time_text(health.since),
         "detail": health.detail,
-        "stream": {
-            "state": stream.condition.value,
-            "since": time_text(stream.since),
-            "detail": stream.detail,
-            "events": stream.events,
-        },
+    }
+
+
+def stream_document(stream: EventStream) -> Json:
+    """Return the document of the subscription to the API's events."""
+    return {
+        "state": stream.condition.value,
+        "since": time_text(stream.since),
+        "detail": stream.detail,
+        "events": stream.events,
     }
 
 

@@ -8,7 +8,7 @@ from runnerd import __version__
 from runnerd.config import describe_config
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.deployments import DeploymentsBackend
-from runnerd.control.backend.documents import api_document, limits_document
+from runnerd.control.backend.documents import api_document, limits_document, stream_document
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.core.exit_words import time_text
 from runnerd.core.place import Json, problem_document
@@ -61,7 +61,7 @@ class Status:
             "version": __version__,
             "pid": os.getpid(),
             "started_at": time_text(self._started_at),
-            "api": api_document(self._api.url, self._api.health, self._events),
+            "api": {**api_document(self._api.url, self._api.health), "stream": stream_document(self._events)},
             "draining": self._drain.draining is not None,
             "drain": self._drain_document(),
             "limits": limits,
