@@ -110,6 +110,7 @@ class RunRecord:
     output: str | None = None
     runtime_max_s: float | None = None
     memory_max_bytes: int | None = None
+    stop_timeout_s: float | None = None  # None in a record of an older version
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit: Exit | None = None

@@ -26,6 +26,7 @@ from runnerd.processes.protocol import Record
 from runnerd.system.paths import Paths
 
 KEY = "prefect-server"
+STOP_TIMEOUT_S = 15.0
 
 
 def embedded_url(state_dir: str) -> str:
@@ -116,5 +117,5 @@ class EmbeddedServer:
             user=account.pw_name,
             own=True,
             output_max_bytes=16 * 2**20,
-            stop_timeout_s=15.0,
+            stop_timeout_s=STOP_TIMEOUT_S,
         )

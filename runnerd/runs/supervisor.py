@@ -70,6 +70,7 @@ class Supervisor:
         self._clock = context.ambient.clock
         self._bucket = Bucket.filled(self._start_rate(), at=self._clock())
         self._runs: dict[str, Run] = {}
+        self._unrecorded: set[str] = set()  # runs whose end could not be recorded when it was last tried
         self._refusals = Refusals(clock=context.ambient.clock)
         self._odd_runs = Containment(log=context.ambient.log, loop="claims")
         self._shepherds: set[asyncio.Task[None]] = set()
@@ -277,6 +278,7 @@ class Supervisor:
 
     def _remove(self, run: Run) -> None:
         del self._runs[run.record.id]
+        self._unrecorded.discard(run.record.id)
         if run.refused is not None:
             self._refusals.note(run.record.id, run.refused)
         else:
@@ -303,12 +305,16 @@ class Supervisor:
         with self._odd_runs.item(f"run {run.record.id}"):
             try:
                 run.stop(intent, now=now, announce=announce, cause=cause)
+                self._unrecorded.discard(run.record.id)
                 if not run.record.holds_slot:
                     self._wakes.offer.set()
             except JournalError as error:
-                # A full disk must not end the calling loop, and so the daemon. Polls repeat the cancels of Prefect.
-                what, run_fields = "cannot record that a run is to be ended", about(run.record)
-                self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=run_fields)
+                # A full disk must not end the calling loop, and so the daemon. Polls repeat the cancels of Prefect, and
+                # a drain repeats its own.
+                if run.record.id not in self._unrecorded:
+                    what, run_fields = "cannot record that a run is to be ended", about(run.record)
+                    self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=run_fields)
+                self._unrecorded.add(run.record.id)
 
 
 def _claimant(run: FlowRun | RunRecord) -> Claimant:

@@ -5,28 +5,40 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from runnerd.core.problems import Problems
-from runnerd.daemon.embedded import KEY, EmbeddedServer
+from runnerd.daemon.embedded import KEY, STOP_TIMEOUT_S, EmbeddedServer
+from runnerd.daemon.stopping import Stop, stop_in_order
 from runnerd.processes.link import SpawnerLink
+from runnerd.runs.drain import EXIT_S
 from runnerd.system.paths import Paths
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import LogLines, log_to
+
+
+def a_link(spawner: FakeSpawner, lines: LogLines) -> SpawnerLink:
+    return SpawnerLink(
+        make_client=spawner.make_client, start_spawner=spawner.start_spawner, problems=Problems(), log=log_to(lines)
+    )
+
+
+def a_server(link: SpawnerLink, lines: LogLines, folder: Path) -> EmbeddedServer:
+    return EmbeddedServer(
+        link=link,
+        url="http://127.0.0.1:4200/api",
+        paths=Paths("/etc", "/run", str(folder), "/log", None),
+        problems=Problems(),
+        log=log_to(lines),
+    )
 
 
 async def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
     spawner, lines = FakeSpawner(), LogLines()
 
     async def daemon(*, last: bool) -> None:
-        link = SpawnerLink(
-            make_client=spawner.make_client, start_spawner=spawner.start_spawner, problems=Problems(), log=log_to(lines)
-        )
-        server = EmbeddedServer(
-            link=link,
-            url="http://127.0.0.1:4200/api",
-            paths=Paths("/etc", "/run", str(tmp_path), "/log", None),
-            problems=Problems(),
-            log=log_to(lines),
-        )
+        link = a_link(spawner, lines)
+        server = a_server(link, lines, tmp_path)
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(server.run())]
         await link.wait_until_connected()
         while spawner.live() != [KEY]:
@@ -53,3 +65,28 @@ async def test_it_is_kept_through_daemons_and_stopped(tmp_path: Path) -> None:
     assert [spec.attempt for spec in spawner.started] == [1, 2]
     (told,) = [line for line in lines.all() if line["level"] == "error"]
     assert told["event"] == "the embedded Prefect server ended"
+
+
+async def test_a_stop_does_not_wait_for_ever_where_there_is_no_spawner(tmp_path: Path) -> None:
+    spawner, lines, loop = FakeSpawner(), LogLines(), asyncio.get_running_loop()
+    link = a_link(spawner, lines)
+    server = a_server(link, lines, tmp_path)
+    tasks = [asyncio.create_task(link.run()), asyncio.create_task(server.run())]
+    while spawner.live() != [KEY]:
+        await asyncio.sleep(0.1)
+    spawner.down = True
+    spawner.lose()
+    began, extended = loop.time(), 0
+
+    def extend() -> None:
+        nonlocal extended
+        extended += 1
+
+    stop = Stop(what="embedded server", make=server.stop, timeout_s=STOP_TIMEOUT_S)
+    assert await stop_in_order([stop, stop], hurry=asyncio.Queue(), extend=extend) == ["embedded server"] * 2
+    assert loop.time() - began == pytest.approx(2 * (STOP_TIMEOUT_S + EXIT_S), abs=0.2)
+    assert extended >= 2 * (STOP_TIMEOUT_S + EXIT_S) / 5.0
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await link.close()
