@@ -25,8 +25,4 @@ async def stop_in_order(stops: Iterable[Stop], *, hurry: asyncio.Queue[None], ex
     An item of `hurry` (one more SIGTERM) begins the next stop at once: the spawner ends the processes after their
     timeout anyway. `extend` is called every few seconds, to extend systemd's time limit for the stop.
     """
-    left = []
-    for stop in stops:
-        if not await wait_first(stop.make(), stop.timeout_s + EXIT_S, hurry, extend):
-            left.append(stop.what)
-    return left
+    return [stop.what for stop in stops if not await wait_first(stop.make(), stop.timeout_s + EXIT_S, hurry, extend)]
