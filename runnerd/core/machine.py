@@ -115,6 +115,7 @@ class RunRecord:
     ended_at: datetime | None = None
     exit: Exit | None = None
     receipt: Receipt | None = None  # what the process said in its end
+    unread: bool = False  # the receipt has ended the run, and the API has not been read since
     failure: str | None = None  # why no process could be started
     words: str | None = None  # how the run ended, for people
     verdict_id: str | None = None

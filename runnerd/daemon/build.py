@@ -50,6 +50,7 @@ from runnerd.processes.locating import SpawnerLocation
 from runnerd.processes.upgrading import WantedSpawner
 from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.drain import Drain
+from runnerd.runs.receipt_checks import ReceiptChecks
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.spawner.build_id import read_build_id
@@ -192,6 +193,14 @@ class Daemon:
             pool_caps=self.pools.table.caps,
             tasks=self.tasks,
             wakes=self.wakes,
+        )
+        self.receipt_checks = ReceiptChecks(
+            api=self.api,
+            supervisor=self.supervisor,
+            journal=self.journal,
+            config=self.config,
+            feed=self.feed,
+            ambient=self.ambient,
         )
         self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
 

@@ -79,6 +79,7 @@ class Service:
         self._start_task("pool notes", daemon.pools.outbox.run())
         self._start_task("cancellations", daemon.cancellations.run())
         self._start_task("look-ups", daemon.poller.look_ups.run())
+        self._start_task("receipts", daemon.receipt_checks.run())
         self._start_task("refresh", daemon.refresher.run())
         self._start_task("recheck", daemon.rechecker.run())
         self._start_task("drain", daemon.drain.run())

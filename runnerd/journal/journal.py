@@ -227,6 +227,11 @@ class Journal:
         """Return the newest `limit` runs of any phase, newest first."""
         return self._records("ORDER BY created_at DESC LIMIT ?", limit)
 
+    def unread(self) -> list[str]:
+        """Return the ids of the runs that a receipt has ended and that were not read from the API since."""
+        found = self._records("WHERE phase = 'done' AND record LIKE '%\"unread\": true%'")
+        return [record.id for record in found if record.unread]
+
     def run(self, run_id: str) -> RunRecord | None:
         """Return the record of one run; None when the journal has none."""
         found = self._records("WHERE id = ?", run_id)

@@ -42,6 +42,7 @@ class Reporter:
         for _ in range(_REPORT_TRIES):
             found = await self._read_run()
             if isinstance(found, ApiState):
+                self._store.update(unread=True)  # runs/receipt_checks.py reads it once the API answers
                 return await self._conclude(found)
             state = found.state if found is not None else None
             self._add_names(found)

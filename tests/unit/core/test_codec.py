@@ -34,6 +34,7 @@ FULL = a_record(
     output="/var/log/x.log",
     runtime_max_s=2.5,
     stop_timeout_s=7.5,
+    unread=True,
     started_at=datetime(2025, 1, 2, 3, 4, 5, 678901, tzinfo=EAST),
     ended_at=datetime(2025, 1, 2, 3, 4, 6, tzinfo=UTC),
     exit=Exit(code=None, signal=9, oom=True, cpu_s=1.25, max_rss_bytes=5, at=datetime(2025, 1, 2, tzinfo=UTC)),
