@@ -126,16 +126,24 @@ class Reporter:
     async def _run_hooks(self) -> None:
         """Run the hooks; the run holds its slot until they have ended, because they are processes of this host."""
         boot_id, hook = self._context.link.boot_id, self._record.hook
-        how = await run_hooks(
+        end = await run_hooks(
             self._record,
             link=self._context.link,
             launcher=self._context.launcher,
             boot_id=boot_id,
             record_start=lambda: self._store.save(replace(self._record, hook_boot=boot_id), f"{hook} begun"),
         )
-        fields = {"run": self._record.id, "hook": self._record.hook, "how": how}
-        self._context.ambient.log.info("hooks", **fields, about=about(self._record))
-        self._store.save(advance(self._record, Event.TOLD), f"{self._record.hook}: {how}")
+        fields = {"run": self._record.id, "hook": hook, "how": end.how}
+        # Where the flow could not start either, that is said already.
+        lost = not end.started and self._record.failure is None
+        log = self._context.ambient.log
+        (log.error if lost else log.info)(
+            "hooks were not run" if lost else "hooks", **fields, about=about(self._record)
+        )
+        if lost:
+            words = f"{hook} hooks {end.how}"
+            self._store.update(words=f"{self._record.words}; {words}" if self._record.words else words)
+        self._store.save(advance(self._record, Event.TOLD), f"{hook}: {end.how}")
 
     async def _respawn(self) -> None:
         """Start the run again as its next attempt."""

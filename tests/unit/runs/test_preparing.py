@@ -140,7 +140,7 @@ async def test_the_launchers_wait_for_environment_files(tmp_path: Path, of_pool:
         (record,) = engine.supervisor.records()
         words = f"environment_file {tmp_path}/env: did not answer within 10 s"
         assert (record.phase, record.waiting) == (Phase.STARTING, words)
-        assert await engine.launcher.prepare_hooks(record) == words
+        assert await engine.launcher.prepare_hooks(record) == Unanswered(words)
         (tmp_path / "env").write_text("A=1\n")
         calls.dead = False
         assert (await launched(engine, spawner, run_id)).environment["A"] == "1"
