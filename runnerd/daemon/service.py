@@ -21,7 +21,7 @@ from runnerd.journal.pruning import prune_periodically, recover_journal
 from runnerd.log.alerts import Alert
 from runnerd.output.total_bound import TotalBound
 from runnerd.prefect_api.backoff import persist
-from runnerd.processes.upgrading import run_spawner_upgrade
+from runnerd.processes.upgrading import SpawnerUpgrade
 from runnerd.runs.adopting import adopt
 from runnerd.system.directories import runs_dir
 from runnerd.system.systemd import Job
@@ -115,10 +115,14 @@ class Service:
             log=daemon.ambient.log,
         )
         self._start_task("bound output", total.run())
-        self._start_task(
-            "renew spawner",
-            run_spawner_upgrade(link=daemon.link, wanted=daemon.wanted_spawner, log=daemon.ambient.log),
+        upgrade = SpawnerUpgrade(
+            link=daemon.link,
+            wanted=daemon.wanted_spawner,
+            server=daemon.embedded,
+            has_runs=lambda: bool(daemon.supervisor.records()),
+            log=daemon.ambient.log,
         )
+        self._start_task("renew spawner", upgrade.run())
         self._start_task("forward output", daemon.forwarder.run())
         self._start_task("disk room", daemon.room.run())
 

@@ -46,7 +46,7 @@ def check_spawner(hello: Hello | None, wanted: WantedSpawner, *, managed: bool) 
         remedy = "name the same users in both units (systemctl edit), then systemctl restart runnerd-spawner runnerd"
         return warning("spawner", difference, remedy)
     remedy = "wait, or: runnerctl drain, wait until runnerctl runs lists none, then runnerctl undrain"
-    return warning("spawner", f"{difference}; it is replaced when no run is live", remedy)
+    return warning("spawner", f"{difference}; it is replaced when no run is live, and no Prefect worker", remedy)
 
 
 # --- limits ---------------------------------------------------------------------------------------------------

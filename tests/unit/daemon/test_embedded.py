@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from runnerd.core.problems import Problems
 from runnerd.daemon.embedded import KEY, STOP_TIMEOUT_S, EmbeddedServer
 from runnerd.daemon.stopping import Stop, stop_in_order
 from runnerd.processes.link import SpawnerLink
+from runnerd.processes.upgrading import SpawnerUpgrade, WantedSpawner
 from runnerd.runs.drain import EXIT_S
 from runnerd.system.paths import Paths
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -86,6 +88,38 @@ async def test_a_stop_does_not_wait_for_ever_where_there_is_no_spawner(tmp_path:
     assert await stop_in_order([stop, stop], hurry=asyncio.Queue(), extend=extend) == ["embedded server"] * 2
     assert loop.time() - began == pytest.approx(2 * (STOP_TIMEOUT_S + EXIT_S), abs=0.2)
     assert extended >= 2 * (STOP_TIMEOUT_S + EXIT_S) / 5.0
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await link.close()
+
+
+@pytest.mark.parametrize("retires", [True, False])
+async def test_it_makes_room_for_another_spawner_in_an_idle_moment(tmp_path: Path, retires: bool) -> None:
+    """It is the spawner's child and always there: with it, no spawner of older code would ever be replaced."""
+    spawner, lines, runs = FakeSpawner(), LogLines(), ["r-1"]
+    spawner.may_retire = retires
+    spawner.hello = replace(spawner.hello, version="0.0.1")
+    spawner.successor = replace(spawner.hello, version="0.0.2")
+    link = a_link(spawner, lines)
+    server = a_server(link, lines, tmp_path)
+    wanted = WantedSpawner(version="0.0.2", build=None, users=None)
+    upgrade = SpawnerUpgrade(link=link, wanted=wanted, server=server, has_runs=lambda: bool(runs), log=log_to(lines))
+    tasks = [asyncio.create_task(one.run()) for one in (link, server, upgrade)]
+    await asyncio.sleep(600)
+    assert (spawner.live(), len(spawner.started), spawner.stops) == ([KEY], 1, []), "a run needs it"
+    runs.clear()
+    await asyncio.sleep(600)
+    assert (spawner.live(), len(spawner.started)) == ([KEY], 2)
+    assert spawner.retired == retires
+    assert link.hello is not None and link.hello.version == ("0.0.2" if retires else "0.0.1")
+    await asyncio.sleep(600)
+    assert len(spawner.started) == 2, "once, or an hour apart where the spawner does not end"
+    assert lines.events("error", "warning") == (
+        ["the connection to the spawner is lost; its runs go on"] if retires else []
+    )
+    assert server.problem is None
+    assert not [task for task in tasks if task.done()]
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
