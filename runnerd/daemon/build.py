@@ -84,6 +84,7 @@ class Daemon:
         self.problems.register_text(lambda: journal.notice)
         self.tasks = asyncio.TaskGroup()
         self._calls = BoundedCalls(own=own_folders(paths))
+        self.problems.register_text(self._calls.problem)
         self.systemd = Systemd(environ=environ, pid=os.getpid())
         self.wanted_spawner = WantedSpawner(version=__version__, build=read_build_id(), users=defaults.users)
         self._build_edges()
