@@ -227,7 +227,6 @@ class PoolDeployment:
     version: str | None = None
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # 2.20: infra_overrides too
     infrastructure_document_id: str | None = None  # 2.x
-    storage_document_id: str | None = None  # 2.x
     updated: datetime | None = None
 
 

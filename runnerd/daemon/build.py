@@ -11,13 +11,8 @@ from runnerd import __version__
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.deployments import DeploymentsBackend
-from runnerd.control.backend.health import Health
-from runnerd.control.backend.host import DaemonHost
-from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolsBackend
+from runnerd.control.backend.build import build_host
 from runnerd.control.backend.runs import RunsBackend
-from runnerd.control.backend.status import Status
 from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.server import ControlServer
 from runnerd.core.prefect import ApiCondition, ApiHealth
@@ -272,45 +267,23 @@ class Daemon:
 
     def _build_control(self) -> None:
         call_api = ApiCaller(ambient=self.ambient)
-        waits = WaitReasons(
+        host = build_host(
             api=self.api,
+            config=self.config,
+            problems=self.problems,
             supervisor=self.supervisor,
+            drain=self.drain,
             poller=self.poller,
             registry=self.registry,
-            now=self.ambient.now,
-        )
-        runs = RunsBackend(
-            api=self.api,
-            waits=waits,
-            call_api=call_api,
-            supervisor=self.supervisor,
-            poller=self.poller,
-            registry=self.registry,
+            runs=self._runs_backend(call_api),
+            pools=self.pools.keeper,
+            served=self.pools.table.names,
             journal=self.journal,
             link=self.link,
-            feed=self.feed,
-            output=OutputReader(calls=self._calls),
-            ambient=self.ambient,
-        )
-        deployments = DeploymentsBackend(
-            api=self.api,
-            call_api=call_api,
-            config=self.config,
-            registry=self.registry,
-            supervisor=self.supervisor,
             wakes=self.wakes,
-        )
-        health = Health(
-            api=self.api, link=self.link, journal=self.journal, pulse=self.ambient.pulse, examine=self._doctor().examine
-        )
-        host = DaemonHost(
-            status=self._status(runs, deployments),
-            health=health,
-            metrics=self._metrics(),
-            runs=runs,
-            deployments=deployments,
-            pools=PoolsBackend(api=self.api, call_api=call_api, now=self.ambient.now, served=self.pools.table.names),
-            drain=self.drain,
+            call_api=call_api,
+            ambient=self.ambient,
+            examine=self._doctor().examine,
             reload=self.reloader.reload,
         )
         self.control = ControlServer(
@@ -323,26 +296,26 @@ class Daemon:
             group="runnerd" if os.geteuid() == 0 else None,
         )
 
-    def _status(self, runs: RunsBackend, deployments: DeploymentsBackend) -> Status:
-        return Status(
+    def _runs_backend(self, call_api: ApiCaller) -> RunsBackend:
+        waits = WaitReasons(
             api=self.api,
-            config=self.config,
-            problems=self.problems,
-            drain=self.drain,
-            runs=runs,
-            deployments=deployments,
-            pools=self.pools.keeper,
-            ambient=self.ambient,
-        )
-
-    def _metrics(self) -> Metrics:
-        return Metrics(
-            api=self.api,
-            config=self.config,
-            poller=self.poller,
-            pools=self.pools.keeper,
-            registry=self.registry,
             supervisor=self.supervisor,
+            poller=self.poller,
+            registry=self.registry,
+            now=self.ambient.now,
+        )
+        return RunsBackend(
+            api=self.api,
+            waits=waits,
+            call_api=call_api,
+            supervisor=self.supervisor,
+            poller=self.poller,
+            registry=self.registry,
+            journal=self.journal,
+            link=self.link,
+            feed=self.feed,
+            output=OutputReader(calls=self._calls),
+            ambient=self.ambient,
         )
 
     def _note_health(self, health: ApiHealth) -> None:

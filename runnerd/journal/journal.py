@@ -63,15 +63,6 @@ class Registration:
     schedule_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """One step of a run's history."""
-
-    at: datetime
-    phase: Phase
-    event: str
-
-
 class Journal:
     """Reads and writes the journal's file. Raises JournalError at construction when the file cannot be opened.
 
@@ -248,11 +239,6 @@ class Journal:
         by_id = self._records("WHERE id LIKE ? ESCAPE '\\' ORDER BY created_at DESC LIMIT 20", pattern)
         by_name = self._records("WHERE name = ? ORDER BY created_at DESC LIMIT 20", ref)
         return list({record.id: record for record in (*by_id, *by_name)}.values())
-
-    def transitions(self, run_id: str) -> list[Transition]:
-        """Return the steps of a run's history, oldest first."""
-        rows = self._rows("SELECT at, phase, event FROM transitions WHERE run_id = ? ORDER BY rowid", run_id)
-        return [Transition(at=datetime.fromisoformat(at), phase=Phase(phase), event=event) for at, phase, event in rows]
 
     def prunable(self, *, before: datetime, max_runs: int, limit: int) -> list[RunRecord]:
         """Return the oldest `limit` finished runs that are older than `before` or beyond the newest `max_runs`."""

@@ -130,11 +130,6 @@ class SpawnerClient:
         """End the spawner, so that a newer one can replace it; False when a run lives, and the spawner stays."""
         return bool(await self._ask("retire"))
 
-    async def ping(self) -> dict[str, Json]:
-        """Return the spawner's version, pid, uptime_s and runs (the number of live runs)."""
-        answer: dict[str, Json] = await self._ask("ping")
-        return answer
-
     async def close(self) -> None:
         """Close the connection, without a call of `on_lost`. Runs go on."""
         reading, self._reading = self._reading, None

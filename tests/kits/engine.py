@@ -38,6 +38,7 @@ from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.disk_room import DiskRoom
 from runnerd.system.watchdog import Pulse
+from tests.kits import journal
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -217,7 +218,7 @@ def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
 
 
 def events(engine: Engine, run_id: str) -> list[str]:
-    return [step.event for step in engine.journal.transitions(run_id)]
+    return journal.events(engine.journal, run_id)
 
 
 def deploy(prefect: FakePrefect, registry: Registry, deployment: Deployment) -> str:

@@ -8,13 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.deployments import DeploymentsBackend
-from runnerd.control.backend.health import Health
+from runnerd.control.backend.build import build_host
 from runnerd.control.backend.host import DaemonHost
-from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
-from runnerd.control.backend.status import Status
 from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.contract import Host, Peer
 from runnerd.core.backoff import Backoff
@@ -65,7 +61,6 @@ async def daemon(
         engine.problems.register(lambda: [Problem(message="mend me", place=Place("f", 1, 2))])
         backoff = lambda: Backoff(first_s=0.5, uniform=lambda: 1.0)  # noqa: E731
         ambient = replace(engine.ambient, now=lambda: NOON, backoff=backoff)
-        keeper = a_keeper(engine)
         call_api = ApiCaller(ambient=ambient)
         waits = WaitReasons(
             api=engine.api,
@@ -88,40 +83,23 @@ async def daemon(
             ambient=ambient,
             measure=measure,
         )
-        deployments = DeploymentsBackend(
+        host = build_host(
             api=engine.api,
-            call_api=call_api,
             config=engine.config,
-            registry=engine.registry,
+            problems=engine.problems,
             supervisor=engine.supervisor,
-            wakes=engine.wakes,
-        )
-        host = DaemonHost(
-            status=Status(
-                api=engine.api,
-                config=engine.config,
-                problems=engine.problems,
-                drain=engine.drain,
-                runs=runs,
-                deployments=deployments,
-                pools=keeper,
-                ambient=ambient,
-            ),
-            health=Health(
-                api=engine.api, link=engine.link, journal=engine.journal, pulse=engine.pulse, examine=examine
-            ),
-            metrics=Metrics(
-                api=engine.api,
-                config=engine.config,
-                poller=engine.poller,
-                pools=keeper,
-                registry=engine.registry,
-                supervisor=engine.supervisor,
-            ),
-            runs=runs,
-            deployments=deployments,
-            pools=PoolsBackend(api=engine.api, call_api=call_api, now=engine.now, served=frozenset),
             drain=engine.drain,
+            poller=engine.poller,
+            registry=engine.registry,
+            runs=runs,
+            pools=a_keeper(engine),
+            served=frozenset,
+            journal=engine.journal,
+            link=engine.link,
+            wakes=engine.wakes,
+            call_api=call_api,
+            ambient=ambient,
+            examine=examine,
             reload=reload,
         )
         made = Daemon(host, engine, spawner)

@@ -31,4 +31,14 @@ def ids(records: list[RunRecord]) -> list[str]:
     return [record.id for record in records]
 
 
+def steps(journal: Journal, run_id: str) -> list[tuple[str, str]]:
+    """The phase and the event of each step of a run's history, the oldest first; read as an administrator does."""
+    rows = journal._db.execute("SELECT phase, event FROM transitions WHERE run_id = ? ORDER BY rowid", (run_id,))
+    return [(str(phase), str(event)) for phase, event in rows]
+
+
+def events(journal: Journal, run_id: str) -> list[str]:
+    return [event for _, event in steps(journal, run_id)]
+
+
 LIVE = {f"r-{number:02}" for number in range(MANY) if number % 3}

@@ -1,0 +1,74 @@
+"""Builds the daemon that the control API shows: the parts of a running one, as the contract wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+from runnerd.config.in_force import ConfigInForce
+from runnerd.control.backend.api_calls import ApiCaller
+from runnerd.control.backend.deployments import DeploymentsBackend
+from runnerd.control.backend.health import Health
+from runnerd.control.backend.host import DaemonHost, Reload
+from runnerd.control.backend.metrics import Metrics
+from runnerd.control.backend.pools import PoolsBackend
+from runnerd.control.backend.runs import RunsBackend
+from runnerd.control.backend.status import Status
+from runnerd.core.place import Json
+from runnerd.core.problems import Problems
+from runnerd.core.wakes import Wakes
+from runnerd.deployments.registry import Registry
+from runnerd.journal.journal import Journal
+from runnerd.polling.poller import Poller
+from runnerd.pools.keeper import PoolKeeper
+from runnerd.prefect_api.client import PrefectApi
+from runnerd.processes.link import SpawnerLink
+from runnerd.runs.drain import Drain
+from runnerd.runs.supervisor import Supervisor
+from runnerd.system.ambient import Ambient
+
+
+def build_host(
+    *,
+    api: PrefectApi,
+    config: ConfigInForce,
+    problems: Problems,
+    supervisor: Supervisor,
+    drain: Drain,
+    poller: Poller,
+    registry: Registry,
+    runs: RunsBackend,
+    pools: PoolKeeper,
+    served: Callable[[], Collection[str]],
+    journal: Journal,
+    link: SpawnerLink,
+    wakes: Wakes,
+    call_api: ApiCaller,
+    ambient: Ambient,
+    examine: Callable[[], Coroutine[Any, Any, Json]],
+    reload: Reload,
+) -> DaemonHost:
+    """Build the host. `served` names the pools of the configuration, `examine` makes the checks of the doctor."""
+    deployments = DeploymentsBackend(
+        api=api, call_api=call_api, config=config, registry=registry, supervisor=supervisor, wakes=wakes
+    )
+    status = Status(
+        api=api,
+        config=config,
+        problems=problems,
+        drain=drain,
+        runs=runs,
+        deployments=deployments,
+        pools=pools,
+        ambient=ambient,
+    )
+    return DaemonHost(
+        status=status,
+        health=Health(api=api, link=link, journal=journal, pulse=ambient.pulse, examine=examine),
+        metrics=Metrics(api=api, config=config, poller=poller, pools=pools, registry=registry, supervisor=supervisor),
+        runs=runs,
+        deployments=deployments,
+        pools=PoolsBackend(api=api, call_api=call_api, now=ambient.now, served=served),
+        drain=drain,
+        reload=reload,
+    )
