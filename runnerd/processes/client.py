@@ -22,6 +22,7 @@ from runnerd.spawner import __file__ as _package_file
 from runnerd.system.run_program import run_program
 
 _START_TIMEOUT_S = 30.0
+_CLOSE_S = 2.0
 _READ_ERRORS = (OSError, EOFError, ValueError)
 
 
@@ -139,8 +140,10 @@ class SpawnerClient:
             await asyncio.wait({reading})
         self._fail_waiting("the connection was closed")
         if writer is not None:
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await writer.wait_closed()
+            writer.transport.abort()  # a spawner that reads no more would be waited for until all is sent
 
     async def _ask_about_run(self, op: str, **fields: Json) -> Record | None:
         try:

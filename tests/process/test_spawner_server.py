@@ -244,6 +244,27 @@ async def test_client_says_what_is_missing(idle_spawner: SpawnerUnderTest) -> No
         await client.list()
 
 
+async def test_client_closes_though_the_spawner_reads_no_more(idle_spawner: SpawnerUnderTest) -> None:
+    """Or neither a stop of the daemon nor a new connection would come to an end."""
+    done = asyncio.Event()
+
+    async def say_hello_only(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'{"event": "hello", "version": "9", "pid": 1, "records": []}\n')
+        await done.wait()
+        writer.close()
+
+    async with await asyncio.start_unix_server(say_hello_only, idle_spawner.socket):
+        client = SpawnerClient(
+            socket_path=idle_spawner.socket, on_record=lambda _: None, on_lost=lambda: None, timeout_s=1.0
+        )
+        await client.connect()
+        with pytest.raises(SpawnerError, match="did not answer within 1s"):
+            await client.forget(key="k" * 2**24, attempt=0)
+        async with asyncio.timeout(60):
+            await client.close()
+        done.set()
+
+
 async def test_client_waits_no_longer_than_its_limit(idle_spawner: SpawnerUnderTest) -> None:
     done = asyncio.Event()
 
