@@ -149,12 +149,16 @@ def measured_slowness(*, after_s: float) -> Iterator[Slowness]:
     found, over = Slowness(), threading.Event()
 
     def measure() -> None:
-        over.wait(after_s)
-        while not over.is_set():
+        began = time.monotonic()
+        if over.wait(after_s) and time.monotonic() - began < after_s:
+            return
+        while True:  # once at least, also where this thread has waited for a processor until now
             before, cpu_before = time.monotonic(), time.thread_time()
             sum(range(50_000))  # about a millisecond
             found.wall_s += time.monotonic() - before
             found.cpu_s += time.thread_time() - cpu_before
+            if over.is_set():
+                return
 
     thread = threading.Thread(target=measure, name="slowness", daemon=True)
     thread.start()

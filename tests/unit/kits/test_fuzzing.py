@@ -39,18 +39,20 @@ def busy(threads: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_an_answer_that_only_waits_is_late(elsewhere: bool) -> None:
-    """A hundred times longer than it may take: no load of the machine that runs this explains that."""
+    """A thousand times longer than it may take: no load of the machine that runs this explains that."""
     said = r"took .* s, .* s of processor time, on a machine .* times slower than idle: this"
     with (
         pytest.raises(AssertionError, match=said),
-        answered_in_time("this", elsewhere=elsewhere, by_hand=True, limit_s=0.02),
+        answered_in_time("this", elsewhere=elsewhere, by_hand=True, limit_s=0.002),
     ):
         wait(2.0)
 
 
 def test_an_answer_that_computes_here_is_late_on_a_busy_machine_too() -> None:
     with busy(8), pytest.raises(AssertionError), answered_in_time("this", by_hand=True, limit_s=0.5):
-        wait(1.0)
+        before = time.process_time()
+        while time.process_time() - before < 1.0:
+            sum(range(1000))
 
 
 def test_an_answer_from_elsewhere_is_not_late_on_a_busy_machine() -> None:
