@@ -68,7 +68,7 @@ def fuzz(
     run_round(values, attempt, examples=examples)
     end, number, tried = time.monotonic() + SECONDS * share, time.time_ns() % 10**9, 0
     while time.monotonic() < end:
-        run_round(values, attempt, examples=_ROUND, number=number, end=end)
+        run_round(values, attempt, examples=_ROUND, number=number, is_over=lambda: time.monotonic() >= end)
         number, tried = number + 1, tried + _ROUND
     if SECONDS:
         print(f"{attempt.__name__}: {tried} examples in {SECONDS * share:.0f} s")
@@ -80,7 +80,7 @@ def run_round(
     *,
     examples: int,
     number: int | None = None,
-    end: float = float("inf"),
+    is_over: Callable[[], bool] = lambda: False,
 ) -> None:
     failed = False
 
@@ -97,7 +97,7 @@ def run_round(
         # A round of slow examples would overrun its time, and Hypothesis has no other way to end one. A round that has
         # found something goes on: Hypothesis tries that again, smaller, and would call it flaky.
         nonlocal failed
-        if time.monotonic() < end or failed:
+        if failed or not is_over():
             try:
                 attempt(value)
             except BaseException:
@@ -149,16 +149,14 @@ def measured_slowness(*, after_s: float) -> Iterator[Slowness]:
     found, over = Slowness(), threading.Event()
 
     def measure() -> None:
-        began = time.monotonic()
-        if over.wait(after_s) and time.monotonic() - began < after_s:
+        began, cpu_before = time.monotonic() + after_s, time.thread_time()
+        if over.wait(after_s) and time.monotonic() < began:
             return
         while True:  # once at least, also where this thread has waited for a processor until now
-            before, cpu_before = time.monotonic(), time.thread_time()
             sum(range(50_000))  # about a millisecond
-            found.wall_s += time.monotonic() - before
-            found.cpu_s += time.thread_time() - cpu_before
             if over.is_set():
-                return
+                break
+        found.wall_s, found.cpu_s = time.monotonic() - began, time.thread_time() - cpu_before
 
     thread = threading.Thread(target=measure, name="slowness", daemon=True)
     thread.start()
