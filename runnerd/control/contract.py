@@ -178,8 +178,8 @@ class HostRuns(Protocol):
     ) -> Json | Refused:
         """Create a flow run in Prefect, due now, and return its document, with phase null until the run is claimed."""
 
-    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        """Claim and start this flow run here and now, and return its document."""
+    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
+        """Claim and start this flow run here and now, and return its document; `again`: also if it is Completed."""
 
 
 class HostDeployments(Protocol):

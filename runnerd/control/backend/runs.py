@@ -17,7 +17,7 @@ from runnerd.control.contract import Peer, Refused
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Intent, Phase, RunRecord, intend
 from runnerd.core.place import Json
-from runnerd.core.prefect import FlowRun, StateType
+from runnerd.core.prefect import ApiState, FlowRun, StateType
 from runnerd.core.record_feed import RecordFeed
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
@@ -236,14 +236,13 @@ class RunsBackend:
         self._poller.put_on_offer(made)
         return self._offered(made)
 
-    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
+    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
         found = await self._call_api(lambda: self._api.pools.placed_run(flow_run_id))
         if isinstance(found, Refused):
             return found
         if found is None:
             return Refused(status=404, detail=f"there is no flow run {flow_run_id} in Prefect")
-        if found.state.type is StateType.CANCELLED:  # both majors refuse the claim
-            cause = "the run is Cancelled; create a new one with runnerctl run"
+        if (cause := _describe_over(found.state, again=again)) is not None:
             return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
         if self._registry.own(found.deployment_id) is not None:
             found = replace(found, pool=None, queue=None)
@@ -267,3 +266,12 @@ class RunsBackend:
         if run.refused is not None:
             return Refused(status=409, detail=f"cannot execute flow run {run_id}: {run.refused}")
         return self.document(run_id)
+
+
+def _describe_over(state: ApiState, *, again: bool) -> str | None:
+    """Say why a run in this state is not executed; None when it is: a Failed or Crashed one is retried."""
+    if state.type is StateType.CANCELLED:  # both majors refuse the claim
+        return f"the run is {state.type.title()}; create a new one with runnerctl run"
+    if state.type is StateType.COMPLETED and not again:  # older servers accept the claim
+        return f"the run is {state.type.title()}; runnerctl execute --again runs it once more, where Prefect permits that"
+    return None

@@ -172,8 +172,8 @@ class FakeRuns:
         run_id = f"00000000-0000-4000-8000-{created:012}"
         return self._host.refusal or _waiting(run_id, name or "lucky-crab", its["name"])
 
-    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        self._host.note("execute", flow_run_id, peer)
+    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
+        self._host.note("execute --again" if again else "execute", flow_run_id, peer)
         return self._host.refusal or _waiting(flow_run_id, "given-run", None)
 
 

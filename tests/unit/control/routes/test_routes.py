@@ -235,6 +235,8 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
     assert ask(served, "POST", "/v1/deployments/nightly/pause")[0] == 200
     assert ask(served, "POST", "/v1/deployments/nightly/resume", {})[0] == 200
     assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A})[0] == 202
+    assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A, "again": True})[0] == 202
+    assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A, "again": 1})[0] == 422
     assert ask(served, "POST", "/v1/execute", {})[0] == 422
     assert ask(served, "POST", "/v1/reload")[0] == 200
     assert ask(served, "POST", "/v1/reload", {"inspect": True})[0] == 200
@@ -250,6 +252,7 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
         ("pause", "d-1"),
         ("resume", "d-1"),
         ("execute", RUN_A),
+        ("execute --again", RUN_A),
         ("reload", None),
         ("reload --inspect", None),
         ("drain", {"timeout_s": 5.0, "reason": "kernel"}),
