@@ -21,7 +21,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
-              keeps a claimed run from being started.
+              keeps a claimed run from being started. `here`: false for a run that this host does not have, which is
+              read from Prefect where its full id is given; such a run has no phase.
   attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold
               run.output_max), shown (true for the one that /logs has where no attempt is named). At most the newest
               100 attempts of which there is output are listed.
@@ -57,7 +58,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from runnerd.core.place import Json
-from runnerd.core.prefect import NewPool, NewQueue
+from runnerd.core.prefect import FlowRun, NewPool, NewQueue
 from runnerd.output.output_file import OutputBlock
 
 STATUS_FIELDS: Final = frozenset(
@@ -91,6 +92,18 @@ class Peer:
     uid: int
     gid: int
     groups: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunElsewhere:
+    """A run that Prefect has and this host does not.
+
+    `run` is for HostRuns.cancel; `kept`: why this host does not cancel the run, None when it does.
+    """
+
+    document: Json
+    run: FlowRun
+    kept: str | None
 
 
 class HostPools(Protocol):
@@ -147,6 +160,12 @@ class HostRuns(Protocol):
         These are the run with this id, else the runs with this name, else the runs whose id starts with `ref`.
         """
 
+    async def read_elsewhere(self, run_ids: Sequence[str]) -> dict[str, RunElsewhere] | Refused:
+        """Read runs that `find` does not find from Prefect, by their full ids; those that Prefect lacks are left out.
+
+        Takes some seconds at most; refused with 503 when Prefect does not answer within that time.
+        """
+
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
         """Call `changed` in the loop with a run's document after each change, the last one with phase "done".
 
@@ -165,12 +184,14 @@ class HostRuns(Protocol):
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         """Read the block at `offset` of an output file, or say why the file cannot be read."""
 
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
+    async def cancel(
+        self, run_ids: Sequence[str], *, now: bool, peer: Peer, elsewhere: Sequence[FlowRun] = ()
+    ) -> list[Json] | Refused:
         """Request the cancellation of each run and return their documents, without waiting for the runs to end.
 
         `now`: send SIGKILL at once. A run that is done stays as it is. A run on offer is taken off offer and cancelled
-        in Prefect: its document says done. While Prefect does not answer, that is refused with 503, the run is not
-        started, and it is cancelled when Prefect answers.
+        in Prefect: its document says done. So is a run of `elsewhere`, which this host does not have. While Prefect
+        does not answer, that is refused with 503, the run is not started, and it is cancelled when Prefect answers.
         """
 
     async def create(

@@ -11,6 +11,7 @@ from runnerd import __version__
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
+from runnerd.control.backend.build import build_runs
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
@@ -18,7 +19,6 @@ from runnerd.control.backend.metrics import Metrics
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.status import Status
-from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.server import ControlServer
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.core.problems import Problems
@@ -262,20 +262,13 @@ class Daemon:
 
     def _build_control(self) -> None:
         call_api = ApiCaller(ambient=self.ambient)
-        waits = WaitReasons(
+        runs = build_runs(
             api=self.api,
-            supervisor=self.supervisor,
-            poller=self.poller,
-            registry=self.registry,
-            now=self.ambient.now,
-        )
-        runs = RunsBackend(
-            api=self.api,
-            waits=waits,
             call_api=call_api,
             supervisor=self.supervisor,
             poller=self.poller,
             registry=self.registry,
+            pools=self.pools.table,
             journal=self.journal,
             link=self.link,
             feed=self.feed,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.deployments import DeploymentsBackend
+from runnerd.control.backend.elsewhere import RunsElsewhere
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
 from runnerd.control.backend.metrics import Metrics
@@ -78,6 +79,14 @@ async def daemon(
             api=engine.api,
             waits=waits,
             call_api=call_api,
+            elsewhere=RunsElsewhere(
+                api=engine.api,
+                call_api=call_api,
+                registry=engine.registry,
+                pools=engine.pools,
+                poller=engine.poller,
+                now=engine.ambient.now,
+            ),
             supervisor=engine.supervisor,
             poller=engine.poller,
             registry=engine.registry,

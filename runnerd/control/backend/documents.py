@@ -28,6 +28,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
     cpu_s = usage.cpu_s if usage else (ended.cpu_s if ended else None)
     return {
         "id": record.id,
+        "here": True,
         "name": record.name,
         "deployment": record.deployment,
         "flow": record.flow,
@@ -60,6 +61,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
     """Return the document of a flow run that is not claimed; `waiting` is the limit that delays the claim."""
     document = {
         "id": run.id,
+        "here": True,
         "name": run.name,
         "deployment": entry.deployment.name if entry else None,
         "flow": entry.flow if entry else None,

@@ -11,9 +11,10 @@ from datetime import datetime
 
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import attempt_document, offered_document, run_document
+from runnerd.control.backend.elsewhere import RunsElsewhere
 from runnerd.control.backend.refusals import UNREGISTERED
 from runnerd.control.backend.waiting import WaitReasons
-from runnerd.control.contract import Peer, Refused
+from runnerd.control.contract import Peer, Refused, RunElsewhere
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Intent, Phase, RunRecord, intend
 from runnerd.core.place import Json
@@ -48,6 +49,7 @@ class RunsBackend:
         api: PrefectApi,
         waits: WaitReasons,
         call_api: ApiCaller,
+        elsewhere: RunsElsewhere,
         supervisor: Supervisor,
         poller: Poller,
         registry: Registry,
@@ -60,6 +62,7 @@ class RunsBackend:
     ) -> None:
         self._api = api
         self._call_api = call_api
+        self._elsewhere = elsewhere
         self._waits = waits
         self._supervisor = supervisor
         self._poller = poller
@@ -139,6 +142,9 @@ class RunsBackend:
         known = {record.id for record in past}
         return [*past, *(run for run in live if run.id not in known)]
 
+    async def read_elsewhere(self, run_ids: Sequence[str]) -> dict[str, RunElsewhere] | Refused:
+        return await self._elsewhere.read(run_ids)
+
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
         return self._feed.subscribe(lambda record: changed(run_document(record)))
 
@@ -175,8 +181,11 @@ class RunsBackend:
         """Return the documents of the first runs that wait, with what for, and how many there are."""
         return self._waits.documents()
 
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
-        offered = [run for run_id in run_ids if (run := self._withdraw(run_id)) is not None]
+    async def cancel(
+        self, run_ids: Sequence[str], *, now: bool, peer: Peer, elsewhere: Sequence[FlowRun] = ()
+    ) -> list[Json] | Refused:
+        others = {run.id: run for run in elsewhere}
+        offered = [run for run_id in run_ids if (run := self._withdraw(run_id, others.get(run_id))) is not None]
         self._supervisor.cancel(run_ids, now=now)
         runs = {run_id: run for run_id in run_ids if (run := self._supervisor.run(run_id)) is not None}
         # The intent is set only once it is on disk; a record that can still take it was not written.
@@ -189,13 +198,18 @@ class RunsBackend:
         documents = (ended.get(run_id) or self.document(run_id) for run_id in run_ids)
         return [found for found in documents if found is not None]
 
-    def _withdraw(self, run_id: str) -> Run | None:
-        """Take a run off offer and begin to cancel it in the API; None when it is not on offer. Raises JournalError."""
-        offer = self._poller.on_offer.withdraw(run_id)
+    def _withdraw(self, run_id: str, elsewhere: FlowRun | None) -> Run | None:
+        """Take a run off offer and begin to cancel it in the API; also one that only the API has.
+
+        Returns None when it is neither. Raises JournalError.
+        """
+        listed = self._poller.on_offer.withdraw(run_id)
+        offer = listed or elsewhere
         if offer is None or self._supervisor.run(run_id) is not None:
             return None
         if not self._supervisor.cancel_offer(offer):
-            self._poller.put_on_offer(offer)
+            if listed is not None:
+                self._poller.put_on_offer(listed)
             raise JournalError(f"cannot cancel: {self._supervisor.record_problem}")
         return self._supervisor.run(run_id)
 
@@ -273,5 +287,7 @@ def _describe_over(state: ApiState, *, again: bool) -> str | None:
     if state.type is StateType.CANCELLED:  # both majors refuse the claim
         return f"the run is {state.type.title()}; create a new one with runnerctl run"
     if state.type is StateType.COMPLETED and not again:  # older servers accept the claim
-        return f"the run is {state.type.title()}; runnerctl execute --again runs it once more, where Prefect permits that"
+        return (
+            f"the run is {state.type.title()}; runnerctl execute --again runs it once more, where Prefect permits that"
+        )
     return None

@@ -22,7 +22,8 @@ LISTED_MAX = 100  # in the status document; the total says how many there are
 # An API that is degraded for requests of another kind answers a claim within this time.
 _CLAIM_TAKES = timedelta(seconds=5)
 _AWAY = (ApiCondition.UNREACHABLE, ApiCondition.MAINTENANCE)  # no request is answered
-_NO_SLOT = "AwaitingConcurrencySlot"  # the state's name in which a 3.x server reschedules a claim
+NO_SLOT = "AwaitingConcurrencySlot"  # the state's name in which a 3.x server reschedules a claim
+NO_SLOT_WORDS = "Prefect has no slot of the deployment's concurrency limit; the claim is tried again when it is due"
 
 
 class WaitReasons:
@@ -51,8 +52,8 @@ class WaitReasons:
             return why if parent is None else self._name_parent(why, run, parent)
         if (refusal := self._supervisor.refusal_of(run.id)) is not None:
             return f"Prefect refused the claim, which is tried again: {refusal}"
-        if run.state.name == _NO_SLOT:
-            return "Prefect has no slot of the deployment's concurrency limit; the claim is tried again when it is due"
+        if run.state.name == NO_SLOT:
+            return NO_SLOT_WORDS
         return None
 
     def documents(self) -> tuple[list[Json], int]:
@@ -69,7 +70,7 @@ class WaitReasons:
             return False
         on_offer = self._poller.on_offer
         return (
-            run.id in on_offer.waiting or run.state.name == _NO_SLOT or self._supervisor.refusal_of(run.id) is not None
+            run.id in on_offer.waiting or run.state.name == NO_SLOT or self._supervisor.refusal_of(run.id) is not None
         )
 
     def _offered(self, run: FlowRun) -> Json:
