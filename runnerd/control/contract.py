@@ -21,13 +21,15 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
-              keeps a claimed run from being started. `here`: false for a run that this host does not have, which is
-              read from Prefect where its full id is given; such a run has no phase.
+              keeps a claimed run from being started or reported. `pid`, `pgid`: null once the process has ended.
+              `here`: false for a run that this host does not have, which is read from Prefect where its full id is
+              given; such a run has no phase.
   attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold
               run.output_max), shown (true for the one that /logs has where no attempt is named). At most the newest
               100 attempts of which there is output are listed.
   waiting     WAITING_FIELDS. `phase`: null before the claim. `waiting`: the limit, the drain, the disk or the API for
-              which it waits. `parent`: null, or the id of the live run of this host that has created the run.
+              which it waits; in phase reporting the API, which has not taken the report of its end. `parent`: null, or
+              the id of the live run of this host that has created the run.
   deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
@@ -147,6 +149,9 @@ class HostRuns(Protocol):
 
     def listing(self, *, history: bool) -> list[Json]:
         """List the live runs, oldest first; with `history`, the runs that are done before them."""
+
+    def listing_waiting(self) -> list[Json]:
+        """List the runs that wait as the status document does, at most 1,000: those on offer, and claimed ones."""
 
     def waiting(self) -> list[Json]:
         """List the due runs that are on offer and wait for a limit."""

@@ -39,6 +39,7 @@ class Daemon:
     host: DaemonHost
     engine: Engine
     spawner: FakeSpawner
+    waits: WaitReasons
     reloads: int = 0
 
     async def start(self, deployment: str = "nightly", **more: object) -> str:
@@ -133,5 +134,5 @@ async def daemon(
             drain=engine.drain,
             reload=reload,
         )
-        made = Daemon(host, engine, spawner)
+        made = Daemon(host, engine, spawner, waits)
         yield made

@@ -76,9 +76,10 @@ def test_a_usage_error_names_the_help_of_its_verb(words: tuple[str, ...], messag
 
 def test_a_state_that_no_run_can_have(served: Serving) -> None:
     result = runnerctl(served, "runs", "--state", "bogus")
-    assert (result.status, "no run has it; known are claiming, starting" in result.err) == (2, True)
+    assert (result.status, "no run has it; known are waiting, claiming, starting" in result.err) == (2, True)
     assert runnerctl(served, "runs", "--state", "crashed").status == 0
     assert runnerctl(served, "runs", "--state", "Running").status == 0
+    assert runnerctl(served, "runs", "--state", "waiting").err.startswith("no runs")
 
 
 def test_the_log_of_a_run_that_waits(served: Serving) -> None:

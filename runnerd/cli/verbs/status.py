@@ -6,7 +6,15 @@ from argparse import ArgumentParser
 
 from runnerd.cli.call import DONE, Call
 from runnerd.cli.console import Cell, Console
-from runnerd.cli.tables import format_problem, print_deployments, print_pools, print_runs, print_waiting, style_state
+from runnerd.cli.tables import (
+    WAITING_SHOWN,
+    format_problem,
+    print_deployments,
+    print_pools,
+    print_runs,
+    print_waiting,
+    style_state,
+)
 from runnerd.cli.text import (
     clean,
     format_count,
@@ -44,20 +52,23 @@ def print_host(console: Console, status: Json) -> None:
     console.print_fields(_host_fields(console, status))
     console.print_line()
     if status["runs"]:
-        print_runs(console, status["runs"])
+        explained = {its["id"] for its in (status.get("waiting") or ())[:WAITING_SHOWN]}
+        print_runs(console, status["runs"], explained=explained)
     else:
         console.print_line("No runs.")
     if status.get("waiting"):
         console.print_line()
         print_waiting(console, status["waiting"], total=status["waiting_total"])
     console.print_line()
+    # An invalid deployment's problem is the whole line of its file's.
+    below = {words for its in status["problems"] for words in (its["message"], format_problem(its))}
     if status["deployments"]:
-        print_deployments(console, status["deployments"])
+        print_deployments(console, status["deployments"], below=below)
     else:
         console.print_line("No deployments.")
     if status.get("pools"):
         console.print_line()
-        print_pools(console, status["pools"])
+        print_pools(console, status["pools"], below=below)
     if status["problems"]:
         console.print_line()
         console.print_line(console.paint("Problems", "bold"))

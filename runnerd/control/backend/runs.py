@@ -37,7 +37,7 @@ from runnerd.system.usage import Leader, Measured, UsageMeter, measure_usage
 
 _MEASURE_S = 2.0
 _ANSWER_S = 5.0  # how long a request waits for the API's answer about a claim
-HISTORY = 1000  # past runs that `runnerctl runs --all` lists at most
+HISTORY = 1000  # past runs, and runs that wait, that `runnerctl runs` lists at most
 
 
 class RunsBackend:
@@ -108,7 +108,8 @@ class RunsBackend:
 
     def _live_document(self, record: RunRecord) -> Json:
         identity = record.identity if record.ended_at is None else None
-        return run_document(record, self._meter.usage_of(identity) if identity is not None else None)
+        document = run_document(record, self._meter.usage_of(identity) if identity is not None else None)
+        return document | {"waiting": self._waits.claimed_reason(record)}
 
     def document(self, run_id: str) -> Json | None:
         run = self._supervisor.run(run_id)
@@ -176,6 +177,10 @@ class RunsBackend:
         # Runs of pools belong to every host that serves the pool until one has claimed them.
         due = [run for run in on_offer.runs.values() if run.id in on_offer.waiting and run.pool is None]
         return [self._offered(run) for run in due if self._supervisor.run(run.id) is None]
+
+    def listing_waiting(self) -> list[Json]:
+        listed, _ = self._waits.documents(listed_max=HISTORY)
+        return [run for its in listed if (run := self.document(its["id"])) is not None]
 
     def waiting_here(self) -> tuple[list[Json], int]:
         """Return the documents of the first runs that wait, with what for, and how many there are."""

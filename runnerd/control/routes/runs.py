@@ -29,6 +29,7 @@ from runnerd.core.json_words import show_value
 from runnerd.core.place import Json
 from runnerd.core.ranges import format_ranges
 
+WAITING = "waiting"  # no phase and no state of Prefect: what the status document lists under this name
 CANCEL_PREFIX_MIN = 4  # characters: fewer are soon a slip of the fingers, and what is cancelled stays so
 
 
@@ -42,9 +43,11 @@ class RunRoutes:
 
     async def list_runs(self, request: Request) -> Reply:
         await self._host.runs.measure()
-        runs = self._host.runs.listing(history=read_flag(request, "history"))
-        if state := request.query.get("state"):
-            runs = [run for run in runs if _in_state(run, state)]
+        state, history = request.query.get("state"), read_flag(request, "history")
+        if state is not None and state.lower() == WAITING:
+            runs = self._host.runs.listing_waiting()
+        else:
+            runs = [run for run in self._host.runs.listing(history=history) if not state or _in_state(run, state)]
         if ref := request.query.get("deployment"):
             runs = self._of_deployment(runs, ref)
         return json_reply(runs)

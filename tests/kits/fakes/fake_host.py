@@ -125,6 +125,9 @@ class FakeRuns:
     def waiting(self) -> list[Json]:
         return []
 
+    def listing_waiting(self) -> list[Json]:
+        return [dict(run) for run in self._runs.values() if run.get("waiting")]
+
     def document(self, run_id: str) -> Json | None:
         run = self._runs.get(run_id)
         return None if run is None else dict(run)

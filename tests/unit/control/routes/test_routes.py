@@ -74,6 +74,10 @@ def test_runs_are_filtered_by_phase_state_deployment_and_history(served: Serving
     assert ids("history=1") == [RUN_A, RUN_B, "bbbb"]
     assert ids("history=1&state=DONE") == ["bbbb"]
     assert ids("history=1&state=skipped") == ["bbbb"]
+    assert ids("state=waiting") == []
+    served.call(served.host.runs.put, RUN_B, waiting="limits.runs 1 is reached")
+    assert ids("state=Waiting") == [RUN_B]
+    assert ids("state=waiting&deployment=nightly") == [RUN_B]
     assert ids("state=running") == [RUN_A, RUN_B]
     assert ids("history=1&deployment=nightly") == [RUN_A, RUN_B]
     assert ids("deployment=etl%2Fnightly") == [RUN_A, RUN_B]
