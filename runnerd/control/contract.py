@@ -17,7 +17,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               time; `waiting_total`: how many there are.
               `usage_at`: when memory_bytes and cpu_seconds of the live runs were measured, at most about a second
               ago; null before the first time.
-  run         RUN_FIELDS. `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
+  run         RUN_FIELDS. `created_at`: when its present attempt was claimed; before the claim, when it is due.
+              `run_created_at`: when it was created in Prefect; null where that is not known.
+              `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what

@@ -259,6 +259,7 @@ class Supervisor:
             flow=(entry.flow if entry else None) or "?",
             transition_id=str(uuid.uuid4()),
             created_at=self._context.ambient.now(),
+            run_created_at=offer.created,
             tags=offer.tags,
             attempt=attempt,
             user=entry.deployment.run.user if entry and offer.pool is None else None,

@@ -18,9 +18,8 @@ _NOT_STARTED = ("claiming", "starting")  # phases
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("ref", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
     parser.add_argument("-f", "--follow", action="store_true", help="print new output until the run ends")
-    parser.add_argument(
-        "--attempt", metavar="N", type=_attempt, help="print the output of this attempt only (default: the last one)"
-    )
+    about = "print the output of this attempt only (default: the last one); retries inside the process are no attempts"
+    parser.add_argument("--attempt", metavar="N", type=_attempt, help=about)
 
 
 def _attempt(text: str) -> int:

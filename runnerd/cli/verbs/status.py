@@ -130,10 +130,12 @@ def print_run(console: Console, run: Json) -> None:
             ("Job", clean(run.get("process_name") or "")),
             ("Labels", clean(", ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items()))),
             ("Phase", style_state(format_phase(run))),
+            ("Attempt", str(run["attempt"]) if (run.get("attempt") or 1) > 1 else None),
             ("Waits for", clean(run.get("waiting") or "")),
             ("State", style_state(format_state(run))),
             ("Verdict", format_verdict(run, console.now) if run["phase"] == "done" else None),
-            ("Created", console.when_in_full(run["created_at"])),
+            ("Created", _when_known(console, run.get("run_created_at"))),
+            ("Claimed", _when_known(console, run["created_at"] if run["phase"] else None)),
             ("Started", console.when_in_full(run["started_at"])),
             ("Ended", console.when_in_full(run["ended_at"])),
             ("Took" if run["ended_at"] else "Running for", _duration(seconds)),
@@ -179,6 +181,10 @@ def _find(call: Call, ref: str) -> tuple[str, Json]:
             raise
         detail = f"there is no run or deployment {ref!r}; see runnerctl runs --all and runnerctl deployments"
         raise ControlError(detail, status=404) from None
+
+
+def _when_known(console: Console, stamp: str | None) -> str | None:
+    return console.when_in_full(stamp) if stamp else None
 
 
 def _of_flow(flow: str | None, deployment: str | None) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runnerd.cli.console import Console
-from runnerd.cli.verbs.status import print_host
-from tests.kits.fakes.fake_host import STAMP, FakeHost
+from runnerd.cli.verbs.status import print_host, print_run
+from tests.kits.fakes.fake_host import LATER, STAMP, FakeHost, a_run
 from tests.kits.nouns import Json
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"
@@ -59,3 +59,22 @@ def test_what_a_run_waits_for_is_printed_once(
     host.waiting = []
     print_host(console, host.status())
     assert capsys.readouterr().out.count(f"{RUN} waits for: No space left on device") == 1
+
+
+def test_a_second_attempt(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(console, a_run(RUN, attempt=2, run_created_at=STAMP, created_at=LATER))
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [words for words in lines if words[0] in ("Attempt:", "Created:", "Claimed:")] == [
+        ["Attempt:", "2"],
+        ["Created:", STAMP],
+        ["Claimed:", LATER],
+    ]
+
+
+@pytest.mark.parametrize("more", [{"attempt": 1}, {}])
+def test_a_first_attempt_of_an_older_daemon(
+    console: Console, capsys: pytest.CaptureFixture[str], more: dict[str, Json]
+) -> None:
+    print_run(console, a_run(RUN, created_at=LATER, **more))
+    out = capsys.readouterr().out
+    assert ("Attempt:" in out, "Created:" in out, f"Claimed:     {LATER}\n" in out) == (False, False, True)

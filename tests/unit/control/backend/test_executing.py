@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from runnerd.control.contract import Refused
+from runnerd.core.exit_words import time_text
 from tests.kits.engine import running
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.host import PEER, Daemon, daemon
@@ -95,6 +98,24 @@ async def test_a_completed_run_is_not_run_again_by_accident(tmp_path: Path, majo
         assert (one.spawner.started, one.engine.prefect.state_of(run_id)) == ([], "COMPLETED")
         assert isinstance(await execute(one, run_id, again=True), dict)
         await one.engine.until(lambda: running(one.engine, run_id))
+
+
+async def test_the_next_attempt_of_a_run_was_created_when_the_run_was(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        run_id = await one.start()
+        one.engine.prefect.set_state(run_id, "FAILED")
+        one.spawner.exit(run_id)
+        await one.engine.until_done(run_id)
+        created = datetime.fromisoformat(one.engine.prefect.runs[run_id]["created"])
+        first = one.host.runs.document(run_id)
+        await asyncio.sleep(60)
+        assert isinstance(await execute(one, run_id), dict)
+        await one.engine.until(lambda: running(one.engine, run_id))
+        second = one.host.runs.document(run_id)
+        assert first is not None and second is not None
+        assert (first["attempt"], second["attempt"]) == (1, 2)
+        assert first["run_created_at"] == second["run_created_at"] == time_text(created)
+        assert first["created_at"] < second["created_at"], "the claims"
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CRASHED"])
