@@ -82,6 +82,8 @@ class RunsElsewhere:
         state, remedy = run.state, f"prefect flow-run cancel {run.id} cancels it"
         if state.type in _ENDED:
             return f"the run is {state.name} already"
+        if self._of_prefect_worker(run):
+            return f"a Prefect worker of this host takes the runs of its work pool; {remedy}"
         if not self._poller.serves(run):
             return f"neither its deployment nor its work pool is served here; {remedy}"
         if state.type is not StateType.SCHEDULED or state.needs_process:
@@ -111,14 +113,15 @@ class RunsElsewhere:
         at = due(run)
         if at is not None and at > self._now():
             return f"it is due at {time_text(at)}"
-        served = self._pools.get(run.pool)
-        if served is not None and served.service is PoolService.OTHER:
+        if self._of_prefect_worker(run):
             return f"a Prefect worker of this host takes the runs of work pool {run.pool}"
-        return "the next poll lists it" + (", unless a concurrency limit is reached" if _limited(served) else "")
+        served = self._pools.get(run.pool)
+        limited = served is not None and served.limited
+        return "the next poll lists it" + (", unless a concurrency limit is reached" if limited else "")
 
-
-def _limited(served: Served | None) -> bool:
-    return served is not None and served.limited
+    def _of_prefect_worker(self, run: FlowRun) -> bool:
+        served = self._pools.get(run.pool)
+        return served is not None and served.service is PoolService.OTHER
 
 
 def describe_hold(name: str, pool: WorkPool | None, queue: WorkQueue | None, served: Served | None) -> str | None:

@@ -90,6 +90,17 @@ async def test_a_run_for_somebody_else(tmp_path: Path, pool: str | None, why: st
         assert found.kept == f"{NOT_SERVED}; prefect flow-run cancel {run_id} cancels it"
 
 
+async def test_a_run_for_a_prefect_worker_of_this_host(tmp_path: Path) -> None:
+    prefect = with_pools(docker={"type": "docker"})
+    async with daemon(tmp_path, prefect=prefect) as one:
+        serve(one.engine.pools, prefect, pool_settings("docker"))
+        run_id = one.engine.add_run(prefect.pools.add_deployment("docker"))
+        found = await read(one, run_id)
+        assert found.document["waiting"] == "a Prefect worker of this host takes the runs of work pool docker"
+        worker = "a Prefect worker of this host takes the runs of its work pool"
+        assert found.kept == f"{worker}; prefect flow-run cancel {run_id} cancels it"
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
