@@ -10,10 +10,13 @@ import pytest
 
 from runnerd.control.backend.elsewhere import READ_S
 from runnerd.control.contract import Refused, RunElsewhere
+from runnerd.core.errors import JournalError
+from runnerd.core.machine import RunRecord
+from runnerd.journal.journal import Journal
 from tests.kits.engine import running
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.host import PEER, Daemon, daemon
-from tests.kits.nouns import Json
+from tests.kits.nouns import NOON, Json, LogLines, log_to
 from tests.kits.pools import pool_settings, pooled, serve, with_pools
 
 
@@ -180,12 +183,32 @@ async def test_an_api_that_is_away(tmp_path: Path) -> None:
 async def test_an_api_that_never_answers_is_given_up_soon(tmp_path: Path) -> None:
     async with daemon(tmp_path) as one:
         run_id = one.engine.add_run(one.engine.deploy())
-        one.engine.prefect.trouble(f"GET /flow_runs/{run_id}", status=503, times=10**9)
+
+        async def hang(_run_id: str) -> None:
+            await asyncio.sleep(3600)
+
+        one.engine.api.pools.placed_run = hang  # type: ignore[method-assign,assignment]
         began = asyncio.get_running_loop().time()
-        refused = await one.host.runs.read_elsewhere([run_id])
+        refused = await one.host.runs.read_elsewhere([run_id, str(uuid.uuid4())])
         assert isinstance(refused, Refused)
-        assert asyncio.get_running_loop().time() - began <= READ_S
-        assert refused.status == 503
+        assert asyncio.get_running_loop().time() - began == READ_S
+        assert (refused.status, "did not answer within 10s" in refused.detail) == (503, True)
+
+
+class Full(Journal):
+    """A journal without room."""
+
+    def save(self, record: RunRecord, event: str) -> None:
+        raise JournalError("cannot write the journal: database or disk is full")
+
+
+async def test_a_cancel_that_cannot_be_recorded_does_not_put_the_run_on_offer(tmp_path: Path) -> None:
+    journal = Full(path=str(tmp_path / "journal.db"), now=lambda: NOON, log=log_to(LogLines()))
+    async with daemon(tmp_path, journal=journal) as one:
+        run_id = one.engine.add_run(one.engine.deploy())
+        with pytest.raises(JournalError, match="cannot cancel: "):
+            await cancel(one, run_id)
+        assert (one.engine.poller.on_offer.runs, one.engine.prefect.state_of(run_id)) == ({}, "SCHEDULED")
 
 
 async def test_nothing_that_is_read_is_put_on_offer(tmp_path: Path) -> None:
