@@ -84,6 +84,7 @@ EXIT_UNKNOWN = "ended, exit status unknown"
 class RunRecord:
     """Holds all that is known of one run on this host; the journal saves it.
 
+    `created_at` is the time of the claim, `run_created_at` that at which the run was created in the API.
     `attempt` counts the processes started here, from 1, also over retries and resumptions.
     `intent` is set once and never changes: the first reason wins.
     `verdict_id` is the transition id of our latest report; on disk before the report is sent.
@@ -97,6 +98,7 @@ class RunRecord:
     flow: str
     transition_id: str
     created_at: datetime
+    run_created_at: datetime | None = None
     tags: tuple[str, ...] = ()
     phase: Phase = Phase.CLAIMING
     intent: Intent | None = None

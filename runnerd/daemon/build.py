@@ -11,9 +11,8 @@ from runnerd import __version__
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.build import build_host
+from runnerd.control.backend.build import build_host, build_runs
 from runnerd.control.backend.runs import RunsBackend
-from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.server import ControlServer
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.core.problems import Problems
@@ -297,20 +296,13 @@ class Daemon:
         )
 
     def _runs_backend(self, call_api: ApiCaller) -> RunsBackend:
-        waits = WaitReasons(
+        return build_runs(
             api=self.api,
-            supervisor=self.supervisor,
-            poller=self.poller,
-            registry=self.registry,
-            now=self.ambient.now,
-        )
-        return RunsBackend(
-            api=self.api,
-            waits=waits,
             call_api=call_api,
             supervisor=self.supervisor,
             poller=self.poller,
             registry=self.registry,
+            pools=self.pools.table,
             journal=self.journal,
             link=self.link,
             feed=self.feed,

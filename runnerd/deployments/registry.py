@@ -152,6 +152,12 @@ class Registry:
             if entry.next_run_at != due.get(deployment_id):
                 self._entries[key] = replace(entry, next_run_at=due.get(deployment_id))
 
+    def note_next_run(self, deployment_id: str, at: datetime | None) -> None:
+        """Set the next start of the entry with this deployment id, if there is one."""
+        entry = self.by_id(deployment_id)
+        if entry is not None:
+            self._entries[key_of(entry.deployment)] = replace(entry, next_run_at=at)
+
     def caps(self, limits: LimitSettings, *, pools: Mapping[str, PoolCaps], server_cancels: bool = True) -> Caps:
         """Return the concurrency limits in force: of the host, of tags, of these deployments and of `pools`.
 

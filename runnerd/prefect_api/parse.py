@@ -77,6 +77,7 @@ def parse_flow_run(data: Json) -> FlowRun:
         run_count=read_whole(data.get("run_count")) or 0,
         job_variables=job_variables if isinstance(job_variables, dict) else {},
         policy=policy if isinstance(policy, dict) else {},
+        created=read_time(data.get("created")),
         parent_task_run_id=optional_text(data.get("parent_task_run_id")),
     )
     # By its name too: the policy of a run that has been retried in its process stays so while the run is suspended

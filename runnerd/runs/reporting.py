@@ -13,6 +13,7 @@ import uuid
 from dataclasses import replace
 
 from runnerd.core.errors import ApiAway, ApiError
+from runnerd.core.exit_words import words_in_state
 from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
@@ -119,6 +120,9 @@ class Reporter:
         reported = replace(  # after the await: the record may have changed meanwhile
             self._record, api_state=state.type if state else None, api_state_name=state.name if state else None
         )
+        if state is not None:
+            words = words_in_state(reported.words, intent=reported.intent, state=state.type)
+            reported = replace(reported, words=words)
         if wanted:
             return self._store.save(replace(reported, hook=hook, hook_of_child=of_child), f"told; {hook} is due")
         return self._store.save(advance(reported, Event.TOLD), "told")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.build import build_host
+from runnerd.control.backend.elsewhere import RunsElsewhere
 from runnerd.control.backend.host import DaemonHost
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.waiting import WaitReasons
@@ -34,6 +35,7 @@ class Daemon:
     host: DaemonHost
     engine: Engine
     spawner: FakeSpawner
+    waits: WaitReasons
     reloads: int = 0
 
     async def start(self, deployment: str = "nightly", **more: object) -> str:
@@ -73,6 +75,14 @@ async def daemon(
             api=engine.api,
             waits=waits,
             call_api=call_api,
+            elsewhere=RunsElsewhere(
+                api=engine.api,
+                call_api=call_api,
+                registry=engine.registry,
+                pools=engine.pools,
+                poller=engine.poller,
+                now=engine.ambient.now,
+            ),
             supervisor=engine.supervisor,
             poller=engine.poller,
             registry=engine.registry,
@@ -102,5 +112,5 @@ async def daemon(
             examine=examine,
             reload=reload,
         )
-        made = Daemon(host, engine, spawner)
+        made = Daemon(host, engine, spawner, waits)
         yield made

@@ -248,6 +248,7 @@ def test_a_parameter_that_is_no_json_is_named(served: Serving, pair: str) -> Non
 
 def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "execute", RUN_A).out == f"executing run given-run ({RUN_A})\n"
+    assert runnerctl(served, "execute", "--again", RUN_A).out == f"executing run given-run ({RUN_A})\n"
     assert runnerctl(served, "pause", "nightly").out == "nightly is paused\n"
     assert runnerctl(served, "resume", "etl/nightly").out == f"nightly is resumed; next run {LATER}\n"
     assert "2 runs still running" in runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
@@ -258,6 +259,7 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "reload", "--inspect").out == told
     assert served.host.asked == [
         ("execute", RUN_A),
+        ("execute --again", RUN_A),
         ("pause", "d-1"),
         ("resume", "d-1"),
         ("drain", {"timeout_s": 5400.0, "reason": "x"}),

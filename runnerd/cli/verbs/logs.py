@@ -18,9 +18,8 @@ _NOT_STARTED = ("claiming", "starting")  # phases
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("ref", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
     parser.add_argument("-f", "--follow", action="store_true", help="print new output until the run ends")
-    parser.add_argument(
-        "--attempt", metavar="N", type=_attempt, help="print the output of this attempt only (default: the last one)"
-    )
+    about = "print the output of this attempt only (default: the last one); retries inside the process are no attempts"
+    parser.add_argument("--attempt", metavar="N", type=_attempt, help=about)
 
 
 def _attempt(text: str) -> int:
@@ -31,7 +30,8 @@ def _attempt(text: str) -> int:
 
 def run(call: Call) -> int:
     document = call.client.get(f"/v1/runs/{quote(call.args.ref)}")
-    if document["phase"] is None:
+    here = document.get("here", True)  # of a run that is not here, the request for its output says so
+    if document["phase"] is None and here:
         wait = f"it waits: {document['waiting']}" if document.get("waiting") else "it is due, and not claimed yet"
         call.console.print_remark(f"{document['name']} has not started: {wait}")
     run_id, attempt = document["id"], call.args.attempt  # from here on by id: a later run may have the same name
@@ -40,7 +40,7 @@ def run(call: Call) -> int:
     else:
         query = {"attempt": str(attempt)} if attempt else None
         blocks = call.client.stream(f"/v1/runs/{quote(run_id)}/logs", query)
-    attempts = _read_attempts(call.client, run_id)
+    attempts = _read_attempts(call.client, run_id) if here else []
     if call.console.json:
         text = b"".join(blocks).decode(errors="replace")
         call.console.print_document({"id": run_id, "name": document["name"], "output": text, "attempts": attempts})

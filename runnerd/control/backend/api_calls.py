@@ -34,6 +34,15 @@ class ApiCaller:
             slow = f"Prefect did not answer within {format_duration(LIMIT_S)}; the change may have been made"
             return Refused(status=503, detail=f"{slow}: check before you try again")
 
+    async def read(self, request: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float) -> T | Refused:
+        """Make a request that changes nothing, for at most `limit_s` seconds."""
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._retry(request)
+        except TimeoutError:
+            detail = f"Prefect did not answer within {format_duration(limit_s)}; try again later"
+            return Refused(status=503, detail=detail)
+
     async def _retry(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Refused:
         backoff = self._backoff()
         for last in (False,) * _RETRIES + (True,):

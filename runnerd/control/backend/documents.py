@@ -16,9 +16,9 @@ from runnerd.system.usage import Usage
 
 def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
     """Return the document of a claimed run; `usage` is what its processes use now."""
-    ended = record.exit
+    ended, over = record.exit, record.ended_at is not None
     exit_document = None
-    if record.ended_at is not None:
+    if over:
         exit_document = {
             "code": ended.code if ended else None,
             "signal": ended.signal if ended else None,
@@ -28,13 +28,14 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
     cpu_s = usage.cpu_s if usage else (ended.cpu_s if ended else None)
     return {
         "id": record.id,
+        "here": True,
         "name": record.name,
         "deployment": record.deployment,
         "flow": record.flow,
         "phase": record.phase.value,
         "intent": record.intent.value if record.intent else None,
-        "pid": record.identity.pid if record.identity else None,
-        "pgid": record.pgid,
+        "pid": record.identity.pid if record.identity and not over else None,  # another process may have it by now
+        "pgid": record.pgid if not over else None,
         "user": record.user,
         "start": record.start,
         "attempt": record.attempt,
@@ -45,6 +46,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "labels": dict(record.labels),
         "output_removed": record.output_removed,
         "waiting": record.waiting,
+        "run_created_at": time_text(record.run_created_at),
         "created_at": time_text(record.created_at),
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
@@ -60,12 +62,14 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
     """Return the document of a flow run that is not claimed; `waiting` is the limit that delays the claim."""
     document = {
         "id": run.id,
+        "here": True,
         "name": run.name,
         "deployment": entry.deployment.name if entry else None,
         "flow": entry.flow if entry else None,
         "tags": list(run.tags),
         "pool": run.pool,
         "queue": run.queue,
+        "run_created_at": time_text(run.created),
         "created_at": time_text(run.expected_start_time),
         "api_state": run.state.type.value,
         "api_state_name": run.state.name,

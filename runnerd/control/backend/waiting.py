@@ -19,10 +19,11 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
 
 LISTED_MAX = 100  # in the status document; the total says how many there are
-# An API that is degraded for requests of another kind answers a claim within this time.
-_CLAIM_TAKES = timedelta(seconds=5)
+# An API that is degraded for requests of another kind answers a claim, or a report, within this time.
+_ANSWER_TAKES = timedelta(seconds=5)
 _AWAY = (ApiCondition.UNREACHABLE, ApiCondition.MAINTENANCE)  # no request is answered
-_NO_SLOT = "AwaitingConcurrencySlot"  # the state's name in which a 3.x server reschedules a claim
+NO_SLOT = "AwaitingConcurrencySlot"  # the state's name in which a 3.x server reschedules a claim
+NO_SLOT_WORDS = "Prefect has no slot of the deployment's concurrency limit; the claim is tried again when it is due"
 
 
 class WaitReasons:
@@ -51,17 +52,17 @@ class WaitReasons:
             return why if parent is None else self._name_parent(why, run, parent)
         if (refusal := self._supervisor.refusal_of(run.id)) is not None:
             return f"Prefect refused the claim, which is tried again: {refusal}"
-        if run.state.name == _NO_SLOT:
-            return "Prefect has no slot of the deployment's concurrency limit; the claim is tried again when it is due"
+        if run.state.name == NO_SLOT:
+            return NO_SLOT_WORDS
         return None
 
-    def documents(self) -> tuple[list[Json], int]:
+    def documents(self, *, listed_max: int = LISTED_MAX) -> tuple[list[Json], int]:
         """Return the documents of the first runs that wait, those due first, and how many runs wait."""
         claimed = [document for record in self._supervisor.records() if (document := self._claimed(record)) is not None]
         offered = [run for run in self._poller.on_offer.runs.values() if self._waits(run)]
-        first = heapq.nsmallest(LISTED_MAX, offered, key=_due_at)  # there may be ten thousand: no document for each
+        first = heapq.nsmallest(listed_max, offered, key=_due_at)  # there may be ten thousand: no document for each
         found = sorted([*claimed, *map(self._offered, first)], key=lambda one: str(one["due_at"]))
-        return found[:LISTED_MAX], len(claimed) + len(offered)
+        return found[:listed_max], len(claimed) + len(offered)
 
     def _waits(self, run: FlowRun) -> bool:
         """Return whether `reason` has one for this run of the offers."""
@@ -69,7 +70,7 @@ class WaitReasons:
             return False
         on_offer = self._poller.on_offer
         return (
-            run.id in on_offer.waiting or run.state.name == _NO_SLOT or self._supervisor.refusal_of(run.id) is not None
+            run.id in on_offer.waiting or run.state.name == NO_SLOT or self._supervisor.refusal_of(run.id) is not None
         )
 
     def _offered(self, run: FlowRun) -> Json:
@@ -79,18 +80,24 @@ class WaitReasons:
         return _document(run, waiting=self.reason(run), **its, **more)
 
     def _claimed(self, record: RunRecord) -> Json | None:
-        why = self._claimed_reason(record)
+        why = self.claimed_reason(record)
         if why is None:
             return None
         its = {"deployment": record.deployment, "flow": record.flow}
         more = {"due_at": time_text(record.created_at), "phase": record.phase.value, "parent": None}
         return _document(record, waiting=why, **its, **more)
 
-    def _claimed_reason(self, record: RunRecord) -> str | None:
-        """Return what delays a claimed run: the API's answer to the claim, or disk space for the run's record."""
+    def claimed_reason(self, record: RunRecord) -> str | None:
+        """Return what delays a claimed run: an answer of the API, or disk space for the run's record.
+
+        A run in `reporting` has ended, and its verdict waits for the API.
+        """
         if record.phase is Phase.STARTING and record.waiting is not None:
             return record.waiting
-        if record.phase not in (Phase.CLAIMING, Phase.STARTING) or not self._waits_for_api(record):
+        asks = record.phase in (Phase.CLAIMING, Phase.STARTING) or (
+            record.phase is Phase.REPORTING and record.hook is None  # its hooks are processes of this host
+        )
+        if not asks or not self._waits_for_api(record):
             return None
         return f"the API is {self._api.health.words}"
 
@@ -100,7 +107,8 @@ class WaitReasons:
         if condition in _AWAY:
             return True
         # Degraded is the API for one kind of request, which need not be one of this run's.
-        stuck = record.phase is Phase.CLAIMING and self._now() - record.created_at > _CLAIM_TAKES
+        since = {Phase.CLAIMING: record.created_at, Phase.REPORTING: record.ended_at}.get(record.phase)
+        stuck = since is not None and self._now() - since > _ANSWER_TAKES
         return stuck and condition is not ApiCondition.OK
 
     def _live_parent(self, run: FlowRun) -> str | None:

@@ -15,7 +15,8 @@ from typing import Any
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import attempt_document
 from runnerd.control.backend.pools import PoolsBackend
-from runnerd.control.contract import Host, Peer, Refused
+from runnerd.control.contract import Host, Peer, Refused, RunElsewhere
+from runnerd.core.prefect import FlowRun
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.output.output_file import OutputBlock, OutputReader
 from tests.kits.engine import an_ambient
@@ -95,6 +96,9 @@ class FakeRuns:
         self._runs: dict[str, Json] = {}
         self._changed: list[Callable[[Json], None]] = []
         self.attempt = 1
+        self.elsewhere: dict[str, RunElsewhere] = {}  # what only Prefect has
+        self.unread: Refused | None = None  # what Prefect answers when it is asked about them
+        self.sought: list[str] = []  # what it was asked about
         self.knows_its_runs = asyncio.Event()
         self.knows_its_runs.set()
 
@@ -120,6 +124,9 @@ class FakeRuns:
 
     def waiting(self) -> list[Json]:
         return []
+
+    def listing_waiting(self) -> list[Json]:
+        return [dict(run) for run in self._runs.values() if run.get("waiting")]
 
     def document(self, run_id: str) -> Json | None:
         run = self._runs.get(run_id)
@@ -155,8 +162,16 @@ class FakeRuns:
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         return await self._reader.read(path, offset)
 
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
+    async def read_elsewhere(self, run_ids: Sequence[str]) -> dict[str, RunElsewhere] | Refused:
+        self.sought += run_ids
+        return self.unread or {run_id: self.elsewhere[run_id] for run_id in run_ids if run_id in self.elsewhere}
+
+    async def cancel(
+        self, run_ids: Sequence[str], *, now: bool, peer: Peer, elsewhere: Sequence[FlowRun] = ()
+    ) -> list[Json]:
         self._host.note("cancel", {"runs": list(run_ids), "now": now}, peer)
+        for run in elsewhere:
+            self.put(run.id, name=run.name, **ended(api_state="CANCELLED", api_state_name="Cancelled"))
         for run_id in run_ids:
             if self._runs[run_id]["phase"] != "done":
                 self.put(run_id, phase="killing" if now else "stopping", intent="cancel")
@@ -172,8 +187,8 @@ class FakeRuns:
         run_id = f"00000000-0000-4000-8000-{created:012}"
         return self._host.refusal or _waiting(run_id, name or "lucky-crab", its["name"])
 
-    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        self._host.note("execute", flow_run_id, peer)
+    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
+        self._host.note("execute --again" if again else "execute", flow_run_id, peer)
         return self._host.refusal or _waiting(flow_run_id, "given-run", None)
 
 
@@ -303,21 +318,9 @@ class FakeHost:
 
 
 def _waiting(run_id: str, name: str, deployment: str | None) -> Json:
-    return a_run(
-        run_id,
-        name=name,
-        deployment=deployment,
-        phase=None,
-        pid=None,
-        pgid=None,
-        user=None,
-        start=None,
-        started_at=None,
-        api_state="SCHEDULED",
-        api_state_name="Scheduled",
-        memory_bytes=None,
-        cpu_seconds=None,
-    )
+    absent = dict.fromkeys("phase pid pgid user start started_at memory_bytes cpu_seconds".split())
+    state = {"api_state": "SCHEDULED", "api_state_name": "Scheduled"}
+    return a_run(run_id, name=name, deployment=deployment, **absent, **state)
 
 
 _IS_A_HOST: type[Host] = FakeHost  # for mypy: the fake keeps the shape of the real one

@@ -18,7 +18,7 @@ from runnerd.core.prefect import Inspection, StateType
 from runnerd.core.process import Exit, Identity, Receipt
 from runnerd.core.settings import ApiSettings, Config, InvalidDeployment, Schedule, Settings
 from runnerd.journal.journal import Registration
-from tests.kits.nouns import a_deployment, a_record
+from tests.kits.nouns import NOON, a_deployment, a_record
 
 T = TypeVar("T")
 EAST = timezone(timedelta(hours=5, minutes=30))
@@ -26,6 +26,7 @@ FULL = a_record(
     tags=("gpu", "ünïcode"),
     phase=Phase.REPORTING,
     intent=Intent.TIMEOUT,
+    run_created_at=NOON - timedelta(hours=1),
     attempt=3,
     respawned=True,
     identity=Identity(boot_id="b", pid=7, start_ticks=99),

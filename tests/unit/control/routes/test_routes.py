@@ -74,6 +74,10 @@ def test_runs_are_filtered_by_phase_state_deployment_and_history(served: Serving
     assert ids("history=1") == [RUN_A, RUN_B, "bbbb"]
     assert ids("history=1&state=DONE") == ["bbbb"]
     assert ids("history=1&state=skipped") == ["bbbb"]
+    assert ids("state=waiting") == []
+    served.call(served.host.runs.put, RUN_B, waiting="limits.runs 1 is reached")
+    assert ids("state=Waiting") == [RUN_B]
+    assert ids("state=waiting&deployment=nightly") == [RUN_B]
     assert ids("state=running") == [RUN_A, RUN_B]
     assert ids("history=1&deployment=nightly") == [RUN_A, RUN_B]
     assert ids("deployment=etl%2Fnightly") == [RUN_A, RUN_B]
@@ -156,6 +160,19 @@ def test_a_change_is_passed_on_and_logged_with_who_asked(served: Serving) -> Non
     assert served.log.lines == [("info", "control", logged)]
 
 
+@pytest.mark.parametrize("ref", ["a", "aaa"])
+def test_a_slip_of_the_fingers_cancels_nothing(served: Serving, ref: str) -> None:
+    served.call(served.host.runs.put, RUN_A)
+    for path, body in (("/v1/cancel", {"runs": [ref]}), (f"/v1/runs/{ref}/cancel", {})):
+        answer = ask(served, "POST", path, body)
+        cause = "it is the beginning of an id, of which at least 4 characters are needed here"
+        assert (answer[0], detail(answer)) == (422, f"cannot use '{ref}': {cause}; the run is {RUN_A} (run-aaaa)")
+    assert served.host.asked == []
+    assert ask(served, "GET", f"/v1/runs/{ref}")[0] == 200
+    served.call(served.host.runs.put, RUN_A, name=ref)
+    assert ask(served, "POST", "/v1/cancel", {"runs": [ref]})[0] == 202, "a name may be as short as it likes"
+
+
 def test_cancel_of_several_is_all_or_nothing(served: Serving) -> None:
     two_runs(served)
     assert ask(served, "POST", "/v1/cancel", {"runs": [RUN_A, "zzzz"]})[0] == 404
@@ -235,6 +252,8 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
     assert ask(served, "POST", "/v1/deployments/nightly/pause")[0] == 200
     assert ask(served, "POST", "/v1/deployments/nightly/resume", {})[0] == 200
     assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A})[0] == 202
+    assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A, "again": True})[0] == 202
+    assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A, "again": 1})[0] == 422
     assert ask(served, "POST", "/v1/execute", {})[0] == 422
     assert ask(served, "POST", "/v1/reload")[0] == 200
     assert ask(served, "POST", "/v1/reload", {"inspect": True})[0] == 200
@@ -250,6 +269,7 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
         ("pause", "d-1"),
         ("resume", "d-1"),
         ("execute", RUN_A),
+        ("execute --again", RUN_A),
         ("reload", None),
         ("reload --inspect", None),
         ("drain", {"timeout_s": 5.0, "reason": "kernel"}),
