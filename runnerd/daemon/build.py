@@ -49,6 +49,7 @@ from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
 from runnerd.processes.upgrading import WantedSpawner
 from runnerd.runs.abandoned import AbandonedRuns
+from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
@@ -216,6 +217,11 @@ class Daemon:
             problems=self.problems,
             abandoned=self.abandoned,
         )
+        self.blocked = BlockedRuns(
+            supervisor=self.supervisor,
+            waiting=self.poller.on_offer.all_waiting,
+            parent_of=self.poller.parents.parent_of,
+        )
         self.cancellations = Cancellations(
             api=self.api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
         )
@@ -249,6 +255,7 @@ class Daemon:
             held_drops=self.registrar.held_drops,
             pools=self.pools.keeper,
             abandoned=self.abandoned,
+            deadlocked=self.blocked.deadlocked,
             environments=self._environments,
             journal=self.journal,
             link=self.link,
@@ -266,6 +273,7 @@ class Daemon:
             api=self.api,
             supervisor=self.supervisor,
             poller=self.poller,
+            blocked=self.blocked,
             registry=self.registry,
             now=self.ambient.now,
         )

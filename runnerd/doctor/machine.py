@@ -107,8 +107,9 @@ def check_users(
 
 
 def _report_unusable(unusable: Sequence[Problem]) -> Check:
-    different = list({str(problem): problem for problem in unusable}.values())  # a run: section is one of each deployment
-    why, _, remedy = str(different[0]).partition("; ")
+    # A wrong user in the host's run: section is a problem of each deployment.
+    different = list(dict.fromkeys(map(str, unusable)))
+    why, _, remedy = different[0].partition("; ")
     more = f"; and {len(different) - 1} more, which runnerctl config check lists" if len(different) > 1 else ""
     return error("users", f"{why}{more}", remedy or "create it with useradd --system or groupadd, or set another")
 

@@ -81,6 +81,7 @@ async def practice(
             held_drops=lambda: held_drops,
             pools=a_keeper(engine),
             abandoned=engine.abandoned,
+            deadlocked=engine.blocked.deadlocked,
             environments=Environments(environ={}, calls=BoundedCalls()),
             journal=engine.journal,
             link=engine.link,

@@ -71,6 +71,7 @@ async def daemon(
             api=engine.api,
             supervisor=engine.supervisor,
             poller=engine.poller,
+            blocked=engine.blocked,
             registry=engine.registry,
             now=engine.ambient.now,
         )
