@@ -122,8 +122,10 @@ class _Builder:
 
     def _scalar(self, event: yaml.ScalarEvent, at: Mark) -> _Value:
         text: str = event.value
-        if not text.isascii() and _SURROGATE.search(text):
-            self._refuse("half a character (a surrogate escape); write the whole character", at)
+        if not text.isascii() and (half := _SURROGATE.search(text)):
+            self._refuse(
+                f"the unpaired surrogate U+{ord(half[0]):04X} is not a character; write the whole character", at
+            )
         tag = event.tag
         if tag is None or (tag == "!" and event.implicit[0]):
             if not event.implicit[0]:

@@ -227,6 +227,7 @@ def test_run_with_parameters_from_a_file(served: Serving, tmp_path: Path) -> Non
     [
         ("a: [1\n", "standard input:1:4: the [ opened here is never closed"),
         ("a: 1\na: 2\n", "standard input:2:1: "),
+        ('{"a": NaN}', "standard input:1:7: NaN is not JSON"),
         ("- a\n", "cannot use the parameters in standard input: a map of names to values is needed"),
         ("[" * 100_000, "cannot read the parameters: standard input:1:"),
         ('{"a": "' + "x" * (1 << 20) + '"}', "more than 1 MiB"),
@@ -235,6 +236,13 @@ def test_run_with_parameters_from_a_file(served: Serving, tmp_path: Path) -> Non
 def test_parameters_that_cannot_be_read(served: Serving, text: str, why: str) -> None:
     result = runnerctl(served, "run", "nightly", "--params", "-", stdin=text)
     assert result.status == 2 and why in result.err and result.err.count("\n") == 1
+    assert served.host.asked == []
+
+
+def test_two_files_of_parameters(served: Serving, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    result = runnerctl(served, "run", "nightly", "--params", str(tmp_path / "a.json"), "--params", "b.json")
+    assert (result.status, "cannot use --params twice" in result.err) == (2, True)
     assert served.host.asked == []
 
 
