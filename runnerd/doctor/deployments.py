@@ -55,7 +55,7 @@ async def run_run_checks(subject: Subject) -> Sequence[Check]:
 
 def check_runs(deadlocked: Sequence[Blocked], abandoned: Sequence[Abandoned]) -> Check:
     """Warn of runs that their own parents keep waiting, and of runs whose process has ended."""
-    found = [*deadlocked, *abandoned]
+    found: Sequence[Blocked | Abandoned] = [*deadlocked, *abandoned]
     if not found:
         return ok("runs", "no run waits for a process that has ended, or for a slot that its parent holds")
     return warning("runs", _first_of(found), found[0].remedy)
