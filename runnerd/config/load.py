@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from runnerd.config.deployments import DEPLOYMENTS, DeploymentReader
 from runnerd.config.entries import FileItems, Kind, T, read_item
@@ -140,7 +141,7 @@ class _Load:
         self._last_good = last_good
         self._schema = SchemaCheck()
         self._settings = SettingsReader(self._base)
-        self._schedules = ScheduleReader()
+        self._schedules = ScheduleReader(now=datetime.now(UTC))
         self._checks = HostChecks(calls, users=defaults.users)
 
     def load_all(self, listing: Listing) -> Config:
