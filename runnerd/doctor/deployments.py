@@ -75,7 +75,7 @@ def check_configuration(problems: Sequence[Problem], files: int) -> Check:
 
 
 def check_deployments(entries: Iterable[Entry], config: Config, held_drops: Sequence[Problem] = ()) -> Check:
-    """Report invalid, unregistrable and outdated deployments as an error, those not registered yet as a warning.
+    """Report invalid, unregistrable and outdated deployments as an error; else others with flaws, or that wait.
 
     `held_drops`: why deployments that left the files cannot be dropped yet; an error too.
     """
@@ -97,6 +97,9 @@ def check_deployments(entries: Iterable[Entry], config: Config, held_drops: Sequ
     if said:
         remedy = "fix the cause, which runnerctl status shows for each; then runnerctl reload"
         return error("deployments", "; ".join(said), remedy)
+    flaws = [flaw for one in entries for flaw in one.flaws]
+    if flaws:
+        return warning("deployments", _first_of(flaws), "correct the file; then runnerctl reload")
     if waiting:
         detail = f"not registered in Prefect yet: {some([one.full_name for one in waiting])}"
         return warning("deployments", detail, "wait if they were just added; else see the api check")

@@ -93,7 +93,7 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
         "file": deployment.place.file,
         "line": deployment.place.line,
         "state": entry.state.value,
-        "problem": entry.problem,
+        "problem": entry.problem or next((flaw.message for flaw in entry.flaws), None),
         "next_run_at": None if entry.paused else time_text(entry.next_run_at),
         "running": running,
         "limit": entry.limit,

@@ -43,6 +43,11 @@ def test_deployments(tmp_path: Path) -> None:
     held = [Problem(message=f"cannot delete the deployment etl/{name}", place=PLACE) for name in ("old", "older")]
     words = f"{PLACE}: cannot delete the deployment etl/old; and 1 more, which runnerctl status lists"
     state_and_words(check_deployments([ready, waiting], config, held), "error", words)
+    flaw = Problem(message="parameters.x: the flow 'etl' has no parameter 'x'", place=PLACE)
+    flawed = replace(ready, flaws=(flaw, flaw))
+    words = (f"{PLACE}: parameters.x: ", "; and 1 more", "correct the file")
+    state_and_words(check_deployments([flawed, paused], config), "warning", *words)
+    state_and_words(check_deployments([flawed, failed], config), "error", "cannot register waiting")
     stale = replace(ready, invalid=True, problem="unknown key")
     dead = replace(config, invalid=(InvalidDeployment(name=None, place=PLACE, problem="no name"),))
     details = (
