@@ -26,7 +26,6 @@ from runnerd.core.units import format_size
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.spawner.child.users import AllowedUsers
 
-
 _NO_GROUP = (
     "there is no group {!r} on this host, so this permits nothing to anybody; create the group (groupadd), or correct"
     " the name"
@@ -67,7 +66,7 @@ class HostChecks:
             flaws.add(("run", finding.key), finding.message, values.places.get(finding.key) or otherwise)
 
     def check_control(self, main: Map | None) -> list[Problem]:
-        """List the groups of `control:` that do not exist. It is no problem: a directory service may have them later."""
+        """List the groups of `control:` that do not exist: no problem, a directory service may have them later."""
         control = main.get("control") if main is not None else None
         if not isinstance(control, Map):
             return []

@@ -55,7 +55,7 @@ def parse(text: str, *, file: str, pure: bool = False) -> Json:
 
 
 def parse_map(text: str, *, file: str, or_empty: bool) -> Map:
-    """Parse the map of a configuration file; `or_empty`: one without text has a map without keys. Raises ConfigError."""
+    """Parse the map of a file; with `or_empty`, one without text has a map without keys. Raises ConfigError."""
     node = parse(text, file=file)
     if isinstance(node, Map):
         return node

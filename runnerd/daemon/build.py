@@ -12,6 +12,7 @@ from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.deployments import DeploymentsBackend
+from runnerd.control.backend.documents import service_document
 from runnerd.control.backend.health import Health
 from runnerd.control.backend.host import DaemonHost
 from runnerd.control.backend.metrics import Metrics
@@ -217,11 +218,8 @@ class Daemon:
             problems=self.problems,
             abandoned=self.abandoned,
         )
-        self.blocked = BlockedRuns(
-            supervisor=self.supervisor,
-            waiting=self.poller.on_offer.all_waiting,
-            parent_of=self.poller.parents.parent_of,
-        )
+        offers, parents = self.poller.on_offer, self.poller.parents
+        self.blocked = BlockedRuns(supervisor=self.supervisor, waiting=offers.all_waiting, parent_of=parents.parent_of)
         self.cancellations = Cancellations(
             api=self.api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
         )
@@ -330,6 +328,7 @@ class Daemon:
             runs=runs,
             deployments=deployments,
             pools=self.pools.keeper,
+            service=lambda: service_document(self.paths, self._environ, self.wanted_spawner.users_of(self.link.hello)),
             ambient=self.ambient,
         )
 

@@ -59,8 +59,7 @@ _IDENTITY = ("run.user", "run.group")
 
 async def run_user_checks(subject: Subject) -> Sequence[Check]:
     sources, flow_user = subject.sources(), subject.environ.get("RUNNERD_FLOW_USER") or None
-    hello = subject.link.hello
-    allowed = hello.users if hello is not None else subject.wanted_spawner.users
+    allowed = subject.wanted_spawner.users_of(subject.link.hello)
     unusable = [problem for problem in subject.config.problems() if problem.key in _IDENTITY]
     control = subject.config.current.settings.control
     return [

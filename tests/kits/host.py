@@ -27,6 +27,7 @@ from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import NOON, Json
 from tests.kits.pools import a_keeper
 
+SERVICE = {"directory": "/etc/runnerd", "api_url": None, "flow_user": "flow", "users": None}
 PEER = Peer(uid=0, gid=0, pid=1)
 _IS_A_HOST: type[Host] = DaemonHost
 
@@ -106,6 +107,7 @@ async def daemon(
                 runs=runs,
                 deployments=deployments,
                 pools=keeper,
+                service=lambda: SERVICE,
                 ambient=ambient,
             ),
             health=Health(

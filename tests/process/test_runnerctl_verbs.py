@@ -283,36 +283,3 @@ def test_a_reload_with_problems_fails_and_shows_them(served: Serving) -> None:
     assert result.status == 1
     assert "a.yaml:1:2: unknown key\n" in result.err
     assert document(served, "reload", status=1) == served.host.reloaded
-
-
-# --- configuration -------------------------------------------------------------------------------------------
-
-
-def test_config_show_asks_the_daemon(served: Serving) -> None:
-    assert json.loads(runnerctl(served, "config", "show").out) == {"name": "build-07", "limits": {"runs": 10}}
-
-
-def test_config_schema_and_check_need_no_daemon(tmp_path: Path) -> None:
-    assert "$schema" in json.loads(runnerctl(None, "config", "schema").out)
-    (tmp_path / "conf.d").mkdir()
-    (tmp_path / "runnerd.yaml").write_text("api: {url: 'http://127.0.0.1:4200/api'}\n")
-    good = runnerctl(None, "config", "check", str(tmp_path))
-    assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, no problem\n")
-    (tmp_path / "conf.d" / "10-x.yaml").write_text("run: {user: nobody}\npools: [{name: a}, {name: b}]\n")
-    good = runnerctl(None, "config", "check", str(tmp_path))
-    assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, 2 pools, no problem\n")
-    (tmp_path / "conf.d" / "10-x.yaml").write_text("push: [{x.y: {}}]\n")
-    vain = runnerctl(None, "config", "check", str(tmp_path))
-    assert vain.status == 0
-    assert vain.out.startswith(
-        f"warning: {tmp_path}/conf.d/10-x.yaml:1:1: push: not run; runnerd takes code from this host"
-    )
-    document = json.loads(runnerctl(None, "config", "check", str(tmp_path), "--json").out)
-    assert (document["ok"], document["problems"], document["warnings"][0]["line"]) == (True, [], 1)
-    (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\n")
-    bad = runnerctl(None, "config", "check", str(tmp_path))
-    assert bad.status == 1
-    assert f"{tmp_path}/conf.d/10-x.yaml:1:1: " in bad.out
-    found = json.loads(runnerctl(None, "config", "check", str(tmp_path), "--json").out)
-    assert found["ok"] is False
-    assert (found["problems"][0]["line"], found["problems"][0]["column"]) == (1, 1)
