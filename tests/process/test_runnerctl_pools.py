@@ -305,7 +305,7 @@ def test_alone_it_prints_its_usage(served: Serving, verb: str) -> None:
         ("pool", "create", "x", "--concurrency-limit", "-1"),
         ("pool", "set-concurrency-limit", "etl", "many"),
         ("pool", "update", "etl"),
-        ("pool", "preview", "--hours", "0"),
+        ("pool", "preview", "--hours", "87841"),
         ("pool", "get-default-base-job-template"),
         ("pool", "delete", "etl", "--y"),
         ("queue", "set-priority", "urgent", "0"),
