@@ -175,8 +175,8 @@ class _Load:
         pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files], old_pools)
         problems = list(listing.problems)
         for file, its_deployments, its_pools in zip(files, deployments, pools, strict=True):
-            here = [*file.problems(), *its_deployments.found(), *its_pools.found()]
-            problems += sorted(here, key=_by_place)
+            here = sorted([*file.problems(), *its_deployments.found(), *its_pools.found()], key=_by_place)
+            problems += here if file.outside is None else _conceal_all(here, file.outside)
         warnings = [warning for file in files for warning in self._list_warnings(file)]
         warnings += [warning for its in deployments for warning in its.warnings()]
         unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
@@ -311,6 +311,11 @@ class _Load:
 def _place(nodes: Json, index: int, item: Json) -> Place:
     place: Place = item.place() if isinstance(item, Map) else nodes.item_place(index)
     return place
+
+
+def _conceal_all(problems: Sequence[Problem], real_path: str) -> list[Problem]:
+    """Make one problem of those of a file that is not quoted: the messages would differ in nothing but their place."""
+    return [conceal(problem, real_path, others=len(problems) - 1) for problem in problems[:1]]
 
 
 def _by_place(problem: Problem) -> Place:

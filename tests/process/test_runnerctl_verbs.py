@@ -258,7 +258,10 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "execute", RUN_A).out == f"executing run given-run ({RUN_A})\n"
     assert runnerctl(served, "pause", "nightly").out == "nightly is paused\n"
     assert runnerctl(served, "resume", "etl/nightly").out == f"nightly is resumed; next run {LATER}\n"
-    assert "2 runs still running" in runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
+    drained = runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
+    assert drained.startswith("draining: no new runs are claimed, 2 runs are still running and will be")
+    assert f"will be stopped at {LATER}; runnerctl undrain ends the drain" in drained
+    assert f"live runs will be stopped at {LATER}: x; " in runnerctl(served, "status").out
     runnerctl(served, "drain", "--timeout", "infinity")
     assert runnerctl(served, "undrain").out == "not draining: runs are claimed again\n"
     told = "added    fresh\nadded    pool etl\nchanged  nightly\nremoved  pool old\n3 unchanged\n"

@@ -169,3 +169,23 @@ def test_a_schedule_that_is_over_is_a_warning(etc: ConfigDir, schedule: str, wor
     (warning,) = etc.words(config.warnings)
     assert warning.startswith(f"conf.d/a.yaml:5:{len(kind) + 7}: schedules[0].{kind} is never due any more: ")
     assert warning.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ("|\n          0 2 * * *", None),
+        (">\n          0 2\n          * * *", None),
+        ("|\n          0 2 * * *\n          0 3 * * *", "must be one line without control characters"),
+        ("|\n          0 24 * * *", "'24' is out of range: hours go from 0 to 23"),
+    ],
+)
+def test_a_block_of_text_is_an_expression_if_it_has_one_line(etc: ConfigDir, block: str, words: str | None) -> None:
+    text = f"deployments:\n- name: a\n  entrypoint: flows/etl.py:f\n  schedules:\n  - cron: {block}\n"
+    if words is None:
+        assert [schedule.cron for schedule in etc.one(text).schedules] == ["0 2 * * *"]
+        return
+    etc.write("conf.d/a.yaml", text)
+    (problem,) = etc.words(etc.load().problems)
+    assert problem.startswith("conf.d/a.yaml:5:11: schedules[0].cron")
+    assert words in problem
