@@ -21,7 +21,7 @@ from runnerd.cli.console import Console
 from runnerd.cli.text import clean
 from runnerd.control.client import PREFECT_TIMEOUT_S, TIMEOUT_S, ControlClient
 from runnerd.core.errors import RunnerdError
-from runnerd.core.names import describe_unfit_name, describe_unfit_text
+from runnerd.core.names import cut, describe_unfit_name, describe_unfit_text
 from runnerd.system.paths import SYSTEM_RUNTIME, control_socket, resolve_paths
 
 _MESSAGE_MAX = 2000  # characters; a longer one holds an argument or a path that nobody reads
@@ -102,6 +102,17 @@ def _run(argv: Sequence[str]) -> int:
 # Arguments that are no names: paths, and what the verb itself reads.
 _UNCHECKED = {"base_job_template", "parameter", "path", "settled", "socket"}
 
+# What messages call the value of an argument; of others, the argument's own name says it.
+_NAMED = {
+    "ref": "the name of a run or deployment",
+    "refs": "the name of a run",
+    "flow_run_id": "the id of a flow run",
+    "deployment": "the name of a deployment",
+    "name": "a name",
+    "params": "the file of --params",
+    "tag": "a tag",
+}
+
 _MAY_BE_EMPTY = {"description", "reason"}
 
 
@@ -114,8 +125,7 @@ def _check_names(args: Mapping[str, Any]) -> None:
                 continue
             unfit = "is empty" if not text and argument not in _MAY_BE_EMPTY else unfitness(text)
             if unfit:
-                named = "run or deployment" if argument == "ref" else argument.replace("_", " ").rstrip("s")
-                raise call.UsageError(f"cannot use the {named} given: it {unfit}")
+                raise call.UsageError(f"cannot use {cut(text)!r} as {_NAMED.get(argument, argument)}: the text {unfit}")
 
 
 def find_socket(environ: Mapping[str, str], *, root: bool) -> str:

@@ -153,7 +153,7 @@ def read_api_url(value: Json) -> str:
     except ValueError as error:
         raise ValueError(f"{text!r} is not a URL ({error}); write http://HOST:4200/api, or embedded") from None
     if parts.scheme not in ("http", "https") or not host or " " in text:
-        raise ValueError(f"{text!r} is not a URL; write http://HOST:4200/api, or embedded")
+        raise ValueError(f"{str(value)!r} is not an http or https URL; write http://HOST:4200/api, or embedded")
     if "@" in parts.netloc:
         raise ValueError(
             "must not have credentials in it; put user:password into a file and name the file in auth_string_file"

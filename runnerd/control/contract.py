@@ -50,6 +50,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               occupied slots are not counted. `whole`: false when there may be more runs than listed. A preview is no
               poll: it changes no status of a queue.
   worker type type, package, description; the document of a single type adds `base_job_template`.
+  config      The keys of the files, with every default. `service`: what the daemon has besides its files: directory (of
+              the configuration), api_url (PREFECT_API_URL or null), flow_user (RUNNERD_FLOW_USER or null), users (null
+              where unknown, or as whom the spawner starts flows: list, root, owner).
   reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
               [..]}. Deployments by name; `pools` has the same four keys for work pools. The request may have
               {"inspect": true}: inspect all flows again.

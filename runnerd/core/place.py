@@ -34,12 +34,14 @@ class Place:
 class Problem:
     """Describes what an administrator has to fix: what is wrong, where, and what would be right.
 
-    `deployment` names the deployment concerned; None for a problem of a whole file or of the host.
+    `deployment` names the deployment concerned; None for a problem of a whole file or of the host. `key` is the setting
+    concerned, such as run.user; None where the problem is not one of a setting.
     """
 
     message: str
     place: Place | None = None
     deployment: str | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.message) > MESSAGE_MAX:  # it quotes a key or a value of the file

@@ -109,6 +109,8 @@ class Deployment:
     pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
     run: RunSettings
     place: Place
+    # By `parameters.x` and `schedules[0].parameters.x`; edits above them are no change of the deployment.
+    parameter_places: Mapping[str, Place] = field(default_factory=dict, compare=False)
     problem: str | None = None  # why the last good version is in force: the error in the file
 
 

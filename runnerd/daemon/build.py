@@ -12,6 +12,7 @@ from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.build import build_host, build_runs
+from runnerd.control.backend.documents import service_document
 from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.server import ControlServer
 from runnerd.core.prefect import ApiCondition, ApiHealth
@@ -43,6 +44,7 @@ from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
 from runnerd.processes.upgrading import WantedSpawner
 from runnerd.runs.abandoned import AbandonedRuns
+from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.receipt_checks import ReceiptChecks
 from runnerd.runs.record_store import RunContext
@@ -220,6 +222,8 @@ class Daemon:
             problems=self.problems,
             abandoned=self.abandoned,
         )
+        offers, parents = self.poller.on_offer, self.poller.parents
+        self.blocked = BlockedRuns(supervisor=self.supervisor, waiting=offers.all_waiting, parent_of=parents.parent_of)
         self.cancellations = Cancellations(
             api=self.api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
         )
@@ -253,6 +257,7 @@ class Daemon:
             held_drops=self.registrar.held_drops,
             pools=self.pools.keeper,
             abandoned=self.abandoned,
+            deadlocked=self.blocked.deadlocked,
             environments=self._environments,
             journal=self.journal,
             link=self.link,
@@ -283,6 +288,7 @@ class Daemon:
             call_api=call_api,
             ambient=self.ambient,
             examine=self._doctor().examine,
+            service=lambda: service_document(self.paths, self._environ, self.wanted_spawner.users_of(self.link.hello)),
             reload=self.reloader.reload,
         )
         self.control = ControlServer(
@@ -299,6 +305,7 @@ class Daemon:
         return build_runs(
             api=self.api,
             call_api=call_api,
+            blocked=self.blocked,
             supervisor=self.supervisor,
             poller=self.poller,
             registry=self.registry,

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from runnerd.core.limits import Caps, PoolCaps
+from runnerd.core.place import Problem
 from runnerd.core.settings import DeclaredKey, Deployment, LimitSettings, key_of
 
 
@@ -29,7 +30,7 @@ class Entry:
     """One deployment. `flow` is None until its code was inspected, `deployment_id` until it was registered.
 
     `problem`: why it cannot be read or registered; `invalid`: the problem is in its file; `double`: another place
-    declares the same flow and name, and stays in force.
+    declares the same flow and name, and stays in force. `flaws`: what is wrong with it although it is registered.
     """
 
     deployment: Deployment
@@ -37,6 +38,7 @@ class Entry:
     deployment_id: str | None = None
     paused: bool = False
     problem: str | None = None
+    flaws: tuple[Problem, ...] = ()
     invalid: bool = False
     double: bool = False
     next_run_at: datetime | None = None

@@ -31,7 +31,7 @@ _LAST_GOOD = "last good configuration"
 _TRIAL = "trial"
 _UNUSED_PAGES_KEPT = 256  # 1 MiB, for the next runs
 _TRIAL_BYTES = 65536  # several times what a run writes from its claim to its end
-_MEANWHILE = "no run is claimed until then; running flows go on"
+_MEANWHILE = "meanwhile no run is claimed, and running flows go on"
 # By table: the SQL expression of a row's name, and the column of its JSON document.
 _COLUMNS = {
     "runs": ("id", "record"),

@@ -60,6 +60,8 @@ def _cause_words(cause: BaseException) -> str | None:
             return "TLS failed; is it an https server?"
         case socket.gaierror():
             return "the host name does not resolve"
+        case BrokenPipeError():
+            return "the server closed the connection before it had read the request"
         case OSError(errno=int(number)) if number in errno.errorcode:
             return os.strerror(number).lower()
     return None

@@ -46,6 +46,10 @@ class WantedSpawner:
             return f"its code (build {hello.build or 'unknown'}) is not the installed one (build {self.build})"
         return self.difference_of_users(hello)
 
+    def users_of(self, hello: Hello | None) -> AllowedUsers | None:
+        """Return as whom the spawner starts flows: what its hello says, and before it the daemon's own list."""
+        return self.users if hello is None else hello.users
+
     def difference_of_users(self, hello: Hello | None) -> str | None:
         """Say how the lists of users differ, where both are known."""
         if self.users is None or hello is None or hello.users is None or self.users.same_list(hello.users):

@@ -39,7 +39,7 @@ from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.disk_room import DiskRoom
 from runnerd.system.watchdog import Pulse
 from tests.kits import journal
-from tests.kits.engine_parts import SpecLauncher
+from tests.kits.engine_parts import SpecLauncher, find_blocked
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.jump_loop import START_S
@@ -138,6 +138,7 @@ class Engine:
             abandoned=self.abandoned,
             jitter=lambda: 0.5,
         )
+        self.blocked = find_blocked(self.supervisor, self.poller)
         self.cancellations = Cancellations(
             api=api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
         )

@@ -24,6 +24,7 @@ from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import NOON, Json
 from tests.kits.pools import a_keeper
 
+SERVICE = {"directory": "/etc/runnerd", "api_url": None, "flow_user": "flow", "users": None}
 PEER = Peer(uid=0, gid=0, pid=1)
 _IS_A_HOST: type[Host] = DaemonHost
 
@@ -68,6 +69,7 @@ async def daemon(
             api=engine.api,
             supervisor=engine.supervisor,
             poller=engine.poller,
+            blocked=engine.blocked,
             registry=engine.registry,
             now=engine.ambient.now,
         )
@@ -110,6 +112,7 @@ async def daemon(
             call_api=call_api,
             ambient=ambient,
             examine=examine,
+            service=lambda: SERVICE,
             reload=reload,
         )
         made = Daemon(host, engine, spawner, waits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from runnerd.journal.journal import Journal
 from tests.kits.engine import an_ambient
 from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, URL, LogLines, fake_api, log_to, settings
+from tests.kits.nouns import NOON, URL, Json, LogLines, fake_api, log_to, settings
 
 
 @dataclass
@@ -80,8 +80,10 @@ class FakeInspector:
         self.answers[entrypoint] = answer
 
 
-def flow(name: str) -> Inspection:
-    return Inspection(flow_name=name, description=None, parameter_schema={}, prefect_version="3.8.8", file=None)
+def flow(name: str, *, schema: Mapping[str, Json] | None = None) -> Inspection:
+    return Inspection(
+        flow_name=name, description=None, parameter_schema=schema or {}, prefect_version="3.8.8", file=None
+    )
 
 
 BROKEN = InspectionFailure(kind="import-failed", message="cannot import etl.py: SyntaxError")

@@ -22,6 +22,7 @@ MAY_LOAD = (
     "runnerd.control.client",
     "runnerd.core.errors",
     "runnerd.core.names",
+    "runnerd.core.numbers",
     "runnerd.core.strict_json",
     "runnerd.core.units",
     "runnerd.system.paths",
@@ -40,8 +41,9 @@ def served(tmp_path: Path) -> Iterator[Serving]:
 def test_an_empty_name_is_refused_before_the_daemon_is_asked(served: Serving, words: tuple[str, ...]) -> None:
     result = runnerctl(served, *words)
     assert (result.status, result.out) == (2, "")
-    assert result.err.startswith("runnerctl: cannot use the ")
-    assert result.err.endswith(" given: it is empty\n")
+    a_run = "the name of a run or deployment"
+    named = {"execute": "the id of a flow run", "cancel": "the name of a run", "run": "the name of a deployment"}
+    assert result.err == f"runnerctl: cannot use '' as {named.get(words[0], a_run)}: the text is empty\n"
 
 
 def test_no_daemon(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from runnerd.cli.call import DONE, Call
+from runnerd.cli.command import make_number_parser
 from runnerd.cli.follow import follow_output
 from runnerd.cli.watch import write_output
 from runnerd.control.client import ControlClient, Json, quote
 from runnerd.core.errors import ControlError
+from runnerd.core.numbers import ATTEMPT_MAX
 from runnerd.core.ranges import format_ranges
 
 _NOT_STARTED = ("claiming", "starting")  # phases
@@ -19,13 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("ref", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
     parser.add_argument("-f", "--follow", action="store_true", help="print new output until the run ends")
     about = "print the output of this attempt only (default: the last one); retries inside the process are no attempts"
-    parser.add_argument("--attempt", metavar="N", type=_attempt, help=about)
-
-
-def _attempt(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
-        raise ArgumentTypeError(f"{text!r} is not the number of an attempt, which are counted from 1")
-    return int(text)
+    parser.add_argument("--attempt", metavar="N", type=make_number_parser(least=1, most=ATTEMPT_MAX), help=about)
 
 
 def run(call: Call) -> int:

@@ -112,7 +112,7 @@ def _draining(console: Console, status: Json) -> str:
     drain = status.get("drain") or {}
     words = f"since {console.when_in_full(drain['since'])}" if drain.get("since") else "yes"
     if drain.get("until"):
-        words += f", runs that still run are stopped {console.when_in_full(drain['until'])}"
+        words += f", live runs will be stopped at {console.when_in_full(drain['until'])}"
     if drain.get("reason"):
         words += f": {clean(drain['reason'])}"
     return words if drain.get("stopping") else words + "; runnerctl undrain ends the drain"

@@ -28,6 +28,7 @@ from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
@@ -41,6 +42,7 @@ def build_runs(
     poller: Poller,
     registry: Registry,
     pools: PoolTable,
+    blocked: BlockedRuns,
     journal: Journal,
     link: SpawnerLink,
     feed: RecordFeed,
@@ -48,7 +50,9 @@ def build_runs(
     ambient: Ambient,
 ) -> RunsBackend:
     """Build the backend of runs; it reads what the other parts know, and changes runs through `supervisor` only."""
-    waits = WaitReasons(api=api, supervisor=supervisor, poller=poller, registry=registry, now=ambient.now)
+    waits = WaitReasons(
+        api=api, supervisor=supervisor, poller=poller, blocked=blocked, registry=registry, now=ambient.now
+    )
     elsewhere = RunsElsewhere(
         api=api, call_api=call_api, registry=registry, pools=pools, poller=poller, now=ambient.now
     )
@@ -86,9 +90,13 @@ def build_host(
     call_api: ApiCaller,
     ambient: Ambient,
     examine: Callable[[], Coroutine[Any, Any, Json]],
+    service: Callable[[], Json],
     reload: Reload,
 ) -> DaemonHost:
-    """Build the host. `served` names the pools of the configuration, `examine` makes the checks of the doctor."""
+    """Build the host. `served` names the pools of the configuration, `examine` makes the checks of the doctor.
+
+    `service`: what this service was started with.
+    """
     deployments = DeploymentsBackend(
         api=api, call_api=call_api, config=config, registry=registry, supervisor=supervisor, wakes=wakes
     )
@@ -100,6 +108,7 @@ def build_host(
         runs=runs,
         deployments=deployments,
         pools=pools,
+        service=service,
         ambient=ambient,
     )
     return DaemonHost(

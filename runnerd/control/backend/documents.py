@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import RunRecord
@@ -11,6 +11,8 @@ from runnerd.core.prefect import ApiCondition, ApiHealth, FlowRun
 from runnerd.core.settings import InvalidDeployment
 from runnerd.deployments.registry import Entry, EntryState
 from runnerd.output.attempts import AttemptOutput
+from runnerd.spawner.child.users import AllowedUsers
+from runnerd.system.paths import Paths
 from runnerd.system.usage import Usage
 
 
@@ -97,7 +99,7 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
         "file": deployment.place.file,
         "line": deployment.place.line,
         "state": entry.state.value,
-        "problem": entry.problem,
+        "problem": entry.problem or next((flaw.message for flaw in entry.flaws), None),
         "next_run_at": None if entry.paused else time_text(entry.next_run_at),
         "running": running,
         "limit": entry.limit,
@@ -123,6 +125,19 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "entrypoint": None,
         "tags": [],
         "pool": None,
+    }
+
+
+def service_document(paths: Paths, environ: Mapping[str, str], users: AllowedUsers | None) -> Json:
+    """Return what the daemon has besides its files: `runnerctl config check` judges files by it.
+
+    `users`: as whom the spawner starts flows, None where that is unknown.
+    """
+    return {
+        "directory": paths.config,
+        "api_url": environ.get("PREFECT_API_URL"),
+        "flow_user": environ.get("RUNNERD_FLOW_USER") or None,
+        "users": users.to_wire() if users is not None else None,
     }
 
 

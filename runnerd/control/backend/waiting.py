@@ -16,6 +16,7 @@ from runnerd.core.prefect import ApiCondition, FlowRun, due
 from runnerd.deployments.registry import Registry
 from runnerd.polling.poller import Poller
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.supervisor import Supervisor
 
 LISTED_MAX = 100  # in the status document; the total says how many there are
@@ -35,6 +36,7 @@ class WaitReasons:
         api: PrefectApi,
         supervisor: Supervisor,
         poller: Poller,
+        blocked: BlockedRuns,
         registry: Registry,
         now: Callable[[], datetime],
     ) -> None:
@@ -42,14 +44,15 @@ class WaitReasons:
         self._now = now
         self._supervisor = supervisor
         self._poller = poller
+        self._blocked = blocked
         self._registry = registry
 
     def reason(self, run: FlowRun) -> str | None:
         """Return what a run on offer waits for; None where nothing is known to delay it."""
         why = self._poller.on_offer.waiting.get(run.id)
         if why is not None:
-            parent = self._live_parent(run)
-            return why if parent is None else self._name_parent(why, run, parent)
+            blocked = self._blocked.find(run, why)
+            return why if blocked is None else blocked.words
         if (refusal := self._supervisor.refusal_of(run.id)) is not None:
             return f"Prefect refused the claim, which is tried again: {refusal}"
         if run.state.name == NO_SLOT:
@@ -76,7 +79,8 @@ class WaitReasons:
     def _offered(self, run: FlowRun) -> Json:
         entry = self._registry.by_id(run.deployment_id)
         its = {"deployment": entry.deployment.name if entry else None, "flow": entry.flow if entry else None}
-        more = {"due_at": time_text(due(run)), "phase": None, "parent": self._live_parent(run)}
+        parent = self._blocked.live_parent(run.id)
+        more = {"due_at": time_text(due(run)), "phase": None, "parent": parent.id if parent is not None else None}
         return _document(run, waiting=self.reason(run), **its, **more)
 
     def _claimed(self, record: RunRecord) -> Json | None:
@@ -110,23 +114,6 @@ class WaitReasons:
         since = {Phase.CLAIMING: record.created_at, Phase.REPORTING: record.ended_at}.get(record.phase)
         stuck = since is not None and self._now() - since > _ANSWER_TAKES
         return stuck and condition is not ApiCondition.OK
-
-    def _live_parent(self, run: FlowRun) -> str | None:
-        parent = self._poller.parents.parent_of(run.id)
-        return parent if parent is not None and self._supervisor.run(parent) is not None else None
-
-    def _name_parent(self, why: str, run: FlowRun, parent: str) -> str:
-        """Add to `why` that the run's parent holds a slot of the limit for which its child waits, if so.
-
-        Whether the parent waits for its child is known to its code only.
-        """
-        holders = self._supervisor.holders_of(run)
-        if parent not in holders:
-            return why
-        held = self._supervisor.run(parent)
-        assert held is not None
-        slot = "the only slot" if len(holders) == 1 else f"one of the {len(holders)} slots"
-        return f"{why}: its parent run {held.record.name} ({parent}) holds {slot}, and may wait for this run"
 
 
 def _document(run: FlowRun | RunRecord, **more: Json) -> Json:

@@ -15,6 +15,7 @@ from runnerd.control.http.exchange import Request
 from runnerd.control.http.problem import HttpProblem
 from runnerd.core.json_words import show_value
 from runnerd.core.names import describe_unfit_name, describe_unfit_text
+from runnerd.core.numbers import parse_whole
 from runnerd.core.place import Json
 from runnerd.core.strict_json import read_json
 
@@ -112,22 +113,15 @@ def read_flag(request: Request, name: str) -> bool:
     raise HttpProblem(422, f"{name} must be 1 or 0, not {show_value(value)}")
 
 
-def read_number(request: Request, name: str) -> int:
-    """Return a number of bytes from the query, 0 when absent. Raises HttpProblem 422."""
-    value = request.query.get(name, "0")
-    if not (value.isascii() and value.isdigit() and len(value) <= 18):
-        raise HttpProblem(422, f"{name} must be a number of bytes, not {show_value(value)}")
-    return int(value)
-
-
-def read_attempt(request: Request) -> int | None:
-    """Return the number of an attempt from the query, None when absent. Raises HttpProblem 422."""
-    value = request.query.get("attempt")
+def read_number(request: Request, name: str, *, least: int, most: int) -> int | None:
+    """Return a whole number from the query, None when absent. Raises HttpProblem 422."""
+    value = request.query.get(name)
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and len(value) <= 9 and int(value) > 0):
-        raise HttpProblem(422, f"attempt must be a whole number from 1, not {show_value(value)}")
-    return int(value)
+    try:
+        return parse_whole(value, least=least, most=most)
+    except ValueError as error:
+        raise HttpProblem(422, f"{name} {error}") from None
 
 
 def read_body(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[str, Json]:

@@ -19,13 +19,13 @@ from runnerd.control.routes.resolve import (
     find_run_anywhere,
     find_runs_anywhere,
     full_id,
-    read_attempt,
     read_body,
     read_flag,
     read_number,
     unwrap,
 )
 from runnerd.core.json_words import show_value
+from runnerd.core.numbers import ATTEMPT_MAX, OFFSET_MAX
 from runnerd.core.place import Json
 from runnerd.core.ranges import format_ranges
 
@@ -62,7 +62,7 @@ class RunRoutes:
         run_id = run["id"]
         if elsewhere is not None:
             raise HttpProblem(404, _describe_unrun(run), kind="no-output")
-        follow, attempt = read_flag(request, "follow"), read_attempt(request)
+        follow, attempt = read_flag(request, "follow"), read_number(request, "attempt", least=1, most=ATTEMPT_MAX)
         path = self._host.runs.output(run_id, attempt=attempt)
         first = await self._host.runs.read_output(path, 0) if path is not None else None
         if isinstance(first, str):
@@ -75,7 +75,7 @@ class RunRoutes:
             if bound := run.get("output_removed"):
                 why = f"its output was removed: {bound} (runnerctl config show has the limit)"
             raise HttpProblem(410, f"there is no output of run {run_id}: {why}", kind="no-output")
-        offset = read_number(request, "offset")
+        offset = read_number(request, "offset", least=0, most=OFFSET_MAX) or 0
         blocks = follow_output(self._host, run_id, attempt=attempt, offset=offset, follow=follow)
         return StreamReply(blocks=blocks, content_type="text/plain; charset=utf-8", live=follow)
 

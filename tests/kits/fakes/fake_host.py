@@ -252,6 +252,7 @@ class FakeHost:
             now=_now,
             served=lambda: self.served_pools,
         )
+        self.service: Json = None  # None: an older daemon, which does not say
         self._drain: Json = None
 
     # --- Host ---
@@ -291,7 +292,7 @@ class FakeHost:
         return self.examined
 
     def config(self) -> Json:
-        return {"name": "build-07", "limits": {"runs": 10}}
+        return {"name": "build-07", "limits": {"runs": 10}, **({"service": self.service} if self.service else {})}
 
     async def metrics(self) -> str:
         if self.metrics_fail:
