@@ -93,7 +93,7 @@ def print_runs(console: Console, runs: Sequence[Json], *, explained: Collection[
             clean(run["name"]),
             clean(run["deployment"] or "-"),
             style_state(format_phase(run)),
-            str(run["pid"] or "-"),
+            str(run["pid"]) if run["pid"] and not run["ended_at"] else "-",
             console.when(run["started_at"]),
             "-" if run["memory_bytes"] is None else format_size(run["memory_bytes"], rounded=True),
             "-" if run["cpu_seconds"] is None else format_duration(run["cpu_seconds"], units=2),

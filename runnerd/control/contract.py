@@ -23,7 +23,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
-              keeps a claimed run from being started or reported. `pid`, `pgid`: null once the process has ended.
+              keeps a claimed run from being started or reported. `pid`, `pgid`: of the process, also once that has
+              ended (`ended_at`), and another may have the number.
               `here`: false for a run that this host does not have, which is read from Prefect where its full id is
               given; such a run has no phase.
   attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold

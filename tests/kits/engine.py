@@ -8,7 +8,6 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -209,13 +208,6 @@ def resume(engine: Engine, known: Iterable[Entry]) -> None:
     for entry in known:
         engine.registry.put(entry)
     engine.supervisor.adopt(engine.journal.unfinished())
-
-
-def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
-    """As if a daemon had died with this much of a run written down."""
-    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
-    journal.save(replace(record, **changes), "as it was left")
-    journal.close()
 
 
 def events(engine: Engine, run_id: str) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.journal.journal import Journal
-from tests.kits.nouns import NOON, LogLines, a_record, log_to
+from tests.kits.nouns import NOON, Json, LogLines, a_record, log_to
 
 PAGE = 4096
 MANY = 60
@@ -21,6 +22,13 @@ def opened(path: Path, lines: LogLines | None = None) -> Iterator[Journal]:
         yield journal
     finally:
         journal.close()
+
+
+def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
+    """As if a daemon had died with this much of a run written down."""
+    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
+    journal.save(replace(record, **changes), "as it was left")
+    journal.close()
 
 
 def running(name: str) -> RunRecord:

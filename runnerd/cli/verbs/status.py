@@ -192,7 +192,7 @@ def _of_flow(flow: str | None, deployment: str | None) -> str:
 
 
 def _process(run: Json) -> str | None:
-    if not run["pid"]:
+    if not run["pid"] or run["ended_at"]:  # another process may have the number by now
         return None
     return f"pid {run['pid']}, group {run['pgid']}" if run["pgid"] else f"pid {run['pid']}"
 

@@ -18,9 +18,9 @@ from runnerd.system.usage import Usage
 
 def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
     """Return the document of a claimed run; `usage` is what its processes use now."""
-    ended, over = record.exit, record.ended_at is not None
+    ended = record.exit
     exit_document = None
-    if over:
+    if record.ended_at is not None:
         exit_document = {
             "code": ended.code if ended else None,
             "signal": ended.signal if ended else None,
@@ -36,8 +36,8 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "flow": record.flow,
         "phase": record.phase.value,
         "intent": record.intent.value if record.intent else None,
-        "pid": record.identity.pid if record.identity and not over else None,  # another process may have it by now
-        "pgid": record.pgid if not over else None,
+        "pid": record.identity.pid if record.identity else None,
+        "pgid": record.pgid,
         "user": record.user,
         "start": record.start,
         "attempt": record.attempt,

@@ -48,11 +48,10 @@ async def find_run_anywhere(host: Host, ref: str) -> tuple[Json, RunElsewhere | 
     return elsewhere.document if elsewhere is not None else find_run(host, run_id), elsewhere
 
 
-async def find_runs_anywhere(host: Host, refs: Sequence[str], *, prefix_min: int = 1) -> Found:
+async def find_runs_anywhere(host: Host, refs: Sequence[str]) -> Found:
     """Find the runs that `refs` mean, on this host, and by their full ids in Prefect.
 
-    Raises HttpProblem 404 for a run that neither has, 409 for several, 422 for a beginning of an id with less than
-    `prefix_min` characters, 503 when Prefect does not answer.
+    Raises HttpProblem 404 for a run that neither has, 409 for several, 503 when Prefect does not answer.
     """
     named = [full_id(ref) or ref for ref in refs]
     unknown = [ref for ref in named if full_id(ref) and not host.runs.find(ref)]
@@ -62,7 +61,7 @@ async def find_runs_anywhere(host: Host, refs: Sequence[str], *, prefix_min: int
     found = Found()
     for ref in dict.fromkeys(named):
         if ref not in unknown or host.runs.find(ref):  # a poll may have listed the run meanwhile
-            found.ids.append(_find_by(host, ref, prefix_min=prefix_min))
+            found.ids.append(find_run(host, ref)["id"])
         elif ref in read:
             found.ids.append(ref)
             found.elsewhere[ref] = read[ref]
@@ -70,16 +69,6 @@ async def find_runs_anywhere(host: Host, refs: Sequence[str], *, prefix_min: int
             raise HttpProblem(404, f"there is no run {show_value(ref)}, on this host or in Prefect", kind="no-such-run")
     found.ids = list(dict.fromkeys(found.ids))
     return found
-
-
-def _find_by(host: Host, ref: str, *, prefix_min: int) -> str:
-    """Return the id of the run on this host. Raises HttpProblem 422 where `ref` is too short a beginning of it."""
-    run = find_run(host, ref)
-    run_id: str = run["id"]
-    if run["name"] != ref and run_id.startswith(ref) and len(ref) < prefix_min:
-        cause = f"it is the beginning of an id, of which at least {prefix_min} characters are needed here"
-        raise HttpProblem(422, f"cannot use {show_value(ref)}: {cause}; the run is {run_id} ({run['name']})")
-    return run_id
 
 
 def full_id(text: str) -> str | None:

@@ -30,7 +30,6 @@ from runnerd.core.place import Json
 from runnerd.core.ranges import format_ranges
 
 WAITING = "waiting"  # no phase and no state of Prefect: what the status document lists under this name
-CANCEL_PREFIX_MIN = 4  # characters: fewer are soon a slip of the fingers, and what is cancelled stays so
 
 
 class RunRoutes:
@@ -99,7 +98,7 @@ class RunRoutes:
 
     async def cancel_run(self, request: Request, ref: str) -> Reply:
         body = read_body(request, {"now": (bool,)})
-        found = await find_runs_anywhere(self._host, [ref], prefix_min=CANCEL_PREFIX_MIN)
+        found = await find_runs_anywhere(self._host, [ref])
         documents = await self._cancel(request, found, now=bool(body["now"]))
         if not documents:
             raise HttpProblem(404, f"run {found.ids[0]} does not exist any more", kind="no-such-run")
@@ -111,7 +110,7 @@ class RunRoutes:
         if sum(bool(body[member]) for member in ("runs", "deployment", "all")) != 1:
             raise HttpProblem(422, "cannot cancel: give exactly one of runs, deployment and all")
         if body["runs"]:
-            found = await find_runs_anywhere(self._host, body["runs"], prefix_min=CANCEL_PREFIX_MIN)
+            found = await find_runs_anywhere(self._host, body["runs"])
         else:
             found = Found(self._live_ids(body["deployment"]))
         documents = await self._cancel(request, found, now=bool(body["now"])) if found.ids else []

@@ -12,10 +12,11 @@ from runnerd.core.machine import Hook, Intent, hook_due
 from runnerd.core.prefect import ApiState, StateType
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.spec import hooks_key
-from tests.kits.engine import Engine, events, fake_engine, left_behind, resume, start
+from tests.kits.engine import Engine, events, fake_engine, resume, start
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.journal import left_behind
 from tests.kits.nouns import a_record
 
 ALL = {Hook.ON_CANCELLATION, Hook.ON_CRASHED, Hook.ON_FAILURE}

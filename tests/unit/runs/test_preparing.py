@@ -14,11 +14,12 @@ from runnerd.core.machine import Intent, Phase
 from runnerd.core.prefect import StateType
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.runs.drain import REPORT_S
-from tests.kits.engine import Engine, at, fake_engine, flow_run, left_behind, resume, running
+from tests.kits.engine import Engine, at, fake_engine, flow_run, resume, running
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.host import daemon
+from tests.kits.journal import left_behind
 from tests.kits.pools import finish, launched, launching, offer, pool_settings, pooled
 
 T = TypeVar("T")

@@ -14,9 +14,10 @@ from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.core.process import Receipt
 from runnerd.runs.receipt_checks import ReceiptChecks
-from tests.kits.engine import Engine, fake_engine, left_behind, resume, start
+from tests.kits.engine import Engine, fake_engine, resume, start
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.journal import left_behind
 
 COMPLETED = Receipt(state=StateType.COMPLETED, name="Well done")
 FAILED = Receipt(state=StateType.FAILED, name="Failed")

@@ -176,7 +176,6 @@ async def test_an_end_that_cannot_be_reported(tmp_path: Path) -> None:
         over = one.host.runs.document(run_id)
         assert over is not None
         assert over["waiting"] == only(one)["waiting"]
-        assert (over["pid"], over["pgid"]) == (None, None), "another process may have the number by now"
         one.engine.prefect.down = False
         await one.engine.until_done(run_id)
         assert waits(one) == {}

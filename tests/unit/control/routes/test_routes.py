@@ -160,19 +160,6 @@ def test_a_change_is_passed_on_and_logged_with_who_asked(served: Serving) -> Non
     assert served.log.lines == [("info", "control", logged)]
 
 
-@pytest.mark.parametrize("ref", ["a", "aaa"])
-def test_a_slip_of_the_fingers_cancels_nothing(served: Serving, ref: str) -> None:
-    served.call(served.host.runs.put, RUN_A)
-    for path, body in (("/v1/cancel", {"runs": [ref]}), (f"/v1/runs/{ref}/cancel", {})):
-        answer = ask(served, "POST", path, body)
-        cause = "it is the beginning of an id, of which at least 4 characters are needed here"
-        assert (answer[0], detail(answer)) == (422, f"cannot use '{ref}': {cause}; the run is {RUN_A} (run-aaaa)")
-    assert served.host.asked == []
-    assert ask(served, "GET", f"/v1/runs/{ref}")[0] == 200
-    served.call(served.host.runs.put, RUN_A, name=ref)
-    assert ask(served, "POST", "/v1/cancel", {"runs": [ref]})[0] == 202, "a name may be as short as it likes"
-
-
 def test_cancel_of_several_is_all_or_nothing(served: Serving) -> None:
     two_runs(served)
     assert ask(served, "POST", "/v1/cancel", {"runs": [RUN_A, "zzzz"]})[0] == 404
