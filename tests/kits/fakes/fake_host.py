@@ -222,6 +222,9 @@ class FakeHost:
         self.deployments = FakeDeployments(self)
         self.reloaded: Json = {
             "ok": True,
+            "applied": True,
+            "settled": True,
+            "settings": [],
             "added": ["fresh"],
             "changed": ["nightly"],
             "removed": [],
