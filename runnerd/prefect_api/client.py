@@ -32,7 +32,7 @@ from runnerd.prefect_api.dialect import server_info, state_body
 from runnerd.prefect_api.due_runs import DueRuns
 from runnerd.prefect_api.failure_words import REASON_MAX, server_words
 from runnerd.prefect_api.paging import Pages
-from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_id, parse_state
+from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_id, parse_state, parse_version
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, refused
 from runnerd.prefect_api.run_queries import RunQueries
@@ -40,8 +40,6 @@ from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.prefect_api.transport import Transport
 from runnerd.prefect_api.validation_words import shorten
 from runnerd.prefect_api.values import Unreadable, is_uuid, needed_text, read_wait_s
-
-_VERSION_MAX = 100  # characters
 
 __all__ = [
     "PAGE",
@@ -123,11 +121,17 @@ class PrefectApi:
             self._server = (self.transport.epoch, info)
         return self._server[1]
 
+    async def check(self) -> None:
+        """Make a small request, so that `health` says how the API is, also where nothing else is asked."""
+        await self.transport.request(
+            "POST", "/deployments/filter", body={"deployments": {"id": {"any_": []}}}, sure=True
+        )
+
     async def _read_server(self) -> ServerInfo:
         if self._cloud:
             return ServerInfo(version="cloud", major=3)
         reply = await self.transport.request("GET", "/admin/version", sure=True)
-        return server_info(self._reader.read("the server's version", reply.data, _parse_text))
+        return server_info(self._reader.read("the server's version", reply.data, parse_version))
 
     # --- flow runs ------------------------------------------------------------------------------------------
 
@@ -320,9 +324,3 @@ def _parse_answer(data: Json, proposed: StateType, transition_id: str) -> Answer
         reason=shorten(reason, REASON_MAX) if isinstance(reason, str) else None,
         wait_s=read_wait_s(delay) if data["status"] == "WAIT" else None,
     )
-
-
-def _parse_text(data: Json) -> str:
-    if not isinstance(data, str):
-        raise Unreadable("it is not a string")
-    return shorten(data, _VERSION_MAX)

@@ -21,7 +21,7 @@ async def test_health_moves_since_only_with_the_condition() -> None:
         raise httpx.ConnectError("", request=request)
 
     rig = Rig(in_turn(says(200), says(200), says(503), says(500), refuse, refuse, says(200)))
-    assert (rig.condition, rig.detail) == (ApiCondition.UNREACHABLE, "not asked yet")
+    assert (rig.condition, rig.detail) == (ApiCondition.UNREACHABLE, "no answer yet")
     for kind in (None, None, ApiAway, ApiAway, ApiAway, ApiAway, None):
         rig.clock.at += timedelta(minutes=1)
         if kind is None:
