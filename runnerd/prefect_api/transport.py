@@ -25,7 +25,7 @@ from runnerd.prefect_api.clock import Skew, measured_skew
 from runnerd.prefect_api.connections import ClientPool, OpenClient, location_of
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.csrf import CHANGES, Csrf
-from runnerd.prefect_api.failure_words import broken_words, server_words
+from runnerd.prefect_api.failure_words import broken_words, may_have_arrived, server_words
 from runnerd.prefect_api.health import HealthBook
 from runnerd.prefect_api.redirects import HOPS_MAX, REDIRECTS, origin, target
 from runnerd.prefect_api.traffic import Traffic
@@ -230,7 +230,7 @@ class Transport:
         words = broken_words(error)
         if not self.traffic.answered_since(request):  # else this request is older than what the health says
             self._book.unreachable(words)
-        return ApiAway(f"cannot reach Prefect at {self._shown}: {words}")
+        return ApiAway(f"cannot reach Prefect at {self._shown}: {words}", unsure=may_have_arrived(error))
 
     def _reply(self, asked: str, raw: _Raw, values: frozenset[int], sure: bool) -> Reply:
         error = self._failure(asked, raw, values)

@@ -1,12 +1,15 @@
-"""runnerctl reload against the real control server: what it prints of the answer."""
+"""runnerctl reload against the real control server: what it prints of the answer, and while that takes long."""
 
 import json
+import os
+import pty
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kits.fakes.runnerctl import runnerctl
+from tests.kits.fakes.runnerctl import COMMAND, PATIENCE_S, environment, finish, runnerctl, started
 from tests.kits.fakes.serving import Serving, serving
 
 PARTLY = (
@@ -61,3 +64,36 @@ def test_a_reload_names_the_changed_keys_of_the_host(served: Serving) -> None:
     ]
     del served.host.reloaded["settings"], served.host.reloaded["applied"]
     assert runnerctl(served, "reload").out.startswith("added    fresh\n"), "an older daemon"
+
+
+def until_shown(terminal: int, words: str) -> str:
+    """Read what a terminal shows until that has `words`."""
+    shown = ""
+    while words not in shown:
+        shown += os.read(terminal, 4096).decode()
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("words", "notice"),
+    [
+        (("pool", "ls"), "waiting for the API of Prefect at http://127.0.0.1:4200/api"),
+        (("reload",), "waiting for flows to be inspected, and the API of Prefect at http://127.0.0.1:4200/api"),
+    ],
+)
+def test_a_long_wait_is_explained_on_a_terminal_only(served: Serving, words: tuple[str, ...], notice: str) -> None:
+    served.host.prefect.mute, served.host.mute = True, True
+    ours, its = pty.openpty()
+    env = environment(RUNNERD_SOCKET=served.socket)
+    with started(served, *words, "--json") as script:
+        with subprocess.Popen([*COMMAND, *words], stdin=its, stdout=its, stderr=its, env=env) as person:
+            os.close(its)
+            try:
+                shown = until_shown(ours, f"runnerctl: {notice}\r\n")
+                assert shown.startswith("runnerctl: "), "said before the answer"
+            finally:
+                served.host.prefect.mute, served.host.mute = False, False
+            assert person.wait(PATIENCE_S) == 0
+        result = finish(script)
+    os.close(ours)
+    assert (result.status, result.err) == (0, "")

@@ -232,6 +232,7 @@ class FakeHost:
             "pools": {"added": ["etl"], "changed": [], "removed": ["old"], "unchanged": 1},
             "problems": [],
         }
+        self.mute = False  # a reload does not end meanwhile
         self.prefect = FakePrefect(major=3)
         self.served_pools = {"etl"}
         self.pools = PoolsBackend(
@@ -288,6 +289,8 @@ class FakeHost:
 
     async def reload(self, *, inspect: bool, peer: Peer) -> Json:
         self.note("reload --inspect" if inspect else "reload", None, peer)
+        while self.mute:
+            await asyncio.sleep(0.05)
         return self.reloaded
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:

@@ -61,7 +61,7 @@ class FakePrefect(PrefectTables):
         self.keys: list[str] = []  # the bearer key of each request, empty without one
         self.troubles: list[Trouble] = []
         self.down = False
-        self.mute = False  # requests are accepted, and never answered; only through `transport`
+        self.mute = False  # requests are accepted, and not answered meanwhile; only through `transport`
         self._lock = threading.Lock()
 
     # --- for tests --------------------------------------------------------------------------------------------
@@ -70,9 +70,8 @@ class FakePrefect(PrefectTables):
         """For httpx.AsyncClient(transport=...), with any base URL that ends in /api."""
 
         async def answer(request: httpx.Request) -> httpx.Response:
-            if self.mute:
-                self.asked.append(f"{request.method} {request.url.path.partition('/api')[2]}")
-                await asyncio.Event().wait()
+            while self.mute:
+                await asyncio.sleep(0.05)
             try:
                 status, headers, data = self._receive(
                     request.method, str(request.url), dict(request.headers), request.content
