@@ -53,5 +53,5 @@ class ApiCaller:
 def _advise(*, unsure: bool) -> str:
     """Say what to do about a request without an answer; `unsure`: it may have changed something."""
     if unsure:
-        return "the change may have been made: check before you try again"
+        return "the change may have been made: check before you try again, once `runnerctl status` shows the API as ok"
     return "try again when `runnerctl status` shows the API as ok"

@@ -40,7 +40,11 @@ async def test_a_server_that_never_answers_is_given_up_before_runnerctl_gives_up
     [
         (True, True, "try again when `runnerctl status` shows the API as ok"),
         (False, False, "try again when `runnerctl status` shows the API as ok"),
-        (False, True, "the change may have been made: check before you try again"),
+        (
+            False,
+            True,
+            "the change may have been made: check before you try again, once `runnerctl status` shows the API as ok",
+        ),
     ],
 )
 async def test_only_of_a_change_that_may_have_arrived_it_says_so(reads: bool, unsure: bool, words: str) -> None:
