@@ -88,6 +88,15 @@ async def test_a_host_file_that_cannot_be_used_applies_nothing(tmp_path: Path, t
         assert at.config.current is before
 
 
+async def test_a_problem_that_was_there_before_is_listed_once(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.files.write("conf.d/20.yaml", "limits: {runs: x}\n")
+        await at.reload()
+        at.files.write("runnerd.yaml", "limits: {runs: [}\n")
+        assert (await at.reload())["applied"] is False
+        assert len(at.config.problems()) == 2
+
+
 async def test_a_broken_part_is_no_reason_not_to_apply_the_rest(tmp_path: Path) -> None:
     async with reloads(tmp_path) as at:
         at.files.write("runnerd.yaml", API + "pools: [{name: 7}]\nlimits: {runs: 3}\n")

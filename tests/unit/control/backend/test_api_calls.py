@@ -16,6 +16,8 @@ from runnerd.core.errors import ApiAway
 from runnerd.system.ambient import real_ambient
 from tests.kits.nouns import LogLines, log_to
 
+MAY_BE_MADE = "the change may have been made: check before you try again"
+
 
 def a_caller() -> ApiCaller:
     return ApiCaller(
