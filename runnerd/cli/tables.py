@@ -167,7 +167,7 @@ def print_pools(console: Console, pools: Sequence[Json], *, below: Collection[st
         (
             clean(its["name"]),
             clean(its["type"] or "-"),
-            style_state(_format_pool_state(its)),
+            _format_pool_state(its),
             f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
             clean(
                 ", ".join(queue["name"] + (" (paused)" if queue["paused"] else "") for queue in its["queues"]) or "-"
@@ -179,9 +179,13 @@ def print_pools(console: Console, pools: Sequence[Json], *, below: Collection[st
     console.print_table(_POOLS, rows)
 
 
-def _format_pool_state(its: Json) -> str:
-    """Format a pool's state, with the state of the Prefect worker that runs for it, if any."""
-    return f"{its['state']} ({its['worker']['state']})" if its["worker"] else str(its["state"])
+def _format_pool_state(its: Json) -> Cell:
+    """Format a pool's state, with the state of the Prefect worker that serves it, if any, in the worse one's colour."""
+    state, worker = style_state(str(its["state"])), its["worker"]
+    if not worker:
+        return state
+    style = _STATE_STYLES.get(worker["state"], "yellow") if state.style == "green" else state.style
+    return Cell(f"{state.text} (worker {worker['state']})", style)
 
 
 def _format_its_problem(its: Json, below: Collection[str]) -> str:

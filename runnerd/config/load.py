@@ -193,6 +193,7 @@ class _Load:
             pools=pools_in_force,
             warnings=tuple(sorted(warnings, key=_by_place)),
             said={file.path: file.sections for file in files if not file.is_main},
+            places=self._settings.places(sections),
         )
 
     def _list_warnings(self, file: _File) -> list[Problem]:

@@ -54,9 +54,14 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   config      The keys of the files, with every default. `service`: what the daemon has besides its files: directory (of
               the configuration), api_url (PREFECT_API_URL or null), flow_user (RUNNERD_FLOW_USER or null), users (null
               where unknown, or as whom the spawner starts flows: list, root, owner).
-  reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
-              [..]}. Deployments by name; `pools` has the same four keys for work pools. The request may have
-              {"inspect": true}: inspect all flows again.
+  reload      {"ok": bool, "applied": bool, "settled": bool, "settings": [..], "added": [..], "changed": [..],
+              "removed": [..], "unchanged": n, "pools": {..}, "problems": [..]}. `applied`: false when the files cannot
+              be used at all, so that the last good configuration stays in force as a whole. `settled`: false when
+              deployments are still being registered, or work pools asked for; that is among the problems, and goes on.
+              `settings`: key, old, new, restart (true: it changes at a restart of runnerd), file, line, column of each
+              key of the host that has another value; values are as in `config`, those of headers hidden. Deployments
+              by name; `pools` has the same four keys for work pools. The request may have {"inspect": true}: inspect
+              all flows again.
 """
 
 from __future__ import annotations

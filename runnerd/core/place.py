@@ -54,11 +54,13 @@ class Problem:
 
 def problem_document(problem: Problem) -> Json:
     """Return the document of one problem and its place in the configuration."""
-    place = problem.place
+    return {"message": problem.message, **place_document(problem.place), "deployment": problem.deployment}
+
+
+def place_document(place: Place | None) -> dict[str, Json]:
+    """Return the members of a document that say where in the configuration something is."""
     return {
-        "message": problem.message,
         "file": place.file if place else None,
         "line": place.line if place else None,
         "column": place.column if place else None,
-        "deployment": problem.deployment,
     }

@@ -235,3 +235,4 @@ class Config:
     invalid: tuple[InvalidDeployment, ...] = ()
     pools: tuple[PoolSettings, ...] = ()
     said: Mapping[str, Json] = field(default_factory=dict)  # valid content by file, for the next load to fall back on
+    places: Mapping[str, Place] = field(default_factory=dict)  # of the host's keys in the files, as `api.key_file`

@@ -23,6 +23,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.daemon.embedded import EmbeddedServer, embedded_url
 from runnerd.daemon.options import Options
 from runnerd.daemon.reloading import Reloader
+from runnerd.daemon.settling import Settling
 from runnerd.daemon.summary import Summary
 from runnerd.deployments.build import build_deployments
 from runnerd.deployments.launching import FlowLauncher
@@ -31,6 +32,7 @@ from runnerd.doctor.subject import Subject
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.api_access import access_reader, credentials_reader
+from runnerd.launch.credentials_in_force import CredentialsInForce
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_health_log import ApiHealthLog
@@ -104,17 +106,18 @@ class Daemon:
         api = self.config.settings().api
         url = embedded_url(self.paths.state) if api.url == EMBEDDED else api.url
         self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
-        credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
+        read = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
+        self._credentials = CredentialsInForce(read=read, config=self.config, calls=self._calls, problems=self.problems)
         self.api = PrefectApi(
             url=url,
-            credentials=credentials,
+            credentials=self._credentials.read,
             headers=api.headers,
             timeout_s=api.request_timeout_s,
             now=self.ambient.now,
             on_health=self._note_health,
             on_left_out=self._health_log.note_left_out,
         )
-        self._access = access_reader(url, self.config, credentials)
+        self._access = access_reader(url, self.config, self._credentials.read)
         host = SpawnerLocation(self.paths, users=self._environ.get("RUNNERD_FLOW_USERS"))
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
@@ -235,6 +238,10 @@ class Daemon:
             journal=self.journal,
             registrar=self.registrar,
             pools=self.pools.table,
+            served=self.pools.keeper,
+            credentials=self._credentials,
+            api=self.api,
+            settling=Settling(api=self.api, registrar=self.registrar, pools=self.pools.keeper),
             wakes=self.wakes,
             log=self.ambient.log,
         )

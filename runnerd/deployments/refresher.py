@@ -93,10 +93,13 @@ class Refresher:
                 continue
 
     async def refresh(self) -> None:
-        """Read all registered deployments once and note changes. Raises ApiError."""
+        """Read all registered deployments once and note changes. Raises ApiError.
+
+        Without any, only ask whether the API answers: a host that polls for nothing would never know.
+        """
         ids = self._registry.ids()
         if not ids:
-            return
+            return await self._api.check()
         found = {info.id: info for info in await self._api.read_deployments(ids)}
         gone = {one for one in set(ids) - set(found) if await self._is_deleted(one)}
         if gone:

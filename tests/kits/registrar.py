@@ -21,6 +21,7 @@ from runnerd.deployments.rechecking import Rechecker
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Entry, Key, Registry
 from runnerd.journal.journal import Journal
+from runnerd.prefect_api.client import PrefectApi
 from tests.kits.engine import an_ambient
 from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -101,6 +102,7 @@ class Host:
     lines: LogLines
     registered: list[int]
     rechecker: Rechecker
+    api: PrefectApi
 
     async def want(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
         """A reading of the files; returns when all of it has been dealt with."""
@@ -154,7 +156,7 @@ async def a_host(
     )
     keeping = asyncio.create_task(registrar.run())
     try:
-        yield Host(prefect, inspector, journal, registry, registrar, lines, registered, rechecker)
+        yield Host(prefect, inspector, journal, registry, registrar, lines, registered, rechecker, api)
         assert not keeping.done(), "registering has ended, and the daemon with it"
     finally:
         keeping.cancel()

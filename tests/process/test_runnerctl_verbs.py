@@ -279,12 +279,3 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
         ("reload", None),
         ("reload --inspect", None),
     ]
-
-
-def test_a_reload_with_problems_fails_and_shows_them(served: Serving) -> None:
-    problem = {"message": "unknown key", "file": "a.yaml", "line": 1, "column": 2, "deployment": None}
-    served.host.reloaded = {**served.host.reloaded, "ok": False, "problems": [problem]}
-    result = runnerctl(served, "reload")
-    assert result.status == 1
-    assert "a.yaml:1:2: unknown key\n" in result.err
-    assert document(served, "reload", status=1) == served.host.reloaded

@@ -256,7 +256,7 @@ class RunsBackend:
         return self._offered(made)
 
     async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
-        found = await self._call_api(lambda: self._api.pools.placed_run(flow_run_id))
+        found = await self._call_api(lambda: self._api.pools.placed_run(flow_run_id), reads=True)
         if isinstance(found, Refused):
             return found
         if found is None:

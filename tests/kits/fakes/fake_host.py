@@ -237,6 +237,9 @@ class FakeHost:
         self.deployments = FakeDeployments(self)
         self.reloaded: Json = {
             "ok": True,
+            "applied": True,
+            "settled": True,
+            "settings": [],
             "added": ["fresh"],
             "changed": ["nightly"],
             "removed": [],
@@ -244,6 +247,7 @@ class FakeHost:
             "pools": {"added": ["etl"], "changed": [], "removed": ["old"], "unchanged": 1},
             "problems": [],
         }
+        self.mute = False  # a reload does not end meanwhile
         self.prefect = FakePrefect(major=3)
         self.served_pools = {"etl"}
         self.pools = PoolsBackend(
@@ -301,6 +305,8 @@ class FakeHost:
 
     async def reload(self, *, inspect: bool, peer: Peer) -> Json:
         self.note("reload --inspect" if inspect else "reload", None, peer)
+        while self.mute:
+            await asyncio.sleep(0.05)
         return self.reloaded
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.core.prefect import ApiCondition
 from runnerd.deployments.refresher import REFRESH_EVERY_S, Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import EntryState
@@ -121,10 +122,21 @@ async def test_a_run_that_starts_while_the_list_is_on_its_way_is_not_the_next(tm
         assert next_run_at(engine) == later
 
 
-async def test_without_deployments_nothing_is_asked(tmp_path: Path) -> None:
+async def test_a_host_with_nothing_to_poll_knows_how_the_api_is(tmp_path: Path) -> None:
     async with refreshed(tmp_path) as (engine, refresher):
-        await refresher.refresh()
-        assert copied(engine.prefect) == []
+        assert engine.api.health.condition is ApiCondition.UNREACHABLE
+        running = asyncio.create_task(refresher.run())
+        await asyncio.sleep(1)
+        assert engine.api.health.condition is ApiCondition.OK
+        engine.prefect.down = True
+        await asyncio.sleep(REFRESH_EVERY_S)
+        assert engine.api.health.condition is ApiCondition.UNREACHABLE
+        engine.prefect.down = False
+        await asyncio.sleep(REFRESH_EVERY_S)
+        assert engine.api.health.condition is ApiCondition.OK
+        assert engine.prefect.asked.count("POST /deployments/filter") == 3, "asked rarely"
+        running.cancel()
+        await asyncio.wait([running])
 
 
 async def test_one_that_a_list_lacks_is_not_taken_for_deleted(tmp_path: Path) -> None:

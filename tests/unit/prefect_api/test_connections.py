@@ -200,7 +200,7 @@ async def test_a_request_that_is_cancelled_is_cancelled(bytes_sent: bytes) -> No
         with pytest.raises(asyncio.CancelledError):
             await task
         await hung_up.wait()
-        assert transport.health.detail == "not asked yet"
+        assert transport.health.detail == "no answer yet"
         await transport.close()
 
 
