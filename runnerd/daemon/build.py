@@ -38,15 +38,12 @@ from runnerd.launch.prepared import Launchers
 from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.output.forwarding import Forwarder
 from runnerd.output.output_file import OutputReader
-from runnerd.polling.build import build_poller
-from runnerd.polling.cancellations import Cancellations
+from runnerd.polling.build import build_polling
 from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
 from runnerd.processes.upgrading import WantedSpawner
-from runnerd.runs.abandoned import AbandonedRuns
-from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.receipt_checks import ReceiptChecks
 from runnerd.runs.record_store import RunContext
@@ -205,31 +202,19 @@ class Daemon:
         self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
 
     def _build_polling(self) -> None:
-        self.abandoned = AbandonedRuns(
-            api=self.api,
-            supervisor=self.supervisor,
-            journal=self.journal,
-            deployments=self.registry.own_ids,
-            pools=lambda: [served.name for served in self.pools.offers.open_pools()],
-            ambient=self.ambient,
-            problems=self.problems,
-        )
-        self.poller = build_poller(
+        parts = build_polling(
             api=self.api,
             supervisor=self.supervisor,
             registry=self.registry,
+            journal=self.journal,
             pools=self.pools.offers,
             config=self.config,
             wakes=self.wakes,
             ambient=self.ambient,
             problems=self.problems,
-            abandoned=self.abandoned,
         )
-        offers, parents = self.poller.on_offer, self.poller.parents
-        self.blocked = BlockedRuns(supervisor=self.supervisor, waiting=offers.all_waiting, parent_of=parents.parent_of)
-        self.cancellations = Cancellations(
-            api=self.api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
-        )
+        self.poller, self.cancellations = parts.poller, parts.cancellations
+        self.abandoned, self.blocked = parts.abandoned, parts.blocked
 
     def _build_surroundings(self, defaults: HostDefaults) -> None:
         self.reloader = Reloader(

@@ -23,13 +23,11 @@ from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
 from runnerd.log.api_health_log import ApiHealthLog
-from runnerd.polling.build import build_poller
-from runnerd.polling.cancellations import Cancellations
+from runnerd.polling.build import build_polling
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
-from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.claiming import FlowRunApi
 from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
@@ -38,7 +36,7 @@ from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.disk_room import DiskRoom
 from runnerd.system.watchdog import Pulse
 from tests.kits import journal
-from tests.kits.engine_parts import SpecLauncher, find_blocked
+from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.jump_loop import START_S
@@ -116,31 +114,20 @@ class Engine:
             wakes=self.wakes,
         )
         offers = PoolOffers(api=api.pools, table=self.pools, config=self.config, now=now, outdated=self.outdated.append)
-        self.abandoned = AbandonedRuns(
-            api=api,
-            supervisor=self.supervisor,
-            journal=journal,
-            deployments=self.registry.own_ids,
-            pools=lambda: [served.name for served in offers.open_pools()],
-            ambient=self.ambient,
-            problems=problems,
-        )
-        self.poller = build_poller(
+        parts = build_polling(
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
+            journal=journal,
             pools=offers,
             config=self.config,
             wakes=self.wakes,
             ambient=self.ambient,
             problems=problems,
-            abandoned=self.abandoned,
             jitter=lambda: 0.5,
         )
-        self.blocked = find_blocked(self.supervisor, self.poller)
-        self.cancellations = Cancellations(
-            api=api, supervisor=self.supervisor, config=self.config, ambient=self.ambient
-        )
+        self.poller, self.cancellations = parts.poller, parts.cancellations
+        self.abandoned, self.blocked = parts.abandoned, parts.blocked
         self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=now)
         self.look_s = 0.02
 

@@ -16,8 +16,7 @@ from runnerd.launch.spec import hooks_spec
 from runnerd.polling.poller import Poller
 from runnerd.prefect_api.answers import Answer, Claim
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.runs.blocked import BlockedRuns
-from runnerd.runs.supervisor import Offered, Supervisor
+from runnerd.runs.supervisor import Offered
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import a_deployment
 
@@ -27,12 +26,6 @@ async def poll_and_look_up(poller: Poller) -> Offered:
     offered = await poller.poll_once()
     await poller.look_ups.look_up()
     return offered
-
-
-def find_blocked(supervisor: Supervisor, poller: Poller) -> BlockedRuns:
-    """What finds the runs on offer that wait for a slot of their own parent."""
-    offers, parents = poller.on_offer, poller.parents
-    return BlockedRuns(supervisor=supervisor, waiting=offers.all_waiting, parent_of=parents.parent_of)
 
 
 @dataclass

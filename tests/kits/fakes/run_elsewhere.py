@@ -6,7 +6,7 @@ from typing import Any
 
 from runnerd.control.contract import RunElsewhere
 from runnerd.core.prefect import ApiState, FlowRun, StateType
-from tests.kits.fakes.fake_host import a_run
+from tests.kits.fakes.fake_documents import a_run
 
 Json = Any
 

@@ -8,7 +8,8 @@ import pytest
 
 from runnerd.cli.console import Console
 from runnerd.cli.verbs.status import print_host, print_run
-from tests.kits.fakes.fake_host import LATER, STAMP, FakeHost, a_run
+from tests.kits.fakes.fake_documents import LATER, STAMP, a_run
+from tests.kits.fakes.fake_host import FakeHost
 from tests.kits.nouns import Json
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"

@@ -14,7 +14,8 @@ from runnerd.control.http.router import Access
 from runnerd.control.routes.runs import RunRoutes
 from runnerd.control.routes.table import build_routes
 from runnerd.core.settings import ControlSettings
-from tests.kits.fakes.fake_host import FakeHost, FakeRuns, ended
+from tests.kits.fakes.fake_documents import ended
+from tests.kits.fakes.fake_host import FakeHost, FakeRuns
 from tests.kits.fakes.raw_http import ask, raw
 from tests.kits.fakes.serving import ListLog, Serving
 
