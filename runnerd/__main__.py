@@ -107,10 +107,10 @@ def _add_background(parser: argparse.ArgumentParser) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from runnerd.config import check, find_defaults
-    from runnerd.system.service_environment import read_service_environment
+    from runnerd.system.service_environment import merge_environments, read_service_environment
 
     paths = _resolve_paths(args)
-    environ = {**os.environ, **read_service_environment(paths.config)}
+    environ = merge_environments(os.environ, read_service_environment(paths.config))
     config, problems = check(paths.config, defaults=find_defaults(environ, root=os.geteuid() == 0))
     for problem in problems:
         print(problem, file=sys.stderr)

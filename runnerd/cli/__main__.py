@@ -11,7 +11,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from runnerd import __version__
@@ -21,9 +21,10 @@ from runnerd.cli.console import Console
 from runnerd.cli.text import clean
 from runnerd.control.client import PREFECT_TIMEOUT_S, TIMEOUT_S, ControlClient
 from runnerd.core.errors import RunnerdError
-from runnerd.core.names import describe_unfit_name, describe_unfit_text
+from runnerd.core.names import cut, describe_unfit_name, describe_unfit_text
 from runnerd.system.paths import SYSTEM_RUNTIME, control_socket, resolve_paths
 
+_STATUS_S = 2.0  # in which a daemon that is not stuck shows its status
 _MESSAGE_MAX = 2000  # characters; a longer one holds an argument or a path that nobody reads
 
 
@@ -33,6 +34,7 @@ class Verb(NamedTuple):
     module: str
     help: str
     asks_prefect: bool = False  # the daemon waits for Prefect before it answers
+    may_take_long: bool = False  # the daemon waits for programs of its own and for Prefect
 
 
 VERBS = {
@@ -49,7 +51,7 @@ VERBS = {
     "queue": Verb("queue", "show and change work queues", asks_prefect=True),
     "drain": Verb("drain", "drain this host: claim no new runs, let the running ones end"),
     "undrain": Verb("drain", "end the drain of this host: claim runs again"),
-    "reload": Verb("reload", "read the configuration again and print what changed"),
+    "reload": Verb("reload", "read the configuration again and print what changed", may_take_long=True),
     "config": Verb("config", "check or show the configuration, or print its schema"),
     "health": Verb("health", "check that runnerd works: exit 0 if it does, else 1"),
     "doctor": Verb("doctor", "find problems of this host and print how to fix them"),
@@ -94,13 +96,41 @@ def _run(argv: Sequence[str]) -> int:
     path = path or find_socket(os.environ, root=os.geteuid() == 0)
     console = Console.of_process(os.environ, json=getattr(args, "json", False))
     timeout_s = PREFECT_TIMEOUT_S if VERBS[args.verb].asks_prefect else TIMEOUT_S
-    status: int = args.run(call.Call(args, ControlClient(path, timeout_s=timeout_s), console))
+    client = ControlClient(path, timeout_s=timeout_s, on_wait=_choose_notice(VERBS[args.verb], path, console))
+    status: int = args.run(call.Call(args, client, console))
     sys.stdout.flush()
     return status
 
 
+def _choose_notice(verb: Verb, path: str, console: Console) -> Callable[[], None] | None:
+    """Choose what to do when an answer takes long: on a terminal, say for what runnerd waits."""
+    if not (verb.asks_prefect or verb.may_take_long) or not sys.stderr.isatty():
+        return None
+
+    def notice() -> None:
+        try:
+            url = ControlClient(path, timeout_s=_STATUS_S).get("/v1/status")["api"]["url"]
+        except (RunnerdError, LookupError, TypeError):
+            return console.print_remark(f"runnerctl: waiting for runnerd at {path}, which does not answer")
+        also = "" if verb.asks_prefect else "flows to be inspected, and "
+        console.print_remark(f"runnerctl: waiting for {also}the API of Prefect at {url}")
+
+    return notice
+
+
 # Arguments that are no names: paths, and what the verb itself reads.
 _UNCHECKED = {"base_job_template", "parameter", "path", "settled", "socket"}
+
+# What messages call the value of an argument; of others, the argument's own name says it.
+_NAMED = {
+    "ref": "the name of a run or deployment",
+    "refs": "the name of a run",
+    "flow_run_id": "the id of a flow run",
+    "deployment": "the name of a deployment",
+    "name": "a name",
+    "params": "the file of --params",
+    "tag": "a tag",
+}
 
 _MAY_BE_EMPTY = {"description", "reason"}
 
@@ -114,8 +144,7 @@ def _check_names(args: Mapping[str, Any]) -> None:
                 continue
             unfit = "is empty" if not text and argument not in _MAY_BE_EMPTY else unfitness(text)
             if unfit:
-                named = "run or deployment" if argument == "ref" else argument.replace("_", " ").rstrip("s")
-                raise call.UsageError(f"cannot use the {named} given: it {unfit}")
+                raise call.UsageError(f"cannot use {cut(text)!r} as {_NAMED.get(argument, argument)}: the text {unfit}")
 
 
 def find_socket(environ: Mapping[str, str], *, root: bool) -> str:

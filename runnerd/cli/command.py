@@ -5,11 +5,12 @@ NamedTuples, not dataclasses, because loading dataclasses would double the time 
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from runnerd.cli.call import Call
+from runnerd.core.numbers import parse_whole
 
 
 class Argument(NamedTuple):
@@ -36,3 +37,15 @@ class Command(NamedTuple):
     def add_arguments(self, parser: ArgumentParser) -> None:
         for one in self.arguments:
             parser.add_argument(*one.flags, **one.settings)
+
+
+def make_number_parser(*, least: int, most: int) -> Callable[[str], int]:
+    """Make a parser of whole numbers for argparse."""
+
+    def parse(text: str) -> int:
+        try:
+            return parse_whole(text, least=least, most=most)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from None
+
+    return parse

@@ -18,7 +18,7 @@ from runnerd.core.errors import ControlError
 from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, unknown, warning
 from runnerd.system.paths import Paths, resolve_paths
-from runnerd.system.service_environment import read_service_environment
+from runnerd.system.service_environment import merge_environments, read_service_environment
 
 CheckFunction = Callable[[], Sequence[Check]]
 UNITS = ("runnerd.service", "runnerd-spawner.service")
@@ -169,8 +169,8 @@ def check_configuration(directory: str, environ: Mapping[str, str]) -> Check:
     hidden = _find_unreadable(directory)
     if hidden is not None and os.geteuid() != 0:
         return unknown(name, f"cannot read {hidden}: permission denied", "run as root: sudo runnerctl doctor")
-    service = read_service_environment(directory)
-    defaults = find_defaults({**environ, **service}, root=os.geteuid() == 0)
+    environ = merge_environments(environ, read_service_environment(directory))
+    defaults = find_defaults(environ, root=os.geteuid() == 0)
     config, problems = check(directory, defaults=defaults)
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""

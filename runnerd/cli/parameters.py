@@ -1,25 +1,24 @@
-"""Reads the parameters of a new flow run: from `-p KEY=JSON`, and from a file in JSON or YAML."""
+"""Reads the parameters of a new flow run: from `-p KEY=JSON`, and from a file."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 
 from runnerd.cli.call import UsageError
+from runnerd.cli.parameter_file import read_parameter_file
 from runnerd.control.client import Json
-from runnerd.core.errors import ConfigError
 from runnerd.core.names import HALF, cut
 from runnerd.core.strict_json import read_json
 
-STDIN = "-"
-_FILE_MAX = 1 << 20  # what the daemon accepts in one request
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")  # of JSON: 007 is a bare word
 
 
-def read_parameters(pairs: Sequence[str], file: str | None) -> dict[str, Json]:
-    """Read the parameters of `file` (STDIN: standard input), and of each KEY=JSON, which win. Raises UsageError."""
-    return {**(_read_file(file) if file is not None else {}), **parse_parameters(pairs)}
+def read_parameters(pairs: Sequence[str], files: Sequence[str]) -> dict[str, Json]:
+    """Read the parameters of one file at most, and of each KEY=JSON, which win. Raises UsageError."""
+    if len(files) > 1:
+        raise UsageError("cannot use --params twice; put all parameters into one file, or set some with -p KEY=JSON")
+    return {**(read_parameter_file(files[0]) if files else {}), **parse_parameters(pairs)}
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Json]:
@@ -44,39 +43,3 @@ def _parse_value(key: str, text: str) -> Json:
         if text.lstrip()[:1] in tuple('{["') or _NUMBER.fullmatch(text.strip()):
             raise UsageError(f"cannot read parameter {cut(key)!r} as JSON: {error}") from None
         return text
-
-
-def _read_file(name: str) -> dict[str, Json]:
-    shown = "standard input" if name == STDIN else name
-    try:
-        text = _read_text(name)
-    except OSError as error:
-        raise UsageError(f"cannot read the parameters in {shown}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"cannot read the parameters in {shown}: the text is not UTF-8") from None
-    if len(text.encode()) > _FILE_MAX:
-        raise UsageError(
-            f"cannot use the parameters in {shown}: more than 1 MiB; pass the name of a file that the flow reads"
-        )
-    found = _parse_document(text, shown)
-    if not isinstance(found, dict):
-        raise UsageError(f"cannot use the parameters in {shown}: a map of names to values is needed")
-    return found
-
-
-def _read_text(name: str) -> str:
-    if name == STDIN:
-        return sys.stdin.buffer.read(_FILE_MAX + 1).decode()
-    with open(name, "rb") as file:
-        return file.read(_FILE_MAX + 1).decode()
-
-
-def _parse_document(text: str, shown: str) -> Json:
-    try:
-        return read_json(text)
-    except ValueError:
-        from runnerd.config.yaml_file import parse
-    try:
-        return parse(text, file=shown)
-    except ConfigError as error:
-        raise UsageError(f"cannot read the parameters: {error}") from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 
-from runnerd.cli.command import argument
+from runnerd.cli.command import argument, make_number_parser
 from runnerd.control.client import Json
 from runnerd.core.errors import RunnerdError
+from runnerd.core.numbers import HOURS_MAX, LIMIT_MAX
 from runnerd.core.strict_json import read_json
 
 
@@ -17,25 +18,16 @@ def parse_name(text: str) -> str:
     return text
 
 
-def parse_limit(text: str) -> int:
-    """Parse a concurrency limit for argparse."""
-    return _parse_number(text, least=0)
-
-
-def parse_positive(text: str) -> int:
-    """Parse a priority or a number of hours for argparse."""
-    return _parse_number(text, least=1)
-
-
-def _parse_number(text: str, *, least: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-        raise ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
-    return int(text)
-
+parse_limit = make_number_parser(least=0, most=LIMIT_MAX)
+parse_priority = make_number_parser(least=1, most=LIMIT_MAX)
 
 LIMIT = argument("limit", metavar="N", type=parse_limit, help="the number of runs that may run at the same time")
 HOURS = argument(
-    "--hours", metavar="N", type=parse_positive, default=1, help="list the runs due within this many hours (1)"
+    "--hours",
+    metavar="N",
+    type=make_number_parser(least=1, most=HOURS_MAX),
+    default=1,
+    help="list the runs due within this many hours (1)",
 )
 YES = argument("--yes", action="store_true", help="delete without asking first")
 CONCURRENCY_LIMIT = argument(

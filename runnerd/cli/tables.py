@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from runnerd.cli.console import Cell, Column, Console
 from runnerd.cli.text import (
@@ -53,7 +53,7 @@ _HISTORY = (
     Column("TOOK", spare=True),
     Column("EXIT", flexible=True),
 )
-_WAITING_SHOWN = 20
+WAITING_SHOWN = 20
 _WAITING = (
     Column("WAITING RUN"),
     Column("NAME", flexible=True),
@@ -84,8 +84,8 @@ def style_state(word: str) -> Cell:
     return Cell(word, _STATE_STYLES.get(word.split(" ")[0].lower()))
 
 
-def print_runs(console: Console, runs: Sequence[Json]) -> None:
-    """Print the runs on this host now."""
+def print_runs(console: Console, runs: Sequence[Json], *, explained: Collection[str] = ()) -> None:
+    """Print the runs on this host now, and what each waits for unless its id is in `explained`."""
     ids = _show_ids(console, runs)
     rows = [
         (
@@ -93,7 +93,7 @@ def print_runs(console: Console, runs: Sequence[Json]) -> None:
             clean(run["name"]),
             clean(run["deployment"] or "-"),
             style_state(format_phase(run)),
-            str(run["pid"] or "-"),
+            str(run["pid"]) if run["pid"] and not run["ended_at"] else "-",
             console.when(run["started_at"]),
             "-" if run["memory_bytes"] is None else format_size(run["memory_bytes"], rounded=True),
             "-" if run["cpu_seconds"] is None else format_duration(run["cpu_seconds"], units=2),
@@ -102,7 +102,7 @@ def print_runs(console: Console, runs: Sequence[Json]) -> None:
     ]
     console.print_table(_RUNS, rows)
     for run in runs:
-        if run.get("waiting"):
+        if run.get("waiting") and run["id"] not in explained:
             console.print_line(f"{ids[run['id']]} waits for: {clean(run['waiting'])}")
 
 
@@ -128,7 +128,7 @@ def print_history(console: Console, runs: Sequence[Json]) -> None:
 
 def print_waiting(console: Console, runs: Sequence[Json], *, total: int) -> None:
     """Print the first runs that wait, and what for."""
-    shown = runs[:_WAITING_SHOWN]
+    shown = runs[:WAITING_SHOWN]
     ids = _show_ids(console, shown)
     rows = [
         (
@@ -145,7 +145,8 @@ def print_waiting(console: Console, runs: Sequence[Json], *, total: int) -> None
         console.print_line(f"and {total - len(shown)} more")
 
 
-def print_deployments(console: Console, deployments: Sequence[Json]) -> None:
+def print_deployments(console: Console, deployments: Sequence[Json], *, below: Collection[str] = ()) -> None:
+    """Print deployments with their problems; of those in `below`, which the caller prints, only that they are there."""
     rows = [
         (
             clean(its["name"]),
@@ -153,34 +154,42 @@ def print_deployments(console: Console, deployments: Sequence[Json]) -> None:
             style_state(its["state"]),
             f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
             console.when_next(its["next_run_at"]),
-            clean(its["problem"] or "-"),
+            _format_its_problem(its, below),
         )
         for its in deployments
     ]
     console.print_table(_DEPLOYMENTS, rows)
 
 
-def print_pools(console: Console, pools: Sequence[Json]) -> None:
-    """Print the work pools that this host serves."""
+def print_pools(console: Console, pools: Sequence[Json], *, below: Collection[str] = ()) -> None:
+    """Print the work pools that this host serves; `below` as in print_deployments."""
     rows = [
         (
             clean(its["name"]),
             clean(its["type"] or "-"),
-            style_state(_format_pool_state(its)),
+            _format_pool_state(its),
             f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
             clean(
                 ", ".join(queue["name"] + (" (paused)" if queue["paused"] else "") for queue in its["queues"]) or "-"
             ),
-            clean(its["problem"] or "-"),
+            _format_its_problem(its, below),
         )
         for its in pools
     ]
     console.print_table(_POOLS, rows)
 
 
-def _format_pool_state(its: Json) -> str:
-    """Format a pool's state, with the state of the Prefect worker that runs for it, if any."""
-    return f"{its['state']} ({its['worker']['state']})" if its["worker"] else str(its["state"])
+def _format_pool_state(its: Json) -> Cell:
+    """Format a pool's state, with the state of the Prefect worker that serves it, if any, in the worse one's colour."""
+    state, worker = style_state(str(its["state"])), its["worker"]
+    if not worker:
+        return state
+    style = _STATE_STYLES.get(worker["state"], "yellow") if state.style == "green" else state.style
+    return Cell(f"{state.text} (worker {worker['state']})", style)
+
+
+def _format_its_problem(its: Json, below: Collection[str]) -> str:
+    return "see below" if its["problem"] in below else clean(its["problem"] or "-")
 
 
 def format_problem(problem: Json) -> str:

@@ -75,6 +75,8 @@ def format_state(run: Json) -> str:
 
 def format_phase(run: Json) -> str:
     """Format the run's phase on this host, with the intent where there is one: stopping (cancel)."""
+    if not run.get("here", True):
+        return "not on this host"
     words = clean(run["phase"] or "waiting")
     intent = run["intent"]
     return f"{words} ({clean(_INTENTS.get(intent, intent))})" if intent and words != "done" else words

@@ -1,12 +1,14 @@
 """Checks cron expressions as Prefect's servers do, and says which field is wrong and what it may hold.
 
 Both majors parse with croniter: five fields, then optionally seconds and years; names, L, #, ranges that wrap around.
-An expression is good when a server of either major takes it: `15W` is for 2.20 alone.
+An expression is good when a server of either major takes it: `15W` is for 2.20 alone. Both accept one whose day is in
+none of its months, and then fail whenever they look for its next date, so it is refused here.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -34,7 +36,8 @@ class _Field:
         return f"{self.name} {words}"
 
 
-_DAY, _MONTH, _WEEKDAY = 2, 3, 4
+DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_DAY, _MONTH, _WEEKDAY, _YEAR = 2, 3, 4, 6
 _FIELDS = (
     _Field("minutes", 0, 59),
     _Field("hours", 0, 23),
@@ -69,23 +72,52 @@ def check_cron(text: str) -> None:
     if len(fields) not in _NOT_SO:
         count = f"{len(fields)} field{'s' * (len(fields) != 1)}"
         raise Misplaced(f"{text!r} has {count}; write five: minute hour day month weekday", 0)
-    weekdays: list[_Weekdays] = []
-    for index, field in enumerate(fields):
-        weekdays += _Check(index, field[0], field.start(), len(fields)).parts()
-    _check_mixture(weekdays, fields[_WEEKDAY])
+    parts = [_Check(index, field[0], field.start(), len(fields)).parts() for index, field in enumerate(fields)]
+    _check_mixture(parts[_WEEKDAY], fields[_WEEKDAY])
+    _check_days(parts, fields)
+
+
+def last_year(text: str) -> int | None:
+    """Return the last year of a good expression that has a field of years; None where it has no end."""
+    fields = list(re.finditer(r"\S+", text))
+    if len(fields) <= _YEAR:
+        return None
+    years = _values(_Check(_YEAR, fields[_YEAR][0], fields[_YEAR].start(), len(fields)).parts())
+    return max((year for year in years if isinstance(year, int)), default=None) if _is_listed(years) else None
 
 
 @dataclass(frozen=True, slots=True)
-class _Weekdays:
-    """The days of one part of the weekday field; with `nth`, only the n-th (or `l`ast) of each in a month."""
+class _Part:
+    """The values of one part of a field; with `nth`, only the n-th (or `l`ast) of these weekdays in a month."""
 
-    days: frozenset[int | str]
+    values: frozenset[int | str]
     nth: bool
 
 
-def _check_mixture(parts: list[_Weekdays], field: re.Match[str]) -> None:
-    nth = frozenset[int | str]().union(*(part.days for part in parts if part.nth))
-    plain = frozenset[int | str]().union(*(part.days for part in parts if not part.nth))
+def _values(parts: Iterable[_Part]) -> frozenset[int | str]:
+    return frozenset[int | str]().union(*(part.values for part in parts))
+
+
+def _is_listed(values: frozenset[int | str]) -> bool:
+    """Return whether these are all numbers, so none is `*`, `l` or the nearest weekday."""
+    return not any(isinstance(value, str) for value in values)
+
+
+def _check_days(parts: Sequence[Sequence[_Part]], fields: Sequence[re.Match[str]]) -> None:
+    """Refuse days that none of the months has; the servers find no date then, whatever the weekdays are."""
+    days, months = _values(parts[_DAY]), _values(parts[_MONTH])
+    if not _is_listed(days) or not _is_listed(months):
+        return
+    longest = max(DAYS_OF_MONTHS[int(month) - 1] for month in months)
+    if min(map(int, days)) > longest:
+        field = fields[_DAY]
+        message = f"{field[0]!r} is never due: no month of {fields[_MONTH][0]!r} has more than {longest} days"
+        raise Misplaced(message, field.start())
+
+
+def _check_mixture(parts: Sequence[_Part], field: re.Match[str]) -> None:
+    nth = _values(part for part in parts if part.nth)
+    plain = _values(part for part in parts if not part.nth)
     if nth and plain - nth - {"*"} and len(nth | plain) != 7:
         message = f"{field[0]!r} mixes whole weekdays with the n-th of a month; write a schedule for each"
         raise Misplaced(message, field.start())
@@ -101,8 +133,8 @@ class _Check:
         self._offset = offset
         self._count = count
 
-    def parts(self) -> list[_Weekdays]:
-        """Check all parts, which commas separate; return those of the weekday field."""
+    def parts(self) -> list[_Part]:
+        """Check and return all parts, which commas separate."""
         text = self._text.lower()
         if _RANDOM.fullmatch(text):
             self._refuse("is a random or hashed value, which Prefect does not support; write the value", self._offset)
@@ -111,13 +143,11 @@ class _Check:
                 self._refuse("is not allowed: '?' stands alone, for a day of the month or of the week", self._offset)
             text = "*"
         parts = text.split(",")
-        found: list[_Weekdays] = []
+        found: list[_Part] = []
         for number, part in enumerate(parts):
-            days, nth = self._part(
-                part, self._offset + sum(len(one) + 1 for one in parts[:number]), alone=len(parts) == 1
-            )
-            if self._index == _WEEKDAY:
-                found.append(_Weekdays(frozenset(days), nth))
+            at = self._offset + sum(len(one) + 1 for one in parts[:number])
+            values, nth = self._part(part, at, alone=len(parts) == 1)
+            found.append(_Part(frozenset(values), nth))
         return found
 
     def _part(self, part: str, at: int, *, alone: bool) -> tuple[set[int | str], bool]:
@@ -130,7 +160,7 @@ class _Check:
         if self._index == _DAY and (nearest := _NEAREST_WEEKDAY.fullmatch(part)):
             if not 1 <= int(nearest[1] or nearest[2]) <= 31 or not alone:
                 self._refuse("is not allowed: W goes with one day from 1 to 31, and stands alone", at)
-            return set(), False
+            return {"w"}, False
         span = self._as_range(part)
         return (self._range(span, at), nth) if span else ({self._single(part, at)}, nth)
 

@@ -71,7 +71,9 @@ class DeploymentReader:
             return None
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
-        return Deployment(run=run, place=node.place(), schedules=schedules, **keys, **limit, **in_pool)
+        places = _parameter_places(node)
+        more = {**keys, **limit, **in_pool}
+        return Deployment(run=run, place=node.place(), schedules=schedules, parameter_places=places, **more)
 
     def _run_values(self, node: Map, flaws: Flaws) -> Values:
         """Merge the host's run:, the job variables, the pull steps and the deployment's own run:; the last one wins."""
@@ -108,6 +110,22 @@ def _plain_keys(node: Map) -> dict[str, Json]:
     if node.get("tags"):
         said["tags"] = tuple(dict.fromkeys(node["tags"]))
     return said
+
+
+def _parameter_places(node: Map) -> dict[str, Place]:
+    """Find the places of the parameters: a flow's own parameters are known only once it was inspected."""
+    holders = {"parameters": node.get("parameters")}
+    single, several = node.get("schedule"), node.get("schedules")
+    schedules = [*([single] if single else []), *(several if isinstance(several, list) else [])]
+    for index, schedule in enumerate(schedules):
+        if isinstance(schedule, Map):
+            holders[f"schedules[{index}].parameters"] = schedule.get("parameters")
+    return {
+        f"{path}.{name}": holder.key_place(name)
+        for path, holder in holders.items()
+        if isinstance(holder, Map)
+        for name in holder
+    }
 
 
 def _concurrency(value: Json) -> dict[str, Json]:

@@ -18,12 +18,18 @@ from dataclasses import dataclass
 from runnerd.config.environment_file import ENVIRONMENT_FILE_MAX_BYTES, parse_environment_file
 from runnerd.config.files import read_text
 from runnerd.config.sections import Flaws, Values
+from runnerd.config.yaml_nodes import List, Map
 from runnerd.core.errors import ConfigError
-from runnerd.core.place import Place
+from runnerd.core.place import Place, Problem
 from runnerd.core.settings import RunSettings
 from runnerd.core.units import format_size
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.spawner.child.users import AllowedUsers
+
+_NO_GROUP = (
+    "there is no group {!r} on this host, so this permits nothing to anybody; create the group (groupadd), or correct"
+    " the name"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,19 @@ class HostChecks:
         """
         for finding in self._find_all(run, entrypoint):
             flaws.add(("run", finding.key), finding.message, values.places.get(finding.key) or otherwise)
+
+    def check_control(self, main: Map | None) -> list[Problem]:
+        """List the groups of `control:` that do not exist: no problem, a directory service may have them later."""
+        control = main.get("control") if main is not None else None
+        if not isinstance(control, Map):
+            return []
+        named = [(key, index, name) for key, names in control.items() if isinstance(names, List)
+                 for index, name in enumerate(names) if isinstance(name, str)]  # fmt: skip
+        return [
+            Problem(message=f"control.{key}[{index}]: {_NO_GROUP.format(name)}", place=control[key].item_place(index))
+            for key, index, name in named
+            if not self._group_exists(name)
+        ]
 
     def _find_all(self, run: RunSettings, entrypoint: str | None) -> Iterator[Finding]:
         yield from self._check_identity(run)

@@ -14,7 +14,7 @@ class ConfigInForce:
     def __init__(self, config: Config) -> None:
         self.current = config
         self.replaced = asyncio.Event()  # set whenever another configuration is in force
-        self.refused: tuple[Problem, ...] = ()  # why the last reload changed nothing
+        self.refused: tuple[Problem, ...] = ()  # why the last reload changed nothing, or not all
 
     def settings(self) -> Settings:
         return self.current.settings
@@ -24,7 +24,8 @@ class ConfigInForce:
         return self.current.settings.name
 
     def problems(self) -> list[Problem]:
-        return [*self.refused, *self.current.problems]
+        """Return why the last reload changed nothing, and what is wrong with what is in force; each problem once."""
+        return list(dict.fromkeys((*self.refused, *self.current.problems)))
 
     def replace(self, config: Config) -> None:
         self.current = config

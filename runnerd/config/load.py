@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from runnerd.config.deployments import DEPLOYMENTS, DeploymentReader
 from runnerd.config.entries import FileItems, Kind, T, read_item
@@ -23,10 +24,9 @@ from runnerd.config.schedules import ScheduleReader
 from runnerd.config.schema import ITEMS, SchemaCheck
 from runnerd.config.sections import Flaws, Values
 from runnerd.config.settings import Sections, SettingsReader, make_settings, overlay, read_api_url
-from runnerd.config.yaml_file import parse
-from runnerd.config.yaml_nodes import List, Map
+from runnerd.config.yaml_file import parse_map
+from runnerd.config.yaml_nodes import Map
 from runnerd.core.errors import ConfigError
-from runnerd.core.json_words import show_value
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
 from runnerd.files.bounded_calls import BoundedCalls
@@ -140,7 +140,7 @@ class _Load:
         self._last_good = last_good
         self._schema = SchemaCheck()
         self._settings = SettingsReader(self._base)
-        self._schedules = ScheduleReader()
+        self._schedules = ScheduleReader(now=datetime.now(UTC))
         self._checks = HostChecks(calls, users=defaults.users)
 
     def load_all(self, listing: Listing) -> Config:
@@ -175,9 +175,9 @@ class _Load:
         pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files], old_pools)
         problems = list(listing.problems)
         for file, its_deployments, its_pools in zip(files, deployments, pools, strict=True):
-            here = [*file.problems(), *its_deployments.found(), *its_pools.found()]
-            problems += sorted(here, key=_by_place)
-        warnings = [warning for file in files for warning in list_warnings(file.node)]
+            here = sorted([*file.problems(), *its_deployments.found(), *its_pools.found()], key=_by_place)
+            problems += here if file.outside is None else _conceal_all(here, file.outside)
+        warnings = [warning for file in files for warning in self._list_warnings(file)]
         warnings += [warning for its in deployments for warning in its.warnings()]
         unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
         deployments_in_force, invalid = choose_in_force(DEPLOYMENTS, deployments, old_deployments, unseen)
@@ -193,7 +193,13 @@ class _Load:
             pools=pools_in_force,
             warnings=tuple(sorted(warnings, key=_by_place)),
             said={file.path: file.sections for file in files if not file.is_main},
+            places=self._settings.places(sections),
         )
+
+    def _list_warnings(self, file: _File) -> list[Problem]:
+        """List what a file says in vain outside its deployments."""
+        found = list_warnings(file.node)
+        return [*found, *self._checks.check_control(file.node)] if file.is_main else found
 
     # --- files and their settings ---
 
@@ -204,7 +210,7 @@ class _Load:
             if found is None:
                 return _File(path, is_main, None, Flaws([]), {}, is_absent=True)
             outside = None if is_inside(found.real_path, self._directory) else found.real_path
-            node = _parse_map(found.text, path, is_main)
+            node = parse_map(found.text, file=path, or_empty=is_main)
         except ConfigError as error:
             flaws = Flaws([])
             for problem in error.problems:
@@ -303,26 +309,14 @@ class _Load:
         )
 
 
-def _parse_map(text: str, path: str, is_main: bool) -> Map:
-    """Parse a file's map; an empty runnerd.yaml has one without keys. Raises ConfigError."""
-    node = parse(text, file=path)
-    if isinstance(node, Map):
-        return node
-    if node is None and is_main:
-        return Map(path, (1, 1))
-    raise ConfigError([Problem(message=_not_a_map(node), place=Place(path))])
-
-
-def _not_a_map(node: Json) -> str:
-    if node is None:
-        return "is empty; write deployments: into it, or remove it"
-    hint = "; put it under 'deployments:'" if isinstance(node, List) else "; write deployments: into it"
-    return f"must hold a map, not {show_value(node)}{hint}"
-
-
 def _place(nodes: Json, index: int, item: Json) -> Place:
     place: Place = item.place() if isinstance(item, Map) else nodes.item_place(index)
     return place
+
+
+def _conceal_all(problems: Sequence[Problem], real_path: str) -> list[Problem]:
+    """Make one problem of those of a file that is not quoted: the messages would differ in nothing but their place."""
+    return [conceal(problem, real_path, others=len(problems) - 1) for problem in problems[:1]]
 
 
 def _by_place(problem: Problem) -> Place:

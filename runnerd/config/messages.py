@@ -24,7 +24,8 @@ class Flaw(NamedTuple):
     place: Place | None
 
     def problem(self, deployment: str | None = None) -> Problem:
-        return Problem(message=self.message, place=self.place, deployment=deployment)
+        key = dotted(self.path) if self.path else None
+        return Problem(message=self.message, place=self.place, deployment=deployment, key=key)
 
 
 def describe(error: Any, node: Json) -> list[Flaw]:

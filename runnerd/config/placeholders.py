@@ -14,7 +14,7 @@ from runnerd.config.messages import Path, find_value_place
 from runnerd.config.sections import Flaws
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.json_words import dotted, show_value
-from runnerd.core.place import Json
+from runnerd.core.place import Json, Place
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([\w.\-\[\]$]+)\s*\}\}")  # as in Prefect
 _IN_JOBS = ("prefect.", "$", "ctx.")  # what a pool's worker fills in when it starts a run
@@ -57,10 +57,22 @@ def refuse_outputs(holder: Map, outputs: Collection[str], flaws: Flaws) -> None:
 def refuse_odd_numbers(node: Map, flaws: Flaws) -> None:
     """Refuse the numbers that YAML has and JSON has not: .inf and .nan."""
     for key in ("parameters", "schedules", "schedule", "work_pool"):
-        for path, value in _leaves((key,), node.get(key)):
-            if isinstance(value, float) and not math.isfinite(value) and not flaws.at(*path):
-                message = f"{dotted(path)}: {show_value(value)} is not a number in JSON; quote it if text is meant"
-                flaws.add(path, message, find_value_place(node, path))
+        for path, place, words in _odd_numbers(node, (key,), node.get(key)):
+            if not flaws.at(*path):
+                flaws.add(path, f"{dotted(path)}: {words}", place)
+
+
+def list_odd_numbers(node: Json) -> Iterator[tuple[Place | None, str]]:
+    """List the numbers in `node` that JSON has not, each with its place and what is wrong with it."""
+    for path, place, words in _odd_numbers(node, (), node):
+        yield place, f"{dotted(path)}: {words}" if path else words
+
+
+def _odd_numbers(root: Json, path: Path, node: Json) -> Iterator[tuple[Path, Place | None, str]]:
+    for at, value in _leaves(path, node):
+        if isinstance(value, float) and not math.isfinite(value):
+            words = f"{show_value(value)} is not a number in JSON; quote it if text is meant"
+            yield at, find_value_place(root, at), words
 
 
 def list_outputs(*holders: Json) -> frozenset[str]:

@@ -20,10 +20,14 @@ def is_inside(real_path: str, directory: str) -> bool:
     return os.path.commonpath([real_path, real_directory]) == real_directory
 
 
-def conceal(problem: Problem, real_path: str) -> Problem:
-    """Replace the message about the file at `real_path` by one that quotes nothing of the file."""
+def conceal(problem: Problem, real_path: str, *, others: int = 0) -> Problem:
+    """Replace the message about the file at `real_path` by one that quotes nothing of the file.
+
+    The message also stands for the problems at so many `others` places of the file.
+    """
+    more = f" and at {others} other {'place' if others == 1 else 'places'}" if others else ""
     message = (
-        "is wrong here, in a way that is not shown, because a link leads out of the configuration directory;"
-        f" see it with: runnerctl config check {real_path}"
+        f"is wrong here{more}, in a way that is not shown, because a link leads out of the configuration directory;"
+        f" see {'them' if others else 'it'} with: runnerctl config check {real_path}"
     )
     return replace(problem, message=message)

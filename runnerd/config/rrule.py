@@ -7,10 +7,11 @@ occur (BYMONTH=13, INTERVAL=0) are refused here, because the server would search
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from runnerd.config.cron import DAYS_OF_MONTHS
 from runnerd.config.sections import Misplaced
 from runnerd.core.schema_words import suggest_near_match
 
@@ -35,6 +36,7 @@ _WORDS = {"FREQ": _FREQUENCIES, "WKST": _DAYS}
 _NUMBER = re.compile(r"\s*[+-]?\d+\s*")
 _DAY = re.compile(r"([+-]?\d*)([A-Z]+)|([A-Z]+)\(([+-]?\d+)\)")
 _DATE = re.compile(r"\d{8}(?:T\d{6}(Z?))?")
+_ZONES_APART = timedelta(hours=26)  # the same time of day may be so far apart in two time zones
 _VALUES = ("VALUE=DATE-TIME", "VALUE=DATE")
 
 
@@ -44,7 +46,7 @@ def check_rrule(text: str) -> None:
         raise Misplaced(f"has {len(text)} characters, more than the {_LENGTH_MAX} that Prefect allows; split it", 0)
     if text.lstrip().startswith("{"):
         raise Misplaced("must be a rule such as FREQ=DAILY, not JSON; write its timezone as a key of the schedule", 0)
-    lines = [_Line(match[0].upper(), match.start()) for match in re.finditer(r"\S+", text)]
+    lines = _read_lines(text)
     if not lines:
         raise Misplaced("is empty; write a rule such as FREQ=DAILY", 0)
     rules = [line for line in lines if line.name in ("RRULE", "EXRULE")]
@@ -52,8 +54,20 @@ def check_rrule(text: str) -> None:
         raise Misplaced("has no rule; write one such as RRULE:FREQ=DAILY", 0)
     starts = [line.check_dates() for line in lines if line.name not in ("RRULE", "EXRULE")]
     has_zone = next((zone for line_name, zone in starts if line_name == "DTSTART"), None)
+    begin = next((line.date() for line in lines if line.name == "DTSTART"), None)
     for rule in rules:
-        rule.check_rule(has_zone)
+        rule.check_rule(has_zone, begin)
+
+
+def find_end(text: str) -> datetime | None:
+    """Return the UNTIL of a good text with one rule and no RDATE; None without one. A date without zone is in UTC."""
+    lines = _read_lines(text)
+    rules = [line for line in lines if line.name == "RRULE"]
+    return rules[0].until() if len(rules) == 1 and not any(line.name == "RDATE" for line in lines) else None
+
+
+def _read_lines(text: str) -> list[_Line]:
+    return [_Line(match[0].upper(), match.start()) for match in re.finditer(r"\S+", text)]
 
 
 class _Line:
@@ -88,8 +102,17 @@ class _Line:
             raise Misplaced(f"DTSTART is one date, not {len(dates)}", self._value_at)
         return self.name, True if zoned else known
 
-    def check_rule(self, start_has_zone: bool | None) -> None:
-        """Check a rule. `start_has_zone`: of DTSTART; None without one."""
+    def date(self) -> datetime | None:
+        """Return the date of a DTSTART, None for one of an unusual form; without a zone in UTC."""
+        return _read_date(self._value)
+
+    def until(self) -> datetime | None:
+        """Return the UNTIL of a rule, None without one; without a zone in UTC."""
+        parts = (part.partition("=") for part, _ in _split(self._value, ";", 0))
+        return next((_read_date(value) for name, _, value in parts if name == "UNTIL"), None)
+
+    def check_rule(self, start_has_zone: bool | None, start: datetime | None) -> None:
+        """Check a rule. `start` is DTSTART, `start_has_zone` whether it has a time zone; None without one."""
         found: dict[str, str] = {}
         for part, at in _split(self._value, ";", self._value_at):
             name, equals, value = part.partition("=")
@@ -99,12 +122,28 @@ class _Line:
                 raise Misplaced(f"there is no {name!r}{suggest_near_match(name, _PARTS)}", at)
             _check_part(name, value, at)
             found[name] = value
+        self._check_days(found)
         if "FREQ" not in found:
             raise Misplaced("a rule needs FREQ, such as FREQ=DAILY", self._value_at)
         until = _DATE.fullmatch(found.get("UNTIL", ""))
         if until and start_has_zone is not None and start_has_zone != bool(until[1]):
             message = "UNTIL needs a Z if DTSTART has one, and none if DTSTART has none"
             raise Misplaced(message, self._value_at + self._value.index("UNTIL="))
+
+        end = self.until()
+        if start is not None and end is not None and start - end > _ZONES_APART:
+            message = "the rule is never due, because UNTIL is before DTSTART"
+            raise Misplaced(message, self._value_at + self._value.index("UNTIL="))
+
+    def _check_days(self, found: Mapping[str, str]) -> None:
+        """Refuse days that none of the months has: the server would search a lifetime for the first date."""
+        if "BYMONTH" not in found or "BYMONTHDAY" not in found:
+            return
+        days = [abs(int(day)) for day in found["BYMONTHDAY"].split(",")]
+        longest = max(DAYS_OF_MONTHS[int(month) - 1] for month in found["BYMONTH"].split(","))
+        if min(days) > longest:
+            message = f"BYMONTHDAY={found['BYMONTHDAY']} is never due: no month of BYMONTH has more than {longest} days"
+            raise Misplaced(message, self._value_at + self._value.index("BYMONTHDAY="))
 
 
 def _split(text: str, separator: str, at: int) -> Iterator[tuple[str, int]]:
@@ -142,6 +181,12 @@ def _check_day(day: str, at: int) -> None:
     name = (match[2] or match[3]) if match else None
     if match is None or name not in _DAYS or match[1] in ("+", "-"):
         raise Misplaced(f"{day!r} is not a weekday; write {', '.join(_DAYS)}, or 1MO for the first Monday", at)
+
+
+def _read_date(date: str) -> datetime | None:
+    if not _DATE.fullmatch(date):
+        return None
+    return datetime.strptime(date[:15], "%Y%m%dT%H%M%S" if "T" in date else "%Y%m%d").replace(tzinfo=UTC)
 
 
 def _check_date(date: str, at: int) -> bool | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from runnerd.config.cron import check_cron
+from runnerd.config.cron import check_cron, last_year
 from runnerd.config.messages import find_value_place
-from runnerd.config.rrule import check_rrule
-from runnerd.config.sections import Flaws, Table, make_duration_reader, read_as_is, read_section
+from runnerd.config.rrule import check_rrule, find_end
+from runnerd.config.sections import Flaws, Table, Values, make_duration_reader, read_as_is, read_section
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.json_words import dotted
 from runnerd.core.place import Json
@@ -18,13 +18,15 @@ from runnerd.core.settings import Schedule
 
 _NO_ZONES = ("posix", "right/")  # copies of the whole database, which Prefect does not take
 _KINDS = ("cron", "interval", "rrule")
+_DAY = timedelta(days=1)  # in no time zone the date is still to come then
 Path = tuple[str | int, ...]
 
 
 class ScheduleReader:
-    """Reads schedules; remembers the time zones it has looked up."""
+    """Reads schedules at the time `now`; remembers the time zones it has looked up."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, now: datetime) -> None:
+        self._now = now
         self._zones: set[str] = set()
         self._table: Table = {
             "cron": ("cron", _cron),
@@ -66,7 +68,18 @@ class ScheduleReader:
             goes_with = "interval" if key == "anchor_date" else "cron"
             if node.get(key) is not None and goes_with not in kinds:
                 flaws.add((*path, key), f"{dotted((*path, key))} goes with {goes_with} only", node.key_place(key))
+        self._warn_if_over(values, path, flaws)
         return Schedule(**values.arguments())
+
+    def _warn_if_over(self, values: Values, path: Path, flaws: Flaws) -> None:
+        """Warn of a schedule whose last date has passed: it was right once, so the deployment stays good."""
+        cron, rrule = values.values.get("cron"), values.values.get("rrule")
+        year, end = last_year(cron) if cron else None, find_end(rrule) if rrule else None
+        is_over = (year is not None and year < (self._now - _DAY).year) or (end is not None and self._now - end > _DAY)
+        if is_over:
+            kind = "cron" if cron else "rrule"
+            words = f"the last date was in {year}" if cron else f"the last date was {end:%Y-%m-%d}"
+            flaws.warn(f"{dotted((*path, kind))} is never due any more: {words}; remove it", values.places[kind])
 
     def _timezone(self, value: Json) -> str:
         name = str(value)

@@ -28,7 +28,7 @@ from runnerd.config.sections import (
 from runnerd.config.units import parse_rate
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.json_words import show_value
-from runnerd.core.place import Json
+from runnerd.core.place import Json, Place
 from runnerd.core.settings import (
     EMBEDDED,
     UNBOUNDED_BYTES,
@@ -97,6 +97,17 @@ class SettingsReader:
             found["api"] = found["api"].without("url")  # null cannot unset the URL, because every host needs one
         return {name: values for name, values in found.items() if values.values}
 
+    def places(self, sections: Sections) -> dict[str, Place]:
+        """Return where each key about the host is written, by its name, such as `api.key_file`; unset ones are not."""
+        found = {}
+        for name, table in self.tables.items():
+            values = sections.get(name, Values())
+            for key, (field, _) in table.items():
+                if values.values.get(field) is not None and field in values.places:
+                    found[f"{name}.{key}"] = values.places[field]
+        host = sections.get("host", Values())
+        return {**found, **host.places}
+
     def restore(self, path: str, said: Json) -> dict[str, Values]:
         """Restore the sections that the drop-in at `path` had at an earlier load, as that load's Config holds them.
 
@@ -154,7 +165,7 @@ def read_api_url(value: Json) -> str:
     except ValueError as error:
         raise ValueError(f"{text!r} is not a URL ({error}); write http://HOST:4200/api, or embedded") from None
     if parts.scheme not in ("http", "https") or not host or " " in text:
-        raise ValueError(f"{text!r} is not a URL; write http://HOST:4200/api, or embedded")
+        raise ValueError(f"{str(value)!r} is not an http or https URL; write http://HOST:4200/api, or embedded")
     if "@" in parts.netloc:
         raise ValueError(
             "must not have credentials in it; put user:password into a file and name the file in auth_string_file"

@@ -31,7 +31,7 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECA
 def describe_config(config: Config) -> Json:
     """Describe the configuration in force; durations, sizes and percentages are written as in the files."""
     return {
-        **_settings(config.settings),
+        **describe_settings(config.settings),
         "pools": [_pool(pool) for pool in config.pools],
         "deployments": [_deployment(deployment) for deployment in config.deployments],
         "invalid": [
@@ -43,7 +43,8 @@ def describe_config(config: Config) -> Json:
     }
 
 
-def _settings(settings: Settings) -> dict[str, Json]:
+def describe_settings(settings: Settings) -> dict[str, Json]:
+    """Describe the settings of the host: its name, and a map for each section."""
     api, limits = settings.api, settings.limits
     listen = settings.http_listen
     return {

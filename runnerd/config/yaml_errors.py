@@ -17,6 +17,10 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ),
     ("sequence entries are not allowed", "a list cannot start on the line of its key; put '- ' on a line of its own"),
     ("unknown escape", "an unknown escape; use single quotes, or write \\\\ for a backslash"),
+    (
+        "invalid Unicode character escape",
+        "an escape that is no character, such as one half of a surrogate pair; write the whole character",
+    ),
     ("undefined tag handle", "tags (!...) are not allowed here; quote the value if text is meant"),
     ("incompatible YAML document", "this YAML version is not supported; remove the %YAML line"),
     (

@@ -19,7 +19,7 @@ from yaml.constructor import SafeConstructor
 from runnerd.config.yaml_errors import find_refused_character, translate_error
 from runnerd.config.yaml_nodes import List, Map, Mark
 from runnerd.core.errors import ConfigError
-from runnerd.core.json_words import name_kind
+from runnerd.core.json_words import name_kind, show_value
 from runnerd.core.place import Json, Place, Problem
 
 MAX_DEPTH = 50
@@ -52,6 +52,23 @@ def parse(text: str, *, file: str, pure: bool = False) -> Json:
     except yaml.YAMLError as error:
         raise ConfigError([translate_error(error, text, file)]) from None
     return builder.root
+
+
+def parse_map(text: str, *, file: str, or_empty: bool) -> Map:
+    """Parse the map of a file; with `or_empty`, one without text has a map without keys. Raises ConfigError."""
+    node = parse(text, file=file)
+    if isinstance(node, Map):
+        return node
+    if node is None and or_empty:
+        return Map(file, (1, 1))
+    raise ConfigError([Problem(message=_not_a_map(node), place=Place(file))])
+
+
+def _not_a_map(node: Json) -> str:
+    if node is None:
+        return "is empty; write deployments: into it, or remove it"
+    hint = "; put it under 'deployments:'" if isinstance(node, List) else "; write deployments: into it"
+    return f"must hold a map, not {show_value(node)}{hint}"
 
 
 @dataclass(slots=True)
@@ -122,8 +139,10 @@ class _Builder:
 
     def _scalar(self, event: yaml.ScalarEvent, at: Mark) -> _Value:
         text: str = event.value
-        if not text.isascii() and _SURROGATE.search(text):
-            self._refuse("half a character (a surrogate escape); write the whole character", at)
+        if not text.isascii() and (half := _SURROGATE.search(text)):
+            self._refuse(
+                f"the unpaired surrogate U+{ord(half[0]):04X} is not a character; write the whole character", at
+            )
         tag = event.tag
         if tag is None or (tag == "!" and event.implicit[0]):
             if not event.implicit[0]:

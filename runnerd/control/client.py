@@ -11,13 +11,14 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from runnerd.core.errors import ControlError
 
 Json = Any
 TIMEOUT_S = 30.0
+NOTICE_AFTER_S = 5.0  # how long people wait for an answer without a word
 PREFECT_TIMEOUT_S = 150.0  # of a request for which runnerd calls Prefect; above runnerd's own limit for those calls
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -30,11 +31,15 @@ class ControlClient:
     """Sends requests to the control API at `socket_path`, one connection each.
 
     `timeout_s` limits connecting, each send and each receive; a stream has no limit after its head has arrived.
+    `on_wait` is called once, when an answer takes longer than NOTICE_AFTER_S.
     """
 
-    def __init__(self, socket_path: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, socket_path: str, *, timeout_s: float = TIMEOUT_S, on_wait: Callable[[], None] | None = None
+    ) -> None:
         self.socket_path = socket_path
         self._timeout_s = timeout_s
+        self._on_wait = on_wait
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
         """Return the document at `path`. Raises ControlError."""
@@ -90,6 +95,7 @@ class ControlClient:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         try:
             _send(connection, head.encode("ascii") + b"\r\n" + (body or b""))
+            self._notice_wait(connection)
             status, headers = _read_head(answer)
         except TimeoutError:
             detail = f"runnerd at {self.socket_path} does not answer; see journalctl -u runnerd"
@@ -100,6 +106,19 @@ class ControlClient:
         if status >= 400 and headers.get("content-type") != "application/json":
             raise ControlError(_detail(answer, headers, status), status=status)
         return headers
+
+    def _notice_wait(self, connection: socket.socket) -> None:
+        """Call `on_wait` if nothing of the answer arrives in time. Raises OSError."""
+        if self._on_wait is None:
+            return
+        limit_s = connection.gettimeout()
+        connection.settimeout(NOTICE_AFTER_S)
+        try:
+            connection.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            on_wait, self._on_wait = self._on_wait, None
+            on_wait()
+        connection.settimeout(limit_s)
 
 
 def target(path: str, query: Mapping[str, str] | None) -> str:

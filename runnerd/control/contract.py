@@ -17,16 +17,22 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               time; `waiting_total`: how many there are.
               `usage_at`: when memory_bytes and cpu_seconds of the live runs were measured, at most about a second
               ago; null before the first time.
-  run         RUN_FIELDS. `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
+  run         RUN_FIELDS. `created_at`: when its present attempt was claimed; before the claim, when it is due.
+              `run_created_at`: when it was created in Prefect; null where that is not known.
+              `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
-              keeps a claimed run from being started.
+              keeps a claimed run from being started or reported. `pid`, `pgid`: of the process, also once that has
+              ended (`ended_at`), and another may have the number.
+              `here`: false for a run that this host does not have, which is read from Prefect where its full id is
+              given; such a run has no phase.
   attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold
               run.output_max), shown (true for the one that /logs has where no attempt is named). At most the newest
               100 attempts of which there is output are listed.
   waiting     WAITING_FIELDS. `phase`: null before the claim. `waiting`: the limit, the drain, the disk or the API for
-              which it waits. `parent`: null, or the id of the live run of this host that has created the run.
+              which it waits; in phase reporting the API, which has not taken the report of its end. `parent`: null, or
+              the id of the live run of this host that has created the run.
   deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
@@ -45,9 +51,17 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               occupied slots are not counted. `whole`: false when there may be more runs than listed. A preview is no
               poll: it changes no status of a queue.
   worker type type, package, description; the document of a single type adds `base_job_template`.
-  reload      {"ok": bool, "added": [..], "changed": [..], "removed": [..], "unchanged": n, "pools": {..}, "problems":
-              [..]}. Deployments by name; `pools` has the same four keys for work pools. The request may have
-              {"inspect": true}: inspect all flows again.
+  config      The keys of the files, with every default. `service`: what the daemon has besides its files: directory (of
+              the configuration), api_url (PREFECT_API_URL or null), flow_user (RUNNERD_FLOW_USER or null), users (null
+              where unknown, or as whom the spawner starts flows: list, root, owner).
+  reload      {"ok": bool, "applied": bool, "settled": bool, "settings": [..], "added": [..], "changed": [..],
+              "removed": [..], "unchanged": n, "pools": {..}, "problems": [..]}. `applied`: false when the files cannot
+              be used at all, so that the last good configuration stays in force as a whole. `settled`: false when
+              deployments are still being registered, or work pools asked for; that is among the problems, and goes on.
+              `settings`: key, old, new, restart (true: it changes at a restart of runnerd), file, line, column of each
+              key of the host that has another value; values are as in `config`, those of headers hidden. Deployments
+              by name; `pools` has the same four keys for work pools. The request may have {"inspect": true}: inspect
+              all flows again.
 """
 
 from __future__ import annotations
@@ -57,7 +71,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from runnerd.core.place import Json
-from runnerd.core.prefect import NewPool, NewQueue
+from runnerd.core.prefect import FlowRun, NewPool, NewQueue
 from runnerd.output.output_file import OutputBlock
 
 STATUS_FIELDS: Final = frozenset(
@@ -91,6 +105,18 @@ class Peer:
     uid: int
     gid: int
     groups: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunElsewhere:
+    """A run that Prefect has and this host does not.
+
+    `run` is for HostRuns.cancel; `kept`: why this host does not cancel the run, None when it does.
+    """
+
+    document: Json
+    run: FlowRun
+    kept: str | None
 
 
 class HostPools(Protocol):
@@ -135,6 +161,9 @@ class HostRuns(Protocol):
     def listing(self, *, history: bool) -> list[Json]:
         """List the live runs, oldest first; with `history`, the runs that are done before them."""
 
+    def listing_waiting(self) -> list[Json]:
+        """List the runs that wait as the status document does, at most 1,000: those on offer, and claimed ones."""
+
     def waiting(self) -> list[Json]:
         """List the due runs that are on offer and wait for a limit."""
 
@@ -145,6 +174,12 @@ class HostRuns(Protocol):
         """List the runs, live or done, that `ref` may mean.
 
         These are the run with this id, else the runs with this name, else the runs whose id starts with `ref`.
+        """
+
+    async def read_elsewhere(self, run_ids: Sequence[str]) -> dict[str, RunElsewhere] | Refused:
+        """Read runs that `find` does not find from Prefect, by their full ids; those that Prefect lacks are left out.
+
+        Takes some seconds at most; refused with 503 when Prefect does not answer within that time.
         """
 
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
@@ -165,12 +200,14 @@ class HostRuns(Protocol):
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         """Read the block at `offset` of an output file, or say why the file cannot be read."""
 
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
+    async def cancel(
+        self, run_ids: Sequence[str], *, now: bool, peer: Peer, elsewhere: Sequence[FlowRun] = ()
+    ) -> list[Json] | Refused:
         """Request the cancellation of each run and return their documents, without waiting for the runs to end.
 
         `now`: send SIGKILL at once. A run that is done stays as it is. A run on offer is taken off offer and cancelled
-        in Prefect: its document says done. While Prefect does not answer, that is refused with 503, the run is not
-        started, and it is cancelled when Prefect answers.
+        in Prefect: its document says done. So is a run of `elsewhere`, which this host does not have. While Prefect
+        does not answer, that is refused with 503, the run is not started, and it is cancelled when Prefect answers.
         """
 
     async def create(
@@ -178,8 +215,8 @@ class HostRuns(Protocol):
     ) -> Json | Refused:
         """Create a flow run in Prefect, due now, and return its document, with phase null until the run is claimed."""
 
-    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        """Claim and start this flow run here and now, and return its document."""
+    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
+        """Claim and start this flow run here and now, and return its document; `again`: also if it is Completed."""
 
 
 class HostDeployments(Protocol):

@@ -47,6 +47,7 @@ class ApiAway(ApiError):
     `answered`: the server answered this request, so that another request may succeed. `maintenance`: the server refuses
     every request for a while and says so, which is no failure.
     `later`: the answer asks to come again later, or says that the server behind a proxy is away (502 to 504).
+    `unsure`: the request may have arrived, and have taken effect, though it was not answered.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ApiAway(ApiError):
         too_long: bool = False,
         maintenance: bool = False,
         later: bool = False,
+        unsure: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
@@ -65,6 +67,7 @@ class ApiAway(ApiError):
         self.maintenance = maintenance
         self.too_long = too_long  # the answer; one to a request for fewer items may be short enough
         self.later = later
+        self.unsure = unsure
         self.retry_after_s = retry_after_s
 
 

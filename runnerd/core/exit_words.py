@@ -6,11 +6,14 @@ import signal
 from datetime import UTC, datetime
 
 from runnerd.core.machine import EXIT_UNKNOWN, Intent
+from runnerd.core.prefect import StateType
 from runnerd.core.process import Exit, Receipt
 from runnerd.core.units import format_duration, format_size
 
 HOST_RESTARTED = "the host restarted"
 DRAINED = "the host was drained"
+_CANCELLED = "cancelled; "
+_COMPLETED_FIRST = "completed before the cancel ended it; "
 
 
 # What an exit code usually means: those of shells, and 247, which is -9 as a program's own exit code. Prefect explains
@@ -64,13 +67,23 @@ def ending(
     if receipt is not None and receipt.state is None:
         how += ": Prefect's API aborted the run"
     if intent is Intent.CANCEL:
-        return f"cancelled; {how}"
+        return f"{_CANCELLED}{how}"
     if intent is Intent.TIMEOUT:
         bound = f" {format_duration(runtime_max_s)}" if runtime_max_s else ""
         return f"ran longer than runtime_max{bound}; {how}"
     if intent is Intent.EVICT:
         return f"{cause or 'the host was stopped'}; {how}"
     return how
+
+
+def words_in_state(words: str | None, *, intent: Intent | None, state: StateType) -> str | None:
+    """Correct the words of an end that were chosen before the run's last state was read.
+
+    A run that is Completed was not ended by its cancel, whenever that was asked for.
+    """
+    if intent is not Intent.CANCEL or state is not StateType.COMPLETED or not words:
+        return words
+    return f"{_COMPLETED_FIRST}{words.removeprefix(_CANCELLED)}" if words.startswith(_CANCELLED) else words
 
 
 def time_text(at: datetime | None) -> str | None:

@@ -164,6 +164,15 @@ class Bucket:
     tokens: float
     at: float  # monotonic seconds
 
+    @classmethod
+    def filled(cls, rate: float, *, at: float) -> Bucket:
+        """Make a full bucket."""
+        return cls(rate=rate, tokens=max(1.0, rate), at=at)
+
+    def at_rate(self, rate: float, now: float) -> Bucket:
+        """Return the bucket from `now` on at this rate; a change of the rate adds no tokens."""
+        return self if rate == self.rate else Bucket(rate=rate, tokens=min(self.tokens, max(1.0, rate)), at=now)
+
     @property
     def depth(self) -> float:
         """The most tokens the bucket holds: one second's worth, and at least one."""

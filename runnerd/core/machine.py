@@ -84,6 +84,7 @@ EXIT_UNKNOWN = "ended, exit status unknown"
 class RunRecord:
     """Holds all that is known of one run on this host; the journal saves it.
 
+    `created_at` is the time of the claim, `run_created_at` that at which the run was created in the API.
     `attempt` counts the processes started here, from 1, also over retries and resumptions.
     `intent` is set once and never changes: the first reason wins.
     `verdict_id` is the transition id of our latest report; on disk before the report is sent.
@@ -97,6 +98,7 @@ class RunRecord:
     flow: str
     transition_id: str
     created_at: datetime
+    run_created_at: datetime | None = None
     tags: tuple[str, ...] = ()
     phase: Phase = Phase.CLAIMING
     intent: Intent | None = None
@@ -110,10 +112,12 @@ class RunRecord:
     output: str | None = None
     runtime_max_s: float | None = None
     memory_max_bytes: int | None = None
+    stop_timeout_s: float | None = None  # None in a record of an older version
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit: Exit | None = None
     receipt: Receipt | None = None  # what the process said in its end
+    unread: bool = False  # the receipt has ended the run, and the API has not been read since
     failure: str | None = None  # why no process could be started
     words: str | None = None  # how the run ended, for people
     verdict_id: str | None = None

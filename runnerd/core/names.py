@@ -18,8 +18,8 @@ HALF = re.compile("[\ud800-\udfff]")
 
 def describe_character(character: str) -> str:
     """Name a character that cannot be shown: `the control character U+000A`."""
-    kind = "half a character" if HALF.match(character) else "the control character"
-    return f"{kind} U+{ord(character):04X}"
+    kind = "unpaired surrogate" if HALF.match(character) else "control character"
+    return f"the {kind} U+{ord(character):04X}"
 
 
 def describe_unfit_name(text: str) -> str | None:
@@ -36,7 +36,7 @@ def describe_unfit_text(text: str) -> str | None:
     """Say why `text` cannot be a text of several lines, to follow what the text is; None when it can."""
     found = HALF.search(text)
     if found is not None:
-        return f"has {describe_character(found[0])}, which no encoding can write"
+        return f"has {describe_character(found[0])}, which UTF-8 cannot encode"
     return f"has {len(text)} characters; at most {TEXT_MAX} are allowed" if len(text) > TEXT_MAX else None
 
 

@@ -34,12 +34,14 @@ class Place:
 class Problem:
     """Describes what an administrator has to fix: what is wrong, where, and what would be right.
 
-    `deployment` names the deployment concerned; None for a problem of a whole file or of the host.
+    `deployment` names the deployment concerned; None for a problem of a whole file or of the host. `key` is the setting
+    concerned, such as run.user; None where the problem is not one of a setting.
     """
 
     message: str
     place: Place | None = None
     deployment: str | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.message) > MESSAGE_MAX:  # it quotes a key or a value of the file
@@ -52,11 +54,13 @@ class Problem:
 
 def problem_document(problem: Problem) -> Json:
     """Return the document of one problem and its place in the configuration."""
-    place = problem.place
+    return {"message": problem.message, **place_document(problem.place), "deployment": problem.deployment}
+
+
+def place_document(place: Place | None) -> dict[str, Json]:
+    """Return the members of a document that say where in the configuration something is."""
     return {
-        "message": problem.message,
         "file": place.file if place else None,
         "line": place.line if place else None,
         "column": place.column if place else None,
-        "deployment": problem.deployment,
     }

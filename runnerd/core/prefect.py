@@ -81,6 +81,7 @@ class FlowRun:
     queue: str | None = None  # the name of its work queue in that pool
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # of the run; they override its deployment's
     policy: Mapping[str, Json] = field(default_factory=dict)  # Prefect's empirical_policy: retries and pauses
+    created: datetime | None = None
     parent_task_run_id: str | None = None  # the task run by which another flow run has created this one
 
     @property
@@ -227,7 +228,6 @@ class PoolDeployment:
     version: str | None = None
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # 2.20: infra_overrides too
     infrastructure_document_id: str | None = None  # 2.x
-    storage_document_id: str | None = None  # 2.x
     updated: datetime | None = None
 
 

@@ -23,10 +23,6 @@ class RecordFeed:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    @property
-    def subscribers(self) -> int:
-        return len(self._listeners)
-
     def publish(self, record: RunRecord) -> None:
         for listener in list(self._listeners):  # a copy: a listener may end its own subscription
             listener(record)

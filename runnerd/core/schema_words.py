@@ -115,10 +115,16 @@ def _requirement(error: Any, quote: Quote) -> str:
     if rule == "const":
         return f"must be {_choice(wanted, quote)}"
     if rule in ("minimum", "maximum") and {"minimum", "maximum"} <= schema.keys() and schema["maximum"] < _NO_BOUND:
-        return f"must be between {schema['minimum']} and {schema['maximum']}"
+        return f"must be between {schema['minimum']} and {schema['maximum']}{_unit(schema)}"
     if rule in _LIMITS:
-        return _LIMITS[rule].format(wanted)
+        return _LIMITS[rule].format(wanted) + (_unit(schema) if rule in ("minimum", "maximum") else "")
     return f"does not fit its schema ({rule})" if rule else "is not allowed by its schema"
+
+
+def _unit(schema: Mapping[str, Json]) -> str:
+    """Return the unit of a number that the schema also takes as a duration with a unit."""
+    expected = schema.get("x-expect")
+    return " seconds" if isinstance(expected, str) and expected.startswith("a duration") else ""
 
 
 def _expected(rule: str, schema: Mapping[str, Json]) -> str | None:

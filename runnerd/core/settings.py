@@ -109,6 +109,8 @@ class Deployment:
     pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
     run: RunSettings
     place: Place
+    # By `parameters.x` and `schedules[0].parameters.x`; edits above them are no change of the deployment.
+    parameter_places: Mapping[str, Place] = field(default_factory=dict, compare=False)
     problem: str | None = None  # why the last good version is in force: the error in the file
 
 
@@ -234,3 +236,4 @@ class Config:
     invalid: tuple[InvalidDeployment, ...] = ()
     pools: tuple[PoolSettings, ...] = ()
     said: Mapping[str, Json] = field(default_factory=dict)  # valid content by file, for the next load to fall back on
+    places: Mapping[str, Place] = field(default_factory=dict)  # of the host's keys in the files, as `api.key_file`

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
-from runnerd.core.names import HALF, cut
+from runnerd.core.names import HALF, cut, describe_character
 
 Json = Any  # not from core/place.py, which loads dataclasses: runnerctl reads JSON with this module
 
@@ -53,6 +54,23 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)|-?[0-9][0-9.eE+-]*', re.DOTALL)
+
+
+def find_refused(text: str) -> int | None:
+    """Return where the first number of the JSON `text` begins that `read_json` refuses; None when there is none."""
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        try:
+            if token.endswith(("NaN", "Infinity")):
+                return found.start()
+            if not token.startswith('"'):
+                _float(token) if set(token) & set(".eE") else _whole(token)
+        except ValueError:
+            return found.start()
+    return None
+
+
 def _map(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -69,7 +87,7 @@ def _check(value: Json) -> None:
         one, depth = left.pop()
         if isinstance(one, str):
             if not one.isascii() and (half := HALF.search(one)):
-                raise ValueError(f"a text has half a character (U+{ord(half[0]):04X})")
+                raise ValueError(f"a text has {describe_character(half[0])}")
         elif isinstance(one, dict | list):
             if depth >= DEPTH_MAX:
                 raise ValueError(_TOO_DEEP)

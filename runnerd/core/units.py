@@ -43,7 +43,7 @@ _SIZE = r"\s*([0-9]+)(?:\.([0-9]+))?\s*([BKMGTPE]?)\s*"
 _SUFFIXES = "BKMGTPE"
 _LARGEST = 2**63 - 1
 
-DURATION = "a duration such as 10s, 5m, 2h or 1h 30m"
+DURATION = "a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m"
 SIZE = "a size such as 512M or 2G"
 
 

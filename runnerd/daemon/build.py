@@ -12,14 +12,9 @@ from runnerd import __version__
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.deployments import DeploymentsBackend
-from runnerd.control.backend.health import Health
-from runnerd.control.backend.host import DaemonHost
-from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolsBackend
+from runnerd.control.backend.build import build_host, build_runs
+from runnerd.control.backend.documents import service_document
 from runnerd.control.backend.runs import RunsBackend
-from runnerd.control.backend.status import Status
-from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.server import ControlServer
 from runnerd.core.pace import Pace
 from runnerd.core.prefect import ApiCondition, ApiHealth
@@ -30,6 +25,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.daemon.embedded import EmbeddedServer, embedded_url
 from runnerd.daemon.options import Options
 from runnerd.daemon.reloading import Reloader
+from runnerd.daemon.settling import Settling
 from runnerd.daemon.summary import Summary
 from runnerd.deployments.build import build_deployments
 from runnerd.deployments.launching import FlowLauncher
@@ -38,22 +34,21 @@ from runnerd.doctor.subject import Subject
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.api_access import access_reader, credentials_reader
+from runnerd.launch.credentials_in_force import CredentialsInForce
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.output.forwarding import Forwarder
 from runnerd.output.output_file import OutputReader
-from runnerd.polling.build import build_poller
-from runnerd.polling.cancellations import Cancellations
-from runnerd.polling.event_stream import EventStream
+from runnerd.polling.build import build_polling
 from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.event_socket import subscribe
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
 from runnerd.processes.upgrading import WantedSpawner
-from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.drain import Drain
+from runnerd.runs.receipt_checks import ReceiptChecks
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
 from runnerd.spawner.build_id import read_build_id
@@ -87,6 +82,7 @@ class Daemon:
         self.problems.register_text(lambda: journal.notice)
         self.tasks = asyncio.TaskGroup()
         self._calls = BoundedCalls(own=own_folders(paths))
+        self.problems.register_text(self._calls.problem)
         self.systemd = Systemd(environ=environ, pid=os.getpid())
         self.wanted_spawner = WantedSpawner(version=__version__, build=read_build_id(), users=defaults.users)
         self._build_edges()
@@ -110,20 +106,26 @@ class Daemon:
         api = self.config.settings().api
         url = embedded_url(self.paths.state) if api.url == EMBEDDED else api.url
         self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
-        credentials = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
+        read = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
+        self._credentials = CredentialsInForce(read=read, config=self.config, calls=self._calls, problems=self.problems)
         self._subscribe = partial(
-            subscribe, url, credentials=credentials, headers=api.headers, clock=self.ambient.clock, now=self.ambient.now
+            subscribe,
+            url,
+            credentials=self._credentials.read,
+            headers=api.headers,
+            clock=self.ambient.clock,
+            now=self.ambient.now,
         )
         self.api = PrefectApi(
             url=url,
-            credentials=credentials,
+            credentials=self._credentials.read,
             headers=api.headers,
             timeout_s=api.request_timeout_s,
             now=self.ambient.now,
             on_health=self._note_health,
             on_left_out=self._health_log.note_left_out,
         )
-        self._access = access_reader(url, self.config, credentials)
+        self._access = access_reader(url, self.config, self._credentials.read)
         host = SpawnerLocation(self.paths, users=self._environ.get("RUNNERD_FLOW_USERS"))
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
@@ -201,49 +203,33 @@ class Daemon:
             tasks=self.tasks,
             wakes=self.wakes,
         )
-        self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
-
-    def _build_polling(self) -> None:
-        self.abandoned = AbandonedRuns(
+        self.receipt_checks = ReceiptChecks(
             api=self.api,
             supervisor=self.supervisor,
             journal=self.journal,
-            deployments=self.registry.own_ids,
-            pools=lambda: [served.name for served in self.pools.offers.open_pools()],
+            config=self.config,
+            feed=self.feed,
             ambient=self.ambient,
-            problems=self.problems,
         )
-        self.poller = build_poller(
+        self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
+
+    def _build_polling(self) -> None:
+        parts = build_polling(
             api=self.api,
             supervisor=self.supervisor,
             registry=self.registry,
+            journal=self.journal,
             pools=self.pools.offers,
             config=self.config,
             wakes=self.wakes,
             ambient=self.ambient,
             problems=self.problems,
-            abandoned=self.abandoned,
             pace=self._pace,
-        )
-        self.cancellations = Cancellations(
-            api=self.api,
-            supervisor=self.supervisor,
-            config=self.config,
-            pace=self._pace,
-            wakes=self.wakes,
-            ambient=self.ambient,
-        )
-        self.events = EventStream(
             subscribe=self._subscribe,
-            api=self.api,
-            supervisor=self.supervisor,
-            registry=self.registry,
-            pools=self.pools.table.names,
-            host_name=self.config.host_name,
-            pace=self._pace,
-            wakes=self.wakes,
-            ambient=self.ambient,
+            pool_names=self.pools.table.names,
         )
+        self.poller, self.cancellations, self.events = parts.poller, parts.cancellations, parts.events
+        self.abandoned, self.blocked = parts.abandoned, parts.blocked
 
     def _build_surroundings(self, defaults: HostDefaults) -> None:
         self.reloader = Reloader(
@@ -252,6 +238,10 @@ class Daemon:
             journal=self.journal,
             registrar=self.registrar,
             pools=self.pools.table,
+            served=self.pools.keeper,
+            credentials=self._credentials,
+            api=self.api,
+            settling=Settling(api=self.api, registrar=self.registrar, pools=self.pools.keeper),
             wakes=self.wakes,
             log=self.ambient.log,
         )
@@ -274,6 +264,7 @@ class Daemon:
             held_drops=self.registrar.held_drops,
             pools=self.pools.keeper,
             abandoned=self.abandoned,
+            deadlocked=self.blocked.deadlocked,
             environments=self._environments,
             journal=self.journal,
             link=self.link,
@@ -287,45 +278,25 @@ class Daemon:
 
     def _build_control(self) -> None:
         call_api = ApiCaller(ambient=self.ambient)
-        waits = WaitReasons(
+        host = build_host(
             api=self.api,
+            config=self.config,
+            problems=self.problems,
             supervisor=self.supervisor,
+            drain=self.drain,
             poller=self.poller,
             registry=self.registry,
-            now=self.ambient.now,
-        )
-        runs = RunsBackend(
-            api=self.api,
-            waits=waits,
-            call_api=call_api,
-            supervisor=self.supervisor,
-            poller=self.poller,
-            registry=self.registry,
+            runs=self._runs_backend(call_api),
+            pools=self.pools.keeper,
+            served=self.pools.table.names,
+            events=self.events,
             journal=self.journal,
             link=self.link,
-            feed=self.feed,
-            output=OutputReader(calls=self._calls),
-            ambient=self.ambient,
-        )
-        deployments = DeploymentsBackend(
-            api=self.api,
-            call_api=call_api,
-            config=self.config,
-            registry=self.registry,
-            supervisor=self.supervisor,
             wakes=self.wakes,
-        )
-        health = Health(
-            api=self.api, link=self.link, journal=self.journal, pulse=self.ambient.pulse, examine=self._doctor().examine
-        )
-        host = DaemonHost(
-            status=self._status(runs, deployments),
-            health=health,
-            metrics=self._metrics(),
-            runs=runs,
-            deployments=deployments,
-            pools=PoolsBackend(api=self.api, call_api=call_api, now=self.ambient.now, served=self.pools.table.names),
-            drain=self.drain,
+            call_api=call_api,
+            ambient=self.ambient,
+            examine=self._doctor().examine,
+            service=lambda: service_document(self.paths, self._environ, self.wanted_spawner.users_of(self.link.hello)),
             reload=self.reloader.reload,
         )
         self.control = ControlServer(
@@ -338,27 +309,20 @@ class Daemon:
             group="runnerd" if os.geteuid() == 0 else None,
         )
 
-    def _status(self, runs: RunsBackend, deployments: DeploymentsBackend) -> Status:
-        return Status(
+    def _runs_backend(self, call_api: ApiCaller) -> RunsBackend:
+        return build_runs(
             api=self.api,
-            config=self.config,
-            problems=self.problems,
-            drain=self.drain,
-            runs=runs,
-            deployments=deployments,
-            pools=self.pools.keeper,
-            events=self.events,
-            ambient=self.ambient,
-        )
-
-    def _metrics(self) -> Metrics:
-        return Metrics(
-            api=self.api,
-            config=self.config,
-            poller=self.poller,
-            pools=self.pools.keeper,
-            registry=self.registry,
+            call_api=call_api,
+            blocked=self.blocked,
             supervisor=self.supervisor,
+            poller=self.poller,
+            registry=self.registry,
+            pools=self.pools.table,
+            journal=self.journal,
+            link=self.link,
+            feed=self.feed,
+            output=OutputReader(calls=self._calls),
+            ambient=self.ambient,
         )
 
     def _note_health(self, health: ApiHealth) -> None:

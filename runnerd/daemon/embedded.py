@@ -7,12 +7,14 @@ directory.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import pwd
 import socket
 import sys
+from collections.abc import AsyncIterator
 
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Problem
@@ -26,6 +28,7 @@ from runnerd.processes.protocol import Record
 from runnerd.system.paths import Paths
 
 KEY = "prefect-server"
+STOP_TIMEOUT_S = 15.0
 
 
 def embedded_url(state_dir: str) -> str:
@@ -51,17 +54,20 @@ def _free_port() -> int:
 
 
 class EmbeddedServer:
-    """Keeps the embedded server running."""
+    """Keeps the embedded server running. `key` is that of its process."""
+
+    key = KEY
 
     def __init__(self, *, link: SpawnerLink, url: str, paths: Paths, log: Log, problems: Problems) -> None:
         self._port = int(url.rsplit(":", 1)[1].split("/", 1)[0])
         self._home = os.path.join(paths.state, "prefect-server")
         self._log_dir = paths.log
         self._log = log
+        self._suspended = False
         problems.register_text(lambda: self.problem)
         self._kept = LongLived(
             link=link,
-            wanted_key=lambda: KEY,
+            wanted_key=lambda: None if self._suspended else KEY,
             owns=KEY.__eq__,
             make_spec=self._make_spec,
             on_running=self._began,
@@ -81,6 +87,18 @@ class EmbeddedServer:
     async def stop(self) -> None:
         """End the server; only after the last flow, because flows report to it."""
         await self._kept.stop()
+
+    @contextlib.asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """Have the server stopped meanwhile, and started again afterwards."""
+        self._suspended = True
+        self._kept.wake()
+        try:
+            await self._kept.wait_until_unwanted()
+            yield
+        finally:
+            self._suspended = False
+            self._kept.wake()
 
     def _began(self, seen: Record, _fresh: bool) -> None:
         self._log.info("the embedded Prefect server runs", port=self._port, pid=seen.identity and seen.identity.pid)
@@ -116,5 +134,5 @@ class EmbeddedServer:
             user=account.pw_name,
             own=True,
             output_max_bytes=16 * 2**20,
-            stop_timeout_s=15.0,
+            stop_timeout_s=STOP_TIMEOUT_S,
         )

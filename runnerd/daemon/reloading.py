@@ -9,19 +9,22 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from runnerd.config.host_changes import list_host_changes, list_restart_needed, with_fixed_settings
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem, problem_document
-from runnerd.core.settings import ApiSettings, Config, PoolSettings
+from runnerd.core.settings import Config, PoolSettings
 from runnerd.core.wakes import Wakes
+from runnerd.daemon.settling import Settling
 from runnerd.deployments.planning import ConfigChanges
 from runnerd.deployments.registrar import Registrar
 from runnerd.journal.journal import Journal
+from runnerd.launch.credentials_in_force import CredentialsInForce
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log
+from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.table import PoolTable
-
-_WAIT_FOR_REGISTERING_S = 60.0  # how long a reload waits until changed deployments are registered
+from runnerd.prefect_api.client import PrefectApi
 
 
 class Reloader:
@@ -35,6 +38,10 @@ class Reloader:
         journal: Journal,
         registrar: Registrar,
         pools: PoolTable,
+        served: PoolKeeper,
+        credentials: CredentialsInForce,
+        api: PrefectApi,
+        settling: Settling,
         wakes: Wakes,
         log: Log,
     ) -> None:
@@ -44,6 +51,10 @@ class Reloader:
         self._journal = journal
         self._registrar = registrar
         self._pools = pools
+        self._served = served
+        self._credentials = credentials
+        self._api = api
+        self._settling = settling
         self._wakes = wakes
         self._log = log
         self._one_at_a_time = asyncio.Lock()
@@ -84,47 +95,46 @@ class Reloader:
         try:
             config = await asyncio.to_thread(self._read, in_force.current)
         except ConfigError as error:
-            in_force.refused = error.problems
-            for problem in error.problems:
-                event, alert = "cannot reload; the old configuration stays", Alert.RELOAD_REFUSED
-                self._log.error(event, at=problem.place, what=problem.message, alert=alert)
-            return _document(ConfigChanges(), ConfigChanges(), in_force.refused, ok=False)
-        in_force.refused = _restart_needed(in_force.settings().api, config.settings.api)
-        config = _with_old_api(config, in_force.settings().api)
+            return self._refuse(error.problems)
+        host = list_host_changes(in_force.settings(), config)
+        in_force.refused = list_restart_needed(host)
+        config = with_fixed_settings(in_force.current, config)
         pools = _pool_changes(in_force.current.pools, config.pools)
         interval_s = in_force.settings().api.poll_interval_s
         changes = self._put_in_force(config, inspect=inspect)
+        await self._renew_credentials()
         if config.settings.api.poll_interval_s != interval_s:
             self._wakes.poll_now()  # else the poller would rest until the old interval is over
         of_pools = {f"pools_{word}": count for word, count in _counts(pools).items() if count}
-        self._log.info("reloaded", **_counts(changes), **of_pools)
-        pending = await self._wait_until_registered()
-        failed = self._registrar.problems()
-        ok = not in_force.problems() and not failed
-        return _document(changes, pools, (*in_force.problems(), *failed, *pending), ok=ok)
+        keys = ", ".join(change.key for change in host) or None
+        self._log.info("reloaded", **_counts(changes), **of_pools, settings=keys)
+        pending = await self._settling.wait()
+        wrong = (*in_force.problems(), *self._credentials.problems(), *self._registrar.problems())
+        wrong += tuple(self._served.placed_problems())
+        return {
+            "ok": not wrong,
+            "applied": True,
+            "settled": not pending,
+            "settings": [change.document() for change in host],
+            **_document(changes, pools, (*wrong, *pending)),
+        }
 
-    async def _wait_until_registered(self) -> tuple[Problem, ...]:
-        """Wait until the deployments are registered; return a problem when that takes too long."""
-        try:
-            async with asyncio.timeout(_WAIT_FOR_REGISTERING_S):
-                await self._registrar.settled.wait()
-        except TimeoutError:
-            message = "deployments are not registered yet: the API does not answer; they will be when it does"
-            return (Problem(message=message),)
-        return ()
+    async def _renew_credentials(self) -> None:
+        """Read the credential files again, for the next request of the daemon."""
+        if await self._credentials.renew():
+            self._api.transport.renew_credentials()
+        for problem in self._credentials.problems():
+            about = {"at": problem.place, "what": problem.message}
+            self._log.warning("cannot read the credentials", **about, alert=Alert.CONFIG_PROBLEM)
 
-
-def _restart_needed(old: ApiSettings, new: ApiSettings) -> tuple[Problem, ...]:
-    """Report a change of those API settings that are read at the daemon's start only."""
-    if (old.url, old.headers, old.request_timeout_s) == (new.url, new.headers, new.request_timeout_s):
-        return ()
-    return (Problem(message="api.url, api.headers and api.request_timeout take effect at a restart only"),)
-
-
-def _with_old_api(config: Config, old: ApiSettings) -> Config:
-    """Return the configuration with the API settings that the daemon was started with."""
-    api = replace(config.settings.api, url=old.url, headers=old.headers, request_timeout_s=old.request_timeout_s)
-    return replace(config, settings=replace(config.settings, api=api))
+    def _refuse(self, problems: tuple[Problem, ...]) -> Json:
+        """Leave everything as it is, because the files cannot be used as a whole."""
+        self._config.refused = problems
+        for problem in problems:
+            event, alert = "cannot reload; the old configuration stays", Alert.RELOAD_REFUSED
+            self._log.error(event, at=problem.place, what=problem.message, alert=alert)
+        about = {"ok": False, "applied": False, "settled": self._registrar.settled.is_set(), "settings": []}
+        return {**about, **_document(ConfigChanges(), ConfigChanges(), problems)}
 
 
 def _pool_changes(old: Sequence[PoolSettings], new: Sequence[PoolSettings]) -> ConfigChanges:
@@ -145,9 +155,8 @@ def _counts(changes: ConfigChanges) -> dict[str, int]:
     return {"added": len(changes.added), "changed": len(changes.changed), "removed": len(changes.removed)}
 
 
-def _document(changes: ConfigChanges, pools: ConfigChanges, problems: tuple[Problem, ...], *, ok: bool) -> Json:
+def _document(changes: ConfigChanges, pools: ConfigChanges, problems: tuple[Problem, ...]) -> Json:
     return {
-        "ok": ok,
         **_names(changes),
         "pools": _names(pools),
         "problems": [problem_document(problem) for problem in problems],

@@ -14,14 +14,15 @@ from typing import Any
 
 from runnerd.core.errors import SpawnerError
 from runnerd.daemon.build import Daemon
+from runnerd.daemon.embedded import STOP_TIMEOUT_S
 from runnerd.daemon.options import Options
+from runnerd.daemon.stopping import Stop, stop_in_order
 from runnerd.journal.pruning import prune_periodically, recover_journal
 from runnerd.log.alerts import Alert
 from runnerd.output.total_bound import TotalBound
 from runnerd.prefect_api.backoff import persist
-from runnerd.processes.upgrading import run_spawner_upgrade
+from runnerd.processes.upgrading import SpawnerUpgrade
 from runnerd.runs.adopting import adopt
-from runnerd.runs.drain import wait_first
 from runnerd.system.directories import runs_dir
 from runnerd.system.systemd import Job
 from runnerd.system.watchdog import feed_watchdog
@@ -79,6 +80,7 @@ class Service:
         self._start_task("events", daemon.events.run())
         self._start_task("cancellations", daemon.cancellations.run())
         self._start_task("look-ups", daemon.poller.look_ups.run())
+        self._start_task("receipts", daemon.receipt_checks.run())
         self._start_task("refresh", daemon.refresher.run())
         self._start_task("recheck", daemon.rechecker.run())
         self._start_task("drain", daemon.drain.run())
@@ -114,10 +116,14 @@ class Service:
             log=daemon.ambient.log,
         )
         self._start_task("bound output", total.run())
-        self._start_task(
-            "renew spawner",
-            run_spawner_upgrade(link=daemon.link, wanted=daemon.wanted_spawner, log=daemon.ambient.log),
+        upgrade = SpawnerUpgrade(
+            link=daemon.link,
+            wanted=daemon.wanted_spawner,
+            server=daemon.embedded,
+            has_runs=lambda: bool(daemon.supervisor.records()),
+            log=daemon.ambient.log,
         )
+        self._start_task("renew spawner", upgrade.run())
         self._start_task("forward output", daemon.forwarder.run())
         self._start_task("disk room", daemon.room.run())
 
@@ -159,14 +165,23 @@ class Service:
         def extend() -> None:
             daemon.systemd.extend_timeout(_STOP_SLICE_S)
 
-        await daemon.drain.finish(hurry=self._later_stops, extend=extend)
-        # A second signal cuts this wait short: the spawner ends Prefect's workers after their stop_timeout anyway.
-        await wait_first(daemon.pools.keeper.stop(), None, self._later_stops, extend)
-        if daemon.embedded is not None:
-            await daemon.embedded.stop()
+        unended = await daemon.drain.finish(hurry=self._later_stops, extend=extend)
+        unended += await stop_in_order(self._stops(), hurry=self._later_stops, extend=extend)
         daemon.systemd.notify_stopping()
+        if unended:
+            why = daemon.journal.problem or daemon.link.problem or "they have not ended in time"
+            daemon.ambient.log.error("stopping; processes may be left", of=", ".join(unended), why=why)
         left = [record.id for record in daemon.supervisor.records()]
         daemon.ambient.log.info("stopped", unreported=", ".join(left) or None, alert=Alert.STOPPED)
+
+    def _stops(self) -> list[Stop]:
+        """Return what is stopped after the last flow, which may need it."""
+        daemon = self._daemon
+        timeouts_s = [served.settings.run.stop_timeout_s for served in daemon.pools.keeper.entries()]
+        workers = Stop(what="work pools", make=daemon.pools.keeper.stop, timeout_s=max(timeouts_s, default=0.0))
+        if daemon.embedded is None:
+            return [workers]
+        return [workers, Stop(what="embedded server", make=daemon.embedded.stop, timeout_s=STOP_TIMEOUT_S)]
 
     async def _run_once(self) -> None:
         """Carry out --once: poll once, wait for the runs, stop."""

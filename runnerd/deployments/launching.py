@@ -56,11 +56,11 @@ class FlowLauncher:
         )
         return Prepared(start=spec, user=entry.deployment.run.user or base["USER"])
 
-    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
-        """Make the launch spec of the run's hooks, or a sentence why the hooks cannot be run."""
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
+        """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet."""
         entry, flow = self._registry.by_id(record.deployment_id), (await self.prepare(record)).start
         if entry is None or isinstance(flow, str | Unanswered):
-            return str(flow)
+            return flow
         return hooks_spec(
             flow, record, program=program_text("run_hooks"), timeout_s=entry.deployment.run.hook_timeout_s
         )

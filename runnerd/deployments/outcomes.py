@@ -7,6 +7,7 @@ from dataclasses import replace
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Deployment, key_of
+from runnerd.deployments.parameters import find_unknown_parameters
 from runnerd.deployments.planning import differs
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal, Registration
@@ -29,9 +30,18 @@ class Outcomes:
         entry = self._registry.get(key_of(deployment))
         if entry is None:
             return False
+        flaws = find_unknown_parameters(entry.deployment, inspection)
+        for flaw in flaws if flaws != entry.flaws else ():
+            self._log.warning(
+                "a deployment has a parameter that its flow lacks",
+                deployment=deployment.name,
+                at=flaw.place,
+                why=flaw.message,
+            )
         self._registry.put(
             replace(
                 entry,
+                flaws=flaws,
                 flow=inspection.flow_name,
                 prefect_version=inspection.prefect_version,
                 deployment_id=known.deployment_id,
@@ -63,9 +73,14 @@ class Outcomes:
         self._registry.put(replace(entry, problem=why, double=double))
 
     def problems(self) -> tuple[Problem, ...]:
-        """Return why deployments cannot be registered; problems of their files are reported by the configuration."""
-        return tuple(
+        """Return why deployments cannot be registered, and what is wrong with those that are.
+
+        Problems of their files are reported by the configuration.
+        """
+        entries = self._registry.entries()
+        failed = [
             Problem(message=entry.problem, place=entry.deployment.place, deployment=entry.deployment.name)
-            for entry in self._registry.entries()
+            for entry in entries
             if entry.problem is not None and not entry.invalid
-        )
+        ]
+        return (*failed, *(flaw for entry in entries for flaw in entry.flaws))

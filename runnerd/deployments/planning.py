@@ -96,7 +96,10 @@ class Planner:
     def _put_again(self, old: Entry, deployment: Deployment) -> None:
         """Update an entry after a reload; an unchanged one too, because its code may have failed the last time."""
         problem = deployment.problem
-        entry = replace(old, deployment=deployment, problem=problem, invalid=problem is not None, double=False)
+        flaws = () if differs(old.deployment, deployment) else old.flaws
+        entry = replace(
+            old, deployment=deployment, problem=problem, flaws=flaws, invalid=problem is not None, double=False
+        )
         self._registry.put(entry)
 
     def _drop_unwanted(self, wanted: set[Key]) -> list[str]:

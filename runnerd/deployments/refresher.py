@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from runnerd.core.errors import ApiAway, ApiError
@@ -27,6 +27,18 @@ _REFRESH_GAP_MIN_S = 10.0  # however often `wakes.refresh` is set
 _NEXT_START_WITHIN = timedelta(days=30)
 _REQUESTS_FOR_NEXT_STARTS = 5  # the first mostly suffices; each answers for at least one more deployment
 _LOOP = "refresh"
+
+
+@dataclass(slots=True)
+class _Starts:
+    """The next starts of one deployment by run id, in their order; `whole`: there are no others within 30 days."""
+
+    times: dict[str, datetime] = field(default_factory=dict)
+    whole: bool = False
+
+    @property
+    def first(self) -> datetime | None:
+        return next(iter(self.times.values()), None)
 
 
 class Refresher:
@@ -49,11 +61,21 @@ class Refresher:
         self._now = ambient.now
         self._contained = Containment(log=ambient.log, loop=_LOOP)
         self._woken = wakes.refresh
+        self._starts: dict[str, _Starts] = {}  # by deployment id, as the API listed them last
+        self._started: set[str] = set()  # runs that have started since that list was requested
         feed.subscribe(self._note_start)
 
     def _note_start(self, record: RunRecord) -> None:
-        if record.phase is Phase.STARTING:
-            self._woken.set()  # its deployment has another next start now
+        """Show the deployment's start after this run's at once, and have the API asked for those to come."""
+        if record.phase is not Phase.STARTING or record.id in self._started:
+            return
+        self._woken.set()
+        self._started.add(record.id)
+        starts = self._starts.get(record.deployment_id or "")
+        if record.deployment_id is None or starts is None or starts.times.pop(record.id, None) is None:
+            return
+        if starts.times or starts.whole:
+            self._registry.note_next_run(record.deployment_id, starts.first)
 
     async def run(self) -> None:
         """Refresh for ever; errors of the API only leave older values in the registry."""
@@ -71,10 +93,13 @@ class Refresher:
                 continue
 
     async def refresh(self) -> None:
-        """Read all registered deployments once and note changes. Raises ApiError."""
+        """Read all registered deployments once and note changes. Raises ApiError.
+
+        Without any, only ask whether the API answers: a host that polls for nothing would never know.
+        """
         ids = self._registry.ids()
         if not ids:
-            return
+            return await self._api.check()
         found = {info.id: info for info in await self._api.read_deployments(ids)}
         gone = {one for one in set(ids) - set(found) if await self._is_deleted(one)}
         if gone:
@@ -83,7 +108,10 @@ class Refresher:
             entry = self._registry.by_id(info.id)
             if entry is not None and entry.paused is not info.paused:
                 self._registry.put(replace(entry, paused=info.paused))
-        self._registry.note_next_runs(await self._next_runs(list(found)))
+        self._started.clear()
+        self._starts = await self._next_starts(list(found))
+        next_runs = {one: first for one, starts in self._starts.items() if (first := starts.first) is not None}
+        self._registry.note_next_runs(next_runs)
 
     async def _is_deleted(self, deployment_id: str) -> bool:
         """Whether the API answers that there is no such deployment; a list may lack what could not be read."""
@@ -94,23 +122,26 @@ class Refresher:
                 raise
             return False
 
-    async def _next_runs(self, ids: list[str]) -> dict[str, datetime]:
-        """Return each deployment's next start.
+    async def _next_starts(self, ids: list[str]) -> dict[str, _Starts]:
+        """Return each deployment's next starts, at least the first one.
 
         One answer holds at most PAGE runs, which a busy deployment may fill, so the others are requested again.
         """
-        next_runs: dict[str, datetime] = {}
+        starts = {one: _Starts() for one in ids}
+        left = ids
         for _ in range(_REQUESTS_FOR_NEXT_STARTS):
-            left = [one for one in ids if one not in next_runs]
-            if not left:
-                break
             runs = await self._api.scheduled_runs(
                 deployment_ids=left, before=self._now() + _NEXT_START_WITHIN, limit=None
             )
             for run in runs:
-                at = due(run)
-                if run.deployment_id is not None and at is not None:
-                    next_runs.setdefault(run.deployment_id, at)
+                at, its = due(run), starts.get(run.deployment_id or "")
+                if its is not None and at is not None and run.id not in self._started:
+                    its.times[run.id] = at
             if not runs.full:
+                for one in left:
+                    starts[one].whole = True
                 break
-        return next_runs
+            left = [one for one in left if not starts[one].times]
+            if not left:
+                break
+        return starts

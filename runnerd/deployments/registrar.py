@@ -308,6 +308,10 @@ class Registrar:
         """Return the keys of the deployments that will soon be inspected and registered as they are now."""
         return self._worklist.pending()
 
+    def unsettled(self) -> list[str]:
+        """Name the deployments that are neither registered nor have failed."""
+        return self._worklist.names()
+
     def register_again(self, deployment_ids: set[str]) -> None:
         """Register again the deployments that were deleted in the API, because the files still declare them."""
         for one in self._journal.registrations(self._url):

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from runnerd.core.limits import Caps, PoolCaps
+from runnerd.core.place import Problem
 from runnerd.core.settings import DeclaredKey, Deployment, LimitSettings, key_of
 
 
@@ -29,7 +30,7 @@ class Entry:
     """One deployment. `flow` is None until its code was inspected, `deployment_id` until it was registered.
 
     `problem`: why it cannot be read or registered; `invalid`: the problem is in its file; `double`: another place
-    declares the same flow and name, and stays in force.
+    declares the same flow and name, and stays in force. `flaws`: what is wrong with it although it is registered.
     """
 
     deployment: Deployment
@@ -37,6 +38,7 @@ class Entry:
     deployment_id: str | None = None
     paused: bool = False
     problem: str | None = None
+    flaws: tuple[Problem, ...] = ()
     invalid: bool = False
     double: bool = False
     next_run_at: datetime | None = None
@@ -151,6 +153,12 @@ class Registry:
             entry = self._entries[key]
             if entry.next_run_at != due.get(deployment_id):
                 self._entries[key] = replace(entry, next_run_at=due.get(deployment_id))
+
+    def note_next_run(self, deployment_id: str, at: datetime | None) -> None:
+        """Set the next start of the entry with this deployment id, if there is one."""
+        entry = self.by_id(deployment_id)
+        if entry is not None:
+            self._entries[key_of(entry.deployment)] = replace(entry, next_run_at=at)
 
     def caps(self, limits: LimitSettings, *, pools: Mapping[str, PoolCaps], server_cancels: bool = True) -> Caps:
         """Return the concurrency limits in force: of the host, of tags, of these deployments and of `pools`.

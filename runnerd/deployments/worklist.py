@@ -95,6 +95,10 @@ class Worklist:
         else:
             self._alone.discard(key_of(begun.deployment))
 
+    def names(self) -> list[str]:
+        """Name the listed deployments."""
+        return [one.name for one in self._todo.values()]
+
     def pending(self) -> Set[Key]:
         """Return the keys of the deployments that will soon be inspected and registered as they are now."""
         return self._todo.keys() - self._alone

@@ -12,6 +12,7 @@ from runnerd.doctor.checks import Check, error, ok, some, unknown, warning
 from runnerd.doctor.subject import Subject
 from runnerd.pools.table import Served
 from runnerd.runs.abandoned import Abandoned
+from runnerd.runs.blocked import Blocked
 
 
 async def run_loop_checks(subject: Subject) -> Sequence[Check]:
@@ -42,17 +43,21 @@ async def run_deployment_checks(subject: Subject) -> Sequence[Check]:
     ]
 
 
-async def run_abandoned_checks(subject: Subject) -> Sequence[Check]:
+async def run_run_checks(subject: Subject) -> Sequence[Check]:
+    deadlocked = subject.deadlocked()
     try:
         await subject.abandoned.look_up()
     except ApiError as why:
-        return [unknown("runs", f"cannot check for runs without a process: {why}", "see the api check")]
-    return [check_abandoned(subject.abandoned.known())]
+        if not deadlocked:
+            return [unknown("runs", f"cannot check for runs without a process: {why}", "see the api check")]
+    return [check_runs(deadlocked, subject.abandoned.known())]
 
 
-def check_abandoned(found: Sequence[Abandoned]) -> Check:
+def check_runs(deadlocked: Sequence[Blocked], abandoned: Sequence[Abandoned]) -> Check:
+    """Warn of runs that their own parents keep waiting, and of runs whose process has ended."""
+    found: Sequence[Blocked | Abandoned] = [*deadlocked, *abandoned]
     if not found:
-        return ok("runs", "no run waits for a process that has ended")
+        return ok("runs", "no run waits for a process that has ended, or for a slot that its parent holds")
     return warning("runs", _first_of(found), found[0].remedy)
 
 
@@ -70,7 +75,7 @@ def check_configuration(problems: Sequence[Problem], files: int) -> Check:
 
 
 def check_deployments(entries: Iterable[Entry], config: Config, held_drops: Sequence[Problem] = ()) -> Check:
-    """Report invalid, unregistrable and outdated deployments as an error, those not registered yet as a warning.
+    """Report invalid, unregistrable and outdated deployments as an error; else others with flaws, or that wait.
 
     `held_drops`: why deployments that left the files cannot be dropped yet; an error too.
     """
@@ -92,6 +97,9 @@ def check_deployments(entries: Iterable[Entry], config: Config, held_drops: Sequ
     if said:
         remedy = "fix the cause, which runnerctl status shows for each; then runnerctl reload"
         return error("deployments", "; ".join(said), remedy)
+    flaws = [flaw for one in entries for flaw in one.flaws]
+    if flaws:
+        return warning("deployments", _first_of(flaws), "correct the file; then runnerctl reload")
     if waiting:
         detail = f"not registered in Prefect yet: {some([one.full_name for one in waiting])}"
         return warning("deployments", detail, "wait if they were just added; else see the api check")

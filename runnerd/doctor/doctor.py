@@ -14,7 +14,7 @@ from typing import Any
 from runnerd.core.place import Json
 from runnerd.doctor.check_runner import CheckGroup, CheckRunner
 from runnerd.doctor.checks import Check, document
-from runnerd.doctor.deployments import run_abandoned_checks, run_deployment_checks, run_journal_checks, run_loop_checks
+from runnerd.doctor.deployments import run_deployment_checks, run_journal_checks, run_loop_checks, run_run_checks
 from runnerd.doctor.interpreters import InterpreterChecks
 from runnerd.doctor.machine import (
     run_config_file_checks,
@@ -41,7 +41,7 @@ _GROUPS: tuple[tuple[str, Callable[[Subject], Coroutine[Any, Any, Sequence[Check
     ("credentials", run_credentials_checks),
     ("configuration", run_deployment_checks),
     ("users", run_user_checks),
-    ("runs", run_abandoned_checks),
+    ("runs", run_run_checks),
 )
 
 

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from runnerd.config.files import DROP_INS, MAIN, list_drop_ins
+from runnerd.core.place import Problem
 from runnerd.core.settings import ControlSettings
 from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, some, unreadable, warning
@@ -53,23 +54,30 @@ async def check_dbus(run: Callable[..., Awaitable[ProgramResult]], *, unit: str 
 
 # --- users ----------------------------------------------------------------------------------------------------
 
+_IDENTITY = ("run.user", "run.group")
+
 
 async def run_user_checks(subject: Subject) -> Sequence[Check]:
     sources, flow_user = subject.sources(), subject.environ.get("RUNNERD_FLOW_USER") or None
-    hello = subject.link.hello
-    allowed = hello.users if hello is not None else None
+    allowed = subject.wanted_spawner.users_of(subject.link.hello)
+    unusable = [problem for problem in subject.config.problems() if problem.key in _IDENTITY]
     control = subject.config.current.settings.control
     return [
-        await in_thread(lambda: check_users(sources, flow_user, allowed)),
+        await in_thread(lambda: check_users(sources, flow_user, allowed, unusable)),
         await in_thread(lambda: check_control_groups(control)),
     ]
 
 
-def check_users(sources: Sequence[Source], flow_user: str | None, allowed: AllowedUsers | None) -> Check:
+def check_users(
+    sources: Sequence[Source], flow_user: str | None, allowed: AllowedUsers | None, unusable: Sequence[Problem] = ()
+) -> Check:
     """Check that the users and groups of runs exist, and that the spawner starts runs as these users.
 
-    `allowed` is None where the spawner does not say.
+    `allowed` is None where the spawner does not say. `unusable`: the problems of users and groups for which the
+    configuration refused deployments and pools, which are therefore not among `sources`.
     """
+    if unusable:
+        return _report_unusable(unusable)
     users: dict[str | None, list[Source]] = {}
     groups: dict[str, list[Source]] = {}
     for source in sources:
@@ -95,6 +103,14 @@ def check_users(sources: Sequence[Source], flow_user: str | None, allowed: Allow
         return warning("users", detail, "set run.user, or RUNNERD_FLOW_USER for all flows, to a user without rights")
     names = sorted({*named, *([flow_user] if flow_user else [])})
     return ok("users", f"flows run as {', '.join(names)}" if names else "flows run as the spawner's user")
+
+
+def _report_unusable(unusable: Sequence[Problem]) -> Check:
+    # A wrong user in the host's run: section is a problem of each deployment.
+    different = list(dict.fromkeys(map(str, unusable)))
+    why, _, remedy = different[0].partition("; ")
+    more = f"; and {len(different) - 1} more, which runnerctl config check lists" if len(different) > 1 else ""
+    return error("users", f"{why}{more}", remedy or "create it with useradd --system or groupadd, or set another")
 
 
 def _refuse(users: Mapping[str | None, list[Source]], allowed: AllowedUsers) -> Check | None:

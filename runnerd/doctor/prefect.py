@@ -58,11 +58,11 @@ def check_api(url: str, health: ApiHealth, settings: ApiSettings) -> Check:
     if health.condition is ApiCondition.OK:
         return ok("api", f"{url} answers")
     if health.condition is ApiCondition.UNREACHABLE:
-        effect = "until then no run is claimed, live runs continue, and their reports wait"
+        effect = "meanwhile no run is claimed, live runs continue, and their reports wait"
         detail = f"cannot reach {url}: {health.detail}; {effect}"
         return error("api", detail, f"check the server, the network and api.url: curl -sS {url}/health")
     if health.condition is ApiCondition.MAINTENANCE:
-        detail = f"{url} is {health.detail}; until then no run is claimed, live runs continue, and their reports wait"
+        detail = f"{url} is {health.detail}; meanwhile no run is claimed, live runs continue, and their reports wait"
         return warning("api", detail, "wait until the maintenance is over; runnerd asks again by itself")
     detail = f"{url} answers, but {health.detail}"
     return error("api", detail, _degraded_remedy(health.detail, settings))

@@ -29,7 +29,7 @@ async def run_spawner_checks(subject: Subject) -> Sequence[Check]:
         why = subject.link.problem or "there is no connection yet"
         log = "journalctl -u runnerd-spawner" if managed else os.path.join(subject.paths.log, "spawner.log")
         unit = "systemctl status runnerd-spawner, " if managed else ""
-        detail = f"cannot use the spawner: {why}; until then no run can be started or stopped"
+        detail = f"cannot use the spawner: {why}; meanwhile no run can be started or stopped"
         return [error("spawner", detail, f"see {unit}{log}")]
     hello = subject.link.hello
     wanted = subject.wanted_spawner
@@ -46,7 +46,7 @@ def check_spawner(hello: Hello | None, wanted: WantedSpawner, *, managed: bool) 
         remedy = "name the same users in both units (systemctl edit), then systemctl restart runnerd-spawner runnerd"
         return warning("spawner", difference, remedy)
     remedy = "wait, or: runnerctl drain, wait until runnerctl runs lists none, then runnerctl undrain"
-    return warning("spawner", f"{difference}; it is replaced when no run is live", remedy)
+    return warning("spawner", f"{difference}; it is replaced when no run is live, and no Prefect worker", remedy)
 
 
 # --- limits ---------------------------------------------------------------------------------------------------

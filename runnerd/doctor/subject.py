@@ -17,6 +17,7 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.upgrading import WantedSpawner
 from runnerd.runs.abandoned import AbandonedRuns
+from runnerd.runs.blocked import Blocked
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd
 from runnerd.system.watchdog import Pulse
@@ -48,6 +49,7 @@ class Subject:
     held_drops: Callable[[], Sequence[Problem]]  # why deployments that left the files cannot be dropped yet
     pools: PoolKeeper
     abandoned: AbandonedRuns
+    deadlocked: Callable[[], Sequence[Blocked]]  # runs whose parents hold every slot for which they wait
     environments: Environments
     journal: Journal
     link: SpawnerLink

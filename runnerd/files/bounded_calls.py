@@ -1,9 +1,11 @@
 """Makes calls that may hang, such as reading a file on a dead NFS mount, in a bounded number of threads.
 
 Invariants: the event loop is never blocked, and no caller waits longer than the time limit; at most THREADS threads
-exist at once, no place has more than its share of them (files/call_places.py), whatever comes at the same time, and at
-a place where HANGING_PER_PLACE calls hang no more are begun. A thread that hangs cannot be ended: it is counted until
-its call returns, and keeps no process from ending.
+make calls at once, no place has more than its share of them (files/call_places.py), whatever comes at the same time,
+and at a place where HANGING_PER_PLACE calls hang no more are begun. A thread that hangs cannot be ended: it is counted
+until its call returns, and keeps no process from ending. One that hangs at a remote mount is written off: it takes
+nothing from other mounts, because another thread may be started for it. At most WRITTEN_OFF times THREADS are; then
+`problem` says so.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from runnerd.files.call_places import Bound, Places
+from runnerd.files.call_places import REMOTE, Bound, Places
 from runnerd.files.mounts import Mounts
 
 T = TypeVar("T")
@@ -27,6 +29,8 @@ T = TypeVar("T")
 LIMIT_S = 10.0
 THREADS = 32
 HANGING_PER_PLACE = 2
+WRITTEN_OFF = 2
+_NAMED_MAX = 3
 _LIMIT_WHERE_ONE_HANGS_S = 1.0  # the place may answer again
 _HANGS, _NO_THREAD = "does not answer: earlier calls still hang", "is not read: too many calls elsewhere hang"
 
@@ -43,13 +47,24 @@ class Unanswered:
 
 @dataclass(slots=True)
 class _Flight:
-    """One call. `left`: its caller waits no longer."""
+    """One call. `left`: its caller waits no longer. `written_off`: it is to count for its own place only.
+
+    `freed`: its thread does so; `returned`: its thread has ended the call.
+    """
 
     place: str
     bounds: tuple[Bound, ...]
     begun: bool = False
     ended: bool = False
     left: bool = False
+    written_off: bool = False
+    freed: bool = False
+    returned: bool = False
+
+    @property
+    def counted(self) -> tuple[Bound, ...]:
+        """The bounds that it counts for while it hangs."""
+        return self.bounds[:1] if self.written_off else self.bounds
 
 
 class BoundedCalls:
@@ -73,7 +88,21 @@ class BoundedCalls:
         self._threads = _ShortThreads(threads, learn=self._places.learn)
         self._lock = threading.Lock()
         self._hanging: collections.Counter[str] = collections.Counter()  # by key of a bound: calls without a caller
-        self._hang = 0
+        self._hang = 0  # not counting those written off
+        self._written_off: list[_Flight] = []
+
+    def problem(self) -> str | None:
+        """Why remote mounts that answer may not be read; None while there are threads for them."""
+        with self._lock:
+            places = sorted({flight.place for flight in self._written_off})
+            if len(self._written_off) < self._threads_max * WRITTEN_OFF:
+                return None
+        named = ", ".join(places[:_NAMED_MAX])
+        more = f" and {len(places) - _NAMED_MAX} other places" if len(places) > _NAMED_MAX else ""
+        return (
+            f"{self._threads_max * WRITTEN_OFF} reads of files hang, at {named}{more}: files on other network mounts"
+            " may not be read either; repair these mounts, or unmount them and restart runnerd"
+        )
 
     async def call(self, place: str, call: Callable[[], T]) -> T | Unanswered:
         """Return what `call` returns, or why there is no answer. Raises what it raises, but no TimeoutError."""
@@ -122,25 +151,43 @@ class BoundedCalls:
         """Make the call, in a thread."""
         with self._lock:
             flight.begun = True
-            if flight.left:  # between its start and this line
-                self._count(flight, 1)
+            left = flight.left  # between its start and this line
+            if left:
+                self._begin_hanging(flight)
+        if left:
+            self._threads.write_off(flight)
         try:
             return call()
         finally:
             with self._lock:
                 flight.ended = True
                 if flight.left:
-                    self._count(flight, -1)
+                    self._end_hanging(flight)
 
     def _leave(self, flight: _Flight) -> None:
         with self._lock:
             flight.left = True
-            if flight.begun and not flight.ended:
-                self._count(flight, 1)
+            hangs = flight.begun and not flight.ended
+            if hangs:
+                self._begin_hanging(flight)
+        if hangs:
+            self._threads.write_off(flight)
+
+    def _begin_hanging(self, flight: _Flight) -> None:
+        remote = any(key == REMOTE for key, _ in flight.bounds)
+        flight.written_off = remote and len(self._written_off) < self._threads_max * WRITTEN_OFF
+        if flight.written_off:
+            self._written_off.append(flight)
+        self._count(flight, 1)
+
+    def _end_hanging(self, flight: _Flight) -> None:
+        self._count(flight, -1)
+        if flight.written_off:
+            self._written_off = [one for one in self._written_off if one is not flight]
 
     def _count(self, flight: _Flight, change: int) -> None:
-        self._hang += change
-        self._hanging.update({key: change for key, _ in flight.bounds})
+        self._hang += 0 if flight.written_off else change
+        self._hanging.update({key: change for key, _ in flight.counted})
         self._hanging += collections.Counter()  # drops the places without one
 
     def _say_why(self, flight: _Flight, limit_s: float) -> Unanswered:
@@ -182,17 +229,33 @@ class _ShortThreads:
                 self._waiting.append(made)
                 return future
             self._alive += 1
-            self._count(made, 1)
+            self._count(made.flight.bounds, 1)
+        self._start(made)
+        return future
+
+    def write_off(self, flight: _Flight) -> None:
+        """Count the thread of this call no more but for its own place, if it is to be written off; start another."""
+        with self._lock:
+            if not flight.written_off or flight.returned:
+                return
+            flight.freed = True
+            self._alive -= 1
+            self._count(flight.bounds[1:], -1)
+            made = self._take_waiting()
+            self._alive += made is not None
+        if made is not None:
+            self._start(made)
+
+    def _start(self, made: _Made) -> None:
         try:
             threading.Thread(target=self._work, args=(made,), name="bounded call", daemon=True).start()
         except RuntimeError:  # no memory, or TasksMax: the call waits for a thread that runs, or fails without one
             self._do_without(made)
-        return future
 
     def _do_without(self, made: _Made) -> None:
         with self._lock:
             self._alive -= 1
-            self._count(made, -1)
+            self._count(made.flight.bounds, -1)
             self._waiting.append(made)
             failed = [] if self._alive else self._waiting
             self._waiting = self._waiting if self._alive else []
@@ -203,8 +266,8 @@ class _ShortThreads:
     def _has_room(self, bounds: Sequence[Bound]) -> bool:
         return all(self._under_way[key] < most for key, most in bounds)
 
-    def _count(self, made: _Made, change: int) -> None:
-        self._under_way.update({key: change for key, _ in made.flight.bounds})
+    def _count(self, bounds: Sequence[Bound], change: int) -> None:
+        self._under_way.update({key: change for key, _ in bounds})
         self._under_way += collections.Counter()  # drops the places without one
 
     def _work(self, first: _Made) -> None:
@@ -221,20 +284,28 @@ class _ShortThreads:
             made = self._next(made)
 
     def _next(self, ended: _Made) -> _Made | None:
-        """Take the first call that waits and whose bounds have room; None ends this thread.
+        """Take another call for the thread of one that has ended; None ends the thread.
 
         A call that waits for its place needs no other thread: the one that ends a call there comes here.
         """
+        flight = ended.flight
         with self._lock:
-            self._count(ended, -1)
-            self._waiting = [made for made in self._waiting if not made.future.cancelled()]
-            for made in self._waiting:
-                if self._has_room(made.flight.bounds):
-                    self._waiting.remove(made)
-                    self._count(made, 1)
-                    return made
-            self._alive -= 1
-            return None
+            flight.returned = True
+            self._count(flight.bounds[:1] if flight.freed else flight.bounds, -1)
+            self._alive += flight.freed
+            made = self._take_waiting() if self._alive <= self._most else None
+            self._alive -= made is None
+            return made
+
+    def _take_waiting(self) -> _Made | None:
+        """Take the first call that waits and whose bounds have room."""
+        self._waiting = [made for made in self._waiting if not made.future.cancelled()]
+        for made in self._waiting:
+            if self._has_room(made.flight.bounds):
+                self._waiting.remove(made)
+                self._count(made.flight.bounds, 1)
+                return made
+        return None
 
 
 class _ThreadsAt(concurrent.futures.Executor):

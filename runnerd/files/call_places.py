@@ -16,7 +16,7 @@ from runnerd.files.mounts import Mounts
 
 _LEARNT_MAX = 4096
 _NO_PATH = "what is no path"
-_REMOTE = "mounts that may hang as a whole"
+REMOTE = "mounts that may hang as a whole"
 _UNKNOWN = "directories that have not answered yet"  # a link to a mount that hangs looks like a local directory
 _DOUBTFUL = "all but local directories that have answered, and the daemon's own"
 _NOT_OWN = "all but the daemon's own directories"
@@ -66,7 +66,7 @@ class Places:
         if place in self._own:
             return (here,)
         if remote:
-            return here, Bound(_REMOTE, self._wider), *self._doubtful
+            return here, Bound(REMOTE, self._wider), *self._doubtful
         if real is None or mount is None:
             return here, Bound(_UNKNOWN, self._wider), *self._doubtful
         return here, Bound(f"mount {mount.device}", self._wider), *self._local

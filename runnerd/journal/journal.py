@@ -31,7 +31,7 @@ _LAST_GOOD = "last good configuration"
 _TRIAL = "trial"
 _UNUSED_PAGES_KEPT = 256  # 1 MiB, for the next runs
 _TRIAL_BYTES = 65536  # several times what a run writes from its claim to its end
-_MEANWHILE = "no run is claimed until then; running flows go on"
+_MEANWHILE = "meanwhile no run is claimed, and running flows go on"
 # By table: the SQL expression of a row's name, and the column of its JSON document.
 _COLUMNS = {
     "runs": ("id", "record"),
@@ -61,15 +61,6 @@ class Registration:
     paused: bool = False
     pausing: bool = False
     schedule_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """One step of a run's history."""
-
-    at: datetime
-    phase: Phase
-    event: str
 
 
 class Journal:
@@ -227,6 +218,11 @@ class Journal:
         """Return the newest `limit` runs of any phase, newest first."""
         return self._records("ORDER BY created_at DESC LIMIT ?", limit)
 
+    def unread(self) -> list[str]:
+        """Return the ids of the runs that a receipt has ended and that were not read from the API since."""
+        found = self._records("WHERE phase = 'done' AND record LIKE '%\"unread\": true%'")
+        return [record.id for record in found if record.unread]
+
     def run(self, run_id: str) -> RunRecord | None:
         """Return the record of one run; None when the journal has none."""
         found = self._records("WHERE id = ?", run_id)
@@ -243,11 +239,6 @@ class Journal:
         by_id = self._records("WHERE id LIKE ? ESCAPE '\\' ORDER BY created_at DESC LIMIT 20", pattern)
         by_name = self._records("WHERE name = ? ORDER BY created_at DESC LIMIT 20", ref)
         return list({record.id: record for record in (*by_id, *by_name)}.values())
-
-    def transitions(self, run_id: str) -> list[Transition]:
-        """Return the steps of a run's history, oldest first."""
-        rows = self._rows("SELECT at, phase, event FROM transitions WHERE run_id = ? ORDER BY rowid", run_id)
-        return [Transition(at=datetime.fromisoformat(at), phase=Phase(phase), event=event) for at, phase, event in rows]
 
     def prunable(self, *, before: datetime, max_runs: int, limit: int) -> list[RunRecord]:
         """Return the oldest `limit` finished runs that are older than `before` or beyond the newest `max_runs`."""

@@ -28,9 +28,9 @@ class Prepared:
 
 
 class HookLauncher(Protocol):
-    """Makes the launch spec of a run's hooks, or a sentence why the hooks cannot be started."""
+    """Makes the launch spec of a run's hooks, or says why they cannot be started: Unanswered where later they may."""
 
-    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str: ...
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered: ...
 
 
 class Launcher(HookLauncher, Protocol):
@@ -49,5 +49,5 @@ class Launchers:
     async def prepare(self, record: RunRecord) -> Prepared:
         return await (self._own if record.pool is None else self._pools).prepare(record)
 
-    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         return await (self._own if record.pool is None else self._pools).prepare_hooks(record)

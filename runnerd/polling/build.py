@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.pace import Pace
 from runnerd.core.problems import Problems
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
+from runnerd.journal.journal import Journal
+from runnerd.polling.cancellations import Cancellations
 from runnerd.polling.deployment_pages import DeploymentPages
+from runnerd.polling.event_stream import EventStream
 from runnerd.polling.intervals import Intervals
 from runnerd.polling.late_runs import LateRuns
 from runnerd.polling.look_ups import LookUps
@@ -23,12 +27,85 @@ from runnerd.polling.progress import PollProgress
 from runnerd.polling.server_limits import ServerLimits
 from runnerd.pools.offers import PoolOffers
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.prefect_api.event_socket import EventSocket
+from runnerd.prefect_api.websocket import Refusal
 from runnerd.runs.abandoned import AbandonedRuns
+from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
 
 
-def build_poller(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollingParts:
+    """The parts that ask the API about runs."""
+
+    poller: Poller
+    cancellations: Cancellations
+    abandoned: AbandonedRuns
+    blocked: BlockedRuns
+    events: EventStream
+
+
+def build_polling(
+    *,
+    api: PrefectApi,
+    supervisor: Supervisor,
+    registry: Registry,
+    journal: Journal,
+    pools: PoolOffers,
+    config: ConfigInForce,
+    wakes: Wakes,
+    ambient: Ambient,
+    problems: Problems,
+    pace: Pace,
+    subscribe: Callable[[], Awaitable[EventSocket | Refusal]],
+    pool_names: Callable[[], set[str]],
+    jitter: Callable[[], float] = random.random,
+) -> PollingParts:
+    """Build the parts. `pool_names`: all that are served; `jitter` (0 to 1) spreads the polls of many hosts."""
+    abandoned = AbandonedRuns(
+        api=api,
+        supervisor=supervisor,
+        journal=journal,
+        deployments=registry.own_ids,
+        pools=lambda: [served.name for served in pools.open_pools()],
+        ambient=ambient,
+        problems=problems,
+    )
+    poller = _build_poller(
+        api=api,
+        supervisor=supervisor,
+        registry=registry,
+        pools=pools,
+        config=config,
+        wakes=wakes,
+        ambient=ambient,
+        problems=problems,
+        abandoned=abandoned,
+        pace=pace,
+        jitter=jitter,
+    )
+    blocked = BlockedRuns(
+        supervisor=supervisor, waiting=poller.on_offer.all_waiting, parent_of=poller.parents.parent_of
+    )
+    cancellations = Cancellations(
+        api=api, supervisor=supervisor, config=config, pace=pace, wakes=wakes, ambient=ambient
+    )
+    events = EventStream(
+        subscribe=subscribe,
+        api=api,
+        supervisor=supervisor,
+        registry=registry,
+        pools=pool_names,
+        host_name=config.host_name,
+        pace=pace,
+        wakes=wakes,
+        ambient=ambient,
+    )
+    return PollingParts(poller=poller, cancellations=cancellations, abandoned=abandoned, blocked=blocked, events=events)
+
+
+def _build_poller(
     *,
     api: PrefectApi,
     supervisor: Supervisor,
@@ -40,9 +117,9 @@ def build_poller(
     problems: Problems,
     abandoned: AbandonedRuns,
     pace: Pace,
-    jitter: Callable[[], float] = random.random,
+    jitter: Callable[[], float],
 ) -> Poller:
-    """Build a poller for own deployments and pools. `jitter` (0 to 1) spreads the polls of many hosts."""
+    """Build a poller for own deployments and pools."""
     progress = PollProgress(ambient=ambient)
     limits = ServerLimits(pools=pools, supervisor=supervisor)
     offering = Offering(supervisor=supervisor, pools=pools, limits=limits, config=config, ambient=ambient)

@@ -2,7 +2,7 @@
 
 Invariants: an event is only a reason to ask the API sooner, so none has to be believed; wakes are as many as events,
 polls never more than the poller's burst allows; a server, proxy or version without a stream costs no more than a try
-now and then; polls are further apart only while an event of our own has come back over this very subscription (ADR 30).
+now and then; polls are further apart only while an event of our own has come back over this very subscription (ADR 31).
 """
 
 from __future__ import annotations

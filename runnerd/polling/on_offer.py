@@ -58,6 +58,10 @@ class OnOffer:
         self.waiting.pop(run_id, None)
         return self.runs.pop(run_id, None)
 
+    def all_waiting(self) -> list[tuple[FlowRun, str]]:
+        """Return the runs that wait, each with the reason."""
+        return [(self.runs[run_id], why) for run_id, why in self.waiting.items() if run_id in self.runs]
+
     def has_waiting(self, name: str) -> bool:
         """Whether a run of this pool is due and waits."""
         return any(run.pool == name for run_id, run in self.runs.items() if run_id in self.waiting)

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from shlex import quote
 
 from runnerd.config.files import read_text
 from runnerd.core.errors import ConfigError
@@ -39,7 +40,11 @@ async def find_or_create_pool(
 
 async def _create_pool(api: PoolsApi, settings: PoolSettings, major: int, calls: BoundedCalls) -> WorkPool | str:
     if not settings.create:
-        return f"work pool {settings.name} does not exist, and create is false; make it: runnerctl pool create"
+        kind = f" --type {quote(settings.type)}" if settings.type else ""
+        command = f"runnerctl pool create {quote(settings.name)}{kind}"
+        return (
+            f"work pool {settings.name} does not exist, and create is false; create it ({command}), or set create: true"
+        )
     kind = settings.type or PROCESS
     if why := _type_problem(settings.name, kind, major=major):
         return why
@@ -105,9 +110,9 @@ async def find_or_create_queues(api: PoolsApi, settings: PoolSettings) -> tuple[
     there = {queue.name: queue for queue in queues}
     missing = [name for name in settings.queues if name not in there]
     if missing and not settings.create:
-        return (
-            f"work pool {settings.name} has no queue {missing[0]}, and create is false; runnerctl queue create makes it"
-        )
+        command = f"runnerctl queue create --pool {quote(settings.name)} {quote(missing[0])}"
+        what = f"work pool {settings.name} has no queue {missing[0]}, and create is false"
+        return f"{what}; create it ({command}), or set create: true"
     # In a pool with no queue but its default one, priorities follow the list; else new queues come last.
     untouched = set(there) <= {"default"}
     for name in missing:

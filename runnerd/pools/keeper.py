@@ -82,8 +82,10 @@ class PoolKeeper:
         self._announced: set[str] = set()  # pools that list this host among their workers
         self._stopped = False
         self._group = asyncio.TaskGroup()  # entered by `run`
+        self._asked: dict[str, int] = {}  # by pool: the list of wanted pools for which the API last answered
+        self._asked_another = asyncio.Event()
         self.tried = asyncio.Event()  # set once the API has answered for every pool, whether it can be served or not
-        problems.register(self._placed_problems)
+        problems.register(self.placed_problems)
 
     async def run(self) -> None:
         """Serve all pools of the table for ever."""
@@ -127,7 +129,7 @@ class PoolKeeper:
             wake = self._pool_wakes[name]
             wake.clear()
             self._pulse.beat(f"pool {name}", within_s=_PULSE_S)
-            wait_s = SYNC_S
+            wait_s, listed = SYNC_S, self._table.listed
             served = self._table.get(name)
             try:
                 with self._contained.item(f"pool {name}") as item:
@@ -136,21 +138,34 @@ class PoolKeeper:
                     backoff.reset()
                 if item.why is not None:
                     self._note_problem(served, f"cannot use what the API says of the work pool: {item.why}")
-                self._note_tried(name)
+                self._note_tried(name, listed)
             except ApiRejected as error:
                 self._note_problem(served, str(error))
-                self._note_tried(name)
+                self._note_tried(name, listed)
             except (ApiAway, ApiDenied) as error:  # logged by the client
                 wait_s = backoff.next_s(error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await wake.wait()
 
-    def _note_tried(self, name: str | None = None) -> None:
+    def _note_tried(self, name: str | None = None, listed: int = 0) -> None:
         if name is not None:
             self._logged.setdefault(name, None)
+            self._asked[name] = listed
+            self._asked_another.set()
         if all(served.name in self._logged for served in self._table.entries()):
             self.tried.set()
+
+    def unasked(self) -> list[str]:
+        """Name the pools for which the API has not answered since the configuration in force lists them."""
+        listed = self._table.listed
+        return [one.name for one in self._table.entries() if self._asked.get(one.name) != listed]
+
+    async def wait_until_asked(self) -> None:
+        """Wait until the API has answered for every pool of the configuration in force."""
+        while self.unasked():
+            self._asked_another.clear()
+            await self._asked_another.wait()
 
     # --- one synchronisation -----------------------------------------------------------------------------------------
 
@@ -287,7 +302,8 @@ class PoolKeeper:
         """Return every served pool, in the order of the files."""
         return self._table.entries()
 
-    def _placed_problems(self) -> list[Problem]:
+    def placed_problems(self) -> list[Problem]:
+        """Return why pools cannot be served, each at its place in the files."""
         return [Problem(message=why, place=served.settings.place) for served, why in self.problems()]
 
     def problems(self) -> list[tuple[Served, str]]:

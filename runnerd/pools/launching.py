@@ -115,14 +115,14 @@ class PoolLauncher:
             ),
         )
 
-    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
-        """Make the launch spec of this run's hooks, or say why they cannot be run. Waits for the API."""
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
+        """Make the launch spec of this run's hooks, or say why they cannot be run, or not yet. Waits for the API."""
         try:
             prepared = await persist(lambda: self.prepare(record), backoff=self._backoff())
         except ApiRejected as error:
             return str(error)
         if isinstance(prepared.start, str | Unanswered):
-            return str(prepared.start)
+            return prepared.start
         served = self._table.get(record.pool)
         if served is None:  # a reload dropped the pool meanwhile
             return _not_served(record)

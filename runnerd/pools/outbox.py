@@ -1,7 +1,8 @@
 """Sends what Prefect may know and nothing depends on: notes of runs and events of this host's workers.
 
 Invariant: nothing waits for this; what is put here is sent in order while the API answers, and what the API rejects, or
-answers with failures too often, is dropped.
+answers with failures too often, is dropped. So is what the API wants to have later, once it has accepted another
+instead, or for hours: a single request that gets 503 for ever holds up no other, and an outage loses nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from runnerd.system.containment import Containment
 
 _WAITING_MAX = 2000  # the oldest are dropped first
 _REFUSED_DELAY_MAX_S = 5.0
+_LATER_MAX_S = 6 * 3600.0
 
 Send = Callable[[], Awaitable[None]]
 
@@ -28,6 +30,8 @@ class _Waiting:
     what: str
     send: Send
     patience: Patience = field(default_factory=Patience)
+    later_since: float | None = None  # by the clock: when the API first wanted to have it later
+    others_tried: int = 0  # instead of it, since its patience is over
 
 
 class Outbox:
@@ -36,6 +40,7 @@ class Outbox:
     def __init__(self, *, ambient: Ambient) -> None:
         self._new_backoff = ambient.backoff
         self._backoff = ambient.backoff()
+        self._clock = ambient.clock
         self._log = ambient.log
         self._contained = Containment(log=ambient.log, loop="outbox")
         self._waiting: deque[_Waiting] = deque(maxlen=_WAITING_MAX)
@@ -57,20 +62,30 @@ class Outbox:
 
     async def _send_first(self) -> None:
         first = self._waiting[0]
+        error = await self._send(first)
+        if error is not None and not self._is_refused(first, error) and not await self._is_late(first, error):
+            cap_s = _REFUSED_DELAY_MAX_S if _may_be_refusal(error) else None
+            await asyncio.sleep(self._backoff.next_s(error, cap_s=cap_s))
+            return
+        self._remove(first)
+
+    async def _send(self, one: _Waiting) -> ApiError | None:
+        """Send it; None when the API has accepted or rejected it."""
         try:
-            with self._contained.item(first.what):
-                await first.send()
-            self._refused.discard(first.kind)
-            self._backoff = self._new_backoff()
+            with self._contained.item(one.what):
+                await one.send()
         except ApiRejected as error:
-            self._log.debug(f"cannot send {first.what}", why=str(error))
+            self._log.debug(f"cannot send {one.what}", why=str(error))
+            return None
         except (ApiAway, ApiDenied) as error:
-            if not self._is_refused(first, error):
-                cap_s = _REFUSED_DELAY_MAX_S if _may_be_refusal(error) else None
-                await asyncio.sleep(self._backoff.next_s(error, cap_s=cap_s))
-                return
-        if self._waiting and self._waiting[0] is first:  # else a full queue has dropped it meanwhile
-            self._waiting.popleft()
+            return error
+        self._refused.discard(one.kind)
+        self._backoff = self._new_backoff()
+        return None
+
+    def _remove(self, one: _Waiting) -> None:
+        if one in self._waiting:  # else a full queue has dropped it meanwhile
+            self._waiting.remove(one)
 
     def _is_refused(self, first: _Waiting, error: ApiError) -> bool:
         """Whether the API refuses it, so that it is dropped; logged once until the API accepts one of its kind."""
@@ -83,6 +98,36 @@ class Outbox:
             self._log.warning(f"cannot send {first.what}; dropping it and others that fail so", why=str(error))
         self._refused.add(first.kind)
         return True
+
+    async def _is_late(self, first: _Waiting, error: ApiError) -> bool:
+        """Whether the API keeps answering "later" to this one alone, so that it is dropped.
+
+        Where the API accepts another instead, this one is not sent any more: the two may be about the same run.
+        """
+        if not isinstance(error, ApiAway) or not error.later:
+            return False
+        if first.kind in self._refused:
+            return True
+        first.patience.note(error)
+        first.later_since = self._clock() if first.later_since is None else first.later_since
+        if not first.patience.over:
+            return False
+        other = self._choose_other(first)
+        accepted = other is not None and await self._send(other) is None
+        if not accepted and self._clock() - first.later_since < _LATER_MAX_S:
+            return False
+        self._log.warning(f"cannot send {first.what}; dropping it", why=str(error))
+        if other is not None and accepted:
+            self._remove(other)
+            if other.kind != first.kind:
+                self._refused.add(first.kind)
+        return True
+
+    def _choose_other(self, first: _Waiting) -> _Waiting | None:
+        """Choose another in turn, of other kinds first."""
+        others = sorted((one for one in self._waiting if one is not first), key=lambda one: one.kind == first.kind)
+        first.others_tried += 1
+        return others[(first.others_tried - 1) % len(others)] if others else None
 
 
 def _may_be_refusal(error: ApiError) -> bool:

@@ -95,6 +95,7 @@ class PoolTable:
     """Holds one entry for each pool, in the order of the files."""
 
     wakes: Wakes = field(default_factory=Wakes)
+    listed: int = 0  # how often the pools to serve were listed
     _entries: dict[str, Served] = field(default_factory=dict)
 
     def want(self, pools: Sequence[PoolSettings]) -> None:
@@ -105,6 +106,7 @@ class PoolTable:
             same = old is not None and _without_place(old.settings) == _without_place(settings)
             entries[settings.name] = replace(old, settings=settings) if old and same else Served(settings=settings)
         self._entries = entries
+        self.listed += 1
         self.wakes.pools.set()
 
     def entries(self) -> list[Served]:

@@ -32,7 +32,7 @@ from runnerd.prefect_api.dialect import server_info, state_body
 from runnerd.prefect_api.due_runs import DueRuns
 from runnerd.prefect_api.failure_words import REASON_MAX, server_words
 from runnerd.prefect_api.paging import Pages
-from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_id, parse_state
+from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_id, parse_state, parse_version
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, refused
 from runnerd.prefect_api.run_queries import RunQueries
@@ -40,8 +40,6 @@ from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.prefect_api.transport import Transport
 from runnerd.prefect_api.validation_words import shorten
 from runnerd.prefect_api.values import Unreadable, is_uuid, needed_text, read_wait_s
-
-_VERSION_MAX = 100  # characters
 
 __all__ = [
     "PAGE",
@@ -80,7 +78,7 @@ class PrefectApi:
         """
         self.url = url
         self._cloud = httpx.URL(url).host in ("api.prefect.cloud", "api.stg.prefect.dev")
-        self._transport = Transport(
+        self.transport = Transport(
             url=url,
             credentials=credentials,
             headers=headers,
@@ -90,22 +88,22 @@ class PrefectApi:
             on_health=on_health,
         )
         self._server: tuple[int, ServerInfo] | None = None
-        self._reader = Reader(self._transport, note_left_out=on_left_out)
-        self._applier = DeploymentApplier(transport=self._transport, reader=self._reader)
-        pages = Pages(transport=self._transport, reader=self._reader)
+        self._reader = Reader(self.transport, note_left_out=on_left_out)
+        self._applier = DeploymentApplier(transport=self.transport, reader=self._reader)
+        pages = Pages(transport=self.transport, reader=self._reader)
         self._due_runs = DueRuns(pages=pages, reader=self._reader, now=now)
-        self.queries = RunQueries(transport=self._transport, reader=self._reader)
-        self.pools = PoolsApi(transport=self._transport, reader=self._reader, pages=pages, server=self.server)
+        self.queries = RunQueries(transport=self.transport, reader=self._reader)
+        self.pools = PoolsApi(transport=self.transport, reader=self._reader, pages=pages, server=self.server)
 
     @property
     def health(self) -> ApiHealth:
         """Whether the API answers, by the outcomes of the latest requests."""
-        return self._transport.health
+        return self.transport.health
 
     @property
     def skew(self) -> Skew | None:
         """How far this host's clock is from the API's; None until an answer had a Date."""
-        return self._transport.skew
+        return self.transport.skew
 
     @property
     def skipped(self) -> Skipped:
@@ -114,20 +112,26 @@ class PrefectApi:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._transport.close()
+        await self.transport.close()
 
     async def server(self) -> ServerInfo:
         """Read the server's version: once, and again after each outage, since an upgrade may be its cause."""
-        if self._server is None or self._server[0] != self._transport.epoch:
+        if self._server is None or self._server[0] != self.transport.epoch:
             info = await self._read_server()
-            self._server = (self._transport.epoch, info)
+            self._server = (self.transport.epoch, info)
         return self._server[1]
+
+    async def check(self) -> None:
+        """Make a small request, so that `health` says how the API is, also where nothing else is asked."""
+        await self.transport.request(
+            "POST", "/deployments/filter", body={"deployments": {"id": {"any_": []}}}, sure=True
+        )
 
     async def _read_server(self) -> ServerInfo:
         if self._cloud:
             return ServerInfo(version="cloud", major=3)
-        reply = await self._transport.request("GET", "/admin/version", sure=True)
-        return server_info(self._reader.read("the server's version", reply.data, _parse_text))
+        reply = await self.transport.request("GET", "/admin/version", sure=True)
+        return server_info(self._reader.read("the server's version", reply.data, parse_version))
 
     # --- flow runs ------------------------------------------------------------------------------------------
 
@@ -154,7 +158,7 @@ class PrefectApi:
         if not is_uuid(run_id):
             return Answer(accepted=False, gone=True, reason=f"{run_id!r} is not the id of a flow run")
         body = state_body(run_id, verdict, transition_id)
-        reply = await self._transport.request("POST", f"/flow_runs/{run_id}/set_state", body=body, values=ABSENT)
+        reply = await self.transport.request("POST", f"/flow_runs/{run_id}/set_state", body=body, values=ABSENT)
         if reply.status == 404:
             return Answer(accepted=False, gone=True, reason=server_words(reply.data))
         return self._reader.read(
@@ -165,13 +169,13 @@ class PrefectApi:
         """Read one flow run; None when there is none (any more)."""
         if not is_uuid(run_id):
             return None
-        reply = await self._transport.request("GET", f"/flow_runs/{run_id}", values=ABSENT, sure=True)
+        reply = await self.transport.request("GET", f"/flow_runs/{run_id}", values=ABSENT, sure=True)
         return None if reply.status == 404 else self._reader.read("a flow run", reply.data, parse_flow_run)
 
     async def release_retry(self, run: FlowRun) -> None:
         """Let any process go on with a run whose retry is reserved for the process that failed, once that is dead."""
         body = {"empirical_policy": {**run.policy, "retry_type": RESCHEDULE}}
-        await self._transport.request("PATCH", f"/flow_runs/{run.id}", body=body, values=ABSENT)
+        await self.transport.request("PATCH", f"/flow_runs/{run.id}", body=body, values=ABSENT)
 
     async def renew_lease(self, lease_id: str) -> bool:
         """Renew a lease of a deployment's concurrency limit for five minutes; False when it has ended."""
@@ -179,7 +183,7 @@ class PrefectApi:
         if place is None:
             return False
         path, body = f"/v2/concurrency_limits/leases/{place}/renew", {"lease_duration": LEASE_S}
-        reply = await self._transport.request("POST", path, body=body, values=ENDED)
+        reply = await self.transport.request("POST", path, body=body, values=ENDED)
         return reply.status < 400
 
     async def history(self, run_id: str) -> list[ApiState]:
@@ -187,7 +191,7 @@ class PrefectApi:
         if not is_uuid(run_id):
             return []
         path = f"/flow_run_states/?flow_run_id={run_id}"
-        reply = await self._transport.request("GET", path, values=ABSENT, sure=True)
+        reply = await self.transport.request("GET", path, values=ABSENT, sure=True)
         if reply.status == 404:
             return []
         return self._reader.items("a flow run's states", reply, parse_state)
@@ -219,7 +223,7 @@ class PrefectApi:
         if idempotency_key is not None:
             body["idempotency_key"] = idempotency_key
         path = f"/deployments/{deployment_id}/create_flow_run"
-        reply = await self._transport.request("POST", path, body=body, values=REFUSED)
+        reply = await self.transport.request("POST", path, body=body, values=REFUSED)
         if reply.status >= 400:
             return refused(reply)
         return self._reader.read("a new flow run", reply.data, parse_flow_run)
@@ -228,14 +232,14 @@ class PrefectApi:
 
     async def ensure_flow(self, name: str, tags: Sequence[str] = ()) -> str:
         """Create the flow of this name if it is missing; return its id."""
-        reply = await self._transport.request("POST", "/flows/", body={"name": name, "tags": list(tags)})
+        reply = await self.transport.request("POST", "/flows/", body={"name": name, "tags": list(tags)})
         return self._reader.read("a flow", reply.data, parse_id)
 
     async def read_flow(self, flow_id: str) -> str | None:
         """Read the flow's name; None when there is no such flow."""
         if not is_uuid(flow_id):
             return None
-        reply = await self._transport.request("GET", f"/flows/{flow_id}", values=ABSENT, sure=True)
+        reply = await self.transport.request("GET", f"/flows/{flow_id}", values=ABSENT, sure=True)
         if reply.status == 404:
             return None
         return self._reader.read("a flow", reply.data, lambda data: needed_text(data, "name"))
@@ -268,7 +272,7 @@ class PrefectApi:
         place = in_path(flow_name, name)
         if place is None:
             return None
-        reply = await self._transport.request("GET", f"/deployments/name/{place}", values=ABSENT)
+        reply = await self.transport.request("GET", f"/deployments/name/{place}", values=ABSENT)
         return None if reply.status == 404 else self._reader.read("a deployment", reply.data, parse_deployment)
 
     async def pause_deployment(self, deployment_id: str) -> bool:
@@ -288,7 +292,7 @@ class PrefectApi:
         if not is_uuid(deployment_id):
             return False
         path = f"/deployments/{deployment_id}"
-        reply = await self._transport.request("PATCH", path, body={"paused": paused}, values=REFUSED)
+        reply = await self.transport.request("PATCH", path, body={"paused": paused}, values=REFUSED)
         if reply.status in (409, 422):
             action = "/pause_deployment" if paused else "/resume_deployment"
             return await self._change_deployment("POST", deployment_id, action)
@@ -301,7 +305,7 @@ class PrefectApi:
     async def _change_deployment(self, method: str, deployment_id: str, action: str) -> bool:
         if not is_uuid(deployment_id):
             return False
-        reply = await self._transport.request(method, f"/deployments/{deployment_id}{action}", values=ABSENT)
+        reply = await self.transport.request(method, f"/deployments/{deployment_id}{action}", values=ABSENT)
         return reply.status != 404
 
 
@@ -320,9 +324,3 @@ def _parse_answer(data: Json, proposed: StateType, transition_id: str) -> Answer
         reason=shorten(reason, REASON_MAX) if isinstance(reason, str) else None,
         wait_s=read_wait_s(delay) if data["status"] == "WAIT" else None,
     )
-
-
-def _parse_text(data: Json) -> str:
-    if not isinstance(data, str):
-        raise Unreadable("it is not a string")
-    return shorten(data, _VERSION_MAX)

@@ -20,10 +20,14 @@ _BYTES_MAX = 64 * 1024  # of a credential file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Holds a key and an auth string (user:password), which is used if both are set, as in Prefect's own client."""
+    """Holds a key and an auth string (user:password), which is used if both are set, as in Prefect's own client.
+
+    `outdated`: they were read earlier, and cannot be read now; they are read again for the next request.
+    """
 
     key: str | None = field(default=None, repr=False)
     auth_string: str | None = field(default=None, repr=False)
+    outdated: bool = field(default=False, compare=False)
 
     @property
     def kind(self) -> str:

@@ -1,7 +1,7 @@
 """Subscribes to Prefect's events over a WebSocket (servers of Prefect 3, `/events/out`) and reads what concerns a host.
 
 An event says only that it is worth asking: what a run's state is, and whose the run is, the API answers. So an event
-that is lost, forged or late costs time or a request, and nothing else (ADR 30).
+that is lost, forged or late costs time or a request, and nothing else (ADR 31).
 """
 
 from __future__ import annotations

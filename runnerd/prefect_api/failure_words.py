@@ -34,6 +34,11 @@ _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.UnsupportedProtocol, httpx.InvalidURL), "the URL is neither http nor https"),
 )
 
+_NOT_SENT = (
+    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError),
+    *(httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError),
+)
+
 
 def broken_words(error: BaseException) -> str:
     """Describe why a request got no answer."""
@@ -41,6 +46,11 @@ def broken_words(error: BaseException) -> str:
         if words := _cause_words(cause):
             return words
     return _httpx_words(error)
+
+
+def may_have_arrived(error: BaseException) -> bool:
+    """Return whether the server may have received the request, and so have done what it asks for."""
+    return not isinstance(error, _NOT_SENT)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -60,6 +70,8 @@ def _cause_words(cause: BaseException) -> str | None:
             return "TLS failed; is it an https server?"
         case socket.gaierror():
             return "the host name does not resolve"
+        case BrokenPipeError():
+            return "the server closed the connection before it had read the request"
         case OSError(errno=int(number)) if number in errno.errorcode:
             return os.strerror(number).lower()
     return None

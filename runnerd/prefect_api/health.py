@@ -27,7 +27,7 @@ class HealthBook:
         self._on_health = on_health
         # By kind of request: when it last failed, and how.
         self._failing: dict[str, tuple[datetime, ApiCondition, str]] = {}
-        self.health = ApiHealth(condition=ApiCondition.UNREACHABLE, since=now(), detail="not asked yet")
+        self.health = ApiHealth(condition=ApiCondition.UNREACHABLE, since=now(), detail="no answer yet")
         self._ok_since: datetime | None = None  # when the API was last OK before the present trouble
         self.epoch = 0  # how many outages have begun; facts about the server from an older epoch may be outdated
 

@@ -14,6 +14,7 @@ from runnerd.core.json_words import show_value
 from runnerd.core.place import Json
 from runnerd.core.prefect import ApiState, DeploymentInfo, FlowRun, StateType
 from runnerd.prefect_api.body import DEPTH_MAX, TooDeep, id_of
+from runnerd.prefect_api.validation_words import shorten
 from runnerd.prefect_api.values import (
     NAME_MAX,
     ODD,
@@ -77,6 +78,7 @@ def parse_flow_run(data: Json) -> FlowRun:
         run_count=read_whole(data.get("run_count")) or 0,
         job_variables=job_variables if isinstance(job_variables, dict) else {},
         policy=policy if isinstance(policy, dict) else {},
+        created=read_time(data.get("created")),
         parent_task_run_id=optional_text(data.get("parent_task_run_id")),
     )
     # By its name too: the policy of a run that has been retried in its process stays so while the run is suspended
@@ -142,3 +144,10 @@ def parse_id(data: Json) -> str:
 def _texts(value: Json) -> tuple[str, ...]:
     found = value if isinstance(value, list) else []
     return tuple(item for item in found[:TAGS_MAX] if isinstance(item, str) and len(item) <= NAME_MAX)
+
+
+def parse_version(data: Json) -> str:
+    """Read the version of the server, in at most 100 characters."""
+    if not isinstance(data, str):
+        raise Unreadable("it is not a string")
+    return shorten(data, 100)

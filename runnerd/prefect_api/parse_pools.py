@@ -118,7 +118,6 @@ def parse_pool_deployment(data: Json) -> PoolDeployment:
         version=optional_text(data.get("version")),
         job_variables=overrides,
         infrastructure_document_id=optional_text(data.get("infrastructure_document_id")),
-        storage_document_id=optional_text(data.get("storage_document_id")),
         updated=read_time(data.get("updated")),
     )
 

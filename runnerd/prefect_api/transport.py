@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import httpx
 
@@ -24,9 +25,10 @@ from runnerd.prefect_api.clock import Skew, measured_skew
 from runnerd.prefect_api.connections import ClientPool, OpenClient, location_of
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.csrf import CHANGES, Csrf
-from runnerd.prefect_api.failure_words import broken_words, server_words
+from runnerd.prefect_api.failure_words import broken_words, may_have_arrived, server_words
 from runnerd.prefect_api.health import HealthBook
 from runnerd.prefect_api.redirects import HOPS_MAX, REDIRECTS, origin, target
+from runnerd.prefect_api.traffic import Traffic
 from runnerd.prefect_api.values import ODD, read_retry_after_s
 
 RENEW_AFTER_FAILURES = 3
@@ -84,6 +86,7 @@ class Transport:
         self._csrf = Csrf(now=now)
         self._csrf_fetch = asyncio.Lock()
         self._failures = 0
+        self.traffic = Traffic()
         self.skew: Skew | None = None  # by the latest answer with a Date
 
     @property
@@ -95,6 +98,10 @@ class Transport:
     def epoch(self) -> int:
         """How many outages have begun; facts about the server from an older epoch may be outdated."""
         return self._book.epoch
+
+    def renew_credentials(self) -> None:
+        """Read the credentials again for the next request."""
+        self._credentials = None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -117,23 +124,29 @@ class Transport:
         """
         asked = f"{method} {path.partition('?')[0]}"
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        try:
-            async with asyncio.timeout(2 * self._timeout_s):
-                # In a task of its own: anyio before 4 (Debian 12) cancels the task in which it connects without
-                # uncancelling it, after which this timeout and a TaskGroup of the caller mistake who was cancelled.
-                raw = await asyncio.create_task(self._with_csrf(method, path, content), name=asked)
-        except ApiDenied as error:  # the credentials cannot be read
-            self._book.degraded(_kind(asked), str(error))
-            raise
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, *ODD) as error:
-            # `from None`: the chain of an httpx exception may quote a header.
-            raise await self._note_broken(error) from None
+        with self.traffic.request() as number:
+            raw = await self._exchange_bounded(asked, number, self._with_csrf(method, path, content))
+            self.traffic.note_answer()
         self._failures = 0
         if raw.body.too_long and shrinks:
             raise ApiAway(
                 f"cannot use Prefect at {self._shown}: the answer {raw.body.why}", answered=True, too_long=True
             )
         return self._reply(asked, raw, values, sure)
+
+    async def _exchange_bounded(self, asked: str, number: int, exchange: Coroutine[Any, Any, _Raw]) -> _Raw:
+        """Make the exchange within the time limit. Raises ApiAway or ApiDenied, noted in the health."""
+        try:
+            async with asyncio.timeout(2 * self._timeout_s):
+                # In a task of its own: anyio before 4 (Debian 12) cancels the task in which it connects without
+                # uncancelling it, after which this timeout and a TaskGroup of the caller mistake who was cancelled.
+                return await asyncio.create_task(exchange, name=asked)
+        except ApiDenied as error:  # the credentials cannot be read
+            self._book.degraded(_kind(asked), str(error))
+            raise
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, *ODD) as error:
+            # `from None`: the chain of an httpx exception may quote a header.
+            raise await self._note_broken(error, number) from None
 
     # --- requests: CSRF around credentials around redirects around one exchange ----------------------------
 
@@ -160,7 +173,8 @@ class Transport:
             return raw if raw.status == 401 else None
 
     async def _with_credentials(self, method: str, path: str, content: bytes | None, extra: dict[str, str]) -> _Raw:
-        used = self._credentials = self._credentials or self._read_credentials()
+        known = self._credentials
+        used = self._credentials = self._read_credentials() if known is None or known.outdated else known
         raw = await self._follow_redirects(method, path, content, extra, used)
         if raw.status in (401, 403):
             fresh = self._credentials = self._read_credentials()
@@ -208,14 +222,15 @@ class Transport:
 
     # --- outcomes -----------------------------------------------------------------------------------------
 
-    async def _note_broken(self, error: Exception) -> ApiAway:
+    async def _note_broken(self, error: Exception, request: int) -> ApiAway:
         self._failures += 1
         if self._failures % RENEW_AFTER_FAILURES == 0:
             # A connection that a firewall drops, or an address that has moved, must not be used for ever.
             await self._pool.renew()
         words = broken_words(error)
-        self._book.unreachable(words)
-        return ApiAway(f"cannot reach Prefect at {self._shown}: {words}")
+        if not self.traffic.answered_since(request):  # else this request is older than what the health says
+            self._book.unreachable(words)
+        return ApiAway(f"cannot reach Prefect at {self._shown}: {words}", unsure=may_have_arrived(error))
 
     def _reply(self, asked: str, raw: _Raw, values: frozenset[int], sure: bool) -> Reply:
         error = self._failure(asked, raw, values)

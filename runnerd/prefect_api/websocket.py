@@ -1,7 +1,7 @@
 """Keeps one WebSocket connection as a client: the handshake, text messages both ways, and whether the peer still lives.
 
 Invariants: nothing waits without a limit; what a peer sends is bounded in length and in pace, because it may be a
-proxy or an attacker; no extension is negotiated, so that no compressed message can grow (ADR 30).
+proxy or an attacker; no extension is negotiated, so that no compressed message can grow (ADR 31).
 """
 
 from __future__ import annotations

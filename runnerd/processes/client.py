@@ -22,6 +22,7 @@ from runnerd.spawner import __file__ as _package_file
 from runnerd.system.run_program import run_program
 
 _START_TIMEOUT_S = 30.0
+_CLOSE_S = 2.0
 _READ_ERRORS = (OSError, EOFError, ValueError)
 
 
@@ -130,11 +131,6 @@ class SpawnerClient:
         """End the spawner, so that a newer one can replace it; False when a run lives, and the spawner stays."""
         return bool(await self._ask("retire"))
 
-    async def ping(self) -> dict[str, Json]:
-        """Return the spawner's version, pid, uptime_s and runs (the number of live runs)."""
-        answer: dict[str, Json] = await self._ask("ping")
-        return answer
-
     async def close(self) -> None:
         """Close the connection, without a call of `on_lost`. Runs go on."""
         reading, self._reading = self._reading, None
@@ -144,8 +140,10 @@ class SpawnerClient:
             await asyncio.wait({reading})
         self._fail_waiting("the connection was closed")
         if writer is not None:
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await writer.wait_closed()
+            writer.transport.abort()  # a spawner that reads no more would be waited for until all is sent
 
     async def _ask_about_run(self, op: str, **fields: Json) -> Record | None:
         try:

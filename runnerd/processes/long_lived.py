@@ -80,6 +80,7 @@ class LongLived:
         self._delays = delays or RestartDelays()
         self._changed = asyncio.Event()  # a record of the process changed, or `wake` was called
         self._woken = asyncio.Event()  # `wake` was called
+        self._unwanted = asyncio.Event()  # no process is wanted, and those there were have ended
         self._stopping = False
         self._attempts: dict[str, int] = {}  # the last attempt of each key
         self._running_since: float | None = None  # by the loop's clock: when the process was started or found
@@ -92,6 +93,10 @@ class LongLived:
         """Read `wanted_key` again, or retry a failed start without the rest of its delay."""
         self._changed.set()
         self._woken.set()
+
+    async def wait_until_unwanted(self) -> None:
+        """Wait until no process is wanted, and the last one has ended."""
+        await self._unwanted.wait()
 
     def find_live_record(self) -> Record | None:
         """Return the record of the running process, the newest while one is replaced; None when none runs."""
@@ -123,7 +128,9 @@ class LongLived:
         if key is None:
             self.state, self.problem = ProcessState.WAITING, None
             await self._stop_processes(self._records())
+            self._unwanted.set()
             await self._wait_until_wanted()
+            self._unwanted.clear()
             return None
         live = [record for record in self._records() if record.key == key and record.phase != "exited"]
         if live:

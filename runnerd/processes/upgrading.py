@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from runnerd.log.log import Log
 from runnerd.processes.link import SpawnerLink
@@ -11,6 +14,16 @@ from runnerd.processes.protocol import Hello
 from runnerd.spawner.child.users import AllowedUsers
 
 _CHECK_PERIOD_S = 10.0
+_SERVER_PERIOD_S = 3600.0  # between two stops of the server, in case the spawner does not end after the first
+
+
+class Server(Protocol):
+    """A long-lived process under the spawner, with `key`, that may be stopped for the moment of a replacement."""
+
+    @property
+    def key(self) -> str: ...
+
+    def stopped(self) -> contextlib.AbstractAsyncContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +46,10 @@ class WantedSpawner:
             return f"its code (build {hello.build or 'unknown'}) is not the installed one (build {self.build})"
         return self.difference_of_users(hello)
 
+    def users_of(self, hello: Hello | None) -> AllowedUsers | None:
+        """Return as whom the spawner starts flows: what its hello says, and before it the daemon's own list."""
+        return self.users if hello is None else hello.users
+
     def difference_of_users(self, hello: Hello | None) -> str | None:
         """Say how the lists of users differ, where both are known."""
         if self.users is None or hello is None or hello.users is None or self.users.same_list(hello.users):
@@ -41,15 +58,50 @@ class WantedSpawner:
         return f"the spawner starts processes as {listed}, but RUNNERD_FLOW_USERS of runnerd says {wanted}"
 
 
-async def run_spawner_upgrade(*, link: SpawnerLink, wanted: WantedSpawner, log: Log) -> None:
-    """End a spawner that differs and has no run; systemd or the link then starts the next one."""
-    retired: str | None = None  # the difference retired last: if the next spawner has it again, that is what is there
-    while True:
-        await link.wait_until_connected()
-        hello = link.hello
-        idle = not any(record.phase != "exited" for record in link.records())
-        why = wanted.difference(hello) if hello is not None else None
-        if hello is not None and why not in (None, retired) and idle and await link.retire():
-            retired = why
-            log.info("replacing the idle spawner", why=why, old=hello.version, new=wanted.version)
-        await asyncio.sleep(_CHECK_PERIOD_S)
+class SpawnerUpgrade:
+    """Ends a spawner that differs and is idle; systemd or the link then starts the next one.
+
+    `server`, which is always live, is stopped for that, while `has_runs` says that there is no run, in any phase: what
+    a run reports goes to the server.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: SpawnerLink,
+        wanted: WantedSpawner,
+        server: Server | None,
+        has_runs: Callable[[], bool],
+        log: Log,
+    ) -> None:
+        self._link = link
+        self._wanted = wanted
+        self._server = server
+        self._has_runs = has_runs
+        self._log = log
+        # The difference retired last: if the next spawner has it again, that is what is there.
+        self._retired: str | None = None
+        self._server_from = 0.0  # by the loop's clock: when the server may be stopped
+
+    async def run(self) -> None:
+        """Replace a spawner that differs whenever that is possible; never returns."""
+        while True:
+            await self._link.wait_until_connected()
+            hello = self._link.hello
+            why = self._wanted.difference(hello) if hello is not None else None
+            if hello is not None and why not in (None, self._retired) and await self._retire():
+                self._retired = why
+                self._log.info("replacing the idle spawner", why=why, old=hello.version, new=self._wanted.version)
+            await asyncio.sleep(_CHECK_PERIOD_S)
+
+    async def _retire(self) -> bool:
+        live = {record.key for record in self._link.records() if record.phase != "exited"}
+        if not live:
+            return await self._link.retire()
+        loop, server = asyncio.get_running_loop(), self._server
+        if server is None or live != {server.key} or self._has_runs() or loop.time() < self._server_from:
+            return False
+        self._server_from = loop.time() + _SERVER_PERIOD_S
+        self._log.info("stopping the embedded Prefect server for a moment, to replace the spawner")
+        async with server.stopped():
+            return await self._link.retire()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Intent, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
+from runnerd.deployments.registry import Entry
 from runnerd.prefect_api.answers import Answer, Claim, ClaimOutcome
 
 UNSTARTED = "cancelled before it started"  # in the message to the API, and the words of the run's end
@@ -35,6 +37,26 @@ class StateApi(Protocol):
 
     async def read_run(self, run_id: str) -> FlowRun | None: ...
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
+
+
+def new_record(offer: FlowRun, entry: Entry | None, *, before: RunRecord | None, at: datetime) -> RunRecord:
+    """Make the record of a claim. `entry`: its deployment, if this host has it; `before`: the last claim made here."""
+    return RunRecord(
+        id=offer.id,
+        name=offer.name,
+        deployment_id=offer.deployment_id,
+        deployment=entry.deployment.name if entry else "?",
+        flow=(entry.flow if entry else None) or "?",
+        transition_id=str(uuid.uuid4()),
+        created_at=at,
+        run_created_at=offer.created,
+        tags=offer.tags,
+        attempt=before.attempt + 1 if before else 1,
+        user=entry.deployment.run.user if entry and offer.pool is None else None,
+        pool=offer.pool,
+        queue=offer.queue,
+        output=before.output if before else None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

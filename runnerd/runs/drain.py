@@ -13,11 +13,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from runnerd.core.exit_words import DRAINED
-from runnerd.core.machine import Phase
+from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.wakes import Wakes
 from runnerd.runs.supervisor import Supervisor
 
 REPORT_S = 10.0  # how long a stopping daemon waits for its reports; the journal has those that were not accepted
+EXIT_S = 30.0  # how long it waits for processes to end beyond their stop_timeout, and again after SIGKILL
+_REPEAT_S = 5.0  # until an end that could not be recorded is recorded
+_STOP_TIMEOUT_S = 30.0  # of a run that an older version started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,7 @@ class Draining:
 
 
 STOPPING = "the host is stopping"
+_ENDED = (Phase.REPORTING, Phase.DONE)  # no process is left
 _UNNAMED = "asked by an operator"
 
 
@@ -97,37 +101,54 @@ class Drain:
                     await self._changed.wait()
             except TimeoutError:
                 stopping = self.draining is not None and self.draining.stopping
-                self._supervisor.evict_all(cause=None if stopping else DRAINED)
-                await self._changed.wait()
+                await self._evict_until(self._changed.wait(), cause=None if stopping else DRAINED)
 
-    async def finish(self, *, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> None:
+    async def _evict_until(
+        self, goal: Coroutine[Any, Any, object], *, now: bool = False, cause: str | None = None
+    ) -> None:
+        """End all runs, and wait for `goal`; meanwhile repeat what cannot be recorded, for the disk may get room."""
+        self._supervisor.evict_all(now=now, cause=cause)
+
+        async def repeat() -> None:
+            while any(record.intent is None and record.phase not in _ENDED for record in self._supervisor.records()):
+                await asyncio.sleep(_REPEAT_S)
+                self._supervisor.evict_all(now=now, cause=cause)
+
+        repeating = asyncio.ensure_future(repeat())
+        try:
+            await goal
+        finally:
+            repeating.cancel()
+
+    async def finish(self, *, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> list[str]:
         """Finish all runs before the daemon exits: wait for them, stop them, kill them, then wait for their reports.
 
         Each item of `hurry` (one more SIGTERM) begins the next step at once. `extend` is called every few seconds, to
-        extend systemd's time limit for the stop.
+        extend systemd's time limit for the stop. Return the runs that may have a process still, because their end
+        could not be recorded, or there is no spawner, or SIGKILL does not end them: no step waits without a bound.
         """
         drained = self.draining
         wait_s = (drained.until - self._now()).total_seconds() if drained and drained.until else None
         if await self._wait_done(wait_s, hurry, extend):
-            return
-        self._supervisor.evict_all()
-        if not await self._wait_exited(hurry, extend):
-            self._supervisor.evict_all(now=True)
-            await self._wait_exited(asyncio.Queue(), extend)
+            return []
+        timeouts_s = [_STOP_TIMEOUT_S if one.stop_timeout_s is None else one.stop_timeout_s for one in self._unended()]
+        stopping = self._evict_until(self._wait_no_process())
+        if not await wait_first(stopping, max(timeouts_s, default=0.0) + EXIT_S, hurry, extend):
+            await wait_first(self._evict_until(self._wait_no_process(), now=True), EXIT_S, asyncio.Queue(), extend)
         await self._wait_done(REPORT_S, hurry, extend)
+        return [record.id for record in self._unended()]
 
     async def _wait_done(self, wait_s: float | None, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> bool:
         """Wait until all runs are done; False when the time was up or an item of `hurry` came before."""
         return await wait_first(self._supervisor.emptied.wait(), wait_s, hurry, extend)
 
-    async def _wait_exited(self, hurry: asyncio.Queue[None], extend: Callable[[], None]) -> bool:
-        """Wait until no run has a process; False when an item of `hurry` came before."""
-        return await wait_first(self._wait_no_process(), None, hurry, extend)
+    def _unended(self) -> list[RunRecord]:
+        """Return the runs that have a process, or may get one."""
+        # A claim without an answer has no process and gets none: its intent to evict is on record.
+        return [one for one in self._supervisor.records() if one.phase not in (Phase.CLAIMING, *_ENDED)]
 
     async def _wait_no_process(self) -> None:
-        # A claim without an answer has no process and gets none: its intent to evict is on record.
-        idle = (Phase.CLAIMING, Phase.REPORTING)
-        while any(record.phase not in idle for record in self._supervisor.records()):
+        while self._unended():
             await self._supervisor.wait_change()
 
 

@@ -21,7 +21,7 @@ from runnerd.log.log import about
 from runnerd.runs.record_store import RunContext, RunRecordStore
 
 T = TypeVar("T")
-_RETRY_S = 10.0
+RETRY_S = 10.0
 UNANSWERED_MAX_S = 300.0  # then the run ends as one that could not start
 
 
@@ -110,7 +110,7 @@ class Preparing:
         if self._store.record.intent is not None:  # set while the start was tried
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_RETRY_S):
+            async with asyncio.timeout(RETRY_S):
                 await self._wake.wait()
 
 

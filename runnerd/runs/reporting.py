@@ -13,6 +13,7 @@ import uuid
 from dataclasses import replace
 
 from runnerd.core.errors import ApiAway, ApiError
+from runnerd.core.exit_words import words_in_state
 from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
@@ -42,6 +43,7 @@ class Reporter:
         for _ in range(_REPORT_TRIES):
             found = await self._read_run()
             if isinstance(found, ApiState):
+                self._store.update(unread=True)  # runs/receipt_checks.py reads it once the API answers
                 return await self._conclude(found)
             state = found.state if found is not None else None
             self._add_names(found)
@@ -118,6 +120,9 @@ class Reporter:
         reported = replace(  # after the await: the record may have changed meanwhile
             self._record, api_state=state.type if state else None, api_state_name=state.name if state else None
         )
+        if state is not None:
+            words = words_in_state(reported.words, intent=reported.intent, state=state.type)
+            reported = replace(reported, words=words)
         if wanted:
             return self._store.save(replace(reported, hook=hook, hook_of_child=of_child), f"told; {hook} is due")
         return self._store.save(advance(reported, Event.TOLD), "told")
@@ -125,16 +130,24 @@ class Reporter:
     async def _run_hooks(self) -> None:
         """Run the hooks; the run holds its slot until they have ended, because they are processes of this host."""
         boot_id, hook = self._context.link.boot_id, self._record.hook
-        how = await run_hooks(
+        end = await run_hooks(
             self._record,
             link=self._context.link,
             launcher=self._context.launcher,
             boot_id=boot_id,
             record_start=lambda: self._store.save(replace(self._record, hook_boot=boot_id), f"{hook} begun"),
         )
-        fields = {"run": self._record.id, "hook": self._record.hook, "how": how}
-        self._context.ambient.log.info("hooks", **fields, about=about(self._record))
-        self._store.save(advance(self._record, Event.TOLD), f"{self._record.hook}: {how}")
+        fields = {"run": self._record.id, "hook": hook, "how": end.how}
+        # Where the flow could not start either, that is said already.
+        lost = not end.started and self._record.failure is None
+        log = self._context.ambient.log
+        (log.error if lost else log.info)(
+            "hooks were not run" if lost else "hooks", **fields, about=about(self._record)
+        )
+        if lost:
+            words = f"{hook} hooks {end.how}"
+            self._store.update(words=f"{self._record.words}; {words}" if self._record.words else words)
+        self._store.save(advance(self._record, Event.TOLD), f"{hook}: {end.how}")
 
     async def _respawn(self) -> None:
         """Start the run again as its next attempt."""

@@ -157,6 +157,7 @@ class Run:
             user=prepared.user,
             runtime_max_s=spec.runtime_max_s,
             memory_max_bytes=spec.memory_max_bytes,
+            stop_timeout_s=spec.stop_timeout_s,
             boot_id=self._context.link.boot_id,
             scratch=spec.working_directory if spec.make_directory else None,
             waiting=None,

@@ -7,7 +7,6 @@ place, and has no effect on other runs; leaving the supervisor detaches every ru
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +20,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.processes.protocol import Record
-from runnerd.runs.claiming import AWAITS_ITS_PROCESS
+from runnerd.runs.claiming import AWAITS_ITS_PROCESS, new_record
 from runnerd.runs.preparing import stuck_behind
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.refusals import Refusals
@@ -69,9 +68,9 @@ class Supervisor:
         self._tasks = tasks
         self._wakes = wakes
         self._clock = context.ambient.clock
-        rate = self._start_rate()
-        self._bucket = Bucket(rate=rate, tokens=max(1.0, rate), at=self._clock())
+        self._bucket = Bucket.filled(self._start_rate(), at=self._clock())
         self._runs: dict[str, Run] = {}
+        self._unrecorded: set[str] = set()  # runs whose end could not be recorded when it was last tried
         self._refusals = Refusals(clock=context.ambient.clock)
         self._odd_runs = Containment(log=context.ambient.log, loop="claims")
         self._shepherds: set[asyncio.Task[None]] = set()
@@ -152,7 +151,8 @@ class Supervisor:
         skipped = {**bound, **stuck, **admission.skipped, **dict.fromkeys(held, _HELD)}
         claimed = self._cancel_surplus([by_id[run_id] for run_id in admission.surplus], skipped)
         for run_id in admitted:
-            bucket = self._bucket_now(now).take(now)
+            self._bucket = self._bucket.at_rate(self._start_rate(), now)
+            bucket = self._bucket.take(now)
             if bucket is None:
                 left = dict.fromkeys(admitted[admitted.index(run_id) :], "limits.start_rate is reached")
                 wait_s = self._bucket.wait_s(now)
@@ -198,12 +198,6 @@ class Supervisor:
     def _start_rate(self) -> float:
         return self._context.config.settings().limits.start_rate_per_s
 
-    def _bucket_now(self, now: float) -> Bucket:
-        rate = self._start_rate()
-        if rate != self._bucket.rate:
-            self._bucket = Bucket(rate=rate, tokens=min(self._bucket.tokens, max(1.0, rate)), at=now)
-        return self._bucket
-
     def refusal_of(self, run_id: str) -> str | None:
         """Return why the API has refused the claim of a run that is therefore left alone for a while."""
         return self._refusals.reason(run_id)
@@ -236,8 +230,8 @@ class Supervisor:
             if intent is None and (full := self._context.room.problem()) is not None:
                 raise JournalError(full)
             before = self._context.journal.run(offer.id)
-            record = self._new_record(offer, attempt=before.attempt + 1 if before else 1)
-            record = replace(record, intent=intent, words=words, output=before.output if before else None)
+            entry, at = self._registry.by_id(offer.deployment_id), self._context.ambient.now()
+            record = replace(new_record(offer, entry, before=before, at=at), intent=intent, words=words)
             self._context.journal.save(record, "claiming")
         except JournalError as error:
             if self.record_problem is None:
@@ -248,23 +242,6 @@ class Supervisor:
         self._begin(Run(record=record, context=self._context, before=before, even_if_ended=even_if_ended))
         self._context.feed.publish(record)
         return True
-
-    def _new_record(self, offer: FlowRun, *, attempt: int) -> RunRecord:
-        entry = self._registry.by_id(offer.deployment_id)
-        return RunRecord(
-            id=offer.id,
-            name=offer.name,
-            deployment_id=offer.deployment_id,
-            deployment=entry.deployment.name if entry else "?",
-            flow=(entry.flow if entry else None) or "?",
-            transition_id=str(uuid.uuid4()),
-            created_at=self._context.ambient.now(),
-            tags=offer.tags,
-            attempt=attempt,
-            user=entry.deployment.run.user if entry and offer.pool is None else None,
-            pool=offer.pool,
-            queue=offer.queue,
-        )
 
     # --- the task of each run -----------------------------------------------------------------------------------
 
@@ -301,6 +278,7 @@ class Supervisor:
 
     def _remove(self, run: Run) -> None:
         del self._runs[run.record.id]
+        self._unrecorded.discard(run.record.id)
         if run.refused is not None:
             self._refusals.note(run.record.id, run.refused)
         else:
@@ -327,12 +305,16 @@ class Supervisor:
         with self._odd_runs.item(f"run {run.record.id}"):
             try:
                 run.stop(intent, now=now, announce=announce, cause=cause)
+                self._unrecorded.discard(run.record.id)
                 if not run.record.holds_slot:
                     self._wakes.offer.set()
             except JournalError as error:
-                # A full disk must not end the calling loop, and so the daemon. Polls repeat the cancels of Prefect.
-                what, run_fields = "cannot record that a run is to be ended", about(run.record)
-                self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=run_fields)
+                # A full disk must not end the calling loop, and so the daemon. Polls repeat the cancels of Prefect, and
+                # a drain repeats its own.
+                if run.record.id not in self._unrecorded:
+                    what, run_fields = "cannot record that a run is to be ended", about(run.record)
+                    self._context.ambient.log.error(what, run=run.record.id, why=str(error), about=run_fields)
+                self._unrecorded.add(run.record.id)
 
 
 def _claimant(run: FlowRun | RunRecord) -> Claimant:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 
 from runnerd.system.paths import resolve_paths
 
@@ -25,6 +26,15 @@ def read_service_environment(config: str) -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}  # no answer from systemd: the check goes on without what only systemd knows
     return parse_environments(done.stdout)
+
+
+def merge_environments(shell: Mapping[str, str], service: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the units, and of the shell only what is none of runnerd's own variables.
+
+    Without units, all of the shell's.
+    """
+    others = {name: value for name, value in shell.items() if not (service and name.startswith("RUNNERD_"))}
+    return {**others, **service}
 
 
 def parse_environments(text: str) -> dict[str, str]:

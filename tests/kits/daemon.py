@@ -205,7 +205,20 @@ class Host:
     def json(self, *words: str) -> Any:
         asked = self.ctl(*words, "--json")
         assert asked.stdout, f"runnerctl {' '.join(words)}: {asked.stderr}"
-        return json.loads(asked.stdout)
+        document = json.loads(asked.stdout)
+        return self._settled(document) if words[:1] == ("reload",) else document
+
+    def _settled(self, reloaded: Any) -> Any:
+        """The answer to a reload once what it asks for is registered: a real server may answer nothing for a while."""
+        if reloaded["settled"] or not reloaded["applied"]:
+            return reloaded
+
+        def again() -> Any:
+            document = json.loads(self.ctl("reload", "--json").stdout)
+            return document if document["settled"] else None
+
+        last = eventually(again, "the reload to be settled", ANSWER_S, log=self.said)
+        return {**reloaded, **{key: last[key] for key in ("ok", "settled", "problems")}}
 
     def run_now(self, deployment: str, **parameters: object) -> str:
         """Create a run; its id."""

@@ -19,6 +19,7 @@ from runnerd.doctor.subject import Subject
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.processes.upgrading import WantedSpawner
+from runnerd.spawner.child.users import AllowedUsers
 from runnerd.system.directories import runs_dir, work_dir
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd
@@ -62,6 +63,7 @@ async def practice(
     environ: Mapping[str, str] | None = None,
     more: Sequence[CheckGroup] = (),
     held_drops: Sequence[Problem] = (),
+    users: AllowedUsers | None = None,
     **changes: Json,
 ) -> AsyncIterator[Practice]:
     """Its spawner's processes end only when told to, or cannot start where its `start_error` is set."""
@@ -79,10 +81,11 @@ async def practice(
             held_drops=lambda: held_drops,
             pools=a_keeper(engine),
             abandoned=engine.abandoned,
+            deadlocked=engine.blocked.deadlocked,
             environments=Environments(environ={}, calls=BoundedCalls()),
             journal=engine.journal,
             link=engine.link,
-            wanted_spawner=WantedSpawner(version=__version__, build=spawner.hello.build, users=None),
+            wanted_spawner=WantedSpawner(version=__version__, build=spawner.hello.build, users=users),
             pulse=engine.pulse,
             systemd=Systemd(environ=environ or {}, pid=os.getpid(), notifier=Nowhere()),
             paths=paths,

@@ -8,7 +8,6 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -25,16 +24,13 @@ from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
 from runnerd.log.api_health_log import ApiHealthLog
-from runnerd.polling.build import build_poller
-from runnerd.polling.cancellations import Cancellations
-from runnerd.polling.event_stream import EventStream
+from runnerd.polling.build import build_polling
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.event_socket import EventSocket
 from runnerd.prefect_api.websocket import Refusal
 from runnerd.processes.link import SpawnerLink
-from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.claiming import FlowRunApi
 from runnerd.runs.drain import Drain
 from runnerd.runs.record_store import RunContext
@@ -42,6 +38,7 @@ from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.disk_room import DiskRoom
 from runnerd.system.watchdog import Pulse
+from tests.kits import journal
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -128,47 +125,23 @@ class Engine:
             now=now,
             outdated=self.outdated.append,
         )
-        self.abandoned = AbandonedRuns(
-            api=api,
-            supervisor=self.supervisor,
-            journal=journal,
-            deployments=self.registry.own_ids,
-            pools=lambda: [served.name for served in offers.open_pools()],
-            ambient=self.ambient,
-            problems=problems,
-        )
-        self.poller = build_poller(
+        parts = build_polling(
             api=api,
             supervisor=self.supervisor,
             registry=self.registry,
+            journal=journal,
             pools=offers,
             config=self.config,
             wakes=self.wakes,
             ambient=self.ambient,
             problems=problems,
-            abandoned=self.abandoned,
             pace=self.pace,
+            subscribe=self._refuse_stream,
+            pool_names=self.pools.names,
             jitter=lambda: 0.5,
         )
-        self.events = EventStream(
-            subscribe=self._refuse_stream,
-            api=api,
-            supervisor=self.supervisor,
-            registry=self.registry,
-            pools=self.pools.names,
-            host_name=lambda: "etl-1",
-            pace=self.pace,
-            wakes=self.wakes,
-            ambient=self.ambient,
-        )
-        self.cancellations = Cancellations(
-            api=api,
-            supervisor=self.supervisor,
-            config=self.config,
-            pace=self.pace,
-            wakes=self.wakes,
-            ambient=self.ambient,
-        )
+        self.poller, self.cancellations, self.events = parts.poller, parts.cancellations, parts.events
+        self.abandoned, self.blocked = parts.abandoned, parts.blocked
         self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=now)
         self.look_s = 0.02
 
@@ -241,15 +214,8 @@ def resume(engine: Engine, known: Iterable[Entry]) -> None:
     engine.supervisor.adopt(engine.journal.unfinished())
 
 
-def left_behind(folder: Path, record: RunRecord, **changes: Json) -> None:
-    """As if a daemon had died with this much of a run written down."""
-    journal = Journal(path=str(folder / "journal.db"), now=lambda: record.created_at, log=log_to(LogLines()))
-    journal.save(replace(record, **changes), "as it was left")
-    journal.close()
-
-
 def events(engine: Engine, run_id: str) -> list[str]:
-    return [step.event for step in engine.journal.transitions(run_id)]
+    return journal.events(engine.journal, run_id)
 
 
 def deploy(prefect: FakePrefect, registry: Registry, deployment: Deployment) -> str:

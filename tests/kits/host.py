@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.deployments import DeploymentsBackend
-from runnerd.control.backend.health import Health
+from runnerd.control.backend.build import build_host
+from runnerd.control.backend.elsewhere import RunsElsewhere
 from runnerd.control.backend.host import DaemonHost
-from runnerd.control.backend.metrics import Metrics
-from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
-from runnerd.control.backend.status import Status
 from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.contract import Host, Peer
 from runnerd.core.backoff import Backoff
@@ -27,6 +24,7 @@ from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import NOON, Json
 from tests.kits.pools import a_keeper
 
+SERVICE = {"directory": "/etc/runnerd", "api_url": None, "flow_user": "flow", "users": None}
 PEER = Peer(uid=0, gid=0, pid=1)
 _IS_A_HOST: type[Host] = DaemonHost
 
@@ -38,6 +36,7 @@ class Daemon:
     host: DaemonHost
     engine: Engine
     spawner: FakeSpawner
+    waits: WaitReasons
     reloads: int = 0
 
     async def start(self, deployment: str = "nightly", **more: object) -> str:
@@ -65,12 +64,12 @@ async def daemon(
         engine.problems.register(lambda: [Problem(message="mend me", place=Place("f", 1, 2))])
         backoff = lambda: Backoff(first_s=0.5, uniform=lambda: 1.0)  # noqa: E731
         ambient = replace(engine.ambient, now=lambda: NOON, backoff=backoff)
-        keeper = a_keeper(engine)
         call_api = ApiCaller(ambient=ambient)
         waits = WaitReasons(
             api=engine.api,
             supervisor=engine.supervisor,
             poller=engine.poller,
+            blocked=engine.blocked,
             registry=engine.registry,
             now=engine.ambient.now,
         )
@@ -78,6 +77,14 @@ async def daemon(
             api=engine.api,
             waits=waits,
             call_api=call_api,
+            elsewhere=RunsElsewhere(
+                api=engine.api,
+                call_api=call_api,
+                registry=engine.registry,
+                pools=engine.pools,
+                poller=engine.poller,
+                now=engine.ambient.now,
+            ),
             supervisor=engine.supervisor,
             poller=engine.poller,
             registry=engine.registry,
@@ -88,42 +95,26 @@ async def daemon(
             ambient=ambient,
             measure=measure,
         )
-        deployments = DeploymentsBackend(
+        host = build_host(
             api=engine.api,
-            call_api=call_api,
             config=engine.config,
-            registry=engine.registry,
+            problems=engine.problems,
             supervisor=engine.supervisor,
-            wakes=engine.wakes,
-        )
-        host = DaemonHost(
-            status=Status(
-                api=engine.api,
-                config=engine.config,
-                problems=engine.problems,
-                drain=engine.drain,
-                runs=runs,
-                deployments=deployments,
-                pools=keeper,
-                events=engine.events,
-                ambient=ambient,
-            ),
-            health=Health(
-                api=engine.api, link=engine.link, journal=engine.journal, pulse=engine.pulse, examine=examine
-            ),
-            metrics=Metrics(
-                api=engine.api,
-                config=engine.config,
-                poller=engine.poller,
-                pools=keeper,
-                registry=engine.registry,
-                supervisor=engine.supervisor,
-            ),
-            runs=runs,
-            deployments=deployments,
-            pools=PoolsBackend(api=engine.api, call_api=call_api, now=engine.now, served=frozenset),
             drain=engine.drain,
+            poller=engine.poller,
+            registry=engine.registry,
+            runs=runs,
+            pools=a_keeper(engine),
+            served=frozenset,
+            events=engine.events,
+            journal=engine.journal,
+            link=engine.link,
+            wakes=engine.wakes,
+            call_api=call_api,
+            ambient=ambient,
+            examine=examine,
+            service=lambda: SERVICE,
             reload=reload,
         )
-        made = Daemon(host, engine, spawner)
+        made = Daemon(host, engine, spawner, waits)
         yield made

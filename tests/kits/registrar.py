@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,10 +21,11 @@ from runnerd.deployments.rechecking import Rechecker
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Entry, Key, Registry
 from runnerd.journal.journal import Journal
+from runnerd.prefect_api.client import PrefectApi
 from tests.kits.engine import an_ambient
 from tests.kits.engine_parts import NotedEvent
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, URL, LogLines, fake_api, log_to, settings
+from tests.kits.nouns import NOON, URL, Json, LogLines, fake_api, log_to, settings
 
 
 @dataclass
@@ -80,8 +81,10 @@ class FakeInspector:
         self.answers[entrypoint] = answer
 
 
-def flow(name: str) -> Inspection:
-    return Inspection(flow_name=name, description=None, parameter_schema={}, prefect_version="3.8.8", file=None)
+def flow(name: str, *, schema: Mapping[str, Json] | None = None) -> Inspection:
+    return Inspection(
+        flow_name=name, description=None, parameter_schema=schema or {}, prefect_version="3.8.8", file=None
+    )
 
 
 BROKEN = InspectionFailure(kind="import-failed", message="cannot import etl.py: SyntaxError")
@@ -99,6 +102,7 @@ class Host:
     lines: LogLines
     registered: list[int]
     rechecker: Rechecker
+    api: PrefectApi
 
     async def want(self, *deployments: Deployment, problems: Sequence[Problem] = ()) -> ConfigChanges:
         """A reading of the files; returns when all of it has been dealt with."""
@@ -152,7 +156,7 @@ async def a_host(
     )
     keeping = asyncio.create_task(registrar.run())
     try:
-        yield Host(prefect, inspector, journal, registry, registrar, lines, registered, rechecker)
+        yield Host(prefect, inspector, journal, registry, registrar, lines, registered, rechecker, api)
         assert not keeping.done(), "registering has ended, and the daemon with it"
     finally:
         keeping.cancel()

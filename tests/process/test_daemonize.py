@@ -153,6 +153,7 @@ def test_flags_that_make_no_sense_are_refused(host: Background, words: list[str]
 
 def test_a_second_instance_is_refused_and_touches_nothing(host: Background) -> None:
     pid = host.begin()
+    eventually(lambda: " api " in host.said(), "the API to be asked, which is logged")
     before = host.files()
     refused = host.daemonize()
     assert refused.returncode == 1

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from runnerd.journal.journal import Journal
+from tests.kits.journal import events
 from tests.kits.nouns import LogLines, log_to
 
 WRITER = Path(__file__).with_name("journal_writer.py")
@@ -33,6 +34,5 @@ def test_killed_at_a_random_moment(tmp_path: Path) -> None:
         assert journal.moved_aside is None
         (record,) = journal.unfinished()
         assert record.attempt in (promised, promised + 1), "a save that had returned is lost"
-        events = [one.event for one in journal.transitions("r-1")]
-        assert events == [str(n) for n in range(1, record.attempt + 1)], "half a save"
+        assert events(journal, "r-1") == [str(n) for n in range(1, record.attempt + 1)], "half a save"
         journal.close()

@@ -13,6 +13,7 @@ import pytest
 from runnerd.core.machine import Phase
 from runnerd.core.prefect import FlowRun, StateType
 from runnerd.prefect_api.client import PrefectApi
+from tests.kits.engine import events
 from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.run_life import Stage, begin, living, ran
@@ -91,7 +92,7 @@ async def test_cancel(stage: Stage, mode: str, now: bool, words: str) -> None:
             engine.supervisor.cancel([run_id], now=now)
         record = await engine.until_done(run_id)
         assert (record.words, stage.prefect.state_of(run_id)) == (words, "CANCELLED")
-        steps = [step.event for step in engine.journal.transitions(run_id)]
+        steps = events(engine, run_id)
         assert steps.count("cancel asked") == 1
         assert steps.count("kill" if now else "stop") == 1
 

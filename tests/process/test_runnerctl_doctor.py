@@ -28,7 +28,7 @@ from runnerd.cli.verbs.doctor import print_checks
 from runnerd.core.errors import ControlError
 from runnerd.doctor.checks import Check, check_disks, ok
 from runnerd.system.paths import Paths, resolve_paths
-from tests.kits.fakes.fake_host import Json
+from tests.kits.fakes.fake_documents import Json
 from tests.kits.fakes.runnerctl import runnerctl
 from tests.kits.fakes.serving import Serving, serving
 

@@ -12,6 +12,7 @@ import pytest
 from runnerd.cli.__main__ import find_socket, main
 from runnerd.control.contract import Refused
 from tests.kits.checkout import HIDDEN, hidden_from_others
+from tests.kits.fakes.run_elsewhere import run_elsewhere
 from tests.kits.fakes.runnerctl import environment, finish, runnerctl, started
 from tests.kits.fakes.serving import Serving, serving
 
@@ -21,6 +22,7 @@ MAY_LOAD = (
     "runnerd.control.client",
     "runnerd.core.errors",
     "runnerd.core.names",
+    "runnerd.core.numbers",
     "runnerd.core.strict_json",
     "runnerd.core.units",
     "runnerd.system.paths",
@@ -39,8 +41,9 @@ def served(tmp_path: Path) -> Iterator[Serving]:
 def test_an_empty_name_is_refused_before_the_daemon_is_asked(served: Serving, words: tuple[str, ...]) -> None:
     result = runnerctl(served, *words)
     assert (result.status, result.out) == (2, "")
-    assert result.err.startswith("runnerctl: cannot use the ")
-    assert result.err.endswith(" given: it is empty\n")
+    a_run = "the name of a run or deployment"
+    named = {"execute": "the id of a flow run", "cancel": "the name of a run", "run": "the name of a deployment"}
+    assert result.err == f"runnerctl: cannot use '' as {named.get(words[0], a_run)}: the text is empty\n"
 
 
 def test_no_daemon(tmp_path: Path) -> None:
@@ -75,9 +78,10 @@ def test_a_usage_error_names_the_help_of_its_verb(words: tuple[str, ...], messag
 
 def test_a_state_that_no_run_can_have(served: Serving) -> None:
     result = runnerctl(served, "runs", "--state", "bogus")
-    assert (result.status, "no run has it; known are claiming, starting" in result.err) == (2, True)
+    assert (result.status, "no run has it; known are waiting, claiming, starting" in result.err) == (2, True)
     assert runnerctl(served, "runs", "--state", "crashed").status == 0
     assert runnerctl(served, "runs", "--state", "Running").status == 0
+    assert runnerctl(served, "runs", "--state", "waiting").err.startswith("no runs")
 
 
 def test_the_log_of_a_run_that_waits(served: Serving) -> None:
@@ -86,6 +90,35 @@ def test_the_log_of_a_run_that_waits(served: Serving) -> None:
     result = runnerctl(served, "logs", waiting)
     assert (result.status, result.out) == (0, "")
     assert result.err == "later has not started: it waits: limits.runs 1 is reached\n"
+
+
+def test_a_run_that_only_prefect_has(served: Serving) -> None:
+    far = "bbbb1111-0000-4000-8000-000000000001"
+    kept = f"neither its deployment nor its work pool is served here; prefect flow-run cancel {far} cancels it"
+    served.host.runs.elsewhere[far] = run_elsewhere(far, kept=kept)
+    shown = runnerctl(served, "status", far).out
+    for line in ("Phase:     not on this host", "Waits for: work pool etl is paused", "State:     Scheduled"):
+        assert f"{line}\n" in shown.replace(":  ", ": ")
+    for words in (("logs", far), ("logs", "-f", far), ("logs", "--json", far)):
+        result = runnerctl(served, *words)
+        about = (
+            f"run far ({far}) has not run on this host: it is Scheduled in Prefect, and waits: work pool etl is paused"
+        )
+        assert (result.status, result.out, result.err) == (4, "", f"runnerctl: {about}\n")
+    result = runnerctl(served, "cancel", far)
+    assert (result.status, result.err) == (1, f"runnerctl: cannot cancel run far ({far}): {kept}\n")
+    served.host.runs.elsewhere[far] = run_elsewhere(far)
+    assert runnerctl(served, "cancel", "--wait", far).out == f"far ({far}): already Cancelled\n"
+
+
+def test_a_run_that_nobody_has(served: Serving) -> None:
+    none = "bbbb1111-0000-4000-8000-000000000002"
+    for verb in ("status", "logs", "cancel"):
+        result = runnerctl(served, verb, none)
+        assert (result.status, "there is no run" in result.err) == (4, True)
+    served.host.runs.unread = Refused(status=503, detail="Prefect sleeps")
+    for verb in ("status", "logs", "cancel"):
+        assert runnerctl(served, verb, none).err == "runnerctl: Prefect sleeps\n"
 
 
 def test_a_deployment_that_is_not_registered(served: Serving) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.fakes.fake_host import ended
+from tests.kits.fakes.fake_documents import ended
 from tests.kits.fakes.runnerctl import COMMAND, environment, finish, heeding_ctrl_c, runnerctl, started, until_said
 from tests.kits.fakes.serving import Serving, serving
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.fakes.fake_host import ended
+from tests.kits.fakes.fake_documents import ended
 from tests.kits.fakes.runnerctl import runnerctl
 from tests.kits.fakes.serving import Serving, serving
 

@@ -178,6 +178,7 @@ def test_creating_a_pool(served: Serving, tmp_path: Path) -> None:
     template = tmp_path / "template.json"
     template.write_text(json.dumps({**TEMPLATE, "job_configuration": {"own": "1"}}))
     about = ("--type", "docker", "--paused", "--concurrency-limit", "0", "--description", "for images")
+    assert "then resume it, because it is paused: " in runnerctl(served, "pool", "create", "off", "--paused").err
     made = document(served, "pool", "create", "new", *about, "--base-job-template", str(template))
     assert (made["type"], made["paused"], made["concurrency_limit"], made["created"]) == ("docker", True, 0, True)
     assert pools(served).read_pool("new").base_job_template["job_configuration"] == {"own": "1"}
@@ -302,10 +303,9 @@ def test_alone_it_prints_its_usage(served: Serving, verb: str) -> None:
         ("pool", "inspect"),
         ("pool", "inspect", ""),
         ("pool", "inspect", "etl", "gpu"),
-        ("pool", "create", "x", "--concurrency-limit", "-1"),
         ("pool", "set-concurrency-limit", "etl", "many"),
         ("pool", "update", "etl"),
-        ("pool", "preview", "--hours", "0"),
+        ("pool", "preview", "--hours", "87841"),
         ("pool", "get-default-base-job-template"),
         ("pool", "delete", "etl", "--y"),
         ("queue", "set-priority", "urgent", "0"),

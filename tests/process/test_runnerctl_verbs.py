@@ -8,7 +8,7 @@ import pytest
 
 from runnerd import __version__
 from runnerd.control.contract import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
-from tests.kits.fakes.fake_host import LATER, STAMP, ended
+from tests.kits.fakes.fake_documents import LATER, STAMP, ended
 from tests.kits.fakes.runnerctl import runnerctl
 from tests.kits.fakes.serving import Serving, serving
 
@@ -227,6 +227,7 @@ def test_run_with_parameters_from_a_file(served: Serving, tmp_path: Path) -> Non
     [
         ("a: [1\n", "standard input:1:4: the [ opened here is never closed"),
         ("a: 1\na: 2\n", "standard input:2:1: "),
+        ('{"a": NaN}', "standard input:1:7: NaN is not JSON"),
         ("- a\n", "cannot use the parameters in standard input: a map of names to values is needed"),
         ("[" * 100_000, "cannot read the parameters: standard input:1:"),
         ('{"a": "' + "x" * (1 << 20) + '"}', "more than 1 MiB"),
@@ -235,6 +236,13 @@ def test_run_with_parameters_from_a_file(served: Serving, tmp_path: Path) -> Non
 def test_parameters_that_cannot_be_read(served: Serving, text: str, why: str) -> None:
     result = runnerctl(served, "run", "nightly", "--params", "-", stdin=text)
     assert result.status == 2 and why in result.err and result.err.count("\n") == 1
+    assert served.host.asked == []
+
+
+def test_two_files_of_parameters(served: Serving, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    result = runnerctl(served, "run", "nightly", "--params", str(tmp_path / "a.json"), "--params", "b.json")
+    assert (result.status, "cannot use --params twice" in result.err) == (2, True)
     assert served.host.asked == []
 
 
@@ -248,9 +256,13 @@ def test_a_parameter_that_is_no_json_is_named(served: Serving, pair: str) -> Non
 
 def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "execute", RUN_A).out == f"executing run given-run ({RUN_A})\n"
+    assert runnerctl(served, "execute", "--again", RUN_A).out == f"executing run given-run ({RUN_A})\n"
     assert runnerctl(served, "pause", "nightly").out == "nightly is paused\n"
     assert runnerctl(served, "resume", "etl/nightly").out == f"nightly is resumed; next run {LATER}\n"
-    assert "2 runs still running" in runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
+    drained = runnerctl(served, "drain", "--timeout", "1h 30min", "--reason", "x").out
+    assert drained.startswith("draining: no new runs are claimed, 2 runs are still running and will be")
+    assert f"will be stopped at {LATER}; runnerctl undrain ends the drain" in drained
+    assert f"live runs will be stopped at {LATER}: x; " in runnerctl(served, "status").out
     runnerctl(served, "drain", "--timeout", "infinity")
     assert runnerctl(served, "undrain").out == "not draining: runs are claimed again\n"
     told = "added    fresh\nadded    pool etl\nchanged  nightly\nremoved  pool old\n3 unchanged\n"
@@ -258,6 +270,7 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "reload", "--inspect").out == told
     assert served.host.asked == [
         ("execute", RUN_A),
+        ("execute --again", RUN_A),
         ("pause", "d-1"),
         ("resume", "d-1"),
         ("drain", {"timeout_s": 5400.0, "reason": "x"}),
@@ -266,45 +279,3 @@ def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
         ("reload", None),
         ("reload --inspect", None),
     ]
-
-
-def test_a_reload_with_problems_fails_and_shows_them(served: Serving) -> None:
-    problem = {"message": "unknown key", "file": "a.yaml", "line": 1, "column": 2, "deployment": None}
-    served.host.reloaded = {**served.host.reloaded, "ok": False, "problems": [problem]}
-    result = runnerctl(served, "reload")
-    assert result.status == 1
-    assert "a.yaml:1:2: unknown key\n" in result.err
-    assert document(served, "reload", status=1) == served.host.reloaded
-
-
-# --- configuration -------------------------------------------------------------------------------------------
-
-
-def test_config_show_asks_the_daemon(served: Serving) -> None:
-    assert json.loads(runnerctl(served, "config", "show").out) == {"name": "build-07", "limits": {"runs": 10}}
-
-
-def test_config_schema_and_check_need_no_daemon(tmp_path: Path) -> None:
-    assert "$schema" in json.loads(runnerctl(None, "config", "schema").out)
-    (tmp_path / "conf.d").mkdir()
-    (tmp_path / "runnerd.yaml").write_text("api: {url: 'http://127.0.0.1:4200/api'}\n")
-    good = runnerctl(None, "config", "check", str(tmp_path))
-    assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, no problem\n")
-    (tmp_path / "conf.d" / "10-x.yaml").write_text("run: {user: nobody}\npools: [{name: a}, {name: b}]\n")
-    good = runnerctl(None, "config", "check", str(tmp_path))
-    assert (good.status, good.out) == (0, f"{tmp_path}: 0 deployments, 2 pools, no problem\n")
-    (tmp_path / "conf.d" / "10-x.yaml").write_text("push: [{x.y: {}}]\n")
-    vain = runnerctl(None, "config", "check", str(tmp_path))
-    assert vain.status == 0
-    assert vain.out.startswith(
-        f"warning: {tmp_path}/conf.d/10-x.yaml:1:1: push: not run; runnerd takes code from this host"
-    )
-    document = json.loads(runnerctl(None, "config", "check", str(tmp_path), "--json").out)
-    assert (document["ok"], document["problems"], document["warnings"][0]["line"]) == (True, [], 1)
-    (tmp_path / "conf.d" / "10-x.yaml").write_text("deployements: []\n")
-    bad = runnerctl(None, "config", "check", str(tmp_path))
-    assert bad.status == 1
-    assert f"{tmp_path}/conf.d/10-x.yaml:1:1: " in bad.out
-    found = json.loads(runnerctl(None, "config", "check", str(tmp_path), "--json").out)
-    assert found["ok"] is False
-    assert (found["problems"][0]["line"], found["problems"][0]["column"]) == (1, 1)

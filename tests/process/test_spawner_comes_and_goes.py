@@ -123,7 +123,8 @@ async def test_start_spawner_in_the_background(idle_spawner: SpawnerUnderTest) -
 
     await start()
     async with spawner.link() as link:
-        pid = int((await link.client.ping())["pid"])
+        assert link.client.hello is not None
+        pid = link.client.hello.pid
         assert os.getsid(pid) != os.getsid(0)
         assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
         with pytest.raises(SpawnerError, match=r"cannot start the spawner: .*another spawner does"):

@@ -114,4 +114,4 @@ async def test_a_manager_that_does_not_read(idle_spawner: SpawnerUnderTest) -> N
             await link.client.spawn(idle_spawner.spec("run", mode=("wait",)))
             assert await asyncio.to_thread(manager.hear) == "READY=1\nSTATUS=0 live runs"
             while await asyncio.to_thread(manager.hear) != "STATUS=1 live runs":
-                await link.client.ping()  # something happens
+                await link.client.list()  # something happens

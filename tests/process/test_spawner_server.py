@@ -227,13 +227,42 @@ async def test_client_says_why_it_was_turned_away(idle_spawner: SpawnerUnderTest
         assert refusal.value.refused
 
 
+def test_ping_says_who_answers(spawner: SpawnerUnderTest) -> None:
+    with raw(spawner) as client:
+        answer = client.ask(b'{"id": 1, "op": "ping"}')["ok"]
+        assert (
+            isinstance(answer, dict) and {"version", "pid", "uptime_s", "runs"} <= set(answer) and answer["runs"] == 0
+        )
+
+
 async def test_client_says_what_is_missing(idle_spawner: SpawnerUnderTest) -> None:
     with pytest.raises(SpawnerError, match=r"cannot reach the spawner at .*: No such file or directory"):
         async with idle_spawner.link():
             pass
     client = SpawnerClient(socket_path="/none", on_record=lambda _: None, on_lost=lambda: None)
-    with pytest.raises(SpawnerError, match="cannot ask the spawner to ping: not connected"):
-        await client.ping()
+    with pytest.raises(SpawnerError, match="cannot ask the spawner to list: not connected"):
+        await client.list()
+
+
+async def test_client_closes_though_the_spawner_reads_no_more(idle_spawner: SpawnerUnderTest) -> None:
+    """Or neither a stop of the daemon nor a new connection would come to an end."""
+    done = asyncio.Event()
+
+    async def say_hello_only(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'{"event": "hello", "version": "9", "pid": 1, "records": []}\n')
+        await done.wait()
+        writer.close()
+
+    async with await asyncio.start_unix_server(say_hello_only, idle_spawner.socket):
+        client = SpawnerClient(
+            socket_path=idle_spawner.socket, on_record=lambda _: None, on_lost=lambda: None, timeout_s=1.0
+        )
+        await client.connect()
+        with pytest.raises(SpawnerError, match="did not answer within 1s"):
+            await client.forget(key="k" * 2**24, attempt=0)
+        async with asyncio.timeout(60):
+            await client.close()
+        done.set()
 
 
 async def test_client_waits_no_longer_than_its_limit(idle_spawner: SpawnerUnderTest) -> None:
@@ -255,6 +284,6 @@ async def test_client_waits_no_longer_than_its_limit(idle_spawner: SpawnerUnderT
         assert await client.connect() == []
         assert client.hello == Hello(version="9", pid=1, limits={}, why=None)  # an older one says no more
         with pytest.raises(SpawnerError, match=r"did not answer within 50ms"):
-            await client.ping()
+            await client.list()
         done.set()
         await client.close()

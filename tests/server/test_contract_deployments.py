@@ -38,6 +38,12 @@ async def test_a_flow_is_made_once(server: Server) -> None:
         assert caught.value.status == 422 and "name: " in str(caught.value)
 
 
+async def test_a_check_asks_for_nothing_and_makes_the_health_current(server: Server) -> None:
+    async with server.visit() as visit:
+        await visit.insist(visit.api.check)
+        assert visit.api.health.condition is ApiCondition.OK
+
+
 async def test_applying_the_same_deployment_twice_is_one_deployment(server: Server) -> None:
     async with server.visit() as visit:
         wanted = deployment(schedules=(Schedule(cron="0 2 * * *"), Schedule(interval_s=3600)))

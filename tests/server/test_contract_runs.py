@@ -34,6 +34,7 @@ async def test_due_runs_come_earliest_first_and_up_to_a_limit(server: Server) ->
         assert first.deployment_id == info.id and first.flow_id == info.flow_id and first.tags == ("etl",)
         assert first.next_scheduled_start_time is not None and first.expected_start_time is not None
         assert not first.auto_scheduled
+        assert first.created is not None and first.created <= first.next_scheduled_start_time + timedelta(minutes=1)
 
 
 async def test_a_schedule_makes_runs_and_a_pause_takes_them_back(server: Server) -> None:

@@ -146,7 +146,7 @@ def test_a_full_disk(prefect3: PrefectServer, disk: Path, make: Make) -> None:
     pids = [host.running(run_id)["pid"] for run_id in (short, long)]
     filler = fill(disk)
     waiting = host.run_now("greet")
-    eventually(lambda: "make room on its disk; no run is claimed" in problems(host), "the problem to be said")
+    eventually(lambda: "make room on its disk; meanwhile no run is claimed" in problems(host), "the problem to be said")
     check = journal_check(host)
     assert (check["ok"], "disk is full" in check["detail"]) == (False, True)
     assert host.ctl("health").returncode == 1

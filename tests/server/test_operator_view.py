@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -76,6 +77,39 @@ def test_a_parent_that_holds_the_slot_its_child_waits_for_and_the_attempts_of_a_
     missing = host.ctl("logs", retried, "--attempt", "2")
     assert (missing.returncode, missing.stdout) == (4, "")
     assert "there is output of attempt 1 and 3" in missing.stderr
+
+
+def test_runs_that_only_prefect_has(host: Host) -> None:
+    pool, name = f"held-{uuid.uuid4().hex[:8]}", f"far-{uuid.uuid4().hex[:8]}"
+    own = host.api.deployment("greet", "operated-greet")
+    host.api.call("POST", "/work_pools/", {"name": pool, "type": "process", "is_paused": True})
+    body = {"name": name, "flow_id": own["flow_id"], "entrypoint": "flows.py:greet", "path": "/nonexistent"}
+    far = host.api.call("POST", "/deployments/", {**body, "work_pool_name": pool})["id"]
+    state = {
+        "type": "SCHEDULED",
+        "state_details": {"scheduled_time": (datetime.now(UTC) + timedelta(days=1)).isoformat()},
+    }
+    ahead = host.api.call("POST", f"/deployments/{own['id']}/create_flow_run", {"state": state})["id"]
+    held = host.api.call("POST", f"/deployments/{far}/create_flow_run", {})["id"]
+
+    its = host.json("status", held)
+    assert (its["here"], its["pool"], its["deployment"], its["flow"]) == (False, pool, name, "greet")
+    assert its["waiting"] == f"work pool {pool} is paused; work pool {pool} is not served here"
+    logs, cancel = host.ctl("logs", held), host.ctl("cancel", held)
+    assert (logs.returncode, "has not run on this host" in logs.stderr) == (4, True)
+    assert (cancel.returncode, f"prefect flow-run cancel {held} cancels it" in cancel.stderr) == (1, True)
+    assert host.api.run(held)["state_type"] == "SCHEDULED"
+
+    its = host.json("status", ahead)
+    assert (its["here"], its["deployment"], its["waiting"].startswith("it is due at 20")) == (
+        False,
+        "operated-greet",
+        True,
+    )
+    assert its["run_created_at"] is not None
+    assert host.ctl("cancel", ahead).returncode == 0
+    assert host.api.run(ahead)["state_type"] == "CANCELLED"
+    assert host.json("status", ahead)["phase"] == "done"
 
 
 def test_a_run_that_is_paused_without_a_process_is_named(host: Host) -> None:

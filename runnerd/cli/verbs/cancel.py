@@ -14,7 +14,8 @@ UNSTARTED = "cancelled before it started"  # the daemon's words for a run that i
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("refs", nargs="*", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
+    named = "the run's id, a unique prefix of the id, or its name"
+    parser.add_argument("refs", nargs="*", metavar="RUN", help=named)
     parser.add_argument("--deployment", metavar="D", help="cancel every run of this deployment")
     parser.add_argument("--all", action="store_true", help="cancel every run on this host")
     parser.add_argument("--now", action="store_true", help="send SIGKILL at once (default: the stop signal first)")

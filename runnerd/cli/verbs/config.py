@@ -56,21 +56,23 @@ def _find_directory(path: str) -> str:
 
 
 def _check(call: Call, path: str) -> int:
-    from runnerd.config import check, find_defaults
-    from runnerd.system.service_environment import read_service_environment
+    from runnerd.cli.judging import read_judging
+    from runnerd.config import check
 
-    # The defaults of the daemon, which runs with the same interpreter.
-    environ = {**os.environ, **read_service_environment(_find_directory(path))}
-    config, problems = check(path, defaults=find_defaults(environ, root=os.geteuid() == 0))
+    judging = read_judging(call.client, _find_directory(path))
+    config, problems = check(path, defaults=judging.defaults)
     if call.console.json:
         found = [problem_document(its) for its in problems]
         vain = [problem_document(its) for its in config.warnings] if config is not None else []
-        call.console.print_document({"ok": not problems, "problems": found, "warnings": vain})
+        document = {"ok": not problems, "problems": found, "warnings": vain, "judged_by": judging.source}
+        call.console.print_document(document)
         return FAILED if problems else DONE
     for its in problems:
         call.console.print_line(clean(its))
     for its in config.warnings if config is not None else ():
         call.console.print_line(f"warning: {clean(its)}")
+    if (remark := judging.describe()) is not None:
+        call.console.print_remark(f"runnerctl: {remark}")
     if problems or config is None:
         call.console.print_remark(f"runnerctl: found {format_count(len(problems), 'problem')} in {path}")
         return FAILED

@@ -35,9 +35,14 @@ def run(call: Call) -> int:
         call.console.print_line("not draining: runs are claimed again")
     else:
         running = len(status["runs"])
-        remaining = f"{format_count(running, 'run')} still running" if running else "none is running"
+        is_or_are = "is" if running == 1 else "are"
+        remaining = f"{format_count(running, 'run')} {is_or_are} still running" if running else "none is running"
         drain = status.get("drain") or {}
-        limit = f", and stopped {call.console.when_in_full(drain['until'])}" if drain.get("until") and running else ""
+        limit = (
+            f" and will be stopped at {call.console.when_in_full(drain['until'])}"
+            if drain.get("until") and running
+            else ""
+        )
         end = "the host is stopping" if drain.get("stopping") else "runnerctl undrain ends the drain"
         call.console.print_line(f"draining: no new runs are claimed, {remaining}{limit}; {end}")
     return DONE

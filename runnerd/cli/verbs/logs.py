@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from runnerd.cli.call import DONE, Call
+from runnerd.cli.command import make_number_parser
 from runnerd.cli.follow import follow_output
 from runnerd.cli.watch import write_output
 from runnerd.control.client import ControlClient, Json, quote
 from runnerd.core.errors import ControlError
+from runnerd.core.numbers import ATTEMPT_MAX
 from runnerd.core.ranges import format_ranges
 
 _NOT_STARTED = ("claiming", "starting")  # phases
@@ -18,20 +20,14 @@ _NOT_STARTED = ("claiming", "starting")  # phases
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("ref", metavar="RUN", help="the run's id, a unique prefix of the id, or its name")
     parser.add_argument("-f", "--follow", action="store_true", help="print new output until the run ends")
-    parser.add_argument(
-        "--attempt", metavar="N", type=_attempt, help="print the output of this attempt only (default: the last one)"
-    )
-
-
-def _attempt(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
-        raise ArgumentTypeError(f"{text!r} is not the number of an attempt, which are counted from 1")
-    return int(text)
+    about = "print the output of this attempt only (default: the last one); retries inside the process are no attempts"
+    parser.add_argument("--attempt", metavar="N", type=make_number_parser(least=1, most=ATTEMPT_MAX), help=about)
 
 
 def run(call: Call) -> int:
     document = call.client.get(f"/v1/runs/{quote(call.args.ref)}")
-    if document["phase"] is None:
+    here = document.get("here", True)  # of a run that is not here, the request for its output says so
+    if document["phase"] is None and here:
         wait = f"it waits: {document['waiting']}" if document.get("waiting") else "it is due, and not claimed yet"
         call.console.print_remark(f"{document['name']} has not started: {wait}")
     run_id, attempt = document["id"], call.args.attempt  # from here on by id: a later run may have the same name
@@ -40,7 +36,7 @@ def run(call: Call) -> int:
     else:
         query = {"attempt": str(attempt)} if attempt else None
         blocks = call.client.stream(f"/v1/runs/{quote(run_id)}/logs", query)
-    attempts = _read_attempts(call.client, run_id)
+    attempts = _read_attempts(call.client, run_id) if here else []
     if call.console.json:
         text = b"".join(blocks).decode(errors="replace")
         call.console.print_document({"id": run_id, "name": document["name"], "output": text, "attempts": attempts})

@@ -116,7 +116,8 @@ def _create(call: Call) -> int:
         fields = [("Id", clean(made["id"])), ("Type", clean(made["type"])), ("Concurrency limit", limit)]
         call.console.print_fields(fields)
         serve = "" if made["served"] else f"add {{name: {name}}} under pools: in runnerd.yaml and reload; then "
-        call.console.print_remark(f"next: {serve}deploy a flow to it: prefect deploy --pool {name}")
+        resume = f"; then resume it, because it is paused: runnerctl pool resume {name}" if made["paused"] else ""
+        call.console.print_remark(f"next: {serve}deploy a flow to it: prefect deploy --pool {name}{resume}")
     return DONE
 
 

@@ -11,7 +11,7 @@ from runnerd.cli.pool_arguments import (
     LIMIT,
     YES,
     parse_name,
-    parse_positive,
+    parse_priority,
 )
 from runnerd.cli.pool_changes import PoolChanges, print_result
 from runnerd.cli.pool_tables import format_limit, print_preview, print_queues, status_cell
@@ -108,10 +108,10 @@ _IN_POOL = argument(
 _NEW_PRIORITY = argument(
     "--priority",
     metavar="N",
-    type=parse_positive,
+    type=parse_priority,
     help="set the priority; 1 is served first (default: the first free one)",
 )
-_PRIORITY = argument("priority", metavar="N", type=parse_positive, help="the new priority; 1 is served first")
+_PRIORITY = argument("priority", metavar="N", type=parse_priority, help="the new priority; 1 is served first")
 
 COMMANDS = {
     "ls": Command("list the work queues", (_ONE_POOL,), _ls),

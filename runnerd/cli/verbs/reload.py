@@ -8,8 +8,10 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 
 from runnerd.cli.call import DONE, FAILED, Call
+from runnerd.cli.console import Console
 from runnerd.cli.tables import format_problem
 from runnerd.cli.text import clean
+from runnerd.control.client import Json
 
 RELOAD_TIMEOUT_S = 600.0  # a reload starts the interpreter of each changed deployment
 QUIET_S = 0.5  # a directory that has not changed for this long is complete
@@ -71,14 +73,35 @@ def _reload(call: Call) -> int:
     if call.console.json:
         call.console.print_document(result)
         return DONE if result["ok"] else FAILED
-    for word in ("added", "changed", "removed"):
-        for name in [*result[word], *(f"pool {name}" for name in result.get("pools", {}).get(word, ()))]:
-            call.console.print_line(f"{word:<8} {clean(name)}")
-    call.console.print_line(f"{result['unchanged']} unchanged")
+    applied = result.get("applied", True)  # an older daemon does not say
+    if applied:
+        _print_changes(call.console, result)
     for problem in result["problems"]:
         call.console.print_remark(format_problem(problem))
-    if not result["ok"]:
+    if not applied:
         call.console.print_remark(
-            "runnerctl: the configuration has problems; only the parts without a problem are in force"
+            "runnerctl: nothing of the configuration was applied; the last good configuration stays in force"
+        )
+    elif not result["ok"]:
+        call.console.print_remark(
+            "runnerctl: the configuration is in force, except for what has a problem: of that, the last good version"
+            " stays in force where there is one"
         )
     return DONE if result["ok"] else FAILED
+
+
+def _print_changes(console: Console, result: Json) -> None:
+    for change in result.get("settings", ()):
+        values = f"{_format_value(change['old'])} -> {_format_value(change['new'])}"
+        when = ", at a restart of runnerd" if change["restart"] else ""
+        console.print_line(f"changed  {clean(change['key'])}: {values}{when}")
+    for word in ("added", "changed", "removed"):
+        for name in [*result[word], *(f"pool {name}" for name in result.get("pools", {}).get(word, ()))]:
+            console.print_line(f"{word:<8} {clean(name)}")
+    console.print_line(f"{result['unchanged']} unchanged")
+
+
+def _format_value(value: Json) -> str:
+    if value is None:
+        return "unset"
+    return clean(", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value))

@@ -10,11 +10,12 @@ from runnerd.cli.tables import print_history, print_runs
 _PHASES = "claiming starting running stopping killing reporting done"
 _TYPES = "scheduled pending running completed failed cancelled crashed paused cancelling"
 _NAMES = "late timedout awaitingretry awaitingconcurrencyslot retrying suspended resuming"
-_STATES = tuple(dict.fromkeys(f"{_PHASES} {_TYPES} {_NAMES}".split()))
+_STATES = tuple(dict.fromkeys(f"waiting {_PHASES} {_TYPES} {_NAMES}".split()))
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--state", metavar="S", help="list only runs in this phase or state in Prefect (default: any)")
+    about = "list only runs in this phase or state in Prefect, or those that are waiting (default: any)"
+    parser.add_argument("--state", metavar="S", help=about)
     parser.add_argument("--deployment", metavar="D", help="list only runs of this deployment (default: any)")
     parser.add_argument("--all", action="store_true", help="also list runs that have ended")
 

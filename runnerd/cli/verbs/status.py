@@ -6,7 +6,15 @@ from argparse import ArgumentParser
 
 from runnerd.cli.call import DONE, Call
 from runnerd.cli.console import Cell, Console
-from runnerd.cli.tables import format_problem, print_deployments, print_pools, print_runs, print_waiting, style_state
+from runnerd.cli.tables import (
+    WAITING_SHOWN,
+    format_problem,
+    print_deployments,
+    print_pools,
+    print_runs,
+    print_waiting,
+    style_state,
+)
 from runnerd.cli.text import (
     clean,
     format_count,
@@ -44,20 +52,23 @@ def print_host(console: Console, status: Json) -> None:
     console.print_fields(_host_fields(console, status))
     console.print_line()
     if status["runs"]:
-        print_runs(console, status["runs"])
+        explained = {its["id"] for its in (status.get("waiting") or ())[:WAITING_SHOWN]}
+        print_runs(console, status["runs"], explained=explained)
     else:
         console.print_line("No runs.")
     if status.get("waiting"):
         console.print_line()
         print_waiting(console, status["waiting"], total=status["waiting_total"])
     console.print_line()
+    # An invalid deployment's problem is the whole line of its file's.
+    below = {words for its in status["problems"] for words in (its["message"], format_problem(its))}
     if status["deployments"]:
-        print_deployments(console, status["deployments"])
+        print_deployments(console, status["deployments"], below=below)
     else:
         console.print_line("No deployments.")
     if status.get("pools"):
         console.print_line()
-        print_pools(console, status["pools"])
+        print_pools(console, status["pools"], below=below)
     if status["problems"]:
         console.print_line()
         console.print_line(console.paint("Problems", "bold"))
@@ -110,7 +121,7 @@ def _draining(console: Console, status: Json) -> str:
     drain = status.get("drain") or {}
     words = f"since {console.when_in_full(drain['since'])}" if drain.get("since") else "yes"
     if drain.get("until"):
-        words += f", runs that still run are stopped {console.when_in_full(drain['until'])}"
+        words += f", live runs will be stopped at {console.when_in_full(drain['until'])}"
     if drain.get("reason"):
         words += f": {clean(drain['reason'])}"
     return words if drain.get("stopping") else words + "; runnerctl undrain ends the drain"
@@ -128,10 +139,12 @@ def print_run(console: Console, run: Json) -> None:
             ("Job", clean(run.get("process_name") or "")),
             ("Labels", clean(", ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items()))),
             ("Phase", style_state(format_phase(run))),
+            ("Attempt", str(run["attempt"]) if (run.get("attempt") or 1) > 1 else None),
             ("Waits for", clean(run.get("waiting") or "")),
             ("State", style_state(format_state(run))),
             ("Verdict", format_verdict(run, console.now) if run["phase"] == "done" else None),
-            ("Created", console.when_in_full(run["created_at"])),
+            ("Created", _when_known(console, run.get("run_created_at"))),
+            ("Claimed", _when_known(console, run["created_at"] if run["phase"] else None)),
             ("Started", console.when_in_full(run["started_at"])),
             ("Ended", console.when_in_full(run["ended_at"])),
             ("Took" if run["ended_at"] else "Running for", _duration(seconds)),
@@ -179,12 +192,16 @@ def _find(call: Call, ref: str) -> tuple[str, Json]:
         raise ControlError(detail, status=404) from None
 
 
+def _when_known(console: Console, stamp: str | None) -> str | None:
+    return console.when_in_full(stamp) if stamp else None
+
+
 def _of_flow(flow: str | None, deployment: str | None) -> str:
     return clean("/".join(part for part in (flow, deployment) if part) or "-")
 
 
 def _process(run: Json) -> str | None:
-    if not run["pid"]:
+    if not run["pid"] or run["ended_at"]:  # another process may have the number by now
         return None
     return f"pid {run['pid']}, group {run['pgid']}" if run["pgid"] else f"pid {run['pid']}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import RunRecord
@@ -12,6 +12,8 @@ from runnerd.core.settings import InvalidDeployment
 from runnerd.deployments.registry import Entry, EntryState
 from runnerd.output.attempts import AttemptOutput
 from runnerd.polling.event_stream import EventStream
+from runnerd.spawner.child.users import AllowedUsers
+from runnerd.system.paths import Paths
 from runnerd.system.usage import Usage
 
 
@@ -29,6 +31,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
     cpu_s = usage.cpu_s if usage else (ended.cpu_s if ended else None)
     return {
         "id": record.id,
+        "here": True,
         "name": record.name,
         "deployment": record.deployment,
         "flow": record.flow,
@@ -46,6 +49,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "labels": dict(record.labels),
         "output_removed": record.output_removed,
         "waiting": record.waiting,
+        "run_created_at": time_text(record.run_created_at),
         "created_at": time_text(record.created_at),
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
@@ -61,12 +65,14 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
     """Return the document of a flow run that is not claimed; `waiting` is the limit that delays the claim."""
     document = {
         "id": run.id,
+        "here": True,
         "name": run.name,
         "deployment": entry.deployment.name if entry else None,
         "flow": entry.flow if entry else None,
         "tags": list(run.tags),
         "pool": run.pool,
         "queue": run.queue,
+        "run_created_at": time_text(run.created),
         "created_at": time_text(run.expected_start_time),
         "api_state": run.state.type.value,
         "api_state_name": run.state.name,
@@ -94,7 +100,7 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
         "file": deployment.place.file,
         "line": deployment.place.line,
         "state": entry.state.value,
-        "problem": entry.problem,
+        "problem": entry.problem or next((flaw.message for flaw in entry.flaws), None),
         "next_run_at": None if entry.paused else time_text(entry.next_run_at),
         "running": running,
         "limit": entry.limit,
@@ -120,6 +126,19 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "entrypoint": None,
         "tags": [],
         "pool": None,
+    }
+
+
+def service_document(paths: Paths, environ: Mapping[str, str], users: AllowedUsers | None) -> Json:
+    """Return what the daemon has besides its files: `runnerctl config check` judges files by it.
+
+    `users`: as whom the spawner starts flows, None where that is unknown.
+    """
+    return {
+        "directory": paths.config,
+        "api_url": environ.get("PREFECT_API_URL"),
+        "flow_user": environ.get("RUNNERD_FLOW_USER") or None,
+        "users": users.to_wire() if users is not None else None,
     }
 
 

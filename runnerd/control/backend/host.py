@@ -1,6 +1,7 @@
 """The running daemon behind the control API.
 
-Invariant: reading never waits for Prefect's API, except for work pools, whose state only Prefect has, and the doctor.
+Invariant: reading never waits for Prefect's API, except for work pools, whose state only Prefect has, for a run that
+this host does not have, and the doctor.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class PoolsBackend:
             pools = sorted(await self._api.pools.all_pools(), key=lambda pool: pool.name)
             return [self._document(pool) for pool in pools]
 
-        return await self._call_api(read)
+        return await self._call_api(read, reads=True)
 
     async def pool(self, name: str) -> Json | Refused:
         async def read() -> Json | Refused:
@@ -65,7 +65,7 @@ class PoolsBackend:
             queues, workers = await self._api.pools.queues(name), await self._api.pools.workers(name)
             return whole_pool_document(pool, served=pool.name in self._served(), queues=queues, workers=workers)
 
-        return await self._call_api(read)
+        return await self._call_api(read, reads=True)
 
     async def preview(self, pool: str | None, queue: str | None, *, hours: int) -> Json | Refused:
         """List the runs that one pool, every pool or one queue would deliver within `hours`."""
@@ -74,7 +74,7 @@ class PoolsBackend:
             found = await self._pools(pool)
             return found if isinstance(found, Refused) else await self._previews.document(found, queue, hours=hours)
 
-        return await self._call_api(read)
+        return await self._call_api(read, reads=True)
 
     async def queues(self, pool: str | None) -> Json | Refused:
         async def read() -> Json | Refused:
@@ -83,17 +83,17 @@ class PoolsBackend:
                 return found
             return [queue_document(queue, its) for its in found for queue in await self._api.pools.queues(its.name)]
 
-        return await self._call_api(read)
+        return await self._call_api(read, reads=True)
 
     async def queue(self, pool: str, name: str) -> Json | Refused:
-        return await self._call_api(lambda: self._queue_document(pool, name))
+        return await self._call_api(lambda: self._queue_document(pool, name), reads=True)
 
     async def worker_types(self) -> Json | Refused:
         async def read() -> Json:
             types = await self._api.pools.worker_types()
             return [type_document(types[name]) for name in sorted(types)]
 
-        return await self._call_api(read)
+        return await self._call_api(read, reads=True)
 
     async def worker_type(self, name: str) -> Json | Refused:
         async def read() -> Json | Refused:
@@ -102,7 +102,7 @@ class PoolsBackend:
                 return Refused(status=404, detail=unknown_type(name, types))
             return {**type_document(types[name]), "base_job_template": dict(types[name].template)}
 
-        return await self._call_api(read)
+        return await self._call_api(read, reads=True)
 
     # --- changing pools -------------------------------------------------------------------------------------------
 

@@ -11,13 +11,14 @@ from datetime import datetime
 
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import attempt_document, offered_document, run_document
+from runnerd.control.backend.elsewhere import RunsElsewhere
 from runnerd.control.backend.refusals import UNREGISTERED
 from runnerd.control.backend.waiting import WaitReasons
-from runnerd.control.contract import Peer, Refused
+from runnerd.control.contract import Peer, Refused, RunElsewhere
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Intent, Phase, RunRecord, intend
 from runnerd.core.place import Json
-from runnerd.core.prefect import FlowRun, StateType
+from runnerd.core.prefect import ApiState, FlowRun, StateType
 from runnerd.core.record_feed import RecordFeed
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
@@ -36,7 +37,7 @@ from runnerd.system.usage import Leader, Measured, UsageMeter, measure_usage
 
 _MEASURE_S = 2.0
 _ANSWER_S = 5.0  # how long a request waits for the API's answer about a claim
-HISTORY = 1000  # past runs that `runnerctl runs --all` lists at most
+HISTORY = 1000  # past runs, and runs that wait, that `runnerctl runs` lists at most
 
 
 class RunsBackend:
@@ -48,6 +49,7 @@ class RunsBackend:
         api: PrefectApi,
         waits: WaitReasons,
         call_api: ApiCaller,
+        elsewhere: RunsElsewhere,
         supervisor: Supervisor,
         poller: Poller,
         registry: Registry,
@@ -60,6 +62,7 @@ class RunsBackend:
     ) -> None:
         self._api = api
         self._call_api = call_api
+        self._elsewhere = elsewhere
         self._waits = waits
         self._supervisor = supervisor
         self._poller = poller
@@ -105,7 +108,8 @@ class RunsBackend:
 
     def _live_document(self, record: RunRecord) -> Json:
         identity = record.identity if record.ended_at is None else None
-        return run_document(record, self._meter.usage_of(identity) if identity is not None else None)
+        document = run_document(record, self._meter.usage_of(identity) if identity is not None else None)
+        return document | {"waiting": self._waits.claimed_reason(record)}
 
     def document(self, run_id: str) -> Json | None:
         run = self._supervisor.run(run_id)
@@ -139,6 +143,9 @@ class RunsBackend:
         known = {record.id for record in past}
         return [*past, *(run for run in live if run.id not in known)]
 
+    async def read_elsewhere(self, run_ids: Sequence[str]) -> dict[str, RunElsewhere] | Refused:
+        return await self._elsewhere.read(run_ids)
+
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
         return self._feed.subscribe(lambda record: changed(run_document(record)))
 
@@ -171,12 +178,19 @@ class RunsBackend:
         due = [run for run in on_offer.runs.values() if run.id in on_offer.waiting and run.pool is None]
         return [self._offered(run) for run in due if self._supervisor.run(run.id) is None]
 
+    def listing_waiting(self) -> list[Json]:
+        listed, _ = self._waits.documents(listed_max=HISTORY)
+        return [run for its in listed if (run := self.document(its["id"])) is not None]
+
     def waiting_here(self) -> tuple[list[Json], int]:
         """Return the documents of the first runs that wait, with what for, and how many there are."""
         return self._waits.documents()
 
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json] | Refused:
-        offered = [run for run_id in run_ids if (run := self._withdraw(run_id)) is not None]
+    async def cancel(
+        self, run_ids: Sequence[str], *, now: bool, peer: Peer, elsewhere: Sequence[FlowRun] = ()
+    ) -> list[Json] | Refused:
+        others = {run.id: run for run in elsewhere}
+        offered = [run for run_id in run_ids if (run := self._withdraw(run_id, others.get(run_id))) is not None]
         self._supervisor.cancel(run_ids, now=now)
         runs = {run_id: run for run_id in run_ids if (run := self._supervisor.run(run_id)) is not None}
         # The intent is set only once it is on disk; a record that can still take it was not written.
@@ -189,13 +203,18 @@ class RunsBackend:
         documents = (ended.get(run_id) or self.document(run_id) for run_id in run_ids)
         return [found for found in documents if found is not None]
 
-    def _withdraw(self, run_id: str) -> Run | None:
-        """Take a run off offer and begin to cancel it in the API; None when it is not on offer. Raises JournalError."""
-        offer = self._poller.on_offer.withdraw(run_id)
+    def _withdraw(self, run_id: str, elsewhere: FlowRun | None) -> Run | None:
+        """Take a run off offer and begin to cancel it in the API; also one that only the API has.
+
+        Returns None when it is neither. Raises JournalError.
+        """
+        listed = self._poller.on_offer.withdraw(run_id)
+        offer = listed or elsewhere
         if offer is None or self._supervisor.run(run_id) is not None:
             return None
         if not self._supervisor.cancel_offer(offer):
-            self._poller.put_on_offer(offer)
+            if listed is not None:
+                self._poller.put_on_offer(listed)
             raise JournalError(f"cannot cancel: {self._supervisor.record_problem}")
         return self._supervisor.run(run_id)
 
@@ -236,14 +255,13 @@ class RunsBackend:
         self._poller.put_on_offer(made)
         return self._offered(made)
 
-    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        found = await self._call_api(lambda: self._api.pools.placed_run(flow_run_id))
+    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
+        found = await self._call_api(lambda: self._api.pools.placed_run(flow_run_id), reads=True)
         if isinstance(found, Refused):
             return found
         if found is None:
             return Refused(status=404, detail=f"there is no flow run {flow_run_id} in Prefect")
-        if found.state.type is StateType.CANCELLED:  # both majors refuse the claim
-            cause = "the run is Cancelled; create a new one with runnerctl run"
+        if (cause := _describe_over(found.state, again=again)) is not None:
             return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
         if self._registry.own(found.deployment_id) is not None:
             found = replace(found, pool=None, queue=None)
@@ -267,3 +285,14 @@ class RunsBackend:
         if run.refused is not None:
             return Refused(status=409, detail=f"cannot execute flow run {run_id}: {run.refused}")
         return self.document(run_id)
+
+
+def _describe_over(state: ApiState, *, again: bool) -> str | None:
+    """Say why a run in this state is not executed; None when it is: a Failed or Crashed one is retried."""
+    if state.type is StateType.CANCELLED:  # both majors refuse the claim
+        return f"the run is {state.type.title()}; create a new one with runnerctl run"
+    if state.type is StateType.COMPLETED and not again:  # older servers accept the claim
+        return (
+            f"the run is {state.type.title()}; runnerctl execute --again runs it once more, where Prefect permits that"
+        )
+    return None

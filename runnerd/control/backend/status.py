@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from runnerd import __version__
 from runnerd.config import describe_config
@@ -34,6 +35,7 @@ class Status:
         deployments: DeploymentsBackend,
         pools: PoolKeeper,
         events: EventStream,
+        service: Callable[[], Json],
         ambient: Ambient,
     ) -> None:
         self._api = api
@@ -44,11 +46,12 @@ class Status:
         self._deployments = deployments
         self._pools = pools
         self._events = events
+        self._service = service
         self._started_at = ambient.now()
 
     def configuration(self) -> Json:
         """Return the document of GET /v1/config: the configuration in force, without secrets."""
-        return describe_config(self._config.current)
+        return {**describe_config(self._config.current), "service": self._service()}
 
     def document(self) -> Json:
         """Return the document of GET /v1/status."""

@@ -16,13 +16,15 @@ from runnerd.core.prefect import ApiCondition, FlowRun, due
 from runnerd.deployments.registry import Registry
 from runnerd.polling.poller import Poller
 from runnerd.prefect_api.client import PrefectApi
+from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.supervisor import Supervisor
 
 LISTED_MAX = 100  # in the status document; the total says how many there are
-# An API that is degraded for requests of another kind answers a claim within this time.
-_CLAIM_TAKES = timedelta(seconds=5)
+# An API that is degraded for requests of another kind answers a claim, or a report, within this time.
+_ANSWER_TAKES = timedelta(seconds=5)
 _AWAY = (ApiCondition.UNREACHABLE, ApiCondition.MAINTENANCE)  # no request is answered
-_NO_SLOT = "AwaitingConcurrencySlot"  # the state's name in which a 3.x server reschedules a claim
+NO_SLOT = "AwaitingConcurrencySlot"  # the state's name in which a 3.x server reschedules a claim
+NO_SLOT_WORDS = "Prefect has no slot of the deployment's concurrency limit; the claim is tried again when it is due"
 
 
 class WaitReasons:
@@ -34,6 +36,7 @@ class WaitReasons:
         api: PrefectApi,
         supervisor: Supervisor,
         poller: Poller,
+        blocked: BlockedRuns,
         registry: Registry,
         now: Callable[[], datetime],
     ) -> None:
@@ -41,27 +44,28 @@ class WaitReasons:
         self._now = now
         self._supervisor = supervisor
         self._poller = poller
+        self._blocked = blocked
         self._registry = registry
 
     def reason(self, run: FlowRun) -> str | None:
         """Return what a run on offer waits for; None where nothing is known to delay it."""
         why = self._poller.on_offer.waiting.get(run.id)
         if why is not None:
-            parent = self._live_parent(run)
-            return why if parent is None else self._name_parent(why, run, parent)
+            blocked = self._blocked.find(run, why)
+            return why if blocked is None else blocked.words
         if (refusal := self._supervisor.refusal_of(run.id)) is not None:
             return f"Prefect refused the claim, which is tried again: {refusal}"
-        if run.state.name == _NO_SLOT:
-            return "Prefect has no slot of the deployment's concurrency limit; the claim is tried again when it is due"
+        if run.state.name == NO_SLOT:
+            return NO_SLOT_WORDS
         return None
 
-    def documents(self) -> tuple[list[Json], int]:
+    def documents(self, *, listed_max: int = LISTED_MAX) -> tuple[list[Json], int]:
         """Return the documents of the first runs that wait, those due first, and how many runs wait."""
         claimed = [document for record in self._supervisor.records() if (document := self._claimed(record)) is not None]
         offered = [run for run in self._poller.on_offer.runs.values() if self._waits(run)]
-        first = heapq.nsmallest(LISTED_MAX, offered, key=_due_at)  # there may be ten thousand: no document for each
+        first = heapq.nsmallest(listed_max, offered, key=_due_at)  # there may be ten thousand: no document for each
         found = sorted([*claimed, *map(self._offered, first)], key=lambda one: str(one["due_at"]))
-        return found[:LISTED_MAX], len(claimed) + len(offered)
+        return found[:listed_max], len(claimed) + len(offered)
 
     def _waits(self, run: FlowRun) -> bool:
         """Return whether `reason` has one for this run of the offers."""
@@ -69,28 +73,35 @@ class WaitReasons:
             return False
         on_offer = self._poller.on_offer
         return (
-            run.id in on_offer.waiting or run.state.name == _NO_SLOT or self._supervisor.refusal_of(run.id) is not None
+            run.id in on_offer.waiting or run.state.name == NO_SLOT or self._supervisor.refusal_of(run.id) is not None
         )
 
     def _offered(self, run: FlowRun) -> Json:
         entry = self._registry.by_id(run.deployment_id)
         its = {"deployment": entry.deployment.name if entry else None, "flow": entry.flow if entry else None}
-        more = {"due_at": time_text(due(run)), "phase": None, "parent": self._live_parent(run)}
+        parent = self._blocked.live_parent(run.id)
+        more = {"due_at": time_text(due(run)), "phase": None, "parent": parent.id if parent is not None else None}
         return _document(run, waiting=self.reason(run), **its, **more)
 
     def _claimed(self, record: RunRecord) -> Json | None:
-        why = self._claimed_reason(record)
+        why = self.claimed_reason(record)
         if why is None:
             return None
         its = {"deployment": record.deployment, "flow": record.flow}
         more = {"due_at": time_text(record.created_at), "phase": record.phase.value, "parent": None}
         return _document(record, waiting=why, **its, **more)
 
-    def _claimed_reason(self, record: RunRecord) -> str | None:
-        """Return what delays a claimed run: the API's answer to the claim, or disk space for the run's record."""
+    def claimed_reason(self, record: RunRecord) -> str | None:
+        """Return what delays a claimed run: an answer of the API, or disk space for the run's record.
+
+        A run in `reporting` has ended, and its verdict waits for the API.
+        """
         if record.phase is Phase.STARTING and record.waiting is not None:
             return record.waiting
-        if record.phase not in (Phase.CLAIMING, Phase.STARTING) or not self._waits_for_api(record):
+        asks = record.phase in (Phase.CLAIMING, Phase.STARTING) or (
+            record.phase is Phase.REPORTING and record.hook is None  # its hooks are processes of this host
+        )
+        if not asks or not self._waits_for_api(record):
             return None
         return f"the API is {self._api.health.words}"
 
@@ -100,25 +111,9 @@ class WaitReasons:
         if condition in _AWAY:
             return True
         # Degraded is the API for one kind of request, which need not be one of this run's.
-        stuck = record.phase is Phase.CLAIMING and self._now() - record.created_at > _CLAIM_TAKES
+        since = {Phase.CLAIMING: record.created_at, Phase.REPORTING: record.ended_at}.get(record.phase)
+        stuck = since is not None and self._now() - since > _ANSWER_TAKES
         return stuck and condition is not ApiCondition.OK
-
-    def _live_parent(self, run: FlowRun) -> str | None:
-        parent = self._poller.parents.parent_of(run.id)
-        return parent if parent is not None and self._supervisor.run(parent) is not None else None
-
-    def _name_parent(self, why: str, run: FlowRun, parent: str) -> str:
-        """Add to `why` that the run's parent holds a slot of the limit for which its child waits, if so.
-
-        Whether the parent waits for its child is known to its code only.
-        """
-        holders = self._supervisor.holders_of(run)
-        if parent not in holders:
-            return why
-        held = self._supervisor.run(parent)
-        assert held is not None
-        slot = "the only slot" if len(holders) == 1 else f"one of the {len(holders)} slots"
-        return f"{why}: its parent run {held.record.name} ({parent}) holds {slot}, and may wait for this run"
 
 
 def _document(run: FlowRun | RunRecord, **more: Json) -> Json:

@@ -12,14 +12,12 @@ from runnerd.control.http.exchange import Reply, Request, json_reply
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.http.problem import HttpProblem
 from runnerd.control.routes.change_log import log_change
-from runnerd.control.routes.resolve import Text, read_body, unwrap
-from runnerd.core.json_words import show_value
+from runnerd.control.routes.resolve import Text, read_body, read_number, unwrap
+from runnerd.core.numbers import HOURS_MAX, LIMIT_MAX
 from runnerd.core.place import Json
 from runnerd.core.prefect import NewPool, NewQueue
 from runnerd.core.strict_json import read_json
 
-HOURS_MAX = 10 * 366 * 24
-LIMIT_MAX = 2**31 - 1  # the largest integer in the databases of Prefect servers
 _LEAST = {"concurrency_limit": 0, "priority": 1}
 _POOL: Mapping[str, tuple[type, ...]] = {
     "base_job_template": (dict,),
@@ -55,7 +53,8 @@ class PoolRoutes:
         return json_reply(unwrap(await self._pools.queue(pool, queue)))
 
     async def get_preview(self, request: Request, pool: str | None = None, queue: str | None = None) -> Reply:
-        return json_reply(unwrap(await self._pools.preview(pool, queue, hours=_hours(request))))
+        hours = read_number(request, "hours", least=1, most=HOURS_MAX) or 1
+        return json_reply(unwrap(await self._pools.preview(pool, queue, hours=hours)))
 
     async def list_worker_types(self, request: Request) -> Reply:
         return json_reply(unwrap(await self._pools.worker_types()))
@@ -125,13 +124,6 @@ class PoolRoutes:
     def _log_change(self, request: Request, verb: str, pool: str, queue: str | None, **about: object) -> None:
         named = {"pool": pool} if queue is None else {"pool": pool, "queue": queue}
         log_change(self._log, request, f"{verb} {'pool' if queue is None else 'queue'}", **named, **about)
-
-
-def _hours(request: Request) -> int:
-    text = request.query.get("hours", "1")
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= HOURS_MAX):
-        raise HttpProblem(422, f"hours must be a whole number from 1 to {HOURS_MAX}, not {show_value(text)}")
-    return int(text)
 
 
 def _name(its: Mapping[str, Json]) -> str:

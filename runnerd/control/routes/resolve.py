@@ -6,13 +6,16 @@ received (http/exchange.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from runnerd.control.contract import Host, Refused
+from runnerd.control.contract import Host, Refused, RunElsewhere
 from runnerd.control.http.exchange import Request
 from runnerd.control.http.problem import HttpProblem
 from runnerd.core.json_words import show_value
 from runnerd.core.names import describe_unfit_name, describe_unfit_text
+from runnerd.core.numbers import parse_whole
 from runnerd.core.place import Json
 from runnerd.core.strict_json import read_json
 
@@ -24,6 +27,56 @@ CANDIDATES = 10  # named in the message of an ambiguous name; a longer message w
 def find_run(host: Host, ref: str) -> Json:
     """Return the document of the run that `ref` means. Raises HttpProblem 404 for none, 409 for several."""
     return _one(host.runs.find(ref) if ref else [], ref, "run", "no-such-run", "runnerctl runs --all")
+
+
+@dataclass(slots=True)
+class Found:
+    """The ids of runs that names meant, and of them those that this host does not have."""
+
+    ids: list[str] = field(default_factory=list)
+    elsewhere: dict[str, RunElsewhere] = field(default_factory=dict)
+
+
+async def find_run_anywhere(host: Host, ref: str) -> tuple[Json, RunElsewhere | None]:
+    """Return the document of the run that `ref` means, and the run where only Prefect has it.
+
+    Prefect is asked only about a full id that is unknown here. Raises HttpProblem as `find_runs_anywhere` does.
+    """
+    found = await find_runs_anywhere(host, [ref])
+    (run_id,) = found.ids
+    elsewhere = found.elsewhere.get(run_id)
+    return elsewhere.document if elsewhere is not None else find_run(host, run_id), elsewhere
+
+
+async def find_runs_anywhere(host: Host, refs: Sequence[str]) -> Found:
+    """Find the runs that `refs` mean, on this host, and by their full ids in Prefect.
+
+    Raises HttpProblem 404 for a run that neither has, 409 for several, 503 when Prefect does not answer.
+    """
+    named = [full_id(ref) or ref for ref in refs]
+    unknown = [ref for ref in named if full_id(ref) and not host.runs.find(ref)]
+    read = await host.runs.read_elsewhere(unknown) if unknown else {}
+    if isinstance(read, Refused):
+        raise HttpProblem(read.status, read.detail, kind="refused")
+    found = Found()
+    for ref in dict.fromkeys(named):
+        if ref not in unknown or host.runs.find(ref):  # a poll may have listed the run meanwhile
+            found.ids.append(find_run(host, ref)["id"])
+        elif ref in read:
+            found.ids.append(ref)
+            found.elsewhere[ref] = read[ref]
+        else:
+            raise HttpProblem(404, f"there is no run {show_value(ref)}, on this host or in Prefect", kind="no-such-run")
+    found.ids = list(dict.fromkeys(found.ids))
+    return found
+
+
+def full_id(text: str) -> str | None:
+    """Return the id of a flow run in Prefect's spelling; None for any other text."""
+    try:
+        return str(uuid.UUID(text)) if len(text) == 36 else None
+    except ValueError:
+        return None
 
 
 def find_deployment(host: Host, ref: str) -> Json:
@@ -49,22 +102,15 @@ def read_flag(request: Request, name: str) -> bool:
     raise HttpProblem(422, f"{name} must be 1 or 0, not {show_value(value)}")
 
 
-def read_number(request: Request, name: str) -> int:
-    """Return a number of bytes from the query, 0 when absent. Raises HttpProblem 422."""
-    value = request.query.get(name, "0")
-    if not (value.isascii() and value.isdigit() and len(value) <= 18):
-        raise HttpProblem(422, f"{name} must be a number of bytes, not {show_value(value)}")
-    return int(value)
-
-
-def read_attempt(request: Request) -> int | None:
-    """Return the number of an attempt from the query, None when absent. Raises HttpProblem 422."""
-    value = request.query.get("attempt")
+def read_number(request: Request, name: str, *, least: int, most: int) -> int | None:
+    """Return a whole number from the query, None when absent. Raises HttpProblem 422."""
+    value = request.query.get(name)
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and len(value) <= 9 and int(value) > 0):
-        raise HttpProblem(422, f"attempt must be a whole number from 1, not {show_value(value)}")
-    return int(value)
+    try:
+        return parse_whole(value, least=least, most=most)
+    except ValueError as error:
+        raise HttpProblem(422, f"{name} {error}") from None
 
 
 def read_body(request: Request, allowed: Mapping[str, tuple[type, ...]]) -> dict[str, Json]:

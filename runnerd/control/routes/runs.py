@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 
 from runnerd.control.contract import Host
@@ -14,17 +13,23 @@ from runnerd.control.routes.change_log import log_change
 from runnerd.control.routes.events import DONE
 from runnerd.control.routes.output import follow_output, process_over
 from runnerd.control.routes.resolve import (
+    Found,
     find_deployment,
     find_run,
-    read_attempt,
+    find_run_anywhere,
+    find_runs_anywhere,
+    full_id,
     read_body,
     read_flag,
     read_number,
     unwrap,
 )
 from runnerd.core.json_words import show_value
+from runnerd.core.numbers import ATTEMPT_MAX, OFFSET_MAX
 from runnerd.core.place import Json
 from runnerd.core.ranges import format_ranges
+
+WAITING = "waiting"  # no phase and no state of Prefect: what the status document lists under this name
 
 
 class RunRoutes:
@@ -37,21 +42,26 @@ class RunRoutes:
 
     async def list_runs(self, request: Request) -> Reply:
         await self._host.runs.measure()
-        runs = self._host.runs.listing(history=read_flag(request, "history"))
-        if state := request.query.get("state"):
-            runs = [run for run in runs if _in_state(run, state)]
+        state, history = request.query.get("state"), read_flag(request, "history")
+        if state is not None and state.lower() == WAITING:
+            runs = self._host.runs.listing_waiting()
+        else:
+            runs = [run for run in self._host.runs.listing(history=history) if not state or _in_state(run, state)]
         if ref := request.query.get("deployment"):
             runs = self._of_deployment(runs, ref)
         return json_reply(runs)
 
     async def get_run(self, request: Request, ref: str) -> Reply:
         await self._host.runs.measure()
-        return json_reply(find_run(self._host, ref))
+        document, _ = await find_run_anywhere(self._host, ref)
+        return json_reply(document)
 
     async def stream_output(self, request: Request, ref: str) -> StreamReply:
-        run = find_run(self._host, ref)
+        run, elsewhere = await find_run_anywhere(self._host, ref)
         run_id = run["id"]
-        follow, attempt = read_flag(request, "follow"), read_attempt(request)
+        if elsewhere is not None:
+            raise HttpProblem(404, _describe_unrun(run), kind="no-output")
+        follow, attempt = read_flag(request, "follow"), read_number(request, "attempt", least=1, most=ATTEMPT_MAX)
         path = self._host.runs.output(run_id, attempt=attempt)
         first = await self._host.runs.read_output(path, 0) if path is not None else None
         if isinstance(first, str):
@@ -64,7 +74,7 @@ class RunRoutes:
             if bound := run.get("output_removed"):
                 why = f"its output was removed: {bound} (runnerctl config show has the limit)"
             raise HttpProblem(410, f"there is no output of run {run_id}: {why}", kind="no-output")
-        offset = read_number(request, "offset")
+        offset = read_number(request, "offset", least=0, most=OFFSET_MAX) or 0
         blocks = follow_output(self._host, run_id, attempt=attempt, offset=offset, follow=follow)
         return StreamReply(blocks=blocks, content_type="text/plain; charset=utf-8", live=follow)
 
@@ -88,10 +98,10 @@ class RunRoutes:
 
     async def cancel_run(self, request: Request, ref: str) -> Reply:
         body = read_body(request, {"now": (bool,)})
-        run = find_run(self._host, ref)
-        documents = await self._cancel(request, [run["id"]], now=bool(body["now"]))
+        found = await find_runs_anywhere(self._host, [ref])
+        documents = await self._cancel(request, found, now=bool(body["now"]))
         if not documents:
-            raise HttpProblem(404, f"run {run['id']} does not exist any more", kind="no-such-run")
+            raise HttpProblem(404, f"run {found.ids[0]} does not exist any more", kind="no-such-run")
         return json_reply(documents[0], status=202)
 
     async def cancel_runs(self, request: Request) -> Reply:
@@ -99,19 +109,23 @@ class RunRoutes:
         body = read_body(request, {"runs": (list,), "deployment": (str,), "all": (bool,), "now": (bool,)})
         if sum(bool(body[member]) for member in ("runs", "deployment", "all")) != 1:
             raise HttpProblem(422, "cannot cancel: give exactly one of runs, deployment and all")
-        run_ids = self._run_ids(body["runs"] or (), body["deployment"])
-        documents = await self._cancel(request, run_ids, now=bool(body["now"])) if run_ids else []
+        if body["runs"]:
+            found = await find_runs_anywhere(self._host, body["runs"])
+        else:
+            found = Found(self._live_ids(body["deployment"]))
+        documents = await self._cancel(request, found, now=bool(body["now"])) if found.ids else []
         return json_reply({"runs": documents}, status=202)
 
     async def execute_run(self, request: Request) -> Reply:
-        flow_run_id = read_body(request, {"flow_run_id": (str,)})["flow_run_id"]
+        body = read_body(request, {"flow_run_id": (str,), "again": (bool,)})
+        flow_run_id, again = body["flow_run_id"], bool(body["again"])
         if not flow_run_id:
             raise HttpProblem(422, "cannot execute: flow_run_id is missing")
-        if not _is_id(flow_run_id):
+        if full_id(flow_run_id) is None:
             cause = "the full id of a flow run in Prefect is needed, not a name or a part of the id"
             raise HttpProblem(404, f"cannot execute {show_value(flow_run_id)}: {cause}")
-        peer = log_change(self._log, request, "execute", run=flow_run_id)
-        return json_reply(unwrap(await self._host.runs.execute(flow_run_id, peer=peer)), status=202)
+        peer = log_change(self._log, request, "execute", run=flow_run_id, again=again)
+        return json_reply(unwrap(await self._host.runs.execute(flow_run_id, again=again, peer=peer)), status=202)
 
     def _of_deployment(self, runs: Sequence[Json], ref: str) -> list[Json]:
         """Return the runs of a deployment, also of one that has left the configuration.
@@ -126,10 +140,8 @@ class RunRoutes:
             find_deployment(self._host, ref)  # raises HttpProblem 404
         return named
 
-    def _run_ids(self, refs: Sequence[str], deployment_ref: str | None) -> list[str]:
-        """Return the ids of the runs that `refs` name, else those that live or wait here, of a deployment or all."""
-        if refs:
-            return list(dict.fromkeys(find_run(self._host, ref)["id"] for ref in refs))
+    def _live_ids(self, deployment_ref: str | None) -> list[str]:
+        """Return the ids of the runs that live or wait here, of a deployment or all."""
         live = [run for run in self._host.runs.listing(history=False) if run["phase"] != DONE]
         live += self._host.runs.waiting()
         if deployment_ref:
@@ -138,20 +150,25 @@ class RunRoutes:
             live = [run for run in live if (run["flow"], run["deployment"]) == key]
         return [run["id"] for run in live]
 
-    async def _cancel(self, request: Request, run_ids: Sequence[str], *, now: bool) -> list[Json]:
+    async def _cancel(self, request: Request, found: Found, *, now: bool) -> list[Json]:
         await self._host.runs.measure()
-        await self._check_shared(request, run_ids)
+        await self._check_shared(request, found)
         # Nothing may be awaited here: a claim that ends meanwhile can make a run one that its pool offers again.
-        peer = log_change(self._log, request, "cancel", runs=list(run_ids), now=now)
-        documents: list[Json] = unwrap(await self._host.runs.cancel(run_ids, now=now, peer=peer))
+        for run_id, one in found.elsewhere.items():
+            if one.kept is not None:
+                raise HttpProblem(409, f"cannot cancel run {one.run.name} ({run_id}): {one.kept}", kind="refused")
+        peer = log_change(self._log, request, "cancel", runs=found.ids, now=now)
+        runs = [one.run for one in found.elsewhere.values()]
+        documents: list[Json] = unwrap(await self._host.runs.cancel(found.ids, now=now, peer=peer, elsewhere=runs))
         return documents
 
-    async def _check_shared(self, request: Request, run_ids: Sequence[str]) -> None:
+    async def _check_shared(self, request: Request, found: Found) -> None:
         """Raise HttpProblem 403 unless the client may cancel these runs also where pools still offer them.
 
         One check is enough: it is the same for all runs, and awaited only before it permits all of them.
         """
-        for document in map(self._host.runs.document, run_ids):
+        elsewhere = [one.document for one in found.elsewhere.values()]
+        for document in (*elsewhere, *map(self._host.runs.document, found.ids)):
             if document is not None and _is_shared(document):
                 what = f"cancel run {document['id']}, which work pool {document['pool']} still offers to every host"
                 return await self._guard.check(request.peer, Level.ADMIN, what)
@@ -162,12 +179,10 @@ def _is_shared(run: Json) -> bool:
     return run["phase"] is None and run.get("pool") is not None
 
 
-def _is_id(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
+def _describe_unrun(run: Json) -> str:
+    """Say why there is no output of a run that this host does not have."""
+    wait = f", and waits: {run['waiting']}" if run["waiting"] else ""
+    return f"run {run['name']} ({run['id']}) has not run on this host: it is {run['api_state_name']} in Prefect{wait}"
 
 
 def _in_state(run: Json, state: str) -> bool:

@@ -10,75 +10,18 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import attempt_document
 from runnerd.control.backend.pools import PoolsBackend
-from runnerd.control.contract import Host, Peer, Refused
+from runnerd.control.contract import Host, Peer, Refused, RunElsewhere
+from runnerd.core.prefect import FlowRun
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.output.output_file import OutputBlock, OutputReader
 from tests.kits.engine import an_ambient
+from tests.kits.fakes.fake_documents import LATER, STAMP, Json, a_deployment, a_run, ended
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import LogLines, fake_api
-
-Json = Any
-STAMP = "2026-08-20T10:00:00+00:00"
-LATER = "2026-08-20T10:00:12+00:00"
-
-
-def a_run(run_id: str, **changes: Json) -> Json:
-    """A running run; `changes` are its keys."""
-    return {
-        "id": run_id,
-        "name": f"run-{run_id[:4]}",
-        "deployment": "nightly",
-        "flow": "etl",
-        "phase": "running",
-        "intent": None,
-        "pid": 4711,
-        "pgid": 4711,
-        "user": "etl",
-        "start": "cold",
-        "created_at": STAMP,
-        "started_at": STAMP,
-        "ended_at": None,
-        "api_state": "RUNNING",
-        "api_state_name": "Running",
-        "exit": None,
-        "memory_bytes": 50 * 2**20,
-        "cpu_seconds": 1.5,
-    } | changes
-
-
-def ended(**changes: Json) -> Json:
-    """The keys that make a run one that is over."""
-    return {
-        "phase": "done",
-        "pid": None,
-        "pgid": None,
-        "ended_at": LATER,
-        "api_state": "COMPLETED",
-        "api_state_name": "Completed",
-        "exit": {"code": 0, "signal": None, "oom": False, "words": "exited 0"},
-        "memory_bytes": None,
-        "cpu_seconds": 2.0,
-    } | changes
-
-
-def a_deployment(deployment_id: str, name: str, **changes: Json) -> Json:
-    return {
-        "id": deployment_id,
-        "name": name,
-        "flow": "etl",
-        "file": "/etc/runnerd/conf.d/20-etl.yaml",
-        "line": 2,
-        "state": "ready",
-        "problem": None,
-        "next_run_at": LATER,
-        "running": 0,
-        "limit": 1,
-    } | changes
 
 
 def _now() -> datetime:
@@ -95,6 +38,9 @@ class FakeRuns:
         self._runs: dict[str, Json] = {}
         self._changed: list[Callable[[Json], None]] = []
         self.attempt = 1
+        self.elsewhere: dict[str, RunElsewhere] = {}  # what only Prefect has
+        self.unread: Refused | None = None  # what Prefect answers when it is asked about them
+        self.sought: list[str] = []  # what it was asked about
         self.knows_its_runs = asyncio.Event()
         self.knows_its_runs.set()
 
@@ -120,6 +66,9 @@ class FakeRuns:
 
     def waiting(self) -> list[Json]:
         return []
+
+    def listing_waiting(self) -> list[Json]:
+        return [dict(run) for run in self._runs.values() if run.get("waiting")]
 
     def document(self, run_id: str) -> Json | None:
         run = self._runs.get(run_id)
@@ -155,8 +104,16 @@ class FakeRuns:
     async def read_output(self, path: str, offset: int) -> OutputBlock | str:
         return await self._reader.read(path, offset)
 
-    async def cancel(self, run_ids: Sequence[str], *, now: bool, peer: Peer) -> list[Json]:
+    async def read_elsewhere(self, run_ids: Sequence[str]) -> dict[str, RunElsewhere] | Refused:
+        self.sought += run_ids
+        return self.unread or {run_id: self.elsewhere[run_id] for run_id in run_ids if run_id in self.elsewhere}
+
+    async def cancel(
+        self, run_ids: Sequence[str], *, now: bool, peer: Peer, elsewhere: Sequence[FlowRun] = ()
+    ) -> list[Json]:
         self._host.note("cancel", {"runs": list(run_ids), "now": now}, peer)
+        for run in elsewhere:
+            self.put(run.id, name=run.name, **ended(api_state="CANCELLED", api_state_name="Cancelled"))
         for run_id in run_ids:
             if self._runs[run_id]["phase"] != "done":
                 self.put(run_id, phase="killing" if now else "stopping", intent="cancel")
@@ -172,8 +129,8 @@ class FakeRuns:
         run_id = f"00000000-0000-4000-8000-{created:012}"
         return self._host.refusal or _waiting(run_id, name or "lucky-crab", its["name"])
 
-    async def execute(self, flow_run_id: str, *, peer: Peer) -> Json | Refused:
-        self._host.note("execute", flow_run_id, peer)
+    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
+        self._host.note("execute --again" if again else "execute", flow_run_id, peer)
         return self._host.refusal or _waiting(flow_run_id, "given-run", None)
 
 
@@ -222,6 +179,9 @@ class FakeHost:
         self.deployments = FakeDeployments(self)
         self.reloaded: Json = {
             "ok": True,
+            "applied": True,
+            "settled": True,
+            "settings": [],
             "added": ["fresh"],
             "changed": ["nightly"],
             "removed": [],
@@ -229,6 +189,7 @@ class FakeHost:
             "pools": {"added": ["etl"], "changed": [], "removed": ["old"], "unchanged": 1},
             "problems": [],
         }
+        self.mute = False  # a reload does not end meanwhile
         self.prefect = FakePrefect(major=3)
         self.served_pools = {"etl"}
         self.pools = PoolsBackend(
@@ -237,6 +198,7 @@ class FakeHost:
             now=_now,
             served=lambda: self.served_pools,
         )
+        self.service: Json = None  # None: an older daemon, which does not say
         self._drain: Json = None
 
     # --- Host ---
@@ -277,7 +239,7 @@ class FakeHost:
         return self.examined
 
     def config(self) -> Json:
-        return {"name": "build-07", "limits": {"runs": 10}}
+        return {"name": "build-07", "limits": {"runs": 10}, **({"service": self.service} if self.service else {})}
 
     async def metrics(self) -> str:
         if self.metrics_fail:
@@ -286,6 +248,8 @@ class FakeHost:
 
     async def reload(self, *, inspect: bool, peer: Peer) -> Json:
         self.note("reload --inspect" if inspect else "reload", None, peer)
+        while self.mute:
+            await asyncio.sleep(0.05)
         return self.reloaded
 
     def drain(self, *, timeout_s: float | None, reason: str | None, peer: Peer) -> Json:
@@ -304,21 +268,9 @@ class FakeHost:
 
 
 def _waiting(run_id: str, name: str, deployment: str | None) -> Json:
-    return a_run(
-        run_id,
-        name=name,
-        deployment=deployment,
-        phase=None,
-        pid=None,
-        pgid=None,
-        user=None,
-        start=None,
-        started_at=None,
-        api_state="SCHEDULED",
-        api_state_name="Scheduled",
-        memory_bytes=None,
-        cpu_seconds=None,
-    )
+    absent = dict.fromkeys("phase pid pgid user start started_at memory_bytes cpu_seconds".split())
+    state = {"api_state": "SCHEDULED", "api_state_name": "Scheduled"}
+    return a_run(run_id, name=name, deployment=deployment, **absent, **state)
 
 
 _IS_A_HOST: type[Host] = FakeHost  # for mypy: the fake keeps the shape of the real one

@@ -6,6 +6,7 @@ httpx.AsyncClient, and `serve()` on a real loopback port for whole daemons. Trou
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import uuid
@@ -57,8 +58,10 @@ class FakePrefect(PrefectTables):
         super().__init__(major=major)
         self.key = key  # a bearer key that every request must then carry
         self.asked: list[str] = []  # "METHOD /path" of each request
+        self.keys: list[str] = []  # the bearer key of each request, empty without one
         self.troubles: list[Trouble] = []
         self.down = False
+        self.mute = False  # requests are accepted, and not answered meanwhile; only through `transport`
         self._lock = threading.Lock()
 
     # --- for tests --------------------------------------------------------------------------------------------
@@ -66,7 +69,9 @@ class FakePrefect(PrefectTables):
     def transport(self) -> httpx.MockTransport:
         """For httpx.AsyncClient(transport=...), with any base URL that ends in /api."""
 
-        def answer(request: httpx.Request) -> httpx.Response:
+        async def answer(request: httpx.Request) -> httpx.Response:
+            while self.mute:
+                await asyncio.sleep(0.05)
             try:
                 status, headers, data = self._receive(
                     request.method, str(request.url), dict(request.headers), request.content
@@ -118,6 +123,7 @@ class FakePrefect(PrefectTables):
         path = unquote(urlsplit(url).path).partition("/api")[2]
         with self._lock:
             self.asked.append(f"{method} {path}")
+            self.keys.append((_header(headers, "authorization") or "").removeprefix("Bearer "))
             if self.down:
                 raise Dropped
             trouble = self._next_trouble(f"{method} {path}")

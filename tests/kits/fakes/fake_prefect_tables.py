@@ -223,6 +223,7 @@ class PrefectTables:
             "auto_scheduled": more.get("auto_scheduled", False),
             "run_count": 0,
             "empirical_policy": {"retries": None, "retry_delay": None, "retry_type": None},
+            "created": _text(self._now()),
             "expected_start_time": at,
             "next_scheduled_start_time": at,
             **self.pools.placing(deployment, more),

@@ -60,6 +60,7 @@ class FakeSpawner:
             build="5eed0001",
         )
         self.successor: Hello | None = None
+        self.may_retire = True
         self.retired = 0
         self.records: dict[Key, Record] = {}
         self.kill_at: dict[Key, asyncio.TimerHandle] = {}
@@ -195,7 +196,7 @@ class FakeSpawner:
 
     def retire(self) -> bool:
         """The next one says of itself what `successor` is, else the same."""
-        if any(record.phase != "exited" for record in self.records.values()):
+        if not self.may_retire or any(record.phase != "exited" for record in self.records.values()):
             return False
         self.retired += 1
         self.hello = self.successor or self.hello

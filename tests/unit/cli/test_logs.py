@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runnerd.cli.verbs.logs import describe_gaps
-from tests.kits.fakes.fake_host import a_run
+from tests.kits.fakes.fake_documents import a_run
 from tests.kits.nouns import Json
 
 RUN = "aaaa1111-0000-4000-8000-000000000001"

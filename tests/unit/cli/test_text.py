@@ -19,7 +19,7 @@ from runnerd.cli.text import (
     shorten_ids,
 )
 from runnerd.control.client import quote, target
-from tests.kits.fakes.fake_host import a_run, ended
+from tests.kits.fakes.fake_documents import a_run, ended
 
 NOON = datetime(2026, 8, 20, 12, tzinfo=UTC).timestamp()
 

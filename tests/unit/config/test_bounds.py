@@ -71,7 +71,7 @@ def test_every_list_has_a_largest() -> None:
         (API.format("poll_interval: 1us"), "1:22: api.poll_interval must be at least 100ms, not '1us'"),
         (API.format("poll_interval: 99ms"), "1:22: api.poll_interval must be at least 100ms, not '99ms'"),
         (API.format("poll_interval: 2d"), "1:22: api.poll_interval must be at most 1d, not '2d'"),
-        (API.format("poll_interval: 0.01"), "1:22: api.poll_interval must be between 0.1 and 86400, not 0.01"),
+        (API.format("poll_interval: 0.01"), "1:22: api.poll_interval must be between 0.1 and 86400 seconds, not 0.01"),
         (API.format("request_timeout: 1ms"), "1:24: api.request_timeout must be at least 1s, not '1ms'"),
         (API.format("prefetch: 25h"), "1:17: api.prefetch must be at most 1d, not '25h'"),
         (POOL.format("poll_interval: 99ms"), "2:30: poll_interval must be at least 100ms, not '99ms'"),

@@ -110,7 +110,9 @@ def test_what_a_link_leads_out_to_is_not_quoted(etc: ConfigDir, tmp_path: Path, 
         if "PREFECT_API_URL" not in line:  # which is about no file
             place, _, message = line.partition(": ")
             assert place.startswith(f"{where}:")
-            assert message == CONCEALED.format(outside)
+            one, several = CONCEALED.format(outside), "in a way that is not shown, because a link leads out"
+            assert message == one or (message.startswith("is wrong here and at ") and several in message)
+    assert sum("PREFECT_API_URL" not in line for line in lines) == 1, "one line, which counts the places"
 
 
 def test_the_advice_shows_all_of_it(etc: ConfigDir, tmp_path: Path) -> None:
@@ -164,3 +166,14 @@ def test_an_environment_file_of_the_kernel_is_refused(etc: ConfigDir, target: st
     etc.write("conf.d/a.yaml", A.replace("description: first", f"run: {{environment_file: {target}}}"))
     (line,) = etc.problems()
     assert "is not a file on disk, but one of the kernel's" in line
+
+
+def test_many_problems_of_a_file_that_is_not_quoted_are_one_line(etc: ConfigDir, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.yaml"
+    outside.write_text("deployments:\n" + "- {name: a, entrypoint: 'm:f', nope: 1}\n" * 24)
+    (etc.etc / "conf.d/a.yaml").symlink_to(outside)
+    config = etc.load()
+    (problem,) = etc.words(config.problems)
+    assert problem.startswith("conf.d/a.yaml:2:32: is wrong here and at 23 other places, in a way that is not shown,")
+    assert problem.endswith(f" of the configuration directory; see them with: runnerctl config check {outside}")
+    assert len(config.invalid) == 24

@@ -185,8 +185,11 @@ WRONG = [
     ('{name: a, type: "x\\ty"}', "2:21: type must be text without control characters, not 'x\\ty'"),
     ("{name: a, create: maybe}", "2:23: create must be true or false, not 'maybe'"),
     ("{name: a, limit: 0}", "2:22: limit must be at least 1, not 0"),
-    ("{name: a, prefetch: -1}", "2:25: prefetch must be between 0 and 86400, not -1"),
-    ("{name: a, prefetch: soon}", "2:25: prefetch must be a duration such as 10s, 5m, 2h or 1h 30m, not 'soon'"),
+    ("{name: a, prefetch: -1}", "2:25: prefetch must be between 0 and 86400 seconds, not -1"),
+    (
+        "{name: a, prefetch: soon}",
+        "2:25: prefetch must be a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m, not 'soon'",
+    ),
     (
         "{name: a, install_policy: nevr}",
         "2:31: install_policy must be one of always, if-not-present, never, prompt, not 'nevr'; did you mean 'never'?",

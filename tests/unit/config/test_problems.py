@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.core.units import DURATION
 from tests.kits.config import RIGHT, ConfigDir, prefixed
 from tests.kits.nouns import make_sparse
 
@@ -79,23 +80,23 @@ ITEMS = [
         "schedules: [{cron: '0'}]",
         "4:24: schedules[0].cron: '0' has 1 field; write five: minute hour day month weekday",
     ),
-    ("schedules: [{interval: 0}]", "4:28: schedules[0].interval must be at least 1, not 0"),
+    ("schedules: [{interval: 0}]", "4:28: schedules[0].interval must be at least 1 seconds, not 0"),
     ("schedules: [{interval: '0s'}]", "4:28: schedules[0].interval must be at least 1s, not '0s'"),
     (
         "schedules: [{interval: 1:30:00}]",
-        "4:28: schedules[0].interval: '1:30:00' is not a duration such as 10s, 5m, 2h or 1h 30m",
+        "4:28: schedules[0].interval: '1:30:00' is not a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m",
     ),
     (
         "schedules: [{interval: 5 parsecs}]",
-        "4:28: schedules[0].interval must be a duration such as 10s, 5m, 2h or 1h 30m, not '5 parsecs'",
+        "4:28: schedules[0].interval must be a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m, not '5 parsecs'",
     ),
     (
         "schedules: [{interval: infinity}]",
-        "4:28: schedules[0].interval must be a duration such as 10s, 5m, 2h or 1h 30m, not 'infinity'",
+        "4:28: schedules[0].interval must be a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m, not 'infinity'",
     ),
     (
         "schedules: [{interval: .inf}]",
-        "4:28: schedules[0].interval must be a duration such as 10s, 5m, 2h or 1h 30m, not .inf",
+        "4:28: schedules[0].interval must be a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m, not .inf",
     ),
     (
         "schedules: [{interval: 60, anchor_date: tomorrow}]",
@@ -169,11 +170,11 @@ ITEMS = [
     ),
     ("run: {limit: 0}", "4:18: run.limit must be at least 1, not 0"),
     ("run: {limit: ten}", "4:18: run.limit must be a whole number, not 'ten'"),
-    ("run: {runtime_max: 0}", "4:24: run.runtime_max must be at least 1, not 0"),
-    ("run: {runtime_max: -5}", "4:24: run.runtime_max must be at least 1, not -5"),
+    ("run: {runtime_max: 0}", "4:24: run.runtime_max must be at least 1 seconds, not 0"),
+    ("run: {runtime_max: -5}", "4:24: run.runtime_max must be at least 1 seconds, not -5"),
     (
         "run: {runtime_max: 1h30x}",
-        "4:24: run.runtime_max must be a duration such as 10s, 5m, 2h or 1h 30m, or infinity, not '1h30x'",
+        f"4:24: run.runtime_max must be {DURATION}, or infinity, not '1h30x'",
     ),
     (
         "run: {runtime_max: 9999999y}",
@@ -181,7 +182,7 @@ ITEMS = [
     ),
     (
         "run: {runtime_max: .nan}",
-        "4:24: run.runtime_max must be a duration such as 10s, 5m, 2h or 1h 30m, or infinity, not .nan",
+        "4:24: run.runtime_max must be a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m, or infinity, not .nan",
     ),
     (
         "run: {memory_max: 512MB}",
@@ -251,7 +252,7 @@ ITEMS = [
         "run: {stop_signal: 19}",
         "4:24: run.stop_signal: SIGSTOP does not end a process; use SIGTERM or SIGINT",
     ),
-    ("run: {stop_timeout: 0}", "4:25: run.stop_timeout must be at least 0.1, not 0"),
+    ("run: {stop_timeout: 0}", "4:25: run.stop_timeout must be at least 0.1 seconds, not 0"),
     (
         "run: {output_max: infinity}",
         "4:23: run.output_max must be a size such as 512M or 2G, not 'infinity'",

@@ -12,7 +12,7 @@ from tests.kits.config import DEFAULTS, RIGHT, ConfigDir, prefixed
 SETTINGS = [
     (
         "limits: {start_rate: 10}\nlate: {after: soon}",
-        "2:15: late.after must be a duration such as 10s, 5m, 2h or 1h 30m, or infinity, not 'soon'",
+        "2:15: late.after must be a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m, or infinity, not 'soon'",
     ),
     ("limits: {start_rate: 0/s}", "1:22: limits.start_rate must be between 1/h and 1000/s, not '0/s'"),
     (
@@ -40,7 +40,7 @@ SETTINGS = [
     ),
     (
         "api: {url: 'ftp://h/api'}",
-        "1:12: api.url: 'ftp://h/api' is not a URL; write http://HOST:4200/api, or embedded",
+        "1:12: api.url: 'ftp://h/api' is not an http or https URL; write http://HOST:4200/api, or embedded",
     ),
     (
         "api: {url: 'http://u:p@h/api'}",
@@ -70,17 +70,17 @@ SETTINGS = [
     ),
     (
         "api: {url: 'h:4200/api'}",
-        "1:12: api.url: 'h:4200/api' is not a URL; write http://HOST:4200/api, or embedded",
+        "1:12: api.url: 'h:4200/api' is not an http or https URL; write http://HOST:4200/api, or embedded",
     ),
     ("api: {url: 5}", "1:12: api.url must be text, not 5; quote it"),
     (
         "api: {key_file: a, auth_string_file: b}",
         "1:38: cannot have both api.auth_string_file and api.key_file (conf.d/a.yaml:1:17); remove one",
     ),
-    ("api: {poll_interval: 0}", "1:22: api.poll_interval must be between 0.1 and 86400, not 0"),
+    ("api: {poll_interval: 0}", "1:22: api.poll_interval must be between 0.1 and 86400 seconds, not 0"),
     (
         "api: {poll_interval: infinity}",
-        "1:22: api.poll_interval must be a duration such as 10s, 5m, 2h or 1h 30m, not 'infinity'",
+        "1:22: api.poll_interval must be a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m, not 'infinity'",
     ),
     ("api: {headers: {A: 5}}", "1:20: api.headers.A must be text, not a number; quote it"),
     ("run: {nice: 99}", "1:13: run.nice must be between -20 and 19, not 99"),

@@ -20,7 +20,8 @@ def etc(tmp_path: Path) -> ConfigDir:
 GOOD_CRONS = (
     "0 2 * * *", "*/15 9-17 * * mon-fri", "0 0 L * *", "0 0 * * L5", "0 0 * * mon#1,mon#3", "0 0 1 jan ?", "0 0 ? * *",
     "0 0 * * 7", "0 0 * * sat-sun", "0 0 * nov-feb *", "5/10 * * * *", "0 0 2 * * 30", "0 0 2 * * 30 2030", "@daily",
-    "@HOURLY", "0 0 15W * *", "22-2 * * * *", "0 0 1-l * *",
+    "@HOURLY", "0 0 15W * *", "22-2 * * * *", "0 0 1-l * *", "0 0 29 2 *", "0 0 31 2,3 *", "0 0 L 2 *", "0 0 31,1 2 *",
+    "0 0 * 2 *", "0 0 31 * *",
 )  # fmt: skip
 
 BAD_CRONS = {
@@ -42,6 +43,9 @@ BAD_CRONS = {
     "0 2 * *": (0, "'0 2 * *' has 4 fields; write five: minute hour day month weekday"),
     "0 2 * * * 60": (10, "'60' is out of range: seconds go from 0 to 59"),
     "0 2 * * * 0 1969": (12, "'1969' is out of range: years go from 1970 to 2099"),
+    "0 0 31 2 *": (4, "'31' is never due: no month of '2' has more than 29 days"),
+    "0 0 31 apr,jun mon": (4, "'31' is never due: no month of 'apr,jun' has more than 30 days"),
+    "0 0 30-31 2 * 0 2028": (4, "'30-31' is never due: no month of '2' has more than 29 days"),
     "@dayly": (0, "there is no '@dayly'; did you mean '@daily'?"),
 }
 
@@ -49,7 +53,8 @@ GOOD_RULES = (
     "FREQ=DAILY", "RRULE:FREQ=WEEKLY;BYDAY=MO,-1FR;INTERVAL=2", "freq=yearly;bymonth=1;bymonthday=-1",
     "DTSTART:20260101T090000Z\nRRULE:FREQ=DAILY;UNTIL=20270101T000000Z\nEXDATE:20260501T090000Z",
     "DTSTART;TZID=Europe/Berlin:20260101T090000\nRRULE:FREQ=DAILY", "RDATE:20260101,20260201", "FREQ=DAILY;COUNT=5",
-    "DTSTART:2026-01-01\nFREQ=DAILY", "FREQ=MONTHLY;BYDAY=TH(+2)",
+    "DTSTART:2026-01-01\nFREQ=DAILY", "FREQ=MONTHLY;BYDAY=TH(+2)", "FREQ=YEARLY;BYMONTH=2,3;BYMONTHDAY=-31",
+    "DTSTART:20260101T120000\nFREQ=DAILY;UNTIL=20260101", "DTSTART:20260101T000000Z\nEXRULE:FREQ=DAILY\nRDATE:20260101",
 )  # fmt: skip
 
 BAD_RULES = {
@@ -68,6 +73,14 @@ BAD_RULES = {
     "DTSTART:20260101T000000Z\nFREQ=DAILY;UNTIL=20270101": (
         36,
         "UNTIL needs a Z if DTSTART has one, and none if DTSTART has none",
+    ),
+    "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30,-31": (
+        21,
+        "BYMONTHDAY=30,-31 is never due: no month of BYMONTH has more than 29 days",
+    ),
+    "DTSTART:20260601\nRRULE:FREQ=DAILY;UNTIL=20260101": (
+        34,
+        "the rule is never due, because UNTIL is before DTSTART",
     ),
     "DTSTART:20260101": (0, "has no rule; write one such as RRULE:FREQ=DAILY"),
     '{"rrule": "FREQ=DAILY"}': (
@@ -125,3 +138,54 @@ def test_a_time_zone_that_prefect_does_not_take(etc: ConfigDir, name: str) -> No
     etc.write("conf.d/a.yaml", text)
     (problem,) = etc.load().problems
     assert f"there is no time zone '{name}'" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("cron: 0 0 1 1 * 0 2019-2020", "cron is never due any more: the last date was in 2020; remove it"),
+        ("rrule: FREQ=DAILY;UNTIL=20200601", "rrule is never due any more: the last date was 2020-06-01; remove it"),
+        ("rrule: FREQ=DAILY;UNTIL=20200601T000000Z;INTERVAL=2", "2020-06-01; remove it"),
+        ("cron: 0 0 1 1 * 0 2019,2099", None),
+        ("cron: 0 0 1 1 * 0 *", None),
+        ("cron: '@daily'", None),
+        ("rrule: FREQ=DAILY;UNTIL=20990601", None),
+        ("rrule: FREQ=DAILY;COUNT=2", None),
+        ("rrule: RDATE:20990101 FREQ=DAILY;UNTIL=20200601", None),
+        ("rrule: RRULE:FREQ=DAILY;UNTIL=20200601 RRULE:FREQ=DAILY", None),
+        ("rrule: DTSTART:20200101 FREQ=DAILY EXRULE:FREQ=DAILY;UNTIL=20200601", None),
+    ],
+)
+def test_a_schedule_that_is_over_is_a_warning(etc: ConfigDir, schedule: str, words: str | None) -> None:
+    """It was right once, and its deployment runs on request."""
+    text = f"deployments:\n- name: a\n  entrypoint: flows/etl.py:f\n  schedules:\n  - {schedule}\n"
+    etc.write("conf.d/a.yaml", text)
+    config = etc.load()
+    assert [config.problems, len(config.deployments)] == [(), 1]
+    kind = schedule.partition(":")[0]
+    if words is None:
+        assert config.warnings == ()
+        return
+    (warning,) = etc.words(config.warnings)
+    assert warning.startswith(f"conf.d/a.yaml:5:{len(kind) + 7}: schedules[0].{kind} is never due any more: ")
+    assert warning.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ("|\n          0 2 * * *", None),
+        (">\n          0 2\n          * * *", None),
+        ("|\n          0 2 * * *\n          0 3 * * *", "must be one line without control characters"),
+        ("|\n          0 24 * * *", "'24' is out of range: hours go from 0 to 23"),
+    ],
+)
+def test_a_block_of_text_is_an_expression_if_it_has_one_line(etc: ConfigDir, block: str, words: str | None) -> None:
+    text = f"deployments:\n- name: a\n  entrypoint: flows/etl.py:f\n  schedules:\n  - cron: {block}\n"
+    if words is None:
+        assert [schedule.cron for schedule in etc.one(text).schedules] == ["0 2 * * *"]
+        return
+    etc.write("conf.d/a.yaml", text)
+    (problem,) = etc.words(etc.load().problems)
+    assert problem.startswith("conf.d/a.yaml:5:11: schedules[0].cron")
+    assert words in problem

@@ -100,6 +100,18 @@ def test_control(etc: ConfigDir) -> None:
     assert describe_config(config)["control"] == {"admins": ["ops", "root"], "operators": None, "readers": []}
 
 
+def test_a_group_of_control_that_does_not_exist(etc: ConfigDir) -> None:
+    """No problem, with which the daemon would not start: a directory service may have the group later."""
+    etc.write("runnerd.yaml", MAIN + "control:\n  admins: [root, grp-x]\n  operators: []\n  readers:\n    - grp-y\n")
+    config = etc.load()
+    assert (config.problems, config.settings.control.admins) == ((), ("root", "grp-x"))
+    why = "on this host, so this permits nothing to anybody; create the group (groupadd), or correct the name"
+    assert etc.words(config.warnings) == [
+        f"runnerd.yaml:3:18: control.admins[1]: there is no group 'grp-x' {why}",
+        f"runnerd.yaml:6:7: control.readers[0]: there is no group 'grp-y' {why}",
+    ]
+
+
 @pytest.mark.parametrize("control", ["{admin: [ops]}", "{admins: ops}", "{admins: [1]}", "{admins: ['']}"])
 def test_a_wrong_control_is_fatal(etc: ConfigDir, control: str) -> None:
     """A host must not open up by a mistake."""

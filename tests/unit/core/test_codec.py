@@ -18,7 +18,7 @@ from runnerd.core.prefect import Inspection, StateType
 from runnerd.core.process import Exit, Identity, Receipt
 from runnerd.core.settings import ApiSettings, Config, InvalidDeployment, Schedule, Settings
 from runnerd.journal.journal import Registration
-from tests.kits.nouns import a_deployment, a_record
+from tests.kits.nouns import NOON, a_deployment, a_record
 
 T = TypeVar("T")
 EAST = timezone(timedelta(hours=5, minutes=30))
@@ -26,6 +26,7 @@ FULL = a_record(
     tags=("gpu", "ünïcode"),
     phase=Phase.REPORTING,
     intent=Intent.TIMEOUT,
+    run_created_at=NOON - timedelta(hours=1),
     attempt=3,
     respawned=True,
     identity=Identity(boot_id="b", pid=7, start_ticks=99),
@@ -33,6 +34,8 @@ FULL = a_record(
     user="etl",
     output="/var/log/x.log",
     runtime_max_s=2.5,
+    stop_timeout_s=7.5,
+    unread=True,
     started_at=datetime(2025, 1, 2, 3, 4, 5, 678901, tzinfo=EAST),
     ended_at=datetime(2025, 1, 2, 3, 4, 6, tzinfo=UTC),
     exit=Exit(code=None, signal=9, oom=True, cpu_s=1.25, max_rss_bytes=5, at=datetime(2025, 1, 2, tzinfo=UTC)),

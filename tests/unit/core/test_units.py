@@ -51,7 +51,9 @@ def test_durations_systemd_reads(text: str) -> None:
 
 @pytest.mark.parametrize("text", NO_DURATIONS)
 def test_durations_systemd_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{text!r} is not a duration such as 10s, 5m, 2h or 1h 30m")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{text!r} is not a duration such as 90 (seconds), 10s, 5m, 2h or 1h 30m")
+    ):
         parse_duration(text)
 
 

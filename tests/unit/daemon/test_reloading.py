@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from runnerd.config import load
-from runnerd.config.in_force import ConfigInForce
 from runnerd.core.place import Json
-from runnerd.core.wakes import Wakes
-from runnerd.daemon.reloading import Reloader
-from runnerd.pools.table import PoolTable
-from tests.kits.config import DEFAULTS, ConfigDir
+from runnerd.deployments.inspection import InspectionFailure
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.registrar import BROKEN, FakeInspector, Host, a_host
+from tests.kits.nouns import URL
+from tests.kits.registrar import BROKEN, FakeInspector
+from tests.kits.reloading import reloads
 
-ONE = "deployments: [{name: one, entrypoint: 'flows/etl.py:nightly'}]\n"
 TWO = "deployments: [{name: two, entrypoint: 'flows/etl.py:nightly'}]\n"
 POOLS = "pools: [{name: p, limit: 1}, {name: q}]\n"
 BAD = "deployments: [{name: one, entrypint: x}]\n"
 MAIN = "api: {url: http://127.0.0.1:4200/api}\n"
 
 
-@dataclass
-class Reloads:
-    """A configuration directory in force. Its files start with one drop-in that asks for the deployment `one`."""
-
-    files: ConfigDir
-    host: Host
-    config: ConfigInForce
-    reloader: Reloader
-    wakes: Wakes
-
-    async def reload(self) -> Json:
-        return await self.reloader.reload()
-
-    def names(self) -> list[str]:
-        return [entry.deployment.name for entry in self.host.registry.entries()]
-
-
-@asynccontextmanager
-async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
-    files = ConfigDir(folder / "etc")
-    files.write("conf.d/10.yaml", ONE)
-    async with a_host(folder, **changes) as host:
-        config, wakes = ConfigInForce(files.load()), Wakes()
-        reloader = Reloader(
-            config=config,
-            read=lambda last_good: load(str(files.etc), defaults=DEFAULTS, last_good=last_good),
-            journal=host.journal,
-            registrar=host.registrar,
-            pools=PoolTable(),
-            wakes=wakes,
-            log=host.registrar._log,
-        )
-        assert reloader.begin().added == ("one",)
-        await host.registrar.settled.wait()
-        yield Reloads(files, host, config, reloader, wakes)
-
-
 async def test_nothing_changed(tmp_path: Path) -> None:
     async with reloads(tmp_path) as at:
         document = await at.reload()
         none: Json = {"added": [], "changed": [], "removed": []}
-        wanted = {"ok": True, **none, "unchanged": 1, "pools": {**none, "unchanged": 0}, "problems": []}
+        about: Json = {"ok": True, "applied": True, "settled": True, "settings": []}
+        wanted = {**about, **none, "unchanged": 1, "pools": {**none, "unchanged": 0}, "problems": []}
         assert document == wanted
 
 
@@ -175,12 +132,43 @@ async def test_with_the_api_away_a_reload_still_ends(tmp_path: Path) -> None:
         at.files.write("conf.d/20.yaml", TWO)
         began = asyncio.get_running_loop().time()
         document = await at.reload()
-        assert 59 < asyncio.get_running_loop().time() - began < 62
+        assert 9 < asyncio.get_running_loop().time() - began < 12
+        assert (document["ok"], document["applied"], document["settled"]) == (True, True, False)
         assert document["added"] == ["two"]
-        assert "deployments are not registered yet: the API does not answer" in document["problems"][-1]["message"]
+        (problem,) = [one["message"] for one in document["problems"]]
+        assert problem.startswith(f"not registered yet: two (Prefect at {URL} is unreachable: ")
+        began = asyncio.get_running_loop().time()
+        assert (await at.reload())["settled"] is False
+        assert asyncio.get_running_loop().time() - began < 3, "an API that is known to be away is not waited for"
         at.host.prefect.down = False
         await at.host.registrar.settled.wait()
         assert at.host.stored("two")["paused"] is False
+
+
+async def test_an_api_that_never_answers_holds_no_reload_up(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.host.prefect.mute = True
+        at.files.write("conf.d/20.yaml", TWO + "limits: {runs: 3}\n")
+        began = asyncio.get_running_loop().time()
+        document = await at.reload()
+        assert 9 < asyncio.get_running_loop().time() - began < 13
+        assert (at.config.settings().limits.runs, document["settled"]) == (3, False)
+        (problem,) = [one["message"] for one in document["problems"]]
+        assert problem.startswith(f"not registered yet: two (Prefect at {URL} has not answered for 1")
+        assert problem.endswith("go on in the background; see runnerctl deployments")
+
+
+async def test_flows_that_are_inspected_for_long_are_not_put_down_to_the_api(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.host.inspector.change("flows/etl.py:slow", InspectionFailure(kind="slow", message="takes long"))
+        at.files.write("conf.d/20.yaml", TWO.replace("nightly", "slow"))
+        began = asyncio.get_running_loop().time()
+        document = await at.reload()
+        assert 59 < asyncio.get_running_loop().time() - began < 62
+        (problem,) = [one["message"] for one in document["problems"]]
+        assert problem.startswith("not registered yet: two (not done within 1min); ")
+        at.host.inspector.release.set()
+        await at.host.registrar.settled.wait()
 
 
 async def test_reloads_do_not_overlap(tmp_path: Path) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from runnerd.core.prefect import ApiCondition
 from runnerd.deployments.refresher import REFRESH_EVERY_S, Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import EntryState
-from tests.kits.engine import Engine, fake_engine
-from tests.kits.nouns import URL, copied
+from tests.kits.engine import POLL, Engine, fake_engine, running
+from tests.kits.nouns import URL, Json, copied
 from tests.kits.registrar import FakeInspector
 
 
@@ -57,10 +58,85 @@ async def test_the_next_start_and_pauses_of_each(tmp_path: Path) -> None:
         assert (found["idle"].next_run_at, found["idle"].state) == (None, EntryState.PAUSED)
 
 
-async def test_without_deployments_nothing_is_asked(tmp_path: Path) -> None:
+def next_run_at(engine: Engine) -> datetime | None:
+    (entry,) = engine.registry.entries()
+    return entry.next_run_at
+
+
+async def test_the_start_after_a_run_that_was_taken_is_shown_at_once(tmp_path: Path) -> None:
     async with refreshed(tmp_path) as (engine, refresher):
+        deployment = engine.deploy()
+        first, _ = (engine.add_run(deployment, in_s=in_s) for in_s in (5.0, 3600.0))
         await refresher.refresh()
-        assert copied(engine.prefect) == []
+        now = engine.now()
+        assert next_run_at(engine) == now + timedelta(seconds=5)
+        copied(engine.prefect)
+        engine.offer(first)
+        await engine.until(lambda: running(engine, first))
+        assert next_run_at(engine) == now + timedelta(hours=1)
+        assert not [asked for asked in copied(engine.prefect) if asked == POLL], "from what was listed before"
+        assert engine.wakes.refresh.is_set()
+
+
+async def test_after_the_last_start_there_is_none(tmp_path: Path) -> None:
+    async with refreshed(tmp_path) as (engine, refresher):
+        run_id = engine.add_run(engine.deploy())
+        await refresher.refresh()
+        assert next_run_at(engine) is not None
+        engine.offer(run_id)
+        await engine.until(lambda: running(engine, run_id))
+        assert next_run_at(engine) is None
+
+
+async def test_a_start_that_is_not_known_to_be_the_last_stays_until_the_api_is_asked(tmp_path: Path) -> None:
+    async with refreshed(tmp_path) as (engine, refresher):
+        calm, busy = engine.deploy("calm"), engine.deploy("busy")
+        run_id = engine.add_run(calm, in_s=1.0)
+        for number in range(250):
+            engine.add_run(busy, in_s=60.0 + number)
+        await refresher.refresh()
+        engine.offer(run_id)
+        await engine.until(lambda: running(engine, run_id))
+        found = {one.deployment.name: one.next_run_at for one in engine.registry.entries()}
+        assert found["calm"] is not None
+        await refresher.refresh()
+        found = {one.deployment.name: one.next_run_at for one in engine.registry.entries()}
+        assert found["calm"] is None
+
+
+async def test_a_run_that_starts_while_the_list_is_on_its_way_is_not_the_next(tmp_path: Path) -> None:
+    async with refreshed(tmp_path) as (engine, refresher):
+        deployment = engine.deploy()
+        first, _ = (engine.add_run(deployment, in_s=in_s) for in_s in (5.0, 3600.0))
+        later = engine.now() + timedelta(hours=1)
+        listed = engine.api.scheduled_runs
+
+        async def start_meanwhile(**given: Json) -> Json:
+            found = await listed(**given)
+            engine.offer(first)
+            await engine.until(lambda: running(engine, first))
+            return found
+
+        engine.api.scheduled_runs = start_meanwhile  # type: ignore[method-assign]
+        await refresher.refresh()
+        assert next_run_at(engine) == later
+
+
+async def test_a_host_with_nothing_to_poll_knows_how_the_api_is(tmp_path: Path) -> None:
+    async with refreshed(tmp_path) as (engine, refresher):
+        assert engine.api.health.condition is ApiCondition.UNREACHABLE
+        running = asyncio.create_task(refresher.run())
+        await asyncio.sleep(1)
+        assert engine.api.health.condition is ApiCondition.OK
+        engine.prefect.down = True
+        await asyncio.sleep(REFRESH_EVERY_S)
+        assert engine.api.health.condition is ApiCondition.UNREACHABLE
+        engine.prefect.down = False
+        await asyncio.sleep(REFRESH_EVERY_S)
+        assert engine.api.health.condition is ApiCondition.OK
+        assert engine.prefect.asked.count("POST /deployments/filter") == 3, "asked rarely"
+        running.cancel()
+        await asyncio.wait([running])
 
 
 async def test_one_that_a_list_lacks_is_not_taken_for_deleted(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ def test_a_run_under_way() -> None:
     document = run_document(record, Usage(memory_bytes=100, cpu_s=1.5))
     assert document == {
         "id": "r-1",
+        "here": True,
         "name": "run-r-1",
         "deployment": "nightly",
         "flow": "etl",
@@ -165,6 +166,7 @@ def test_a_run_under_way() -> None:
         "labels": {"team": "data"},
         "output_removed": None,
         "waiting": None,
+        "run_created_at": None,
         "created_at": "2025-01-01T12:00:00.000Z",
         "started_at": "2025-01-01T12:00:00.000Z",
         "ended_at": None,

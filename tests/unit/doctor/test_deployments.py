@@ -9,10 +9,12 @@ from runnerd.core.place import Place, Problem
 from runnerd.core.prefect import WorkPool
 from runnerd.core.settings import Config, InvalidDeployment, PoolSettings
 from runnerd.deployments.registry import Entry
+from runnerd.doctor.checks import Check
 from runnerd.doctor.deployments import check_configuration, check_deployments, check_pools
 from runnerd.pools.table import Served
 from tests.kits.checks import state_and_words
 from tests.kits.doctor import practice
+from tests.kits.engine_parts import poll_and_look_up
 from tests.kits.nouns import a_deployment
 
 PLACE = Place("/etc/runnerd/conf.d/10.yaml", 3, 5)
@@ -41,6 +43,11 @@ def test_deployments(tmp_path: Path) -> None:
     held = [Problem(message=f"cannot delete the deployment etl/{name}", place=PLACE) for name in ("old", "older")]
     words = f"{PLACE}: cannot delete the deployment etl/old; and 1 more, which runnerctl status lists"
     state_and_words(check_deployments([ready, waiting], config, held), "error", words)
+    flaw = Problem(message="parameters.x: the flow 'etl' has no parameter 'x'", place=PLACE)
+    flawed = replace(ready, flaws=(flaw, flaw))
+    words = (f"{PLACE}: parameters.x: ", "; and 1 more", "correct the file")
+    state_and_words(check_deployments([flawed, paused], config), "warning", *words)
+    state_and_words(check_deployments([flawed, failed], config), "error", "cannot register waiting")
     stale = replace(ready, invalid=True, problem="unknown key")
     dead = replace(config, invalid=(InvalidDeployment(name=None, place=PLACE, problem="no name"),))
     details = (
@@ -83,3 +90,34 @@ async def test_runs_that_nothing_takes_up(tmp_path: Path) -> None:
         one.engine.prefect.down = True
         check = (await one.examine())["runs"]
         assert (check["state"], check["remedy"]) == ("unknown", "see the api check")
+
+
+async def test_a_run_that_waits_for_the_slot_of_its_parent(tmp_path: Path) -> None:
+    async with practice(tmp_path, runs=1) as one:
+        parent = one.engine.add_run(one.engine.deploy())
+        await one.engine.poller.poll_once()
+        await one.engine.until(lambda: one.engine.phase(parent) == "running")
+        child = one.engine.prefect.child_of(parent, one.engine.add_run(one.engine.deploy("child")))
+        await poll_and_look_up(one.engine.poller)
+        check = Check(**(await one.examine())["runs"])
+        words = (f"({child}) waits: limits.runs 1 is reached: its parent run", f"({parent}) holds the only slot")
+        state_and_words(check, "warning", *words, f"runnerctl execute {child}; and raise this limit", "another pool")
+        one.engine.prefect.down = True
+        assert (await one.examine())["runs"]["detail"] == check.detail, "known without the API"
+
+
+async def test_two_parents_that_hold_both_slots_for_which_their_children_wait(tmp_path: Path) -> None:
+    async with practice(tmp_path, runs=2) as one:
+        parents = [one.engine.add_run(one.engine.deploy(name)) for name in ("a", "b")]
+        await one.engine.poller.poll_once()
+        await one.engine.until(lambda: all(one.engine.phase(parent) == "running" for parent in parents))
+        deployment = one.engine.deploy("child")
+        children = [one.engine.add_run(deployment) for _ in parents]
+        one.engine.prefect.child_of(parents[0], children[0])
+        await poll_and_look_up(one.engine.poller)
+        assert (await one.examine())["runs"]["state"] == "ok", "the other parent's end frees a slot"
+        one.engine.prefect.child_of(parents[1], children[1])
+        await poll_and_look_up(one.engine.poller)
+        check = (await one.examine())["runs"]
+        assert (check["state"], "one of the 2 slots" in check["detail"]) == ("warning", True)
+        assert check["detail"].endswith("; and 1 more, which runnerctl status lists")

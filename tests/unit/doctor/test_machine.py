@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,11 @@ from runnerd.spawner.child.users import AllowedUsers
 from runnerd.system.paths import Paths
 from runnerd.system.run_program import ProgramResult
 from tests.kits.checks import state_and_words
+from tests.kits.config import DEFAULTS, ConfigDir
+from tests.kits.doctor import practice
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
+NAMELESS = "deployments:\n  - name: NAME\n    entrypoint: flows/etl.py:nightly\n"
 needs_no_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
 
 
@@ -76,6 +80,33 @@ def test_users_that_the_spawner_does_not_start_runs_as() -> None:
     people = AllowedUsers("*", root=True)
     state_and_words(check_users([source("a", "daemon")], None, people), "error", "system account", "daemon")
     state_and_words(check_users([source("a", None)], None, AllowedUsers(None, root=False)), "ok", "spawner's user")
+
+
+async def test_deployments_that_the_configuration_refuses_for_their_users(tmp_path: Path) -> None:
+    """A root daemon without systemd knows the list itself, and then such deployments are in no registry."""
+    etc = ConfigDir(tmp_path / "files")
+    etc.write("conf.d/a.yaml", NAMELESS.replace("NAME", "a"))
+    etc.write("conf.d/b.yaml", NAMELESS.replace("NAME", "b") + "    run: {group: grp-x}\n")
+    etc.write("conf.d/c.yaml", "pools: [{name: p, nice: 3}]\n")
+    async with practice(tmp_path) as one:
+        assert (await one.examine())["users"]["state"] == "ok"
+        one.config.current = etc.load(defaults=replace(DEFAULTS, users=AllowedUsers(None, root=True, owner=0)))
+        check = Check(**(await one.examine())["users"])
+        state_and_words(check, "error", f"{etc.etc}/conf.d/a.yaml:3:17: run.user: no user is named", "and 3 more")
+        assert check.remedy is not None
+        assert check.remedy.startswith("set run.user or RUNNERD_FLOW_USER; for root write run.user: root")
+        one.config.current = etc.load(defaults=replace(DEFAULTS, flow_user=ME))
+        check = Check(**(await one.examine())["users"])
+        state_and_words(check, "error", "conf.d/b.yaml:4:18: run.group grp-x: no such group on this host", "groupadd")
+
+
+async def test_the_daemons_own_list_counts_until_the_spawner_has_sent_its_list(tmp_path: Path) -> None:
+    async with practice(tmp_path, users=AllowedUsers("etl", root=True)) as one:
+        one.engine.deploy("nightly", run={"user": ME})
+        one.spawner.down = True
+        one.spawner.lose()
+        check = Check(**(await one.examine())["users"])
+        state_and_words(check, "error", f"may not start runs as user {ME}")
 
 
 def test_flows_that_run_as_root_although_others_could_be_used() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.files.bounded_calls import HANGING_PER_PLACE, THREADS, BoundedCalls, Unanswered
+from runnerd.files.bounded_calls import HANGING_PER_PLACE, THREADS, WRITTEN_OFF, BoundedCalls, Unanswered
 from runnerd.files.mounts import Mounts
 
 SHORT_S = 0.05
@@ -93,13 +93,49 @@ async def test_an_idle_one_has_no_thread() -> None:
 DEAD = [f"{number} 1 0:{number} / /dead/{number} rw - nfs4 s:/x rw\n" for number in range(100, 100 + THREADS)]
 
 
-async def test_remote_mounts_that_hang_take_half_of_the_threads(release: threading.Event) -> None:
+async def test_remote_mounts_that_hang_take_no_thread_from_those_that_answer(release: threading.Event) -> None:
     calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
-    places = [f"/dead/{number}/x" for number in range(100, 108)]
-    await asyncio.gather(*(calls.call(place, release.wait) for place in places for _ in range(4)))
-    assert len(bounded_threads()) == THREADS // 2
+    for start in range(100, 124, 8):
+        places = [f"/dead/{number}/x" for number in range(start, start + 8)]
+        await asyncio.gather(*(calls.call(place, release.wait) for place in places for _ in range(2)))
+    assert len(bounded_threads()) == 48 > THREADS
+    assert calls.problem() is None
+    assert [await calls.call(place, lambda: 5) for place in ("/mnt/alive", "/etc/runnerd", "accounts: bob")] == [5] * 3
+    again = [await calls.call(f"/dead/{number}/x", lambda: 5) for number in range(100, 124)]
+    assert again == [Unanswered("does not answer: earlier calls still hang")] * 24
+    release.set()
+    await join_threads()
+    again = [await calls.call(f"/dead/{number}/x", lambda: 5) for number in range(100, 124)]
+    assert again == [5] * 24, "they answer again"
+    await join_threads()
+    assert not calls._threads._under_way and not calls._threads._alive, "nothing is counted any more"
+
+
+async def test_too_many_remote_mounts_that_hang_are_a_problem(release: threading.Event) -> None:
+    more = [f"{number} 1 0:{number} / /dead/{number} rw - nfs4 s:/x rw\n" for number in range(200, 300)]
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *more]))
+    for start in range(200, 248, 8):
+        places = [f"/dead/{number}" for number in range(start, start + 8)]
+        await asyncio.gather(*(calls.call(place, release.wait) for place in places for _ in range(2)))
+    assert len(bounded_threads()) == THREADS * WRITTEN_OFF + THREADS // 2
     assert await calls.call("/mnt/alive", lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
+    named = (
+        "64 reads of files hang, at /dead/200, /dead/201, /dead/202 and 29 other places: files on other network mounts"
+    )
+    assert (calls.problem() or "").startswith(named)
     assert [await calls.call(place, lambda: 5) for place in ("/etc/runnerd", "accounts: bob")] == [5, 5]
+    release.set()
+    await join_threads()
+    assert calls.problem() is None
+
+
+async def test_calls_that_wait_are_made_once_others_are_written_off(release: threading.Event) -> None:
+    calls = BoundedCalls(limit_s=4 * SHORT_S, mounts=Mounts(read=lambda: [*LINES, *DEAD]))
+    hanging = [calls.call(f"/dead/{number}/x", release.wait) for number in range(100, 100 + THREADS // 2)]
+    first = asyncio.gather(*hanging)
+    await asyncio.sleep(2 * SHORT_S)  # so that these have not waited for as long when those are given up
+    assert await calls.call("/mnt/alive", lambda: 5) == 5
+    await first
 
 
 async def test_local_directories_that_have_answered_are_read_whatever_hangs(
@@ -124,7 +160,7 @@ async def test_the_daemons_own_directories_are_read_whatever_hangs(
     await join_threads()
     await hang_at_all_but_known(calls, release)
     await asyncio.gather(*(calls.call(place, release.wait) for place in known))
-    assert len(bounded_threads()) == THREADS - THREADS // 8
+    assert calls._threads._alive == THREADS - THREADS // 8  # without those that are written off
     assert await calls.call(known[-1], lambda: 5) == Unanswered("is not read: too many calls elsewhere hang")
     assert await calls.call(own, lambda: 5) == 5  # though it has not answered before
 

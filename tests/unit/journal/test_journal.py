@@ -14,6 +14,7 @@ from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import ApiSettings, Config, Settings
 from runnerd.journal.journal import Journal, Registration
+from tests.kits.journal import events, steps
 from tests.kits.nouns import NOON, LogLines, a_deployment, a_record, log_to
 
 INSPECTION = Inspection(
@@ -49,13 +50,13 @@ def aged(run_id: str, days: float, *, phase: Phase = Phase.DONE) -> RunRecord:
 
 
 def test_every_save_survives_reopening(tmp_path: Path, journal: Journal) -> None:
-    steps = [(Phase.CLAIMING, "claiming"), (Phase.STARTING, "claim won"), (Phase.DONE, "told")]
-    for phase, event in steps:
+    taken = [(Phase.CLAIMING, "claiming"), (Phase.STARTING, "claim won"), (Phase.DONE, "told")]
+    for phase, event in taken:
         record = a_record("r-1", phase=phase, words=event)
         journal.save(record, event)
         other = reopened(tmp_path, journal)
         assert other.run("r-1") == record
-        assert [(one.phase, one.event) for one in other.transitions("r-1")] == steps[: steps.index((phase, event)) + 1]
+        assert steps(other, "r-1") == taken[: taken.index((phase, event)) + 1]
         other.close()
 
 
@@ -72,7 +73,7 @@ def test_a_lost_claim_leaves_nothing(journal: Journal) -> None:
     journal.save(a_record("r-1"), "claiming")
     journal.withdraw_claim("r-1", None)
     assert journal.run("r-1") is None
-    assert journal.transitions("r-1") == []
+    assert steps(journal, "r-1") == []
     journal.withdraw_claim("r-1", None)
 
 
@@ -82,7 +83,7 @@ def test_a_lost_claim_gives_the_earlier_record_back(journal: Journal) -> None:
     journal.save(a_record("r-1", attempt=2), "claiming")
     journal.withdraw_claim("r-1", before)
     assert journal.run("r-1") == before
-    assert [one.event for one in journal.transitions("r-1")] == ["told", "claiming", "claimed elsewhere"]
+    assert events(journal, "r-1") == ["told", "claiming", "claimed elsewhere"]
 
 
 def test_withdrawing_is_all_or_nothing(journal: Journal) -> None:
@@ -135,7 +136,7 @@ def test_prune_by_age(journal: Journal) -> None:
     assert found == ["older", "old"]
     journal.forget(found)
     assert ids(journal.history()) == ["new", "old-but-live"]
-    assert journal.transitions("old") == []
+    assert steps(journal, "old") == []
     assert journal.prunable(before=month, max_runs=100, limit=9) == []
 
 

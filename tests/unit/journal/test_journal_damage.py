@@ -216,7 +216,9 @@ def test_a_file_that_may_not_grow_is_trouble_in_words(tmp_path: Path) -> None:
                     journal.save(running(f"r-{number}"), "started")
             with pytest.raises(JournalError):
                 journal.save(a_record("new"), "claiming")
-        assert "check with dmesg whether its disk is read-only or failing; no run is" in (journal.problem or "")
+        assert "check with dmesg whether its disk is read-only or failing; meanwhile no run is" in (
+            journal.problem or ""
+        )
         assert lines.events("error") == ["cannot use the journal"]
         journal.try_writing()
         journal.try_writing()

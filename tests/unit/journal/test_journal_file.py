@@ -156,7 +156,7 @@ def test_a_full_disk_and_room_again(tiny_disk: Path) -> None:
     with pytest.raises(JournalError, match="disk is full"):
         journal.withdraw_claim("r-0", a_record("r-0", words="w" * 30000))
     assert len(journal.unfinished()) == saved
-    assert "disk is full; make room on its disk; no run is claimed" in (journal.problem or "")
+    assert "disk is full; make room on its disk; meanwhile no run is claimed" in (journal.problem or "")
     with pytest.raises(JournalError, match="disk is full"):
         journal.try_writing()
     assert mount("-o", "remount,size=8M", str(tiny_disk)) == 0
@@ -173,7 +173,7 @@ def test_full_without_a_disk_that_is(journal: Journal) -> None:
     with pytest.raises(JournalError, match="disk is full"):
         for number in range(100):
             journal.save(a_record(f"r-{number}", words="w" * 3000), "x")
-    assert "disk is full; make room on its disk; no run is claimed" in (journal.problem or "")
+    assert "disk is full; make room on its disk; meanwhile no run is claimed" in (journal.problem or "")
     journal._db.execute("PRAGMA max_page_count = 1000000")
     journal.save(a_record("after"), "claiming")
     assert journal.problem is None

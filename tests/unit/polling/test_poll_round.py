@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.engine import BOUND, POLL, at, polling, started_at
+from tests.kits.engine import BOUND, POLL, at, events, polling, started_at
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, copied
 from tests.kits.pools import asked, end, kick, offered_by, pool_settings, pooled, with_pools
@@ -170,7 +170,7 @@ async def test_a_run_that_is_being_claimed_is_not_claimed_again(tmp_path: Path) 
         await started_at(engine, run_id)
         assert asked(engine) > 3, "it was on offer at several polls"
         assert len(spawner.runs_of(run_id)) == 1
-        assert [step.event for step in engine.journal.transitions(run_id)].count("claiming") == 1
+        assert events(engine, run_id).count("claiming") == 1
 
 
 async def test_a_run_of_a_deployment_of_our_own_is_ours_in_whatever_pool_it_is(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from tests.kits.pools import Keeping, keeping, pool_settings
 
 OWN = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
 CREATE = "POST /work_pools/"
-NO_POOL = "work pool etl does not exist, and create is false; make it: runnerctl pool create"
+NO_POOL = (
+    "work pool etl does not exist, and create is false; create it (runnerctl pool create etl), or set create: true"
+)
 
 
 def names(one: Keeping) -> list[str]:
@@ -256,7 +258,8 @@ async def test_a_queue_that_is_missing_and_is_not_to_be_made() -> None:
     prefect = FakePrefect(major=3)
     prefect.pools.create_pool("etl")
     one = await seen(pool_settings(queues=("default", "high"), create=False), prefect=prefect)
-    why = "work pool etl has no queue high, and create is false; runnerctl queue create makes it"
+    advice = "create it (runnerctl queue create --pool etl high), or set create: true"
+    why = f"work pool etl has no queue high, and create is false; {advice}"
     assert (one.problems(), one.served().open) == ({"etl": why}, False)
 
 
@@ -315,3 +318,8 @@ async def test_a_queue_that_is_another_by_now(change: dict[str, Json]) -> None:
         await asyncio.sleep(60)
         (queue,) = one.served().queues
         assert {key: getattr(queue, key) for key in change} == change
+
+
+async def test_the_command_that_creates_what_is_missing_has_its_type_and_can_be_pasted() -> None:
+    one = await seen(pool_settings("it's", type="docker", create=False))
+    assert "create it (runnerctl pool create 'it'\"'\"'s' --type docker), or" in one.problems()["it's"]

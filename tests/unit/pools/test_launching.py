@@ -15,7 +15,7 @@ from runnerd.launch.prepared import Launchers
 from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import hooks_key
 from runnerd.pools.job.process_job import process_template
-from tests.kits.engine import running
+from tests.kits.engine import events, running
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import URL, Json
 from tests.kits.pools import HOST, finish, launched, launching, offer, pool_settings, pooled, serve, with_pools
@@ -82,7 +82,7 @@ async def test_what_a_job_is_made_of(tmp_path: Path) -> None:
         await engine.until(lambda: running(engine, run_id))
         (record,) = engine.supervisor.records()
         assert (record.process_name, record.labels, record.stream_output) == ("pooled first", {"team": "x"}, False)
-        told = [*engine.lines.all(), *(step.event for step in engine.journal.transitions(run_id)), record]
+        told = [*engine.lines.all(), *events(engine, run_id), record]
         assert "s3cret" not in str(told)
 
 

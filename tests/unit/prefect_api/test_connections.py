@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from runnerd.core.errors import ApiAway
 from runnerd.core.prefect import ApiCondition, ApiHealth
 from runnerd.prefect_api.connections import open_client
 from runnerd.prefect_api.credentials import Credentials
+from runnerd.prefect_api.failure_words import broken_words
 from runnerd.prefect_api.transport import RENEW_AFTER_FAILURES, Transport
 from tests.kits.transport import NOW, SECRET, URL, Rig
 
@@ -101,6 +103,12 @@ async def test_half_an_answer_is_none(bytes_sent: bytes) -> None:
     async with listening(serve) as url:
         _, health = await broken(url)
         assert health.detail == "the connection broke in the middle of an answer"
+
+
+def test_the_words_for_a_request_that_the_server_did_not_read() -> None:
+    error = httpx.WriteError("")
+    error.__cause__ = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert broken_words(error) == "the server closed the connection before it had read the request"
 
 
 @pytest.mark.real_io
@@ -192,7 +200,7 @@ async def test_a_request_that_is_cancelled_is_cancelled(bytes_sent: bytes) -> No
         with pytest.raises(asyncio.CancelledError):
             await task
         await hung_up.wait()
-        assert transport.health.detail == "not asked yet"
+        assert transport.health.detail == "no answer yet"
         await transport.close()
 
 

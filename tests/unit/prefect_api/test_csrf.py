@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from runnerd.core.errors import ApiDenied
+from tests.kits.nouns import Json
 from tests.kits.transport import NOW, Rig, csrf_server, says
 
 
@@ -20,13 +21,14 @@ class Csrf:
         self.fetched = 0
         self.refusal = "Invalid CSRF token or client identifier."
         self.lasts = timedelta(hours=1)
+        self.expiration: Json = None  # sent instead
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/csrf-token"):
             self.fetched += 1
             client = request.url.params["client"]
             self.token[client] = f"token{self.fetched}"
-            expiration = (NOW + self.lasts * self.fetched).isoformat()
+            expiration = self.expiration or (NOW + self.lasts * self.fetched).isoformat()
             return httpx.Response(200, json={"token": self.token[client], "client": client, "expiration": expiration})
         if request.method == "GET":
             return httpx.Response(200, json="read")
@@ -61,6 +63,25 @@ async def test_an_expired_token_is_replaced_before_it_is_used() -> None:
     await rig.ask("POST")
     assert server.fetched == 2
     assert [request.url.path for request in rig.seen].count("/api/x") == 2
+
+
+@pytest.mark.parametrize(
+    ("expiration", "fetched"),
+    [
+        ("9999-12-31T23:59:59.999999-14:00", 1),
+        ("99999-01-01T00:00:00Z", 1),
+        ("9" * 5000, 1),
+        (10**400, 1),
+        ({"at": "never"}, 1),
+        ("0001-01-01T00:00:00+14:00", 3),
+    ],
+)
+async def test_an_expiry_beyond_any_date_is_that_of_a_good_token(expiration: Json, fetched: int) -> None:
+    rig, server = guarded()
+    server.expiration = expiration
+    for _ in range(3):
+        assert (await rig.ask("POST")).data == "changed"
+    assert server.fetched == fetched
 
 
 @pytest.mark.parametrize("words", ["Invalid CSRF token or client identifier.", "Missing client identifier."])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import httpx
+import pytest
 
 from runnerd.core.errors import ApiAway, ApiDenied
 from runnerd.core.prefect import ApiCondition
 from runnerd.prefect_api.health import STALE
-from tests.kits.transport import NOW, RUN, Rig, in_turn, says
+from runnerd.prefect_api.traffic import Traffic
+from tests.kits.transport import NOW, RUN, Answer, Rig, in_turn, says
 
 
 async def test_health_moves_since_only_with_the_condition() -> None:
@@ -17,7 +21,7 @@ async def test_health_moves_since_only_with_the_condition() -> None:
         raise httpx.ConnectError("", request=request)
 
     rig = Rig(in_turn(says(200), says(200), says(503), says(500), refuse, refuse, says(200)))
-    assert (rig.condition, rig.detail) == (ApiCondition.UNREACHABLE, "not asked yet")
+    assert (rig.condition, rig.detail) == (ApiCondition.UNREACHABLE, "no answer yet")
     for kind in (None, None, ApiAway, ApiAway, ApiAway, ApiAway, None):
         rig.clock.at += timedelta(minutes=1)
         if kind is None:
@@ -89,3 +93,46 @@ async def test_a_failure_of_a_moment_does_not_move_since() -> None:
     rig.clock.at += timedelta(seconds=2)
     await rig.ask()
     assert (rig.condition, rig.told[-1].since) == (ApiCondition.OK, since)
+
+
+@pytest.mark.parametrize("later", [says(200), says(503)])
+async def test_a_request_that_was_sent_before_the_last_answer_does_not_count(later: Answer) -> None:
+    """The server was restarted: the request before it ends in its time limit, after the next ones were answered."""
+    stuck, sent = asyncio.Event(), asyncio.Event()
+
+    async def lost(request: httpx.Request) -> httpx.Response:
+        sent.set()
+        await stuck.wait()
+        raise httpx.ReadTimeout("", request=request)
+
+    rig = Rig(lambda request: lost(request) if request.url.path.endswith("/lost") else later(request))  # type: ignore[arg-type,return-value]
+    old = asyncio.create_task(rig.fail(ApiAway, "GET", "/lost"))
+    await sent.wait()
+    with suppress(ApiAway):
+        await rig.ask()
+    condition, noted = rig.condition, len(rig.told)
+    rig.clock.at -= timedelta(hours=1)  # the wall clock is set back meanwhile, which makes nothing older
+    stuck.set()
+    await old
+    assert (rig.condition, len(rig.told)) == (condition, noted)
+    await rig.fail(ApiAway, "GET", "/lost")
+    assert rig.condition is ApiCondition.UNREACHABLE, "this one was sent after the last answer"
+
+
+async def test_how_long_the_api_has_been_silent() -> None:
+    loop, traffic = asyncio.get_running_loop(), Traffic()
+    with traffic.request():
+        await asyncio.sleep(5)
+        began = loop.time() - 5
+        with traffic.request():
+            await asyncio.sleep(2)
+            assert traffic.silent_s == loop.time() - began
+            traffic.note_answer()
+        await asyncio.sleep(3)
+        assert traffic.silent_s == 3, "the first one still waits"
+    await asyncio.sleep(4)
+    assert traffic.silent_s == 7, "its failure was no answer"
+    with traffic.request():
+        traffic.note_answer()
+    await asyncio.sleep(4)
+    assert traffic.silent_s == 0, "nothing waits for an answer"

@@ -198,3 +198,21 @@ async def test_garbage_with_200_is_not_an_answer(content: bytes) -> None:
     error = await rig.fail(ApiAway)
     assert error.answered and "HTTP 200 from GET /x is not JSON" in str(error)
     assert rig.condition is ApiCondition.DEGRADED
+
+
+@pytest.mark.parametrize(
+    ("error", "unsure"),
+    [
+        (httpx.ReadTimeout, True),
+        (httpx.ReadError, True),
+        (httpx.RemoteProtocolError, True),
+        (httpx.ConnectError, False),
+        (httpx.ConnectTimeout, False),
+        (httpx.PoolTimeout, False),
+    ],
+)
+async def test_whether_a_request_may_have_taken_effect(error: type[httpx.TransportError], unsure: bool) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise error("", request=request)
+
+    assert (await Rig(fail).fail(ApiAway, "DELETE")).unsure is unsure

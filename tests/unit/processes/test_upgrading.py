@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from runnerd import __version__
-from runnerd.processes.upgrading import WantedSpawner, run_spawner_upgrade
+from runnerd.processes.upgrading import SpawnerUpgrade, WantedSpawner
 from runnerd.spawner.build_id import read_build_id
 from runnerd.spawner.child.users import AllowedUsers
-from tests.kits.engine import fake_engine, start
+from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 
@@ -28,6 +28,16 @@ DIFFERENT = {
 }
 
 
+def upgrade_of(engine: Engine) -> SpawnerUpgrade:
+    return SpawnerUpgrade(
+        link=engine.link,
+        wanted=WANTED,
+        server=None,
+        has_runs=lambda: bool(engine.supervisor.records()),
+        log=engine.ambient.log,
+    )
+
+
 @pytest.mark.parametrize("successor", ["wanted", "the same again"])
 @pytest.mark.parametrize("differs", DIFFERENT.values(), ids=list(DIFFERENT))
 async def test_a_spawner_that_differs_makes_room_once_it_is_idle(
@@ -40,8 +50,7 @@ async def test_a_spawner_that_differs_makes_room_once_it_is_idle(
     spawner.successor = wanted if successor == "wanted" else spawner.hello
     async with fake_engine(tmp_path, prefect=prefect, spawner=spawner) as (engine, _):
         run_id = await start(engine, engine.deploy("nightly"))
-        log = engine.ambient.log
-        keeping = asyncio.create_task(run_spawner_upgrade(link=engine.link, wanted=WANTED, log=log))
+        keeping = asyncio.create_task(upgrade_of(engine).run())
         await asyncio.sleep(100)
         assert spawner.retired == 0
         spawner.exit(run_id, code=0)
@@ -56,8 +65,7 @@ async def test_a_spawner_that_is_as_wanted_stays(tmp_path: Path) -> None:
     spawner = FakeSpawner()
     spawner.hello = replace(spawner.hello, build=OURS, users=AllowedUsers("etl", root=True, owner=None))
     async with fake_engine(tmp_path, spawner=spawner) as (engine, _):
-        upgrade = run_spawner_upgrade(link=engine.link, wanted=WANTED, log=engine.ambient.log)
-        keeping = asyncio.create_task(upgrade)
+        keeping = asyncio.create_task(upgrade_of(engine).run())
         await asyncio.sleep(100)
         assert spawner.retired == 0
         keeping.cancel()

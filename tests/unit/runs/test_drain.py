@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from runnerd.core.machine import Intent
-from runnerd.runs.drain import REPORT_S
+from runnerd.runs.drain import EXIT_S, REPORT_S
 from tests.kits.engine import Engine, at, fake_engine, running, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import Json
@@ -190,3 +190,58 @@ async def test_a_run_in_its_timeout_s_grace_is_ended_by_hurrying_too(tmp_path: P
             await asyncio.sleep(1)
             stopping.hurry.put_nowait(None)
         assert await stopping.took() < 3.0
+
+
+# --- what a stop cannot end -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def unwritable(engine: Engine) -> Iterator[None]:
+    """Every write to the journal fails, as on a full disk."""
+    engine.journal._db.execute("PRAGMA query_only = ON")
+    try:
+        yield
+    finally:
+        engine.journal._db.execute("PRAGMA query_only = OFF")
+
+
+async def test_a_stop_ends_though_the_journal_is_full(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine, engine.deploy(run={"stop_timeout_s": 100.0}))
+        with unwritable(engine):
+            stopping = Stopping(engine)
+            assert await stopping.took() == pytest.approx(30.0 + 100.0 + 2 * EXIT_S + REPORT_S, abs=0.2)
+            assert stopping.task.result() == [run_id]
+        assert spawner.live() == [run_id], "the next daemon adopts it"
+        assert engine.lines.events("error").count("cannot record that a run is to be ended") == 1
+
+
+async def test_a_stop_ends_what_can_be_recorded_again(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, _spawner):
+        run_id = await start(engine)
+        with unwritable(engine):
+            stopping = Stopping(engine)
+            await asyncio.sleep(40.0)
+        assert await stopping.took() < 30.0 + 20.0
+        assert stopping.task.result() == []
+        assert engine.prefect.state_of(run_id) == "CANCELLED"
+
+
+async def test_a_stop_ends_though_there_is_no_spawner(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await start(engine, engine.deploy(run={"stop_timeout_s": 100.0}))
+        spawner.down = True
+        spawner.lose()
+        stopping = Stopping(engine)
+        assert await stopping.took() == pytest.approx(30.0 + 100.0 + 2 * EXIT_S + REPORT_S, abs=0.2)
+        assert stopping.task.result() == [run_id]
+
+
+async def test_the_end_of_a_drain_is_recorded_once_the_journal_has_room(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as (engine, _):
+        run_id = await start(engine)
+        with unwritable(engine):
+            engine.drain.begin(reason="upkeep", timeout_s=10.0)
+            await asyncio.sleep(60.0)
+            assert running(engine, run_id)
+        assert (await engine.until_done(run_id)).intent is Intent.EVICT

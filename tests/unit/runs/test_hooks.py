@@ -10,10 +10,13 @@ import pytest
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import Hook, Intent, hook_due
 from runnerd.core.prefect import ApiState, StateType
+from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.spec import hooks_key
-from tests.kits.engine import Engine, events, fake_engine, left_behind, resume, start
+from tests.kits.engine import Engine, events, fake_engine, resume, start
+from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.journal import left_behind
 from tests.kits.nouns import a_record
 
 ALL = {Hook.ON_CANCELLATION, Hook.ON_CRASHED, Hook.ON_FAILURE}
@@ -121,8 +124,32 @@ async def test_hooks_that_cannot_be_started_leave_the_run_done(tmp_path: Path) -
         run_id = await start(engine)
         spawner.refuses = "no more processes"
         spawner.exit(run_id, code=None, signal=9)
-        await engine.until_done(run_id)
+        record = await engine.until_done(run_id)
         assert events(engine, run_id)[-1] == "on_crashed: could not start: no more processes"
+        assert record.words == "killed by SIGKILL; on_crashed hooks could not start: no more processes"
+        assert "hooks were not run" in engine.lines.events("error")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_hooks_wait_for_a_disk_that_does_not_answer(tmp_path: Path, answers: bool) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        engine.hooks = ALL
+        run_id = await start(engine)
+        assert isinstance(engine.launcher, SpecLauncher)
+        engine.launcher.hangs = Unanswered("environment_file /mnt/env: did not answer within 10 s")
+        spawner.exit(run_id, code=None, signal=9)
+        await asyncio.sleep(200.0)
+        assert (engine.phase(run_id), hooks_of(spawner, run_id)) == ("reporting", 0)
+        if answers:
+            engine.launcher.hangs = None
+            await engine.until(lambda: hooks_of(spawner, run_id))
+            spawner.exit(hooks_key(run_id))
+            assert (await engine.until_done(run_id)).words == "killed by SIGKILL"
+        else:
+            record = await engine.until_done(run_id)
+            why = "on_crashed hooks could not start: environment_file /mnt/env: did not answer within 10 s"
+            assert record.words == f"killed by SIGKILL; {why}"
+            assert "hooks were not run" in engine.lines.events("error")
 
 
 # --- once -------------------------------------------------------------------------------------------------------

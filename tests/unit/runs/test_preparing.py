@@ -14,11 +14,12 @@ from runnerd.core.machine import Intent, Phase
 from runnerd.core.prefect import StateType
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.runs.drain import REPORT_S
-from tests.kits.engine import Engine, at, fake_engine, flow_run, left_behind, resume, running
+from tests.kits.engine import Engine, at, fake_engine, flow_run, resume, running
 from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.host import daemon
+from tests.kits.journal import left_behind
 from tests.kits.pools import finish, launched, launching, offer, pool_settings, pooled
 
 T = TypeVar("T")
@@ -140,7 +141,7 @@ async def test_the_launchers_wait_for_environment_files(tmp_path: Path, of_pool:
         (record,) = engine.supervisor.records()
         words = f"environment_file {tmp_path}/env: did not answer within 10 s"
         assert (record.phase, record.waiting) == (Phase.STARTING, words)
-        assert await engine.launcher.prepare_hooks(record) == words
+        assert await engine.launcher.prepare_hooks(record) == Unanswered(words)
         (tmp_path / "env").write_text("A=1\n")
         calls.dead = False
         assert (await launched(engine, spawner, run_id)).environment["A"] == "1"

@@ -13,10 +13,11 @@ from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.deployments.registry import Entry
 from runnerd.prefect_api.answers import Claim
-from tests.kits.engine import fake_engine, left_behind, resume, running, start
+from tests.kits.engine import fake_engine, resume, running, start
 from tests.kits.engine_parts import Interfering
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.journal import left_behind
 from tests.kits.nouns import copied, fake_api, flow_run
 
 

@@ -136,7 +136,7 @@ async def test_a_cancelled_run_is_not_executed(tmp_path: Path) -> None:
     async with daemon(tmp_path) as one:
         run_id = one.engine.add_run(one.engine.deploy())
         one.engine.prefect.set_state(run_id, "CANCELLED")
-        refused = await one.host.runs.execute(run_id, peer=PEER)
+        refused = await one.host.runs.execute(run_id, again=False, peer=PEER)
         assert isinstance(refused, Refused)
         cause = "the run is Cancelled; create a new one with runnerctl run"
         assert (refused.status, refused.detail) == (409, f"cannot execute flow run {run_id}: {cause}")
@@ -148,7 +148,7 @@ async def test_a_claim_that_the_api_refuses_is_the_answer_of_execute(tmp_path: P
         one.engine.prefect.set_state(run_id, "RUNNING")
         changes: list[Json] = []
         one.host.runs.subscribe(changes.append)
-        refused = await one.host.runs.execute(run_id, peer=PEER)
+        refused = await one.host.runs.execute(run_id, again=False, peer=PEER)
         assert isinstance(refused, Refused)
         assert (refused.status, "cannot transition to a PENDING state" in refused.detail) == (409, True)
         assert "cannot transition" in changes[-1]["exit"]["words"], "those who follow the run learn the reason"

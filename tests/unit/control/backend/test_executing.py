@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from runnerd.control.contract import Refused
+from runnerd.core.exit_words import time_text
 from tests.kits.engine import running
+from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.host import PEER, Daemon, daemon
 from tests.kits.nouns import flow_run
 from tests.kits.pools import pool_settings, pooled, serve, with_pools
@@ -15,8 +19,8 @@ from tests.kits.pools import pool_settings, pooled, serve, with_pools
 NOT_OURS = "neither its deployment nor its work pool is served here; runnerctl status lists both"
 
 
-async def execute(one: Daemon, run_id: str) -> object:
-    return await one.host.runs.execute(run_id, peer=PEER)
+async def execute(one: Daemon, run_id: str, *, again: bool = False) -> object:
+    return await one.host.runs.execute(run_id, again=again, peer=PEER)
 
 
 async def test_a_pool_s_run_by_its_id(tmp_path: Path) -> None:
@@ -69,7 +73,7 @@ async def test_a_completed_run_that_the_server_does_not_start_again(tmp_path: Pa
         one.spawner.exit(run_id)
         before = await one.engine.until_done(run_id)
         one.engine.prefect.guards_completed = status
-        refused = await execute(one, run_id)
+        refused = await execute(one, run_id, again=True)
         assert isinstance(refused, Refused)
         cause = "the run is Completed, and Prefect does not start it again"
         assert (refused.status, refused.detail) == (409, f"cannot execute flow run {run_id}: {cause}")
@@ -79,7 +83,48 @@ async def test_a_completed_run_that_the_server_does_not_start_again(tmp_path: Pa
         assert one.engine.prefect.history[run_id] == ["Scheduled", "Pending", "Running", "Completed"]
         assert one.engine.lines.events().count("claim lost") == 1
         one.engine.prefect.guards_completed = None
-        assert isinstance(await execute(one, run_id), dict), "older servers start it again"
+        assert isinstance(await execute(one, run_id, again=True), dict), "older servers start it again"
+
+
+@pytest.mark.parametrize("major", [2, 3])
+async def test_a_completed_run_is_not_run_again_by_accident(tmp_path: Path, major: int) -> None:
+    async with daemon(tmp_path, prefect=FakePrefect(major=major)) as one:
+        run_id = one.engine.add_run(one.engine.deploy())
+        one.engine.prefect.set_state(run_id, "COMPLETED")
+        refused = await execute(one, run_id)
+        assert isinstance(refused, Refused)
+        cause = "the run is Completed; runnerctl execute --again runs it once more, where Prefect permits that"
+        assert (refused.status, refused.detail) == (409, f"cannot execute flow run {run_id}: {cause}")
+        assert (one.spawner.started, one.engine.prefect.state_of(run_id)) == ([], "COMPLETED")
+        assert isinstance(await execute(one, run_id, again=True), dict)
+        await one.engine.until(lambda: running(one.engine, run_id))
+
+
+async def test_the_next_attempt_of_a_run_was_created_when_the_run_was(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        run_id = await one.start()
+        one.engine.prefect.set_state(run_id, "FAILED")
+        one.spawner.exit(run_id)
+        await one.engine.until_done(run_id)
+        created = datetime.fromisoformat(one.engine.prefect.runs[run_id]["created"])
+        first = one.host.runs.document(run_id)
+        await asyncio.sleep(60)
+        assert isinstance(await execute(one, run_id), dict)
+        await one.engine.until(lambda: running(one.engine, run_id))
+        second = one.host.runs.document(run_id)
+        assert first is not None and second is not None
+        assert (first["attempt"], second["attempt"]) == (1, 2)
+        assert first["run_created_at"] == second["run_created_at"] == time_text(created)
+        assert first["created_at"] < second["created_at"], "the claims"
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CRASHED"])
+async def test_a_run_that_failed_is_retried(tmp_path: Path, state: str) -> None:
+    async with daemon(tmp_path) as one:
+        run_id = one.engine.add_run(one.engine.deploy())
+        one.engine.prefect.set_state(run_id, state)
+        assert isinstance(await execute(one, run_id), dict)
+        await one.engine.until(lambda: running(one.engine, run_id))
 
 
 async def test_a_run_that_completes_between_its_reading_and_its_claim(tmp_path: Path) -> None:

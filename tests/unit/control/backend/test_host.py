@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from runnerd.control.backend.documents import service_document
 from runnerd.control.backend.host import DaemonHost
-from tests.kits.host import PEER, daemon
+from runnerd.spawner.child.users import AllowedUsers
+from runnerd.system.paths import Paths
+from tests.kits.host import PEER, SERVICE, daemon
 
 
 def checks(host: DaemonHost) -> dict[str, bool]:
@@ -80,6 +83,7 @@ async def test_metrics(tmp_path: Path) -> None:
 async def test_the_documents_hold_the_configuration_in_force(tmp_path: Path) -> None:
     async with daemon(tmp_path, runs=5) as one:
         assert one.host.config()["limits"]["runs"] == 5
+        assert one.host.config()["service"] == SERVICE
         assert await one.host.reload(inspect=False, peer=PEER) == {"ok": True}
         assert one.reloads == 1
 
@@ -127,13 +131,12 @@ async def test_a_run_s_name_wins_over_the_start_of_another_s_id(tmp_path: Path) 
 async def test_changes_are_heard_of(tmp_path: Path) -> None:
     async with daemon(tmp_path) as one:
         heard: list[Any] = []
-        before = one.engine.feed.subscribers
         unsubscribe = one.host.runs.subscribe(lambda document: heard.append(document["phase"]))
         run_id = await one.start()
         unsubscribe()
         await one.host.runs.cancel([run_id, "nobody"], now=False, peer=PEER)
+        await one.engine.until_done(run_id)
         assert list(dict.fromkeys(heard)) == ["claiming", "starting", "running"]
-        assert one.engine.feed.subscribers == before
 
 
 async def test_cancel_answers_with_what_is_known(tmp_path: Path) -> None:
@@ -143,3 +146,12 @@ async def test_cancel_answers_with_what_is_known(tmp_path: Path) -> None:
         assert (document["id"], document["intent"]) == (run_id, "cancel")
         await one.engine.until_done(run_id)
         assert [stop.timeout_s for stop in one.spawner.stops] == [0.0]
+
+
+def test_what_the_daemon_has_besides_its_files() -> None:
+    paths = Paths("/etc/runnerd", "/run/runnerd", "/var/lib/runnerd", "/var/log/runnerd", None)
+    environ = {"PREFECT_API_URL": "http://a/api", "RUNNERD_FLOW_USER": "", "PREFECT_API_KEY": "secret"}
+    found = service_document(paths, environ, AllowedUsers("etl", root=True, owner=7))
+    listed = {"list": "etl", "root": True, "owner": 7}
+    assert found == {"directory": "/etc/runnerd", "api_url": "http://a/api", "flow_user": None, "users": listed}
+    assert service_document(paths, environ, None)["users"] is None

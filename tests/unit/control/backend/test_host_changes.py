@@ -75,10 +75,10 @@ async def test_what_is_not_registered_can_neither_run_nor_be_paused(tmp_path: Pa
 async def test_executing_a_given_run_here_and_now(tmp_path: Path) -> None:
     async with daemon(tmp_path, runs=0) as one:
         run_id = one.engine.add_run(one.engine.deploy(), in_s=86400.0)
-        document = await one.host.runs.execute(run_id, peer=PEER)
+        document = await one.host.runs.execute(run_id, again=False, peer=PEER)
         assert isinstance(document, dict)
         assert document["id"] == run_id
-        again = await one.host.runs.execute(run_id, peer=PEER)
+        again = await one.host.runs.execute(run_id, again=False, peer=PEER)
         assert isinstance(again, Refused)
         assert (again.status, "live on this host already" in again.detail) == (409, True)
         await one.engine.until(lambda: one.engine.phase(run_id) == "running")
@@ -86,13 +86,13 @@ async def test_executing_a_given_run_here_and_now(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_executed_here(tmp_path: Path) -> None:
     async with daemon(tmp_path) as one:
-        missing = await one.host.runs.execute(str(uuid.uuid4()), peer=PEER)
+        missing = await one.host.runs.execute(str(uuid.uuid4()), again=False, peer=PEER)
         assert isinstance(missing, Refused)
         assert missing.status == 404
         run_id = one.engine.add_run(one.engine.deploy())
         (entry,) = one.engine.registry.entries()
         one.engine.registry.remove(key_of(entry.deployment))
-        elsewhere = await one.host.runs.execute(run_id, peer=PEER)
+        elsewhere = await one.host.runs.execute(run_id, again=False, peer=PEER)
         assert isinstance(elsewhere, Refused)
         assert elsewhere.status == 409
 

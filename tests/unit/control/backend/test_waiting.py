@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runnerd.control.contract import WAITING_FIELDS
 from runnerd.core.errors import ApiAway
+from runnerd.core.machine import Hook, Phase
 from runnerd.core.prefect import ApiCondition
 from tests.kits.engine_parts import poll_and_look_up
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -158,6 +160,54 @@ async def test_a_claim_that_was_refused(tmp_path: Path) -> None:
         document = one.host.runs.document(run_id)
         assert document is not None
         assert document["waiting"] == only(one)["waiting"]
+
+
+async def test_an_end_that_cannot_be_reported(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        run_id = await one.start()
+        live = one.host.runs.document(run_id)
+        assert live is not None
+        assert live["pid"] is not None
+        await put_in(one, ApiCondition.UNREACHABLE)
+        one.spawner.exit(run_id)
+        await one.engine.until(lambda: one.engine.phase(run_id) == "reporting")
+        assert (only(one)["id"], only(one)["phase"]) == (run_id, "reporting")
+        assert only(one)["waiting"].startswith("the API is unreachable: ")
+        over = one.host.runs.document(run_id)
+        assert over is not None
+        assert over["waiting"] == only(one)["waiting"]
+        one.engine.prefect.down = False
+        await one.engine.until_done(run_id)
+        assert waits(one) == {}
+
+
+async def test_a_report_waits_for_a_degraded_api_when_it_is_not_answered_soon(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        run = one.engine.supervisor.run(await one.start())
+        assert run is not None
+        ended = replace(run.record, phase=Phase.REPORTING, ended_at=one.engine.now())
+        await put_in(one, ApiCondition.DEGRADED)
+        assert one.waits.claimed_reason(ended) is None
+        await asyncio.sleep(10)
+        assert str(one.waits.claimed_reason(ended)).startswith("the API is degraded: ")
+        hooks = replace(ended, hook=Hook.ON_CRASHED)
+        assert one.waits.claimed_reason(hooks) is None, "these are processes of this host"
+
+
+async def test_the_runs_that_wait_are_listed_as_runs(tmp_path: Path) -> None:
+    async with daemon(tmp_path, runs=1) as one:
+        live, other = await one.start(), one.engine.add_run(one.engine.deploy("other"))
+        await one.engine.poller.poll_once()
+        (its,) = one.host.runs.listing_waiting()
+        assert (its["id"], its["phase"], its["waiting"]) == (other, None, "limits.runs 1 is reached")
+        await put_in(one, ApiCondition.UNREACHABLE)
+        one.spawner.exit(live)
+        await one.engine.until(lambda: one.engine.phase(live) == "reporting")
+        assert {run["id"] for run in one.host.runs.listing_waiting()} == {
+            its["id"] for its in one.host.status()["waiting"]
+        }
+        assert {run["id"] for run in one.host.runs.listing_waiting()} == {live, other}
+        one.engine.prefect.down = False
 
 
 @pytest.mark.parametrize("major", [2, 3])

@@ -8,7 +8,7 @@ import pytest
 from runnerd.control.client import Interrupted
 from runnerd.control.http.listener import STREAMS
 from runnerd.control.routes.events import BACKLOG, Feed
-from tests.kits.fakes.fake_host import a_run, ended
+from tests.kits.fakes.fake_documents import a_run, ended
 from tests.kits.fakes.raw_http import ask, connect, raw
 from tests.kits.fakes.serving import Serving, serving
 from tests.kits.streams import OTHER, RUN, client_of

@@ -12,7 +12,8 @@ import pytest
 from runnerd.control.routes.output import follow_output
 from runnerd.core.errors import ControlError
 from runnerd.output.output_file import BLOCK_BYTES, read_block
-from tests.kits.fakes.fake_host import FakeHost, ended
+from tests.kits.fakes.fake_documents import ended
+from tests.kits.fakes.fake_host import FakeHost
 from tests.kits.fakes.raw_http import ask, connect, raw
 from tests.kits.fakes.serving import Serving
 from tests.kits.streams import RUN, client_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runnerd.control.contract import POOL_FIELDS, QUEUE_FIELDS
-from runnerd.control.routes.pools import LIMIT_MAX
+from runnerd.core.numbers import LIMIT_MAX
 from runnerd.core.prefect import WorkPool, WorkQueue
 from tests.kits.fakes.raw_http import ask
 from tests.kits.fakes.serving import Serving, serving

@@ -14,7 +14,8 @@ from runnerd.control.http.router import Access
 from runnerd.control.routes.runs import RunRoutes
 from runnerd.control.routes.table import build_routes
 from runnerd.core.settings import ControlSettings
-from tests.kits.fakes.fake_host import FakeHost, FakeRuns, ended
+from tests.kits.fakes.fake_documents import ended
+from tests.kits.fakes.fake_host import FakeHost, FakeRuns
 from tests.kits.fakes.raw_http import ask, raw
 from tests.kits.fakes.serving import ListLog, Serving
 
@@ -74,6 +75,10 @@ def test_runs_are_filtered_by_phase_state_deployment_and_history(served: Serving
     assert ids("history=1") == [RUN_A, RUN_B, "bbbb"]
     assert ids("history=1&state=DONE") == ["bbbb"]
     assert ids("history=1&state=skipped") == ["bbbb"]
+    assert ids("state=waiting") == []
+    served.call(served.host.runs.put, RUN_B, waiting="limits.runs 1 is reached")
+    assert ids("state=Waiting") == [RUN_B]
+    assert ids("state=waiting&deployment=nightly") == [RUN_B]
     assert ids("state=running") == [RUN_A, RUN_B]
     assert ids("history=1&deployment=nightly") == [RUN_A, RUN_B]
     assert ids("deployment=etl%2Fnightly") == [RUN_A, RUN_B]
@@ -235,6 +240,8 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
     assert ask(served, "POST", "/v1/deployments/nightly/pause")[0] == 200
     assert ask(served, "POST", "/v1/deployments/nightly/resume", {})[0] == 200
     assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A})[0] == 202
+    assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A, "again": True})[0] == 202
+    assert ask(served, "POST", "/v1/execute", {"flow_run_id": RUN_A, "again": 1})[0] == 422
     assert ask(served, "POST", "/v1/execute", {})[0] == 422
     assert ask(served, "POST", "/v1/reload")[0] == 200
     assert ask(served, "POST", "/v1/reload", {"inspect": True})[0] == 200
@@ -250,6 +257,7 @@ def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
         ("pause", "d-1"),
         ("resume", "d-1"),
         ("execute", RUN_A),
+        ("execute --again", RUN_A),
         ("reload", None),
         ("reload --inspect", None),
         ("drain", {"timeout_s": 5.0, "reason": "kernel"}),

@@ -1,0 +1,81 @@
+"""status.py: the host at a glance, and one run in full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runnerd.cli.console import Console
+from runnerd.cli.verbs.status import print_host, print_run
+from tests.kits.fakes.fake_documents import LATER, STAMP, a_run
+from tests.kits.fakes.fake_host import FakeHost
+from tests.kits.nouns import Json
+
+RUN = "aaaa1111-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(json=False, width=None, colour=False)
+
+
+def a_problem(message: str, **place: Json) -> Json:
+    return {"message": message, "file": None, "line": None, "column": None, "deployment": None, **place}
+
+
+def test_a_problem_is_printed_once(tmp_path: Path, console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    host = FakeHost(outputs=tmp_path)
+    host.deployments.put("d-1", "nightly", problem="the flow cannot be imported", state="unregistered")
+    host.deployments.put("d-2", "hourly", problem="20.yaml:4:7: unknown key", state="invalid")
+    host.deployments.put("d-3", "daily", problem="of which no problem is listed", state="invalid")
+    host.problems = [
+        a_problem("the flow cannot be imported", file="20.yaml", line=2, column=5),
+        a_problem("unknown key", file="20.yaml", line=4, column=7),
+        a_problem("work pool etl is of type docker"),
+    ]
+    pool = {"name": "etl", "type": "docker", "state": "invalid", "running": 0, "limit": None, "queues": []}
+    more = {"pools": [{**pool, "problem": "work pool etl is of type docker", "worker": None}]}
+    print_host(console, {**host.status(), **more})
+    out = capsys.readouterr().out
+    for its in (
+        "the flow cannot be imported",
+        "unknown key",
+        "work pool etl is of type docker",
+        "no problem is listed",
+    ):
+        assert out.count(its) == 1
+    assert out.count("  see below\n") == 3
+
+
+def test_what_a_run_waits_for_is_printed_once(
+    tmp_path: Path, console: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = FakeHost(outputs=tmp_path)
+    host.runs.put(RUN, phase="starting", waiting="No space left on device")
+    its = {"id": RUN, "name": "x", "deployment": "nightly", "flow": "etl", "pool": None, "queue": None}
+    host.waiting = [{**its, "due_at": STAMP, "phase": "starting", "waiting": "No space left on device", "parent": None}]
+    print_host(console, host.status())
+    assert capsys.readouterr().out.count("No space left on device") == 1
+    host.waiting = []
+    print_host(console, host.status())
+    assert capsys.readouterr().out.count(f"{RUN} waits for: No space left on device") == 1
+
+
+def test_a_second_attempt(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(console, a_run(RUN, attempt=2, run_created_at=STAMP, created_at=LATER))
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [words for words in lines if words[0] in ("Attempt:", "Created:", "Claimed:")] == [
+        ["Attempt:", "2"],
+        ["Created:", STAMP],
+        ["Claimed:", LATER],
+    ]
+
+
+@pytest.mark.parametrize("more", [{"attempt": 1}, {}])
+def test_a_first_attempt_of_an_older_daemon(
+    console: Console, capsys: pytest.CaptureFixture[str], more: dict[str, Json]
+) -> None:
+    print_run(console, a_run(RUN, created_at=LATER, **more))
+    out = capsys.readouterr().out
+    assert ("Attempt:" in out, "Created:" in out, f"Claimed:     {LATER}\n" in out) == (False, False, True)
