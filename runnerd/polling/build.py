@@ -134,12 +134,7 @@ def _build_poller(
         ambient=ambient,
     )
     pool_pages = PoolPages(
-        pools=pools,
-        registry=registry,
-        supervisor=supervisor,
-        offering=offering,
-        limits=limits,
-        progress=progress,
+        pools=pools, registry=registry, supervisor=supervisor, offering=offering, limits=limits, progress=progress
     )
     parents = Parents(api=api, on_offer=offering.on_offer, clock=ambient.clock)
     look_ups = LookUps(parents=parents, abandoned=abandoned, ambient=ambient)

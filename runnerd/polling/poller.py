@@ -88,7 +88,9 @@ class Poller:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
-            await self._keep_within_burst()
+            if self._wakes.poll.is_set():
+                await self._keep_within_burst()
+            self._began_at = self._clock()
             if self._wakes.poll.is_set() or self._awaits_late_policy():
                 self._intervals.end_all()
             self._intervals.end_of(self._awaited_pools())
@@ -106,7 +108,6 @@ class Poller:
         api = self._config().api
         until = self._began_at + min(1.0 / api.poll_burst_per_s, api.poll_interval_s)
         await asyncio.sleep(max(0.0, until - self._clock()))
-        self._began_at = self._clock()
 
     async def _poll_and_rest(self) -> None:
         try:
