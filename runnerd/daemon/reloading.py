@@ -116,7 +116,7 @@ class Reloader:
             "applied": True,
             "settled": not pending,
             "settings": [change.document() for change in host],
-            **_document(changes, pools, (*wrong, *pending)),
+            **_document(changes, pools, (*wrong, *self._registrar.flaws(), *pending)),
         }
 
     async def _renew_credentials(self) -> None:
