@@ -16,6 +16,7 @@ class Traffic:
     def __init__(self) -> None:
         self._events = 0
         self._answer = 0  # the number of the latest one
+        self._unanswered: dict[str, tuple[int, int]] = {}  # by kind: how many, and the number of the latest one's end
         self.under_way = 0  # requests without an answer so far
         self._silent_since: float | None = None  # since then a request has had no answer, nor has any other one
 
@@ -36,6 +37,22 @@ class Traffic:
         self._events += 1
         self._answer = self._events
         self._silent_since = asyncio.get_running_loop().time() if self.under_way > 1 else None
+
+    def note_success(self, kind: str) -> None:
+        """Note that a request of this kind was answered as it should be."""
+        self._unanswered.pop(kind, None)
+
+    def note_unanswered(self, kind: str, request: int) -> int:
+        """Note a request without an answer where others had one; return how often this kind had none since its success.
+
+        Requests that were under way together count once: a restart of the server loses all of them.
+        """
+        count, noted = self._unanswered.get(kind, (0, 0))
+        if request > noted:
+            self._events += 1
+            count += 1
+            self._unanswered[kind] = (count, self._events)
+        return count
 
     def answered_since(self, request: int) -> bool:
         """Return whether the API has answered another request after this one was sent."""

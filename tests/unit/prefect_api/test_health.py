@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from runnerd.core.errors import ApiAway, ApiDenied
+from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.core.prefect import ApiCondition
 from runnerd.prefect_api.health import STALE
 from runnerd.prefect_api.traffic import Traffic
@@ -117,6 +117,61 @@ async def test_a_request_that_was_sent_before_the_last_answer_does_not_count(lat
     assert (rig.condition, len(rig.told)) == (condition, noted)
     await rig.fail(ApiAway, "GET", "/lost")
     assert rig.condition is ApiCondition.UNREACHABLE, "this one was sent after the last answer"
+
+
+async def hang(rig: Rig, *others: str, at_once: int = 1) -> None:
+    """Make requests that get no answer, and those to `others` meanwhile, which get one."""
+    asked = [asyncio.create_task(rig.fail(ApiAway, "POST", "/lost", body={})) for _ in range(at_once)]
+    await asyncio.sleep(20)
+    for path in others:
+        await rig.ask("GET", path)
+    await asyncio.gather(*asked)
+    rig.clock.at += timedelta(minutes=1)
+
+
+def losing(request: httpx.Request) -> httpx.Response:
+    async def lose() -> httpx.Response:
+        await asyncio.sleep(60)
+        raise httpx.ReadTimeout("", request=request)
+
+    return lose() if request.url.path.endswith("/lost") else httpx.Response(200, json={})  # type: ignore[return-value]
+
+
+async def test_what_never_gets_an_answer_is_reported_the_second_time() -> None:
+    """The API answers everything else, so that each request of this kind is older than the last answer."""
+    rig = Rig(losing)
+    await hang(rig, "/x")
+    assert [health.condition.value for health in rig.told] == ["ok"], "a restart of the server may have lost one"
+    for _ in range(5):
+        await hang(rig, "/x", "/y")
+    assert [health.condition.value for health in rig.told] == ["ok", "degraded"], "until the next one ends, it lasts"
+    assert rig.detail == "POST /lost: no answer in time"
+
+
+async def test_requests_that_are_lost_together_count_once() -> None:
+    rig = Rig(losing)
+    await hang(rig, "/x", at_once=5)
+    assert [health.condition.value for health in rig.told] == ["ok"]
+    await hang(rig, "/x", at_once=5)
+    assert [health.condition.value for health in rig.told] == ["ok", "degraded"]
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_what_was_answered_between_may_be_lost_again(status: int) -> None:
+    lost = True
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        found = request.url.path.endswith("/lost") and not lost
+        return httpx.Response(status, json={"detail": "no such run"}) if found else losing(request)
+
+    rig = Rig(answer)
+    for _ in range(3):
+        lost = True
+        await hang(rig, "/x")
+        lost = False
+        with suppress(ApiRejected):
+            await rig.ask("POST", "/lost", body={})
+    assert [health.condition.value for health in rig.told] == ["ok"]
 
 
 async def test_how_long_the_api_has_been_silent() -> None:
