@@ -174,20 +174,56 @@ async def test_what_was_answered_between_may_be_lost_again(status: int) -> None:
     assert [health.condition.value for health in rig.told] == ["ok"]
 
 
-async def test_how_long_the_api_has_been_silent() -> None:
-    loop, traffic = asyncio.get_running_loop(), Traffic()
-    with traffic.request():
-        await asyncio.sleep(5)
-        began = loop.time() - 5
-        with traffic.request():
-            await asyncio.sleep(2)
-            assert traffic.silent_s == loop.time() - began
-            traffic.note_answer()
-        await asyncio.sleep(3)
-        assert traffic.silent_s == 3, "the first one still waits"
-    await asyncio.sleep(4)
-    assert traffic.silent_s == 7, "its failure was no answer"
-    with traffic.request():
+async def ask(traffic: Traffic, seconds: float, *, answered: bool = False) -> None:
+    """Make a request that takes so long, and fails unless it is answered."""
+    with suppress(ApiAway), traffic.request():
+        await asyncio.sleep(seconds)
+        if not answered:
+            raise ApiAway("no answer in time")
         traffic.note_answer()
+
+
+async def test_how_long_the_api_has_been_silent() -> None:
+    traffic = Traffic()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(ask(traffic, 10))
+        await asyncio.sleep(5)
+        tasks.create_task(ask(traffic, 2, answered=True))
+        await asyncio.sleep(1)
+        assert traffic.silent_s == 6
+        await asyncio.sleep(3)
+        assert traffic.silent_s == 2, "the first one still waits"
+    assert traffic.silent_s == 0, "the API has answered, and nothing waits any more"
+    await asyncio.sleep(60)
+    await ask(traffic, 3)
+    await asyncio.sleep(4)
+    assert traffic.silent_s == 7, "its failure was no answer, and it is asked again"
+    await ask(traffic, 1, answered=True)
     await asyncio.sleep(4)
     assert traffic.silent_s == 0, "nothing waits for an answer"
+
+
+@pytest.mark.parametrize(("failed_first", "silent_s"), [(False, 1), (True, 68)])
+async def test_a_cancelled_request_leaves_the_silence_as_it_was(failed_first: bool, silent_s: float) -> None:
+    traffic = Traffic()
+    if failed_first:
+        await ask(traffic, 2)
+    given_up = [asyncio.create_task(ask(traffic, 100)) for _ in range(2)]
+    for one in given_up:
+        await asyncio.sleep(2.5)
+        one.cancel()
+    await asyncio.sleep(60)
+    asked = asyncio.create_task(ask(traffic, 100))
+    await asyncio.sleep(1)
+    assert traffic.silent_s == silent_s, "the time in which nothing was asked is no silence"
+    asked.cancel()
+
+
+async def test_a_failure_beside_a_cancelled_request_is_silence() -> None:
+    traffic = Traffic()
+    given_up = asyncio.create_task(ask(traffic, 100))
+    await asyncio.sleep(0)
+    await ask(traffic, 2)
+    given_up.cancel()
+    await asyncio.sleep(8)
+    assert traffic.silent_s == 10
