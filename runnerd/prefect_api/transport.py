@@ -70,11 +70,13 @@ class Transport:
         timeout_s: float,
         now: Callable[[], datetime],
         open_client: OpenClient,
+        read_again: Callable[[], Credentials] | None = None,
         on_health: Callable[[ApiHealth], None] | None = None,
     ) -> None:
         self._base = httpx.URL(url.rstrip("/"))
         self._shown = f"{self._base.scheme}://{self._base.netloc.decode()}{self._base.path}"
-        self._read_credentials = credentials
+        self._known_credentials = credentials
+        self._read_credentials = read_again or credentials
         self._credentials: Credentials | None = None
         self._headers = dict(headers)
         self._timeout_s = timeout_s
@@ -98,7 +100,7 @@ class Transport:
         return self._book.epoch
 
     def renew_credentials(self) -> None:
-        """Read the credentials again for the next request."""
+        """Take the credentials that are known by then for the next request."""
         self._credentials = None
 
     async def close(self) -> None:
@@ -172,7 +174,7 @@ class Transport:
 
     async def _with_credentials(self, method: str, path: str, content: bytes | None, extra: dict[str, str]) -> _Raw:
         known = self._credentials
-        used = self._credentials = self._read_credentials() if known is None or known.outdated else known
+        used = self._credentials = self._known_credentials() if known is None or known.outdated else known
         raw = await self._follow_redirects(method, path, content, extra, used)
         if raw.status in (401, 403):
             fresh = self._credentials = self._read_credentials()
