@@ -104,17 +104,18 @@ class Daemon:
         url = embedded_url(self.paths.state) if api.url == EMBEDDED else api.url
         self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         read = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
-        self._credentials = CredentialsInForce(read=read, config=self.config, calls=self._calls, problems=self.problems)
+        self.credentials = CredentialsInForce(read=read, config=self.config, calls=self._calls, problems=self.problems)
         self.api = PrefectApi(
             url=url,
-            credentials=self._credentials.read,
+            credentials=self.credentials.known,
+            read_again=self.credentials.read,
             headers=api.headers,
             timeout_s=api.request_timeout_s,
             now=self.ambient.now,
             on_health=self._note_health,
             on_left_out=self._health_log.note_left_out,
         )
-        self._access = access_reader(url, self.config, self._credentials.read)
+        self._access = access_reader(url, self.config, self.credentials.read)
         host = SpawnerLocation(self.paths, users=self._environ.get("RUNNERD_FLOW_USERS"))
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
@@ -224,7 +225,7 @@ class Daemon:
             registrar=self.registrar,
             pools=self.pools.table,
             served=self.pools.keeper,
-            credentials=self._credentials,
+            credentials=self.credentials,
             api=self.api,
             settling=Settling(api=self.api, registrar=self.registrar, pools=self.pools.keeper),
             wakes=self.wakes,

@@ -121,8 +121,8 @@ class Reloader:
 
     async def _renew_credentials(self) -> None:
         """Read the credential files again, for the next request of the daemon."""
-        if await self._credentials.renew():
-            self._api.transport.renew_credentials()
+        await self._credentials.renew()
+        self._api.transport.renew_credentials()
         for problem in self._credentials.problems():
             about = {"at": problem.place, "what": problem.message}
             self._log.warning("cannot read the credentials", **about, alert=Alert.CONFIG_PROBLEM)

@@ -71,8 +71,11 @@ class PrefectApi:
         client: httpx.AsyncClient | None = None,
         on_health: Callable[[ApiHealth], None] | None = None,
         on_left_out: Callable[[str], None] | None = None,
+        read_again: Callable[[], Credentials] | None = None,
     ) -> None:
-        """`credentials` is called again when the API denies access; `client` is for tests, and closed by `close`.
+        """`credentials` is called while none are known or they are outdated, `read_again` when the API denies access.
+
+        Without `read_again`, `credentials` is called then as well. `client` is for tests, and closed by `close`.
 
         `on_left_out` is called with words for each item of an answer that is left out because it is unreadable.
         """
@@ -81,6 +84,7 @@ class PrefectApi:
         self.transport = Transport(
             url=url,
             credentials=credentials,
+            read_again=read_again,
             headers=headers,
             timeout_s=timeout_s,
             now=now,
