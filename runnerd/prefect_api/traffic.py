@@ -16,6 +16,7 @@ class Traffic:
     def __init__(self) -> None:
         self._events = 0
         self._answer = 0  # the number of the latest one
+        self.answers = 0
         self.under_way = 0  # requests without an answer so far
         self._silent_since: float | None = None  # since then a request has had no answer, nor has any other one
 
@@ -34,6 +35,7 @@ class Traffic:
     def note_answer(self) -> None:
         """Note an answer to a request that is still under way, whatever the answer says."""
         self._events += 1
+        self.answers += 1
         self._answer = self._events
         self._silent_since = asyncio.get_running_loop().time() if self.under_way > 1 else None
 

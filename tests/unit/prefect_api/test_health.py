@@ -11,9 +11,11 @@ import pytest
 
 from runnerd.core.errors import ApiAway, ApiDenied
 from runnerd.core.prefect import ApiCondition
+from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.health import STALE
 from runnerd.prefect_api.traffic import Traffic
 from tests.kits.transport import NOW, RUN, Answer, Rig, in_turn, says
+from tests.unit.prefect_api.test_client import visit
 
 
 async def test_health_moves_since_only_with_the_condition() -> None:
@@ -136,3 +138,25 @@ async def test_how_long_the_api_has_been_silent() -> None:
         traffic.note_answer()
     await asyncio.sleep(4)
     assert traffic.silent_s == 0, "nothing waits for an answer"
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http://prefect.test/api", "/api/admin/version"),
+        ("https://api.prefect.cloud/api/accounts/a/workspaces/w", "/api/accounts/a/workspaces/w/health"),
+    ],
+)
+async def test_a_check_makes_a_request_that_every_key_may_make(url: str, path: str) -> None:
+    asked = []
+
+    async def check(api: PrefectApi) -> ApiCondition:
+        await api.check()
+        return api.health.condition
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        return httpx.Response(200 if request.method == "GET" else 403, json=True)
+
+    assert await visit(check, answer, url) is ApiCondition.OK
+    assert asked == [f"GET {path}"]
