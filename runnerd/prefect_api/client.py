@@ -126,10 +126,12 @@ class PrefectApi:
         return self._server[1]
 
     async def check(self) -> None:
-        """Make a small request, so that `health` says how the API is, also where nothing else is asked."""
-        await self.transport.request(
-            "POST", "/deployments/filter", body={"deployments": {"id": {"any_": []}}}, sure=True
-        )
+        """Make a small request that every key may make, so that `health` says how the API is.
+
+        A self-hosted server answers `/health` whatever the key; Cloud has no version, and Prefect's own client asks it
+        for its health.
+        """
+        await self.transport.request("GET", "/health" if self._cloud else "/admin/version", sure=True)
 
     async def _read_server(self) -> ServerInfo:
         if self._cloud:

@@ -17,6 +17,7 @@ class Traffic:
         self._events = 0
         self._answer = 0  # the number of the latest one
         self._unanswered: dict[str, tuple[int, int]] = {}  # by kind: how many, and the number of the latest one's end
+        self.answers = 0
         self.under_way = 0  # requests without an answer so far
         self._silent_since: float | None = None  # since then a request has had no answer, nor has any other one
         self._silent_before: float | None = None  # the same, without the requests that are under way
@@ -45,6 +46,7 @@ class Traffic:
     def note_answer(self) -> None:
         """Note an answer to a request that is still under way, whatever the answer says."""
         self._events += 1
+        self.answers += 1
         self._answer = self._events
         self._silent_since = asyncio.get_running_loop().time() if self.under_way > 1 else None
         self._silent_before = None

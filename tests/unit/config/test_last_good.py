@@ -96,10 +96,8 @@ def test_a_drop_in_directory_that_is_gone_keeps_everything(etc: ConfigDir, kind:
     good = etc.load()
     (etc.etc / "conf.d").rename(etc.etc / "moved")
     now = etc.load(last_good=good)
-    assert etc.words(now.problems) == [
-        "conf.d:1:1: the directory does not exist; the last good settings of its files stay in force;"
-        " to remove them, make an empty directory"
-    ]
+    kept = "the last good settings of its files stay in force; to remove them, make an empty directory"
+    assert etc.words(now.problems) == [f"conf.d:1:1: the directory does not exist; {kept}"]
     assert (kind.names(now), now.settings.limits.runs) == (["a"], 3)
     assert kind.names(etc.load(last_good=now)) == ["a"], "and so at every further reload"
     (etc.etc / "conf.d").mkdir()

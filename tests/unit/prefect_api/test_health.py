@@ -11,9 +11,11 @@ import pytest
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.core.prefect import ApiCondition
+from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.health import STALE
 from runnerd.prefect_api.traffic import Traffic
 from tests.kits.transport import NOW, RUN, Answer, Rig, in_turn, says
+from tests.unit.prefect_api.test_client import visit
 
 
 async def test_health_moves_since_only_with_the_condition() -> None:
@@ -227,3 +229,25 @@ async def test_a_failure_beside_a_cancelled_request_is_silence() -> None:
     given_up.cancel()
     await asyncio.sleep(8)
     assert traffic.silent_s == 10
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http://prefect.test/api", "/api/admin/version"),
+        ("https://api.prefect.cloud/api/accounts/a/workspaces/w", "/api/accounts/a/workspaces/w/health"),
+    ],
+)
+async def test_a_check_makes_a_request_that_every_key_may_make(url: str, path: str) -> None:
+    asked = []
+
+    async def check(api: PrefectApi) -> ApiCondition:
+        await api.check()
+        return api.health.condition
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        return httpx.Response(200 if request.method == "GET" else 403, json=True)
+
+    assert await visit(check, answer, url) is ApiCondition.OK
+    assert asked == [f"GET {path}"]
