@@ -53,8 +53,7 @@ __all__ = [
     "Skipped",
 ]
 
-LEASE_S = 300  # Prefect's own
-ENDED = frozenset({404, 410})
+LEASE_S, ENDED = 300, frozenset({404, 410})  # Prefect's own lease
 
 
 class PrefectApi:
@@ -75,9 +74,8 @@ class PrefectApi:
     ) -> None:
         """`credentials` is called while none are known or they are outdated, `read_again` when the API denies access.
 
-        Without `read_again`, `credentials` is called then as well. `client` is for tests, and closed by `close`.
-
-        `on_left_out` is called with words for each item of an answer that is left out because it is unreadable.
+        Without `read_again`, `credentials` is called then too. `client` is for tests, and closed by `close`.
+        `on_left_out` is called with words for each item that is left out because it is unreadable.
         """
         self.url = url
         self._cloud = httpx.URL(url).host in ("api.prefect.cloud", "api.stg.prefect.dev")
@@ -101,7 +99,7 @@ class PrefectApi:
 
     @property
     def health(self) -> ApiHealth:
-        """Whether the API answers, by the outcomes of the latest requests."""
+        """Whether the API answers, by the latest requests."""
         return self.transport.health
 
     @property

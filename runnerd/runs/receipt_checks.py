@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected, JournalError
+from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected, JournalError
 from runnerd.core.machine import Phase, RunRecord, settle
 from runnerd.core.prefect import ApiState, StateType
 from runnerd.core.record_feed import RecordFeed
@@ -40,7 +40,7 @@ class ReceiptChecks:
         self._journal = journal
         self._config = config
         self._ambient = ambient
-        self._contained = Containment(log=ambient.log, loop="receipts")
+        self._contained = Containment(log=ambient.log, loop="receipts", passing=(ApiError, JournalError))
         self._waiting: asyncio.Queue[str] = asyncio.Queue()
         feed.subscribe(self._note)
 
