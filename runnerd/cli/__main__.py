@@ -24,7 +24,7 @@ from runnerd.core.errors import RunnerdError
 from runnerd.core.names import cut, describe_unfit_name, describe_unfit_text
 from runnerd.system.paths import SYSTEM_RUNTIME, control_socket, resolve_paths
 
-_STATUS_S = 2.0  # in which a daemon that is not stuck shows its status
+_STATUS_S = 10.0  # in which a daemon that is not stuck shows its status
 _MESSAGE_MAX = 2000  # characters; a longer one holds an argument or a path that nobody reads
 
 

@@ -18,7 +18,7 @@ from runnerd.spawner.child.users import AllowedUsers
 from runnerd.system.service_environment import merge_environments, read_service_environment
 
 DAEMON, UNITS, SHELL = "daemon", "units", "environment"
-_ANSWER_S = 3.0  # a check of files goes on without a daemon that hangs
+_ANSWER_S = 10.0  # a check of files goes on without a daemon that hangs
 
 
 class Judging(NamedTuple):

@@ -39,13 +39,18 @@ class _Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-def list_drop_ins(directory: str) -> Listing:
-    """List the drop-ins in `conf.d`; an empty list when there is no such directory."""
+def list_drop_ins(directory: str, *, expected: bool = False) -> Listing:
+    """List the drop-ins in `conf.d`; an empty list when there is no such directory, and none is `expected`."""
     folder = os.path.join(directory, DROP_INS)
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
-        return Listing()
+        if not expected:
+            return Listing()
+        # Perhaps a disk that is not mounted: without the directory, every deployment would be paused.
+        kept = "the last good settings of its files stay in force; to remove them, make an empty directory"
+        problem = Problem(message=f"the directory does not exist; {kept}", place=Place(folder))
+        return Listing(problems=(problem,), known=False)
     except OSError as error:
         message = f"cannot list the drop-ins: {error.strerror}; their last good settings stay in force"
         return Listing(problems=(Problem(message=message, place=Place(folder)),), known=False)

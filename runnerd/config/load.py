@@ -93,7 +93,9 @@ def load(
     except OSError as error:
         message = f"cannot read the configuration directory {directory}: {error.strerror}; fix it or name another"
         raise ConfigError([Problem(message=message)]) from None
-    return _Load(directory, defaults, last_good, calls).load_all(list_drop_ins(directory))
+    return _Load(directory, defaults, last_good, calls).load_all(
+        list_drop_ins(directory, expected=bool(last_good and last_good.said))
+    )
 
 
 def check(path: str, *, defaults: HostDefaults) -> tuple[Config | None, list[Problem]]:

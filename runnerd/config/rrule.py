@@ -56,14 +56,21 @@ def check_rrule(text: str) -> None:
     has_zone = next((zone for line_name, zone in starts if line_name == "DTSTART"), None)
     begin = next((line.date() for line in lines if line.name == "DTSTART"), None)
     for rule in rules:
-        rule.check_rule(has_zone, begin)
+        rule.check_rule(has_zone)
+    if (only := _only_rule(lines)) is not None:
+        only.check_due(begin)
 
 
 def find_end(text: str) -> datetime | None:
     """Return the UNTIL of a good text with one rule and no RDATE; None without one. A date without zone is in UTC."""
-    lines = _read_lines(text)
+    rule = _only_rule(_read_lines(text))
+    return rule.until() if rule is not None else None
+
+
+def _only_rule(lines: list[_Line]) -> _Line | None:
+    """Return the rule without which nothing would be due: the only RRULE, where there is no RDATE."""
     rules = [line for line in lines if line.name == "RRULE"]
-    return rules[0].until() if len(rules) == 1 and not any(line.name == "RDATE" for line in lines) else None
+    return rules[0] if len(rules) == 1 and not any(line.name == "RDATE" for line in lines) else None
 
 
 def _read_lines(text: str) -> list[_Line]:
@@ -111,8 +118,8 @@ class _Line:
         parts = (part.partition("=") for part, _ in _split(self._value, ";", 0))
         return next((_read_date(value) for name, _, value in parts if name == "UNTIL"), None)
 
-    def check_rule(self, start_has_zone: bool | None, start: datetime | None) -> None:
-        """Check a rule. `start` is DTSTART, `start_has_zone` whether it has a time zone; None without one."""
+    def check_rule(self, start_has_zone: bool | None) -> None:
+        """Check a rule. `start_has_zone`: whether DTSTART has a time zone; None without one."""
         found: dict[str, str] = {}
         for part, at in _split(self._value, ";", self._value_at):
             name, equals, value = part.partition("=")
@@ -122,7 +129,6 @@ class _Line:
                 raise Misplaced(f"there is no {name!r}{suggest_near_match(name, _PARTS)}", at)
             _check_part(name, value, at)
             found[name] = value
-        self._check_days(found)
         if "FREQ" not in found:
             raise Misplaced("a rule needs FREQ, such as FREQ=DAILY", self._value_at)
         until = _DATE.fullmatch(found.get("UNTIL", ""))
@@ -130,6 +136,10 @@ class _Line:
             message = "UNTIL needs a Z if DTSTART has one, and none if DTSTART has none"
             raise Misplaced(message, self._value_at + self._value.index("UNTIL="))
 
+    def check_due(self, start: datetime | None) -> None:
+        """Refuse a good rule by which nothing is ever due. `start` is DTSTART, None without one."""
+        parts = (part.partition("=") for part, _ in _split(self._value, ";", 0))
+        self._check_days({name: value for name, _, value in parts})
         end = self.until()
         if start is not None and end is not None and start - end > _ZONES_APART:
             message = "the rule is never due, because UNTIL is before DTSTART"

@@ -107,25 +107,18 @@ class Daemon:
         url = embedded_url(self.paths.state) if api.url == EMBEDDED else api.url
         self._health_log = ApiHealthLog(url=url, log=self.ambient.log, later=call_later)
         read = credentials_reader(self.config, environ=self._environ, directory=self.paths.credentials)
-        self._credentials = CredentialsInForce(read=read, config=self.config, calls=self._calls, problems=self.problems)
-        self._subscribe = partial(
-            subscribe,
-            url,
-            credentials=self._credentials.read,
-            headers=api.headers,
-            clock=self.ambient.clock,
-            now=self.ambient.now,
-        )
+        self.credentials = CredentialsInForce(read=read, config=self.config, calls=self._calls, problems=self.problems)
         self.api = PrefectApi(
             url=url,
-            credentials=self._credentials.read,
+            credentials=self.credentials.known,
+            read_again=self.credentials.read,
             headers=api.headers,
             timeout_s=api.request_timeout_s,
             now=self.ambient.now,
             on_health=self._note_health,
             on_left_out=self._health_log.note_left_out,
         )
-        self._access = access_reader(url, self.config, self._credentials.read)
+        self._access = access_reader(url, self.config, self.credentials.read)
         host = SpawnerLocation(self.paths, users=self._environ.get("RUNNERD_FLOW_USERS"))
         self.link = SpawnerLink(
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
@@ -135,11 +128,7 @@ class Daemon:
 
     def _build_embedded(self) -> EmbeddedServer:
         return EmbeddedServer(
-            link=self.link,
-            url=self.api.url,
-            paths=self.paths,
-            problems=self.problems,
-            log=self.ambient.log,
+            link=self.link, url=self.api.url, paths=self.paths, problems=self.problems, log=self.ambient.log
         )
 
     def _build_deployments(self) -> None:
@@ -225,7 +214,14 @@ class Daemon:
             ambient=self.ambient,
             problems=self.problems,
             pace=self._pace,
-            subscribe=self._subscribe,
+            subscribe=partial(
+                subscribe,
+                self.api.url,
+                credentials=self.credentials.known,
+                headers=self.config.settings().api.headers,
+                clock=self.ambient.clock,
+                now=self.ambient.now,
+            ),
             pool_names=self.pools.table.names,
         )
         self.poller, self.cancellations, self.events = parts.poller, parts.cancellations, parts.events
@@ -239,7 +235,7 @@ class Daemon:
             registrar=self.registrar,
             pools=self.pools.table,
             served=self.pools.keeper,
-            credentials=self._credentials,
+            credentials=self.credentials,
             api=self.api,
             settling=Settling(api=self.api, registrar=self.registrar, pools=self.pools.keeper),
             wakes=self.wakes,

@@ -116,13 +116,13 @@ class Reloader:
             "applied": True,
             "settled": not pending,
             "settings": [change.document() for change in host],
-            **_document(changes, pools, (*wrong, *pending)),
+            **_document(changes, pools, (*wrong, *self._registrar.flaws(), *pending)),
         }
 
     async def _renew_credentials(self) -> None:
         """Read the credential files again, for the next request of the daemon."""
-        if await self._credentials.renew():
-            self._api.transport.renew_credentials()
+        await self._credentials.renew()
+        self._api.transport.renew_credentials()
         for problem in self._credentials.problems():
             about = {"at": problem.place, "what": problem.message}
             self._log.warning("cannot read the credentials", **about, alert=Alert.CONFIG_PROBLEM)

@@ -84,6 +84,7 @@ class Service:
         self._start_task("refresh", daemon.refresher.run())
         self._start_task("recheck", daemon.rechecker.run())
         self._start_task("drain", daemon.drain.run())
+        self._start_task("credentials", daemon.credentials.run())
         self._start_task("reload", self._run_reloads())
         self._start_task("health and metrics", daemon.control.public.run(config=daemon.config))
         self._start_task("status", daemon.summary.run())

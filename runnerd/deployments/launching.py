@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
-from runnerd.deployments.registry import Registry
+from runnerd.deployments.registry import Entry, Registry
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared
@@ -38,6 +38,9 @@ class FlowLauncher:
     async def prepare(self, record: RunRecord) -> Prepared:
         """Make the launch spec of this attempt, or a sentence why it cannot be started."""
         entry = self._registry.by_id(record.deployment_id)
+        return await self._prepare(record, entry)
+
+    async def _prepare(self, record: RunRecord, entry: Entry | None) -> Prepared:
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
         environment = await self._environments.build_layers(entry.deployment.run)
@@ -57,8 +60,12 @@ class FlowLauncher:
         return Prepared(start=spec, user=entry.deployment.run.user or base["USER"])
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
-        """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet."""
-        entry, flow = self._registry.by_id(record.deployment_id), (await self.prepare(record)).start
+        """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet.
+
+        A deployment that has left the files meanwhile is no reason not to run them.
+        """
+        entry = self._registry.last_known(record.deployment_id)
+        flow = (await self._prepare(record, entry)).start
         if entry is None or isinstance(flow, str | Unanswered):
             return flow
         return hooks_spec(

@@ -73,14 +73,13 @@ class Outcomes:
         self._registry.put(replace(entry, problem=why, double=double))
 
     def problems(self) -> tuple[Problem, ...]:
-        """Return why deployments cannot be registered, and what is wrong with those that are.
-
-        Problems of their files are reported by the configuration.
-        """
-        entries = self._registry.entries()
-        failed = [
+        """Return why deployments cannot be registered. Problems of their files are reported by the configuration."""
+        return tuple(
             Problem(message=entry.problem, place=entry.deployment.place, deployment=entry.deployment.name)
-            for entry in entries
+            for entry in self._registry.entries()
             if entry.problem is not None and not entry.invalid
-        ]
-        return (*failed, *(flaw for entry in entries for flaw in entry.flaws))
+        )
+
+    def flaws(self) -> tuple[Problem, ...]:
+        """Return what is wrong with deployments that are registered all the same."""
+        return tuple(flaw for entry in self._registry.entries() for flaw in entry.flaws)

@@ -62,20 +62,24 @@ class Refresher:
         self._contained = Containment(log=ambient.log, loop=_LOOP)
         self._woken = wakes.refresh
         self._starts: dict[str, _Starts] = {}  # by deployment id, as the API listed them last
-        self._started: set[str] = set()  # runs that have started since that list was requested
+        self._started: set[str] = set()  # their runs that have started since that list was requested
+        self._answers = 0  # of the API to all requests until the last round
         feed.subscribe(self._note_start)
 
     def _note_start(self, record: RunRecord) -> None:
         """Show the deployment's start after this run's at once, and have the API asked for those to come."""
+        deployment_id = record.deployment_id
         if record.phase is not Phase.STARTING or record.id in self._started:
+            return
+        if deployment_id is None or self._registry.by_id(deployment_id) is None:  # of a pool, declared elsewhere
             return
         self._woken.set()
         self._started.add(record.id)
-        starts = self._starts.get(record.deployment_id or "")
-        if record.deployment_id is None or starts is None or starts.times.pop(record.id, None) is None:
+        starts = self._starts.get(deployment_id)
+        if starts is None or starts.times.pop(record.id, None) is None:
             return
         if starts.times or starts.whole:
-            self._registry.note_next_run(record.deployment_id, starts.first)
+            self._registry.note_next_run(deployment_id, starts.first)
 
     async def run(self) -> None:
         """Refresh for ever; errors of the API only leave older values in the registry."""
@@ -97,9 +101,11 @@ class Refresher:
 
         Without any, only ask whether the API answers: a host that polls for nothing would never know.
         """
+        self._started.clear()
         ids = self._registry.ids()
         if not ids:
-            return await self._api.check()
+            self._starts = {}
+            return await self._check()
         found = {info.id: info for info in await self._api.read_deployments(ids)}
         gone = {one for one in set(ids) - set(found) if await self._is_deleted(one)}
         if gone:
@@ -108,10 +114,18 @@ class Refresher:
             entry = self._registry.by_id(info.id)
             if entry is not None and entry.paused is not info.paused:
                 self._registry.put(replace(entry, paused=info.paused))
-        self._started.clear()
         self._starts = await self._next_starts(list(found))
         next_runs = {one: first for one, starts in self._starts.items() if (first := starts.first) is not None}
         self._registry.note_next_runs(next_runs)
+
+    async def _check(self) -> None:
+        """Ask whether the API answers, unless it has answered anything since the last round. Raises ApiError."""
+        traffic = self._api.transport.traffic
+        try:
+            if traffic.answers == self._answers:
+                await self._api.check()
+        finally:
+            self._answers = traffic.answers
 
     async def _is_deleted(self, deployment_id: str) -> bool:
         """Whether the API answers that there is no such deployment; a list may lack what could not be read."""

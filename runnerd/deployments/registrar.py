@@ -65,6 +65,7 @@ class Registrar:
         self._backoff = ambient.backoff
         self._wakes = wakes
         problems.register(self.problems)
+        problems.register(self.flaws)
         self._planner = Planner(journal=journal, registry=registry, url=url)
         self._requests = Requests(
             api=api,
@@ -286,6 +287,10 @@ class Registrar:
     def problems(self) -> tuple[Problem, ...]:
         """Return why deployments cannot be registered, or dropped before another one is registered."""
         return (*self._outcomes.problems(), *self.held_drops())
+
+    def flaws(self) -> tuple[Problem, ...]:
+        """Return what is wrong with deployments that are registered all the same."""
+        return self._outcomes.flaws()
 
     def held_drops(self) -> list[Problem]:
         """Return why deployments that left the files cannot be dropped before another one is registered."""

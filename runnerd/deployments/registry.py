@@ -82,6 +82,8 @@ def _lowest(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+_LEFT_MAX = 1000  # removed entries that are remembered, for the ends of their runs
+
 Key = DeclaredKey  # unique in conf.d, and known without running the flow's code
 
 
@@ -91,6 +93,7 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[Key, Entry] = {}
         self._by_id: dict[str, Key] = {}
+        self._left: dict[str, Entry] = {}  # by deployment id: removed since the daemon started, the oldest first
 
     def entries(self) -> list[Entry]:
         """Return all entries."""
@@ -115,11 +118,19 @@ class Registry:
         entry = self._entries.pop(key, None)
         if entry is not None and entry.deployment_id is not None:
             self._by_id.pop(entry.deployment_id, None)
+            self._left.pop(entry.deployment_id, None)
+            self._left[entry.deployment_id] = entry
+            if len(self._left) > _LEFT_MAX:
+                del self._left[next(iter(self._left))]
 
     def by_id(self, deployment_id: str | None) -> Entry | None:
         """Return the entry with this deployment id."""
         key = self._by_id.get(deployment_id or "")
         return self._entries.get(key) if key else None
+
+    def last_known(self, deployment_id: str | None) -> Entry | None:
+        """Return the entry with this deployment id, also one that was removed while a run of it may be under way."""
+        return self.by_id(deployment_id) or self._left.get(deployment_id or "")
 
     def own(self, deployment_id: str | None) -> Entry | None:
         """Return the entry with this deployment id if this host starts its runs: not in a work pool."""

@@ -31,7 +31,7 @@ class _Waiting:
     send: Send
     patience: Patience = field(default_factory=Patience)
     later_since: float | None = None  # by the clock: when the API first wanted to have it later
-    others_tried: int = 0  # instead of it, since its patience is over
+    tried_instead: int = 0  # how often it was sent instead of the first
 
 
 class Outbox:
@@ -44,7 +44,7 @@ class Outbox:
         self._log = ambient.log
         self._contained = Containment(log=ambient.log, loop="outbox")
         self._waiting: deque[_Waiting] = deque(maxlen=_WAITING_MAX)
-        self._refused: set[str] = set()  # kinds of which the last one was dropped: one more failure drops the next
+        self._refused: set[str] = set()  # kinds of which the last one was dropped: the next one gets no patience
         self._filled = asyncio.Event()
 
     def put(self, kind: str, what: str, send: Send) -> None:
@@ -63,25 +63,27 @@ class Outbox:
     async def _send_first(self) -> None:
         first = self._waiting[0]
         error = await self._send(first)
-        if error is not None and not self._is_refused(first, error) and not await self._is_late(first, error):
+        if isinstance(error, ApiError) and not self._is_refused(first, error) and not await self._is_late(first, error):
             cap_s = _REFUSED_DELAY_MAX_S if _may_be_refusal(error) else None
             await asyncio.sleep(self._backoff.next_s(error, cap_s=cap_s))
             return
         self._remove(first)
 
-    async def _send(self, one: _Waiting) -> ApiError | None:
-        """Send it; None when the API has accepted or rejected it."""
+    async def _send(self, one: _Waiting) -> bool | ApiError:
+        """Send it; whether the API has accepted it, or the error after which it may be sent again."""
         try:
-            with self._contained.item(one.what):
+            with self._contained.item(one.what) as item:
                 await one.send()
         except ApiRejected as error:
             self._log.debug(f"cannot send {one.what}", why=str(error))
-            return None
+            return False
         except (ApiAway, ApiDenied) as error:
             return error
+        if item.why is not None:
+            return False
         self._refused.discard(one.kind)
         self._backoff = self._new_backoff()
-        return None
+        return True
 
     def _remove(self, one: _Waiting) -> None:
         if one in self._waiting:  # else a full queue has dropped it meanwhile
@@ -102,21 +104,21 @@ class Outbox:
     async def _is_late(self, first: _Waiting, error: ApiError) -> bool:
         """Whether the API keeps answering "later" to this one alone, so that it is dropped.
 
-        Where the API accepts another instead, this one is not sent any more: the two may be about the same run.
+        Where the API accepts another instead, this one is not sent any more: the two may be about the same run. Another
+        that is rejected proves nothing, since a proxy may reject it in an outage, and is sent again in its turn.
         """
         if not isinstance(error, ApiAway) or not error.later:
             return False
-        if first.kind in self._refused:
-            return True
         first.patience.note(error)
         first.later_since = self._clock() if first.later_since is None else first.later_since
-        if not first.patience.over:
+        if not first.patience.over and first.kind not in self._refused:
             return False
         other = self._choose_other(first)
-        accepted = other is not None and await self._send(other) is None
+        accepted = other is not None and await self._send(other) is True
         if not accepted and self._clock() - first.later_since < _LATER_MAX_S:
             return False
-        self._log.warning(f"cannot send {first.what}; dropping it", why=str(error))
+        if first.kind not in self._refused:
+            self._log.warning(f"cannot send {first.what}; dropping it", why=str(error))
         if other is not None and accepted:
             self._remove(other)
             if other.kind != first.kind:
@@ -124,10 +126,12 @@ class Outbox:
         return True
 
     def _choose_other(self, first: _Waiting) -> _Waiting | None:
-        """Choose another in turn, of other kinds first."""
-        others = sorted((one for one in self._waiting if one is not first), key=lambda one: one.kind == first.kind)
-        first.others_tried += 1
-        return others[(first.others_tried - 1) % len(others)] if others else None
+        """Choose another in turn, of other kinds first; what is new comes before all that were tried."""
+        others = [one for one in self._waiting if one is not first]
+        other = min(others, key=lambda one: (one.tried_instead, one.kind == first.kind), default=None)
+        if other is not None:
+            other.tried_instead += 1
+        return other
 
 
 def _may_be_refusal(error: ApiError) -> bool:

@@ -53,8 +53,7 @@ __all__ = [
     "Skipped",
 ]
 
-LEASE_S = 300  # Prefect's own
-ENDED = frozenset({404, 410})
+LEASE_S, ENDED = 300, frozenset({404, 410})  # Prefect's own lease
 
 
 class PrefectApi:
@@ -71,16 +70,19 @@ class PrefectApi:
         client: httpx.AsyncClient | None = None,
         on_health: Callable[[ApiHealth], None] | None = None,
         on_left_out: Callable[[str], None] | None = None,
+        read_again: Callable[[], Credentials] | None = None,
     ) -> None:
-        """`credentials` is called again when the API denies access; `client` is for tests, and closed by `close`.
+        """`credentials` is called while none are known or they are outdated, `read_again` when the API denies access.
 
-        `on_left_out` is called with words for each item of an answer that is left out because it is unreadable.
+        Without `read_again`, `credentials` is called then too. `client` is for tests, and closed by `close`.
+        `on_left_out` is called with words for each item that is left out because it is unreadable.
         """
         self.url = url
         self._cloud = httpx.URL(url).host in ("api.prefect.cloud", "api.stg.prefect.dev")
         self.transport = Transport(
             url=url,
             credentials=credentials,
+            read_again=read_again,
             headers=headers,
             timeout_s=timeout_s,
             now=now,
@@ -97,7 +99,7 @@ class PrefectApi:
 
     @property
     def health(self) -> ApiHealth:
-        """Whether the API answers, by the outcomes of the latest requests."""
+        """Whether the API answers, by the latest requests."""
         return self.transport.health
 
     @property
@@ -122,10 +124,12 @@ class PrefectApi:
         return self._server[1]
 
     async def check(self) -> None:
-        """Make a small request, so that `health` says how the API is, also where nothing else is asked."""
-        await self.transport.request(
-            "POST", "/deployments/filter", body={"deployments": {"id": {"any_": []}}}, sure=True
-        )
+        """Make a small request that every key may make, so that `health` says how the API is.
+
+        A self-hosted server answers `/health` whatever the key; Cloud has no version, and Prefect's own client asks it
+        for its health.
+        """
+        await self.transport.request("GET", "/health" if self._cloud else "/admin/version", sure=True)
 
     async def _read_server(self) -> ServerInfo:
         if self._cloud:

@@ -22,7 +22,7 @@ _BYTES_MAX = 64 * 1024  # of a credential file
 class Credentials:
     """Holds a key and an auth string (user:password), which is used if both are set, as in Prefect's own client.
 
-    `outdated`: they were read earlier, and cannot be read now; they are read again for the next request.
+    `outdated`: they were read earlier, and cannot be read now; better ones are asked for at each request.
     """
 
     key: str | None = field(default=None, repr=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from runnerd.prefect_api.validation_words import shorten, validation_words
 
 REASON_MAX = 300  # characters
 VALIDATION_MAX = 1000  # characters: it says what to mend, and where
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # The first match is used, so subclasses come before their base classes.
 _HTTPX_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((httpx.ConnectTimeout,), "no connection in time"),
@@ -46,6 +48,11 @@ def broken_words(error: BaseException) -> str:
         if words := _cause_words(cause):
             return words
     return _httpx_words(error)
+
+
+def without_ids(text: str) -> str:
+    """Replace ids by `{id}`; a method and path without ids is a kind of request."""
+    return _UUID.sub("{id}", text)
 
 
 def may_have_arrived(error: BaseException) -> bool:

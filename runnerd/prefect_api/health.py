@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from runnerd.core.prefect import ApiCondition, ApiHealth
 
@@ -19,14 +20,22 @@ STALE = timedelta(seconds=45)
 HICCUP = timedelta(seconds=5)
 
 
+class _Failure(NamedTuple):
+    """When a kind of request last failed, how, and for how long that counts unless it is repeated."""
+
+    at: datetime
+    condition: ApiCondition
+    detail: str
+    lasts: timedelta
+
+
 class HealthBook:
     """Stores outcomes, and calls `on_health` when the condition or its detail changes."""
 
     def __init__(self, *, now: Callable[[], datetime], on_health: Callable[[ApiHealth], None] | None = None) -> None:
         self._now = now
         self._on_health = on_health
-        # By kind of request: when it last failed, and how.
-        self._failing: dict[str, tuple[datetime, ApiCondition, str]] = {}
+        self._failing: dict[str, _Failure] = {}  # by kind of request
         self.health = ApiHealth(condition=ApiCondition.UNREACHABLE, since=now(), detail="no answer yet")
         self._ok_since: datetime | None = None  # when the API was last OK before the present trouble
         self.epoch = 0  # how many outages have begun; facts about the server from an older epoch may be outdated
@@ -35,21 +44,24 @@ class HealthBook:
         """Note a success of this kind of request. If that kind had failed, forget the failures of all kinds."""
         now = self._now()
         recovered = kind in self._failing
-        self._failing = {k: one for k, one in self._failing.items() if not recovered and now - one[0] < STALE}
+        self._failing = {k: one for k, one in self._failing.items() if not recovered and now - one.at < one.lasts}
         if self._failing:
-            _, condition, detail = max(self._failing.values())
-            self._note(condition, detail)
+            last = max(self._failing.values())
+            self._note(last.condition, last.detail)
         else:
             self._note(ApiCondition.OK, "the API answers")
 
-    def degraded(self, kind: str, detail: str) -> None:
-        """Note an answer that denies access or reports an error of the server."""
-        self._failing[kind] = (self._now(), ApiCondition.DEGRADED, detail)
+    def degraded(self, kind: str, detail: str, *, lasts: timedelta = STALE) -> None:
+        """Note an answer that denies access or reports an error of the server, or that this kind gets no answers.
+
+        `lasts`: a failure that has not been repeated for so long is forgotten.
+        """
+        self._failing[kind] = _Failure(self._now(), ApiCondition.DEGRADED, detail, lasts)
         self._note(ApiCondition.DEGRADED, detail)
 
     def maintenance(self, kind: str, detail: str) -> None:
         """Note an answer that asks to wait until the maintenance of the server is over."""
-        self._failing[kind] = (self._now(), ApiCondition.MAINTENANCE, detail)
+        self._failing[kind] = _Failure(self._now(), ApiCondition.MAINTENANCE, detail, STALE)
         self._note(ApiCondition.MAINTENANCE, detail)
 
     def unreachable(self, detail: str) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -25,15 +24,14 @@ from runnerd.prefect_api.clock import Skew, measured_skew
 from runnerd.prefect_api.connections import ClientPool, OpenClient, location_of
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.csrf import CHANGES, Csrf
-from runnerd.prefect_api.failure_words import broken_words, may_have_arrived, server_words
-from runnerd.prefect_api.health import HealthBook
+from runnerd.prefect_api.failure_words import broken_words, may_have_arrived, server_words, without_ids
+from runnerd.prefect_api.health import STALE, HealthBook
 from runnerd.prefect_api.redirects import HOPS_MAX, REDIRECTS, origin, target
 from runnerd.prefect_api.traffic import Traffic
 from runnerd.prefect_api.values import ODD, read_retry_after_s
 
 RENEW_AFTER_FAILURES = 3
 _TRY_LATER = frozenset({408, 425, 429, 502, 503, 504})
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IS_URL_RIGHT = "is api.url right? It ends in /api on a self-hosted server"
 
 
@@ -72,11 +70,13 @@ class Transport:
         timeout_s: float,
         now: Callable[[], datetime],
         open_client: OpenClient,
+        read_again: Callable[[], Credentials] | None = None,
         on_health: Callable[[ApiHealth], None] | None = None,
     ) -> None:
         self._base = httpx.URL(url.rstrip("/"))
         self._shown = f"{self._base.scheme}://{self._base.netloc.decode()}{self._base.path}"
-        self._read_credentials = credentials
+        self._known_credentials = credentials
+        self._read_credentials = read_again or credentials
         self._credentials: Credentials | None = None
         self._headers = dict(headers)
         self._timeout_s = timeout_s
@@ -100,7 +100,7 @@ class Transport:
         return self._book.epoch
 
     def renew_credentials(self) -> None:
-        """Read the credentials again for the next request."""
+        """Take the credentials that are known by then for the next request."""
         self._credentials = None
 
     async def close(self) -> None:
@@ -142,11 +142,11 @@ class Transport:
                 # uncancelling it, after which this timeout and a TaskGroup of the caller mistake who was cancelled.
                 return await asyncio.create_task(exchange, name=asked)
         except ApiDenied as error:  # the credentials cannot be read
-            self._book.degraded(_kind(asked), str(error))
+            self._book.degraded(without_ids(asked), str(error))
             raise
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, *ODD) as error:
             # `from None`: the chain of an httpx exception may quote a header.
-            raise await self._note_broken(error, number) from None
+            raise await self._note_broken(error, asked, number) from None
 
     # --- requests: CSRF around credentials around redirects around one exchange ----------------------------
 
@@ -174,7 +174,7 @@ class Transport:
 
     async def _with_credentials(self, method: str, path: str, content: bytes | None, extra: dict[str, str]) -> _Raw:
         known = self._credentials
-        used = self._credentials = self._read_credentials() if known is None or known.outdated else known
+        used = self._credentials = self._known_credentials() if known is None or known.outdated else known
         raw = await self._follow_redirects(method, path, content, extra, used)
         if raw.status in (401, 403):
             fresh = self._credentials = self._read_credentials()
@@ -222,26 +222,30 @@ class Transport:
 
     # --- outcomes -----------------------------------------------------------------------------------------
 
-    async def _note_broken(self, error: Exception, request: int) -> ApiAway:
+    async def _note_broken(self, error: Exception, asked: str, request: int) -> ApiAway:
         self._failures += 1
         if self._failures % RENEW_AFTER_FAILURES == 0:
             # A connection that a firewall drops, or an address that has moved, must not be used for ever.
             await self._pool.renew()
         words = broken_words(error)
+        kind = without_ids(asked)
         if not self.traffic.answered_since(request):  # else this request is older than what the health says
             self._book.unreachable(words)
+        elif self.traffic.note_unanswered(kind, request) > 1:  # the first may be lost in a restart of the server
+            lasts = STALE + timedelta(seconds=2 * self._timeout_s)  # the next one may take so long
+            self._book.degraded(kind, f"{kind}: {words}", lasts=lasts)
         return ApiAway(f"cannot reach Prefect at {self._shown}: {words}", unsure=may_have_arrived(error))
 
     def _reply(self, asked: str, raw: _Raw, values: frozenset[int], sure: bool) -> Reply:
         error = self._failure(asked, raw, values)
         if isinstance(error, ApiRejected) and sure:
             error = self._away(asked, raw, f"HTTP {raw.status} from {asked}", server_words(raw.data))
-        if error is None:
-            self._book.ok(_kind(asked))
-            return Reply(raw.status, raw.data)
-        if isinstance(error, ApiRejected):
-            self._book.ok(_kind(asked))  # the API works; only this request is wrong
-        raise error
+        if error is None or isinstance(error, ApiRejected):  # the API works; only this request is wrong
+            self.traffic.note_success(without_ids(asked))
+            self._book.ok(without_ids(asked))
+        if error is not None:
+            raise error
+        return Reply(raw.status, raw.data)
 
     def note_readable(self, what: str) -> None:
         """Note in the health that this answer could be read."""
@@ -277,7 +281,7 @@ class Transport:
         if _in_maintenance(raw):
             return self._maintained(asked, raw)
         words = f"{what}: {why}" if why else what
-        self._book.degraded(_kind(asked), _UUID.sub("{id}", words))
+        self._book.degraded(without_ids(asked), without_ids(words))
         return ApiAway(
             f"cannot use Prefect at {self._shown}: {words}",
             answered=True,
@@ -289,7 +293,7 @@ class Transport:
     def _maintained(self, asked: str, raw: _Raw) -> ApiAway:
         """Note maintenance. It is no answer to this request: every other request would be answered likewise."""
         words = server_words(raw.data)
-        self._book.maintenance(_kind(asked), "in maintenance" + (f": {_UUID.sub('{id}', words)}" if words else ""))
+        self._book.maintenance(without_ids(asked), "in maintenance" + (f": {without_ids(words)}" if words else ""))
         return ApiAway(
             f"Prefect at {self._shown} is in maintenance",
             maintenance=True,
@@ -304,15 +308,10 @@ class Transport:
             detail = f"401: {who} is not accepted"
         else:
             why = server_words(raw.data)
-            detail = f"403: {who} may not {_UUID.sub('{id}', asked)}" + (f" ({why})" if why else "")
-        self._book.degraded(_kind(asked), detail)
+            detail = f"403: {who} may not {without_ids(asked)}" + (f" ({why})" if why else "")
+        self._book.degraded(without_ids(asked), detail)
         forbidden = raw.elsewhere is None and raw.status == 403
         return ApiDenied(f"cannot use Prefect at {self._shown}: {detail}", forbidden=forbidden)
-
-
-def _kind(asked: str) -> str:
-    """Name the kind of a request: its method and path, without ids."""
-    return _UUID.sub("{id}", asked)
 
 
 def _in_maintenance(raw: _Raw) -> bool:

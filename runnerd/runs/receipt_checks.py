@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected, JournalError
+from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected, JournalError
 from runnerd.core.machine import Phase, RunRecord, settle
 from runnerd.core.prefect import ApiState, StateType
 from runnerd.core.record_feed import RecordFeed
@@ -40,7 +40,7 @@ class ReceiptChecks:
         self._journal = journal
         self._config = config
         self._ambient = ambient
-        self._contained = Containment(log=ambient.log, loop="receipts")
+        self._contained = Containment(log=ambient.log, loop="receipts", passing=(ApiError, JournalError))
         self._waiting: asyncio.Queue[str] = asyncio.Queue()
         feed.subscribe(self._note)
 
@@ -50,8 +50,7 @@ class ReceiptChecks:
 
     async def run(self) -> None:
         """Read the runs of the last daemon, then those of this one, for ever."""
-        for run_id in self._journal.unread():
-            self._waiting.put_nowait(run_id)
+        await self._list_unread()
         backoff = self._ambient.backoff()
         while True:
             run_id = await self._waiting.get()
@@ -66,6 +65,22 @@ class ReceiptChecks:
                 self._ambient.log.warning("cannot read a run that has ended", run=run_id, why=str(error))
             except JournalError as error:  # the next daemon reads the run again
                 self._ambient.log.error("cannot record how a run has ended", run=run_id, why=str(error))
+
+    async def _list_unread(self) -> None:
+        """List the runs of the last daemon, as soon as the journal can be read."""
+        backoff, failed = self._ambient.backoff(), False
+        while True:
+            try:
+                unread = self._journal.unread()
+                break
+            except JournalError as error:
+                if not failed:
+                    self._ambient.log.error("cannot list the runs that have ended unread", why=str(error))
+                failed = True
+                await asyncio.sleep(backoff.next_s())
+        noted = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]  # meanwhile: `unread` has them too
+        for run_id in dict.fromkeys([*unread, *noted]):
+            self._waiting.put_nowait(run_id)
 
     async def _check(self, run_id: str) -> None:
         """Read the run, and settle what differs. Raises ApiError, JournalError."""

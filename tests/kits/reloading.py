@@ -38,6 +38,7 @@ class Reloads:
     api: PrefectApi  # with the credentials of the files
     pools: Keeping
     problems: Problems
+    credentials: CredentialsInForce
 
     async def reload(self) -> Json:
         return await self.reloader.reload()
@@ -60,7 +61,8 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
         )
         api = PrefectApi(
             url=config.settings().api.url,
-            credentials=credentials.read,
+            credentials=credentials.known,
+            read_again=credentials.read,
             headers={},
             timeout_s=60,
             now=lambda: NOON,
@@ -81,4 +83,4 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
         )
         assert reloader.begin().added == ("one",)
         await host.registrar.settled.wait()
-        yield Reloads(files, host, config, reloader, wakes, api, pools, problems)
+        yield Reloads(files, host, config, reloader, wakes, api, pools, problems, credentials)

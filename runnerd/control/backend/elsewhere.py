@@ -22,7 +22,7 @@ from runnerd.pools.table import PoolService, PoolTable, Served
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.claiming import AWAITS_ITS_PROCESS
 
-READ_S = 10.0  # for all runs of one request, well below the client's limit
+READ_S = 30.0  # for all runs of one request, well below the client's limit
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 
 

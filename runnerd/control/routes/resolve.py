@@ -21,6 +21,8 @@ from runnerd.core.strict_json import read_json
 
 NAMES_MAX = 1000  # names in one list; each may cost a query of the journal
 
+UNKNOWN_MAX = 100  # ids in one request that this host does not know; each costs requests to Prefect
+
 CANDIDATES = 10  # named in the message of an ambiguous name; a longer message would not help
 
 
@@ -51,15 +53,19 @@ async def find_run_anywhere(host: Host, ref: str) -> tuple[Json, RunElsewhere | 
 async def find_runs_anywhere(host: Host, refs: Sequence[str]) -> Found:
     """Find the runs that `refs` mean, on this host, and by their full ids in Prefect.
 
-    Raises HttpProblem 404 for a run that neither has, 409 for several, 503 when Prefect does not answer.
+    Raises HttpProblem 404 for a run that neither has, 409 for several, 422 for more than UNKNOWN_MAX that Prefect would
+    be asked for, 503 when Prefect does not answer.
     """
-    named = [full_id(ref) or ref for ref in refs]
-    unknown = [ref for ref in named if full_id(ref) and not host.runs.find(ref)]
-    read = await host.runs.read_elsewhere(unknown) if unknown else {}
+    named = list(dict.fromkeys(full_id(ref) or ref for ref in refs))
+    unknown = {ref for ref in named if full_id(ref) and not host.runs.find(ref)}
+    if len(unknown) > UNKNOWN_MAX:
+        cause = f"{len(unknown)} of these runs are not on this host, of which {UNKNOWN_MAX} may be given at once"
+        raise HttpProblem(422, f"cannot look up the runs: {cause}")
+    read = await host.runs.read_elsewhere(sorted(unknown)) if unknown else {}
     if isinstance(read, Refused):
         raise HttpProblem(read.status, read.detail, kind="refused")
     found = Found()
-    for ref in dict.fromkeys(named):
+    for ref in named:
         if ref not in unknown or host.runs.find(ref):  # a poll may have listed the run meanwhile
             found.ids.append(find_run(host, ref)["id"])
         elif ref in read:

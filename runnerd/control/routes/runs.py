@@ -145,10 +145,23 @@ class RunRoutes:
         live = [run for run in self._host.runs.listing(history=False) if run["phase"] != DONE]
         live += self._host.runs.waiting()
         if deployment_ref:
-            deployment = find_deployment(self._host, deployment_ref)
-            key = (deployment["flow"], deployment["name"])
-            live = [run for run in live if (run["flow"], run["deployment"]) == key]
+            live = self._of_one_deployment(live, deployment_ref)
         return [run["id"] for run in live]
+
+    def _of_one_deployment(self, runs: Sequence[Json], ref: str) -> list[Json]:
+        """Return the runs of one deployment, also of one that has left the configuration.
+
+        Raises HttpProblem 404 where there is none of this name, 409 where there are several.
+        """
+        if not self._host.deployments.find(ref):
+            left = self._of_deployment(runs, ref)
+            if len(names := {f"{run['flow']}/{run['deployment']}" for run in left}) == 1:
+                return left
+            detail = f"several deployments are named {ref!r}; use one of {', '.join(sorted(names))}"
+            raise HttpProblem(409, detail, kind="ambiguous")
+        deployment = find_deployment(self._host, ref)
+        key = (deployment["flow"], deployment["name"])
+        return [run for run in runs if (run["flow"], run["deployment"]) == key]
 
     async def _cancel(self, request: Request, found: Found, *, now: bool) -> list[Json]:
         await self._host.runs.measure()

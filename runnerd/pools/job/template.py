@@ -100,14 +100,20 @@ def resolve(sources: Sources, found: Found) -> Resolved | Unresolvable:
         problems = [*attempt.variables.problems, *attempt.missing(), *attempt.flaws()]
         configuration = attempt.configuration()
     except RecursionError:
-        whose = f"work pool {sources.pool}'s template or {deployment_source(sources.deployment)}"
-        return Unresolvable(f"the job variables are nested too deeply ({whose})")
+        return _nested_too_deeply(sources)
     problems += [*attempt.problems, *attempt.lookups.problems]
     if attempt.lookups.wanted and not problems:
+        if not lookups(sources, found):  # it goes a few calls deeper, and has given up
+            return _nested_too_deeply(sources)
         raise ValueError("resolve() before everything that lookups() asks for was looked up")
     if problems:
         return Unresolvable(sentence(problems))
     return Resolved(configuration, attempt.sources_of(configuration))
+
+
+def _nested_too_deeply(sources: Sources) -> Unresolvable:
+    whose = f"work pool {sources.pool}'s template or {deployment_source(sources.deployment)}"
+    return Unresolvable(f"the job variables are nested too deeply ({whose})")
 
 
 def run_context(run: FlowRun, *, flow: str) -> dict[str, Json]:

@@ -90,6 +90,22 @@ def test_a_drop_in_directory_that_cannot_be_listed_keeps_everything(etc: ConfigD
     assert now.settings.limits.runs == 3
 
 
+def test_a_drop_in_directory_that_is_gone_keeps_everything(etc: ConfigDir, kind: Kind) -> None:
+    """It may be a disk that is not mounted: every deployment would be paused."""
+    etc.write("conf.d/a.yaml", kind.a + "limits: {runs: 3}\n")
+    good = etc.load()
+    (etc.etc / "conf.d").rename(etc.etc / "moved")
+    now = etc.load(last_good=good)
+    kept = "the last good settings of its files stay in force; to remove them, make an empty directory"
+    assert etc.words(now.problems) == [f"conf.d:1:1: the directory does not exist; {kept}"]
+    assert (kind.names(now), now.settings.limits.runs) == (["a"], 3)
+    assert kind.names(etc.load(last_good=now)) == ["a"], "and so at every further reload"
+    (etc.etc / "conf.d").mkdir()
+    assert (kind.names(etc.load(last_good=now)), etc.load(last_good=now).problems) == ([], ())
+    (etc.etc / "conf.d").rmdir()
+    assert etc.load().problems == (), "a host without drop-ins needs no directory"
+
+
 def test_what_moved_to_another_file_is_not_kept_twice(etc: ConfigDir, kind: Kind) -> None:
     etc.write("conf.d/a.yaml", kind.a)
     good = etc.load()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from runnerd.launch.credentials_in_force import RETRY_S
 from tests.kits.reloading import Reloads, reloads
 
 
@@ -49,8 +51,40 @@ async def test_a_key_file_that_cannot_be_read_is_a_problem_until_it_can(tmp_path
         assert await authorized(at) == "first"
         assert len(at.problems.all()) == 1, "a request that succeeds mends no file"
         (tmp_path / "elsewhere").rename(tmp_path / "key")
-        assert await authorized(at) == "first"
+        assert (await authorized(at), len(at.problems.all())) == ("first", 1), "no request reads it"
+        retrying = asyncio.create_task(at.credentials.run())
+        await asyncio.sleep(RETRY_S + 1)
         assert at.problems.all() == [], "read again without another reload"
+        retrying.cancel()
+
+
+async def test_no_request_reads_a_key_file_that_cannot_be_read(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        (tmp_path / "key").write_text("first")
+        at.files.write("runnerd.yaml", with_key(tmp_path))
+        await at.reload()
+        (tmp_path / "key").unlink()
+        await at.reload()
+        assert await authorized(at) == "first"
+        (tmp_path / "key").write_text("second")
+        assert [await authorized(at) for _ in range(5)] == ["first"] * 5
+        retrying = asyncio.create_task(at.credentials.run())
+        await asyncio.sleep(RETRY_S + 1)
+        assert await authorized(at) == "second", "what was read again is used at once"
+        retrying.cancel()
+
+
+async def test_a_denial_has_a_key_file_read_that_could_not_be_read_before(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        (tmp_path / "key").write_text("first")
+        at.files.write("runnerd.yaml", with_key(tmp_path))
+        await at.reload()
+        (tmp_path / "key").unlink()
+        await at.reload()
+        (tmp_path / "key").write_text("second")
+        at.host.prefect.key = "second"
+        assert await authorized(at) == "second"
+        assert at.problems.all() == []
 
 
 @pytest.mark.parametrize("text", ["", "two\nlines", "\x00"])

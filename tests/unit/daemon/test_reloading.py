@@ -9,7 +9,7 @@ from runnerd.core.place import Json
 from runnerd.deployments.inspection import InspectionFailure
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import URL
-from tests.kits.registrar import BROKEN, FakeInspector
+from tests.kits.registrar import BROKEN, FakeInspector, flow
 from tests.kits.reloading import reloads
 
 TWO = "deployments: [{name: two, entrypoint: 'flows/etl.py:nightly'}]\n"
@@ -124,6 +124,15 @@ async def test_a_flow_that_cannot_be_inspected_is_in_the_answer(tmp_path: Path) 
         assert document["ok"] is False
         assert [problem["deployment"] for problem in document["problems"]] == ["two"]
         assert document["problems"][0]["message"] == BROKEN.message
+
+
+async def test_a_deployment_with_a_flaw_is_in_force_and_its_flaw_in_the_answer(tmp_path: Path) -> None:
+    async with reloads(tmp_path) as at:
+        at.host.inspector.change("flows/etl.py:nightly", flow("etl", schema={"properties": {"rows": {}}}))
+        at.files.write("conf.d/20.yaml", TWO.replace("}]", ", parameters: {area: 1}}]"))
+        document = await at.reload()
+        assert (document["ok"], document["applied"], document["added"]) == (True, True, ["two"])
+        assert [problem["deployment"] for problem in document["problems"]] == ["two"]
 
 
 async def test_with_the_api_away_a_reload_still_ends(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ async def test_a_parameter_that_the_flow_lacks(tmp_path: Path, major: int) -> No
     prefect = FakePrefect(major=major)
     async with a_host(tmp_path, prefect, inspector) as host:
         await host.want(wrong)
-        (problem,) = host.registrar.problems()
+        (problem,) = host.registrar.flaws()
         words = "parameters.rowz: the flow 'etl' has no parameter 'rowz', and each run with it fails"
         assert (problem.place, problem.deployment) == (at, "a")
         assert problem.message == f"{words}; did you mean 'rows'?"
@@ -38,9 +38,9 @@ async def test_a_parameter_that_the_flow_lacks(tmp_path: Path, major: int) -> No
         assert host.lines.events("warning") == ["a deployment has a parameter that its flow lacks"], "logged once"
     async with a_host(tmp_path, prefect, inspector) as host:
         await host.want(wrong)
-        assert host.registrar.problems() == (problem,), "also where nothing has to be registered"
+        assert host.registrar.flaws() == (problem,), "also where nothing has to be registered"
         await host.want(replace(wrong, parameters={"rows": 1}))
-        assert host.registrar.problems() == ()
+        assert host.registrar.flaws() == ()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ async def test_what_is_known_of_the_flow(tmp_path: Path, known: Json, words: str
     inspector = FakeInspector(answers={"a.py:flow": flow("etl", schema=known)})
     async with a_host(tmp_path, None, inspector) as host:
         await host.want(deployment)
-        found = [problem.message for problem in host.registrar.problems()]
+        found = [problem.message for problem in host.registrar.flaws()]
         assert (found == []) is (words is None)
         assert words is None or found[0].endswith(f"each run with it fails{words}")
 
@@ -67,7 +67,7 @@ async def test_the_parameters_of_a_schedule(tmp_path: Path) -> None:
     inspector = FakeInspector(answers={"a.py:flow": flow("etl", schema=schema("rows"))})
     async with a_host(tmp_path, None, inspector) as host:
         await host.want(a_deployment("a", schedules=schedules))
-        (problem,) = host.registrar.problems()
+        (problem,) = host.registrar.flaws()
         assert problem.message.startswith("schedules[1].parameters.area: the flow 'etl' has no parameter 'area'")
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from runnerd.core.machine import Phase
 from runnerd.core.prefect import ApiCondition
+from runnerd.core.settings import key_of
 from runnerd.deployments.refresher import REFRESH_EVERY_S, Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import EntryState
 from tests.kits.engine import POLL, Engine, fake_engine, running
-from tests.kits.nouns import URL, Json, copied
+from tests.kits.nouns import URL, Json, a_record, copied
 from tests.kits.registrar import FakeInspector
 
 
@@ -134,9 +138,39 @@ async def test_a_host_with_nothing_to_poll_knows_how_the_api_is(tmp_path: Path) 
         engine.prefect.down = False
         await asyncio.sleep(REFRESH_EVERY_S)
         assert engine.api.health.condition is ApiCondition.OK
-        assert engine.prefect.asked.count("POST /deployments/filter") == 3, "asked rarely"
+        assert engine.prefect.asked.count("GET /admin/version") == 3, "asked rarely"
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_a_host_that_only_serves_pools_is_asked_for_nothing_more(tmp_path: Path) -> None:
+    async with refreshed(tmp_path) as (engine, refresher):
+        keeping = asyncio.create_task(refresher.run())
+        await asyncio.sleep(1)
+        copied(engine.prefect)
+        for number in range(600):
+            await engine.api.pools.read_pool("etl")  # as the pool's keeper does
+            of_pool = str(uuid.uuid4()) if number % 2 else None
+            engine.feed.publish(replace(a_record(f"run {number}"), phase=Phase.STARTING, deployment_id=of_pool))
+            assert not engine.wakes.refresh.is_set()
+            assert not refresher._started
+            await asyncio.sleep(30)
+        assert set(copied(engine.prefect)) == {"GET /work_pools/etl"}
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+async def test_runs_that_have_started_are_forgotten_with_the_last_deployment(tmp_path: Path) -> None:
+    async with refreshed(tmp_path) as (engine, refresher):
+        run_id = engine.add_run(engine.deploy())
+        await refresher.refresh()
+        engine.offer(run_id)
+        await engine.until(lambda: running(engine, run_id))
+        assert refresher._started == {run_id}
+        (entry,) = engine.registry.entries()
+        engine.registry.remove(key_of(entry.deployment))
+        await refresher.refresh()
+        assert (refresher._started, refresher._starts) == (set(), {})
 
 
 async def test_one_that_a_list_lacks_is_not_taken_for_deleted(tmp_path: Path) -> None:

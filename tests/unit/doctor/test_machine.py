@@ -82,6 +82,7 @@ def test_users_that_the_spawner_does_not_start_runs_as() -> None:
     state_and_words(check_users([source("a", None)], None, AllowedUsers(None, root=False)), "ok", "spawner's user")
 
 
+@pytest.mark.real_io
 async def test_deployments_that_the_configuration_refuses_for_their_users(tmp_path: Path) -> None:
     """A root daemon without systemd knows the list itself, and then such deployments are in no registry."""
     etc = ConfigDir(tmp_path / "files")
@@ -100,6 +101,7 @@ async def test_deployments_that_the_configuration_refuses_for_their_users(tmp_pa
         state_and_words(check, "error", "conf.d/b.yaml:4:18: run.group grp-x: no such group on this host", "groupadd")
 
 
+@pytest.mark.real_io
 async def test_the_daemons_own_list_counts_until_the_spawner_has_sent_its_list(tmp_path: Path) -> None:
     async with practice(tmp_path, users=AllowedUsers("etl", root=True)) as one:
         one.engine.deploy("nightly", run={"user": ME})

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from runnerd.core.backoff import Backoff
-from runnerd.core.errors import ApiAway
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import StateType
 from runnerd.core.process import Identity
@@ -23,7 +22,7 @@ from runnerd.pools.run_notes import RunNotes
 from runnerd.pools.table import PoolTable
 from tests.kits.engine import an_ambient, running
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, Json, LogLines, a_record, copied, fake_api
+from tests.kits.nouns import Json, LogLines, a_record, copied, fake_api
 from tests.kits.pools import HOST, launched, launching, pool_settings, pooled, serve, with_pools
 
 BOOT = Identity(boot_id="b", pid=4711, start_ticks=1)
@@ -225,37 +224,6 @@ async def test_what_is_to_come_later_for_hours_is_dropped_though_nothing_waits_b
         await asyncio.sleep(3600)
         assert copied(one.prefect) == []
         assert len(one.lines.events("warning")) == 1
-
-
-@pytest.mark.parametrize("events", [1, 100])
-async def test_a_kind_that_is_to_come_later_for_ever_holds_up_no_other_kind(events: int) -> None:
-    loop, lines = asyncio.get_running_loop(), LogLines()
-    ambient = an_ambient(lines, now=lambda: NOON, clock=loop.time)
-    outbox, asked, sent = Outbox(ambient=ambient), 0, asyncio.Event()
-
-    async def fail() -> None:
-        nonlocal asked
-        asked += 1
-        raise ApiAway("no", answered=True, later=True)
-
-    async def send() -> None:
-        sent.set()
-
-    for _ in range(events):
-        outbox.put("events", "an event", fail)
-    outbox.put("notes", "a note", send)
-    task = asyncio.create_task(outbox.run())
-    try:
-        await asyncio.wait_for(sent.wait(), 60)
-        for _ in range(10):
-            sent.clear()
-            outbox.put("events", "an event", fail)
-            outbox.put("notes", "a note", send)
-            await asyncio.wait_for(sent.wait(), 60)
-        assert len(lines.events("warning")) == 1
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def test_a_run_that_is_gone() -> None:

@@ -130,7 +130,7 @@ async def test_credentials_that_cannot_be_read_are_a_denial_that_heals() -> None
             raise ApiDenied("cannot read the API key file /k: Permission denied")
         return Credentials(key=SECRET)
 
-    rig.transport._read_credentials = read
+    rig.transport._known_credentials = read
     with pytest.raises(ApiDenied):
         await rig.ask()
     assert (rig.condition, rig.detail) == (

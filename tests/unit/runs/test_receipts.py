@@ -18,6 +18,7 @@ from tests.kits.engine import Engine, fake_engine, resume, start
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.journal import left_behind
+from tests.kits.nouns import copied
 
 COMPLETED = Receipt(state=StateType.COMPLETED, name="Well done")
 FAILED = Receipt(state=StateType.FAILED, name="Failed")
@@ -128,6 +129,26 @@ async def test_a_run_that_cannot_be_read_holds_up_no_other(tmp_path: Path) -> No
         engine.prefect.down = False
         await until_read(engine, second)
         assert (engine.journal.unread(), engine.prefect.state_of(second)) == ([first], "CRASHED")
+
+
+async def test_a_journal_that_cannot_be_read_is_read_later(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path) as (engine, spawner):
+        run_id = await ended_by_receipt(engine, spawner)
+        ended = engine.journal.run(run_id)
+        assert ended is not None
+        engine.prefect.set_state(run_id, "COMPLETED")
+        engine.prefect.down = False
+        engine.journal._db.execute("ALTER TABLE runs RENAME TO away")
+        copied(engine.prefect)
+        async with checking(engine):
+            await asyncio.sleep(1)
+            engine.feed.publish(ended)
+            await asyncio.sleep(600)
+            engine.journal._db.execute("ALTER TABLE away RENAME TO runs")
+            await asyncio.sleep(600)
+            assert engine.journal.unread() == []
+            assert engine.lines.events("error").count("cannot list the runs that have ended unread") == 1
+        assert copied(engine.prefect) == [f"GET /flow_runs/{run_id}"], "once, though it was also noted meanwhile"
 
 
 async def test_a_run_that_another_host_has_by_then_is_left_alone(tmp_path: Path) -> None:

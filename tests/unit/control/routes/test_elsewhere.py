@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from runnerd.control.contract import Peer, Refused
 from runnerd.control.http.exchange import Request
 from runnerd.control.http.guard import Guard, Level
 from runnerd.control.http.problem import HttpProblem
+from runnerd.control.routes.resolve import UNKNOWN_MAX
 from runnerd.control.routes.runs import RunRoutes
 from runnerd.core.settings import ControlSettings
 from tests.kits.fakes.fake_host import FakeHost
@@ -48,6 +50,17 @@ def test_prefect_is_asked_about_full_ids_that_are_unknown_here_only(served: Serv
         assert ask(served, "GET", f"/v1/runs/{ref}")[0] == status
     assert served.host.runs.sought == []
     assert refusal(served, "GET", f"/v1/runs/{RUN}") == (404, f"there is no run '{RUN}', on this host or in Prefect")
+    assert served.host.runs.sought == [RUN]
+
+
+def test_a_list_of_ids_costs_one_look_each_and_has_a_bound(served: Serving) -> None:
+    ids = [str(uuid.UUID(int=number)) for number in range(UNKNOWN_MAX + 1)]
+    assert refusal(served, "POST", "/v1/cancel", {"runs": [RUN] * 900})[0] == 404
+    assert served.host.runs.sought == [RUN]
+    assert refusal(served, "POST", "/v1/cancel", {"runs": ids}) == (
+        422,
+        "cannot look up the runs: 101 of these runs are not on this host, of which 100 may be given at once",
+    )
     assert served.host.runs.sought == [RUN]
 
 

@@ -182,6 +182,21 @@ def test_cancel_of_a_deployment_and_of_all(served: Serving) -> None:
     assert [about["runs"] for _, about in served.host.asked] == [[RUN_A], [RUN_A, RUN_B]]
 
 
+def test_cancel_of_a_deployment_that_has_left_the_files(served: Serving) -> None:
+    two_runs(served)
+    served.call(served.host.runs.put, RUN_B, deployment="gone")
+    for ref in ("gone", "etl/gone"):
+        assert ask(served, "POST", "/v1/cancel", {"deployment": ref})[0] == 202
+    assert [about["runs"] for _, about in served.host.asked] == [[RUN_B], [RUN_B]]
+    served.call(served.host.runs.put, RUN_A, deployment="gone", flow="other")
+    status, problem = ask(served, "POST", "/v1/cancel", {"deployment": "gone"})
+    assert isinstance(problem, dict)
+    cause = "several deployments are named 'gone'; use one of etl/gone, other/gone"
+    assert (status, problem["detail"]) == (409, cause)
+    assert ask(served, "POST", "/v1/cancel", {"deployment": "unknown"})[0] == 404
+    assert len(served.host.asked) == 2
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -75,6 +75,21 @@ def test_a_template_that_is_nested_without_end() -> None:
     )
 
 
+def test_a_depth_at_which_the_looking_up_gives_up_and_the_resolving_would_not() -> None:
+    template = {
+        "job_configuration": {"env": {"$ref": {"block_document_id": ID}}},
+        "variables": {"type": "object", "properties": {"env": {}, "a": {}}},
+    }
+    ends = set()
+    deep: Json = "{{ a }}"
+    for levels in range(400):
+        deep = {"a": [deep]} if levels % 2 else [deep]
+        if levels > 100:
+            of = sources({}, template=template, deployment_variables={"a": deep}, run_variables={"a": deep})
+            ends.add(type(resolve(of, looked_up(of)[0])).__name__)
+    assert "Unresolvable" in ends
+
+
 # --- placeholders ---------------------------------------------------------------------------------------------
 
 UNKNOWN = {
