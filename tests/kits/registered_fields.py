@@ -131,6 +131,10 @@ def run(command: list[str], server: PrefectServer, project: Path, text: str = ""
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 
+# Prefect registers parameters that the flow lacks, and each run with them fails: runnerd does and says so.
+UNKNOWN = "has no parameter"
+
+
 def register_by_runnerd(host: Host, major: int, project: Path) -> None:
     """Have a daemon register all declarations: in the pool as `X-pool`, as its own as `X-own`."""
     in_pool = {one["name"]: pooled(named(one, "pool")) for way in WAYS[:2] for one in of_major(major, way)}
@@ -142,7 +146,7 @@ def register_by_runnerd(host: Host, major: int, project: Path) -> None:
     host.start()
 
     def registered() -> bool:
-        problems = host.json("status")["problems"]
+        problems = [one for one in host.json("status")["problems"] if UNKNOWN not in one["message"]]
         assert not problems, problems
         listed = host.json("deployments")
         return len(listed) == len(deployments) and all(one["id"] for one in listed)
