@@ -8,6 +8,7 @@ from runnerd.cli.call import Call
 from runnerd.cli.console import Cell, Column, Console
 from runnerd.cli.text import clean, shorten_ids
 from runnerd.control.client import Json
+from runnerd.core.names import some
 
 MARK = " (**)"
 _QUEUES = (
@@ -84,15 +85,11 @@ def print_preview(call: Call, where: str, *, pools: bool) -> None:
     for name in found["paused"]:
         call.console.print_remark(f"{name} is paused: it delivers no runs")
     if stopped := found.get("paused_deployments"):
-        call.console.print_remark(f"paused deployments, whose schedules create no runs: {_format_names(stopped)}")
+        call.console.print_remark(f"paused deployments, whose schedules create no runs: {some(stopped, most=_NAMED)}")
     elif stopped is None and "paused_deployments" in found:  # an older daemon may have no such field
         call.console.print_remark("paused deployments are not listed: the API cannot list them")
     if unchecked := found.get("unchecked_limits"):
-        call.console.print_remark(f"concurrency limit not checked: {_format_names(unchecked)}")
-
-
-def _format_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        call.console.print_remark(f"concurrency limit not checked: {some(unchecked, most=_NAMED)}")
 
 
 def _print_offers(console: Console, runs: Sequence[Json], *, pools: bool) -> None:

@@ -194,6 +194,7 @@ def _check_day(day: str, at: int) -> None:
 
 
 def _read_date(date: str) -> datetime | None:
+    """Read a date of the usual form, without a zone in UTC; None for another form. Raises ValueError for no date."""
     if not _DATE.fullmatch(date):
         return None
     return datetime.strptime(date[:15], "%Y%m%dT%H%M%S" if "T" in date else "%Y%m%d").replace(tzinfo=UTC)
@@ -207,7 +208,7 @@ def _check_date(date: str, at: int) -> bool | None:
     if match is None:
         return None
     try:
-        datetime.strptime(date[:15], "%Y%m%dT%H%M%S" if "T" in date else "%Y%m%d")
+        _read_date(date)
     except ValueError:
         raise Misplaced(f"there is no date {date!r}", at) from None
     return bool(match[1])

@@ -6,6 +6,7 @@ A name is one line of text: it is compared, logged and sent on, and never has to
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 NAME_MAX = 500  # characters; no name that Prefect accepts on every database is longer
 _SHOWN = 60
@@ -14,6 +15,11 @@ TEXT_MAX = 10_000  # characters of a text of several lines, such as a descriptio
 # The control characters of ASCII and of Latin-1, and halves of characters, which no encoding can write.
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 HALF = re.compile("[\ud800-\udfff]")
+
+
+def some(names: Sequence[str], *, most: int = 3) -> str:
+    """Join the first names, at most so many, and count the rest: "a, b, c and 2 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def describe_character(character: str) -> str:

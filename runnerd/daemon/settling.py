@@ -6,8 +6,8 @@ Invariant: the configuration is in force before this waits, and whatever this gi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
+from runnerd.core.names import some
 from runnerd.core.place import Problem
 from runnerd.core.prefect import ApiCondition
 from runnerd.core.units import format_duration
@@ -69,15 +69,11 @@ class Settling:
         found = []
         if not self._registrar.settled.is_set():
             names = self._registrar.unsettled()
-            what = f"not registered yet: {_list(names)}" if names else "removed deployments are not dropped yet"
+            unregistered = f"not registered yet: {some(names, most=_NAMED_MAX)}"
+            what = unregistered if names else "removed deployments are not dropped yet"
             go_on = "inspection and registration go on in the background; see runnerctl deployments"
             found.append(Problem(message=f"{what} ({why}); {go_on}"))
         if pools := self._pools.unasked():
-            what = f"work pools not asked for yet: {_list(pools)}"
+            what = f"work pools not asked for yet: {some(pools, most=_NAMED_MAX)}"
             found.append(Problem(message=f"{what} ({why}); runnerctl status will show their problems"))
         return found
-
-
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED_MAX
-    return ", ".join(names[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")

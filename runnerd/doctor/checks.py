@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from runnerd.core.units import format_size
@@ -56,11 +56,6 @@ def document(checks: Iterable[Check]) -> dict[str, Any]:
     """Return the doctor document; `ok` is false when any check is an error."""
     found = list(checks)
     return {"ok": all(check.state != ERROR for check in found), "checks": [check._asdict() for check in found]}
-
-
-def some(names: Sequence[str]) -> str:
-    """Join the first three names and count the rest: "a, b, c and 2 more"."""
-    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 # --- disks ----------------------------------------------------------------------------------------------------

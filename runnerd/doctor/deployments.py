@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from runnerd.core.errors import ApiError
+from runnerd.core.names import some
 from runnerd.core.place import Problem
 from runnerd.core.settings import Config
 from runnerd.deployments.registry import Entry, EntryState
-from runnerd.doctor.checks import Check, error, ok, some, unknown, warning
+from runnerd.doctor.checks import Check, error, ok, unknown, warning
 from runnerd.doctor.subject import Subject
 from runnerd.pools.table import Served
 from runnerd.runs.abandoned import Abandoned

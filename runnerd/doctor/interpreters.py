@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from runnerd.core.errors import SpawnerError
+from runnerd.core.names import some
 from runnerd.core.process import LaunchSpec
 from runnerd.core.units import format_duration
 from runnerd.doctor.check_runner import CheckGroup
@@ -176,8 +177,7 @@ def check_interpreter(one: CheckedInterpreter, versions: Versions | str, server:
 
 
 def _users(one: CheckedInterpreter) -> str:
-    names = [source.name for source in one.sources]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    return some([source.name for source in one.sources], most=1)
 
 
 def _install(one: CheckedInterpreter, server: ServerInfo | str) -> str:

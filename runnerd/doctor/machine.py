@@ -9,10 +9,11 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from runnerd.config.files import DROP_INS, MAIN, list_drop_ins
+from runnerd.core.names import some
 from runnerd.core.place import Problem
 from runnerd.core.settings import ControlSettings
 from runnerd.core.units import format_duration
-from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, some, unreadable, warning
+from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, unreadable, warning
 from runnerd.doctor.subject import Source, Subject
 from runnerd.launch.api_access import CREDENTIAL
 from runnerd.spawner.child.users import AllowedUsers

@@ -6,8 +6,9 @@ import os
 import resource
 from collections.abc import Mapping, Sequence
 
+from runnerd.core.names import some
 from runnerd.core.settings import RunSettings
-from runnerd.doctor.checks import Check, error, ok, some, unknown, warning
+from runnerd.doctor.checks import Check, error, ok, unknown, warning
 from runnerd.doctor.subject import Source, Subject
 from runnerd.processes.protocol import Hello
 from runnerd.processes.upgrading import WantedSpawner

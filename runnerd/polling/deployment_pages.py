@@ -56,8 +56,7 @@ class DeploymentPages:
     async def poll_deployments(self, ids: Sequence[str]) -> Offered:
         """Poll the deployments with these ids; the result covers the pools' runs on offer too. Raises ApiError."""
         if not ids:
-            self._on_offer.begin_list()
-            self._on_offer.drop_own()
+            self._on_offer.drop_all_own()
             return self._offering.offer_due()
         api = self._settings().api
         # A poll further than prefetch, so that a run is known at the moment when its start is allowed.

@@ -45,6 +45,11 @@ class OnOffer:
         self.waiting = {}
         self.unjudged = False
 
+    def drop_all_own(self) -> None:
+        """Drop the runs of own deployments where there are none (any more) to ask for."""
+        self.begin_list()
+        self.drop_own()
+
     def keep_pools(self, names: Collection[str]) -> None:
         """Drop the runs of all pools but these."""
         self.runs = {run.id: run for run in self.runs.values() if run.pool is None or run.pool in names}

@@ -71,8 +71,7 @@ class PollRound:
         self._intervals.begin_poll()
         ids, pools = self._registry.own_ids(), self._intervals.asked_pools()
         if not ids and not self._pools.open_pools():
-            self._offering.on_offer.begin_list()
-            self._offering.on_offer.drop_own()
+            self._offering.on_offer.drop_all_own()
             return Offered()
         try:
             server = await self._api.server()  # cached; asked again only after a request has failed

@@ -55,7 +55,7 @@ class Conversation:
         """Send a line; its answer, which may come after that of the next line."""
         self._client.socket.sendall(line + b"\n")
         while "reply" not in (answer := self._client.read()):
-            assert answer["event"] in ("started", "stopping", "killing", "exited", "running"), answer
+            assert answer["event"] in ("started", "changed", "exited"), answer
         return answer
 
     def _until(self, line: bytes, number: str) -> dict[str, Any]:

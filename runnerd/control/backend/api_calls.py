@@ -26,22 +26,15 @@ class ApiCaller:
     def __init__(self, *, ambient: Ambient) -> None:
         self._backoff = ambient.backoff
 
-    async def __call__(self, request: Callable[[], Coroutine[Any, Any, T]], *, reads: bool = False) -> T | Refused:
-        try:
-            async with asyncio.timeout(LIMIT_S):
-                return await self._retry(request, reads=reads)
-        except TimeoutError:
-            slow = f"Prefect did not answer within {format_duration(LIMIT_S)}"
-            return Refused(status=503, detail=f"{slow}; {_advise(unsure=not reads)}")
-
-    async def read(self, request: Callable[[], Coroutine[Any, Any, T]], *, limit_s: float) -> T | Refused:
-        """Make a request that changes nothing, for at most `limit_s` seconds."""
+    async def __call__(
+        self, request: Callable[[], Coroutine[Any, Any, T]], *, reads: bool = False, limit_s: float = LIMIT_S
+    ) -> T | Refused:
         try:
             async with asyncio.timeout(limit_s):
-                return await self._retry(request, reads=True)
+                return await self._retry(request, reads=reads)
         except TimeoutError:
             slow = f"Prefect did not answer within {format_duration(limit_s)}"
-            return Refused(status=503, detail=f"{slow}; {_advise(unsure=False)}")
+            return Refused(status=503, detail=f"{slow}; {_advise(unsure=not reads)}")
 
     async def _retry(self, request: Callable[[], Coroutine[Any, Any, T]], *, reads: bool) -> T | Refused:
         backoff = self._backoff()

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import offered_document
+from runnerd.control.backend.refusals import NOT_SERVED
 from runnerd.control.backend.waiting import NO_SLOT, NO_SLOT_WORDS
 from runnerd.control.contract import Refused, RunElsewhere
 from runnerd.core.exit_words import time_text
@@ -48,7 +49,7 @@ class RunsElsewhere:
 
     async def read(self, run_ids: Sequence[str]) -> dict[str, RunElsewhere] | Refused:
         """Read those of these runs that Prefect has, within READ_S; Refused when the API does not answer."""
-        found = await self._call_api.read(lambda: self._read_all(run_ids), limit_s=READ_S)
+        found = await self._call_api(lambda: self._read_all(run_ids), reads=True, limit_s=READ_S)
         if not isinstance(found, Refused):
             return found
         named = f"run {run_ids[0]}" if len(run_ids) == 1 else f"{len(run_ids)} of these runs"
@@ -85,7 +86,7 @@ class RunsElsewhere:
         if self._of_prefect_worker(run):
             return f"a Prefect worker of this host takes the runs of its work pool; {remedy}"
         if not self._poller.serves(run):
-            return f"neither its deployment nor its work pool is served here; {remedy}"
+            return f"{NOT_SERVED}; {remedy}"
         if state.type is not StateType.SCHEDULED or state.needs_process:
             return f"the run is {state.name}, and not on this host; {remedy}"
         return None

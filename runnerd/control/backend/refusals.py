@@ -8,6 +8,7 @@ from runnerd.control.contract import Refused
 from runnerd.core.prefect import AGENT_POOL, WorkPool
 from runnerd.prefect_api.answers import ApiRefusal
 
+NOT_SERVED = "neither its deployment nor its work pool is served here"
 UNREGISTERED = Refused(status=409, detail="the deployment is not registered in Prefect yet; runnerctl status shows why")
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import attempt_document, offered_document, run_document
 from runnerd.control.backend.elsewhere import RunsElsewhere
-from runnerd.control.backend.refusals import UNREGISTERED
+from runnerd.control.backend.refusals import NOT_SERVED, UNREGISTERED
 from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.contract import Peer, Refused, RunElsewhere
 from runnerd.core.errors import JournalError
@@ -266,8 +266,7 @@ class RunsBackend:
         if self._registry.own(found.deployment_id) is not None:
             found = replace(found, pool=None, queue=None)
         elif not self._poller.serves(found):
-            cause = "neither its deployment nor its work pool is served here"
-            detail = f"cannot execute flow run {flow_run_id}: {cause}; runnerctl status lists both"
+            detail = f"cannot execute flow run {flow_run_id}: {NOT_SERVED}; runnerctl status lists both"
             return Refused(status=409, detail=detail)
         if not self._supervisor.claim_now(found):
             cause = self._supervisor.record_problem or "the run is live on this host already"

@@ -153,15 +153,13 @@ class RunRoutes:
 
         Raises HttpProblem 404 where there is none of this name, 409 where there are several.
         """
-        if not self._host.deployments.find(ref):
-            left = self._of_deployment(runs, ref)
-            if len(names := {f"{run['flow']}/{run['deployment']}" for run in left}) == 1:
-                return left
+        if self._host.deployments.find(ref):
+            find_deployment(self._host, ref)  # raises HttpProblem 409
+        found = self._of_deployment(runs, ref)
+        if len(names := {f"{run['flow']}/{run['deployment']}" for run in found}) > 1:
             detail = f"several deployments are named {ref!r}; use one of {', '.join(sorted(names))}"
             raise HttpProblem(409, detail, kind="ambiguous")
-        deployment = find_deployment(self._host, ref)
-        key = (deployment["flow"], deployment["name"])
-        return [run for run in runs if (run["flow"], run["deployment"]) == key]
+        return found
 
     async def _cancel(self, request: Request, found: Found, *, now: bool) -> list[Json]:
         await self._host.runs.measure()

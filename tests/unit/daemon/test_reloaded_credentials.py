@@ -15,6 +15,15 @@ def with_key(folder: Path, *, name: str = "key") -> str:
     return f"api:\n  url: http://127.0.0.1:4200/api\n  key_file: {folder / name}\n"
 
 
+async def lose_key(at: Reloads, folder: Path) -> None:
+    """Have the key `first` in use, and then its file gone, each known to a reload."""
+    (folder / "key").write_text("first")
+    at.files.write("runnerd.yaml", with_key(folder))
+    await at.reload()
+    (folder / "key").unlink()
+    await at.reload()
+
+
 async def authorized(at: Reloads) -> str | None:
     """Make one request; return the key that it carried."""
     await at.api.transport.request("GET", "/health")
@@ -60,11 +69,7 @@ async def test_a_key_file_that_cannot_be_read_is_a_problem_until_it_can(tmp_path
 
 async def test_no_request_reads_a_key_file_that_cannot_be_read(tmp_path: Path) -> None:
     async with reloads(tmp_path) as at:
-        (tmp_path / "key").write_text("first")
-        at.files.write("runnerd.yaml", with_key(tmp_path))
-        await at.reload()
-        (tmp_path / "key").unlink()
-        await at.reload()
+        await lose_key(at, tmp_path)
         assert await authorized(at) == "first"
         (tmp_path / "key").write_text("second")
         assert [await authorized(at) for _ in range(5)] == ["first"] * 5
@@ -76,11 +81,7 @@ async def test_no_request_reads_a_key_file_that_cannot_be_read(tmp_path: Path) -
 
 async def test_a_denial_has_a_key_file_read_that_could_not_be_read_before(tmp_path: Path) -> None:
     async with reloads(tmp_path) as at:
-        (tmp_path / "key").write_text("first")
-        at.files.write("runnerd.yaml", with_key(tmp_path))
-        await at.reload()
-        (tmp_path / "key").unlink()
-        await at.reload()
+        await lose_key(at, tmp_path)
         (tmp_path / "key").write_text("second")
         at.host.prefect.key = "second"
         assert await authorized(at) == "second"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.doctor.checks import FreeSpace, check_disk, document, error, ok, some, warning
+from runnerd.core.names import some
+from runnerd.doctor.checks import FreeSpace, check_disk, document, error, ok, warning
 from tests.kits.checks import state_and_words
 
 # --- documents ------------------------------------------------------------------------------------------------
