@@ -63,11 +63,11 @@ class DeploymentPages:
         before = self._now() + timedelta(seconds=api.prefetch_s + self._pace.interval_s(api.poll_interval_s))
         offered, found = Offered(), Page()
         for _ in range(_LATE_PAGES_PER_POLL):
-            self._on_offer.begin_list()
+            self._on_offer.begin_list(None, here=self._supervisor.ids())
             found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
             self._progress.note_answer()
             self._on_offer.drop_own()
-            offered, hides_more = await self._offer_page(found, full=found.full)
+            offered, hides_more = await self._offer_page(self._on_offer.without_taken(None, found), full=found.full)
             if not hides_more:
                 break
         hides_others = found.unreadable or offered.skipped
@@ -117,5 +117,5 @@ class DeploymentPages:
         if not others:
             return Offered()
         found = await self._api.scheduled_runs(deployment_ids=others, before=before, limit=None)
-        offered, _ = await self._offer_page(found, full=True)
+        offered, _ = await self._offer_page(self._on_offer.without_taken(None, found), full=True)
         return offered

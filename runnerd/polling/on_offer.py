@@ -22,19 +22,31 @@ class OnOffer:
     waiting: dict[str, str] = field(default_factory=dict)
     unjudged: bool = False  # listed while draining: late.policy was not applied to the own runs
     unlisted: set[str] = field(default_factory=set)  # created after the request for the next list was sent
+    _taken: dict[str | None, set[str]] = field(default_factory=dict)  # by source: what its next list may have wrongly
 
     def put(self, found: Sequence[FlowRun]) -> None:
         """Put these runs on offer."""
         self.runs.update({run.id: run for run in found})
+
+    def without_taken(self, pool: str | None, found: Sequence[FlowRun]) -> list[FlowRun]:
+        """Return these runs of a list without those that were here when it was asked for or were claimed since.
+
+        A claim reaches the API later than it is made, and the run may have ended when the list arrives: on offer, it
+        would hide in `status` how it ended. `pool`: the list's source; None: own deployments.
+        """
+        taken = self._taken.get(pool, set())
+        return [run for run in found if run.id not in taken]
 
     def put_created(self, run: FlowRun) -> None:
         """Put a run on offer that was just created, which a list asked for before cannot have."""
         self.put([run])
         self.unlisted.add(run.id)
 
-    def begin_list(self) -> None:
-        """Note that a list of own runs is asked for now: it has all that were created until now."""
-        self.unlisted.clear()
+    def begin_list(self, pool: str | None, *, here: Collection[str]) -> None:
+        """Note that a list of this source is asked for now. `here`: ids of the runs that are claimed or under way."""
+        self._taken[pool] = set(here)
+        if pool is None:
+            self.unlisted.clear()
 
     def drop_own(self) -> None:
         """Drop the runs of own deployments, and all reasons to wait: the next offer finds those that still hold.
@@ -47,11 +59,12 @@ class OnOffer:
 
     def drop_all_own(self) -> None:
         """Drop the runs of own deployments where there are none (any more) to ask for."""
-        self.begin_list()
+        self.begin_list(None, here=())
         self.drop_own()
 
     def keep_pools(self, names: Collection[str]) -> None:
         """Drop the runs of all pools but these."""
+        self._taken = {pool: taken for pool, taken in self._taken.items() if pool is None or pool in names}
         self.runs = {run.id: run for run in self.runs.values() if run.pool is None or run.pool in names}
 
     def drop_pool(self, name: str) -> None:
@@ -60,6 +73,7 @@ class OnOffer:
 
     def withdraw(self, run_id: str) -> FlowRun | None:
         """Take a run off offer and return the run; None when it is not on offer."""
+        self._note_taken([run_id])
         self.waiting.pop(run_id, None)
         return self.runs.pop(run_id, None)
 
@@ -82,10 +96,15 @@ class OnOffer:
 
     def note_outcome(self, claimed: Sequence[str], skipped: Mapping[str, str], *, offered: Collection[str]) -> None:
         """Drop the claimed runs, and renew the reasons to wait of all runs offered. `skipped`: reasons by run id."""
+        self._note_taken(claimed)
         for run_id in claimed:
             self.runs.pop(run_id, None)
         still = {run_id: why for run_id, why in self.waiting.items() if run_id in self.runs}
         self.waiting = {run_id: why for run_id, why in still.items() if run_id not in offered} | dict(skipped)
+
+    def _note_taken(self, run_ids: Sequence[str]) -> None:
+        for taken in self._taken.values():
+            taken.update(run_ids)
 
     def keep_one_each(self, found: Sequence[FlowRun]) -> None:
         """Drop waiting runs of `found` whose deployment has another run on offer.

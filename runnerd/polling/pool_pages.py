@@ -45,13 +45,14 @@ class PoolPages:
     async def poll_pool(self, served: Served) -> bool:
         """Put the first page of one pool on offer; whether more runs may be behind that page. Raises ApiError."""
         self._limits.begin_listing(served.name)
+        self._on_offer.begin_list(served.name, here=self._supervisor.ids())
         if served.limited:
             # If this request fails, slots would be left free for runs that cannot be claimed without an answer.
             self._on_offer.drop_pool(served.name)
         found = await self._pools.first_page(served)
         self._progress.note_answer()
         self._on_offer.drop_pool(served.name)
-        self._on_offer.put(self._without_own(found))
+        self._on_offer.put(self._free(served, found))
         self._limits.note_listed(served.name)
         return self._pools.may_have_more(served, found)
 
@@ -69,12 +70,14 @@ class PoolPages:
             found = await self._pools.next_page(served)
             if found is None:
                 return
-            self._on_offer.put(self._without_own(found))
+            self._on_offer.put(self._free(served, found))
             offered = self._offering.offer_due()
             self._on_offer.keep_one_each([run for run in found if run.id not in known])
 
-    def _without_own(self, found: Sequence[FlowRun]) -> list[FlowRun]:
-        return [run for run in found if self._registry.own(run.deployment_id) is None]
+    def _free(self, served: Served, found: Sequence[FlowRun]) -> list[FlowRun]:
+        """Return the runs that the pool may offer: not taken since it was asked, and not of own deployments."""
+        others = self._on_offer.without_taken(served.name, found)
+        return [run for run in others if self._registry.own(run.deployment_id) is None]
 
     def _could_start_more(self, served: Served, offered: Offered) -> bool:
         """Whether a run of this pool could start if it were on offer."""

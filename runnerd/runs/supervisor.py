@@ -90,6 +90,10 @@ class Supervisor:
         """Return the records of all runs that are not done."""
         return [run.record for run in self._runs.values()]
 
+    def ids(self) -> list[str]:
+        """Return the ids of all runs that are not done."""
+        return list(self._runs)
+
     def run(self, run_id: str) -> Run | None:
         return self._runs.get(run_id)
 

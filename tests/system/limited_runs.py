@@ -208,10 +208,17 @@ def together() -> dict:
             begun.eat()
         loser = spawner.ended(*two)
         (winner,) = set(two) - {loser}
-        until(lambda: "full" in two[winner].said(), "the other has eaten")
-        found = {"unit": unit, "exit": spawner.records[loser]["exit"], "other": spawner.records[winner]["phase"]}
-        spawner.end(winner)
-        return {**found, "other_exit": spawner.records[winner]["exit"]}
+        # The kernel counts the memory of a process that it has killed until the process is gone: a slow one may kill
+        # the other one too.
+        until(lambda: "full" in two[winner].said() or not two[winner].lives(), "the other has eaten or is killed")
+        if two[winner].lives():
+            spawner.end(winner)
+            found = {"full": True}
+        else:
+            spawner.ended(winner)
+            found = {"full": False}
+        exits = (spawner.records[loser]["exit"], spawner.records[winner]["exit"])
+        return {**found, "unit": unit, "exit": exits[0], "other_exit": exits[1]}
     finally:
         subprocess.run([*command, "MemoryMax=infinity"], check=True)
 

