@@ -10,9 +10,9 @@ else, an unknown or repeated key too, is answered with 400 or 422.
 
 Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in UTC, sizes bytes, durations seconds.
   status      STATUS_FIELDS. `api`: url, state (ok, degraded or unreachable), maintenance (true: the API
-              is degraded because of its maintenance), since, detail; `stream`: of its events: state (live, silent: events
-              are not known to arrive, connecting or off), since, detail, events (that concern this host or others, so
-              far). `draining`: bool. `drain`: null, or since, reason,
+              is degraded because of its maintenance), since, detail; `stream`, of its events: state (live; silent:
+              none is known to arrive; connecting or off), since, detail, events (of this host or others, so far).
+              `draining`: bool. `drain`: null, or since, reason,
               until, stopping (true after SIGTERM, when undrain is refused).
               `limits`: {"runs": {"used", "max"}} and {"tags": {TAG: {"used", "max"}}}. `problems`: PROBLEM_FIELDS each.
               `waiting`: WAITING_FIELDS each, the runs that are due or claimed and cannot start, the first 100 by due
