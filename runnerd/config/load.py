@@ -32,6 +32,7 @@ from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeploymen
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.spawner.child.users import AllowedUsers
 
+_HIDES_API_URL = (("api",), ("api", "url"), ("api", "key_file"), ("api", "auth_string_file"))  # see overlay()
 _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 
 
@@ -78,7 +79,7 @@ class _File:
     def hides_api_url(self) -> bool:
         """Return whether the file may have an api.url in a part that already has a flaw."""
         is_unread = self.node is None and not self.is_absent
-        return is_unread or any(flaw.path in (("api",), ("api", "url")) for flaw in self.flaws.all)
+        return is_unread or any(flaw.path in _HIDES_API_URL for flaw in self.flaws.all)
 
 
 def load(

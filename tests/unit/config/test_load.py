@@ -173,6 +173,13 @@ def test_two_ways_to_log_in_cost_the_drop_in_that_brings_the_second(etc: ConfigD
     assert (config.settings.api.key_file, config.settings.api.auth_string_file) == ("/k", None)
 
 
+def test_two_ways_to_log_in_do_not_hide_the_url_beside_them(etc: ConfigDir) -> None:
+    etc.write("runnerd.yaml", "api: {url: 'http://h/api', key_file: /k, auth_string_file: /s}\n")
+    assert etc.fatal() == [
+        "runnerd.yaml:1:60: cannot have both api.auth_string_file and api.key_file (runnerd.yaml:1:38); remove one"
+    ]
+
+
 def test_the_other_way_to_log_in_can_be_taken_away(etc: ConfigDir) -> None:
     etc.write("runnerd.yaml", "api: {url: embedded, key_file: /k}\n")
     etc.write("conf.d/a.yaml", "api: {auth_string_file: /s, key_file: null}\n")
