@@ -34,7 +34,7 @@ LAYERS = (
     "log prefect_api config",
     "system journal",
     "launch output processes",
-    "deployments",
+    "deployments warm",
     "pools runs",
     "polling doctor",
     "control",

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from runnerd import __version__
-from runnerd.processes.upgrading import SpawnerUpgrade, WantedSpawner
+from runnerd.processes.upgrading import Spares, SpawnerUpgrade, WantedSpawner
 from runnerd.spawner.build_id import read_build_id
 from runnerd.spawner.child.users import AllowedUsers
 from tests.kits.engine import Engine, fake_engine, start
+from tests.kits.engine_parts import NoSpares
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 
@@ -28,11 +29,12 @@ DIFFERENT = {
 }
 
 
-def upgrade_of(engine: Engine) -> SpawnerUpgrade:
+def upgrade_of(engine: Engine, spares: Spares | None = None) -> SpawnerUpgrade:
     return SpawnerUpgrade(
         link=engine.link,
         wanted=WANTED,
         server=None,
+        spares=spares or NoSpares(),
         has_runs=lambda: bool(engine.supervisor.records()),
         log=engine.ambient.log,
     )
