@@ -257,6 +257,7 @@ class Daemon:
             embedded=lambda: self.embedded.problem if self.embedded else None,
             registry=self.registry,
             held_drops=self.registrar.held_drops,
+            warm=self.warm.table.problems,
             pools=self.pools.keeper,
             abandoned=self.abandoned,
             deadlocked=self.blocked.deadlocked,
