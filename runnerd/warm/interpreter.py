@@ -34,6 +34,7 @@ class Interpreter:
         self.stamp = stamp
         self.since = since
         self.runs = 0
+        self.refusals = 0  # forks that have failed since one has succeeded
         self.begun_s = self.used_s = at_s
         self.held_until_s = at_s  # for a scheduled run
         self.settled = asyncio.Event()  # it is ready, or has ended

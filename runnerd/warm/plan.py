@@ -15,6 +15,7 @@ from runnerd.config.show import sounds_secret
 from runnerd.core.process import LaunchSpec
 from runnerd.launch.prepared import WarmWish
 from runnerd.launch.warm_interpreter import warm_argv, warm_environment
+from runnerd.spawner.warm.commands import FORKED_COMMANDS
 from runnerd.spawner.warm.fixed_at_start import fixed_at_start
 
 WARM_PREFIX = "warm-"  # of the spawner's keys of warm interpreters
@@ -126,7 +127,7 @@ def _shared(environment: Mapping[str, str], *, preload: bool) -> Iterator[tuple[
 def _reasons(spec: LaunchSpec, wish: WarmWish, environment: Mapping[str, str]) -> Iterator[str]:
     """Yield why the run has to start cold."""
     python, *command = spec.argv
-    if command != ["-m", "prefect.engine"]:
+    if command not in FORKED_COMMANDS:
         yield "its command is not python -m prefect.engine"
     if not os.path.isabs(python):
         yield f"its interpreter {python} is not named by an absolute path; set run.python to one"

@@ -31,6 +31,7 @@ from runnerd.warm.plan import WARM_PREFIX, Plan, interpreter_spec, make_plan
 from runnerd.warm.stamps import read_stamp
 
 RECENT_S = 30.0  # an interpreter used within this makes room for no other: else two would push each other out
+REFUSALS_MAX = 3  # forks of one interpreter that fail, one after the other
 _PATIENCE_FACTOR, _PATIENCE_MORE_S = 1.5, 0.5
 _GIVEN_MAX = 1000  # runs whose start is awaited
 _TOO_OLD = "the spawner is older than this runnerd; it is replaced when no run is left"
@@ -118,14 +119,21 @@ class WarmTable:
         return interpreter.fork_of
 
     def note_record(self, record: RunRecord) -> None:
-        """Learn how a run was started: an interpreter that cannot be forked is dropped, as a failed one."""
+        """Learn how a run was started: an interpreter that cannot be forked is dropped, as a failed one.
+
+        Not at the first time: what is refused may be of that run only, as a file in its directory that hides a module.
+        """
         if record.id not in self._given or record.phase in (Phase.CLAIMING, Phase.STARTING):
             return
         interpreter = self._given.pop(record.id)
         if record.start == "warm":
+            interpreter.refusals = 0
             self.failures.clear(interpreter.plan)
         elif record.start_problem is not None and interpreter.is_ready:
-            self.drop(interpreter, why="it cannot be forked", failure=record.start_problem)
+            interpreter.refusals += 1
+            if interpreter.refusals >= REFUSALS_MAX:
+                named = f"warm interpreter {interpreter.key} attempt {interpreter.fork_of.attempt} "
+                self.drop(interpreter, why="no fork succeeds", failure=record.start_problem.removeprefix(named))
 
     # --- the interpreters -------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.process import LaunchSpec
-from runnerd.launch.spec import PROGRAM
+from runnerd.launch.spec import PROGRAM, program_argv
 from runnerd.launch.warm_interpreter import PRELOAD
 from runnerd.warm.plan import MAX_AGE_S, Plan, interpreter_spec, make_plan
 from tests.kits.nouns import Json
@@ -97,6 +97,11 @@ def test_the_directory_of_one_attempt_is_no_place_for_an_interpreter() -> None:
 )
 def test_what_always_starts_cold(change: Json, words: str) -> None:
     assert words in cold(a_wish("warm"), **change)
+
+
+def test_the_engine_of_prefect_2_is_run_by_a_program() -> None:
+    assert plan(argv=program_argv(str(PYTHON), "prefect.engine")) == plan()
+    assert "command" in cold(argv=program_argv(str(PYTHON), "runnerd-hooks"))
 
 
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONDEVMODE", "COVERAGE_PROCESS_START", "PYTHONMALLOC"])

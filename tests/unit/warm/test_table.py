@@ -13,7 +13,7 @@ from runnerd.core.settings import WarmSettings
 from runnerd.launch.prepared import Prepared
 from runnerd.warm.demand import UNKNOWN_IMPORT_S
 from runnerd.warm.failures import RETRY_FIRST_S
-from runnerd.warm.table import RECENT_S
+from runnerd.warm.table import RECENT_S, REFUSALS_MAX
 from tests.kits.engine import start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.jump_loop import START_S
@@ -186,33 +186,46 @@ async def test_a_spawner_that_cannot_fork(tmp_path: Path) -> None:
 
 async def test_the_record_of_a_run_says_how_it_was_started(tmp_path: Path) -> None:
     async with warm_host(tmp_path) as host:
-        record = host.engine.supervisor.run(await start(host.engine))
-        assert record is not None
-        assert (record.record.start, record.record.start_problem) == ("warm", None)
+        assert await start_of(host) == ("warm", None)
         host.short = "1M of memory are available"
         host.table.drop(host.table.all()[0], why="test")
-        record = host.engine.supervisor.run(await start(host.engine))
-        assert record is not None
-        assert (record.record.start, record.record.start_problem) == ("cold", host.short)
+        assert await start_of(host) == ("cold", host.short)
+
+
+async def start_of(host: WarmHost) -> tuple[str, str | None]:
+    """How a run of the engine was started, by its record."""
+    run = host.engine.supervisor.run(await start(host.engine))
+    assert run is not None
+    return run.record.start, run.record.start_problem
 
 
 async def test_one_that_cannot_be_forked_is_dropped(tmp_path: Path) -> None:
     async with warm_host(tmp_path) as host:
-        await start(host.engine)
-        host.spawner.fork_problem = "the interpreter does not answer"
-        record = host.engine.supervisor.run(await start(host.engine))
-        assert record is not None
-        assert (record.record.start, record.record.start_problem) == ("cold", host.spawner.fork_problem)
+        assert await start_of(host) == ("warm", None)
+        key = host.started()[0].key
+        host.spawner.fork_problem = f"warm interpreter {key} attempt 1 does not answer"
+        for _ in range(REFUSALS_MAX):
+            assert await start_of(host) == ("cold", host.spawner.fork_problem)
         await asyncio.sleep(1)
         assert host.live() == []
         (problem,) = host.engine.problems.all()
-        assert host.spawner.fork_problem in problem.message
-        await start(host.engine)
+        assert "start cold: does not answer;" in problem.message
+        assert await start_of(host) == ("cold", "does not answer")
         assert len(host.started()) == 1, "not at once again"
         host.spawner.fork_problem = None
         await asyncio.sleep(RETRY_FIRST_S)
-        await start(host.engine)
+        assert await start_of(host) == ("warm", None)
         assert host.engine.problems.all() == []
+
+
+async def test_what_is_refused_to_one_run_ends_no_interpreter(tmp_path: Path) -> None:
+    async with warm_host(tmp_path) as host:
+        for _ in range(REFUSALS_MAX):
+            host.spawner.fork_problem = "random.py in the working directory hides a module"
+            assert await start_of(host) == ("cold", host.spawner.fork_problem)
+            host.spawner.fork_problem = None
+            assert await start_of(host) == ("warm", None)
+        assert len(host.live()) == 1
 
 
 async def test_one_that_is_killed(tmp_path: Path) -> None:
