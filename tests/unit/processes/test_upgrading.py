@@ -17,6 +17,7 @@ from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.engine_parts import NoSpares
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.warm import warm_host
 
 OURS, OLD = "5eed0001", "01d00001"
 LIST = AllowedUsers("etl", root=True, owner=7)
@@ -87,3 +88,21 @@ def test_the_build_is_that_of_the_code(tmp_path: Path) -> None:
     (package / "runs" / "b.py").rename(package / "runs" / "c.py")
     assert len({first, second, read_build_id(str(package))}) == 3
     assert read_build_id() == read_build_id() is not None
+
+
+async def test_warm_interpreters_keep_no_spawner_and_runs_keep_both(tmp_path: Path) -> None:
+    spawner = FakeSpawner()
+    async with warm_host(tmp_path, spawner=spawner) as host:
+        run = await host.start()
+        spawner.successor = replace(spawner.hello, build=OURS, users=LIST)
+        spawner.hello = replace(spawner.successor, build=OLD)
+        spawner.lose()  # and its hello is read again
+        await asyncio.sleep(5)
+        upgrading = asyncio.create_task(upgrade_of(host.engine, host.table).run())
+        await asyncio.sleep(100)
+        assert (spawner.retired, len(host.live())) == (0, 1)
+        spawner.exit(run.key)
+        await asyncio.sleep(100)
+        assert (spawner.retired, host.live()) == (1, [])
+        assert await host.starts(1) == ["warm"]
+        upgrading.cancel()
