@@ -90,7 +90,7 @@ class Interpreter:
             await self._link.forget(self._spec.key, self._spec.attempt)
             with contextlib.suppress(OSError):
                 os.unlink(self._spec.output)
-            return _one_line(failure)
+            return None if failure is None else one_line(failure)
         finally:
             self._ended = True
             self.settled.set()
@@ -125,9 +125,7 @@ class Interpreter:
         return record.error.message if record.error is not None else f"its process ended: {describe_end(record)}"
 
 
-def _one_line(words: str | None) -> str | None:
-    """Make one printable line of what an interpreter said, which has imported code of the flow's user."""
-    if words is None:
-        return None
+def one_line(words: str) -> str:
+    """Make one printable line of what an interpreter said, which has imported code of the flow's user, or the API."""
     line = " ".join("".join(character if character.isprintable() else " " for character in words).split())
     return line if len(line) <= _PROBLEM_MAX_CHARACTERS else line[: _PROBLEM_MAX_CHARACTERS - 3] + "..."

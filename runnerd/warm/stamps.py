@@ -29,6 +29,8 @@ _SMALL_FILE_BYTES = 65536
 _FOLDERS_MAX = 100
 _FILES_MAX = 2000  # of the preloaded modules
 _WALKED_MAX = 500  # folders
+_NAMES_MAX = 20_000  # of one folder
+_PTH_MAX = 100  # files of one folder
 
 
 async def read_stamp(plan: Plan, *, calls: BoundedCalls) -> str | Unanswered:
@@ -60,13 +62,14 @@ def _stamp_interpreter(plan: Plan) -> tuple[list[str], list[tuple[str, bool]]]:
     linked: list[str] = []
     for folder in packages:
         stamps.append(_stamp(folder))
-        for name in _names(folder):
+        names = _names(folder)
+        for name in [name for name in names if name.endswith(".pth")][:_PTH_MAX]:
             path = os.path.join(folder, name)
-            if name.endswith(".pth"):
-                stamps.append(_stamp(path))
-                linked += _lines_of(path, folder)
-            elif name.startswith("prefect-") and name.endswith(".dist-info"):
-                stamps += [_stamp(path), _stamp(os.path.join(path, "RECORD"))]
+            stamps.append(_stamp(path))
+            linked += _lines_of(path, folder)
+        for name in names:
+            if name.startswith("prefect-") and name.endswith(".dist-info"):
+                stamps += [_stamp(os.path.join(folder, name)), _stamp(os.path.join(folder, name, "RECORD"))]
     here = [
         os.path.join(plan.working_directory, path) for path in (plan.variable("PYTHONPATH") or "").split(":") if path
     ]
@@ -144,7 +147,8 @@ def _walk(package: str) -> Iterator[str]:
 
 def _names(folder: str) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in itertools.islice(entries, _NAMES_MAX))
     except OSError:
         return []
 

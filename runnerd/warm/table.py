@@ -26,7 +26,7 @@ from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 from runnerd.warm.demand import Demand
 from runnerd.warm.failures import Failures
-from runnerd.warm.interpreter import Interpreter
+from runnerd.warm.interpreter import Interpreter, one_line
 from runnerd.warm.plan import WARM_PREFIX, Plan, interpreter_spec, make_plan
 from runnerd.warm.stamps import read_stamp
 
@@ -83,7 +83,7 @@ class WarmTable:
             with self._contained.item(f"run {spec.key}") as item:
                 chosen = await self._choose(spec, wish)
             chosen = chosen if item.why is None else f"unexpected error: {item.why}"
-        why = chosen if isinstance(chosen, str) else None
+        why = one_line(chosen) if isinstance(chosen, str) else None
         fork_of = chosen if isinstance(chosen, ForkOf) else None
         fields = {**prepared.record_fields, "start_problem": why}
         return replace(prepared, start=replace(spec, fork_of=fork_of), record_fields=fields)

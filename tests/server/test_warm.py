@@ -12,6 +12,7 @@ import pytest
 
 from tests.kits.daemon import KILL, TERM, Host, alive, eventually
 from tests.kits.prefect_servers import PrefectServer
+from tests.kits.served_pool import PoolHost, new_pool, pools_of
 
 DROP_IN = """
 deployments:
@@ -195,3 +196,25 @@ def test_a_daemon_that_stops_leaves_none(prefect3: PrefectServer, make: Make) ->
     assert host.wait() == 0
     assert not alive(interpreter["pid"])
     eventually(lambda: not host.left(), "the spawner to leave")
+
+
+def test_runs_of_a_pool_share_one_with_other_deployments_and_commands_of_their_own_do_not(
+    prefect: PrefectServer,
+) -> None:
+    host, pool = PoolHost(prefect), new_pool()
+    host.drop_in("20-own.yaml", 'deployments: [{name: own, entrypoint: "flows.py:greet", run: {start: warm}}]')
+    with pools_of(host, f"pools: [{{name: {pool}, run: {{start: warm}}}}]", pool):
+        host.serves(pool)
+        host.registered("own")
+        host.ended(host.run_now("own"))
+        interpreter = the_interpreter(host)
+        run_id = host.create_run(host.deploy(pool, "pulled"), parameters={"name": "pool"})
+        host.ends(run_id, "COMPLETED")
+        assert host.ended(run_id)["start"] == "warm"
+        assert "hello pool" in host.ctl("logs", run_id).stdout
+        other = host.create_run(host.deploy(pool, "other", job_variables={"command": host.tiny()}))
+        eventually(lambda: other in host.marked(), "the command to run")
+        run = host.ended(other)
+        assert run["start"] == "cold"
+        assert "command" in run["start_problem"]
+        assert [one["pid"] for one in interpreters(host)] == [interpreter["pid"]]

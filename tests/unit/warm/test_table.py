@@ -262,6 +262,13 @@ async def test_an_unexpected_error_starts_the_run_cold(tmp_path: Path) -> None:
         assert "unexpected error: TypeError" in why(await host.choose())
 
 
+async def test_a_name_that_the_api_has_set_is_shown_in_one_line(tmp_path: Path) -> None:
+    async with warm_host(tmp_path) as host:
+        words = why(await host.choose(environment={"PYTHON\x1b\n" + "x" * 10_000 + "TOKEN": "1"}))
+        assert words.isprintable()
+        assert len(words) < 400
+
+
 async def test_idle_ones_are_ended_with_a_daemon_that_stops(tmp_path: Path) -> None:
     async with warm_host(tmp_path) as host:
         await host.start()
