@@ -19,14 +19,15 @@ class Demand:
     """Remembers when runs needed each interpreter, and how long the imports took; times by the monotonic clock."""
 
     def __init__(self) -> None:
-        self._needed: dict[Plan, deque[float]] = {}
+        self._needed: dict[Plan, deque[tuple[str, float]]] = {}  # by plan: the last runs, and when
         self._imports: dict[Plan, float] = {}
 
-    def note_run(self, plan: Plan, *, at_s: float) -> None:
-        """Note that a run could have been forked from such an interpreter."""
-        times = self._needed.pop(plan, None) or deque(maxlen=FREQUENT_RUNS)
-        times.append(at_s)
-        self._needed[plan] = times
+    def note_run(self, plan: Plan, run_id: str, *, at_s: float) -> None:
+        """Note that a run could be forked from such an interpreter; a start that is tried again counts once."""
+        runs = self._needed.pop(plan, None) or deque(maxlen=FREQUENT_RUNS)
+        if not runs or runs[-1][0] != run_id:
+            runs.append((run_id, at_s))
+        self._needed[plan] = runs
         _bound(self._needed)
 
     def note_import(self, plan: Plan, seconds: float) -> None:
@@ -37,19 +38,19 @@ class Demand:
 
     def is_frequent(self, plan: Plan, *, at_s: float, idle_s: float) -> bool:
         """Whether FREQUENT_RUNS runs needed it within the last `idle_s` seconds."""
-        times = self._needed.get(plan)
-        return times is not None and len(times) >= FREQUENT_RUNS and at_s - times[0] <= idle_s
+        runs = self._needed.get(plan)
+        return runs is not None and len(runs) >= FREQUENT_RUNS and at_s - runs[0][1] <= idle_s
 
     def was_needed(self, plan: Plan, *, within_s: float, of_s: float) -> bool:
         """Whether a run needed it in the last `within_s` seconds before `of_s`."""
-        times = self._needed.get(plan)
-        return times is not None and of_s - times[-1] <= within_s
+        runs = self._needed.get(plan)
+        return runs is not None and of_s - runs[-1][1] <= within_s
 
     def import_s(self, plan: Plan) -> float:
         """Estimate how long the imports take: as long as last time."""
         return min(max(self._imports.get(plan, UNKNOWN_IMPORT_S), _IMPORT_MIN_S), _IMPORT_MAX_S)
 
 
-def _bound(table: dict[Plan, deque[float]] | dict[Plan, float]) -> None:
+def _bound(table: dict[Plan, deque[tuple[str, float]]] | dict[Plan, float]) -> None:
     while len(table) > _PLANS_MAX:
         del table[next(iter(table))]

@@ -118,8 +118,10 @@ class Interpreter:
             await self._changed.wait()
 
     def _why_ended(self, record: Record) -> str | None:
-        if self._stopping or record.stop_reason is not None:
-            return self._failure
+        ended = record.exit
+        by_itself = ended is not None and not ended.code and ended.signal is None
+        if self._stopping or record.stop_reason is not None or (by_itself and self.state == "ready"):
+            return self._failure  # by itself: its spawner has ended, and another one has the record
         if record.warm is not None and record.warm.problem:
             return record.warm.problem
         return record.error.message if record.error is not None else f"its process ended: {describe_end(record)}"

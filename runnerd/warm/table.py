@@ -97,7 +97,7 @@ class WarmTable:
         if isinstance(plan, str):
             return plan
         now_s = self._clock()
-        self.demand.note_run(plan, at_s=now_s)
+        self.demand.note_run(plan, spec.key, at_s=now_s)
         frequent = self.demand.is_frequent(plan, at_s=now_s, idle_s=settings.idle_s)
         if wish.start == "auto" and not frequent and plan not in self._interpreters:
             return None

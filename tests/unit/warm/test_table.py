@@ -57,6 +57,13 @@ async def test_auto_is_warm_from_the_second_run_within_idle_on(tmp_path: Path) -
         assert await host.starts(4, AUTO) == ["cold", "warm", "warm", "warm"]
 
 
+async def test_a_start_that_is_tried_again_counts_once(tmp_path: Path) -> None:
+    async with warm_host(tmp_path) as host:
+        for _ in range(3):
+            assert why(await host.choose(AUTO, run_id="r-1")) is None
+        assert host.started() == []
+
+
 async def test_auto_counts_runs_of_every_deployment_that_may_share_one(tmp_path: Path) -> None:
     async with warm_host(tmp_path) as host:
         assert await host.starts(1, a_wish("auto", owner="d-1")) == ["cold"]
@@ -234,6 +241,15 @@ async def test_one_that_is_killed(tmp_path: Path) -> None:
         host.spawner.exit(host.started()[0].key, signal=9)
         await asyncio.sleep(1)
         assert why(await host.choose()) == "its process ended: killed by SIGKILL"
+
+
+async def test_one_that_ends_with_its_spawner_has_not_failed(tmp_path: Path) -> None:
+    async with warm_host(tmp_path) as host:
+        await host.start()
+        host.spawner.exit(host.started()[0].key, code=0)
+        await asyncio.sleep(1)
+        assert host.engine.problems.all() == []
+        assert await host.starts(1) == ["warm"]
 
 
 async def test_a_spawner_that_is_lost_takes_them_along(tmp_path: Path) -> None:
