@@ -17,7 +17,7 @@ from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.engine_parts import NoSpares
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.warm import warm_host
+from tests.kits.warm_host import warm_host
 
 OURS, OLD = "5eed0001", "01d00001"
 LIST = AllowedUsers("etl", root=True, owner=7)

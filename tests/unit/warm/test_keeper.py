@@ -12,7 +12,7 @@ from runnerd.core.process import LaunchSpec
 from runnerd.warm.keeper import IMPORTS_MAX_S, ROUND_S
 from runnerd.warm.plan import WARM_PREFIX
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.warm import WarmHost, a_venv, a_wish, warm_host
+from tests.kits.warm_host import WarmHost, a_venv, a_wish, warm_host
 
 AUTO = a_wish("auto")
 

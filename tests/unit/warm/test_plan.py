@@ -11,7 +11,7 @@ from runnerd.launch.spec import PROGRAM, program_argv
 from runnerd.launch.warm_interpreter import PRELOAD
 from runnerd.warm.plan import MAX_AGE_S, Plan, interpreter_spec, make_plan
 from tests.kits.nouns import Json
-from tests.kits.warm import a_spec, a_wish
+from tests.kits.warm_host import a_spec, a_wish
 
 PYTHON = Path("/opt/etl/bin/python")
 SECRETS = {"PREFECT_API_KEY": "hush", "DB_URL": "postgres://u:hush@h", "HTTPS_PROXY": "http://u:hush@p"}

@@ -11,7 +11,7 @@ import pytest
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.warm.plan import Plan, make_plan
 from runnerd.warm.stamps import read_stamp
-from tests.kits.warm import a_spec, a_venv, a_wish
+from tests.kits.warm_host import a_spec, a_venv, a_wish
 
 PACKAGES = "venv/lib/python3.11/site-packages"
 

@@ -18,7 +18,7 @@ from tests.kits.engine import start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.jump_loop import START_S
 from tests.kits.nouns import Json
-from tests.kits.warm import WarmHost, a_venv, a_wish, warm_host
+from tests.kits.warm_host import WarmHost, a_venv, a_wish, warm_host
 
 AUTO = a_wish("auto")
 LOGGED = "a warm interpreter has failed; its runs start cold"
