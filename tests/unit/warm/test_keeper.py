@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runnerd.control.contract import WARM_FIELDS
 from runnerd.core.process import LaunchSpec
+from runnerd.warm.documents import warm_documents
 from runnerd.warm.keeper import IMPORTS_MAX_S, ROUND_S
 from runnerd.warm.plan import WARM_PREFIX
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -158,9 +160,9 @@ async def test_one_odd_deployment_does_not_stop_the_others(tmp_path: Path) -> No
 
 
 def shown(host: WarmHost) -> list[tuple[str, str | None, int]]:
-    from runnerd.warm.documents import warm_documents
-
-    return [(one["state"], one["problem"], one["runs"]) for one in warm_documents(host.table)]
+    documents = warm_documents(host.table)
+    assert all(set(one) == WARM_FIELDS for one in documents)
+    return [(one["state"], one["problem"], one["runs"]) for one in documents]
 
 
 async def test_what_the_status_shows(tmp_path: Path) -> None:
