@@ -28,6 +28,7 @@ import json
 import logging
 import os
 import platform
+import resource
 import runpy
 import socket
 import sys
@@ -44,6 +45,9 @@ NOT_STARTED = 127
 # What a run of Prefect imports on its way to the first line of the flow, or in its end; each where it is there.
 ENGINE = ("prefect", "prefect.engine")
 ALSO = (
+    "anyio._backends._asyncio",
+    "encodings.idna",
+    "rich._emoji_codes",
     "prefect._internal.metrics",
     "prefect.flow_engine",
     "prefect.deployments.steps.core",
@@ -52,6 +56,7 @@ ALSO = (
     "prefect.events.clients",
     "prefect.events.worker",
     "prefect.task_engine",
+    "prefect.utilities.visualization",
 )
 
 
@@ -67,6 +72,7 @@ def serve() -> Callable[[], None]:
     channel = socket.socket(fileno=CHANNEL)
     channel.set_inheritable(False)
     here = Here()
+    before = read_environment()
     try:
         ready = import_all(json.loads(os.environ.pop("RUNNERD_PRELOAD", "[]")))
     except BaseException as error:
@@ -74,6 +80,7 @@ def serve() -> Callable[[], None]:
         problem = str(error) if isinstance(error, Unfit) else describe("cannot import what runs need", error)
         channel.send(json.dumps({"failed": one_line(problem)}).encode())
         os._exit(1)
+    here.added = {name: value for name, value in os.environ.items() if name not in before}
     sys.stdout.flush()
     sys.stderr.flush()
     gc.collect()
@@ -94,10 +101,21 @@ def serve() -> Callable[[], None]:
         channel.send(json.dumps(answer).encode())
 
 
+def read_environment() -> dict[str, str]:
+    """Read the environment as it was given, before the start of Python has added to it (LC_CTYPE, by PEP 538)."""
+    with open("/proc/self/environ", "rb") as file:
+        items = (os.fsdecode(item).partition("=") for item in file.read().split(b"\0"))
+    return {name: value for name, _, value in items}
+
+
 class Here:
-    """The entry of sys.path for the current directory: an object of its own, which stays recognisable."""
+    """What a fork takes over: among it the entry of sys.path for the current directory, which is known by its identity.
+
+    `added` are the variables of the environment that the start of Python, and imports, have added.
+    """
 
     def __init__(self) -> None:
+        self.added: dict[str, str] = {}
         self.entry = os.getcwd()
         self.program: types.ModuleType | None = None
         self.there = sys.path[:1] == [""]  # not with -P or -I
@@ -203,6 +221,7 @@ def begin(fds: list[int], here: Here) -> Callable[[], None]:
         report = socket.socket(fileno=status)
         move_descriptors(null, output, fds[5] if len(fds) > 5 else None, keep=(release, status))
         why = here.there and find_shadowed(work)
+        limit_itself(work)
         report.send(f"refused\n{why}".encode() if why else b"ready")
         if why or not os.read(release, 1):
             os._exit(0)
@@ -232,6 +251,16 @@ def move_descriptors(null: int, output: int, result: int | None, *, keep: tuple[
         os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def limit_itself(work: dict[str, Any]) -> None:
+    """Set the run's limits. The spawner checks them, and sets those that only root can set."""
+    for number, soft, hard in work["rlimits"]:
+        if resource.getrlimit(number) != (soft, hard):
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(number, (soft, hard))
+    if os.getpriority(os.PRIO_PROCESS, 0) < work["nice"]:
+        os.setpriority(os.PRIO_PROCESS, 0, work["nice"])
 
 
 def find_shadowed(work: dict[str, Any]) -> str:
@@ -279,7 +308,7 @@ def enter_directory(work: dict[str, Any], report: socket.socket) -> None:
 def become(work: dict[str, Any], here: Here) -> Callable[[], None]:
     argv: list[str] = work["argv"]
     os.environ.clear()
-    os.environ.update(work["environment"])
+    os.environ.update({**here.added, **work["environment"]})
     rename_process(argv, work["environment"])
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = argv
@@ -298,6 +327,8 @@ def replace_main(here: Here) -> types.ModuleType:
     here.program = sys.modules["__main__"]  # which must not be collected: it owns the functions of this program
     main = types.ModuleType("__main__")
     main.__dict__.update(__builtins__=builtins, __loader__=importlib.machinery.BuiltinImporter)
+    if "__annotations__" in vars(here.program):
+        main.__annotations__ = {}
     sys.modules["__main__"] = main
     return main
 

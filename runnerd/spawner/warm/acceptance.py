@@ -25,6 +25,7 @@ from runnerd.spawner.proc.identity import (
 from runnerd.spawner.proc.orphans import Orphans
 
 _STATUS_MAX_BYTES = 65536
+_NAME_WIDTH = 26  # of the names in /proc/PID/limits, which have spaces
 # Lines of /proc/PID/status: the real, effective, saved and file system ids, all groups, and the capabilities.
 _ACCOUNT_LINES = (b"Uid:", b"Gid:", b"Groups:", b"CapPrm:", b"CapEff:")
 _ALL_RLIMITS = sorted(
@@ -78,30 +79,63 @@ def open_fork(pid: int, *, like: Credentials, orphans: Orphans) -> tuple[int, in
     return pidfd, int(fields[STAT_START_TICKS])
 
 
-def set_limits(pid: int, launch: Launch, credentials: Credentials) -> None:
-    """Set rlimits, nice and OOM score of a child as its set-up sets them for a process that is started cold.
+def choose_rlimits(launch: Launch, credentials: Credentials) -> dict[int, tuple[int, int]]:
+    """Return all rlimits of a run by their numbers, as its set-up leaves them for a process that is started cold.
 
-    What the launch spec leaves open is the spawner's own, which a process that is started cold inherits.
-    Raises Unacceptable and OSError.
+    What the launch spec leaves open is the spawner's own, which such a process inherits.
     """
-    limits = {number: resource.getrlimit(number) for number in _ALL_RLIMITS}
     user_counts = os.geteuid() == 0 and credentials.uid != 0
-    limits |= {number: (soft, hard) for _, number, soft, hard in make_rlimits(launch, user_counts=user_counts)}
-    for number, wanted in limits.items():
-        if resource.prlimit(pid, number) != wanted:
+    wanted = {number: resource.getrlimit(number) for number in _ALL_RLIMITS}
+    for _, number, soft, hard in make_rlimits(launch, user_counts=user_counts):
+        wanted[number] = (soft, hard)
+    return wanted
+
+
+def choose_nice(launch: Launch) -> int:
+    """Return the run's nice value: that of its launch spec, else the spawner's own."""
+    return os.getpriority(os.PRIO_PROCESS, 0) if launch.nice is None else launch.nice
+
+
+def ensure_limits(pid: int, launch: Launch, credentials: Credentials) -> None:
+    """Check rlimits, nice and OOM score of a fork, and set those that it has not set itself.
+
+    A process may lower its own, which takes no capability. Raises Unacceptable and OSError.
+    """
+    found = _read_rlimits(pid)
+    for number, wanted in choose_rlimits(launch, credentials).items():
+        if found.get(number) != wanted:
             try:
                 resource.prlimit(pid, number, wanted)
-            except ValueError as error:
-                raise Unacceptable(f"a limit cannot be set: {error}") from None
-    nice = os.getpriority(os.PRIO_PROCESS, 0) if launch.nice is None else launch.nice
+            except (ValueError, PermissionError) as error:
+                raise Unacceptable(f"a limit of the run cannot be set: {error}") from None
+    nice = choose_nice(launch)
     if os.getpriority(os.PRIO_PROCESS, pid) != nice:
         os.setpriority(os.PRIO_PROCESS, pid, nice)
     if os.geteuid() == 0:
         _reset_oom_score(pid)
 
 
+def _read_rlimits(pid: int) -> dict[int, tuple[int, int]]:
+    """Read /proc/PID/limits: a line for each number, from 0 on. prlimit(2) takes a capability for another user's."""
+    with open(f"/proc/{pid}/limits", encoding="ascii", errors="replace") as file:
+        lines = file.read().splitlines()[1:]
+    found = {}
+    for number, line in enumerate(lines):
+        soft, hard = line[_NAME_WIDTH:].split()[:2]
+        found[number] = (_to_rlimit(soft), _to_rlimit(hard))
+    return found
+
+
+def _to_rlimit(text: str) -> int:
+    return resource.RLIM_INFINITY if text == "unlimited" else int(text)
+
+
 def _reset_oom_score(pid: int) -> None:
-    fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    path = f"/proc/{pid}/oom_score_adj"
+    with open(path, "rb", buffering=0) as file:
+        if file.read(16) == b"0\n":
+            return  # setting it may take a capability
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, b"0")
     finally:

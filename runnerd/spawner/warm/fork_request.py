@@ -22,7 +22,15 @@ from runnerd.spawner.child.fork import Child, Forker, SetupReport
 from runnerd.spawner.io.loop import READ, Loop
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.proc.orphans import Orphans
-from runnerd.spawner.warm.acceptance import Credentials, Unacceptable, kill_rejected, open_fork, set_limits
+from runnerd.spawner.warm.acceptance import (
+    Credentials,
+    Unacceptable,
+    choose_nice,
+    choose_rlimits,
+    ensure_limits,
+    kill_rejected,
+    open_fork,
+)
 
 FORK_TIMEOUT_S = 5.0
 _DEFAULT_UMASK = 0o022
@@ -104,6 +112,8 @@ class ForkRequest:
             "directory": launch.working_directory,
             "make_directory": launch.make_directory,
             "umask": _DEFAULT_UMASK if launch.umask is None else launch.umask,
+            "nice": choose_nice(launch),
+            "rlimits": [(number, *pair) for number, pair in choose_rlimits(launch, self._like).items()],
         }
         fd = os.memfd_create("run", os.MFD_CLOEXEC)
         left = memoryview(json.dumps(work).encode())
@@ -172,7 +182,7 @@ class ForkRequest:
         try:
             pidfd, ticks = open_fork(self._pid, like=self._like, orphans=self._orphans)
             try:
-                set_limits(self._pid, self._launch, self._like)
+                ensure_limits(self._pid, self._launch, self._like)
             except BaseException:
                 os.close(pidfd)
                 raise
