@@ -77,6 +77,15 @@ _POOLS = (
     Column("QUEUES", flexible=True),
     Column("PROBLEM", flexible=True),
 )
+_WARM = (
+    Column("WARM INTERPRETER", flexible=True),
+    Column("USER"),
+    Column("PRELOADED", flexible=True, spare=True),
+    Column("STATE"),
+    Column("STARTED"),
+    Column("MEMORY", right=True, spare=True),
+    Column("RUNS", right=True),
+)
 
 
 def style_state(word: str) -> Cell:
@@ -177,6 +186,23 @@ def print_pools(console: Console, pools: Sequence[Json], *, below: Collection[st
         for its in pools
     ]
     console.print_table(_POOLS, rows)
+
+
+def print_warm(console: Console, interpreters: Sequence[Json]) -> None:
+    """Print the warm interpreters; why one has failed is among the problems."""
+    rows = [
+        (
+            clean(its["python"]),
+            clean(its["user"] or "-"),
+            clean(", ".join(its["preload"]) or "-"),
+            style_state(its["state"]),
+            console.when(its["since"]),
+            "-" if its["memory_bytes"] is None else format_size(its["memory_bytes"], rounded=True),
+            str(its["runs"]),
+        )
+        for its in interpreters
+    ]
+    console.print_table(_WARM, rows)
 
 
 def _format_pool_state(its: Json) -> Cell:

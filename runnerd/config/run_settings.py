@@ -57,6 +57,7 @@ def make_run_table(base: str) -> Table:
         "hook_timeout": ("hook_timeout_s", make_duration_reader(least_s=1)),
         "output_max": ("output_max_bytes", _size(least=4096)),
         "start": ("start", read_as_is),
+        "preload": ("preload", tuple),
         **{f"limit_{name}": (_RLIMIT + name, _rlimit(name)) for name in RLIMITS},
     }
 

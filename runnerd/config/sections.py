@@ -198,6 +198,14 @@ def read_positive_size(value: Json) -> int | None:
     return size
 
 
+def read_finite_size(value: Json) -> int:
+    """Read a size that may be 0 and not infinity."""
+    size = parse_size(value)
+    if size is None:
+        raise ValueError(f"must be a size such as 512M, not {value!r}")
+    return size
+
+
 def read_text_map(value: Json) -> dict[str, str | None]:
     """Read variables or headers as they are spelt; None unsets one."""
     found: dict[str, str | None] = {}

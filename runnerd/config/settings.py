@@ -18,6 +18,7 @@ from runnerd.config.sections import (
     make_duration_reader,
     read_as_is,
     read_duration,
+    read_finite_size,
     read_line,
     read_positive_size,
     read_section,
@@ -40,6 +41,7 @@ from runnerd.core.settings import (
     OutputSettings,
     Settings,
     StopSettings,
+    WarmSettings,
 )
 
 Sections = Mapping[str, Values]
@@ -78,6 +80,11 @@ class SettingsReader:
             "late": {"after": ("after_s", read_duration), "policy": ("policy", read_as_is)},
             "journal": {"keep": ("keep_s", read_duration), "max_runs": ("max_runs", read_whole)},
             "output": {"journal": ("journal", read_as_is), "max_total": ("max_total_bytes", _total_size)},
+            "warm": {
+                "idle": ("idle_s", make_duration_reader(least_s=1)),
+                "interpreters": ("interpreters", read_whole),
+                "min_free_memory": ("min_free_memory_bytes", read_finite_size),
+            },
             "control": {key: (key, _groups) for key in ("admins", "operators", "readers")},
             "http": {"listen": ("http_listen", _listen)},
         }
@@ -149,6 +156,7 @@ def make_settings(sections: Sections, *, hostname: str, api_url: str) -> Setting
         late=LateSettings(**said("late")),
         journal=JournalSettings(**said("journal")),
         output=OutputSettings(**said("output")),
+        warm=WarmSettings(**said("warm")),
         control=ControlSettings(**said("control")),
         **said("http"),
     )

@@ -28,6 +28,11 @@ HIDDEN = "***"
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 
 
+def sounds_secret(name: str) -> bool:
+    """Whether the value of a variable with this name is not to be shown."""
+    return _SECRET.search(name) is not None
+
+
 def describe_config(config: Config) -> Json:
     """Describe the configuration in force; durations, sizes and percentages are written as in the files."""
     return {
@@ -64,6 +69,11 @@ def describe_settings(settings: Settings) -> dict[str, Json]:
         "late": {"after": _duration(settings.late.after_s), "policy": settings.late.policy},
         "journal": {"keep": _duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
         "output": {"journal": settings.output.journal, "max_total": _total(settings.output.max_total_bytes)},
+        "warm": {
+            "idle": _duration(settings.warm.idle_s),
+            "interpreters": settings.warm.interpreters,
+            "min_free_memory": format_size(settings.warm.min_free_memory_bytes),
+        },
         "control": {
             key: None if groups is None else list(groups)
             for key, groups in (
@@ -164,12 +174,13 @@ def _run(run: RunSettings) -> dict[str, Json]:
         "hook_timeout": _duration(run.hook_timeout_s),
         "output_max": format_size(run.output_max_bytes),
         "start": run.start,
+        "preload": list(run.preload),
         **{f"limit_{name}": _rlimit(*run.rlimits[name]) for name in RLIMITS if name in run.rlimits},
     }
 
 
 def _masked(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: HIDDEN if _SECRET.search(name) else value for name, value in environment.items()}
+    return {name: HIDDEN if sounds_secret(name) else value for name, value in environment.items()}
 
 
 def _rlimit(soft: int, hard: int) -> str:

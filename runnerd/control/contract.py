@@ -19,6 +19,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               time; `waiting_total`: how many there are.
               `usage_at`: when memory_bytes and cpu_seconds of the live runs were measured, at most about a second
               ago; null before the first time.
+              `warm`: WARM_FIELDS each, the warm interpreters, and those that have failed. `state`: importing, ready or
+              failed; `since`: when it was started, null for one that has failed, as `pid` and `memory_bytes` (its
+              resident memory) are; `runs`: how many were forked from it; `problem`: why it has failed, null otherwise.
   run         RUN_FIELDS. `created_at`: when its present attempt was claimed; before the claim, when it is due.
               `run_created_at`: when it was created in Prefect; null where that is not known.
               `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
@@ -27,6 +30,7 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
               keeps a claimed run from being started or reported. `pid`, `pgid`: of the process, also once that has
               ended (`ended_at`), and another may have the number.
+              `start`: cold, or warm (forked from a warm interpreter). `start_problem`: null, or why not warm.
               `here`: false for a run that this host does not have, which is read from Prefect where its full id is
               given; such a run has no phase.
   attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold
@@ -78,12 +82,13 @@ from runnerd.output.output_file import OutputBlock
 
 STATUS_FIELDS: Final = frozenset(
     "name version pid started_at api draining drain limits runs waiting waiting_total usage_at deployments"
-    " problems".split()
+    " warm problems".split()
 )
 RUN_FIELDS: Final = frozenset(
     "id name deployment flow phase intent pid pgid user start created_at started_at ended_at"
     " api_state api_state_name exit memory_bytes cpu_seconds".split()
 )
+WARM_FIELDS: Final = frozenset("python user preload state since pid memory_bytes runs problem".split())
 WAITING_FIELDS: Final = frozenset("id name deployment flow pool queue due_at phase waiting parent".split())
 DEPLOYMENT_FIELDS: Final = frozenset("id name flow file line state problem next_run_at running limit".split())
 POOL_FIELDS: Final = frozenset("id name type description paused concurrency_limit status served".split())

@@ -109,6 +109,7 @@ class RunRecord:
     user: str | None = None
     boot_id: str | None = None  # the boot of its latest start
     start: str = "cold"
+    start_problem: str | None = None  # why it was not started warm
     output: str | None = None
     runtime_max_s: float | None = None
     memory_max_bytes: int | None = None

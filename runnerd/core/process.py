@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from runnerd.core.prefect import StateType
 
@@ -41,6 +42,34 @@ class Receipt:
     name: str | None = None
 
 
+WarmState = Literal["importing", "ready", "failed"]
+Start = Literal["cold", "warm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """Describes a warm interpreter: only one that is ready forks runs, and one that has failed ends.
+
+    `problem` is one sentence, set when it has failed. `python` and `prefect` are versions as the interpreter said them,
+    and `import_s` is how long its imports took; None until it is ready. All of it is hearsay: the interpreter has
+    imported code of the deployment's user.
+    """
+
+    state: WarmState
+    problem: str | None = None
+    python: str | None = None
+    prefect: str | None = None
+    import_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkOf:
+    """Names the warm interpreter of which a run is to be forked: its key and attempt in the spawner's table."""
+
+    key: str
+    attempt: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
     """Holds all that the spawner needs to start one process group; see processes/protocol.py for its JSON."""
@@ -64,6 +93,8 @@ class LaunchSpec:
     tasks_max: int | None = None
     output_max_bytes: int | None = None
     runtime_max_s: float | None = None
+    forks: bool = False  # a warm interpreter: descriptor 3 is its socket to the spawner, so it has no `result`
+    fork_of: ForkOf | None = None  # start warm, as a fork of this interpreter; cold where that is not possible
     intents: bool = False  # the process reads Prefect 3's control channel: send it the intent before a stop
     stop_signal: int = 15
     stop_timeout_s: float = 30.0

@@ -56,7 +56,8 @@ class RunSettings:
     stop_timeout_s: float = 30.0
     hook_timeout_s: float = 60.0  # for all hooks of one ended run together
     output_max_bytes: int = 64 * 2**20
-    start: StartKind = "cold"
+    start: StartKind = "auto"
+    preload: tuple[str, ...] = ()  # modules that a warm interpreter imports besides Prefect
 
 
 InstallPolicy = Literal["always", "if-not-present", "never", "prompt"]
@@ -192,6 +193,15 @@ class OutputSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WarmSettings:
+    """Holds the bounds of warm interpreters: see warm/table.py."""
+
+    idle_s: float = 600.0  # after the last run, or FOREVER_S
+    interpreters: int = 4
+    min_free_memory_bytes: int = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
     """Which groups may do what over the control socket; without any list, everybody who can open it may do all."""
 
@@ -220,6 +230,7 @@ class Settings:
     late: LateSettings = LateSettings()
     journal: JournalSettings = JournalSettings()
     output: OutputSettings = OutputSettings()
+    warm: WarmSettings = WarmSettings()
     control: ControlSettings = ControlSettings()
     http_listen: tuple[str, int] | None = None  # loopback address and port of health and metrics
 

@@ -29,6 +29,7 @@ from runnerd.daemon.settling import Settling
 from runnerd.daemon.summary import Summary
 from runnerd.deployments.build import build_deployments
 from runnerd.deployments.launching import FlowLauncher
+from runnerd.deployments.scheduled import list_upcoming
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
 from runnerd.files.bounded_calls import BoundedCalls
@@ -47,16 +48,13 @@ from runnerd.prefect_api.event_socket import subscribe
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
 from runnerd.processes.upgrading import WantedSpawner
-from runnerd.runs.drain import Drain
-from runnerd.runs.receipt_checks import ReceiptChecks
-from runnerd.runs.record_store import RunContext
-from runnerd.runs.supervisor import Supervisor
+from runnerd.runs.build import build_supervision
 from runnerd.spawner.build_id import read_build_id
 from runnerd.system.ambient import Ambient, call_later
 from runnerd.system.directories import own_folders, runs_dir, work_dir
-from runnerd.system.disk_room import DiskRoom
 from runnerd.system.paths import Paths
 from runnerd.system.systemd import Systemd, listen_fds
+from runnerd.warm.build import build_warm
 
 
 class Daemon:
@@ -171,36 +169,37 @@ class Daemon:
             environments=self._environments,
             worker_name=self.config.host_name,
         )
-        folders = (os.path.dirname(self.paths.spawner_socket), runs_dir(self.paths))
-        self.room = DiskRoom(directories=folders, calls=self._calls, log=self.ambient.log)
-        self.problems.register_text(self.room.problem)
-        context = RunContext(
+        self.warm = build_warm(
+            link=self.link,
+            config=self.config,
+            calls=self._calls,
+            work_dir=work_dir(self.paths),
+            upcoming=lambda: list_upcoming(self.registry, own),
+            claims=lambda: self.supervisor.draining is None,
+            tasks=self.tasks,
+            feed=self.feed,
+            problems=self.problems,
+            ambient=self.ambient,
+        )
+        parts = build_supervision(
             api=self.api,
             link=self.link,
             journal=self.journal,
-            launcher=Launchers(own=own, pools=self.pools.launcher),
-            ambient=self.ambient,
-            config=self.config,
-            feed=self.feed,
+            launcher=Launchers(own=own, pools=self.pools.launcher, choose=self.warm.table.choose),
             hooked=self.inspector.may_have_hook,
-            room=self.room,
-        )
-        self.supervisor = Supervisor(
-            context=context,
             registry=self.registry,
             pool_caps=self.pools.table.caps,
+            folders=(os.path.dirname(self.paths.spawner_socket), runs_dir(self.paths)),
+            calls=self._calls,
             tasks=self.tasks,
-            wakes=self.wakes,
-        )
-        self.receipt_checks = ReceiptChecks(
-            api=self.api,
-            supervisor=self.supervisor,
-            journal=self.journal,
             config=self.config,
             feed=self.feed,
+            wakes=self.wakes,
+            problems=self.problems,
             ambient=self.ambient,
         )
-        self.drain = Drain(supervisor=self.supervisor, wakes=self.wakes, now=self.ambient.now)
+        self.supervisor, self.receipt_checks = parts.supervisor, parts.receipt_checks
+        self.drain, self.room = parts.drain, parts.room
 
     def _build_polling(self) -> None:
         parts = build_polling(
@@ -258,6 +257,7 @@ class Daemon:
             embedded=lambda: self.embedded.problem if self.embedded else None,
             registry=self.registry,
             held_drops=self.registrar.held_drops,
+            warm=self.warm.table.problems,
             pools=self.pools.keeper,
             abandoned=self.abandoned,
             deadlocked=self.blocked.deadlocked,
@@ -286,6 +286,7 @@ class Daemon:
             pools=self.pools.keeper,
             served=self.pools.table.names,
             events=self.events,
+            warm=self.warm.table,
             journal=self.journal,
             link=self.link,
             wakes=self.wakes,

@@ -76,6 +76,7 @@ class Service:
         self._options.ready()
         self._start_task("register", daemon.registrar.run())
         self._start_task("pools", daemon.pools.keeper.run())
+        self._start_task("warm interpreters", daemon.warm.keeper.run())
         self._start_task("pool notes", daemon.pools.outbox.run())
         self._start_task("events", daemon.events.run())
         self._start_task("cancellations", daemon.cancellations.run())
@@ -98,6 +99,7 @@ class Service:
         await self._stop_requested.wait()
         await self._stop()
         daemon.supervisor.detach()
+        daemon.warm.table.detach()
         for task in self._background:
             task.cancel()
 
@@ -121,6 +123,7 @@ class Service:
             link=daemon.link,
             wanted=daemon.wanted_spawner,
             server=daemon.embedded,
+            spares=daemon.warm.table,
             has_runs=lambda: bool(daemon.supervisor.records()),
             log=daemon.ambient.log,
         )
@@ -155,6 +158,7 @@ class Service:
             self._status = EX_TEMPFAIL if job is Job.UNKNOWN else 0
             event, runs = "handing over: flows run on for the next daemon", len(daemon.supervisor.records())
             daemon.ambient.log.info(event, runs=runs, alert=Alert.HANDING_OVER)
+            await daemon.warm.keeper.hand_over()
             daemon.systemd.notify_stopping()
             return
         stop = daemon.config.settings().stop
@@ -180,9 +184,10 @@ class Service:
         daemon = self._daemon
         timeouts_s = [served.settings.run.stop_timeout_s for served in daemon.pools.keeper.entries()]
         workers = Stop(what="work pools", make=daemon.pools.keeper.stop, timeout_s=max(timeouts_s, default=0.0))
+        warm = Stop(what="warm interpreters", make=daemon.warm.keeper.stop, timeout_s=1.0)
         if daemon.embedded is None:
-            return [workers]
-        return [workers, Stop(what="embedded server", make=daemon.embedded.stop, timeout_s=STOP_TIMEOUT_S)]
+            return [workers, warm]
+        return [workers, warm, Stop(what="embedded server", make=daemon.embedded.stop, timeout_s=STOP_TIMEOUT_S)]
 
     async def _run_once(self) -> None:
         """Carry out --once: poll once, wait for the runs, stop."""

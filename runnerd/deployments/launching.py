@@ -13,7 +13,7 @@ from runnerd.core.process import LaunchSpec
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
-from runnerd.launch.prepared import Prepared
+from runnerd.launch.prepared import Prepared, WarmWish
 from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
 
 
@@ -57,7 +57,14 @@ class FlowLauncher:
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
             prefect_version=entry.prefect_version,
         )
-        return Prepared(start=spec, user=entry.deployment.run.user or base["USER"])
+        run = entry.deployment.run
+        wish = WarmWish(
+            start=run.start,
+            preload=run.preload,
+            owner=record.deployment_id or entry.full_name,
+            prefect_version=entry.prefect_version,
+        )
+        return Prepared(start=spec, user=run.user or base["USER"], warm=wish)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet.

@@ -41,6 +41,7 @@ async def run_deployment_checks(subject: Subject) -> Sequence[Check]:
         check_configuration(subject.config.problems(), len(config.files)),
         check_deployments(subject.registry.entries(), config, subject.held_drops()),
         check_pools(subject.pools.entries(), subject.pools.problems()),
+        check_warm(subject.warm()),
     ]
 
 
@@ -73,6 +74,14 @@ def check_configuration(problems: Sequence[Problem], files: int) -> Check:
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
     remedy = "fix the problems listed by: runnerctl config check; then runnerctl reload"
     return error("configuration", f"{problems[0]}{more}", remedy)
+
+
+def check_warm(problems: Sequence[Problem]) -> Check:
+    """Warn of warm interpreters that cannot be started: their runs start, but cold."""
+    if not problems:
+        return ok("warm interpreters", "none has failed")
+    remedy = "fix the cause, or set run.start to cold; runnerd tries again within the hour"
+    return warning("warm interpreters", _first_of(problems), remedy)
 
 
 def check_deployments(entries: Iterable[Entry], config: Config, held_drops: Sequence[Problem] = ()) -> Check:

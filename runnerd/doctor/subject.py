@@ -47,6 +47,7 @@ class Subject:
     embedded: Callable[[], str | None]  # the problem of the embedded server; None without one
     registry: Registry
     held_drops: Callable[[], Sequence[Problem]]  # why deployments that left the files cannot be dropped yet
+    warm: Callable[[], Sequence[Problem]]  # why warm interpreters cannot be started
     pools: PoolKeeper
     abandoned: AbandonedRuns
     deadlocked: Callable[[], Sequence[Blocked]]  # runs whose parents hold every slot for which they wait

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
 from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import StartKind
 from runnerd.files.bounded_calls import Unanswered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmWish:
+    """What decides, besides its launch spec, whether a run is forked from a warm interpreter, and from which.
+
+    `owner`: the deployment that an interpreter with preloaded modules belongs to. `prefect_version`: that of the run's
+    interpreter, None where it is not known.
+    """
+
+    start: StartKind
+    preload: tuple[str, ...] = ()
+    owner: str
+    prefect_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +35,22 @@ class Prepared:
     `start`: the launch spec, or a sentence why the run cannot be started, or what did not answer and may answer later,
     as a sentence. `user`: the account that the process will
     run as, never taken from the run's environment, because the API may have set that. `record_fields`: fields to
-    update in the run's record.
+    update in the run's record. `warm`: what decides whether it is forked, None for what never is.
     """
 
     start: LaunchSpec | str | Unanswered
     user: str | None = None
     record_fields: Mapping[str, Json] = field(default_factory=dict)
+    warm: WarmWish | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upcoming:
+    """The next scheduled run of one deployment; `prepare` makes a launch spec as that of this run."""
+
+    deployment: str
+    at: datetime
+    prepare: Callable[[], Awaitable[Prepared]]
 
 
 class HookLauncher(Protocol):
@@ -40,14 +66,18 @@ class Launcher(HookLauncher, Protocol):
 
 
 class Launchers:
-    """Passes a run's record to the launcher for this host's own deployments or to the one for work pools."""
+    """Passes a run's record to the launcher for this host's own deployments or to the one for work pools.
 
-    def __init__(self, *, own: Launcher, pools: Launcher) -> None:
+    `choose` then names the warm interpreter from which the run is to be forked, where it is to be.
+    """
+
+    def __init__(self, *, own: Launcher, pools: Launcher, choose: Callable[[Prepared], Awaitable[Prepared]]) -> None:
         self._own = own
         self._pools = pools
+        self._choose = choose
 
     async def prepare(self, record: RunRecord) -> Prepared:
-        return await (self._own if record.pool is None else self._pools).prepare(record)
+        return await self._choose(await (self._own if record.pool is None else self._pools).prepare(record))
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         return await (self._own if record.pool is None else self._pools).prepare_hooks(record)

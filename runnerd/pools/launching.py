@@ -18,7 +18,7 @@ from runnerd.core.prefect import AGENT, PROCESS, BlockDocument, FlowRun, PoolDep
 from runnerd.core.process import LaunchSpec
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
-from runnerd.launch.prepared import Prepared
+from runnerd.launch.prepared import Prepared, WarmWish
 from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import ApiAccess, hooks_spec, program_text
 from runnerd.pools.job.launch_spec import Attribution, pool_launch_spec
@@ -83,9 +83,11 @@ class PoolLauncher:
         job = await self._resolve_job(facts)
         if isinstance(job, Unresolvable):
             return Prepared(start=job.problem, record_fields=known)
+        run = facts.served.settings.run
         return Prepared(
             start=self._make_spec(replace(record, **known), facts, job),
-            user=facts.served.settings.run.user or facts.base["USER"],
+            user=run.user or facts.base["USER"],
+            warm=WarmWish(start=run.start, preload=run.preload, owner=facts.deployment.id),
             record_fields={
                 **known,
                 "process_name": job.name,

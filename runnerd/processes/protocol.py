@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from runnerd.core.errors import SpawnerError
 from runnerd.core.place import Json
 from runnerd.core.prefect import StateType
-from runnerd.core.process import Exit, Identity, LaunchSpec, Receipt
+from runnerd.core.process import Exit, Identity, LaunchSpec, Receipt, Start, Warm, WarmState
 from runnerd.core.strict_json import read_json
 from runnerd.spawner.child.users import AllowedUsers
 
@@ -33,7 +33,8 @@ class Hello:
     each process, or for all processes of the user), None (nothing); empty from an older spawner. `why` says why not all
     limits are enforced by cgroup, None where they are. `boot_id` is the boot id that the spawner sees, None from an
     older spawner. `users` are those as whom it starts processes, `build` is that of its code, both None from an older
-    spawner.
+    spawner. `forks`: it can start warm interpreters and fork runs of these; an older spawner ignores both fields of a
+    launch spec, and starts each process cold.
     """
 
     version: str
@@ -43,6 +44,7 @@ class Hello:
     boot_id: str | None = None
     users: AllowedUsers | None = None
     build: str | None = None
+    forks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,10 @@ class Record:
     `exit` is set once the phase is `exited`, except for a run that could not start: that one has an `error`.
     `identity` is None only for a run that could not be forked. `told`: the run acknowledged the intent before it was
     signalled. `receipt`: what its process said in its end, None from an older spawner or an older Prefect.
+
+    `warm` is set for a process whose launch spec has `forks`, and each change of it comes as an event. `start` says how
+    a process was started. `start_problem` is one sentence, set when its launch spec has `fork_of` and the process was
+    started cold nevertheless.
     """
 
     key: str
@@ -76,6 +82,9 @@ class Record:
     error: StartError | None = None
     exit: Exit | None = None
     receipt: Receipt | None = None
+    warm: Warm | None = None
+    start: Start = "cold"
+    start_problem: str | None = None
 
 
 def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
@@ -102,6 +111,8 @@ def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
         "output_max_bytes": spec.output_max_bytes,
         "runtime_max_s": spec.runtime_max_s,
         "intents": spec.intents,
+        "forks": spec.forks,
+        "fork_of": None if spec.fork_of is None else {"key": spec.fork_of.key, "attempt": spec.fork_of.attempt},
         "stop_signal": spec.stop_signal,
         "stop_timeout_s": spec.stop_timeout_s,
     }
@@ -120,6 +131,7 @@ def hello_from_json(value: Json) -> Hello:
             boot_id=value.get("boot_id"),
             users=AllowedUsers.from_wire(value["users"]) if value.get("users") is not None else None,
             build=None if value.get("build") is None else str(value["build"]),
+            forks=bool(value.get("forks")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's hello: {type(error).__name__}: {error}"
@@ -155,6 +167,28 @@ def _read_record(value: Mapping[str, Json]) -> Record:
         error=_read_error(value.get("error")),
         exit=_read_exit(value.get("exit")),
         receipt=_read_receipt(value.get("receipt")),
+        warm=_read_warm(value.get("warm")),
+        start="warm" if value.get("start") == "warm" else "cold",
+        start_problem=_read_text(value.get("start_problem")),
+    )
+
+
+def _read_text(value: Json) -> str | None:
+    return None if value is None else str(value)
+
+
+def _read_warm(value: Json) -> Warm | None:
+    if value is None:
+        return None
+    state, import_s = value["state"], value.get("import_s")
+    if state not in get_args(WarmState):
+        raise ValueError(f"there is no state {state!r} of a warm interpreter")
+    return Warm(
+        state=state,
+        problem=_read_text(value.get("problem")),
+        python=_read_text(value.get("python")),
+        prefect=_read_text(value.get("prefect")),
+        import_s=None if import_s is None else float(import_s),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,14 @@ class Server(Protocol):
     def key(self) -> str: ...
 
     def stopped(self) -> contextlib.AbstractAsyncContextManager[None]: ...
+
+
+class Spares(Protocol):
+    """Processes under the spawner that may be ended for its replacement, because they are only there to save time."""
+
+    def knows(self, key: str) -> bool: ...
+
+    async def clear(self, *, why: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +70,7 @@ class SpawnerUpgrade:
     """Ends a spawner that differs and is idle; systemd or the link then starts the next one.
 
     `server`, which is always live, is stopped for that, while `has_runs` says that there is no run, in any phase: what
-    a run reports goes to the server.
+    a run reports goes to the server. `spares` are ended.
     """
 
     def __init__(
@@ -71,12 +79,14 @@ class SpawnerUpgrade:
         link: SpawnerLink,
         wanted: WantedSpawner,
         server: Server | None,
+        spares: Spares,
         has_runs: Callable[[], bool],
         log: Log,
     ) -> None:
         self._link = link
         self._wanted = wanted
         self._server = server
+        self._spares = spares
         self._has_runs = has_runs
         self._log = log
         # The difference retired last: if the next spawner has it again, that is what is there.
@@ -95,13 +105,23 @@ class SpawnerUpgrade:
             await asyncio.sleep(_CHECK_PERIOD_S)
 
     async def _retire(self) -> bool:
-        live = {record.key for record in self._link.records() if record.phase != "exited"}
+        there = {record.key for record in self._link.records() if record.phase != "exited"}
+        live = {key for key in there if not self._spares.knows(key)}
+        if live and self._keeps(live):
+            return False
+        if live != there:
+            await self._spares.clear(why="the spawner is replaced")
         if not live:
             return await self._link.retire()
-        loop, server = asyncio.get_running_loop(), self._server
-        if server is None or live != {server.key} or self._has_runs() or loop.time() < self._server_from:
-            return False
-        self._server_from = loop.time() + _SERVER_PERIOD_S
+        assert self._server is not None
+        self._server_from = asyncio.get_running_loop().time() + _SERVER_PERIOD_S
         self._log.info("stopping the embedded Prefect server for a moment, to replace the spawner")
-        async with server.stopped():
+        async with self._server.stopped():
             return await self._link.retire()
+
+    def _keeps(self, live: Collection[str]) -> bool:
+        """Whether one of these processes keeps the spawner from being replaced now."""
+        server = self._server
+        if server is None or set(live) != {server.key} or self._has_runs():
+            return True
+        return asyncio.get_running_loop().time() < self._server_from

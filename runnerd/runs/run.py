@@ -196,7 +196,14 @@ class Run:
             return self._finish(None, failure=seen.error.message.removeprefix("cannot start: "))
         user = seen.user or self.record.user
         known = replace(
-            self.record, identity=seen.identity, pgid=seen.pgid, user=user, started_at=seen.started_at, waiting=None
+            self.record,
+            identity=seen.identity,
+            pgid=seen.pgid,
+            user=user,
+            start=seen.start,
+            start_problem=seen.start_problem or (self.record.start_problem if seen.start == "cold" else None),
+            started_at=seen.started_at,
+            waiting=None,
         )
         return self._store.save(advance(known, Event.STARTED), "started")
 

@@ -134,6 +134,7 @@ class Supervisor:
             id=seen.key, name=seen.key, deployment_id=None, deployment="?", flow="?", phase=Phase.RUNNING,
             transition_id=CLAIM_UNKNOWN, created_at=seen.started_at or self._context.ambient.now(),
             attempt=seen.attempt, identity=seen.identity, pgid=seen.pgid, user=seen.user, started_at=seen.started_at,
+            start=seen.start,
         )  # fmt: skip
         self._context.ambient.log.warning("adopted a run that is not in the journal", run=seen.key)
         self._begin(Run(record=record, context=self._context))

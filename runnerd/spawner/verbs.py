@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 from runnerd import __version__
-from runnerd.spawner.io.messages import Fields, Launch, bad_request, shown
+from runnerd.spawner.io.messages import Fields, Launch, RequestRefused, bad_request, shown
 from runnerd.spawner.runs.intents import INTENTS
 from runnerd.spawner.runs.records import ProcessRecord
+from runnerd.spawner.runs.starts import Outcome
 from runnerd.spawner.runs.table import RunTable
 
 Reply = Callable[[object], None]
@@ -43,6 +44,8 @@ class Verbs:
     def answer(self, request: Fields, reply: Reply) -> None:
         """Do what the request asks; `reply` is called once, now or later, unless this raises RequestRefused.
 
+        `reply` gets the result, or a RequestRefused where that is known only later.
+
         After `retire` nothing is done, and `reply` is not called.
         """
         if self._retired:
@@ -56,7 +59,7 @@ class Verbs:
 
     def make_hello(self) -> dict[str, object]:
         """Make the first message for a new client: version, build, limits, users and all records."""
-        about = {"event": "hello", "version": __version__, "pid": os.getpid(), **self._describe()}
+        about = {"event": "hello", "version": __version__, "pid": os.getpid(), "forks": True, **self._describe()}
         return {**about, "boot_id": self._boot_id, "records": self._records()}
 
     def _records(self) -> list[object]:
@@ -70,7 +73,10 @@ class Verbs:
         reply({"version": __version__, "pid": os.getpid(), "uptime_s": uptime_s, "runs": self._runs.live_count})
 
     def _spawn(self, request: Fields, reply: Reply) -> None:
-        self._runs.spawn(Launch(request.inner("spec")), lambda run: reply(run.to_wire()))
+        def answer(outcome: Outcome) -> None:
+            reply(outcome if isinstance(outcome, RequestRefused) else outcome.to_wire())
+
+        self._runs.spawn(Launch(request.inner("spec")), answer)
 
     def _stop(self, request: Fields, reply: Reply) -> None:
         reason, signal_number = request.required_name("reason"), request.signal("signal")

@@ -109,6 +109,12 @@ def measure_usage(leaders: Sequence[Leader]) -> dict[Identity, Usage]:
     return found | (_usage_by_descent(without) if without else {})
 
 
+def read_resident_bytes(identity: Identity) -> int | None:
+    """Read the resident memory of one process of the present boot, without its children; None once it has ended."""
+    process = _Process.read(identity.pid, identity.start_ticks)
+    return process.memory_bytes if process is not None else None
+
+
 # --- by cgroup ----------------------------------------------------------------------------------------------------
 
 

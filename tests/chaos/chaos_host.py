@@ -17,6 +17,7 @@ from typing import Any
 
 from runnerd.control.client import ControlClient
 from runnerd.core.errors import ControlError
+from runnerd.warm.plan import WARM_PREFIX
 from tests.chaos.chaos_plan import POOLED
 from tests.kits.daemon import Api, Host, eventually
 from tests.kits.prefect_servers import PrefectServer
@@ -190,17 +191,19 @@ class ChaosHost(Host):
         return True
 
     def strangers(self) -> dict[int, str]:
-        """Processes of ours that are neither the daemon nor the spawner."""
+        """Processes of ours that are neither the daemon nor the spawner, nor a warm interpreter that the status has."""
         own = {self.process.pid if self.process else None, self.spawner()}
+        own |= {one["pid"] for one in (self.status() or {}).get("warm", ())}
         return {pid: command for pid, command in self.processes().items() if pid not in own}
 
     # --- files ------------------------------------------------------------------------------------------------------
 
     def files(self) -> set[str]:
-        """What is in the state and runtime directories."""
+        """What is in the state and runtime directories, without the output of warm interpreters."""
         found = set()
         for name in ("run", "run-spawner", "state"):
-            found |= {str(path.relative_to(self.root)) for path in (self.root / name).rglob("*")}
+            paths = (path for path in (self.root / name).rglob("*") if not path.name.startswith(WARM_PREFIX))
+            found |= {str(path.relative_to(self.root)) for path in paths}
         return {path for path in found if not path.startswith("run-spawner/records/")}
 
     def directories(self) -> list[str]:
@@ -208,9 +211,10 @@ class ChaosHost(Host):
         return sorted(str(path) for path in self.tmp.glob("runnerd-*"))
 
     def records(self) -> list[str]:
-        """The spawner's records."""
+        """The spawner's records, without those of warm interpreters."""
         directory = self.root / "run-spawner" / "records"
-        return sorted(os.listdir(directory)) if directory.exists() else []
+        names = os.listdir(directory) if directory.exists() else []
+        return sorted(name for name in names if not name.startswith(WARM_PREFIX))
 
     def outputs(self) -> list[str]:
         return sorted(os.listdir(self.root / "log" / "runs"))

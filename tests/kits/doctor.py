@@ -63,6 +63,7 @@ async def practice(
     environ: Mapping[str, str] | None = None,
     more: Sequence[CheckGroup] = (),
     held_drops: Sequence[Problem] = (),
+    warm: Sequence[Problem] = (),
     users: AllowedUsers | None = None,
     **changes: Json,
 ) -> AsyncIterator[Practice]:
@@ -79,6 +80,7 @@ async def practice(
             embedded=lambda: None,
             registry=engine.registry,
             held_drops=lambda: held_drops,
+            warm=lambda: warm,
             pools=a_keeper(engine),
             abandoned=engine.abandoned,
             deadlocked=engine.blocked.deadlocked,

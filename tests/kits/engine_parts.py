@@ -103,6 +103,21 @@ class Interfering:
         await self._api.release_retry(run)
 
 
+async def start_cold(prepared: Prepared) -> Prepared:
+    """What a host without warm interpreters makes of the start of a run."""
+    return prepared
+
+
+class NoSpares:
+    """A spawner without warm interpreters."""
+
+    def knows(self, _key: str) -> bool:
+        return False
+
+    async def clear(self, *, why: str) -> None:
+        raise AssertionError(f"there is nothing to end: {why}")
+
+
 class NotedEvent(asyncio.Event):
     """An event that calls `note` each time it is set."""
 

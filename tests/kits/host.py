@@ -23,6 +23,7 @@ from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import NOON, Json
 from tests.kits.pools import a_keeper
+from tests.kits.warm_host import a_warm_table
 
 SERVICE = {"directory": "/etc/runnerd", "api_url": None, "flow_user": "flow", "users": None}
 PEER = Peer(uid=0, gid=0, pid=1)
@@ -107,6 +108,7 @@ async def daemon(
             pools=a_keeper(engine),
             served=frozenset,
             events=engine.events,
+            warm=a_warm_table(engine),
             journal=engine.journal,
             link=engine.link,
             wakes=engine.wakes,

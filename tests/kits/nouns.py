@@ -25,6 +25,7 @@ from runnerd.core.settings import (
     RunSettings,
     Settings,
     StopSettings,
+    WarmSettings,
 )
 from runnerd.log.log import Log, make_log
 from runnerd.prefect_api.client import PrefectApi
@@ -76,6 +77,7 @@ def settings(
     late: LateSettings = LateSettings(),  # noqa: B008 - frozen
     then: Json = "cancel",
     http_listen: tuple[str, int] | None = None,
+    warm: WarmSettings = WarmSettings(),  # noqa: B008 - frozen
 ) -> Settings:
     return Settings(
         name="host-1",
@@ -84,6 +86,7 @@ def settings(
         late=late,
         stop=StopSettings(then=then),
         http_listen=http_listen,
+        warm=warm,
     )
 
 

@@ -38,7 +38,7 @@ from runnerd.prefect_api.answers import ServerInfo
 from runnerd.system.side_process import Asking
 from runnerd.system.watchdog import Pulse
 from tests.kits.engine import Engine, an_ambient, fake_engine
-from tests.kits.engine_parts import NotedEvent
+from tests.kits.engine_parts import NotedEvent, start_cold
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import URL, Json, LogLines, copied, fake_api
@@ -294,7 +294,7 @@ async def launching(
             worker_name=lambda: HOST,
             backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
         )
-        return Launchers(own=own, pools=pools)
+        return Launchers(own=own, pools=pools, choose=start_cold)
 
     async with fake_engine(folder, prefect=prefect, pools=table, launcher=launchers, **more) as (engine, spawner):
         yield engine, spawner

@@ -87,10 +87,16 @@ class Link:
 
     async def until(self, key: str, phase: str, attempt: int = 0) -> Record:
         """The first record heard, or else replayed, with this phase."""
+        return await self.until_record(
+            lambda record: (record.key, record.attempt, record.phase) == (key, attempt, phase)
+        )
+
+    async def until_record(self, is_it: Callable[[Record], bool]) -> Record:
+        """The first record heard, or else replayed, that is the one."""
         async with asyncio.timeout(LIMIT_S):
             while True:
                 for record in [*self.heard, *self.replayed.values()]:
-                    if (record.key, record.attempt, record.phase) == (key, attempt, phase):
+                    if is_it(record):
                         return record
                 self.changed.clear()
                 await self.changed.wait()

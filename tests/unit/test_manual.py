@@ -33,7 +33,7 @@ HEADINGS = {
     "run": "The section run",
     **{
         name: f"The section {name}"
-        for name in ("api", "limits", "stop", "late", "journal", "output", "control", "http")
+        for name in ("api", "limits", "stop", "late", "journal", "output", "warm", "control", "http")
     },
 }
 

@@ -13,6 +13,7 @@ from runnerd.cli.tables import (
     print_pools,
     print_runs,
     print_waiting,
+    print_warm,
     style_state,
 )
 from runnerd.cli.text import (
@@ -69,6 +70,9 @@ def print_host(console: Console, status: Json) -> None:
     if status.get("pools"):
         console.print_line()
         print_pools(console, status["pools"], below=below)
+    if status.get("warm"):
+        console.print_line()
+        print_warm(console, status["warm"])
     if status["problems"]:
         console.print_line()
         console.print_line(console.paint("Problems", "bold"))
@@ -148,7 +152,7 @@ def print_run(console: Console, run: Json) -> None:
             ("Started", console.when_in_full(run["started_at"])),
             ("Ended", console.when_in_full(run["ended_at"])),
             ("Took" if run["ended_at"] else "Running for", _duration(seconds)),
-            ("Start", clean(run["start"] or "-")),
+            ("Start", _start(run)),
             ("Tags", clean(", ".join(run.get("tags") or ()))),
             ("Process", _process(run)),
             ("User", clean(run["user"] or "-")),
@@ -190,6 +194,12 @@ def _find(call: Call, ref: str) -> tuple[str, Json]:
             raise
         detail = f"there is no run or deployment {ref!r}; see runnerctl runs --all and runnerctl deployments"
         raise ControlError(detail, status=404) from None
+
+
+def _start(run: Json) -> str:
+    """Describe how the run was started: cold, with the reason where it could not be warm."""
+    problem = run.get("start_problem")
+    return clean(run["start"] or "-") + (f": {clean(problem)}" if problem else "")
 
 
 def _when_known(console: Console, stamp: str | None) -> str | None:

@@ -33,6 +33,7 @@ from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
+from runnerd.warm.table import WarmTable
 
 
 def build_runs(
@@ -86,6 +87,7 @@ def build_host(
     pools: PoolKeeper,
     served: Callable[[], Collection[str]],
     events: EventStream,
+    warm: WarmTable,
     journal: Journal,
     link: SpawnerLink,
     wakes: Wakes,
@@ -111,6 +113,7 @@ def build_host(
         deployments=deployments,
         pools=pools,
         events=events,
+        warm=warm,
         service=service,
         ambient=ambient,
     )

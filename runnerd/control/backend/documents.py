@@ -41,6 +41,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "pgid": record.pgid,
         "user": record.user,
         "start": record.start,
+        "start_problem": record.start_problem,
         "attempt": record.attempt,
         "tags": list(record.tags),
         "pool": record.pool,
@@ -79,8 +80,8 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "waiting": waiting,
     }
     absent = (
-        "phase intent pid pgid user start process_name labels output_removed started_at ended_at exit memory_bytes"
-        " cpu_seconds".split()
+        "phase intent pid pgid user start start_problem process_name labels output_removed started_at ended_at exit"
+        " memory_bytes cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
 

@@ -19,6 +19,8 @@ from runnerd.pools.keeper import PoolKeeper
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.drain import Drain
 from runnerd.system.ambient import Ambient
+from runnerd.warm.documents import warm_documents
+from runnerd.warm.table import WarmTable
 
 
 class Status:
@@ -35,6 +37,7 @@ class Status:
         deployments: DeploymentsBackend,
         pools: PoolKeeper,
         events: EventStream,
+        warm: WarmTable,
         service: Callable[[], Json],
         ambient: Ambient,
     ) -> None:
@@ -46,6 +49,7 @@ class Status:
         self._deployments = deployments
         self._pools = pools
         self._events = events
+        self._warm = warm
         self._service = service
         self._started_at = ambient.now()
 
@@ -74,6 +78,7 @@ class Status:
             "usage_at": time_text(self._runs.measured_at),
             "deployments": self._deployments.listing(),
             "pools": self._pools.documents(records),
+            "warm": warm_documents(self._warm),
             "problems": [problem_document(problem) for problem in self._problems.all()],
         }
 

@@ -28,7 +28,8 @@ _RELEASE = re.compile(r"\d+\.\d+\.\d+")
 _OUTPUT_BYTES = 2**20
 INSTALL_LIMIT_S = 600.0
 OUTDATED = 3  # exit status of install_worker.py when only the upgrade of an existing environment failed
-_NOT_FOR_WORKERS = {"limit", "runtime_max_s", "hook_timeout_s", "start", "environment_file"}  # keys of run:
+# Keys of run: that concern no worker.
+_NOT_FOR_WORKERS = {"limit", "runtime_max_s", "hook_timeout_s", "start", "preload", "environment_file"}
 
 # Run by an interpreter: imports nothing but the standard library, and takes a tenth of a second.
 PROBE = """\

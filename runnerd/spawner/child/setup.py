@@ -8,7 +8,6 @@ on.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import resource
 import signal
@@ -17,6 +16,7 @@ from runnerd.spawner.cgroups.limits import make_rlimits
 from runnerd.spawner.child.account import Privileges, SetupFailed, find_account, switch_to
 from runnerd.spawner.child.failures import describe_failed_chdir, describe_failed_exec, describe_failed_mkdir
 from runnerd.spawner.child.files import RESULT_FD, open_files
+from runnerd.spawner.child.inherited import close_all_but, reset_signals
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.proc.processes import become_subreaper
 
@@ -24,18 +24,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_MIN_PIPE_FD = 10
 
-
-def run_child(launch: Launch, privileges: Privileges, release_fd: int, status_fd: int) -> NoReturn:
-    """Set the child up, wait for the release, execute the run's program.
+def run_child(
+    launch: Launch, privileges: Privileges, release_fd: int, status_fd: int, channel_fd: int | None
+) -> NoReturn:
+    """Set the child up, wait for the release, execute the run's program, with `channel_fd` as its descriptor 3.
 
     Never returns and never raises: the child would go on in the spawner's own loop.
     """
     try:
         signal.set_wakeup_fd(-1)  # or a signal to the child would wake the spawner, by the pipe they share
-        release_fd, status_fd = _close_all_but(release_fd, status_fd)
+        keep = (release_fd, status_fd) if channel_fd is None else (release_fd, status_fd, channel_fd)
+        release_fd, status_fd, *channel_fds = close_all_but(*keep)
         _set_up(launch, privileges)
+        for fd in channel_fds:
+            os.dup2(fd, RESULT_FD)  # inheritable, as the one in `keep` is not
         if not os.read(release_fd, 1):
             os._exit(0)  # the spawner is gone, and may not have written our identity to disk: no program may run
         _execute_program(launch)
@@ -52,21 +55,11 @@ def _report(status_fd: int, failure: SetupFailed) -> None:
     os.write(status_fd, line.encode("utf-8", "backslashreplace")[:4096])
 
 
-def _close_all_but(*pipes: int) -> list[int]:
-    """Move the pipes above descriptors 0 to 3, and close all other descriptors from 3 on."""
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _MIN_PIPE_FD) for fd in pipes]
-    low = RESULT_FD
-    for fd in sorted(moved):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
-    return moved
-
-
 def _set_up(launch: Launch, privileges: Privileges) -> None:
     os.setsid()
-    become_subreaper()  # orphans among the leader's descendants stay below the leader as long as it lives
-    _reset_signals()
+    if not launch.forks:  # whose forks are to become children of the spawner
+        become_subreaper()  # orphans among the leader's descendants stay below the leader as long as it lives
+    reset_signals()
     account = find_account(launch, privileges)
     os.umask(0o027)
     open_files(launch, privileges.owner if privileges.root else None)
@@ -118,12 +111,6 @@ def _enter_directory(launch: Launch) -> None:
         os.chdir(launch.working_directory)
     except OSError as error:
         raise SetupFailed("working-directory", describe_failed_chdir(launch, error), error.errno) from None
-
-
-def _reset_signals() -> None:
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _reset_oom_score() -> None:

@@ -206,6 +206,8 @@ class Launch:
         "attempt",
         "cpu_quota_percent",
         "environment",
+        "fork_of",
+        "forks",
         "group",
         "intents",
         "key",
@@ -236,6 +238,12 @@ class Launch:
         self.make_directory = spec.boolean("make_directory")
         self.output = spec.required_path("output")
         self.result = spec.path("result")
+        self.forks = spec.boolean("forks")
+        if self.forks and self.result is not None:
+            raise bad_request(
+                "a process that forks has its socket as descriptor 3, and cannot have a result file there"
+            )
+        self.fork_of = _fork_of(spec)
         self.user = spec.name("user")
         self.group = spec.name("group")
         self.own = spec.boolean("own")
@@ -252,6 +260,13 @@ class Launch:
         self.stop_signal = spec.signal("stop_signal") or signal.SIGTERM.value
         timeout_s = spec.seconds("stop_timeout_s")
         self.stop_timeout_s = 30.0 if timeout_s is None else timeout_s
+
+
+def _fork_of(spec: Fields) -> tuple[str, int] | None:
+    if spec.raw("fork_of") is None:
+        return None
+    of = spec.inner("fork_of")
+    return of.key(), of.attempt()
 
 
 def _argv(value: object) -> list[str]:

@@ -103,12 +103,18 @@ class Connection:
                 raise bad_request(f"a request must not be longer than {MAX_LINE_BYTES} bytes")
             request = parse_object(line)
             number = request.id()
-            self._answer(request, lambda result: self.send({"reply": number, "ok": result}))
+            self._answer(request, partial(self._reply, number))
         except RequestRefused as refusal:
             self._refuse(number, refusal.kind, str(refusal))
         except Exception as error:  # a fault in one request must not end the spawner of all runs
             log_traceback()
             self._refuse(number, "internal", f"{type(error).__name__}: {error}")
+
+    def _reply(self, number: object, result: object) -> None:
+        if isinstance(result, RequestRefused):
+            self._refuse(number, result.kind, str(result))
+        else:
+            self.send({"reply": number, "ok": result})
 
     def _refuse(self, number: object, kind: str, message: str) -> None:
         self.send({"reply": number, "error": {"kind": kind, "message": message}})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 # Fields of /proc/PID/stat, counted from the one after the command's closing bracket.
-STAT_STATE, STAT_PARENT, STAT_SESSION, STAT_THREADS, STAT_START_TICKS = 0, 1, 3, 17, 19
+STAT_STATE, STAT_PARENT, STAT_GROUP, STAT_SESSION, STAT_THREADS, STAT_START_TICKS = 0, 1, 2, 3, 17, 19
 
 
 class Boot:

@@ -90,7 +90,13 @@ class Lineage:
         return members
 
     def _keep_members(self, table: ProcessTable, roots: list[int]) -> list[Process]:
-        members = [process for process in with_descendants(table, roots) if process.pid != os.getpid()]
+        # A run that is forked of a warm interpreter descends from that at first, and then leads a run of its own.
+        others = {process.pid for process in with_descendants(table, set(self._leaders()) - {self._pid})}
+        members = [
+            process
+            for process in with_descendants(table, roots)
+            if process.pid != os.getpid() and process.pid not in others
+        ]
         self._seen = {process.pid: process.ticks for process in members}
         return members
 

@@ -48,6 +48,10 @@ class Orphans:
         """Forget a leader that was reaped."""
         self._leaders.discard(pid)
 
+    def is_unknown(self, pid: int) -> bool:
+        """Return whether this child of ours leads no run, and was not killed as an orphan."""
+        return pid not in self._leaders and pid not in self._killed and pid not in self._given_up
+
     def kill_all(self) -> bool:
         """SIGKILL every orphan, without a scan of /proc; return whether some are left that may still die."""
         if not self.reliable:

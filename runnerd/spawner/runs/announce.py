@@ -39,6 +39,11 @@ class Announcer:
 
 def _log_line(run: ProcessRecord) -> str:
     words = f"{run.name} phase={run.phase} pid={run.pid}"
+    if run.warm is not None:
+        words += f" warm={run.warm.get('state')}"
+        words += f" problem={run.warm['problem']!r}" if "problem" in run.warm else ""
+    if run.start == "warm":
+        words += " start=warm"
     if run.stop is not None:
         reason = str(run.stop.get("reason"))
         words += f" reason={_LOGGED_REASONS.get(reason, reason)}"

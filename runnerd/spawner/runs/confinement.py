@@ -65,16 +65,17 @@ class Confinement:
             log(f"key={launch.key} attempt={launch.attempt} cannot set {what} in its cgroup; going without")
         return cgroup
 
-    def enter_cgroup(self, live: LiveRun, cgroup: RunCgroup | None) -> None:
-        """Put the forked child into its cgroup, before its release."""
-        live.cgroup = cgroup
+    def enter_cgroup(self, run: ProcessRecord, pid: int, cgroup: RunCgroup | None) -> bool:
+        """Put the forked child into its cgroup, if it has one, before its release; return whether that worked."""
         if cgroup is None:
-            return
+            return True
         try:
-            cgroup.add_process(live.pid)
+            cgroup.add_process(pid)
         except OSError as error:
             if error.errno != errno.ESRCH:  # the child's set-up failed, and the child is gone
-                log(f"{live.run.name} cannot enter cgroup {cgroup.directory}: {error.strerror}; going without")
+                log(f"{run.name} cannot enter cgroup {cgroup.directory}: {error.strerror}; going without")
+            return False
+        return True
 
     def find_cgroup(self, live: LiveRun) -> None:
         """Take over the cgroup that an earlier spawner put the run into."""

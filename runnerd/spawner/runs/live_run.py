@@ -20,6 +20,7 @@ from runnerd.spawner.proc.lineage import Lineage
 from runnerd.spawner.proc.processes import scan_processes, with_descendants
 from runnerd.spawner.runs.records import ProcessRecord, utc_now
 
+_REPORT_MAX_BYTES = 4096
 Leaders = Callable[[], Iterable[int]]
 
 
@@ -27,6 +28,7 @@ class LiveRun:
     """The processes of one run. `child`: the leader is our child."""
 
     __slots__ = (
+        "_explain",
         "_report",
         "cgroup",
         "child",
@@ -52,6 +54,7 @@ class LiveRun:
         self.killed = False  # the spawner sent the leader SIGKILL
         self.status_fd = status_fd  # None once the child's report was read to its end
         self._report = b""
+        self._explain: Callable[[bytes], SetupReport] | None = None
         self.waiting: list[
             Callable[[ProcessRecord], None]
         ] = []  # replies to the spawn requests that wait for the start
@@ -60,7 +63,9 @@ class LiveRun:
     @classmethod
     def of_child(cls, run: ProcessRecord, child: Child, ticks: int) -> LiveRun:
         """Make the live run of a child that was just forked."""
-        return cls(run, pid=child.pid, ticks=ticks, pidfd=child.pidfd, status_fd=child.status_fd)
+        live = cls(run, pid=child.pid, ticks=ticks, pidfd=child.pidfd, status_fd=child.status_fd)
+        live._explain = child.explain
+        return live
 
     @classmethod
     def of_record(cls, run: ProcessRecord, boot: Boot, leaders: Leaders) -> LiveRun | None:
@@ -76,20 +81,26 @@ class LiveRun:
         """Find this run's processes by their lineage."""
         self.lineage = Lineage(key=self.run.key, pid=self.pid, ticks=self.ticks, leaders=leaders)
 
-    def read_report(self) -> bool:
+    def read_report(self, *, last: bool = False) -> bool:
         """Read the child's report of its set-up; True at its end, and the caller then closes the descriptor.
 
-        A failure is put into the run's error.
+        A failure is put into the run's error. `last`: the child has exited, and
+        what has not come does not come. What follows is not read: a forked run may write, and keep open, for ever.
         """
         if self.status_fd is None:
             return True
-        data = os.read(self.status_fd, 4096)
-        if data:
-            self._report += data
+        try:
+            data = os.read(self.status_fd, _REPORT_MAX_BYTES)
+        except BlockingIOError:
+            if not last:
+                return False
+            data = b""
+        self._report += data
+        if data and len(self._report) < _REPORT_MAX_BYTES:
             return False
         self.status_fd = None
-        if self._report:
-            failure = SetupReport(self._report)
+        if self._report and self._explain is not None:
+            failure = self._explain(self._report)
             self.run.error = {"stage": failure.stage, "errno": failure.errno, "message": failure.message}
         return True
 

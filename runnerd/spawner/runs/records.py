@@ -47,12 +47,15 @@ class ProcessRecord:
         "result",
         "runtime_at",
         "signal_to_send",
+        "start",
+        "start_problem",
         "start_ticks",
         "started_at",
         "stop",
         "stop_signal",
         "stop_timeout_s",
         "user",
+        "warm",
     )
 
     def __init__(self, *, key: str, attempt: int, boot: Boot, output: str, stop_timeout_s: float) -> None:
@@ -68,6 +71,9 @@ class ProcessRecord:
         self.error: dict[str, object] | None = None
         self.exit: dict[str, object] | None = None
         self.receipt: str | None = None  # what the run's process said of its end, as it was sent
+        self.warm: dict[str, object] | None = None  # of a warm interpreter: its state, and what it said of itself
+        self.start = "cold"
+        self.start_problem: str | None = None  # why a run that was to be forked was started cold
         self.stop_signal = 15
         self.stop_timeout_s = stop_timeout_s
         self.output = output
@@ -101,6 +107,8 @@ class ProcessRecord:
         run.stop_signal = launch.stop_signal
         run.output_max_bytes = launch.output_max_bytes
         run.result = launch.result
+        if launch.forks:
+            run.warm = {"state": "importing"}
         if launch.runtime_max_s is not None:
             run.runtime_at = time.monotonic() + launch.runtime_max_s
         return run
@@ -128,6 +136,8 @@ class ProcessRecord:
         run.started_at = record.required_text("started_at")
         run.stop, run.error, run.exit = (record.object_or_none(name) for name in ("stop", "error", "exit"))
         run.receipt = record.text("receipt")
+        run.warm, run.start_problem = record.object_or_none("warm"), record.text("start_problem")
+        run.start = "warm" if record.text("start") == "warm" else "cold"
         run.stop_signal = kept.signal("stop_signal") or 15
         run.output_max_bytes = kept.integer("output_max_bytes", 0, 2**62)
         run.result = kept.path("result")
@@ -153,6 +163,9 @@ class ProcessRecord:
             "error": self.error,
             "exit": self.exit,
             "receipt": self.receipt,
+            "warm": self.warm,
+            "start": self.start,
+            "start_problem": self.start_problem,
         }
 
     def to_keep(self) -> dict[str, object]:

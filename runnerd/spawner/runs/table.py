@@ -1,21 +1,19 @@
 """Keep the table of runs: start, adopt, watch and forget them.
 
 * A run is identified by (key, attempt); a run that is in the table is not started again.
-* No program runs before its process's identity is on disk.
 * Every change of phase is published, and a run ends with exactly one `exited`.
-`stopping` stops a run, `ending` concludes it after the exit of its leader.
+`starts` starts a run, `stopping` stops it, `ending` concludes it after the exit of its leader.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
 
-from runnerd.spawner.cgroups.run_cgroup import RunCgroup
-from runnerd.spawner.child.account import SetupFailed
-from runnerd.spawner.child.fork import Child, Forker
+from runnerd.spawner.child.fork import Forker
 from runnerd.spawner.io.loop import READ, Loop
 from runnerd.spawner.io.messages import Launch, RequestRefused
 from runnerd.spawner.io.write_watch import WriteWatch
@@ -28,7 +26,10 @@ from runnerd.spawner.runs.intents import IntentServer
 from runnerd.spawner.runs.live_run import LiveRun, exit_facts
 from runnerd.spawner.runs.outputs import Outputs
 from runnerd.spawner.runs.records import ProcessRecord, RecordStore
+from runnerd.spawner.runs.starts import Reply, Starts
 from runnerd.spawner.runs.stopping import Stopping
+from runnerd.spawner.warm.interpreter import Warm
+from runnerd.spawner.warm.interpreters import Interpreters
 
 LINEAGE_SCAN_PERIOD_S = 5.0
 
@@ -49,16 +50,27 @@ class RunTable:
     ) -> None:
         self._loop = loop
         self._store = store
-        self._forker = forker
         self._confinement = confinement
         self._boot = boot
-        self._intents = intents
         self._announcer = Announcer(store=store, publish=publish)
         self._orphans = Orphans(has_live_leader=self._has_live_leader)
         self._stopping = Stopping(loop=loop, announcer=self._announcer, intents=intents)
         self._outputs = Outputs(loop=loop, watch=WriteWatch(loop=loop), owner=forker.owner)
         self._ending = Ending(
             loop=loop, confinement=confinement, orphans=self._orphans, intents=intents, done=self._on_end
+        )
+        self._interpreters = Interpreters(loop=loop, forker=forker, orphans=self._orphans)
+        self._starts = Starts(
+            boot=boot,
+            store=store,
+            forker=forker,
+            confinement=confinement,
+            intents=intents,
+            interpreters=self._interpreters,
+            released=self._on_released,
+            failed=self._on_failed,
+            change_warm=self._change_warm,
+            kill=self._kill_interpreter,
         )
         self._runs: dict[tuple[str, int], ProcessRecord] = {}
         self._live: dict[tuple[str, int], LiveRun] = {}
@@ -67,16 +79,16 @@ class RunTable:
 
     @property
     def live_count(self) -> int:
-        """How many runs have not exited."""
-        return len(self._live)
+        """How many runs have not exited; without warm interpreters, which end when the spawner does."""
+        return self._starts.count + sum(live.run.warm is None for live in self._live.values())
 
     def all(self) -> list[ProcessRecord]:
-        """Return the records of all runs."""
+        """Return the records of all runs that have a process or had one."""
         return list(self._runs.values())
 
     def get(self, key: str, attempt: int) -> ProcessRecord:
         """Return the record of a run. Raises RequestRefused ("unknown-run")."""
-        run = self._runs.get((key, attempt))
+        run = self._runs.get((key, attempt)) or self._starts.find((key, attempt))
         if run is None:
             raise RequestRefused("unknown-run", f"there is no run {key} attempt {attempt}")
         return run
@@ -121,81 +133,49 @@ class RunTable:
 
     # --- start -------------------------------------------------------------------------------------------
 
-    def spawn(self, launch: Launch, reply: Callable[[ProcessRecord], None]) -> None:
-        """Start a run, unless the table has it; `reply` once it has started or failed. Raises RequestRefused."""
-        known = self._runs.get((launch.key, launch.attempt))
+    def spawn(self, launch: Launch, reply: Reply) -> None:
+        """Start a run, unless the table has it; `reply` once it has started or failed, or is refused."""
+        run = (launch.key, launch.attempt)
+        known = self._runs.get(run)
         if known is None:
-            self._start(launch, reply)
+            if not self._starts.join(run, reply):
+                self._starts.begin(launch, reply)
         elif known.phase == "starting" and known.id in self._live:
             self._live[known.id].waiting.append(reply)
         else:
             reply(known)
 
-    def _start(self, launch: Launch, reply: Callable[[ProcessRecord], None]) -> None:
-        run = ProcessRecord.of_launch(launch, self._boot)
-        try:
-            self._forker.check_user(launch)
-        except SetupFailed as failure:
-            self._fail(run, {"stage": failure.stage, "errno": failure.errno, "message": str(failure)}, reply)
-            return
-        if launch.intents:
-            launch.environment = {**launch.environment, **self._intents.make_environment(run.id)}
-        cgroup = self._confinement.make_cgroup(launch)
-        try:
-            child = self._forker.fork(launch)
-        except OSError as error:
-            self._undo_preparations(run, cgroup)
-            message = f"cannot start: cannot fork: {error.strerror}"
-            self._fail(run, {"stage": "fork", "errno": error.errno, "message": message}, reply)
-            return
-        live = self._record_and_release(run, child, cgroup)
-        live.waiting.append(reply)
-        self._orphans.add_leader(child.pid)
-        if not self._orphans.reliable:
-            live.track_lineage(self._leaders)
-        self._live[run.id] = live
-        self._resume(live, child.pidfd)
-        self._loop.watch_fd(child.status_fd, READ, partial(self._on_report, live, child.status_fd))
-
-    def _fail(self, run: ProcessRecord, error: dict[str, object], reply: Callable[[ProcessRecord], None]) -> None:
-        """Conclude a run that failed before it had a process."""
-        run.error = error
+    def _on_failed(self, run: ProcessRecord) -> None:
         self._runs[run.id] = run
         self._announcer.change_phase(run, "exited", "exited", save=True)
-        reply(run)
 
-    def _undo_preparations(self, run: ProcessRecord, cgroup: RunCgroup | None) -> None:
-        """Drop the token and the cgroup of a run that does not start."""
-        self._intents.close_run(run.id)
-        self._confinement.remove_cgroup(run, cgroup)
+    def _on_released(self, live: LiveRun, status_fd: int) -> None:
+        assert live.pidfd is not None
+        self._runs[live.run.id] = live.run
+        self._orphans.add_leader(live.pid)
+        if not self._orphans.reliable:
+            live.track_lineage(self._leaders)
+        self._live[live.run.id] = live
+        self._resume(live, live.pidfd)
+        self._loop.watch_fd(status_fd, READ, partial(self._on_report, live, status_fd))
 
-    def _record_and_release(self, run: ProcessRecord, child: Child, cgroup: RunCgroup | None) -> LiveRun:
-        """Write the child's identity to disk, then release the child; or raise RequestRefused, and run no program."""
-        ticks = child.start_ticks
-        try:
-            if ticks is None:
-                raise OSError(None, "its start time cannot be read from /proc")
-            run.pid, run.start_ticks = child.pid, ticks
-            self._confinement.mark_kernel_log(run)
-            self._store.write(run)
-        except OSError as error:
-            child.abandon()
-            self._undo_preparations(run, cgroup)
-            message = f"cannot start run {run.key}: cannot write its record: {error.strerror}"
-            raise RequestRefused("could-not-record", message) from None
-        live = LiveRun.of_child(run, child, ticks)
-        self._confinement.enter_cgroup(live, cgroup)
-        child.release()
-        self._runs[run.id] = run
-        return live
+    def _change_warm(self, run: ProcessRecord, warm: Warm) -> None:
+        run.warm = warm
+        self._announcer.change_phase(run, run.phase, "changed", save=True)
 
-    def _on_report(self, live: LiveRun, status_fd: int) -> None:
-        if not live.read_report():
+    def _kill_interpreter(self, run: ProcessRecord) -> None:
+        self.stop(run, reason="misbehaves", timeout_s=0.0)
+
+    def _on_report(self, live: LiveRun, status_fd: int, *, last: bool = False) -> None:
+        if not live.read_report(last=last):
             return
         self._loop.unwatch_fd(status_fd)
         os.close(status_fd)
         if live.run.error is not None:
-            return  # the child is exiting: the clients are answered when it is gone
+            # The child is exiting: the clients are answered when it is gone. A fork may have other plans.
+            live.send_signal(signal.SIGKILL)
+            return
+        self._interpreters.on_started(live.run.id, live.pid)
         if live.run.phase == "starting":
             # Not written to disk: a later spawner adopts a record that says `starting` as one that says `running`.
             self._announcer.change_phase(live.run, "running", "started")
@@ -227,11 +207,12 @@ class RunTable:
     def _on_leader_exit(self, live: LiveRun, pidfd: int) -> None:
         self._loop.unwatch_fd(pidfd)
         while live.status_fd is not None:  # both descriptors can be ready at once, and a failed set-up decides the end
-            self._on_report(live, live.status_fd)
+            self._on_report(live, live.status_fd, last=True)
         self._ending.begin(live)
 
     def _on_end(self, live: LiveRun, facts: dict[str, object]) -> None:
         run = live.run
+        self._interpreters.drop(run.id)
         self._outputs.end(run)
         del self._live[run.id]
         if run.error is None:
@@ -258,9 +239,14 @@ class RunTable:
         live = self._live.get(run.id)
         if live is not None:
             self._stopping.stop(live, reason=reason, signal_number=signal_number, timeout_s=timeout_s, intent=intent)
+            return
+        again = partial(self.stop, run, reason=reason, signal_number=signal_number, timeout_s=timeout_s, intent=intent)
+        self._starts.do_later(run.id, again)
 
     def send_signal(self, run: ProcessRecord, number: int) -> None:
         """Signal the run's process group; nothing happens to a run that has exited."""
         live = self._live.get(run.id)
         if live is not None:
             live.send_signal(number)
+        else:
+            self._starts.do_later(run.id, partial(self.send_signal, run, number))

@@ -228,6 +228,7 @@ class FakeHost:
             "waiting_total": len(self.waiting),
             "usage_at": STAMP,
             "deployments": self.deployments.listing(),
+            "warm": [],
             "problems": list(self.problems),
         }
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from runnerd import __version__
 from runnerd.core.errors import NotRecorded, SpawnerError
-from runnerd.core.process import Exit, Identity, LaunchSpec, Receipt
+from runnerd.core.process import Exit, ForkOf, Identity, LaunchSpec, Receipt, Warm
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.link import OnLost, OnRecord
 from runnerd.processes.protocol import Hello, Record, StartError
@@ -39,7 +39,9 @@ class FakeSpawner:
 
     `stubborn` processes only go by SIGKILL. Those with `intents` acknowledge what they are told if `hears`, and then
     exit 0. `down` lets nobody connect. `refuses` is said to every spawn; `full` is a disk without room for a record.
-    `start_error` keeps every process from starting. `hello` is what it says of itself to who connects.
+    `start_error` keeps every process from starting. `hello` is what it says of itself to who connects. A warm
+    interpreter gets ready at once, or fails with `warm_problem`; with `imports_for_ever` it does neither.
+    `fork_problem` has every run start cold.
     """
 
     def __init__(self) -> None:
@@ -51,6 +53,9 @@ class FakeSpawner:
         self.refuses: str | None = None
         self.full = False
         self.start_error: str | None = None
+        self.warm_problem: str | None = None
+        self.imports_for_ever = False
+        self.fork_problem: str | None = None
         self.hello = Hello(
             version=__version__,
             pid=999,
@@ -58,6 +63,7 @@ class FakeSpawner:
             why=None,
             boot_id=BOOT,
             build="5eed0001",
+            forks=True,
         )
         self.successor: Hello | None = None
         self.may_retire = True
@@ -142,11 +148,17 @@ class FakeSpawner:
             pgid=pid,
             user=spec.user,
             started_at=datetime.now(UTC),
+            warm=Warm(state="importing") if spec.forks else None,
         )
+        if spec.fork_of is not None:
+            problem = self._fork_problem(spec, spec.fork_of)
+            record = replace(record, start="cold" if problem else "warm", start_problem=problem)
         if self.start_error is not None:
             error = StartError(stage="exec", errno=2, message=f"cannot start: {self.start_error}")
             record = replace(record, phase="exited", error=error)
         self._tell(record)
+        if spec.forks and record.phase == "running" and not self.imports_for_ever:
+            asyncio.get_running_loop().call_soon(self.end_imports, key, self.warm_problem)
         if spec.runtime_max_s is not None:
             self._later(
                 key,
@@ -203,7 +215,31 @@ class FakeSpawner:
         self.lose()
         return True
 
+    def end_imports(self, key: Key, problem: str | None = None) -> None:
+        """A warm interpreter that imports gets ready, or fails and ends by itself."""
+        record = self.records.get(key)
+        if record is None or record.phase == "exited" or record.warm != Warm(state="importing"):
+            return
+        if problem is None:
+            warm = Warm(state="ready", python="3.11.7", prefect="3.9.1", import_s=1.5)
+            self._tell(replace(record, warm=warm))
+            return
+        self._tell(replace(record, warm=Warm(state="failed", problem=problem)))
+        self._end(key, Exit(code=1, at=datetime.now(UTC)))
+
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _fork_problem(self, spec: LaunchSpec, fork_of: ForkOf) -> str | None:
+        name = f"warm interpreter {fork_of.key} attempt {fork_of.attempt}"
+        warm = self.records.get((fork_of.key, fork_of.attempt))
+        if warm is None or warm.phase == "exited":
+            return f"{name} does not run"
+        if warm.phase != "running" or warm.warm is None or warm.warm.state != "ready":
+            return f"{name} is not ready"
+        given = self._specs[fork_of.key, fork_of.attempt]
+        if (given.user, given.group, given.argv[0]) != (spec.user, spec.group, spec.argv[0]):
+            return f"{name} has another user, group or python than the run"
+        return self.fork_problem
 
     def _later(self, key: Key, seconds: float, call: Callable[[], Any]) -> None:
         if key in self.kill_at:

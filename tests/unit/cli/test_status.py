@@ -79,3 +79,24 @@ def test_a_first_attempt_of_an_older_daemon(
     print_run(console, a_run(RUN, created_at=LATER, **more))
     out = capsys.readouterr().out
     assert ("Attempt:" in out, "Created:" in out, f"Claimed:     {LATER}\n" in out) == (False, False, True)
+
+
+def test_warm_interpreters(tmp_path: Path, console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    ready = {"python": "/opt/etl/bin/python", "user": "etl", "preload": ["pandas", "os"], "state": "ready"}
+    more = {"since": STAMP, "pid": 7, "memory_bytes": 2**26, "runs": 12, "problem": None}
+    failed = {**ready, "state": "failed", "since": None, "pid": None, "memory_bytes": None, "runs": 0}
+    print_host(console, {**FakeHost(outputs=tmp_path).status(), "warm": [{**ready, **more}, failed]})
+    out = [line.split("  ") for line in capsys.readouterr().out.splitlines() if "/opt/etl" in line]
+    rows = [[word.strip() for word in words if word.strip()] for words in out]
+    assert rows == [
+        ["/opt/etl/bin/python", "etl", "pandas, os", "ready", STAMP, "64M", "12"],
+        ["/opt/etl/bin/python", "etl", "pandas, os", "failed", "-", "-", "0"],
+    ]
+
+
+def test_how_a_run_was_started(console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(console, a_run(RUN, start="warm", start_problem=None))
+    print_run(console, a_run(RUN, start="cold", start_problem="no memory\x1b[0m"))
+    print_run(console, a_run(RUN))
+    starts = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if line.startswith("Start:")]
+    assert starts == ["warm", "cold: no memory?[0m", "cold"]

@@ -87,6 +87,20 @@ def test_every_list_has_a_largest() -> None:
         (RUN.format(f"limit: 1{'0' * 20}"), f"2:64: run.limit must be at most 1000000000, not 1{'0' * 20}"),
         (f"journal: {{max_runs: 1{'0' * 20}}}", f"1:21: journal.max_runs must be at most 1000000000, not 1{'0' * 20}"),
         (f"limits: {{runs: 1{'0' * 20}}}", f"1:16: limits.runs must be at most 1000000000, not 1{'0' * 20}"),
+        ("warm: {idle: 1ms}", "1:14: warm.idle must be at least 1s, not '1ms'"),
+        ("warm: {interpreters: 1001}", "1:22: warm.interpreters must be between 0 and 1000, not 1001"),
+        (
+            "warm: {min_free_memory: infinity}",
+            "1:25: warm.min_free_memory must be a size such as 512M or 2G, not 'infinity'",
+        ),
+        (
+            RUN.format("preload: ['a b']"),
+            "2:67: run.preload[0] must be the name of a module such as pandas or mypkg.tables, not 'a b'",
+        ),
+        (
+            RUN.format("preload: [../x]"),
+            "2:67: run.preload[0] must be the name of a module such as pandas or mypkg.tables, not '../x'",
+        ),
         ("limits: {start_rate: 100000/s}", "1:22: limits.start_rate must be between 1/h and 1000/s, not '100000/s'"),
         ("limits: {start_rate: 0.001/h}", "1:22: limits.start_rate must be between 1/h and 1000/s, not '0.001/h'"),
         (

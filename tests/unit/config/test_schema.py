@@ -25,8 +25,9 @@ from runnerd.core.settings import (
     PoolSettings,
     RunSettings,
     StopSettings,
+    WarmSettings,
 )
-from runnerd.core.units import format_duration, format_size
+from runnerd.core.units import format_duration, format_size, parse_duration
 from tests.kits.config import ConfigDir
 
 SCHEMA = json.loads(read_schema())
@@ -65,13 +66,14 @@ def test_it_knows_exactly_the_keys_the_code_reads() -> None:
 
 
 def test_its_defaults_are_the_codes() -> None:
-    api, limits, stop, late, journal, output = (
+    api, limits, stop, late, journal, output, warm = (
         ApiSettings(url=""),
         LimitSettings(),
         StopSettings(),
         LateSettings(),
         JournalSettings(),
         OutputSettings(),
+        WarmSettings(),
     )
     run = RunSettings(python="", working_directory="")
     values = {
@@ -86,12 +88,15 @@ def test_its_defaults_are_the_codes() -> None:
         ("journal", "max_runs"): journal.max_runs,
         ("output", "journal"): output.journal,
         ("output", "max_total"): format_size(output.max_total_bytes),
+        ("warm", "interpreters"): warm.interpreters,
+        ("warm", "min_free_memory"): format_size(warm.min_free_memory_bytes),
     }
     assert {path: TOP[path[0]]["properties"][path[1]]["default"] for path in values} == values
     assert (RUN["stop_signal"]["default"], RUN["stop_timeout"]["default"]) == (
         format_signal(run.stop_signal),
         format_duration(run.stop_timeout_s),
     )
+    assert parse_duration(TOP["warm"]["properties"]["idle"]["default"]) == warm.idle_s
     pool = PoolSettings(name="", run=run, place=Place(""))
     assert {key: its["default"] for key, its in POOL.items() if "default" in its} == {
         "create": pool.create,
@@ -107,9 +112,10 @@ api: {url: http://127.0.0.1:4200/api, key_file: key, poll_interval: 10s, headers
 limits: {runs: 10, start_rate: 10/s, tags: {gpu: 1}}
 stop: {drain_timeout: 30s, then: cancel}
 late: {after: 10m, policy: run}
-run: {python: /usr/bin/python3, limit_nofile: 10:50}
+run: {python: /usr/bin/python3, limit_nofile: 10:50, preload: [os, xml.dom]}
 journal: {keep: 30d}
 output: {journal: never, max_total: 5G}
+warm: {idle: 5m, interpreters: 2, min_free_memory: 0}
 http: {listen: "127.0.0.1:9464"}
 pools:
   - {name: all}
@@ -126,7 +132,8 @@ deployments:
       - {interval: 3600, active: false}
       - {rrule: "FREQ=DAILY;BYHOUR=9", cron: null}
     concurrency_limit: 1
-    run: {runtime_max: 2h, memory_max: 2G, cpu_quota: 150%, umask: "0027", start: warm, environment: {A: 1, B: null}}
+    run:
+      {runtime_max: 2h, memory_max: 2G, cpu_quota: 150%, umask: "0027", start: warm, environment: {A: 1, B: null}}
   - {name: other, entrypoint: "a.b:c", concurrency_limit: {limit: 1}, schedules: null, run: null}
 """
 

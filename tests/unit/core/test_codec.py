@@ -59,6 +59,7 @@ FULL = a_record(
     stream_output=False,
     waiting="disk space",
     output_removed="output.max_total",
+    start_problem="the warm interpreter was not ready in time",
 )
 
 

@@ -15,6 +15,7 @@ from runnerd.processes.link import SpawnerLink
 from runnerd.processes.upgrading import SpawnerUpgrade, WantedSpawner
 from runnerd.runs.drain import EXIT_S
 from runnerd.system.paths import Paths
+from tests.kits.engine_parts import NoSpares
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import LogLines, log_to
 
@@ -104,7 +105,14 @@ async def test_it_makes_room_for_another_spawner_in_an_idle_moment(tmp_path: Pat
     link = a_link(spawner, lines)
     server = a_server(link, lines, tmp_path)
     wanted = WantedSpawner(version="0.0.2", build=None, users=None)
-    upgrade = SpawnerUpgrade(link=link, wanted=wanted, server=server, has_runs=lambda: bool(runs), log=log_to(lines))
+    upgrade = SpawnerUpgrade(
+        link=link,
+        wanted=wanted,
+        server=server,
+        spares=NoSpares(),
+        has_runs=lambda: bool(runs),
+        log=log_to(lines),
+    )
     tasks = [asyncio.create_task(one.run()) for one in (link, server, upgrade)]
     await asyncio.sleep(600)
     assert (spawner.live(), len(spawner.started), spawner.stops) == ([KEY], 1, []), "a run needs it"

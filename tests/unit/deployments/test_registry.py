@@ -158,6 +158,7 @@ def test_a_run_under_way() -> None:
         "pgid": 7,
         "user": "etl",
         "start": "cold",
+        "start_problem": None,
         "attempt": 1,
         "tags": ["gpu"],
         "pool": "etl",

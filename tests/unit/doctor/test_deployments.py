@@ -121,3 +121,11 @@ async def test_two_parents_that_hold_both_slots_for_which_their_children_wait(tm
         check = (await one.examine())["runs"]
         assert (check["state"], "one of the 2 slots" in check["detail"]) == ("warning", True)
         assert check["detail"].endswith("; and 1 more, which runnerctl status lists")
+
+
+async def test_a_warm_interpreter_that_has_failed(tmp_path: Path) -> None:
+    async with practice(tmp_path) as one:
+        assert (await one.examine())["warm interpreters"]["state"] == "ok"
+    async with practice(tmp_path, warm=[Problem(message="cannot start a warm interpreter of /opt/python")]) as one:
+        check = (await one.examine())["warm interpreters"]
+        assert (check["state"], check["detail"]) == ("warning", "cannot start a warm interpreter of /opt/python")

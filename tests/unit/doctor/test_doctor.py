@@ -29,6 +29,7 @@ WELL = {
     "limits",
     "open files",
     "journal",
+    "warm interpreters",
     "state directory",
     "log directory",
     "runtime directory",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import string
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runnerd.core.errors import SpawnerError
-from runnerd.core.process import Exit, Identity, LaunchSpec
+from runnerd.core.process import Exit, ForkOf, Identity, LaunchSpec, Warm
 from runnerd.processes.protocol import Hello, Record, StartError, hello_from_json, record_from_json, spec_to_json
 from runnerd.spawner.io.messages import Fields, Launch, RequestRefused, parse_object
 from runnerd.spawner.proc.identity import Boot
@@ -42,6 +43,7 @@ SPECS = st.builds(
     make_directory=st.booleans(),
     output=PATH,
     result=st.none() | PATH,
+    fork_of=st.none() | st.builds(ForkOf, key=NAME, attempt=st.integers(0, 10**9)),
     user=st.none() | NAME,
     group=st.none() | NAME,
     umask=st.none() | st.integers(0, 0o777),
@@ -56,7 +58,7 @@ SPECS = st.builds(
     runtime_max_s=st.none() | SECONDS,
     stop_signal=st.sampled_from([1, 2, 15, 10]),
     stop_timeout_s=SECONDS,
-)
+).map(lambda spec: replace(spec, forks=spec.result is None and spec.attempt % 2 == 1))
 
 
 def over_the_wire(value: object) -> object:
@@ -71,6 +73,9 @@ def test_spec_arrives_as_it_was_sent(spec: LaunchSpec) -> None:
         sent, got = getattr(spec, name), getattr(launch, name)
         if name == "rlimits":
             got = {limit: (soft, hard) for limit, _, soft, hard in got}
+        if name == "fork_of" and sent is not None:
+            sent = [sent.key, sent.attempt]
+            got = list(got)
         assert got == (list(sent) if isinstance(sent, tuple) else sent), name
 
 
@@ -100,6 +105,8 @@ def a_run(spec: LaunchSpec) -> ProcessRecord:
     run.phase = "stopping"
     run.stop = {"reason": "cancel", "at": "2026-11-22T01:02:03.004Z"}
     run.kill_at = 12.5
+    run.warm = {"state": "failed", "problem": "cannot import pandas"}
+    run.start, run.start_problem = "warm", "warm interpreter warm-1 attempt 1 does not run"
     run.receipt = '{"disposition":"ORCHESTRATION_ABORTED"}'
     return run
 
@@ -137,6 +144,9 @@ def seen(**changes: object) -> dict[str, object]:
         "stop": None,
         "error": None,
         "exit": None,
+        "warm": None,
+        "start": "cold",
+        "start_problem": None,
         **changes,
     }
 
@@ -176,6 +186,15 @@ def test_record_of_a_run_that_could_not_be_forked() -> None:
     assert record.error == StartError(stage="fork", errno=11, message="cannot start: cannot fork")
 
 
+def test_record_of_a_warm_interpreter() -> None:
+    said = {"state": "ready", "python": "3.11.7", "prefect": "3.9.1", "import_s": 2, "more": []}
+    assert record_from_json(seen(warm=said)).warm == Warm(state="ready", python="3.11.7", prefect="3.9.1", import_s=2.0)
+    failed = record_from_json(seen(warm={"state": "failed", "problem": "cannot import pandas"})).warm
+    assert failed == Warm(state="failed", problem="cannot import pandas")
+    with pytest.raises(SpawnerError):
+        record_from_json(seen(warm={"state": "lukewarm"}))
+
+
 def test_hello() -> None:
     limits = {"memory_max": "cgroup", "cpu_quota": None, "tasks_max": "rlimit"}
     told = {"event": "hello", "version": "1.2", "pid": 7, "limits": limits, "why": "no controller", "more": []}
@@ -200,6 +219,8 @@ def test_the_daemon_understands_every_record(spec: LaunchSpec) -> None:
     record = record_from_json(over_the_wire(run.to_wire()))
     assert (record.key, record.attempt, record.user) == (spec.key, spec.attempt, spec.user)
     assert record.identity == Identity(boot_id=HERE.id, pid=4711, start_ticks=123456)
+    assert record.warm == Warm(state="failed", problem="cannot import pandas")
+    assert (record.start, record.start_problem) == ("warm", "warm interpreter warm-1 attempt 1 does not run")
 
 
 @SOME

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from runnerd import __version__
-from runnerd.processes.upgrading import SpawnerUpgrade, WantedSpawner
+from runnerd.processes.upgrading import Spares, SpawnerUpgrade, WantedSpawner
 from runnerd.spawner.build_id import read_build_id
 from runnerd.spawner.child.users import AllowedUsers
 from tests.kits.engine import Engine, fake_engine, start
+from tests.kits.engine_parts import NoSpares
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.warm_host import warm_host
 
 OURS, OLD = "5eed0001", "01d00001"
 LIST = AllowedUsers("etl", root=True, owner=7)
@@ -28,11 +30,12 @@ DIFFERENT = {
 }
 
 
-def upgrade_of(engine: Engine) -> SpawnerUpgrade:
+def upgrade_of(engine: Engine, spares: Spares | None = None) -> SpawnerUpgrade:
     return SpawnerUpgrade(
         link=engine.link,
         wanted=WANTED,
         server=None,
+        spares=spares or NoSpares(),
         has_runs=lambda: bool(engine.supervisor.records()),
         log=engine.ambient.log,
     )
@@ -85,3 +88,21 @@ def test_the_build_is_that_of_the_code(tmp_path: Path) -> None:
     (package / "runs" / "b.py").rename(package / "runs" / "c.py")
     assert len({first, second, read_build_id(str(package))}) == 3
     assert read_build_id() == read_build_id() is not None
+
+
+async def test_warm_interpreters_keep_no_spawner_and_runs_keep_both(tmp_path: Path) -> None:
+    spawner = FakeSpawner()
+    async with warm_host(tmp_path, spawner=spawner) as host:
+        run = await host.start()
+        spawner.successor = replace(spawner.hello, build=OURS, users=LIST)
+        spawner.hello = replace(spawner.successor, build=OLD)
+        spawner.lose()  # and its hello is read again
+        await asyncio.sleep(5)
+        upgrading = asyncio.create_task(upgrade_of(host.engine, host.table).run())
+        await asyncio.sleep(100)
+        assert (spawner.retired, len(host.live())) == (0, 1)
+        spawner.exit(run.key)
+        await asyncio.sleep(100)
+        assert (spawner.retired, host.live()) == (1, [])
+        assert await host.starts(1) == ["warm"]
+        upgrading.cancel()

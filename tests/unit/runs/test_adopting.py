@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runnerd.core.machine import Phase
 from runnerd.core.prefect import StateType
-from runnerd.core.process import LaunchSpec
+from runnerd.core.process import ForkOf, LaunchSpec
 from runnerd.launch.scratch import TIDY_PREFIX
 from runnerd.launch.spec import HOOKS_PREFIX
 from runnerd.processes.helper import HELPER_KEY_PREFIX
@@ -114,3 +115,15 @@ async def test_helpers_are_left_alone(tmp_path: Path, key: str) -> None:
         await engine.link.spawn(spec(key))
         await adopted(engine)
         assert (spawner.live(), engine.supervisor.records()) == ([key], [])
+
+
+async def test_a_warm_run_is_one_for_the_next_daemon_too(tmp_path: Path) -> None:
+    """Also where the journal is lost; and the interpreter is no run."""
+    spawner = FakeSpawner()
+    async with fake_engine(tmp_path, spawner=spawner) as (engine, _):
+        run_id = str(uuid.uuid4())
+        await engine.link.spawn(replace(spec("warm-1"), forks=True))
+        await asyncio.sleep(1)
+        await engine.link.spawn(replace(spec(run_id), fork_of=ForkOf(key="warm-1", attempt=1)))
+        await adopted(engine)
+        assert [(record.id, record.start) for record in engine.supervisor.records()] == [(run_id, "warm")]

@@ -1,0 +1,1 @@
+"""Warm interpreters: which there are, which run is forked from which, and when they go; the daemon's side."""

@@ -1,0 +1,46 @@
+"""memory.py: when this host is short of memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runnerd.warm.memory import find_shortage
+
+PRESSURE = "some avg10={} avg60=0.00 avg300=0.00 total=7\nfull avg10=99.00 avg60=0.00 avg300=0.00 total=1\n"
+
+
+def shortage(folder: Path, *, available_kb: int = 2**20, stalled: str = "0.00", min_free: int = 2**29) -> str | None:
+    (folder / "meminfo").write_text(f"MemTotal: 9999999 kB\nMemFree: 1 kB\nMemAvailable:   {available_kb} kB\n")
+    (folder / "pressure").write_text(PRESSURE.format(stalled))
+    return find_shortage(min_free_bytes=min_free, memory=f"{folder}/meminfo", pressure=f"{folder}/pressure")
+
+
+def test_enough(tmp_path: Path) -> None:
+    assert shortage(tmp_path) is None
+    assert shortage(tmp_path, stalled="9.99") is None
+
+
+def test_too_little(tmp_path: Path) -> None:
+    words = "256M of memory are available, less than warm.min_free_memory (512M)"
+    assert shortage(tmp_path, available_kb=2**18) == words
+
+
+def test_processes_that_wait(tmp_path: Path) -> None:
+    assert shortage(tmp_path, stalled="10.50") == "processes wait for memory for 10% of the time"
+
+
+def test_0_is_any(tmp_path: Path) -> None:
+    assert shortage(tmp_path, available_kb=0, stalled="99.00", min_free=0) is None
+
+
+@pytest.mark.parametrize("text", ["", "MemAvailable: lots\n"])
+def test_a_kernel_that_does_not_say(tmp_path: Path, text: str) -> None:
+    (tmp_path / "meminfo").write_text(text)
+    path = f"{tmp_path}/meminfo"
+    assert find_shortage(min_free_bytes=2**40, memory=path, pressure=f"{tmp_path}/absent") is None
+
+
+def test_this_host() -> None:
+    assert find_shortage(min_free_bytes=2**60) is not None, "no host has an exbibyte"
