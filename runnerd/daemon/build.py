@@ -204,6 +204,7 @@ class Daemon:
 
     def _build_polling(self) -> None:
         parts = build_polling(
+            feed=self.feed,
             api=self.api,
             supervisor=self.supervisor,
             registry=self.registry,
