@@ -24,6 +24,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               resident memory) are; `runs`: how many were forked from it; `problem`: why it has failed, null otherwise.
   run         RUN_FIELDS. `created_at`: when its present attempt was claimed; before the claim, when it is due.
               `run_created_at`: when it was created in Prefect; null where that is not known.
+              `due_at`: when the flow of a run that was claimed ahead of its time begins. `ready_seconds`: from that
+              claim until its process was ready for the flow, known once the process has ended. Else null.
               `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting

@@ -99,6 +99,8 @@ class RunRecord:
     transition_id: str
     created_at: datetime
     run_created_at: datetime | None = None
+    due_at: datetime | None = None  # when the flow is to begin; None where that was not ahead of the claim
+    ready_s: float | None = None  # from the claim until the process was ready to begin the flow; None: not measured
     tags: tuple[str, ...] = ()
     phase: Phase = Phase.CLAIMING
     intent: Intent | None = None

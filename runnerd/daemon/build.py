@@ -203,6 +203,7 @@ class Daemon:
 
     def _build_polling(self) -> None:
         parts = build_polling(
+            feed=self.feed,
             api=self.api,
             supervisor=self.supervisor,
             registry=self.registry,

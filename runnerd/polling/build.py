@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.leads import Leads
 from runnerd.core.pace import Pace
 from runnerd.core.problems import Problems
+from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
@@ -17,6 +20,7 @@ from runnerd.polling.deployment_pages import DeploymentPages
 from runnerd.polling.event_stream import EventStream
 from runnerd.polling.intervals import Intervals
 from runnerd.polling.late_runs import LateRuns
+from runnerd.polling.learning import learn_leads
 from runnerd.polling.look_ups import LookUps
 from runnerd.polling.offering import Offering
 from runnerd.polling.parents import Parents
@@ -33,6 +37,8 @@ from runnerd.runs.abandoned import AbandonedRuns
 from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.ambient import Ambient
+
+_PROCESSORS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,8 @@ def build_polling(
     pace: Pace,
     subscribe: Callable[[], Awaitable[EventSocket | Refusal]],
     pool_names: Callable[[], set[str]],
+    feed: RecordFeed,
+    processors: int = _PROCESSORS,
     jitter: Callable[[], float] = random.random,
 ) -> PollingParts:
     """Build the parts. `pool_names`: all that are served; `jitter` (0 to 1) spreads the polls of many hosts."""
@@ -83,6 +91,7 @@ def build_polling(
         problems=problems,
         abandoned=abandoned,
         pace=pace,
+        leads=learn_leads(journal=journal, feed=feed, processors=processors),
         jitter=jitter,
     )
     blocked = BlockedRuns(
@@ -117,12 +126,12 @@ def _build_poller(
     problems: Problems,
     abandoned: AbandonedRuns,
     pace: Pace,
+    leads: Leads,
     jitter: Callable[[], float],
 ) -> Poller:
     """Build a poller for own deployments and pools."""
-    progress = PollProgress(ambient=ambient)
-    limits = ServerLimits(pools=pools, supervisor=supervisor)
-    offering = Offering(supervisor=supervisor, pools=pools, limits=limits, config=config, ambient=ambient)
+    progress, limits = PollProgress(ambient=ambient), ServerLimits(pools=pools, supervisor=supervisor)
+    offering = Offering(supervisor=supervisor, pools=pools, limits=limits, leads=leads, config=config, ambient=ambient)
     deployment_pages = DeploymentPages(
         api=api,
         supervisor=supervisor,

@@ -6,7 +6,10 @@ Invariants: a run that is skipped stays on offer, and is offered again the momen
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from runnerd.config.in_force import ConfigInForce
+from runnerd.core.leads import Leads
 from runnerd.core.prefect import FlowRun, due
 from runnerd.polling.on_offer import OnOffer
 from runnerd.polling.server_limits import ServerLimits
@@ -27,12 +30,14 @@ class Offering:
         supervisor: Supervisor,
         pools: PoolOffers,
         limits: ServerLimits,
+        leads: Leads,
         config: ConfigInForce,
         ambient: Ambient,
     ) -> None:
         self._supervisor = supervisor
         self._pools = pools
         self._limits = limits
+        self._leads = leads
         self._settings = config.settings
         self._now = ambient.now
         self._last = Offered()
@@ -58,7 +63,8 @@ class Offering:
         if self.awaits_late_policy():
             return Offered()
         self._drop_closed_pools()
-        ready = self.on_offer.ready(self._now(), self._prefetch_s)
+        prefetch_s = self._prefetch()
+        ready = self.on_offer.ready(self._now(), prefetch_s=prefetch_s, lead_s=self._lead(prefetch_s))
         outdated = self._limits.outdated_pools()
         offered = self._supervisor.offer(ready, hold={run.id for run in ready if run.pool in outdated})
         self.on_offer.note_outcome(offered.claimed, offered.skipped, offered={run.id for run in ready})
@@ -77,20 +83,28 @@ class Offering:
     def next_due_s(self) -> float:
         """Seconds until a run on offer may start by itself: when it falls due, or when start_rate allows one more."""
         waits = [] if self._last.wait_s is None else [self._last.wait_s]
-        now = self._now()
+        now, lead_s = self._now(), self._lead(self._prefetch())
         for run in self.on_offer.runs.values():
             at = due(run)
-            seconds = (at - now).total_seconds() - self._prefetch_s(run) if at is not None else 0.0
+            seconds = (at - now).total_seconds() - lead_s(run) if at is not None else 0.0
             if seconds > 0:
                 waits.append(seconds)
         return max(_WAKE_AT_LEAST_S, min(waits, default=_WAKE_AT_MOST_S))
 
-    def _prefetch_s(self, run: FlowRun) -> float:
-        """Return how long before it is due the run is started: Prefect answers its process to wait until then."""
-        if run.pool is None:
-            return self._settings().api.prefetch_s
-        served = {served.name: served.settings.prefetch_s for served in self._pools.open_pools()}
-        return served.get(run.pool, 0.0)
+    def _prefetch(self) -> Callable[[FlowRun], float]:
+        """Return how long before it is due a run may be started at the earliest, in seconds: a function of the run."""
+        own_s = self._settings().api.prefetch_s
+        pools_s = {served.name: served.settings.prefetch_s for served in self._pools.open_pools()}
+        return lambda run: own_s if run.pool is None else pools_s.get(run.pool, 0.0)
+
+    def _lead(self, prefetch_s: Callable[[FlowRun], float]) -> Callable[[FlowRun], float]:
+        """Return how long before it is due a run is started, in seconds: its process then waits for that time."""
+        count = self.on_offer.due_together()
+
+        def lead_s(run: FlowRun) -> float:
+            return self._leads.lead_s(run.deployment_id, most_s=prefetch_s(run), together=count[due(run)])
+
+        return lead_s
 
     def _drop_closed_pools(self) -> None:
         self.on_offer.keep_pools({served.name for served in self._pools.open_pools()})

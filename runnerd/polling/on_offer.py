@@ -5,7 +5,8 @@ Invariant: only runs on offer have a reason to wait.
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -85,14 +86,27 @@ class OnOffer:
         """Whether a run of this pool is due and waits."""
         return any(run.pool == name for run_id, run in self.runs.items() if run_id in self.waiting)
 
-    def ready(self, now: datetime, prefetch_s: Callable[[FlowRun], float]) -> list[FlowRun]:
-        """Return the runs that are due in at most their `prefetch_s` seconds, in turn."""
+    def ready(
+        self, now: datetime, *, prefetch_s: Callable[[FlowRun], float], lead_s: Callable[[FlowRun], float]
+    ) -> list[FlowRun]:
+        """Return the runs that are due in at most their `lead_s` seconds, and those whose turn is before them.
 
-        def is_ready(run: FlowRun) -> bool:
+        Of these only the ones due in at most their `prefetch_s`. Were they left out, a run that needs longer to start
+        would take the slot of one that is due earlier, or of a higher priority.
+        """
+
+        def left_s(run: FlowRun) -> float:
             at = due(run)
-            return at is None or (at - now).total_seconds() <= prefetch_s(run)
+            return (at - now).total_seconds() if at is not None else -math.inf
 
-        return in_turn(run for run in self.runs.values() if is_ready(run))
+        near = in_turn(run for run in self.runs.values() if left_s(run) <= prefetch_s(run))
+        while near and left_s(near[-1]) > lead_s(near[-1]):
+            near.pop()
+        return near
+
+    def due_together(self) -> Counter[datetime | None]:
+        """Count the runs on offer by when they are due."""
+        return Counter(due(run) for run in self.runs.values())
 
     def note_outcome(self, claimed: Sequence[str], skipped: Mapping[str, str], *, offered: Collection[str]) -> None:
         """Drop the claimed runs, and renew the reasons to wait of all runs offered. `skipped`: reasons by run id."""

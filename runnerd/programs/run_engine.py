@@ -1,4 +1,4 @@
-"""Runs prefect.engine, with the flow imported in a thread: a standalone program for the flow's interpreter.
+"""Runs prefect.engine, held until the run is due: a standalone program for the flow's interpreter.
 
 This file imports no module of runnerd, and the daemon does not import it but passes the text as `python -c TEXT`, so
 that no file permission matters. The environment is the flow run's own.
@@ -7,24 +7,44 @@ With PREFECT__FLOW_ENTRYPOINT, the engine of Prefect 2 imports the file in its e
 `asyncio.run()` at module level fails there. Without it, the engine imports in a worker thread, as under `serve()`, but
 reads from the API which code to fetch and import. So the variable is taken away, and the engine's function is replaced
 by one that imports this host's code in a worker thread. The engine of Prefect 3 imports outside any event loop.
+
+With RUNNERD_START_AT (seconds since the epoch), the engine imports and prepares everything at once and begins the flow
+at that time. Left alone, it would sleep for as long as the server says, in whole seconds: the server rounds, so a flow
+begins up to half a second too early or too late. The time at which the process was ready is written to descriptor 3.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import importlib
 import inspect
 import os
 import runpy
 import sys
+import time
 from typing import Any
+
+# How long before the time the API gets Running, whose answer takes a while: servers accept it half a second too early.
+EARLY_S = 0.25
+STEP_S = 1.0  # of a sleep: a clock that is set meanwhile is noticed after that
+READY_FD = 3
 
 
 def main() -> None:
     if sys.path[:1] == [""]:
         sys.path[0] = os.getcwd()  # as with `python -m`
     del sys.argv[1:]
-    if str(importlib.import_module("prefect").__version__).startswith("2."):
-        load_in_thread(os.environ.pop("PREFECT__FLOW_ENTRYPOINT"))
+    start_at = os.environ.pop("RUNNERD_START_AT", None)
+    hold = None if start_at is None else Hold(os.environ.get("PREFECT__FLOW_RUN_ID", ""), float(start_at))
+    major = str(importlib.import_module("prefect").__version__).partition(".")[0]
+    if major == "2":
+        entrypoint = os.environ.pop("PREFECT__FLOW_ENTRYPOINT", None)
+        if entrypoint is not None:  # else the engine pulls the code as the deployment says
+            load_in_thread(entrypoint)
+    if hold is not None:
+        hold.install(major)
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 
 
@@ -39,6 +59,137 @@ def load_in_thread(entrypoint: str) -> None:
 
     deployments: Any = importlib.import_module("prefect.deployments")
     deployments.load_flow_from_flow_run = load
+
+
+class Hold:
+    """Holds the engine where it proposes Running for this run, the last step before hooks and the flow.
+
+    The client's method is the same from 2.14 to 3.9; a Prefect without it waits as the server says. The engine makes
+    more requests after that, so the hold ends where the flow is called, if the flow has nothing that is run or counted
+    before.
+    """
+
+    def __init__(self, run_id: str, at: float) -> None:
+        """Take descriptor 3, before any import can have opened another file as that."""
+        self._run_id = run_id
+        self._at = at
+        self._ready: Any = None
+        with contextlib.suppress(OSError):  # started without the file
+            os.set_inheritable(READY_FD, False)
+            self._ready = open(READY_FD, "w")
+        self._flow: Any = None
+
+    def install(self, major: str) -> None:
+        orchestration = importlib.import_module("prefect.client.orchestration")
+        for name in ("SyncPrefectClient", "PrefectClient"):  # of sync and of async flows
+            client: Any = getattr(orchestration, name, None)
+            method = getattr(client, "set_flow_run_state", None)
+            if method is not None:
+                held = self._hold_async(method) if inspect.iscoroutinefunction(method) else self._hold_sync(method)
+                client.set_flow_run_state = functools.wraps(method)(held)
+        with contextlib.suppress(ImportError, AttributeError):  # then the hold ends before the answer
+            self._note_flow_of_2() if major == "2" else self._note_flow_of_3()
+
+    def _note_flow_of_3(self) -> None:
+        engine: Any = importlib.import_module("prefect.flow_engine")
+        run_flow = engine.run_flow
+
+        @functools.wraps(run_flow)
+        def note_and_run(flow: Any, *args: Any, **kwargs: Any) -> Any:
+            self._flow = flow
+            return run_flow(flow, *args, **kwargs)
+
+        engine.run_flow = note_and_run
+
+    def _note_flow_of_2(self) -> None:
+        deployments: Any = importlib.import_module("prefect.deployments")
+        load_flow = deployments.load_flow_from_flow_run
+
+        @functools.wraps(load_flow)
+        async def load_and_note(*args: Any, **kwargs: Any) -> Any:
+            self._flow = await load_flow(*args, **kwargs)
+            return self._flow
+
+        deployments.load_flow_from_flow_run = load_and_note
+
+    def _hold_sync(self, method: Any) -> Any:
+        def set_flow_run_state(client: Any, flow_run_id: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._begins(flow_run_id, state):
+                return method(client, flow_run_id, state, *args, **kwargs)
+            sleep_until(self._at - EARLY_S)
+            answer = method(client, flow_run_id, state, *args, **kwargs)
+            if self._holds_here(answer):
+                sleep_until(self._at)
+            return method(client, flow_run_id, state, *args, **kwargs) if must_wait(answer) else answer
+
+        return set_flow_run_state
+
+    def _hold_async(self, method: Any) -> Any:
+        async def set_flow_run_state(client: Any, flow_run_id: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._begins(flow_run_id, state):
+                return await method(client, flow_run_id, state, *args, **kwargs)
+            await sleep_until_async(self._at - EARLY_S)
+            answer = await method(client, flow_run_id, state, *args, **kwargs)
+            if self._holds_here(answer):
+                await sleep_until_async(self._at)
+            return await method(client, flow_run_id, state, *args, **kwargs) if must_wait(answer) else answer
+
+        return set_flow_run_state
+
+    def _begins(self, flow_run_id: Any, state: Any) -> bool:
+        """Return whether this run is about to begin; the first time, write down that the process is ready for it."""
+        if str(flow_run_id) != self._run_id or word(state.type) != "RUNNING":
+            return False
+        if self._ready is not None:
+            with contextlib.suppress(OSError), self._ready:
+                self._ready.write(f"{time.time():.3f}\n")
+            self._ready = None
+        return time.time() < self._at
+
+    def _holds_here(self, answer: Any) -> bool:
+        """Return whether the hold ends before the answer is returned; where the flow begins it may end at its call.
+
+        Then the flow must have no hooks and no function for its name, which would be early, and no timeout, for which
+        the wait would count.
+        """
+        if word(answer.status) != "ACCEPT":
+            return must_wait(answer)
+        flow = self._flow
+        before = ("timeout_seconds", "on_running_hooks", "flow_run_name")
+        if flow is None or any(getattr(flow, name, None) for name in before):
+            return True
+        self._hold_call(flow)
+        return False
+
+    def _hold_call(self, flow: Any) -> None:
+        function = flow.fn
+
+        @functools.wraps(function)  # the engine reads its signature
+        def begin(*args: Any, **kwargs: Any) -> Any:
+            flow.fn = function
+            sleep_until(self._at)
+            return function(*args, **kwargs)
+
+        flow.fn = begin
+
+
+def sleep_until(at: float) -> None:
+    while (left := at - time.time()) > 0:
+        time.sleep(min(left, STEP_S))
+
+
+async def sleep_until_async(at: float) -> None:
+    while (left := at - time.time()) > 0:  # noqa: ASYNC110 (a time, for which no event exists)
+        await asyncio.sleep(min(left, STEP_S))
+
+
+def must_wait(answer: Any) -> bool:
+    return word(answer.status) == "WAIT"
+
+
+def word(value: Any) -> str:
+    """Return the text of an enumeration's value, or of a text."""
+    return str(getattr(value, "value", value))
 
 
 if __name__ == "__main__":

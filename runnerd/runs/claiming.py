@@ -13,7 +13,7 @@ from typing import Protocol
 
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Intent, RunRecord
-from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
+from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict, due
 from runnerd.deployments.registry import Entry
 from runnerd.prefect_api.answers import Answer, Claim, ClaimOutcome
 
@@ -41,6 +41,7 @@ class StateApi(Protocol):
 
 def new_record(offer: FlowRun, entry: Entry | None, *, before: RunRecord | None, at: datetime) -> RunRecord:
     """Make the record of a claim. `entry`: its deployment, if this host has it; `before`: the last claim made here."""
+    due_at = due(offer)
     return RunRecord(
         id=offer.id,
         name=offer.name,
@@ -50,6 +51,7 @@ def new_record(offer: FlowRun, entry: Entry | None, *, before: RunRecord | None,
         transition_id=str(uuid.uuid4()),
         created_at=at,
         run_created_at=offer.created,
+        due_at=due_at if due_at is not None and due_at > at else None,
         tags=offer.tags,
         attempt=before.attempt + 1 if before else 1,
         user=entry.deployment.run.user if entry and offer.pool is None else None,

@@ -16,16 +16,18 @@ from runnerd.core.errors import ApiError, ApiRejected, NotRecorded, SpawnerError
 from runnerd.core.exit_words import HOST_RESTARTED, ending
 from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.core.prefect import StateType, Verdict
-from runnerd.core.process import Exit
+from runnerd.core.process import Exit, LaunchSpec
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.scratch import tidy_spec
 from runnerd.launch.spec import hooks_key
+from runnerd.launch.start_time import hold_until_due
 from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import UNSTARTED, claim_if_free
 from runnerd.runs.lease import renew_lease
 from runnerd.runs.preparing import Preparing
+from runnerd.runs.readiness import take_ready
 from runnerd.runs.record_store import RunContext, RunRecordStore
 from runnerd.runs.reporting import Reporter
 from runnerd.runs.scratch import remove_scratch
@@ -84,7 +86,7 @@ class Run:
             Phase.RUNNING: self._watch,
             Phase.STOPPING: self._watch,
             Phase.KILLING: self._watch,
-            Phase.REPORTING: self._reporter.report,
+            Phase.REPORTING: self._report,
         }
         self._context.link.add_listener(self.record.id, self._wake.set)
         lease: asyncio.Task[None] | None = None
@@ -143,6 +145,8 @@ class Run:
         prepared = await self._preparing.prepare()
         self._store.update(**prepared.record_fields)
         spec = prepared.start
+        if isinstance(spec, LaunchSpec):
+            spec = hold_until_due(spec, self.record)
         if self.record.intent is not None:  # also set while the launch was prepared
             return await self._finish_unstarted(why=None)
         if isinstance(spec, Unanswered):
@@ -264,6 +268,12 @@ class Run:
                 await self._context.api.propose(self.record.id, cancelling, transition_id=str(uuid.uuid4()))
         except (ApiError, TimeoutError) as error:
             self._context.ambient.log.debug("cannot announce a cancel yet", run=self.record.id, why=str(error))
+
+    async def _report(self) -> None:
+        ready_s = await take_ready(self.record)
+        if ready_s is not None:
+            self._store.update(ready_s=ready_s)
+        await self._reporter.report()
 
     def _finish_unseen(self) -> None:
         """Finish a run of which the spawner has no record: its records were lost with the boot, or removed."""

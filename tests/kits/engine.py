@@ -46,6 +46,7 @@ from tests.kits.jump_loop import START_S
 from tests.kits.nouns import URL, Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
 
 POLL = "POST /deployments/get_scheduled_flow_runs"
+PROCESSORS = 2
 BOUND = "POST /flow_runs/filter"  # the runs that only their process can go on with
 
 
@@ -138,6 +139,8 @@ class Engine:
             pace=self.pace,
             subscribe=self._refuse_stream,
             pool_names=self.pools.names,
+            feed=self.feed,
+            processors=PROCESSORS,
             jitter=lambda: 0.5,
         )
         self.poller, self.cancellations, self.events = parts.poller, parts.cancellations, parts.events

@@ -52,6 +52,8 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "waiting": record.waiting,
         "run_created_at": time_text(record.run_created_at),
         "created_at": time_text(record.created_at),
+        "due_at": time_text(record.due_at),
+        "ready_seconds": record.ready_s,
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
         "api_state": record.api_state.value if record.api_state else None,
@@ -80,8 +82,8 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "waiting": waiting,
     }
     absent = (
-        "phase intent pid pgid user start start_problem process_name labels output_removed started_at ended_at exit"
-        " memory_bytes cpu_seconds".split()
+        "phase intent pid pgid user start start_problem process_name labels output_removed due_at ready_seconds started_at"
+        " ended_at exit memory_bytes cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
 
