@@ -21,6 +21,7 @@ from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 _INTERVAL_S = 5.0
+_WOKEN_S = 30.0  # while events tell of cancels
 _BETWEEN_S = 0.25  # at least, from one poll to the next, however many events come
 _EARLY_S = 0.1  # a poll may come so much before its interval is over
 
@@ -52,9 +53,9 @@ class Cancellations:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
-            began, interval = self._clock(), self._pace.interval_s(self._interval_s())
+            began = self._clock()
             self._woken.clear()
-            self._pulse.beat("cancelling", within_s=interval + REQUEST_BOUND_S)
+            self._pulse.beat("cancelling", within_s=_WOKEN_S + REQUEST_BOUND_S)
             try:
                 with self._contained.item("poll"):
                     await self.poll_once()
@@ -62,13 +63,18 @@ class Cancellations:
             except ApiError as error:
                 self._pulse.beat("cancelling", within_s=BACKOFF_BOUND_S)
                 await asyncio.sleep(backoff.next_s(error))
-            await self._rest(interval)
+            await self._rest(self._next_s())
             await asyncio.sleep(max(0.0, began + _BETWEEN_S - self._clock()))
 
     async def _rest(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
+
+    def _next_s(self) -> float:
+        """Return the seconds until the next poll; a run that was found CANCELLED is not waited for longer than that."""
+        usual_s = self._interval_s()
+        return usual_s if self._cancelled_at else self._pace.check_s(usual_s, woken_s=max(usual_s, _WOKEN_S))
 
     def _interval_s(self) -> float:
         return min(_INTERVAL_S, self._settings().api.poll_interval_s)

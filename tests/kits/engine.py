@@ -25,6 +25,7 @@ from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
 from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.polling.build import build_polling
+from runnerd.pools.changes import PoolChanges
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
@@ -137,7 +138,7 @@ class Engine:
             problems=problems,
             pace=self.pace,
             subscribe=self._refuse_stream,
-            pool_names=self.pools.names,
+            changes=PoolChanges(table=self.pools, outdated=self.outdated.append, wakes=self.wakes),
             jitter=lambda: 0.5,
         )
         self.poller, self.cancellations, self.events = parts.poller, parts.cancellations, parts.events
