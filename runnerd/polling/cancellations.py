@@ -22,6 +22,8 @@ from runnerd.system.containment import Containment
 
 _INTERVAL_S = 5.0
 _WOKEN_S = 30.0  # while events tell of cancels
+# Prefect sends the event of a state before it commits the state: the poll that the event calls for may come too soon.
+_AFTER_WAKE_S = (1.0, 5.0)
 _BETWEEN_S = 0.25  # at least, from one poll to the next, however many events come
 _EARLY_S = 0.1  # a poll may come so much before its interval is over
 
@@ -47,6 +49,7 @@ class Cancellations:
         self._pulse, self._clock = ambient.pulse, ambient.clock
         self._backoff = ambient.backoff
         self._contained = Containment(log=ambient.log, loop="cancellations")
+        self._again: tuple[float, ...] = ()  # seconds between the next polls
         self._cancelled_at: dict[str, float] = {}  # by id of a run that is CANCELLED: when that was seen first
 
     async def run(self) -> None:
@@ -54,6 +57,7 @@ class Cancellations:
         backoff = self._backoff()
         while True:
             began = self._clock()
+            self._again = _AFTER_WAKE_S if self._woken.is_set() else self._again[1:]
             self._woken.clear()
             self._pulse.beat("cancelling", within_s=_WOKEN_S + REQUEST_BOUND_S)
             try:
@@ -72,8 +76,10 @@ class Cancellations:
                 await self._woken.wait()
 
     def _next_s(self) -> float:
-        """Return the seconds until the next poll; a run that was found CANCELLED is not waited for longer than that."""
+        """Return the seconds until the next poll. While a run is known to be CANCELLED that is the usual interval."""
         usual_s = self._interval_s()
+        if self._again:
+            return min(self._again[0], usual_s)
         return usual_s if self._cancelled_at else self._pace.check_s(usual_s, woken_s=max(usual_s, _WOKEN_S))
 
     def _interval_s(self) -> float:

@@ -19,7 +19,8 @@ from runnerd.pools.changes import PoolChanges
 from runnerd.prefect_api.event_socket import CONNECTED, LISTENING, EventSocket
 from runnerd.prefect_api.prefect_socket import RETRY_REFUSED_S
 from runnerd.prefect_api.websocket import Refusal
-from tests.kits.engine import Engine, at, polling, polls, running, start, started_at
+from tests.kits.engine import BOUND as CANCELS
+from tests.kits.engine import POLL, Engine, at, polling, polls, running, start, started_at
 from tests.kits.nouns import Json, copied
 from tests.kits.pools import pool_settings
 from tests.kits.websocket_peer import Peer, end
@@ -153,6 +154,41 @@ async def test_a_run_is_cancelled_at_once(tmp_path: Path) -> None:
         streams.say("prefect.flow-run.Cancelling", run=run_id)
         await engine.until(lambda: not running(engine, run_id))
         assert at(engine) - began < 0.5
+
+
+async def test_an_event_that_comes_before_its_state_is_acted_on_all_the_same(tmp_path: Path) -> None:
+    """Prefect sends the event before it commits the transaction."""
+    async with streaming(tmp_path, poll_interval_s=10.0) as (engine, streams, stream):
+        deployment_id = engine.deploy()
+        await live(engine, streams, stream)
+        await asyncio.sleep(40)
+        began = at(engine)
+        streams.say("prefect.flow-run.Scheduled", run=str(uuid4()), deployment=deployment_id)
+        await asyncio.sleep(0.5)
+        run_id = engine.add_run(deployment_id)
+        assert await started_at(engine, run_id) - began < 3
+        engine.prefect.set_state(run_id, "RUNNING")
+        await asyncio.sleep(40)
+        began = at(engine)
+        streams.say("prefect.flow-run.Cancelling", run=run_id)
+        await asyncio.sleep(0.5)
+        engine.prefect.set_state(run_id, "CANCELLING", force=True)
+        await engine.until(lambda: not running(engine, run_id))
+        assert at(engine) - began < 2
+
+
+async def test_an_event_costs_few_requests_however_little_there_is_to_find(tmp_path: Path) -> None:
+    async with streaming(tmp_path, poll_interval_s=10.0) as (engine, streams, stream):
+        await live(engine, streams, stream)
+        run_id = await start(engine)
+        deployment_id = engine.prefect.runs[run_id]["deployment_id"]
+        await asyncio.sleep(40)
+        copied(engine.prefect)
+        streams.say("prefect.flow-run.Scheduled", run=str(uuid4()), deployment=deployment_id)
+        streams.say("prefect.flow-run.Cancelling", run=run_id)
+        await asyncio.sleep(8)
+        asked: list[str] = copied(engine.prefect)
+        assert (asked.count(POLL), asked.count(CANCELS)) == (2, 3)
 
 
 async def test_a_pool_that_is_paused_or_resumed_is_checked_at_once(tmp_path: Path) -> None:
