@@ -6,9 +6,12 @@ that was never sent one is not left with a goodbye.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 
+from runnerd.core.errors import ApiError
 from runnerd.core.prefect import PROCESS, WorkPool
 from runnerd.core.wakes import Wakes
 from runnerd.pools.table import Served
@@ -19,6 +22,7 @@ from runnerd.system.ambient import Ambient
 
 HEARTBEAT_S = 30  # as Prefect's workers; after three of them without one, a worker is OFFLINE
 GOODBYE_S = 1
+_GOODBYE_BOUND_S = 5.0
 _EARLY_S = 1.0  # what is due so soon is sent now
 
 
@@ -75,17 +79,16 @@ class Heartbeats:
         return served.heartbeat_at
 
     async def say_goodbye(self, name: str) -> None:
-        """Have the pool list this host as OFFLINE at once, not after three heartbeats. Prefect's worker does not.
-
-        Raises ApiError.
-        """
+        """Have the pool list this host as OFFLINE at once, not after three heartbeats. Prefect's worker does not."""
         await self._channels.close(name)
         self._sent_at.pop(name, None)
         if name not in self._announced:
             return
         self._announced.discard(name)
-        await self._api.heartbeat(name, worker=self._worker_name(), interval_s=GOODBYE_S)
-        await self._events.emit_stopped(name)
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_BOUND_S):
+                await self._api.heartbeat(name, worker=self._worker_name(), interval_s=GOODBYE_S)
+                await self._events.emit_stopped(name)
 
     def way(self, name: str) -> str | None:
         """Return how the pool hears of this host, by `channel` or by `requests`; None where it does not."""

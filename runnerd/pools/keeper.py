@@ -37,7 +37,6 @@ from runnerd.system.containment import Containment
 SYNC_S = 30.0  # as Prefect's workers
 SYNC_WOKEN_S = 120.0  # while events tell of changes
 SYNC_GAP_S = 2.0  # at least, to a synchronisation because the pool has changed
-_GOODBYE_BOUND_S = 5.0
 _PULSE_S = 3600.0  # one synchronisation is a dozen requests, and each may take minutes
 
 
@@ -244,7 +243,7 @@ class PoolKeeper:
         """Run a Prefect worker for the pool, unless this host drains: its runs are not the daemon's to end."""
         if self._wakes.draining.is_set():
             if await self._stop_worker(served.name):
-                await self._say_goodbye(served.name)
+                await self._heartbeats.say_goodbye(served.name)
             return
         assert served.pool is not None
         if served.pool.type not in self._worker_types:  # a long list that one server never changes
@@ -283,12 +282,7 @@ class PoolKeeper:
         self._logged.pop(name, None)
         self._pulse.leave(f"pool {name}")
         await self._stop_worker(name)
-        await self._say_goodbye(name)
-
-    async def _say_goodbye(self, name: str) -> None:
-        with contextlib.suppress(ApiError, TimeoutError):
-            async with asyncio.timeout(_GOODBYE_BOUND_S):
-                await self._heartbeats.say_goodbye(name)
+        await self._heartbeats.say_goodbye(name)
 
     async def stop(self) -> None:
         """Leave every pool, because this host stops."""

@@ -106,19 +106,20 @@ class WorkerChannels:
     def __init__(self, *, open_channel: OpenChannel, ambient: Ambient) -> None:
         self._open = open_channel
         self._ambient = ambient
-        self._kept: dict[str, tuple[str, WorkerChannel, asyncio.Task[None]]] = {}  # by pool: its id and its channel
+        # By pool: its id and this host's name there, the channel, and its task.
+        self._kept: dict[str, tuple[tuple[str, str], WorkerChannel, asyncio.Task[None]]] = {}
 
     def keep(self, pool: WorkPool, *, worker_name: str, interval_s: int, on_change: Callable[[], None]) -> None:
-        """Keep the pool's channel open from now on; a pool that was deleted and created again gets a new one."""
-        known = self._kept.get(pool.name)
+        """Keep the pool's channel open from now on; a pool that was created again, or another name, gets a new one."""
+        known, wanted = self._kept.get(pool.name), (pool.id, worker_name)
         if known is not None:
-            if known[0] == pool.id:
+            if known[0] == wanted:
                 return
             known[2].cancel()
         worker = Worker(pool=pool.name, name=worker_name, interval_s=interval_s)
         channel = WorkerChannel(open_channel=self._open, worker=worker, on_change=on_change, ambient=self._ambient)
         task = asyncio.create_task(channel.run(), name=f"worker channel of pool {pool.name}")
-        self._kept[pool.name] = (pool.id, channel, task)
+        self._kept[pool.name] = (wanted, channel, task)
 
     def beat_at(self, name: str) -> datetime | None:
         """Return when the last heartbeat was sent over the pool's channel; None while that is not open."""

@@ -211,10 +211,12 @@ async def open_websocket(
             reader, writer = await asyncio.open_connection(url.host, port, ssl=context)
             made = WebSocket(reader=reader, writer=writer, clock=clock)
             refusal = await made.shake_hands(url, subprotocol=subprotocol, headers=headers)
+            if refusal is None:
+                writer = None
+                return made
     except (OSError, ValueError) as error:  # TimeoutError and TLS errors too
         refusal = Refusal(why=broken_words(error))
-    if refusal is None:
-        return made
-    if writer is not None:
-        writer.close()
+    finally:
+        if writer is not None:
+            writer.close()
     return refusal
