@@ -35,7 +35,7 @@ from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 SYNC_S = 30.0  # as Prefect's workers
-SYNC_WOKEN_S = 120.0  # while events tell of changes
+SYNC_WOKEN_S = 100.0  # while events tell of changes
 SYNC_GAP_S = 2.0  # at least, to a synchronisation because the pool has changed
 _PULSE_S = 3600.0  # one synchronisation is a dozen requests, and each may take minutes
 
