@@ -10,7 +10,8 @@ else, an unknown or repeated key too, is answered with 400 or 422.
 
 Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in UTC, sizes bytes, durations seconds.
   status      STATUS_FIELDS. `api`: url, state (ok, degraded or unreachable), maintenance (true: the API
-              is degraded because of its maintenance), since, detail; `stream`, of its events: state (live; silent:
+              is degraded because of its maintenance), since, detail; requests_per_minute: how many runnerd sent it in
+              the last minute, the openings of WebSockets too; `stream`, of its events: state (live; silent:
               none is known to arrive; connecting or off), since, detail, events (of this host or others, so far).
               `draining`: bool. `drain`: null, or since, reason,
               until, stopping (true after SIGTERM, when undrain is refused).

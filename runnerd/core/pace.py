@@ -1,10 +1,12 @@
-"""Says how far apart polls are: as configured, or further while the events of the server are known to arrive. Pure."""
+"""Says how far apart requests are: as configured, or further while events of the server are known to arrive. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 STRETCH = 3.0
+# A server calls a deployment or a queue that was not polled for 60 s not ready, and jitter adds a tenth.
+POLL_MAX_S = 45.0
 
 
 @dataclass(slots=True)
@@ -15,4 +17,8 @@ class Pace:
 
     def interval_s(self, configured_s: float) -> float:
         """Return the seconds between two polls whose configured interval this is."""
-        return configured_s * STRETCH if self.woken else configured_s
+        return max(configured_s, min(configured_s * STRETCH, POLL_MAX_S)) if self.woken else configured_s
+
+    def check_s(self, usual_s: float, *, woken_s: float) -> float:
+        """Return the seconds between two checks of what events tell of as well."""
+        return woken_s if self.woken else usual_s

@@ -45,6 +45,8 @@ from runnerd.polling.build import build_polling
 from runnerd.pools.build import build_pools
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.event_socket import subscribe
+from runnerd.prefect_api.prefect_socket import SocketAccess
+from runnerd.prefect_api.worker_socket import open_channel
 from runnerd.processes.link import SpawnerLink
 from runnerd.processes.locating import SpawnerLocation
 from runnerd.processes.upgrading import WantedSpawner
@@ -116,6 +118,8 @@ class Daemon:
             on_health=self._note_health,
             on_left_out=self._health_log.note_left_out,
         )
+        sockets = partial(SocketAccess, url=url, credentials=self.credentials.known, headers=api.headers)
+        self._sockets = sockets(clock=self.ambient.clock, note_sent=self.api.transport.traffic.note_sent)
         self._access = access_reader(url, self.config, self.credentials.read)
         host = SpawnerLocation(self.paths, users=self._environ.get("RUNNERD_FLOW_USERS"))
         self.link = SpawnerLink(
@@ -148,6 +152,7 @@ class Daemon:
         self.refresher, self.rechecker = parts.refresher, parts.rechecker
         self.pools = build_pools(
             api=self.api,
+            open_channel=partial(open_channel, self._sockets, now=self.ambient.now),
             link=self.link,
             environments=self._environments,
             access=self._access,
@@ -214,15 +219,8 @@ class Daemon:
             ambient=self.ambient,
             problems=self.problems,
             pace=self._pace,
-            subscribe=partial(
-                subscribe,
-                self.api.url,
-                credentials=self.credentials.known,
-                headers=self.config.settings().api.headers,
-                clock=self.ambient.clock,
-                now=self.ambient.now,
-            ),
-            pool_names=self.pools.table.names,
+            subscribe=partial(subscribe, self._sockets, now=self.ambient.now),
+            changes=self.pools.changes,
         )
         self.poller, self.cancellations, self.events = parts.poller, parts.cancellations, parts.events
         self.abandoned, self.blocked = parts.abandoned, parts.blocked

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -24,6 +26,8 @@ from runnerd.system.containment import Containment
 
 REFRESH_EVERY_S = 60.0
 _REFRESH_GAP_MIN_S = 10.0  # however often `wakes.refresh` is set
+_LIST_STARTS_EVERY_S = 300.0  # Prefect schedules for an hour ahead at least
+_LISTS_AFTER_CHANGE = 2  # Prefect schedules a deployment that was changed within a minute
 _NEXT_START_WITHIN = timedelta(days=30)
 _REQUESTS_FOR_NEXT_STARTS = 5  # the first mostly suffices; each answers for at least one more deployment
 _LOOP = "refresh"
@@ -58,11 +62,13 @@ class Refresher:
         self._registry = registry
         self._registrar = registrar
         self._pulse = ambient.pulse
-        self._now = ambient.now
+        self._now, self._clock = ambient.now, ambient.clock
         self._contained = Containment(log=ambient.log, loop=_LOOP)
         self._woken = wakes.refresh
         self._starts: dict[str, _Starts] = {}  # by deployment id, as the API listed them last
         self._started: set[str] = set()  # their runs that have started since that list was requested
+        self._listed_at = -math.inf  # when, by the clock, that was
+        self._lists_due = 0  # how often the starts are listed again however new the list is
         self._answers = 0  # of the API to all requests until the last round
         feed.subscribe(self._note_start)
 
@@ -73,11 +79,15 @@ class Refresher:
             return
         if deployment_id is None or self._registry.by_id(deployment_id) is None:  # of a pool, declared elsewhere
             return
-        self._woken.set()
         self._started.add(record.id)
         starts = self._starts.get(deployment_id)
+        if starts is None or not starts.times:
+            self._woken.set()
         if starts is None or starts.times.pop(record.id, None) is None:
             return
+        if not starts.times and not starts.whole:
+            self._lists_due = _LISTS_AFTER_CHANGE
+            self._woken.set()
         if starts.times or starts.whole:
             self._registry.note_next_run(deployment_id, starts.first)
 
@@ -85,6 +95,8 @@ class Refresher:
         """Refresh for ever; errors of the API only leave older values in the registry."""
         while True:
             self._pulse.beat(_LOOP, within_s=3600.0)
+            if self._woken.is_set():
+                self._lists_due = _LISTS_AFTER_CHANGE
             self._woken.clear()
             # A failure of the API was logged by the client, and is over or not at the next round.
             with self._contained.item("refresh"), contextlib.suppress(ApiError):
@@ -101,10 +113,10 @@ class Refresher:
 
         Without any, only ask whether the API answers: a host that polls for nothing would never know.
         """
-        self._started.clear()
         ids = self._registry.ids()
         if not ids:
             self._starts = {}
+            self._started.clear()
             return await self._check()
         found = {info.id: info for info in await self._api.read_deployments(ids)}
         gone = {one for one in set(ids) - set(found) if await self._is_deleted(one)}
@@ -114,7 +126,22 @@ class Refresher:
             entry = self._registry.by_id(info.id)
             if entry is not None and entry.paused is not info.paused:
                 self._registry.put(replace(entry, paused=info.paused))
-        self._starts = await self._next_starts(list(found))
+                self._lists_due = _LISTS_AFTER_CHANGE
+        if self._must_list(found):
+            await self._list_starts(list(found))
+
+    def _must_list(self, ids: Collection[str]) -> bool:
+        """Whether the next starts of these deployments may be others than those that are known."""
+        if self._lists_due or set(ids) != set(self._starts) or self._clock() - self._listed_at >= _LIST_STARTS_EVERY_S:
+            return True
+        now = self._now()
+        return any(starts.first is not None and starts.first <= now for starts in self._starts.values())
+
+    async def _list_starts(self, ids: list[str]) -> None:
+        self._started.clear()
+        at = self._clock()
+        self._starts = await self._next_starts(ids)
+        self._listed_at, self._lists_due = at, max(0, self._lists_due - 1)
         next_runs = {one: first for one, starts in self._starts.items() if (first := starts.first) is not None}
         self._registry.note_next_runs(next_runs)
 

@@ -29,6 +29,7 @@ from runnerd.polling.poller import Poller
 from runnerd.polling.pool_pages import PoolPages
 from runnerd.polling.progress import PollProgress
 from runnerd.polling.server_limits import ServerLimits
+from runnerd.pools.changes import PoolChanges
 from runnerd.pools.offers import PoolOffers
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.event_socket import EventSocket
@@ -65,12 +66,12 @@ def build_polling(
     problems: Problems,
     pace: Pace,
     subscribe: Callable[[], Awaitable[EventSocket | Refusal]],
-    pool_names: Callable[[], set[str]],
+    changes: PoolChanges,
     feed: RecordFeed,
     processors: int = _PROCESSORS,
     jitter: Callable[[], float] = random.random,
 ) -> PollingParts:
-    """Build the parts. `pool_names`: all that are served; `jitter` (0 to 1) spreads the polls of many hosts."""
+    """Build the parts. `jitter` (0 to 1) spreads the polls of many hosts."""
     abandoned = AbandonedRuns(
         api=api,
         supervisor=supervisor,
@@ -105,7 +106,7 @@ def build_polling(
         api=api,
         supervisor=supervisor,
         registry=registry,
-        pools=pool_names,
+        pools=changes,
         host_name=config.host_name,
         pace=pace,
         wakes=wakes,

@@ -21,6 +21,9 @@ from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 _INTERVAL_S = 5.0
+_WOKEN_S = 30.0  # while events tell of cancels
+# Prefect sends the event of a state before it commits the state: the poll that the event calls for may come too soon.
+_AFTER_WAKE_S = (1.0, 5.0)
 _BETWEEN_S = 0.25  # at least, from one poll to the next, however many events come
 _EARLY_S = 0.1  # a poll may come so much before its interval is over
 
@@ -46,15 +49,17 @@ class Cancellations:
         self._pulse, self._clock = ambient.pulse, ambient.clock
         self._backoff = ambient.backoff
         self._contained = Containment(log=ambient.log, loop="cancellations")
+        self._again: tuple[float, ...] = ()  # seconds between the next polls
         self._cancelled_at: dict[str, float] = {}  # by id of a run that is CANCELLED: when that was seen first
 
     async def run(self) -> None:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
-            began, interval = self._clock(), self._pace.interval_s(self._interval_s())
+            began = self._clock()
+            self._again = _AFTER_WAKE_S if self._woken.is_set() else self._again[1:]
             self._woken.clear()
-            self._pulse.beat("cancelling", within_s=interval + REQUEST_BOUND_S)
+            self._pulse.beat("cancelling", within_s=_WOKEN_S + REQUEST_BOUND_S)
             try:
                 with self._contained.item("poll"):
                     await self.poll_once()
@@ -62,13 +67,20 @@ class Cancellations:
             except ApiError as error:
                 self._pulse.beat("cancelling", within_s=BACKOFF_BOUND_S)
                 await asyncio.sleep(backoff.next_s(error))
-            await self._rest(interval)
+            await self._rest(self._next_s())
             await asyncio.sleep(max(0.0, began + _BETWEEN_S - self._clock()))
 
     async def _rest(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
+
+    def _next_s(self) -> float:
+        """Return the seconds until the next poll. While a run is known to be CANCELLED that is the usual interval."""
+        usual_s = self._interval_s()
+        if self._again:
+            return min(self._again[0], usual_s)
+        return usual_s if self._cancelled_at else self._pace.check_s(usual_s, woken_s=max(usual_s, _WOKEN_S))
 
     def _interval_s(self) -> float:
         return min(_INTERVAL_S, self._settings().api.poll_interval_s)

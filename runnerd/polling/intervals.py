@@ -48,6 +48,11 @@ class Intervals:
         self._backoffs: dict[float, Backoff] = {}  # by interval, where a source failed in its last poll
         self.failing: set[str | None] = set()
 
+    @property
+    def far(self) -> bool:
+        """Whether polls are further apart than configured, because events call for them."""
+        return self._pace.woken
+
     def begin_poll(self) -> None:
         """Note which intervals are over: their sources are asked in this poll."""
         now = self._clock() + _EARLY_S

@@ -26,6 +26,8 @@ from runnerd.runs.supervisor import Offered
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
+# Prefect sends the event of a state before it commits the state: a poll may come too soon, and the next is far.
+_AFTER_EARLY_POLL_S = 2.0
 _BETWEEN_SLOT_POLLS_S = 1.0  # at least, from one poll to the next for a slot that the API counts
 
 
@@ -56,6 +58,7 @@ class Poller:
         self._config = config.settings
         self._clock = ambient.clock
         self._began_at = -math.inf  # the latest poll
+        self._again = False  # the latest poll was called for, and may have come too soon
         self._backoff = ambient.backoff
         self._contained = Containment(log=ambient.log, loop="poll")
 
@@ -88,16 +91,17 @@ class Poller:
         """Poll for ever."""
         backoff = self._backoff()
         while True:
-            if self._wakes.poll.is_set():
+            woken = self._wakes.poll.is_set()
+            if woken:
                 await self._keep_within_burst()
             self._began_at = self._clock()
-            if self._wakes.poll.is_set() or self._awaits_late_policy():
+            if woken or self._again or self._awaits_late_policy():
                 self._intervals.end_all()
             self._intervals.end_of(self._awaited_pools())
             self._wakes.poll.clear()
             self._progress.beat()
             with self._contained.item("a round") as item:
-                await self._poll_and_rest()
+                await self._poll_and_rest(woken=woken)
             if item.why is None:
                 backoff.reset()
             else:
@@ -109,13 +113,17 @@ class Poller:
         until = self._began_at + min(1.0 / api.poll_burst_per_s, api.poll_interval_s)
         await asyncio.sleep(max(0.0, until - self._clock()))
 
-    async def _poll_and_rest(self) -> None:
+    async def _poll_and_rest(self, *, woken: bool) -> None:
+        before, self._again = set(self.on_offer.runs), False
         try:
-            await self._round.poll_due()
+            offered = await self._round.poll_due()
+            found = bool(offered.claimed) or not set(self.on_offer.runs) <= before
+            self._again = woken and not found and self._intervals.far
         except ApiError:
             # The client has logged the failure once, and `status` shows it; here it only costs time.
             self._offering.offer_due()
-        await self._rest(self._intervals.end_poll())
+        rest_s = self._intervals.end_poll()
+        await self._rest(min(rest_s, _AFTER_EARLY_POLL_S) if self._again else rest_s)
 
     def _awaits_late_policy(self) -> bool:
         """Whether to ask for own runs before their interval is over. Not while that fails: the back-off goes on."""

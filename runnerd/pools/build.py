@@ -14,6 +14,8 @@ from runnerd.core.wakes import Wakes
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
+from runnerd.pools.changes import PoolChanges
+from runnerd.pools.heartbeats import Heartbeats
 from runnerd.pools.job.side import LIMITS, SIDE
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.launching import PoolLauncher
@@ -22,6 +24,7 @@ from runnerd.pools.outbox import Outbox
 from runnerd.pools.resolving import JobResolver
 from runnerd.pools.run_notes import RunNotes
 from runnerd.pools.table import PoolTable
+from runnerd.pools.worker_channel import OpenChannel, WorkerChannels
 from runnerd.pools.worker_events import WorkerEvents
 from runnerd.pools.workers.worker import PrefectWorker, end_leftovers
 from runnerd.prefect_api.client import PrefectApi
@@ -39,6 +42,7 @@ class PoolParts:
     jobs: JobResolver
     table: PoolTable
     keeper: PoolKeeper
+    changes: PoolChanges
     offers: PoolOffers
     launcher: PoolLauncher
     outbox: Outbox
@@ -47,6 +51,7 @@ class PoolParts:
 def build_pools(
     *,
     api: PrefectApi,
+    open_channel: OpenChannel,
     link: SpawnerLink,
     environments: Environments,
     access: Callable[[], ApiAccess],
@@ -69,15 +74,18 @@ def build_pools(
     RunNotes(api=api.pools, table=table, worker_name=name, feed=feed, outbox=outbox)
     events = WorkerEvents(api=api.pools, table=table, worker_name=name, feed=feed, outbox=outbox, now=ambient.now)
     jobs = JobResolver(side=SideProcess(module=SIDE, limits=LIMITS), clock=ambient.clock)
+    channels = WorkerChannels(open_channel=open_channel, ambient=ambient)
+    beats = Heartbeats(api=api.pools, channels=channels, worker_name=name, events=events, wakes=wakes, ambient=ambient)
     keeper = PoolKeeper(
         api=api.pools,
         table=table,
         make_worker=lambda served: make_worker(pool=served.name),
         end_leftovers=partial(end_leftovers, link),
-        worker_name=name,
+        heartbeats=beats,
         calls=calls,
         job_problem=jobs.problem,
         events=events,
+        pace=pace,
         wakes=wakes,
         problems=problems,
         ambient=ambient,
@@ -86,9 +94,8 @@ def build_pools(
         jobs=jobs,
         table=table,
         keeper=keeper,
-        offers=PoolOffers(
-            api=api.pools, table=table, config=config, pace=pace, now=ambient.now, outdated=keeper.outdated
-        ),
+        changes=PoolChanges(table=table, outdated=keeper.outdated, wakes=wakes),
+        offers=_build_offers(api, table, config, pace, keeper, ambient),
         launcher=PoolLauncher(
             api=api,
             table=table,
@@ -101,3 +108,9 @@ def build_pools(
         ),
         outbox=outbox,
     )
+
+
+def _build_offers(
+    api: PrefectApi, table: PoolTable, config: ConfigInForce, pace: Pace, keeper: PoolKeeper, ambient: Ambient
+) -> PoolOffers:
+    return PoolOffers(api=api.pools, table=table, config=config, pace=pace, now=ambient.now, outdated=keeper.outdated)

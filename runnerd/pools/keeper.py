@@ -1,8 +1,8 @@
 """Synchronises each served pool with the API: creates what is missing of it, reads it, and sends heartbeats for it.
 
 Invariants: a pool that cannot be served hinders no other, and is checked again for ever; the table's entry of a pool is
-at most SYNC_S old while the API answers, and stays as it is while the API does not; nothing is created where the
-configuration says `create: false`.
+at most SYNC_S old while the API answers (SYNC_WOKEN_S while its events tell of changes), and stays as it is while the
+API does not; nothing is created where the configuration says `create: false`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from functools import partial
 from typing import Any
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected
 from runnerd.core.machine import RunRecord
+from runnerd.core.pace import Pace
 from runnerd.core.place import Problem
-from runnerd.core.prefect import PROCESS, WorkerType, WorkPool, WorkQueue
+from runnerd.core.prefect import WorkerType
 from runnerd.core.problems import Problems
 from runnerd.core.wakes import Wakes
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.log.alerts import Alert
 from runnerd.pools.creating import find_or_create_pool, find_or_create_queues, why_unservable
+from runnerd.pools.heartbeats import HEARTBEAT_S, Heartbeats
 from runnerd.pools.table import PoolService, PoolTable, Served, served_document
+from runnerd.pools.turns import Turn
 from runnerd.pools.worker_events import WorkerEvents
 from runnerd.pools.workers.worker import PrefectWorker
 from runnerd.prefect_api.answers import ServerInfo
@@ -31,10 +34,9 @@ from runnerd.prefect_api.pools import PoolsApi
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
-SYNC_S = 15.0
-HEARTBEAT_S = 30  # as Prefect's workers; after three of them without one, a worker is OFFLINE
-GOODBYE_S = 1
-_GOODBYE_BOUND_S = 5.0
+SYNC_S = 30.0  # as Prefect's workers
+SYNC_WOKEN_S = 100.0  # while events tell of changes
+SYNC_GAP_S = 2.0  # at least, to a synchronisation because the pool has changed
 _PULSE_S = 3600.0  # one synchronisation is a dozen requests, and each may take minutes
 
 
@@ -48,10 +50,11 @@ class PoolKeeper:
         table: PoolTable,
         make_worker: Callable[[Served], PrefectWorker],
         end_leftovers: Callable[[Collection[str]], Coroutine[Any, Any, object]],
-        worker_name: Callable[[], str],
+        heartbeats: Heartbeats,
         calls: BoundedCalls,
         job_problem: Callable[[str], str | None],
         events: WorkerEvents,
+        pace: Pace,
         wakes: Wakes,
         ambient: Ambient,
         problems: Problems,
@@ -64,22 +67,23 @@ class PoolKeeper:
         self._table = table
         self._make_worker = make_worker
         self._end_leftovers = end_leftovers
-        self._worker_name = worker_name
+        self._heartbeats = heartbeats
         self._calls = calls
         self._job_problem = job_problem
         self._events = events
+        self._pace = pace
         self._wakes = wakes
-        self._now = ambient.now
+        self._clock = ambient.clock
         self._backoff = ambient.backoff
         self._pulse = ambient.pulse
         self._log = ambient.log
         self._contained = Containment(log=ambient.log, loop="pools")
         self._pool_wakes: dict[str, asyncio.Event] = {}
+        self._changed: set[str] = set()  # pools that have changed in the API
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._workers: dict[str, tuple[PrefectWorker, asyncio.Task[None]]] = {}
         self._worker_types: Mapping[str, WorkerType] = {}
         self._logged: dict[str, str | None] = {}  # by pool that was tried: the problem that was logged last
-        self._announced: set[str] = set()  # pools that list this host among their workers
         self._stopped = False
         self._group = asyncio.TaskGroup()  # entered by `run`
         self._asked: dict[str, int] = {}  # by pool: the list of wanted pools for which the API last answered
@@ -90,16 +94,14 @@ class PoolKeeper:
     async def run(self) -> None:
         """Serve all pools of the table for ever."""
         async with self._group:
-            self._group.create_task(self._end_leftover_workers(), name="workers of pools that are not served any more")
+            leftovers = self._end_leftovers(self._table.names())
+            self._group.create_task(leftovers, name="workers of pools that are not served any more")
             while True:
                 self._wakes.pools.clear()
                 with self._contained.item("list of pools"):
                     await self._match_tasks()
                 self._note_tried()
                 await self._wakes.pools.wait()
-
-    async def _end_leftover_workers(self) -> None:
-        await self._end_leftovers(self._table.names())
 
     async def _match_tasks(self) -> None:
         """Run one task for each pool of the table, and none for others."""
@@ -120,33 +122,43 @@ class PoolKeeper:
     def outdated(self, name: str) -> None:
         """Synchronise this pool now: it has changed in the API."""
         if name in self._pool_wakes:
+            self._changed.add(name)
             self._pool_wakes[name].set()
 
     async def _serve_pool(self, name: str) -> None:
-        """Synchronise one pool for ever."""
-        backoff = self._backoff()
+        """Synchronise one pool for ever, and send heartbeats in between."""
+        backoff, turn = self._backoff(), Turn(rest_s=HEARTBEAT_S)
         while True:
-            wake = self._pool_wakes[name]
-            wake.clear()
+            woken, every_s = self._pool_wakes[name].is_set(), self._pace.check_s(SYNC_S, woken_s=SYNC_WOKEN_S)
+            turn.begin(self._clock(), every_s=every_s, woken=woken)
+            self._pool_wakes[name].clear()
             self._pulse.beat(f"pool {name}", within_s=_PULSE_S)
-            wait_s, listed = SYNC_S, self._table.listed
-            served = self._table.get(name)
+            served, listed = self._table.get(name), self._table.listed
             try:
                 with self._contained.item(f"pool {name}") as item:
                     if served is not None:
-                        await self._sync_pool(served)
+                        await (self._sync_pool(served) if turn.whole else self._only_beat(served))
                     backoff.reset()
                 if item.why is not None:
                     self._note_problem(served, f"cannot use what the API says of the work pool: {item.why}")
-                self._note_tried(name, listed)
+                if turn.whole:
+                    self._note_tried(name, listed)
             except ApiRejected as error:
                 self._note_problem(served, str(error))
                 self._note_tried(name, listed)
             except (ApiAway, ApiDenied) as error:  # logged by the client
-                wait_s = backoff.next_s(error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await wake.wait()
+                if turn.whole:
+                    turn.put_off(self._clock() + backoff.next_s(error))
+                    await self._beat_despite(served, error)
+            await self._rest(name, turn)
+
+    async def _rest(self, name: str, turn: Turn) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(turn.left_s(self._clock())):
+                await self._pool_wakes[name].wait()
+        if name in self._changed:  # however many events come; what this host wants itself does not wait
+            await asyncio.sleep(max(0.0, turn.began + SYNC_GAP_S - self._clock()))
+            self._changed.discard(name)
 
     def _note_tried(self, name: str | None = None, listed: int = 0) -> None:
         if name is not None:
@@ -179,7 +191,7 @@ class PoolKeeper:
         queues = await find_or_create_queues(self._api, served.settings)
         if isinstance(queues, str):
             return self._note_problem(served, queues)
-        beat_at = await self._send_heartbeat(served, pool)
+        beat_at = await self._heartbeats.send(served, pool, on_change=partial(self.outdated, served.name))
         latest = replace(served, pool=pool, queues=queues, problem=None, heartbeat_at=beat_at)
         if latest.service is PoolService.OTHER:
             await self._serve_by_worker(latest, server)
@@ -187,20 +199,21 @@ class PoolKeeper:
             await self._stop_worker(served.name)  # the pool was deleted, and created again as a type that runnerd runs
         self._put(served, latest)
 
-    async def _send_heartbeat(self, served: Served, pool: WorkPool) -> datetime | None:
-        """Send one for a pool that lists its workers; return when the last one arrived."""
-        if pool.type != PROCESS:
-            return None
-        if self._wakes.draining.is_set():  # this host takes no runs, and a pool without another worker is not ready
-            await self._say_goodbye(pool.name)
-            return served.heartbeat_at
-        self._announced.add(pool.name)
-        there = await self._api.heartbeat(pool.name, worker=self._worker_name(), interval_s=HEARTBEAT_S)
-        return self._now() if there else served.heartbeat_at
+    async def _only_beat(self, served: Served) -> None:
+        if served.pool is not None and served.problem is None:
+            beat_at = await self._heartbeats.send(served, served.pool, on_change=partial(self.outdated, served.name))
+            self._table.put(replace(served, heartbeat_at=beat_at), known=served)
+
+    async def _beat_despite(self, served: Served | None, error: ApiError) -> None:
+        """Send a heartbeat although the API does not want to be asked about the pool now."""
+        refused = isinstance(error, ApiAway) and not error.maintenance and (error.answered or error.retry_after_s)
+        if served is not None and refused:
+            with contextlib.suppress(ApiError), self._contained.item(f"heartbeat of pool {served.name}"):
+                await self._only_beat(served)
 
     def _put(self, served: Served, latest: Served) -> None:
         """Replace the entry of a pool, and have the pool polled at once if other runs may start by that."""
-        changed = (latest.open, _queue_facts(latest.queues)) != (served.open, _queue_facts(served.queues))
+        changed = latest.openings != served.openings
         if not self._table.put(latest, known=served):
             return
         self._log_problem(latest)
@@ -230,7 +243,7 @@ class PoolKeeper:
         """Run a Prefect worker for the pool, unless this host drains: its runs are not the daemon's to end."""
         if self._wakes.draining.is_set():
             if await self._stop_worker(served.name):
-                await self._say_goodbye(served.name)
+                await self._heartbeats.say_goodbye(served.name)
             return
         assert served.pool is not None
         if served.pool.type not in self._worker_types:  # a long list that one server never changes
@@ -238,7 +251,7 @@ class PoolKeeper:
         kind = self._worker_types.get(served.pool.type)
         if served.name not in self._workers:
             worker = self._make_worker(served)
-            self._announced.add(served.name)
+            self._heartbeats.announce(served.name)
             await worker.want(served, kind=kind, server=server)
             task = self._group.create_task(worker.run(), name=f"worker of pool {served.name}")
             self._workers[served.name] = (worker, task)
@@ -269,17 +282,7 @@ class PoolKeeper:
         self._logged.pop(name, None)
         self._pulse.leave(f"pool {name}")
         await self._stop_worker(name)
-        await self._say_goodbye(name)
-
-    async def _say_goodbye(self, name: str) -> None:
-        """Have the pool list this host as OFFLINE at once, not after three heartbeats. Prefect's worker does not."""
-        if name not in self._announced:
-            return
-        self._announced.discard(name)
-        with contextlib.suppress(ApiError, TimeoutError):
-            async with asyncio.timeout(_GOODBYE_BOUND_S):
-                await self._api.heartbeat(name, worker=self._worker_name(), interval_s=GOODBYE_S)
-                await self._events.emit_stopped(name)
+        await self._heartbeats.say_goodbye(name)
 
     async def stop(self) -> None:
         """Leave every pool, because this host stops."""
@@ -307,9 +310,7 @@ class PoolKeeper:
         return [Problem(message=why, place=served.settings.place) for served, why in self.problems()]
 
     def problems(self) -> list[tuple[Served, str]]:
-        """Return the pools that cannot be served, each with the reason."""
-        found = ((served, self._problem(served)) for served in self._table.entries())
-        return [(served, why) for served, why in found if why is not None]
+        return [(served, why) for served in self._table.entries() if (why := self._problem(served)) is not None]
 
     def documents(self, records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         """Return each pool's document for `status`; `records` are those of the runs under way."""
@@ -318,9 +319,6 @@ class PoolKeeper:
             running = sum(record.holds_slot and record.pool == served.name for record in records)
             worker = self.worker(served.name)
             about = worker.document() if worker is not None else None
-            found.append(served_document(served, running=running, worker=about, problem=self._problem(served)))
+            way, problem = self._heartbeats.way(served.name), self._problem(served)
+            found.append(served_document(served, running=running, worker=about, problem=problem, heartbeats=way))
         return found
-
-
-def _queue_facts(queues: Sequence[WorkQueue]) -> list[tuple[str, bool]]:
-    return [(queue.id, queue.is_paused) for queue in queues]

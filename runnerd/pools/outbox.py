@@ -8,6 +8,7 @@ instead, or for hours: a single request that gets 503 for ever holds up no other
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Outbox:
         self._contained = Containment(log=ambient.log, loop="outbox")
         self._waiting: deque[_Waiting] = deque(maxlen=_WAITING_MAX)
         self._refused: set[str] = set()  # kinds of which the last one was dropped: the next one gets no patience
+        self._not_before: dict[str, float] = {}  # by kind, by the clock: the Retry-After of the API
         self._filled = asyncio.Event()
 
     def put(self, kind: str, what: str, send: Send) -> None:
@@ -53,19 +55,31 @@ class Outbox:
         self._filled.set()
 
     async def run(self) -> None:
-        """Send for ever, in order."""
+        """Send for ever, in order; but for kinds that the API does not want before a time, which hold up no other."""
         while True:
             await self._filled.wait()
             self._filled.clear()
             while self._waiting:
-                await self._send_first()
+                now = self._clock()
+                self._not_before = {kind: at for kind, at in self._not_before.items() if at > now}
+                first = next((one for one in self._waiting if one.kind not in self._not_before), None)
+                if first is not None:
+                    await self._send_first(first)
+                    continue
+                self._filled.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(self._not_before.values()) - now):
+                        await self._filled.wait()
 
-    async def _send_first(self) -> None:
-        first = self._waiting[0]
+    async def _send_first(self, first: _Waiting) -> None:
         error = await self._send(first)
         if isinstance(error, ApiError) and not self._is_refused(first, error) and not await self._is_late(first, error):
             cap_s = _REFUSED_DELAY_MAX_S if _may_be_refusal(error) else None
-            await asyncio.sleep(self._backoff.next_s(error, cap_s=cap_s))
+            delay_s = self._backoff.next_s(error, cap_s=cap_s)
+            if isinstance(error, ApiAway) and error.retry_after_s is not None and not error.maintenance:
+                self._not_before[first.kind] = self._clock() + delay_s
+            else:
+                await asyncio.sleep(delay_s)
             return
         self._remove(first)
 

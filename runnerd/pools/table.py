@@ -62,6 +62,11 @@ class Served:
         return self.problem is None and self.service in (PoolService.WORKER, PoolService.AGENT)
 
     @property
+    def openings(self) -> tuple[bool, list[tuple[str, bool]]]:
+        """What decides which runs are listed: whether the pool is polled, and which of its queues are paused."""
+        return self.open, [(queue.id, queue.is_paused) for queue in self.queues]
+
+    @property
     def state(self) -> PoolState:
         if self.problem is not None:
             return PoolState.INVALID
@@ -135,8 +140,13 @@ def _without_place(settings: PoolSettings) -> PoolSettings:
     return replace(settings, place=Place(""), problem=None)
 
 
-def served_document(served: Served, *, running: int, worker: Json, problem: str | None) -> dict[str, Json]:
-    """Return the pool's document for `status`. `worker` is the one of its Prefect worker; None when it has none."""
+def served_document(
+    served: Served, *, running: int, worker: Json, problem: str | None, heartbeats: str | None
+) -> dict[str, Json]:
+    """Return the pool's document for `status`. `worker` is the one of its Prefect worker; None when it has none.
+
+    `heartbeats`: how they are sent, by `channel` or by `requests`.
+    """
     settings, pool = served.settings, served.pool
     return {
         "name": served.name,
@@ -150,6 +160,7 @@ def served_document(served: Served, *, running: int, worker: Json, problem: str 
         "limit": settings.limit,
         "concurrency_limit": pool.concurrency_limit if pool is not None else None,
         "heartbeat_at": time_text(served.heartbeat_at),
+        "heartbeats": heartbeats,
         "queues": [
             {
                 "name": queue.name,

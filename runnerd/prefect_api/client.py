@@ -26,7 +26,7 @@ from runnerd.prefect_api.answers import (
 )
 from runnerd.prefect_api.applying import DeploymentApplier
 from runnerd.prefect_api.clock import Skew
-from runnerd.prefect_api.connections import open_client
+from runnerd.prefect_api.connections import is_cloud, open_client
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.dialect import server_info, state_body
 from runnerd.prefect_api.due_runs import DueRuns
@@ -78,7 +78,7 @@ class PrefectApi:
         `on_left_out` is called with words for each item that is left out because it is unreadable.
         """
         self.url = url
-        self._cloud = httpx.URL(url).host in ("api.prefect.cloud", "api.stg.prefect.dev")
+        self._cloud = is_cloud(httpx.URL(url))
         self.transport = Transport(
             url=url,
             credentials=credentials,

@@ -46,6 +46,11 @@ def is_proxied(url: httpx.URL) -> bool:
     return named and url.host not in _LOOPBACK
 
 
+def is_cloud(url: httpx.URL) -> bool:
+    """Return whether the API at this URL is Prefect Cloud."""
+    return url.host in ("api.prefect.cloud", "api.stg.prefect.dev")
+
+
 class NoCookies(CookieJar):
     """Stores no cookie: one would go to every port of its host, and any number of them could be set."""
 

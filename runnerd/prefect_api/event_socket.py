@@ -6,35 +6,31 @@ that is lost, forged or late costs time or a request, and nothing else (ADR 31).
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-
-import httpx
+from datetime import datetime, timedelta
 
 from runnerd.core.place import Json
-from runnerd.prefect_api.connections import is_proxied
-from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.failure_words import broken_words
+from runnerd.prefect_api.prefect_socket import SocketAccess, open_socket, read_json
 from runnerd.prefect_api.values import is_uuid
-from runnerd.prefect_api.websocket import Closed, Refusal, WebSocket, open_websocket
+from runnerd.prefect_api.websocket import Closed, Refusal, WebSocket
 
-DENIED = 1008  # the close code of a server that does not accept the credentials
-_GREETING_S = 20.0
+_CLOCKS_APART = timedelta(hours=1)  # at most, of this host and of whoever makes events
 _RUN = "prefect.flow-run."
 _DEPLOYMENT = "prefect.deployment."
 # Runs that may start now, runs to cancel, and what may let runs start or keep them from it.
 STARTS = frozenset({"Scheduled", "AwaitingRetry", "Resuming"})
-CANCELS = frozenset({"Cancelling"})
-CONNECTED = "runnerd.host.connected"
+CANCELS = frozenset({"Cancelling", "Cancelled"})
+OWN = "runnerd.host."
+CONNECTED, LISTENING = OWN + "connected", OWN + "listening"
 _PREFIXES = (
     *(_RUN + state for state in sorted(STARTS | CANCELS)),
     _DEPLOYMENT,
     "prefect.work-pool.",
     "prefect.work-queue.",
-    CONNECTED,
+    OWN,
 )
 
 
@@ -70,53 +66,32 @@ class EventSocket:
         await self._socket.close()
 
 
-async def subscribe(
-    url: str,
-    *,
-    credentials: Callable[[], Credentials],
-    headers: Mapping[str, str],
-    clock: Callable[[], float],
-    now: Callable[[], datetime],
-) -> EventSocket | Refusal:
-    """Subscribe to the events of the API at `url` from now on. Raises ApiDenied when `credentials` cannot be read."""
-    base = httpx.URL(url.rstrip("/"))
-    if is_proxied(base):
-        return Refusal(
-            status=405, why="the API is reached through a proxy (HTTP_PROXY), which runnerd does not stream through"
-        )
-    found = credentials()
-    at = base.copy_with(scheme="wss" if base.scheme == "https" else "ws", raw_path=base.raw_path + b"/events/out")
-    socket = await open_websocket(at, subprotocol="prefect", headers={**headers, **found.header()}, clock=clock)
-    return socket if isinstance(socket, Refusal) else await greet(socket, credentials=found, since=now())
+async def subscribe(access: SocketAccess, *, now: Callable[[], datetime]) -> EventSocket | Refusal:
+    """Subscribe to the events of the API from now on. Raises ApiDenied when the credentials cannot be read."""
+    socket = await open_socket(access, "/events/out")
+    return socket if isinstance(socket, Refusal) else await choose_events(socket, since=now())
 
 
-async def greet(socket: WebSocket, *, credentials: Credentials, since: datetime) -> EventSocket | Refusal:
-    """Subscribe over an open connection, which is closed when the server refuses."""
-    token = credentials.auth_string or credentials.key
+async def choose_events(socket: WebSocket, *, since: datetime) -> EventSocket | Refusal:
+    """Choose the events of an open connection."""
     try:
-        async with asyncio.timeout(_GREETING_S):
-            await socket.send(json.dumps({"type": "auth", "token": token}))
-            answer = await socket.receive()
-            if not isinstance(answer, Closed) and _kind(answer) == "auth_success":
-                await socket.send(json.dumps({"type": "filter", "backfill": False, "filter": _filter(since)}))
-                return EventSocket(socket)
+        await socket.send(json.dumps({"type": "filter", "backfill": False, "filter": _filter(since)}))
     except OSError as error:  # TimeoutError too
-        answer = Closed(why=broken_words(error))
-    await socket.close()
-    if isinstance(answer, Closed):
-        return Refusal(status=401 if answer.code == DENIED else None, why=answer.why)
-    return Refusal(why="the answer is not that of Prefect")
+        await socket.close()
+        return Refusal(why=broken_words(error))
+    return EventSocket(socket)
 
 
 def _filter(since: datetime) -> Json:
-    # Without `until` a server sends events until the moment of the subscription only.
-    occurred = {"since": since.isoformat(), "until": "9998-12-31T00:00:00Z"}
+    # Without `until` a server sends events until the moment of the subscription only. An event has the time of who made
+    # it: by a clock that is behind this host's, new events would be from before the subscription.
+    occurred = {"since": (since - _CLOCKS_APART).isoformat(), "until": "9998-12-31T00:00:00Z"}
     return {"event": {"prefix": list(_PREFIXES)}, "occurred": occurred}
 
 
 def parse_event(text: str) -> PrefectEvent | None:
     """Read one message of the stream; None when it is no event of a run, a deployment, a work pool or a queue."""
-    message = _read_json(text)
+    message = read_json(text)
     event = message.get("event") if isinstance(message, dict) else None
     name = event.get("event") if isinstance(event, dict) else None
     if not isinstance(event, dict) or not isinstance(name, str) or not name.startswith(_PREFIXES):
@@ -131,18 +106,6 @@ def parse_event(text: str) -> PrefectEvent | None:
         deployment_id=_id_in(found, _DEPLOYMENT),
         pool=_pool_in(found),
     )
-
-
-def _kind(text: str) -> Json:
-    message = _read_json(text)
-    return message.get("type") if isinstance(message, dict) else None
-
-
-def _read_json(text: str) -> Json:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _id_in(resources: list[dict[str, Json]], prefix: str) -> str | None:

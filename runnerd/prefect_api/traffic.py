@@ -6,8 +6,11 @@ No wall clock: one that is set back must not make an outage of hours look as if 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+MINUTE_S = 60
 
 
 class Traffic:
@@ -21,6 +24,7 @@ class Traffic:
         self.under_way = 0  # requests without an answer so far
         self._silent_since: float | None = None  # since then a request has had no answer, nor has any other one
         self._silent_before: float | None = None  # the same, without the requests that are under way
+        self._sent: deque[tuple[int, int]] = deque(maxlen=MINUTE_S)  # a second, and how many were sent in it
 
     @contextmanager
     def request(self) -> Iterator[int]:
@@ -42,6 +46,18 @@ class Traffic:
             self.under_way -= 1
             if not self.under_way:  # else the time in which nothing is asked would count as silence
                 self._silent_since = self._silent_before
+
+    def note_sent(self) -> None:
+        """Count one HTTP request that is sent: also one that repeats another, and the opening of a WebSocket."""
+        second = int(asyncio.get_running_loop().time())
+        count = self._sent.pop()[1] if self._sent and self._sent[-1][0] == second else 0
+        self._sent.append((second, count + 1))
+
+    @property
+    def per_minute(self) -> int:
+        """How many HTTP requests were sent in the last minute."""
+        since = int(asyncio.get_running_loop().time()) - MINUTE_S
+        return sum(count for second, count in self._sent if second > since)
 
     def note_answer(self) -> None:
         """Note an answer to a request that is still under way, whatever the answer says."""

@@ -21,11 +21,13 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import ApiHealth
 from runnerd.prefect_api.body import Body, read_body
 from runnerd.prefect_api.clock import Skew, measured_skew
-from runnerd.prefect_api.connections import ClientPool, OpenClient, location_of
+from runnerd.prefect_api.connections import ClientPool, OpenClient, is_cloud, location_of
 from runnerd.prefect_api.credentials import Credentials
 from runnerd.prefect_api.csrf import CHANGES, Csrf
 from runnerd.prefect_api.failure_words import broken_words, may_have_arrived, server_words, without_ids
 from runnerd.prefect_api.health import STALE, HealthBook
+from runnerd.prefect_api.rate_limits import RateLimits
+from runnerd.prefect_api.raw_answer import RawAnswer
 from runnerd.prefect_api.redirects import HOPS_MAX, REDIRECTS, origin, target
 from runnerd.prefect_api.traffic import Traffic
 from runnerd.prefect_api.values import ODD, read_retry_after_s
@@ -41,21 +43,6 @@ class Reply:
 
     status: int
     data: Json
-
-
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """Holds any answer; `elsewhere`: the origin that sent it, when it is not that of api.url."""
-
-    status: int
-    headers: httpx.Headers
-    body: Body
-    location: str | None = None
-    elsewhere: str | None = None
-
-    @property
-    def data(self) -> Json:
-        return self.body.data
 
 
 class Transport:
@@ -87,6 +74,7 @@ class Transport:
         self._csrf_fetch = asyncio.Lock()
         self._failures = 0
         self.traffic = Traffic()
+        self._limits = RateLimits(shared=is_cloud(self._base), clock=lambda: asyncio.get_running_loop().time())
         self.skew: Skew | None = None  # by the latest answer with a Date
 
     @property
@@ -123,6 +111,8 @@ class Transport:
         `shrinks`: after an answer that is too long the caller asks for less, so that is no failure of the API.
         """
         asked = f"{method} {path.partition('?')[0]}"
+        if (wait_s := self._limits.wait_s(without_ids(asked))) > 0:
+            raise ApiAway(f"Prefect at {self._shown} wants no {asked} for {wait_s:.0f} s", retry_after_s=wait_s)
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         with self.traffic.request() as number:
             raw = await self._exchange_bounded(asked, number, self._with_csrf(method, path, content))
@@ -134,7 +124,7 @@ class Transport:
             )
         return self._reply(asked, raw, values, sure)
 
-    async def _exchange_bounded(self, asked: str, number: int, exchange: Coroutine[Any, Any, _Raw]) -> _Raw:
+    async def _exchange_bounded(self, asked: str, number: int, exchange: Coroutine[Any, Any, RawAnswer]) -> RawAnswer:
         """Make the exchange within the time limit. Raises ApiAway or ApiDenied, noted in the health."""
         try:
             async with asyncio.timeout(2 * self._timeout_s):
@@ -150,7 +140,7 @@ class Transport:
 
     # --- requests: CSRF around credentials around redirects around one exchange ----------------------------
 
-    async def _with_csrf(self, method: str, path: str, content: bytes | None) -> _Raw:
+    async def _with_csrf(self, method: str, path: str, content: bytes | None) -> RawAnswer:
         if method not in CHANGES:
             return await self._with_credentials(method, path, content, {})
         denial = await self._fetch_token()
@@ -161,7 +151,7 @@ class Transport:
             raw = denial or await self._with_credentials(method, path, content, self._csrf.headers())
         return raw
 
-    async def _fetch_token(self) -> _Raw | None:
+    async def _fetch_token(self) -> RawAnswer | None:
         """Request a CSRF token if one is wanted; return the answer only when it denies access."""
         # Two requests at once would invalidate each other's token.
         async with self._csrf_fetch:
@@ -172,7 +162,9 @@ class Transport:
             # The answer to the change would be that its token is missing, which hides that access is denied.
             return raw if raw.status == 401 else None
 
-    async def _with_credentials(self, method: str, path: str, content: bytes | None, extra: dict[str, str]) -> _Raw:
+    async def _with_credentials(
+        self, method: str, path: str, content: bytes | None, extra: dict[str, str]
+    ) -> RawAnswer:
         known = self._credentials
         used = self._credentials = self._known_credentials() if known is None or known.outdated else known
         raw = await self._follow_redirects(method, path, content, extra, used)
@@ -184,7 +176,7 @@ class Transport:
 
     async def _follow_redirects(
         self, method: str, path: str, content: bytes | None, extra: dict[str, str], credentials: Credentials
-    ) -> _Raw:
+    ) -> RawAnswer:
         """Follow redirects with the same method: httpx would turn the POST of an http-to-https redirect into a GET."""
         url = httpx.URL(f"{self._base}{path}")
         private = {**self._headers, **credentials.header(), **extra}
@@ -206,8 +198,9 @@ class Transport:
         """Return whether credentials may be sent there: to the origin of api.url, and to no other."""
         return origin(url) == origin(self._base)
 
-    async def _exchange(self, method: str, url: httpx.URL, headers: dict[str, str], content: bytes | None) -> _Raw:
+    async def _exchange(self, method: str, url: httpx.URL, headers: dict[str, str], content: bytes | None) -> RawAnswer:
         sent = self._now()
+        self.traffic.note_sent()
         async with (
             self._pool.client(url) as client,
             client.stream(method, url, headers=headers, content=content, follow_redirects=False) as response,
@@ -218,7 +211,7 @@ class Transport:
                 self.skew = measured_skew(date, sent=sent, received=self._now()) or self.skew
             body = await read_body(response)
         elsewhere = None if ours else origin(url)
-        return _Raw(response.status_code, response.headers, body, location_of(response), elsewhere)
+        return RawAnswer(response.status_code, response.headers, body, location_of(response), elsewhere)
 
     # --- outcomes -----------------------------------------------------------------------------------------
 
@@ -236,7 +229,7 @@ class Transport:
             self._book.degraded(kind, f"{kind}: {words}", lasts=lasts)
         return ApiAway(f"cannot reach Prefect at {self._shown}: {words}", unsure=may_have_arrived(error))
 
-    def _reply(self, asked: str, raw: _Raw, values: frozenset[int], sure: bool) -> Reply:
+    def _reply(self, asked: str, raw: RawAnswer, values: frozenset[int], sure: bool) -> Reply:
         error = self._failure(asked, raw, values)
         if isinstance(error, ApiRejected) and sure:
             error = self._away(asked, raw, f"HTTP {raw.status} from {asked}", server_words(raw.data))
@@ -257,7 +250,7 @@ class Transport:
         self._book.degraded(what, f"{words}; {_IS_URL_RIGHT}")
         return ApiAway(words, answered=True)
 
-    def _failure(self, asked: str, raw: _Raw, values: frozenset[int]) -> ApiError | None:
+    def _failure(self, asked: str, raw: RawAnswer, values: frozenset[int]) -> ApiError | None:
         status = raw.status
         if status in (401, 403):
             return self._denied(asked, raw)
@@ -267,9 +260,9 @@ class Transport:
             return self._away(asked, raw, f"HTTP {status} from {asked} {raw.body.why}", _IS_URL_RIGHT)
         if status < 200:
             return self._away(asked, raw, f"HTTP {status} from {asked} is no final answer", _IS_URL_RIGHT)
-        if status < 300 or (status in values and not _no_such_route(raw)):
+        if status < 300 or (status in values and not raw.no_such_route):
             return None
-        if status in (404, 405) and _no_such_route(raw):
+        if status in (404, 405) and raw.no_such_route:
             return self._away(asked, raw, f"HTTP {status} from {asked}", _IS_URL_RIGHT)
         if status < 400:
             return self._away(asked, raw, f"HTTP {status} from {asked}", "a redirect without a location")
@@ -277,20 +270,23 @@ class Transport:
             f"cannot {asked}: HTTP {status}: {server_words(raw.data) or 'no reason given'}", status=status
         )
 
-    def _away(self, asked: str, raw: _Raw, what: str, why: str) -> ApiAway:
-        if _in_maintenance(raw):
+    def _away(self, asked: str, raw: RawAnswer, what: str, why: str) -> ApiAway:
+        if raw.in_maintenance:
             return self._maintained(asked, raw)
         words = f"{what}: {why}" if why else what
         self._book.degraded(without_ids(asked), without_ids(words))
+        retry_after_s = read_retry_after_s(raw.headers.get("Retry-After"), now=self._now())
+        if raw.status == 429 and retry_after_s is not None:
+            self._limits.note(without_ids(asked), wait_s=retry_after_s)
         return ApiAway(
             f"cannot use Prefect at {self._shown}: {words}",
             answered=True,
             too_long=raw.body.too_long,
             later=raw.status in _TRY_LATER,
-            retry_after_s=read_retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
+            retry_after_s=retry_after_s,
         )
 
-    def _maintained(self, asked: str, raw: _Raw) -> ApiAway:
+    def _maintained(self, asked: str, raw: RawAnswer) -> ApiAway:
         """Note maintenance. It is no answer to this request: every other request would be answered likewise."""
         words = server_words(raw.data)
         self._book.maintenance(without_ids(asked), "in maintenance" + (f": {without_ids(words)}" if words else ""))
@@ -300,7 +296,7 @@ class Transport:
             retry_after_s=read_retry_after_s(raw.headers.get("Retry-After"), now=self._now()),
         )
 
-    def _denied(self, asked: str, raw: _Raw) -> ApiDenied:
+    def _denied(self, asked: str, raw: RawAnswer) -> ApiDenied:
         who = (self._credentials or Credentials()).kind
         if raw.elsewhere is not None:
             detail = f"{raw.status}: redirected to {raw.elsewhere}, which gets no credentials; correct api.url"
@@ -312,15 +308,3 @@ class Transport:
         self._book.degraded(without_ids(asked), detail)
         forbidden = raw.elsewhere is None and raw.status == 403
         return ApiDenied(f"cannot use Prefect at {self._shown}: {detail}", forbidden=forbidden)
-
-
-def _in_maintenance(raw: _Raw) -> bool:
-    """Return whether the server refuses all requests because of its maintenance; servers since Prefect 3.9 say so."""
-    return raw.status == 503 and raw.headers.get("Prefect-Maintenance", "").strip().lower() == "true"
-
-
-def _no_such_route(raw: _Raw) -> bool:
-    """Return whether the web framework answered, not Prefect: an unknown path says nothing about a run."""
-    detail = raw.data.get("detail") if isinstance(raw.data, dict) else None
-    words = server_words(raw.data)
-    return raw.status == 405 or (raw.status == 404 and (detail == "Not Found" or not words))

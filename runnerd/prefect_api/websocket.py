@@ -32,8 +32,9 @@ from runnerd.prefect_api.failure_words import broken_words
 MESSAGE_MAX = 1024 * 1024  # characters of one message
 OPEN_S = 20.0  # until the connection is open
 QUIET_S = 20.0  # without a byte until the peer is asked whether it is there, and again until it counts as gone
-FLOOD_BYTES, FLOOD_S = 32 * 1024 * 1024, 10.0  # more than that within that time is no stream of events
-_READ_BYTES = 64 * 1024
+# More than that within that time is no stream of events. Frames count too: 100,000 of two bytes keep a processor busy.
+FLOOD_BYTES, FLOOD_FRAMES, FLOOD_S = 32 * 1024 * 1024, 20_000, 10.0
+_READ_BYTES = 16 * 1024  # what is read at once is parsed at once, while other loops wait
 _SEND_S = 20.0
 
 
@@ -43,6 +44,12 @@ class Refusal:
 
     status: int | None = None
     why: str
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it does not end within minutes: there is no such WebSocket, or none for this client."""
+        status = self.status or 0
+        return (300 <= status < 500 and status not in (408, 425)) or status in (501, 505)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +76,7 @@ class WebSocket:
         self._parts: list[str] = []  # of the message under way
         self._length = 0  # of these parts
         self._asked_at: float | None = None  # when the peer was asked whether it is there
-        self._window_at, self._window_bytes = clock(), 0
+        self._window_at, self._window_bytes, self._window_frames = clock(), 0, 0
 
     async def shake_hands(self, url: httpx.URL, *, subprotocol: str, headers: Mapping[str, str]) -> Refusal | None:
         """Open the connection over the streams; None when it is open."""
@@ -107,6 +114,8 @@ class WebSocket:
         with suppress(OSError, ProtocolError):
             self._writer.write(self._protocol.send(CloseConnection(code=1000)))
         self._writer.close()
+        if self._writer.transport.get_write_buffer_size():  # the peer reads nothing, and may never do so again
+            self._writer.transport.abort()
 
     async def _take(self, event: Event) -> str | Closed | None:
         """Act on one event; None where the message is not whole yet."""
@@ -145,6 +154,10 @@ class WebSocket:
                 self._events.extend(self._protocol.events())
             except ProtocolError as error:
                 return Closed(why=f"it sends what is no WebSocket: {error}")
+            self._window_frames += len(self._events)
+            if self._window_frames > FLOOD_FRAMES:
+                return Closed(why=f"it sends more than {FLOOD_FRAMES} messages within {FLOOD_S:g} s")
+            await asyncio.sleep(0)  # what is buffered is read without a pause: other loops get their turn
             if data is None:  # the end of the stream, and no event came of it
                 return None if self._events else Closed(why="the connection was closed")
         return None
@@ -170,7 +183,7 @@ class WebSocket:
     def _bounded(self, data: bytes) -> bytes | Closed | None:
         now = self._clock()
         if now - self._window_at > FLOOD_S:
-            self._window_at, self._window_bytes = now, 0
+            self._window_at, self._window_bytes, self._window_frames = now, 0, 0
         self._window_bytes += len(data)
         if self._window_bytes > FLOOD_BYTES:
             return Closed(why=f"it sends more than {FLOOD_BYTES // 1024**2} MiB within {FLOOD_S:g} s")
@@ -198,10 +211,12 @@ async def open_websocket(
             reader, writer = await asyncio.open_connection(url.host, port, ssl=context)
             made = WebSocket(reader=reader, writer=writer, clock=clock)
             refusal = await made.shake_hands(url, subprotocol=subprotocol, headers=headers)
+            if refusal is None:
+                writer = None
+                return made
     except (OSError, ValueError) as error:  # TimeoutError and TLS errors too
         refusal = Refusal(why=broken_words(error))
-    if refusal is None:
-        return made
-    if writer is not None:
-        writer.close()
+    finally:
+        if writer is not None:
+            writer.close()
     return refusal

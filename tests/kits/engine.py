@@ -25,6 +25,7 @@ from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
 from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.polling.build import build_polling
+from runnerd.pools.changes import PoolChanges
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
@@ -138,7 +139,7 @@ class Engine:
             problems=problems,
             pace=self.pace,
             subscribe=self._refuse_stream,
-            pool_names=self.pools.names,
+            changes=PoolChanges(table=self.pools, outdated=self.outdated.append, wakes=self.wakes),
             feed=self.feed,
             processors=PROCESSORS,
             jitter=lambda: 0.5,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from runnerd.core.backoff import Backoff
 from runnerd.core.machine import RunRecord
+from runnerd.core.pace import Pace
 from runnerd.core.place import Place
 from runnerd.core.prefect import WorkerType
 from runnerd.core.problems import Problems
@@ -33,18 +34,18 @@ from runnerd.pools.launching import PoolLauncher
 from runnerd.pools.outbox import Outbox
 from runnerd.pools.resolving import JobResolver
 from runnerd.pools.table import PoolTable, Served
+from runnerd.pools.worker_channel import OpenChannel
 from runnerd.pools.worker_events import WorkerEvents
 from runnerd.prefect_api.answers import ServerInfo
 from runnerd.system.side_process import Asking
 from runnerd.system.watchdog import Pulse
+from tests.kits.channels import HOST, heartbeats_of, no_channel, no_leftovers
 from tests.kits.engine import Engine, an_ambient, fake_engine
 from tests.kits.engine_parts import NotedEvent, start_cold
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import URL, Json, LogLines, copied, fake_api
 from tests.kits.templates import AskedHere
-
-HOST = "host-1"  # the worker's name
 
 
 def pool_settings(name: str = "etl", *, run: Mapping[str, Json] | None = None, **changes: Json) -> PoolSettings:
@@ -107,6 +108,7 @@ class Keeping:
     loop: asyncio.AbstractEventLoop
     wakes: Wakes
     feed: RecordFeed
+    pace: Pace
 
     def served(self, name: str = "etl") -> Served:
         known = self.table.get(name)
@@ -131,6 +133,7 @@ async def keeping(
     *wanted: PoolSettings,
     prefect: FakePrefect | None = None,
     job_problem: Callable[[str], str | None] = lambda _pool: None,
+    open_channel: OpenChannel | None = None,
 ) -> AsyncIterator[Keeping]:
     """A keeper at work on these, by the clock of the running loop."""
     loop: Any = asyncio.get_running_loop()
@@ -147,22 +150,20 @@ async def keeping(
         workers.setdefault(served.name, []).append(FakePrefectWorker())
         return workers[served.name][-1]
 
+    pace = Pace()
+    events = WorkerEvents(
+        api=api.pools, table=table, worker_name=lambda: HOST, feed=feed, outbox=outbox, now=ambient.now
+    )
     keeper = PoolKeeper(
         api=api.pools,
         table=table,
         make_worker=make_worker,
         end_leftovers=no_leftovers,
-        worker_name=lambda: HOST,
+        heartbeats=heartbeats_of(api, open_channel or no_channel, events, wakes, ambient),
         calls=BoundedCalls(),
         job_problem=job_problem,
-        events=WorkerEvents(
-            api=api.pools,
-            table=table,
-            worker_name=lambda: HOST,
-            feed=feed,
-            outbox=outbox,
-            now=ambient.now,
-        ),
+        events=events,
+        pace=pace,
         wakes=wakes,
         problems=Problems(),
         ambient=ambient,
@@ -171,7 +172,7 @@ async def keeping(
     tasks = {asyncio.create_task(keeper.run()), asyncio.create_task(outbox.run())}
     try:
         await asyncio.sleep(1)
-        yield Keeping(prefect, keeper, table, lines, ambient.pulse, workers, found, loop, wakes, feed)
+        yield Keeping(prefect, keeper, table, lines, ambient.pulse, workers, found, loop, wakes, feed, pace)
         ended = [task for task in tasks if task.done()]
         assert not ended, f"a loop has ended, and the daemon with it: {ended}"
     finally:
@@ -196,10 +197,11 @@ def a_keeper(engine: Engine) -> PoolKeeper:
         table=engine.pools,
         make_worker=make_worker,
         end_leftovers=no_leftovers,
-        worker_name=lambda: HOST,
+        heartbeats=heartbeats_of(engine.api, no_channel, events, engine.wakes, engine.ambient),
         calls=BoundedCalls(),
         job_problem=lambda _pool: None,
         events=events,
+        pace=engine.pace,
         wakes=engine.wakes,
         problems=engine.problems,
         ambient=engine.ambient,
@@ -242,11 +244,6 @@ async def end(engine: Engine, spawner: FakeSpawner, run_id: str) -> None:
     engine.prefect.set_state(run_id, "COMPLETED")
     spawner.exit(run_id)
     await engine.until_done(run_id)
-
-
-async def no_leftovers(pools: Collection[str]) -> None:
-    """No earlier daemon left a worker."""
-    del pools
 
 
 # --- around an engine that launches as a daemon does --------------------------------------------------------------

@@ -45,6 +45,13 @@ class Peer:
     def close(self) -> None:
         self.closed = True
 
+    @property
+    def transport(self) -> Peer:
+        return self
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     # --- what tests say -----------------------------------------------------------------------------------------
 
     def send(self, event: Event) -> None:

@@ -91,6 +91,7 @@ def _host_fields(console: Console, status: Json) -> list[tuple[str, str | Cell |
         ("runnerd", _version(console, status)),
         ("API", Cell(_api(console, api), None if api["state"] == "ok" else style_state(api["state"]).style)),
         ("Events", _events(console, api.get("stream"))),
+        ("Requests", _requests(api.get("requests_per_minute"))),
         ("Draining", Cell(_draining(console, status), "yellow") if status["draining"] else None),
         ("Runs", Cell(used, "yellow" if limits["used"] >= limits["max"] else None)),
         ("Waiting", Cell(f"{waiting}, see below", "yellow") if waiting else None),
@@ -113,6 +114,11 @@ def _events(console: Console, stream: Json) -> str | None:
         return None
     detail = "" if stream["state"] == "live" else f": {clean(stream['detail'])}"
     return f"{clean(stream['state'])} since {console.when_in_full(stream['since'])}{detail}"
+
+
+def _requests(per_minute: int | None) -> str | None:
+    """Describe how often the API is asked; None of a runnerd that does not say."""
+    return None if per_minute is None else f"{per_minute} in the last minute"
 
 
 def _version(console: Console, status: Json) -> str:

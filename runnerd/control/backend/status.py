@@ -68,7 +68,11 @@ class Status:
             "version": __version__,
             "pid": os.getpid(),
             "started_at": time_text(self._started_at),
-            "api": {**api_document(self._api.url, self._api.health), "stream": stream_document(self._events)},
+            "api": {
+                **api_document(self._api.url, self._api.health),
+                "requests_per_minute": self._api.transport.traffic.per_minute,
+                "stream": stream_document(self._events),
+            },
             "draining": self._drain.draining is not None,
             "drain": self._drain_document(),
             "limits": limits,

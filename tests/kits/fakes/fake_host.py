@@ -215,6 +215,7 @@ class FakeHost:
                 "maintenance": self.maintenance,
                 "since": STAMP,
                 "detail": "" if self.api_state == "ok" else self.api_detail,
+                "requests_per_minute": 7,
                 "stream": {"state": "live", "since": STAMP, "detail": "events arrive", "events": 0},
             },
             "draining": self._drain is not None,

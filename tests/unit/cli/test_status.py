@@ -24,6 +24,19 @@ def a_problem(message: str, **place: Json) -> Json:
     return {"message": message, "file": None, "line": None, "column": None, "deployment": None, **place}
 
 
+def test_how_events_arrive_and_how_often_the_api_is_asked(
+    tmp_path: Path, console: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = FakeHost(outputs=tmp_path).status()
+    print_host(console, status)
+    out = capsys.readouterr().out
+    assert "live since" in out and "7 in the last minute" in out
+    older = {key: its for key, its in status["api"].items() if key not in ("requests_per_minute", "stream")}
+    print_host(console, {**status, "api": older})
+    out = capsys.readouterr().out
+    assert "Events" not in out and "Requests" not in out, "of a runnerd that does not say"
+
+
 def test_a_problem_is_printed_once(tmp_path: Path, console: Console, capsys: pytest.CaptureFixture[str]) -> None:
     host = FakeHost(outputs=tmp_path)
     host.deployments.put("d-1", "nightly", problem="the flow cannot be imported", state="unregistered")

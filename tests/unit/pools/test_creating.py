@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.pools.job.process_job import process_template
+from runnerd.pools.keeper import SYNC_GAP_S
 from runnerd.pools.table import PoolService, PoolState
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, copied
@@ -71,7 +72,7 @@ async def test_a_pool_that_is_deleted_is_made_again() -> None:
         one.prefect.pools.delete_pool("etl")
         one.keeper.outdated("etl")
         one.keeper.outdated("of somebody else")
-        await asyncio.sleep(1)
+        await asyncio.sleep(SYNC_GAP_S)
         assert one.served().pool != before
         assert (one.served().open, names(one), len(one.found)) == (True, ["high"], 2)
 
@@ -306,7 +307,7 @@ async def test_a_queue_that_is_deleted_meanwhile() -> None:
         for pool, queue in (("a", "high"), ("b", "x")):
             one.prefect.pools.delete_queue(pool, queue)
             one.keeper.outdated(pool)
-        await asyncio.sleep(1)
+        await asyncio.sleep(SYNC_GAP_S)
         assert [queue.name for queue in one.served("a").queues] == ["high"]
         assert list(one.problems()) == ["b"]
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from runnerd.core.place import Json
-from runnerd.pools.keeper import GOODBYE_S, HEARTBEAT_S, SYNC_S
+from runnerd.pools.heartbeats import GOODBYE_S, HEARTBEAT_S
+from runnerd.pools.keeper import SYNC_S
 from runnerd.pools.table import PoolService, PoolState
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import copied

@@ -46,6 +46,43 @@ async def test_a_kind_that_is_to_come_later_for_ever_holds_up_no_other_kind(even
         await asyncio.wait({task})
 
 
+async def test_what_is_not_wanted_before_a_time_holds_up_no_other_kind() -> None:
+    loop, lines = asyncio.get_running_loop(), LogLines()
+    outbox = Outbox(ambient=an_ambient(lines, now=lambda: NOON, clock=loop.time))
+    asked: list[float] = []
+    sent: list[str] = []
+    began = loop.time()
+
+    async def refused() -> None:
+        asked.append(loop.time() - began)
+        if len(asked) < 3:
+            raise ApiAway("no", answered=True, later=True, retry_after_s=100.0)
+        sent.append("the event")
+
+    def put(kind: str, what: str) -> None:
+        async def send() -> None:
+            sent.append(what)
+
+        outbox.put(kind, what, send)
+
+    outbox.put("events", "an event", refused)
+    put("events", "the event after it")
+    put("notes", "a note")
+    task = asyncio.create_task(outbox.run())
+    try:
+        await asyncio.sleep(1)
+        assert sent == ["a note"]
+        put("notes", "a second note")
+        await asyncio.sleep(1)
+        assert sent == ["a note", "a second note"] and len(asked) == 1
+        await asyncio.sleep(300)
+        assert sent == ["a note", "a second note", "the event", "the event after it"]
+        assert asked[1] >= 100 and asked[2] >= asked[1] + 100
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
 @dataclass
 class Posting:
     """An outbox whose requests wait for an outage, and what the API has accepted of them."""

@@ -10,8 +10,9 @@ import pytest
 
 from runnerd.prefect_api import event_socket
 from runnerd.prefect_api.credentials import Credentials
-from runnerd.prefect_api.event_socket import EventSocket, PrefectEvent, greet, parse_event
-from runnerd.prefect_api.websocket import Closed, Refusal
+from runnerd.prefect_api.event_socket import EventSocket, PrefectEvent, choose_events, parse_event
+from runnerd.prefect_api.prefect_socket import SocketAccess, introduce
+from runnerd.prefect_api.websocket import Closed, Refusal, WebSocket
 from tests.kits.nouns import Json
 from tests.kits.websocket_peer import Peer, end
 
@@ -32,6 +33,11 @@ def an_event(name: str = "prefect.flow-run.Scheduled", **changes: Json) -> Json:
     return {"type": "event", "event": event | changes}
 
 
+async def greet(socket: WebSocket, *, credentials: Credentials, since: datetime) -> EventSocket | Refusal:
+    refusal = await introduce(socket, credentials=credentials)
+    return refusal if refusal is not None else await choose_events(socket, since=since)
+
+
 async def greeted(credentials: Credentials, *answers: object) -> tuple[EventSocket | Refusal, Peer]:
     peer = Peer(clock=asyncio.get_running_loop().time)
     assert await peer.shake_hands() is None
@@ -49,7 +55,7 @@ async def test_the_greeting(credentials: Credentials, token: str | None) -> None
     auth, asked = peer.texts()
     assert auth == {"type": "auth", "token": token}
     assert (asked["type"], asked["backfill"]) == ("filter", False)
-    assert asked["filter"]["occurred"]["since"] == "2026-11-30T12:00:00+00:00"
+    assert asked["filter"]["occurred"]["since"] == "2026-11-30T11:00:00+00:00", "clocks are apart"
     assert "prefect.flow-run.Cancelling" in asked["filter"]["event"]["prefix"]
     event = await found.receive()
     assert event == PrefectEvent(
@@ -111,11 +117,12 @@ def test_odd_parts_of_an_event_are_left_out(changes: dict[str, Json]) -> None:
 
 async def test_a_proxy_in_the_environment_means_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
-    found = await event_socket.subscribe(
-        "https://prefect.example/api",
+    access = SocketAccess(
+        url="https://prefect.example/api",
         credentials=Credentials,
         headers={},
         clock=asyncio.get_running_loop().time,
-        now=lambda: NOW,
+        note_sent=lambda: None,
     )
+    found = await event_socket.subscribe(access, now=lambda: NOW)
     assert isinstance(found, Refusal) and found.status == 405 and "proxy" in found.why

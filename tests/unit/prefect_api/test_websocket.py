@@ -7,7 +7,16 @@ import asyncio
 import pytest
 from wsproto.events import BytesMessage, Ping, Pong, Request, TextMessage
 
-from runnerd.prefect_api.websocket import FLOOD_BYTES, MESSAGE_MAX, QUIET_S, Closed, Refusal, open_websocket
+from runnerd.prefect_api.websocket import (
+    FLOOD_BYTES,
+    FLOOD_FRAMES,
+    FLOOD_S,
+    MESSAGE_MAX,
+    QUIET_S,
+    Closed,
+    Refusal,
+    open_websocket,
+)
 from tests.kits.websocket_peer import URL, Peer, end, refusal
 
 
@@ -128,6 +137,35 @@ async def test_a_flood_ends_the_connection_and_as_much_over_an_hour_does_not() -
         peer.say(text)
     ends = [await peer.socket.receive() for _ in range(count)]
     assert Closed(why="it sends more than 32 MiB within 10 s") in ends
+
+
+@pytest.mark.parametrize("frame", [b"\x89\x00", b"\x8a\x00", b"\x81\x00"])  # ping, pong, an empty message
+async def test_a_flood_of_tiny_frames_ends_the_connection_and_other_loops_have_their_turns(frame: bytes) -> None:
+    peer = await connected()
+    peer.reader.feed_data(frame * (FLOOD_FRAMES + 10))
+    turns = 0
+
+    async def other_loop() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.ensure_future(other_loop())
+    while not isinstance(over := await peer.socket.receive(), Closed):
+        pass
+    other.cancel()
+    assert over == Closed(why=f"it sends more than {FLOOD_FRAMES} messages within {FLOOD_S:g} s")
+    assert turns >= 2, "all of it was parsed at one go"
+
+
+async def test_as_many_frames_over_an_hour_are_no_flood() -> None:
+    peer = await connected()
+    for _ in range(30):
+        peer.reader.feed_data(b"\x81\x00" * (FLOOD_FRAMES // 20))
+        for _ in range(FLOOD_FRAMES // 20):
+            assert await peer.socket.receive() == ""
+        await asyncio.sleep(120)
 
 
 @pytest.mark.real_io

@@ -53,7 +53,7 @@ def test_the_promised_keys_are_in_every_document(served: Serving) -> None:
     _, status = ask(served, "GET", "/v1/status")
     assert isinstance(status, dict)
     assert set(status) == STATUS_FIELDS
-    assert set(status["api"]) == {"url", "state", "maintenance", "since", "detail", "stream"}
+    assert set(status["api"]) == {"url", "state", "maintenance", "since", "detail", "requests_per_minute", "stream"}
     assert set(status["limits"]["runs"]) == {"used", "max"}
     assert set(status["runs"][0]) == RUN_FIELDS
     assert set(status["deployments"][0]) == DEPLOYMENT_FIELDS
