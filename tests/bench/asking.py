@@ -59,7 +59,8 @@ class Asker:
 
     def _once(self, method: str, path: str, content: str | None) -> tuple[int, str]:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(str(self._at.hostname), self._at.port, timeout=ANSWER_S)
+            limit_s = max(1.0, min(ANSWER_S, self._deadline.left_s))
+            self._connection = http.client.HTTPConnection(str(self._at.hostname), self._at.port, timeout=limit_s)
         try:
             self._connection.request(method, self._at.path + path, content, {"Content-Type": "application/json"})
             answer = self._connection.getresponse()

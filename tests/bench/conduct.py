@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.bench import rows
@@ -21,6 +23,8 @@ from tests.bench.sessions import run_session
 from tests.bench.waiting import Deadline, NotReached, OutOfTime
 from tests.kits.prefect_servers import PrefectServer, running_server
 
+# What ends a part: its limits, a contender or server that has died, an answer that is none.
+FAILURES = (NotReached, OSError, psutil.Error, http.client.HTTPException, LookupError, ValueError)
 LEAST_S = 25.0  # nothing is begun with less time left
 MAJORS = (3, 2)
 Say = Callable[[str], None]
@@ -102,7 +106,7 @@ class Benchmark:
         before = {key: len(found) for key, found in self._results.samples.items()}
 
         def session() -> None:
-            run_session(step.plan, step.who, server, *self._end)
+            run_session(step.plan, step.who, server, self._results, self._deadline.part(step.plan.at_most_s))
 
         self._part(f"{name}, {step.plan.name} settings, {who}", server, session)
         for (major, row, contender), found in self._results.samples.items():
@@ -124,7 +128,7 @@ class Benchmark:
         self._say(f"Prefect {server.version}: {name}")
         try:
             measure()
-        except NotReached as reason:
+        except FAILURES as reason:
             self._say(f"    given up: {reason}")
             self._results.leave_out(f"Prefect {server.version}, {name}, from where it was given up: {_short(reason)}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import uuid
@@ -24,7 +23,6 @@ from tests.kits.prefect_servers import PrefectServer
 
 MARK = "RUNNERD_BENCH"  # in the environment of whatever is started, so that it is found in the end
 READY_S = 60.0
-END_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,6 @@ class Contender:
         self.directory = Path(tempfile.mkdtemp(prefix="runnerd-"))  # short: Unix sockets are in it
         self.directory.chmod(0o755)
         write_files(self.directory)
-        self.hurry = False  # nothing is left to be measured: it is killed instead of asked to end
         self._process: subprocess.Popen[bytes] | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -74,19 +71,12 @@ class Contender:
         return self.ready()
 
     def close(self) -> None:
-        """Ask it to end, then kill what is left: its tree, and whatever carries its mark; remove its directory."""
-        left = self._tree()
-        try:
-            if self._process is not None and self._process.poll() is None and not self.hurry:
-                self._process.send_signal(signal.SIGTERM)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(END_S)
-        finally:
-            kill(left)
-            kill_marked(self.mark)
-            if self._process is not None:
-                self._process.wait()
-            shutil.rmtree(self.directory, ignore_errors=True)
+        """Kill its tree and whatever carries its mark; remove its directory. Its runs are over, or meant to be."""
+        kill(self._tree())
+        kill_marked(self.mark)
+        if self._process is not None:
+            self._process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _tree(self) -> list[psutil.Process]:
         try:

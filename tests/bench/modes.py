@@ -28,6 +28,7 @@ class SessionPlan:
     polite: int = 0
     stubborn: int = 0
     bursts: tuple[Burst, ...] = ()
+    at_most_s: float = 3600.0  # a contender that hangs may not take the time of the others
     contenders: tuple[str, ...] = RUNNING
     majors: tuple[int, ...] = (3,)
 
@@ -126,10 +127,22 @@ QUICK = Mode(
     rounds=3,
     repeats=2,
     sessions=(
-        SessionPlan("default", 16, idle_s=4, adhoc=2, late=4, concurrent=(8,), polite=2, stubborn=2),
-        SessionPlan("fast", 8, poll_s=1, adhoc=2, bursts=(Burst(12, times=2),)),
-        SessionPlan("default-2", 10, idle_s=4, adhoc=2, concurrent=(8,), polite=2, contenders=OF_BOTH, majors=(2,)),
-        SessionPlan("fast-2", 8, poll_s=1, bursts=(Burst(12, times=2),), contenders=OF_BOTH, majors=(2,)),
+        SessionPlan("default", 16, at_most_s=130, idle_s=4, adhoc=2, late=4, concurrent=(8,), polite=2, stubborn=2),
+        SessionPlan("fast", 8, at_most_s=100, poll_s=1, adhoc=2, bursts=(Burst(12, times=2),)),
+        SessionPlan(
+            "default-2",
+            10,
+            at_most_s=100,
+            idle_s=4,
+            adhoc=2,
+            concurrent=(8,),
+            polite=2,
+            contenders=OF_BOTH,
+            majors=(2,),
+        ),
+        SessionPlan(
+            "fast-2", 8, at_most_s=100, poll_s=1, bursts=(Burst(12, times=2),), contenders=OF_BOTH, majors=(2,)
+        ),
     ),
     quiet=QuietPlan(windows=3, window_s=20, sizes=(1, 100)),
     floor_times=2,

@@ -48,8 +48,7 @@ class RunnerdHost(Contender):
             "start": "warm" if self.who == WARM else "cold",
         }
         limits = {"runs": self.setting.limit}
-        stop = {"drain_timeout": "1s"}  # for runs that a scenario which failed has left
-        main = {"name": self.name, "api": {"url": self.setting.url, **poll}, "limits": limits, "run": run, "stop": stop}
+        main = {"name": self.name, "api": {"url": self.setting.url, **poll}, "limits": limits, "run": run}
         return json.dumps(main, indent=1)
 
     def argv(self) -> list[str]:

@@ -237,7 +237,6 @@ def stubborn(scene: Scene, run_ids: list[str]) -> None:
 def end_sleepers(scene: Scene, *, politely: bool) -> None:
     """Cancel what still sleeps; with nothing to follow, only in the API: the contender is killed with its runs."""
     sleeping, scene.sleeping = scene.sleeping, []
-    scene.contender.hurry = not politely
     if politely:
         left = [run["id"] for run in scene.asker.runs(sleeping) if run["state"]["type"] not in FINAL]
         for run_id in left:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import psutil
+from psutil import Process, virtual_memory
 
 from tests.bench import rows, scenarios
 from tests.bench.asking import Asker
@@ -18,7 +18,8 @@ from tests.bench.scenarios import Scene
 from tests.bench.waiting import Deadline
 from tests.kits.prefect_servers import PrefectServer
 
-WARM_TRIES = 3
+WARM_TRIES, FORGET_S = 3, 10.0
+MIB_OF_A_RUN = 120
 
 
 @contextlib.contextmanager
@@ -39,25 +40,26 @@ def on_stage(who: str, setting: Setting, results: Results, deadline: Deadline) -
     contender = make_contender(who, setting, asker, deadline)
     try:
         with running(contender):
-            process = psutil.Process(server.pid)
+            process = Process(server.pid)
             place = contender.deployment_id()
             yield Scene(server.major, contender, asker, results, deadline, place, process)
             results.trouble(server.major, who, "lines of its log about a 503", contender.logged_503())
     finally:
         for what, count in asker.troubles.items():
             results.trouble(server.major, who, f"answers of the server to the benchmark: {what}", count)
-        if deadline.left_s > 0:
-            forget(contender, asker)
         asker.close()
+        forget(contender)
 
 
-def forget(contender: Contender, asker: Asker) -> None:
+def forget(contender: Contender) -> None:
     """Delete what it has put on the server: the next contender finds the same as this one did."""
+    asker = Asker(contender.setting.server.url, Deadline(FORGET_S))  # also when the session has run out of time
     for name in contender.names()[:10]:
         found = asker.deployment_id(FLOW, name)
         if found is not None:
             asker.status("DELETE", f"/deployments/{found}", None)
     asker.status("DELETE", f"/work_pools/{contender.name}", None)
+    asker.close()
 
 
 def run_session(plan: SessionPlan, who: str, server: PrefectServer, results: Results, deadline: Deadline) -> None:
@@ -87,6 +89,9 @@ def _sleepers(scene: Scene, plan: SessionPlan) -> None:
     for number, count in enumerate(plan.concurrent):
         stubborn, polite = (plan.stubborn, plan.polite) if number == 0 else (0, 0)
         stubborn = min(stubborn, count - 1)
+        if virtual_memory().available < count * MIB_OF_A_RUN * 2**20:
+            scene.results.leave_out(f"{count} concurrent runs: less than {MIB_OF_A_RUN} MiB are free for each")
+            continue
         run_ids = scenarios.concurrent(scene, count, stubborn=stubborn)
         if len(run_ids) == count:
             scenarios.polite(scene, run_ids[: min(polite, count - stubborn)])

@@ -18,12 +18,18 @@ class OutOfTime(Exception):
 
 
 class Deadline:
-    """The moment at which measuring ends; `begin` is now."""
+    """The moment at which measuring ends, in `seconds` from now; that of a part is never later than its whole's."""
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self, seconds: float, *, clock: Callable[[], float] = time.monotonic, whole: Deadline | None = None
+    ) -> None:
+        self._clock, self._whole, self._seconds = clock, whole, seconds
         self._begin = clock()
-        self._end = self._begin + seconds
+        self._end = self._begin + (seconds if whole is None else min(seconds, whole.left_s))
+
+    def part(self, seconds: float) -> Deadline:
+        """A deadline for one part; when only the part's time is over, its waits end with NotReached."""
+        return Deadline(seconds, clock=self._clock, whole=self)
 
     @property
     def left_s(self) -> float:
@@ -34,8 +40,10 @@ class Deadline:
         return self._clock() - self._begin
 
     def check(self) -> None:
+        if self._whole is not None:
+            self._whole.check()
         if self.left_s <= 0:
-            raise OutOfTime
+            raise OutOfTime if self._whole is None else NotReached(f"it took more than {self._seconds:g} s")
 
     def wait(self, reached: Callable[[], T], what: str, limit_s: float, *, every_s: float = 0.05) -> T:
         """What `reached` returns once it is true of something; NotReached and OutOfTime are its two other ends."""
@@ -51,7 +59,5 @@ class Deadline:
 
     def rest(self, seconds: float) -> None:
         """Let `seconds` go by."""
-        if seconds > self.left_s:
-            time.sleep(self.left_s)
-            raise OutOfTime
-        time.sleep(seconds)
+        time.sleep(min(seconds, self.left_s))
+        self.check()

@@ -145,6 +145,20 @@ def test_a_wait_ends_with_the_time_of_all() -> None:
         Deadline(3, clock=Clock(step=1)).wait(lambda: False, "the moon", 500, every_s=0)
 
 
+def test_a_part_ends_in_its_own_time_and_lets_the_others_go_on() -> None:
+    clock = Clock()
+    whole = Deadline(100, clock=clock)
+    part = whole.part(10)
+    clock.now += 11
+    with pytest.raises(NotReached, match="more than 10 s"):
+        part.check()
+    whole.check()
+    clock.now += 90
+    with pytest.raises(OutOfTime):
+        part.check()
+    assert whole.part(50).left_s == 0
+
+
 def test_time_that_is_over_is_not_negative() -> None:
     clock = Clock()
     deadline = Deadline(10, clock=clock)
