@@ -40,10 +40,10 @@ class Step:
 
 
 def steps_of(mode: Mode, number: int, major: int) -> list[Step]:
-    """The sessions of one round: every contender is first, second, ... in its turn. Pure."""
+    """The sessions of one round: every contender is first, second, ... in its turn, also from plan to plan. Pure."""
     found = []
-    for plan in mode.sessions:
-        shift = number % len(plan.contenders)
+    for place, plan in enumerate(mode.sessions):
+        shift = (number + place) % len(plan.contenders)
         order = plan.contenders[shift:] + plan.contenders[:shift]
         found += [Step(plan, who, major) for who in order if major in plan.majors]
     return found

@@ -122,10 +122,10 @@ FULL = Mode(
 )
 QUICK = Mode(
     name="quick",
-    words="smaller counts and fewer repeats, to end within ten minutes",
+    words="smaller counts and one round, to end within ten minutes",
     seconds=600,
-    rounds=3,
-    repeats=2,
+    rounds=1,
+    repeats=4,
     sessions=(
         SessionPlan("default", 16, at_most_s=130, idle_s=4, adhoc=2, late=4, concurrent=(8,), polite=2, stubborn=2),
         SessionPlan("fast", 8, at_most_s=100, poll_s=1, adhoc=2, bursts=(Burst(12, times=2),)),

@@ -39,7 +39,8 @@ class RunnerdHost(Contender):
     def _main(self) -> str:
         """The host's configuration: YAML that is JSON."""
         poll = {} if self.setting.poll_s is None else {"poll_interval": f"{self.setting.poll_s:g}s"}
-        flow_environment = {"PREFECT_HOME": str(self.directory / "home"), MARK: self.mark}
+        home = str(self.directory / "home")
+        flow_environment = {"PREFECT_HOME": home, "DO_NOT_TRACK": "1", MARK: self.mark}  # as those of the others
         run = {
             "python": self.setting.server.python,
             "working_directory": str(self.directory),

@@ -35,6 +35,13 @@ def test_every_contender_is_first_and_last_in_its_turn() -> None:
     assert all(sorted(order) == sorted(RUNNING) for order in orders)
 
 
+def test_no_contender_is_first_in_all_sessions_of_a_round() -> None:
+    firsts = [
+        next(step.who for step in steps_of(QUICK, 0, 3) if step.plan.name == name) for name in ("default", "fast")
+    ]
+    assert len(set(firsts)) == 2
+
+
 def test_each_major_has_its_sessions() -> None:
     assert {step.who for step in steps_of(QUICK, 0, 2)} == {COLD, SERVE}
     assert {step.plan.name for step in steps_of(QUICK, 0, 2)} == {"default-2", "fast-2"}
@@ -116,7 +123,8 @@ def test_only_what_is_wide_is_repeated() -> None:
 
 
 def test_what_was_not_reached_is_repeated_and_what_is_absent_is_not() -> None:
-    assert [step.who for step in repetitions(ONE, 0, 3, Results(absent={WARM: "not here"}))] == [COLD, SERVE, WORKER]
+    found = [step.who for step in repetitions(ONE, 0, 3, Results(absent={WARM: "not here"}))]
+    assert found == [COLD, SERVE, WORKER]
 
 
 def test_cancelled_runs_need_runs_that_sleep() -> None:
