@@ -6,6 +6,7 @@ made again: polls, WebSockets (events), and the time in between.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -22,7 +23,7 @@ from tests.bench.modes import Mode
 from tests.bench.results import Results
 from tests.bench.scenarios import Scene
 from tests.bench.sessions import on_stage
-from tests.bench.waiting import Deadline
+from tests.bench.waiting import Deadline, NotReached, OutOfTime
 from tests.kits.fault_proxy import FLOW, Call, FaultProxy
 from tests.kits.prefect_servers import PrefectServer
 
@@ -78,16 +79,20 @@ class Floor:
     def __init__(self, *, url: str, deployment_id: str, requests: list[Request], deadline: Deadline) -> None:
         self._url, self._deployment_id = url, deployment_id
         self._requests, self._deadline = requests, deadline
-        self.failed = 0
+        self._failures: list[int] = []  # statuses; appended to by all threads
+
+    @property
+    def failed(self) -> int:
+        return len(self._failures)
 
     def one(self, asker: Asker, run_id: str) -> float:
         """Make the requests of one run; the time at which its code would have begun."""
-        transition_id, begun = uuid.uuid4().hex, 0.0
-        transition_id = str(uuid.UUID(transition_id))
+        transition_id, begun = str(uuid.uuid4()), 0.0
         for request in self._requests:
             self._deadline.check()
             status = asker.status(*request.for_run(run_id, transition_id))
-            self.failed += status == 0 or status >= 500
+            if status == 0 or status >= 500:
+                self._failures.append(status)
             if request.is_running and not begun:
                 begun = time.time()
         return begun or time.time()
@@ -116,13 +121,14 @@ class Floor:
             for thread in threads:
                 thread.join(MOST_S + count)
             asker.close()
+        self._deadline.check()  # else the threads have ended before their work was done
         return time.time() - began
 
     def _work(self, created: queue.SimpleQueue[str | None]) -> None:
         asker = Asker(self._url, self._deadline)
-        while (run_id := created.get()) is not None and self._deadline.left_s > 0:
-            self.one(asker, run_id)
-        asker.close()
+        with contextlib.closing(asker), contextlib.suppress(OutOfTime, NotReached):
+            while (run_id := created.get()) is not None:
+                self.one(asker, run_id)
 
     def cancel(self) -> float:
         asker = Asker(self._url, self._deadline)

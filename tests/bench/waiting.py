@@ -45,7 +45,7 @@ class Deadline:
         if self.left_s <= 0:
             raise OutOfTime if self._whole is None else NotReached(f"it took more than {self._seconds:g} s")
 
-    def wait(self, reached: Callable[[], T], what: str, limit_s: float, *, every_s: float = 0.05) -> T:
+    def wait(self, reached: Callable[[], T | None], what: str, limit_s: float, *, every_s: float = 0.05) -> T:
         """What `reached` returns once it is true of something; NotReached and OutOfTime are its two other ends."""
         until = self._clock() + limit_s
         while True:
