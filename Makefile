@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check fuzz lint covered server oldest oldest-prefect test system chaos chaos-bounded bench deb clean venv
+.PHONY: help demo check fuzz lint covered server oldest oldest-prefect test system chaos chaos-bounded bench budgets deb clean venv
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -33,7 +33,9 @@ help:
 	@echo 'make oldest-prefect  test against old versions of Prefect (an hour; VERSIONS= chooses them)'
 	@echo 'make system  test the package on temporary machines with systemd 252 and 257 (root; Debian; ten minutes)'
 	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
-	@echo 'make bench   measure memory, start-up, load and status against their budgets'
+	@echo "make bench   measure runnerd beside Prefect's own and write docs/benchmarks.md (hours); BENCH=quick: ten minutes;"
+	@echo '             BENCH=report: write it again from the last figures'
+	@echo 'make budgets measure load, status and lag with many deployments and runs against their budgets'
 	@echo 'make deb     build dist/runnerd_<version>_all.deb; VERSION= sets the version, COMMIT= the commit; LINTIAN=yes checks it'
 	@echo '             deb, system and test need packages of Debian; if any is missing, make deb prints the line that installs them'
 	@echo 'make clean   remove everything that these targets created'
@@ -125,6 +127,12 @@ test: lint
 	@echo '==> all checks passed'
 
 bench: venv
+	@tests/envs/venv.sh dev
+	@tests/envs/venv.sh lean
+	$(call step,Prefect environments,tests/envs/make.sh)
+	@$(PY) -m tests.bench
+
+budgets: venv
 	@tests/envs/venv.sh dev
 	@tests/envs/venv.sh lean
 	@over=0; for script in tests/bench/bench_*.py; do \

@@ -150,29 +150,20 @@ class Scratch:
             self.wait("the daemon answers", lambda: process.poll() is not None or self.status() is not None)
             if process.poll() is not None:
                 raise SystemExit(f"the daemon ended: {process.returncode}; it said:\n{self.said()}")
-            self.wait("the spawner serves", self._spawner)  # the daemon answers before it has one
-            spawner = self._spawner()
+            self.wait("the spawner serves", lambda: spawner_of(self.root))  # the daemon answers before it has one
+            spawner = spawner_of(self.root)
             assert spawner is not None
             yield Daemon(psutil.Process(process.pid), spawner)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE_S)
-            left = spawner or self._spawner()
+            left = spawner or spawner_of(self.root)
             if left is not None and left.is_running():
                 left.terminate()
                 left.wait(PATIENCE_S)
 
     def said(self) -> str:
         return "".join((self.root / "daemon.log").read_text().splitlines(keepends=True)[-20:])
-
-    def _spawner(self) -> psutil.Process | None:
-        """Who listens on its socket: on the way there it forks, so a look for its command line finds the wrong one."""
-        for path in self.root.glob("run*/spawner.sock"):
-            with socket.socket(socket.AF_UNIX) as connection, suppress(OSError, psutil.Error):
-                connection.connect(str(path))
-                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-                return psutil.Process(struct.unpack("3i", credentials)[0])
-        return None
 
     def wait(
         self, what: str, reached: Callable[[], object], *, every_s: float = 0.1, patience_s: float = PATIENCE_S
@@ -182,6 +173,16 @@ class Scratch:
             if time.monotonic() > deadline:
                 raise SystemExit(f"waited in vain: {what}; the daemon said:\n{self.said()}")
             time.sleep(every_s)
+
+
+def spawner_of(root: Path) -> psutil.Process | None:
+    """Who listens on its socket: on the way there it forks, so a look for its command line finds the wrong one."""
+    for path in root.glob("run*/spawner.sock"):
+        with socket.socket(socket.AF_UNIX) as connection, suppress(OSError, psutil.Error):
+            connection.connect(str(path))
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return psutil.Process(struct.unpack("3i", credentials)[0])
+    return None
 
 
 class CountedScratch(Scratch):

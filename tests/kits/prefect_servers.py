@@ -33,6 +33,7 @@ class PrefectServer:
     major: int
     version: str
     environment: dict[str, str] = field(repr=False)
+    pid: int = 0
 
 
 @contextlib.contextmanager
@@ -46,7 +47,7 @@ def running_server(major: int, home: Path, **settings: str) -> Iterator[PrefectS
         process, port = _start(python, home, attempt, settings)
         try:
             if _came_up(process, port):
-                yield _described(python, major, port, home)
+                yield _described(python, major, port, home, process.pid)
                 return
         finally:
             _end(process)
@@ -115,7 +116,7 @@ def _log(home: Path, attempt: int) -> str:
     return (home / f"server-{attempt}.log").read_text(errors="replace")
 
 
-def _described(python: Path, major: int, port: int, home: Path) -> PrefectServer:
+def _described(python: Path, major: int, port: int, home: Path, pid: int) -> PrefectServer:
     url = f"http://127.0.0.1:{port}/api"
     flow_home = home / "flows"
     flow_home.mkdir(exist_ok=True)
@@ -123,4 +124,4 @@ def _described(python: Path, major: int, port: int, home: Path) -> PrefectServer
     environment |= {"HOME": str(flow_home), "PREFECT_HOME": str(flow_home), "PREFECT_API_URL": url, "DO_NOT_TRACK": "1"}
     (installed,) = python.parent.parent.glob("lib/python3*/site-packages/prefect-[0-9]*.dist-info")
     version = installed.name.removeprefix("prefect-").removesuffix(".dist-info")
-    return PrefectServer(url=url, python=str(python), major=major, version=version, environment=environment)
+    return PrefectServer(url=url, python=str(python), major=major, version=version, environment=environment, pid=pid)
