@@ -119,14 +119,8 @@ class Engine:
             wakes=self.wakes,
         )
         self.pace = Pace()
-        offers = PoolOffers(
-            api=api.pools,
-            table=self.pools,
-            config=self.config,
-            pace=self.pace,
-            now=now,
-            outdated=self.outdated.append,
-        )
+        pools, outdated = self.pools, self.outdated.append
+        offers = PoolOffers(api=api.pools, table=pools, config=self.config, pace=self.pace, now=now, outdated=outdated)
         parts = build_polling(
             api=api,
             supervisor=self.supervisor,
@@ -139,7 +133,7 @@ class Engine:
             problems=problems,
             pace=self.pace,
             subscribe=self._refuse_stream,
-            changes=PoolChanges(table=self.pools, outdated=self.outdated.append, wakes=self.wakes),
+            changes=PoolChanges(table=pools, outdated=outdated, wakes=self.wakes),
             feed=self.feed,
             processors=PROCESSORS,
             jitter=lambda: 0.5,

@@ -82,8 +82,8 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "waiting": waiting,
     }
     absent = (
-        "phase intent pid pgid user start start_problem process_name labels output_removed due_at ready_seconds started_at"
-        " ended_at exit memory_bytes cpu_seconds".split()
+        "phase intent pid pgid user start start_problem process_name labels output_removed due_at ready_seconds"
+        " started_at ended_at exit memory_bytes cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
 
