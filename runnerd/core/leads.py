@@ -10,7 +10,7 @@ from collections import deque
 
 STARTS = 10  # that are remembered of a deployment
 DEPLOYMENTS = 10_000
-_SPREAD = 1.25  # a start may take so much longer than those before
+_LONGER = 1.25  # a start may take so much longer than those before
 _SLACK_S = 0.5
 
 
@@ -36,10 +36,12 @@ class Leads:
         """Return how long before it is due a run is to be claimed, at most `most_s`.
 
         `together`: how many runs are due at that time; where they share a processor, each start takes longer. The
-        longest of the remembered starts does not count, unless it is the latest: it may have been an outlier.
+        longest of the remembered starts does not count, unless it is the latest: it may have been an outlier. The more
+        the others differ, the more the next one may.
         """
         starts = self._starts.get(deployment_id or "")
         if not starts:
             return most_s
         usual_s = max(starts[-1], sorted(starts)[-2] if len(starts) > 1 else 0.0)
-        return min(most_s, (usual_s * _SPREAD + _SLACK_S) * max(1.0, together / self._processors))
+        needed_s = usual_s * _LONGER + (usual_s - min(starts)) + _SLACK_S
+        return min(most_s, needed_s * max(1.0, together / self._processors))

@@ -42,6 +42,7 @@ class Offering:
         self._now = ambient.now
         self._last = Offered()
         self.on_offer = OnOffer()
+        self.once = False  # nothing is offered later: what may be started is started now
 
     def note_server(self, *, major: int) -> None:
         """Note which limits the server enforces itself."""
@@ -99,6 +100,8 @@ class Offering:
 
     def _lead(self, prefetch_s: Callable[[FlowRun], float]) -> Callable[[FlowRun], float]:
         """Return how long before it is due a run is started, in seconds: its process then waits for that time."""
+        if self.once:
+            return prefetch_s
         count = self.on_offer.due_together()
 
         def lead_s(run: FlowRun) -> float:

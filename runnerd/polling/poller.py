@@ -136,6 +136,7 @@ class Poller:
     async def poll_once(self) -> Offered:
         """Poll everything this host serves once and return what became of it. Raises ApiError, after all were asked."""
         self._intervals.end_all()
+        self._offering.once = True
         return await self._round.poll_due()
 
     async def _back_off(self, seconds: float) -> None:

@@ -88,29 +88,35 @@ class Hold:
                 held = self._hold_async(method) if inspect.iscoroutinefunction(method) else self._hold_sync(method)
                 client.set_flow_run_state = functools.wraps(method)(held)
         with contextlib.suppress(ImportError, AttributeError):  # then the hold ends before the answer
-            self._note_flow_of_2() if major == "2" else self._note_flow_of_3()
+            if major == "2":
+                self._note_flows_of("prefect.deployments", "load_flow_from_flow_run")
+            else:  # nothing that imports prefect.engine, which runpy would warn about
+                self._note_flows_of("prefect.flows", "load_flow_from_entrypoint", "load_flow_from_flow_run")
 
-    def _note_flow_of_3(self) -> None:
-        engine: Any = importlib.import_module("prefect.flow_engine")
-        run_flow = engine.run_flow
+    def _note_flows_of(self, module: str, *names: str) -> None:
+        """Note the flow that these functions load last: the engine's, which imports them by name after this."""
+        loader: Any = importlib.import_module(module)
+        for name in names:
+            setattr(loader, name, self._note_flow_of(getattr(loader, name)))
 
-        @functools.wraps(run_flow)
-        def note_and_run(flow: Any, *args: Any, **kwargs: Any) -> Any:
-            self._flow = flow
-            return run_flow(flow, *args, **kwargs)
-
-        engine.run_flow = note_and_run
-
-    def _note_flow_of_2(self) -> None:
-        deployments: Any = importlib.import_module("prefect.deployments")
-        load_flow = deployments.load_flow_from_flow_run
-
-        @functools.wraps(load_flow)
-        async def load_and_note(*args: Any, **kwargs: Any) -> Any:
-            self._flow = await load_flow(*args, **kwargs)
+    def _note_flow_of(self, load: Any) -> Any:
+        async def note(loading: Any) -> Any:
+            self._flow = await loading
             return self._flow
 
-        deployments.load_flow_from_flow_run = load_and_note
+        @functools.wraps(load)
+        def load_and_note(*args: Any, **kwargs: Any) -> Any:
+            try:
+                loaded = load(*args, **kwargs)
+            except BaseException:
+                self._flow = None  # it may be one that the file has loaded
+                raise
+            if inspect.isawaitable(loaded):
+                return note(loaded)
+            self._flow = loaded
+            return loaded
+
+        return load_and_note
 
     def _hold_sync(self, method: Any) -> Any:
         def set_flow_run_state(client: Any, flow_run_id: Any, state: Any, *args: Any, **kwargs: Any) -> Any:

@@ -25,9 +25,9 @@ def test_without_a_start_as_early_as_allowed() -> None:
         ((2.0,), 3.0),
         ((2.0, 2.0), 3.0),
         ((2.0, 1.0), 1.75),  # the longer one may have been an outlier
-        ((2.0, 2.0, 4.0), 5.5),  # the latest counts
+        ((2.0, 2.0, 4.0), 7.5),  # the latest counts, and how much they differ
         ((2.0, 2.0, 60.0, 2.0), 3.0),  # and is an outlier one start later
-        ((2.0, 4.0, 2.0, 4.0, 2.0), 5.5),
+        ((2.0, 4.0, 2.0, 4.0, 2.0), 7.5),
         ((15.0,), 19.25),
         ((60.0, *([2.0] * STARTS)), 3.0),
     ],
