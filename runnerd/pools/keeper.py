@@ -35,7 +35,7 @@ from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 SYNC_S = 30.0  # as Prefect's workers
-SYNC_WOKEN_S = 100.0  # while events tell of changes
+SYNC_WOKEN_S = 90.0  # while events tell of changes
 SYNC_GAP_S = 2.0  # at least, to a synchronisation because the pool has changed
 _PULSE_S = 3600.0  # one synchronisation is a dozen requests, and each may take minutes
 
@@ -129,11 +129,10 @@ class PoolKeeper:
         """Synchronise one pool for ever, and send heartbeats in between."""
         backoff, turn = self._backoff(), Turn(rest_s=HEARTBEAT_S)
         while True:
-            woken, every_s = self._pool_wakes[name].is_set(), self._pace.check_s(SYNC_S, woken_s=SYNC_WOKEN_S)
-            turn.begin(self._clock(), every_s=every_s, woken=woken)
+            served, listed = self._table.get(name), self._table.listed
+            turn.begin(self._clock(), every_s=self._every_s(served), woken=self._pool_wakes[name].is_set())
             self._pool_wakes[name].clear()
             self._pulse.beat(f"pool {name}", within_s=_PULSE_S)
-            served, listed = self._table.get(name), self._table.listed
             try:
                 with self._contained.item(f"pool {name}") as item:
                     if served is not None:
@@ -151,6 +150,10 @@ class PoolKeeper:
                     turn.put_off(self._clock() + backoff.next_s(error))
                     await self._beat_despite(served, error)
             await self._rest(name, turn)
+
+    def _every_s(self, served: Served | None) -> float:
+        well = served is not None and served.problem is None
+        return self._pace.check_s(SYNC_S, woken_s=SYNC_WOKEN_S) if well else SYNC_S
 
     async def _rest(self, name: str, turn: Turn) -> None:
         with contextlib.suppress(TimeoutError):

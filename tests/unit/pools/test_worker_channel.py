@@ -163,6 +163,15 @@ async def test_a_pool_is_read_less_often_while_events_tell_of_its_changes() -> N
         assert len(asked) == 2 * asked.count(READ), "the pool and its queues, nothing else"
 
 
+async def test_a_pool_that_cannot_be_served_is_read_as_often_as_ever() -> None:
+    async with keeping(pool_settings(create=False)) as one:
+        one.pace.woken = True
+        await asyncio.sleep(SYNC_WOKEN_S)
+        one.prefect.pools.create_pool("etl")
+        await asyncio.sleep(SYNC_S + 1)
+        assert one.problems() == {}, "the event of it may be lost"
+
+
 async def test_a_pool_that_may_not_be_read_now_hears_of_this_host_all_the_same() -> None:
     async with keeping(pool_settings()) as one:
         one.prefect.trouble(READ, times=10**6, status=429, headers={"Retry-After": "600"})
