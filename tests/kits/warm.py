@@ -26,7 +26,7 @@ def make_prefect(spawner: SpawnerUnderTest, *, init: str = "", engine: str = ENG
     """Make the directory for PYTHONPATH; modules to preload may be put there too."""
     library = spawner.home / "library"
     (library / "prefect").mkdir(parents=True)
-    (library / "prefect" / "__init__.py").write_text(f"__version__ = '0.0'\n{init}")
+    (library / "prefect" / "__init__.py").write_text(f"import logging\n__version__ = '0.0'\n{init}")
     (library / "prefect" / "engine.py").write_text(engine)
     return library
 
