@@ -43,7 +43,6 @@ class Interpreter:
         self._changed = asyncio.Event()
         self._stopping = False
         self._failure: str | None = None  # why it is stopped, where that is its fault
-        self._ended = False
 
     @property
     def key(self) -> str:
@@ -92,7 +91,6 @@ class Interpreter:
                 os.unlink(self._spec.output)
             return None if failure is None else one_line(failure)
         finally:
-            self._ended = True
             self.settled.set()
             self._link.remove_listener(self.key)
 

@@ -64,6 +64,7 @@ class WarmKeeper:
         self._contained = Containment(log=ambient.log, loop=_LOOP, passing=())
         self._stamped_s = 0.0
         self._warmed: dict[str, datetime] = {}  # by deployment: the next run for which that is decided
+        self._planned: dict[str, Plan] = {}  # by deployment: the interpreter of its last launch spec
 
     async def run(self) -> None:
         """Look after the interpreters for ever."""
@@ -121,8 +122,10 @@ class WarmKeeper:
 
     async def _warm_ahead(self) -> None:
         near = [one for one in self._upcoming() if self._in_s(one) <= _LEAD_MAX_S]
-        self._warmed = {key: at for key, at in self._warmed.items() if key in {one.deployment for one in near}}
-        left = [one for one in near if self._warmed.get(one.deployment) != one.at]
+        names = {one.deployment for one in near}
+        self._warmed = {key: at for key, at in self._warmed.items() if key in names}
+        self._planned = {key: plan for key, plan in self._planned.items() if key in names}
+        left = [one for one in near if self._warmed.get(one.deployment) != one.at and not self._is_early(one)]
         # Few a round: each reads files, and most share one interpreter.
         for upcoming in sorted(left, key=lambda one: one.at)[:_AHEAD_MAX]:
             with self._contained.item(f"next run of {upcoming.deployment}"):
@@ -133,14 +136,21 @@ class WarmKeeper:
         due_s = (upcoming.at - self._now()).total_seconds()
         return float("inf") if due_s < -_LATE_S else due_s - self._config.settings().api.prefetch_s
 
+    def _is_early(self, upcoming: Upcoming) -> bool:
+        """Whether it is known to be too early for the interpreter of this run."""
+        plan = self._planned.get(upcoming.deployment)
+        return plan is not None and self._in_s(upcoming) > self._lead_s(plan)
+
     async def _warm_for(self, upcoming: Upcoming) -> None:
         prepared = await upcoming.prepare()
         plan = _plan_of(prepared)
-        if plan is not None and self._in_s(upcoming) > self._lead_s(plan):
+        if plan is None or prepared.warm is None:
+            self._warmed[upcoming.deployment] = upcoming.at
+            return
+        self._planned[upcoming.deployment] = plan
+        if self._is_early(upcoming):
             return
         self._warmed[upcoming.deployment] = upcoming.at
-        if plan is None or prepared.warm is None:
-            return
         if prepared.warm.start == "auto" and not self._is_regular(plan, upcoming):
             return
         found = await self._table.find_or_start(plan)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runnerd.control.contract import WARM_FIELDS
 from runnerd.core.process import LaunchSpec
+from runnerd.launch.prepared import Prepared, Upcoming
 from runnerd.warm.documents import warm_documents
 from runnerd.warm.keeper import IMPORTS_MAX_S, ROUND_S
 from runnerd.warm.plan import WARM_PREFIX
@@ -173,3 +175,43 @@ async def test_what_the_status_shows(tmp_path: Path) -> None:
         await host.choose(a_wish(preload=("pandas",)))
         await asyncio.sleep(1)
         assert shown(host) == [("ready", None, 2), ("failed", "pandas has started a thread", 0)]
+
+
+async def test_a_hand_over_ends_them(tmp_path: Path) -> None:
+    async with warm_host(tmp_path) as host:
+        await host.start()
+        await host.keeper.hand_over()
+        assert host.live() == []
+
+
+async def test_a_hand_over_does_not_wait_for_a_spawner_that_is_away(tmp_path: Path) -> None:
+    async with warm_host(tmp_path) as host:
+        await host.start()
+        host.spawner.down = True
+        host.spawner.lose()
+        began = host.engine.clock()
+        await host.keeper.hand_over()
+        assert host.engine.clock() - began < 10
+        assert len(host.live()) == 1, "for the next daemon to end"
+
+
+async def test_many_schedules_are_prepared_few_at_a_time(tmp_path: Path) -> None:
+    async with warm_host(tmp_path) as host:
+        for number in range(50):
+            host.due_in(60, a_wish(owner=f"d-{number}"))
+        asked: list[str] = []
+        one_of_them = host.upcoming[0]
+
+        def counted(owner: str) -> Upcoming:
+            async def prepare() -> Prepared:
+                asked.append(owner)
+                return await one_of_them.prepare()
+
+            return replace(one_of_them, deployment=owner, prepare=prepare)
+
+        host.upcoming = [counted(one.deployment) for one in host.upcoming]
+        await asyncio.sleep(ROUND_S + 1)
+        assert 0 < len(asked) < 50
+        await asyncio.sleep(4 * ROUND_S)
+        assert len(set(asked)) == 50
+        assert len(host.started()) == 1
