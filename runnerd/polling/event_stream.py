@@ -163,7 +163,7 @@ class EventStream:
         if event.run_state in CANCELS:
             if event.run_id is not None and self._supervisor.run(event.run_id) is not None:
                 self._wakes.cancel.set()
-        elif event.deployment_id in self._registry.own_ids() or event.pool in self._pools():
+        elif self._registry.own(event.deployment_id) is not None or event.pool in self._pools():
             self._wakes.poll_now()
 
     def _note(self, condition: StreamCondition, detail: str) -> None:
