@@ -167,11 +167,12 @@ class Registrar:
 
         def take(found: Mapping[Key, InspectionResult]) -> None:
             self._worklist.afresh -= found.keys()
-            self._requests.registrations()
+            self._requests.refresh()  # the whole journal is not read anew after each process
             for one, finding in findings.add(found):
                 self._take_inspected(one, finding)
 
         with self._tasks_contained.item("inspections") as item:
+            self._requests.registrations()
             await self._inspector.inspect(deployments, afresh=self._worklist.afresh, on_found=take)
         for one, finding in findings.rest(failed_inspection(item.why)):
             self._take_inspected(one, finding)
@@ -241,8 +242,7 @@ class Registrar:
     def _wake_others(self) -> None:
         """Wake the poller and the refresher if a deployment got its id.
 
-        Not at every retry: the poll that this starts would collide with the registrar's next write, and a server on
-        SQLite refuses one of the two.
+        Not at every retry: the poll would collide with the next write, of which a server on SQLite refuses one.
         """
         if self._unannounced:
             self._unannounced = False

@@ -92,13 +92,21 @@ class Requests:
         self._absences = Absences(api=api, clock=clock)
         self._names: dict[tuple[str, str], asyncio.Lock] = {}
         self._known: dict[tuple[str, str], Registration] = {}
+        self._changes = -1  # of the journal's registrations that `_known` has
 
     def registrations(self) -> Registrations:
         """Read the journal's registrations by flow and name, by which the API distinguishes deployments."""
         self._server = None
         self._flow_ids.clear()
         self._known = {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
+        self._changes = self._journal.registration_changes
         return self._known
+
+    def refresh(self) -> None:
+        """Read the registrations again if anything but `register` has changed them since, as a drop does."""
+        self._server = None
+        if self._changes != self._journal.registration_changes:
+            self.registrations()
 
     def known(self) -> list[Registration]:
         """Return the registrations last read, with those made since."""
@@ -225,6 +233,7 @@ class Requests:
             schedule_ids=info.schedule_ids,
         )
         self._journal.save_registration(registration)
+        self._changes += 1
         self._known[inspection.flow_name, deployment.name] = registration
         return Registered(registration=registration, paused=info.paused)
 

@@ -88,6 +88,7 @@ class Transport:
         self._failures = 0
         self.traffic = Traffic()
         self.skew: Skew | None = None  # by the latest answer with a Date
+        self.redirected = False  # whether an answer came from another origin than api.url
 
     @property
     def health(self) -> ApiHealth:
@@ -217,6 +218,7 @@ class Transport:
                 date = response.headers.get("Date")
                 self.skew = measured_skew(date, sent=sent, received=self._now()) or self.skew
             body = await read_body(response)
+        self.redirected = self.redirected or not ours
         elsewhere = None if ours else origin(url)
         return _Raw(response.status_code, response.headers, body, location_of(response), elsewhere)
 

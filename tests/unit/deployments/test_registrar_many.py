@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from runnerd.core.backoff import Backoff
-from runnerd.core.settings import key_of
+from runnerd.core.settings import Deployment, key_of
 from runnerd.deployments.absences import ABSENT_FOR_S, Absences
 from runnerd.deployments.findings import Findings, failed_inspection
+from runnerd.deployments.inspector import InspectionResult
 from runnerd.deployments.places import AT_ONCE_MAX, Places
-from runnerd.deployments.registry import EntryState
+from runnerd.deployments.registry import EntryState, Key
 from runnerd.deployments.worklist import Begun
+from runnerd.journal.journal import Registration
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import Json, a_deployment, fake_api
-from tests.kits.registrar import Host, a_host, flow
+from tests.kits.registrar import FakeInspector, Host, a_host, flow
 
 MANY = [a_deployment(f"d{number}") for number in range(200)]
 FLOW = "11111111-1111-4111-8111-111111111111"
@@ -154,3 +157,36 @@ def test_findings_are_given_out_in_their_order() -> None:
     assert list(findings.add({keys[0]: answers[0]})) == [(begun[0], answers[0]), (begun[1], answers[1])]
     failed = failed_inspection("why")
     assert list(findings.rest(failed)) == [(begun[2], failed), (begun[3], answers[3])]
+
+
+async def test_the_journal_is_not_read_anew_for_each_process_of_an_inspection(tmp_path: Path) -> None:
+    async with a_host(tmp_path, inspector=OneByOne()) as host:
+        reads = 0
+        whole = host.journal.registrations
+
+        def counted(url: str) -> list[Registration]:
+            nonlocal reads
+            reads += 1
+            return whole(url)
+
+        host.journal.registrations = counted  # type: ignore[method-assign]
+        await host.want(*MANY)
+        assert {entry.state for entry in host.registry.entries()} == {EntryState.READY}
+        assert reads < 20
+
+
+class OneByOne(FakeInspector):
+    """Gives out each finding by itself."""
+
+    async def inspect(
+        self,
+        deployments: Sequence[Deployment],
+        *,
+        afresh: Collection[Key] = (),
+        on_found: Callable[[Mapping[Key, InspectionResult]], None] = lambda found: None,
+    ) -> dict[Key, InspectionResult]:
+        found = await super().inspect(deployments, afresh=afresh)
+        for key, answer in reversed(found.items()):
+            on_found({key: answer})
+            await asyncio.sleep(0)
+        return found
