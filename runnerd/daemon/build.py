@@ -35,6 +35,7 @@ from runnerd.doctor.subject import Subject
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.api_access import access_reader, credentials_reader
+from runnerd.launch.client_defaults import ClientDefaults
 from runnerd.launch.credentials_in_force import CredentialsInForce
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
@@ -134,7 +135,8 @@ class Daemon:
         )
 
     def _build_deployments(self) -> None:
-        self._environments = Environments(environ=self._environ, calls=self._calls)
+        client = ClientDefaults(api=self.api)
+        self._environments = Environments(environ=self._environ, calls=self._calls, client=client)
         parts = build_deployments(
             api=self.api,
             link=self.link,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -133,12 +133,16 @@ class Inspector:
         return hooks is None or hook in hooks
 
     async def inspect(
-        self, deployments: Sequence[Deployment], *, afresh: Collection[Key] = ()
+        self,
+        deployments: Sequence[Deployment],
+        *,
+        afresh: Collection[Key] = (),
+        on_found: Callable[[Mapping[Key, InspectionResult]], None] = lambda found: None,
     ) -> dict[Key, InspectionResult]:
         """Inspect each deployment's flow, from the cache where nothing has changed, else by running its code.
 
         Those `afresh` are inspected by running their code. A failure of the kind "slow" leaves the flow to
-        `inspect_alone`.
+        `inspect_alone`. `on_found` is called with the answers of each process as soon as it has ended.
         """
         others = [one for one in deployments if key_of(one) not in afresh]
         found: dict[Key, InspectionResult] = dict(await self.cached(others))
@@ -149,41 +153,47 @@ class Inspector:
                 found[key] = InspectionFailure(kind="slow", message=f"{deployment.entrypoint}: importing it is slow")
             elif key not in found:
                 groups.setdefault(_process_settings(deployment), []).append(deployment)
+        self._note_slow(found)
+        if found:
+            on_found(dict(found))
+
+        async def inspect_batch(members: Mapping[str, list[Deployment]]) -> None:
+            answers = await self._inspect_batch(members, PATIENCE_S)
+            found.update(answers)
+            self._note_slow(answers)
+            on_found(answers)
+
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(self._inspect_group(members, PATIENCE_S)) for members in groups.values()]
-        for findings in itertools.chain.from_iterable(one.result() for one in asked):
-            found.update(findings)
-        known = {key_of(one) for one in deployments}
-        slow = {key for key in known if isinstance(one := found[key], InspectionFailure) and one.kind == "slow"}
-        self._slow = self._slow - known | slow
+            for batch in itertools.chain.from_iterable(map(_batches, groups.values())):
+                tasks.create_task(inspect_batch(batch))
         return found
+
+    def _note_slow(self, answers: Mapping[Key, InspectionResult]) -> None:
+        slow = {key for key, one in answers.items() if isinstance(one, InspectionFailure) and one.kind == "slow"}
+        self._slow = self._slow - answers.keys() | slow
 
     async def inspect_alone(self, deployment: Deployment) -> InspectionResult:
         """Inspect one flow by running its code, within the whole time limit."""
-        ((found,),) = [one.values() for one in await self._inspect_group([deployment], None)]
+        (found,) = (await self._inspect_batch({deployment.entrypoint: [deployment]}, None)).values()
         if isinstance(found, Inspection):
             self._slow.discard(key_of(deployment))
         return found
 
-    async def _inspect_group(
-        self, members: list[Deployment], patience_s: float | None
-    ) -> list[dict[Key, InspectionResult]]:
-        by_entrypoint: dict[str, list[Deployment]] = {}
-        for deployment in members:
-            by_entrypoint.setdefault(deployment.entrypoint, []).append(deployment)
-        results: list[dict[Key, InspectionResult]] = []
-        for batch in inspection_batches(by_entrypoint):
-            # Stamped before the files are read: a change in between is then seen as one.
-            stamps = await self._stamp_files(members[0], batch)
-            answers = {
-                ep: _with_stamps(answer, stamps[ep])
-                for ep, answer in (await self._run_inspection(members[0], batch, patience_s)).items()
-            }
-            self._note(by_entrypoint, answers, stamps)
-            results.append({key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]})
-            fresh = {ep: answer for ep, answer in answers.items() if isinstance(answer, Inspection)}
-            await self._remember([(by_entrypoint[ep][0], answer) for ep, answer in fresh.items()])
-        return results
+    async def _inspect_batch(
+        self, by_entrypoint: Mapping[str, list[Deployment]], patience_s: float | None
+    ) -> dict[Key, InspectionResult]:
+        """Inspect these entrypoints, of deployments with the same settings of the process, in one process."""
+        batch, member = tuple(by_entrypoint), next(iter(by_entrypoint.values()))[0]
+        # Stamped before the files are read: a change in between is then seen as one.
+        stamps = await self._stamp_files(member, batch)
+        answers = {
+            ep: _with_stamps(answer, stamps[ep])
+            for ep, answer in (await self._run_inspection(member, batch, patience_s)).items()
+        }
+        self._note(by_entrypoint, answers, stamps)
+        fresh = {ep: answer for ep, answer in answers.items() if isinstance(answer, Inspection)}
+        await self._remember([(by_entrypoint[ep][0], answer) for ep, answer in fresh.items()])
+        return {key_of(one): answer for ep, answer in answers.items() for one in by_entrypoint[ep]}
 
     async def _stamp_files(self, member: Deployment, entrypoints: Sequence[str]) -> dict[str, dict[str, str]]:
         """Return for each entrypoint the stamps of its file, where it names one, and of the environment file."""
@@ -249,6 +259,15 @@ class Inspector:
             return parse_results("", entrypoints, words=str(error))
         words = describe_end(outcome.record)
         return await asyncio.to_thread(parse_results, outcome.answer, entrypoints, words=words)
+
+
+def _batches(members: Iterable[Deployment]) -> Iterator[dict[str, list[Deployment]]]:
+    """Split deployments that can share a process, by their entrypoints, into those of one process each."""
+    by_entrypoint: dict[str, list[Deployment]] = {}
+    for deployment in members:
+        by_entrypoint.setdefault(deployment.entrypoint, []).append(deployment)
+    for batch in inspection_batches(by_entrypoint):
+        yield {entrypoint: by_entrypoint[entrypoint] for entrypoint in batch}
 
 
 def _with_stamps(answer: InspectionResult, stamps: Mapping[str, str]) -> InspectionResult:

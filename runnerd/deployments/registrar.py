@@ -8,7 +8,7 @@ deployments that left the files dropped by dropping.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ from runnerd.core.problems import Problems
 from runnerd.core.settings import Config, Deployment, key_of
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.dropping import Dropper
+from runnerd.deployments.findings import Findings, failed_inspection
 from runnerd.deployments.inspection import InspectionFailure
 from runnerd.deployments.inspector import InspectionResult, Inspector
 from runnerd.deployments.outcomes import Outcomes
@@ -61,11 +62,9 @@ class Registrar:
         self._log = ambient.log
         self._contained = Containment(log=ambient.log, loop=_LOOP, passing=(ApiError, JournalError))
         self._tasks_contained = Containment(log=ambient.log, loop=_LOOP)
-        self._pulse = ambient.pulse
-        self._backoff = ambient.backoff
+        self._pulse, self._backoff = ambient.pulse, ambient.backoff
         self._wakes = wakes
         problems.register(self.problems)
-        problems.register(self.flaws)
         self._planner = Planner(journal=journal, registry=registry, url=url)
         self._requests = Requests(
             api=api,
@@ -73,10 +72,13 @@ class Registrar:
             registry=registry,
             url=url,
             backoff=ambient.backoff,
+            clock=ambient.clock,
             contained=self._contained,
         )
         self._retries = Retries(clock=ambient.clock)
         self._outcomes = Outcomes(registry=registry, journal=journal, log=ambient.log)
+        self.flaws = self._outcomes.flaws  # what is wrong with deployments that are registered all the same
+        problems.register(self.flaws)
         self._worklist = Worklist()
         self._registering = 0
         self._dropper = Dropper(
@@ -89,6 +91,7 @@ class Registrar:
             log=ambient.log,
             clock=ambient.clock,
         )
+        self.held_drops = self._dropper.held  # why deployments that left the files cannot be dropped before another
         self._unannounced = False  # a deployment got its id since the poller and the refresher were last woken
         self.settled = self._worklist.settled  # set while every wanted deployment is registered or has failed
 
@@ -159,21 +162,27 @@ class Registrar:
             self._tasks.create_task(self._inspect(self._worklist.begin(new)))
 
     async def _inspect(self, begun: list[Begun]) -> None:
-        """Inspect the flows and begin to register the deployments; those whose import is slow each alone."""
-        deployments = [one.deployment for one in begun]
+        """Inspect the flows, and begin to register the deployments in their order."""
+        deployments, findings = [one.deployment for one in begun], Findings(begun)
+
+        def take(found: Mapping[Key, InspectionResult]) -> None:
+            self._worklist.afresh -= found.keys()
+            self._requests.refresh()  # the whole journal is not read anew after each process
+            for one, finding in findings.add(found):
+                self._take_inspected(one, finding)
+
         with self._tasks_contained.item("inspections") as item:
-            findings = await self._inspector.inspect(deployments, afresh=self._worklist.afresh)
-            self._worklist.afresh -= findings.keys()
             self._requests.registrations()
-        if item.why is not None:
-            failure = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
-            findings = {key_of(one): failure for one in deployments}
-        for one in begun:
-            finding = findings[key_of(one.deployment)]
-            if isinstance(finding, InspectionFailure) and finding.kind == "slow":
-                self._tasks.create_task(self._inspect_alone(one))
-            else:
-                self._take_finding(one, finding)
+            await self._inspector.inspect(deployments, afresh=self._worklist.afresh, on_found=take)
+        for one, finding in findings.rest(failed_inspection(item.why)):
+            self._take_inspected(one, finding)
+
+    def _take_inspected(self, begun: Begun, finding: InspectionResult) -> None:
+        """Begin to register; a flow whose import is slow is first inspected alone."""
+        if isinstance(finding, InspectionFailure) and finding.kind == "slow":
+            self._tasks.create_task(self._inspect_alone(begun))
+        else:
+            self._take_finding(begun, finding)
 
     async def _inspect_alone(self, begun: Begun) -> None:
         self._worklist.note_alone(begun, alone=True)
@@ -181,7 +190,7 @@ class Registrar:
             finding = await self._inspector.inspect_alone(begun.deployment)
             self._requests.registrations()
         if item.why is not None:
-            finding = InspectionFailure(kind="no-answer", message=f"cannot inspect the flow: {item.why}")
+            finding = failed_inspection(item.why)
         self._worklist.note_alone(begun, alone=False)
         self._take_finding(begun, finding)
 
@@ -233,8 +242,7 @@ class Registrar:
     def _wake_others(self) -> None:
         """Wake the poller and the refresher if a deployment got its id.
 
-        Not at every retry: the poll that this starts would collide with the registrar's next write, and a server on
-        SQLite refuses one of the two.
+        Not at every retry: the poll would collide with the next write, of which a server on SQLite refuses one.
         """
         if self._unannounced:
             self._unannounced = False
@@ -258,9 +266,9 @@ class Registrar:
 
     def _drop_renamed(self, registered: Registration, old_id: str | None) -> None:
         """Drop the deployment under the flow's old name, whose schedules would go on creating runs."""
+        key = key_of(registered.deployment)
         for one in self._requests.known():
-            was_this = one.deployment_id == old_id or key_of(one.deployment) == key_of(registered.deployment)
-            if was_this and one.flow != registered.flow:
+            if one.flow != registered.flow and (one.deployment_id == old_id or key_of(one.deployment) == key):
                 self._dropper.add(one)
 
     def _settle(
@@ -287,14 +295,6 @@ class Registrar:
     def problems(self) -> tuple[Problem, ...]:
         """Return why deployments cannot be registered, or dropped before another one is registered."""
         return (*self._outcomes.problems(), *self.held_drops())
-
-    def flaws(self) -> tuple[Problem, ...]:
-        """Return what is wrong with deployments that are registered all the same."""
-        return self._outcomes.flaws()
-
-    def held_drops(self) -> list[Problem]:
-        """Return why deployments that left the files cannot be dropped before another one is registered."""
-        return self._dropper.held()
 
     def inspect_again(self, deployments: Iterable[Deployment]) -> None:
         """Inspect the flows of these deployments again, and register what has changed.

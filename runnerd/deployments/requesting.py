@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from runnerd.core.backoff import Backoff, Patience
-from runnerd.core.errors import ApiError, ApiRejected, JournalError, RunnerdError
+from runnerd.core.errors import ApiAway, ApiError, ApiRejected, JournalError, RunnerdError
 from runnerd.core.place import Problem
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Deployment, key_of
+from runnerd.deployments.absences import Absences
+from runnerd.deployments.places import AT_ONCE_MAX, Places
 from runnerd.deployments.registry import Key, Registry
 from runnerd.journal.journal import Journal, Registration
 from runnerd.prefect_api.answers import ServerInfo
@@ -30,8 +32,7 @@ from runnerd.prefect_api.dialect import (
 from runnerd.prefect_api.schedule_changes import SentSchedule
 from runnerd.system.containment import Containment
 
-AT_ONCE = 4  # a server on SQLite refuses some of the writes that meet
-REFUSED_IN_A_ROW = 2 * AT_ONCE  # after that many it is not one deployment, but the server
+REFUSED_IN_A_ROW = 2 * AT_ONCE_MAX  # after that many it is not one deployment, but the server
 REFUSED_DELAY_MAX_S = 5.0  # of one deployment that the server refuses, while it accepts others
 
 Registrations = Mapping[tuple[str, str], Registration]
@@ -56,12 +57,11 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One deployment, with the flow's id in the API, so that a repetition starts where a request was refused."""
+    """One deployment, and the patience with what the API answers about it."""
 
     deployment: Deployment
     inspection: Inspection
     patience: Patience
-    flow_id: str | None = None
 
 
 class Requests:
@@ -75,6 +75,7 @@ class Requests:
         registry: Registry,
         url: str,
         backoff: Callable[[], Backoff],
+        clock: Callable[[], float],
         contained: Containment,
     ) -> None:
         self._api = api
@@ -83,19 +84,29 @@ class Requests:
         self._url = url
         self._backoff = backoff
         self._contained = contained
-        self._places = [backoff() for _ in range(AT_ONCE)]  # that are free, with the back-off of each in an outage
-        self._free = asyncio.Semaphore(AT_ONCE)
+        self._places = Places(backoff=backoff)
         self._refused: set[Key] = set()  # whose patience was over the last time; now one more failure is enough
         self._refused_in_a_row = 0
-        self._server: ServerInfo | None = None  # read again at each round and after each outage
+        self._server: ServerInfo | None = None  # read again at each round and after each outage; so are the flows
+        self._flow_ids: dict[str, str] = {}
+        self._absences = Absences(api=api, clock=clock)
         self._names: dict[tuple[str, str], asyncio.Lock] = {}
         self._known: dict[tuple[str, str], Registration] = {}
+        self._changes = -1  # of the journal's registrations that `_known` has
 
     def registrations(self) -> Registrations:
         """Read the journal's registrations by flow and name, by which the API distinguishes deployments."""
         self._server = None
+        self._flow_ids.clear()
         self._known = {(one.flow, one.name): one for one in self._journal.registrations(self._url)}
+        self._changes = self._journal.registration_changes
         return self._known
+
+    def refresh(self) -> None:
+        """Read the registrations again if anything but `register` has changed them since, as a drop does."""
+        self._server = None
+        if self._changes != self._journal.registration_changes:
+            self.registrations()
 
     def known(self) -> list[Registration]:
         """Return the registrations last read, with those made since."""
@@ -115,8 +126,17 @@ class Requests:
         """
         key = key_of(deployment)
         one = _Attempt(deployment, inspection, Patience(last=key in self._refused))
-        backoff = self._backoff()
-        lock = self.lock_of(inspection.flow_name, deployment.name)
+        name = (inspection.flow_name, deployment.name)
+        if name not in self._known:
+            self._absences.expect(*name)
+        try:
+            return await self._register_in_turn(one, wanted)
+        finally:
+            self._absences.forget(*name)
+
+    async def _register_in_turn(self, one: _Attempt, wanted: Callable[[], bool]) -> Registered | Refusal | None:
+        key, backoff = key_of(one.deployment), self._backoff()
+        lock = self.lock_of(one.inspection.flow_name, one.deployment.name)
         waits = lock.locked()
         async with lock:
             if waits:
@@ -135,18 +155,18 @@ class Requests:
 
     async def _try_in_a_place(self, one: _Attempt) -> tuple[Registered | Refusal | None, RunnerdError | None]:
         """Try once; in an outage the place stays taken over the delay, and then the next deployment has its turn."""
-        async with self._free:
-            place = self._places.pop()
-            try:
-                done, error = await self._try(one)
-                if error is None:
-                    place.reset()
-                elif not one.patience.over and self._is_outage(error):
-                    self._server = one.flow_id = None  # the server may be another afterwards
-                    await asyncio.sleep(place.next_s(_api_error(error)))
-                return done, error
-            finally:
-                self._places.append(place)
+        async with self._places.one() as place:
+            done, error = await self._try(one)
+            if error is None:
+                place.reset()
+                self._places.note_done()
+            elif not one.patience.over and self._is_outage(error):
+                self._server = None  # it may be another afterwards
+                self._flow_ids.clear()
+                await asyncio.sleep(place.next_s(_api_error(error)))
+            elif _asks_for_later(error):
+                self._places.note_refused()
+            return done, error
 
     def _is_outage(self, error: RunnerdError) -> bool:
         """Whether the error is no matter of one deployment."""
@@ -160,6 +180,8 @@ class Requests:
             done = await self._register_or_refuse(one, self._server)
         except (ApiError, JournalError) as error:
             self._refused_in_a_row += 1
+            if not _asks_for_later(error):
+                self._flow_ids.pop(one.inspection.flow_name, None)  # it may have been deleted
             return None, error
         self._refused_in_a_row = 0
         return done, None
@@ -192,10 +214,13 @@ class Requests:
         fingerprint = deployment_fingerprint(body, self._url)
         if before is not None and not before.paused and before.fingerprint == fingerprint:
             return Registered(registration=before)
-        if one.flow_id is None:
-            one.flow_id = await self._api.ensure_flow(inspection.flow_name, ())
-        info = await self._api.apply_deployment(
-            body, flow_id=one.flow_id, paused=_paused(deployment, before), sent=_sent_schedules(before)
+        flow_id = await self._ensure_flow(inspection.flow_name)
+        info = await self._api.applier.apply(
+            body,
+            flow_id=flow_id,
+            paused=_paused(deployment, before),
+            sent=_sent_schedules(before),
+            is_missing=before is None and await self._absences.is_absent(flow_id, body.flow_name, deployment.name),
         )
         registration = Registration(
             url=self._url,
@@ -208,8 +233,18 @@ class Requests:
             schedule_ids=info.schedule_ids,
         )
         self._journal.save_registration(registration)
+        self._changes += 1
         self._known[inspection.flow_name, deployment.name] = registration
         return Registered(registration=registration, paused=info.paused)
+
+    async def _ensure_flow(self, name: str) -> str:
+        """Return the id of the flow in the API, which is asked once per round."""
+        if name not in self._flow_ids:
+            flow = await self._api.applier.ensure_flow(name)
+            self._flow_ids[name] = flow.id
+            if flow.is_new:
+                self._absences.note_new(name)
+        return self._flow_ids[name]
 
 
 def _rejection(deployment: Deployment, error: ApiRejected) -> str:
@@ -218,6 +253,10 @@ def _rejection(deployment: Deployment, error: ApiRejected) -> str:
         return f"the API rejects the deployment: {error}"
     pool = deployment.work_pool
     return f"there is no work pool {pool!r}; create it (runnerctl pool create {pool}), or name another"
+
+
+def _asks_for_later(error: RunnerdError) -> bool:
+    return isinstance(error, ApiAway) and error.later
 
 
 def _api_error(error: RunnerdError) -> ApiError | None:

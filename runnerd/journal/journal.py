@@ -78,6 +78,7 @@ class Journal:
         self._logged_rows: set[str] = set()  # unreadable rows; one that cannot be moved is found at every read
         self._damaged = False
         self.problem: str | None = None
+        self.registration_changes = 0  # since this object was made
         opened = open_file(path, at=now())
         self._db = opened.db
         self.moved_aside = opened.moved_aside
@@ -281,6 +282,7 @@ class Journal:
         return list(self._remembered(Registration, "registrations", "WHERE url = ? ORDER BY rowid", url).values())
 
     def save_registration(self, registration: Registration) -> None:
+        self.registration_changes += 1
         key = (registration.url, registration.flow, registration.name)
         document = json.dumps(to_json(registration))
         self._remember(
@@ -288,6 +290,7 @@ class Journal:
         )
 
     def drop_registration(self, registration: Registration) -> None:
+        self.registration_changes += 1
         key = (registration.url, registration.flow, registration.name)
         self._remember("DELETE FROM registrations WHERE url = ? AND flow = ? AND name = ?", [key])
 

@@ -16,6 +16,7 @@ from runnerd.core.errors import ConfigError
 from runnerd.core.settings import RunSettings
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.files.regular import read_regular
+from runnerd.launch.client_defaults import ClientDefaults
 
 _ACCOUNTS = "the list of this host's accounts"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -50,13 +51,16 @@ def base_environment(account: Account, run: RunSettings, *, host: Mapping[str, s
 class Environments:
     """Builds environments from run settings; `environ` is the daemon's own, of which LANG, LC_* and TZ are copied."""
 
-    def __init__(self, *, environ: Mapping[str, str], calls: BoundedCalls) -> None:
+    def __init__(
+        self, *, environ: Mapping[str, str], calls: BoundedCalls, client: ClientDefaults | None = None
+    ) -> None:
         self._environ = environ
         self._calls = calls
+        self._client = client
 
     async def build(self, run: RunSettings) -> dict[str, str] | str:
-        """Build the whole environment of a process that is no flow run, or a sentence why it cannot be built."""
-        layers = await self.build_layers(run)
+        """Build the whole environment of a process that imports no flow, or a sentence why it cannot be built."""
+        layers = await self._call(run, None)
         if isinstance(layers, str | Unanswered):
             return str(layers)
         base, from_file = layers
@@ -65,23 +69,31 @@ class Environments:
     async def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str | Unanswered:
         """Build the base environment and read environment_file's variables, or a sentence why that is impossible.
 
-        Unanswered, with a whole sentence, where that may be possible later.
+        Unanswered, with a whole sentence, where that may be possible later. The base has `client`'s settings.
         """
+        return await self._call(run, self._client)
+
+    async def _call(
+        self, run: RunSettings, client: ClientDefaults | None
+    ) -> tuple[dict[str, str], Mapping[str, str]] | str | Unanswered:
         file = run.environment_file
         # By user: a directory service that hangs for one user must not stop those that /etc/passwd has.
         place = f"{_ACCOUNTS}: {run.user}" if file is None else os.path.dirname(file)
-        layers = await self._calls.call(place, lambda: self._build_layers(run))
+        layers = await self._calls.call(place, lambda: self._build_layers(run, client))
         if isinstance(layers, Unanswered):
             return Unanswered(f"{place if file is None else f'environment_file {file}'}: {layers.words}")
         return layers
 
-    def _build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
+    def _build_layers(
+        self, run: RunSettings, client: ClientDefaults | None
+    ) -> tuple[dict[str, str], Mapping[str, str]] | str:
         try:
             entry = pwd.getpwnam(run.user) if run.user else pwd.getpwuid(os.geteuid())
         except KeyError:
             return f"no such user {run.user}" if run.user else f"uid {os.geteuid()} has no passwd entry"
         account = Account(name=entry.pw_name, home=entry.pw_dir, shell=entry.pw_shell)
         base = base_environment(account, run, host=self._environ)
+        base |= client.variables(run.python) if client is not None else {}
         if run.environment_file is None:
             return base, {}
         try:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import Deployment, RunSettings
+from runnerd.launch.client_defaults import over_fitting
 from runnerd.launch.scratch import HOOKS_SUFFIX
 
 
@@ -45,7 +46,8 @@ def flow_environment(
 
     Layers, later ones win: base, API access, environment_file, environment, and last the API's URL.
     """
-    return {**base, **access.environment, **file_environment, **run.environment, "PREFECT_API_URL": access.url}
+    own = {**access.environment, **file_environment, **run.environment, "PREFECT_API_URL": access.url}
+    return over_fitting(base, own, url=access.url)
 
 
 def launch_spec(

@@ -63,6 +63,14 @@ class ServerInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnsuredFlow:
+    """Holds the id of a flow that exists now; `is_new`: this very request created it, so it has no deployment."""
+
+    id: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentBody:
     """Holds a deployment in one server's exact JSON, without the flow's id; made by dialect.deployment_body."""
 

@@ -7,16 +7,17 @@ their ids, so an existing deployment is changed key by key where its server can 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 
-from runnerd.core.errors import ApiRejected
+from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.core.place import Json
 from runnerd.core.prefect import DeploymentInfo
-from runnerd.prefect_api.answers import DeploymentBody
-from runnerd.prefect_api.parse import parse_deployment
-from runnerd.prefect_api.reading import ABSENT, Reader, in_path
+from runnerd.prefect_api.answers import DeploymentBody, EnsuredFlow
+from runnerd.prefect_api.parse import parse_deployment, parse_id
+from runnerd.prefect_api.reading import ABSENT, PAGE, Reader, in_path
 from runnerd.prefect_api.schedule_changes import ScheduleChanges, SentSchedule, lost_keys, plan_schedules
 from runnerd.prefect_api.transport import Transport
-from runnerd.prefect_api.values import Unreadable, is_uuid
+from runnerd.prefect_api.values import ODD, Unreadable, is_uuid
 
 # What PATCH /deployments/{id} of 2.20 can change to any value.
 _CHANGEABLE_2 = frozenset(
@@ -30,20 +31,54 @@ _UPSERT_INSTEAD = frozenset({404, 409, 422})
 
 
 class DeploymentApplier:
-    """Makes PrefectApi's requests that create and update deployments."""
+    """Makes PrefectApi's requests that create and update flows and deployments."""
 
     def __init__(self, *, transport: Transport, reader: Reader) -> None:
         self._transport = transport
         self._reader = reader
 
+    async def ensure_flow(self, name: str, tags: Sequence[str] = ()) -> EnsuredFlow:
+        """Create the flow of this name if it is missing."""
+        reply = await self._transport.request("POST", "/flows/", body={"name": name, "tags": list(tags)})
+        flow_id = self._reader.read("a flow", reply.data, parse_id)
+        return EnsuredFlow(id=flow_id, is_new=reply.status == HTTPStatus.CREATED)
+
+    async def missing(self, flow_id: str, names: Sequence[str]) -> frozenset[str]:
+        """Return those of these names of which the flow has no deployment; none where the answer leaves a doubt.
+
+        At most PAGE names. Raises ApiAway and ApiDenied, but not because of what one answer says.
+        """
+        chosen = {"flows": {"id": {"any_": [flow_id]}}, "deployments": {"name": {"any_": list(names)}}}
+        try:
+            body = {**chosen, "limit": PAGE}
+            reply = await self._transport.request("POST", "/deployments/filter", body=body, shrinks=True)
+            found = {parse_deployment(each).name for each in reply.data} if isinstance(reply.data, list) else None
+        except (ApiAway, ApiDenied) as error:
+            if not error.may_be_own:
+                raise
+            return frozenset()
+        except (ApiRejected, *ODD):
+            return frozenset()
+        # More, or others, than were asked for: a server that does not understand the filter as it is meant.
+        if found is None or len(reply.data) >= PAGE or not found <= set(names):
+            return frozenset()
+        return frozenset(names) - found
+
     async def apply(
-        self, wanted: DeploymentBody, *, flow_id: str, paused: bool | None, sent: Sequence[SentSchedule]
+        self,
+        wanted: DeploymentBody,
+        *,
+        flow_id: str,
+        paused: bool | None,
+        sent: Sequence[SentSchedule],
+        is_missing: bool = False,
     ) -> DeploymentInfo:
         """Create or update; `paused` None leaves an existing deployment as it is.
 
         `sent` are the schedules that this host sent last: those not wanted any more are deleted, all others stay.
+        `is_missing`: the API has just said that there is no such deployment, so it is not read.
         """
-        stored = await self._find(wanted)
+        stored = None if is_missing else await self._find(wanted)
         wanted = _without_unknown_keys(wanted, stored)
         changes = plan_schedules(wanted.json["schedules"], stored["schedules"] if stored else (), sent)
         if stored is None or not await self._change(stored, wanted, changes, paused):

@@ -32,7 +32,7 @@ from runnerd.prefect_api.dialect import server_info, state_body
 from runnerd.prefect_api.due_runs import DueRuns
 from runnerd.prefect_api.failure_words import REASON_MAX, server_words
 from runnerd.prefect_api.paging import Pages
-from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_id, parse_state, parse_version
+from runnerd.prefect_api.parse import parse_deployment, parse_flow_run, parse_state, parse_version
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.prefect_api.reading import ABSENT, PAGE, REFUSED, Reader, in_path, refused
 from runnerd.prefect_api.run_queries import RunQueries
@@ -57,7 +57,7 @@ LEASE_S, ENDED = 300, frozenset({404, 410})  # Prefect's own lease
 
 
 class PrefectApi:
-    """Prefect's API at one URL; `pools` has the calls about work pools, `queries` those about the runs of others."""
+    """Prefect's API at one URL; `pools`, `queries`, `applier`: the calls about pools, runs of others, deployments."""
 
     def __init__(
         self,
@@ -89,9 +89,10 @@ class PrefectApi:
             open_client=lambda at: client or open_client(at, timeout_s=timeout_s),
             on_health=on_health,
         )
-        self._server: tuple[int, ServerInfo] | None = None
+        self.known_server: ServerInfo | None = None  # as it was last read
+        self._read_in_epoch = -1
         self._reader = Reader(self.transport, note_left_out=on_left_out)
-        self._applier = DeploymentApplier(transport=self.transport, reader=self._reader)
+        self.applier = DeploymentApplier(transport=self.transport, reader=self._reader)
         pages = Pages(transport=self.transport, reader=self._reader)
         self._due_runs = DueRuns(pages=pages, reader=self._reader, now=now)
         self.queries = RunQueries(transport=self.transport, reader=self._reader)
@@ -118,10 +119,10 @@ class PrefectApi:
 
     async def server(self) -> ServerInfo:
         """Read the server's version: once, and again after each outage, since an upgrade may be its cause."""
-        if self._server is None or self._server[0] != self.transport.epoch:
-            info = await self._read_server()
-            self._server = (self.transport.epoch, info)
-        return self._server[1]
+        if self.known_server is None or self._read_in_epoch != self.transport.epoch:
+            self.known_server = await self._read_server()
+            self._read_in_epoch = self.transport.epoch
+        return self.known_server
 
     async def check(self) -> None:
         """Make a small request that every key may make, so that `health` says how the API is.
@@ -236,8 +237,7 @@ class PrefectApi:
 
     async def ensure_flow(self, name: str, tags: Sequence[str] = ()) -> str:
         """Create the flow of this name if it is missing; return its id."""
-        reply = await self.transport.request("POST", "/flows/", body={"name": name, "tags": list(tags)})
-        return self._reader.read("a flow", reply.data, parse_id)
+        return (await self.applier.ensure_flow(name, tags)).id
 
     async def read_flow(self, flow_id: str) -> str | None:
         """Read the flow's name; None when there is no such flow."""
@@ -261,7 +261,7 @@ class PrefectApi:
         `paused` None leaves an existing one as it is. `sent` are the schedules that this host sent last; of them those
         not wanted any more are deleted, and the schedules of others stay.
         """
-        return await self._applier.apply(wanted, flow_id=flow_id, paused=paused, sent=sent)
+        return await self.applier.apply(wanted, flow_id=flow_id, paused=paused, sent=sent)
 
     async def read_deployments(self, ids: Sequence[str]) -> list[DeploymentInfo]:
         """Read those of these deployments that exist."""

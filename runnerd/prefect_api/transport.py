@@ -76,6 +76,7 @@ class Transport:
         self.traffic = Traffic()
         self._limits = RateLimits(shared=is_cloud(self._base), clock=lambda: asyncio.get_running_loop().time())
         self.skew: Skew | None = None  # by the latest answer with a Date
+        self.redirected = False  # whether an answer came from another origin than api.url
 
     @property
     def health(self) -> ApiHealth:
@@ -210,6 +211,7 @@ class Transport:
                 date = response.headers.get("Date")
                 self.skew = measured_skew(date, sent=sent, received=self._now()) or self.skew
             body = await read_body(response)
+        self.redirected = self.redirected or not ours
         elsewhere = None if ours else origin(url)
         return RawAnswer(response.status_code, response.headers, body, location_of(response), elsewhere)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,7 +44,11 @@ class FakeInspector:
         return {key_of(one): self.known[key_of(one)] for one in deployments if key_of(one) in self.known}
 
     async def inspect(
-        self, deployments: Sequence[Deployment], *, afresh: Collection[Key] = ()
+        self,
+        deployments: Sequence[Deployment],
+        *,
+        afresh: Collection[Key] = (),
+        on_found: Callable[[Mapping[Key, InspectionResult]], None] = lambda found: None,
     ) -> dict[Key, InspectionResult]:
         await asyncio.sleep(0)
         others = [one for one in deployments if key_of(one) not in afresh]
@@ -56,6 +60,7 @@ class FakeInspector:
                 found[key_of(one)] = answer
                 if isinstance(answer, Inspection):
                     self.known[key_of(one)] = answer
+        on_found(found)
         return found
 
     async def inspect_alone(self, deployment: Deployment) -> InspectionResult:

@@ -38,6 +38,19 @@ async def test_a_flow_is_made_once(server: Server) -> None:
         assert caught.value.status == 422 and "name: " in str(caught.value)
 
 
+async def test_deployments_that_are_missing_are_found_out_together(server: Server) -> None:
+    async with server.visit() as visit:
+        name = f"flow-{new_id()}"
+        flow = await visit.insist(lambda: visit.api.applier.ensure_flow(name))
+        again = await visit.insist(lambda: visit.api.applier.ensure_flow(name))
+        assert again.id == flow.id and not again.is_new
+        there, other = await visit.deploy(deployment(name="there")), await visit.deploy(deployment(name="other"))
+        assert there.flow_id == other.flow_id != flow.id
+        names = ["there", "other", "absent"]
+        assert await visit.insist(lambda: visit.api.applier.missing(there.flow_id, names)) == {"absent"}
+        assert await visit.insist(lambda: visit.api.applier.missing(flow.id, names)) == set(names)
+
+
 async def test_a_check_asks_for_nothing_and_makes_the_health_current(server: Server) -> None:
     async with server.visit() as visit:
         await visit.insist(visit.api.check)

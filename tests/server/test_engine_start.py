@@ -16,6 +16,7 @@ from runnerd.core.errors import ApiAway
 from runnerd.core.place import Place
 from runnerd.core.prefect import FlowRun, Inspection, StateType
 from runnerd.core.settings import Deployment, RunSettings
+from runnerd.launch.client_defaults import CERTIFICATE, CERTIFICATE_FILE, VERSION_CHECK
 from runnerd.prefect_api.answers import DeploymentBody
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.credentials import Credentials
@@ -58,6 +59,7 @@ async def test_the_flow_runs_in_its_directory_and_nothing_is_copied(
     ours = start == "as we do"
     if ours:
         environment["PREFECT__FLOW_ENTRYPOINT"] = wanted.entrypoint
+        environment |= {CERTIFICATE_FILE: CERTIFICATE, VERSION_CHECK: "false"}
     directory = code if ours else elsewhere
 
     done = subprocess.run(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import RunSettings
+from runnerd.launch.client_defaults import over_fitting
 from runnerd.launch.spec import ApiAccess, run_spec
 from runnerd.pools.job.process_job import ProcessJob
 
@@ -44,8 +45,7 @@ def pool_launch_spec(
 
     Without PREFECT__FLOW_ENTRYPOINT the engine reads the deployment and fetches the code as its pull steps say.
     """
-    environment = {
-        **base,
+    own = {
         **access.environment,
         **file_environment,
         **run.environment,
@@ -57,12 +57,13 @@ def pool_launch_spec(
         "PREFECT__FLOW_NAME": attribution.flow,
         **job.env,
     }
+    kept = [{key: value for key, value in layer.items() if key not in job.removed} for layer in (base, own)]
     spec = run_spec(
         record,
         run,
         argv=job.command or (run.python, "-m", "prefect.engine"),
         environment={
-            **{key: value for key, value in environment.items() if key not in job.removed},
+            **over_fitting(*kept, url=access.url, is_own_command=job.command is None),
             "PREFECT__FLOW_RUN_ID": record.id,
             "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",  # the daemon runs them (ADR 16)
             "RUNNERD_RUN_ID": record.id,

@@ -186,6 +186,9 @@ class PrefectTables:
         pools = body.get("work_pools", {}).get("name", {}).get("any_")
         every = self.deployments if ids is None else [each for each in ids if each in self.deployments]
         found = [self.deployments[each] for each in every]
+        for key, there in (("name", chosen), ("flow_id", {"flow_id": body.get("flows", {}).get("id", {})})):
+            if (wanted := there.get(key, {}).get("any_")) is not None:
+                found = [each for each in found if each[key] in wanted]
         found = [each for each in found if paused is None or each["paused"] is paused]
         return [each for each in found if pools is None or each.get("work_pool_name") in pools]
 

@@ -12,7 +12,7 @@ from runnerd.core.place import Problem
 from runnerd.deployments.registry import EntryState
 from runnerd.deployments.retrying import RETRY_MAX_S
 from tests.kits.nouns import a_deployment
-from tests.kits.registrar import Host, a_host
+from tests.kits.registrar import FakeInspector, Host, a_host, flow
 
 A, B, C = a_deployment("a"), a_deployment("b"), a_deployment("c")
 MANY = [a_deployment(f"d{number}") for number in range(91)]
@@ -57,8 +57,9 @@ async def test_at_a_reload_it_is_tried_again_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [500, 403])
 async def test_many_that_the_api_refuses_leave_room_for_the_others(tmp_path: Path, status: int) -> None:
     refused = [a_deployment(f"x{number}") for number in range(12)]
-    async with a_host(tmp_path) as host:
-        host.prefect.trouble("GET /deployments/name/etl/x", status=status, times=FOR_EVER)
+    inspector = FakeInspector(answers={one.entrypoint: flow(one.name) for one in refused})
+    async with a_host(tmp_path, inspector=inspector) as host:
+        host.prefect.trouble("GET /deployments/name/x", status=status, times=FOR_EVER)
         host.begin(*refused, *MANY)
         await asyncio.sleep(60)
         assert [host.entry(one).state for one in MANY] == [EntryState.READY] * len(MANY)

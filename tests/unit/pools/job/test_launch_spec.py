@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runnerd.core.process import LaunchSpec
+from runnerd.launch.client_defaults import CERTIFICATE_FILE
 from runnerd.launch.spec import ApiAccess, launch_spec
 from runnerd.pools.job.launch_spec import Attribution, pool_launch_spec
 from runnerd.pools.job.process_job import ProcessJob
@@ -55,6 +56,18 @@ def test_later_environments_win() -> None:
     assert [given[key] for key in "ABCDE"] == ["base", "file", "run", "run", "job"]
     assert (given["PREFECT_API_KEY"], given["PREFECT_API_URL"]) == ("pnu_secret", "http://job/api")
     assert given["PREFECT__WORKER_NAME"] == "other"
+
+
+def test_the_clients_settings_do_not_go_to_another_api_nor_to_another_command() -> None:
+    base = {CERTIFICATE_FILE: "/one.pem"}
+    assert spec(base=base).environment[CERTIFICATE_FILE] == "/one.pem"
+    for job in (
+        ProcessJob(env={"PREFECT_API_URL": "https://job/api"}),
+        ProcessJob(removed=frozenset({"PREFECT_API_URL"})),
+        ProcessJob(removed=frozenset({CERTIFICATE_FILE})),
+        ProcessJob(command=("docker", "run")),
+    ):
+        assert CERTIFICATE_FILE not in spec(job, base=base).environment
 
 
 def test_only_the_job_overrides_the_apis_url() -> None:
