@@ -127,12 +127,12 @@ QUICK = Mode(
     rounds=1,
     repeats=4,
     sessions=(
-        SessionPlan("default", 16, at_most_s=130, idle_s=4, adhoc=2, late=4, concurrent=(8,), polite=2, stubborn=2),
-        SessionPlan("fast", 8, at_most_s=100, poll_s=1, adhoc=2, bursts=(Burst(12, times=2),)),
+        SessionPlan("default", 16, at_most_s=200, idle_s=4, adhoc=2, late=4, concurrent=(8,), polite=2, stubborn=2),
+        SessionPlan("fast", 8, at_most_s=150, poll_s=1, adhoc=2, bursts=(Burst(12, times=2),)),
         SessionPlan(
             "default-2",
             10,
-            at_most_s=100,
+            at_most_s=150,
             idle_s=4,
             adhoc=2,
             concurrent=(8,),
@@ -141,7 +141,7 @@ QUICK = Mode(
             majors=(2,),
         ),
         SessionPlan(
-            "fast-2", 8, at_most_s=100, poll_s=1, bursts=(Burst(12, times=2),), contenders=OF_BOTH, majors=(2,)
+            "fast-2", 8, at_most_s=150, poll_s=1, bursts=(Burst(12, times=2),), contenders=OF_BOTH, majors=(2,)
         ),
     ),
     quiet=QuietPlan(windows=3, window_s=20, sizes=(1, 100)),
