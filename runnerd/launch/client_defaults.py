@@ -57,9 +57,12 @@ def over_fitting(
 def _is_plain(python: str) -> bool:
     """Whether the interpreter's own directories have Prefect, and nothing that hands tasks to other machines."""
     prefix = Path(os.path.abspath(python)).parent.parent
-    for packages in prefix.glob("lib/python3*/*-packages"):
-        if (packages / "prefect").is_dir():
-            return not any((packages / name).exists() for name in _PASSING_ON)
+    try:
+        for packages in prefix.glob("lib/python3*/*-packages"):
+            if (packages / "prefect").is_dir():
+                return not any((packages / name).exists() for name in _PASSING_ON)
+    except OSError:  # a directory that this user may not read
+        return False
     return False
 
 

@@ -60,7 +60,7 @@ class Environments:
 
     async def build(self, run: RunSettings) -> dict[str, str] | str:
         """Build the whole environment of a process that imports no flow, or a sentence why it cannot be built."""
-        layers = await self._call(run, None)
+        layers = await self._read_layers(run)
         if isinstance(layers, str | Unanswered):
             return str(layers)
         base, from_file = layers
@@ -71,29 +71,30 @@ class Environments:
 
         Unanswered, with a whole sentence, where that may be possible later. The base has `client`'s settings.
         """
-        return await self._call(run, self._client)
+        layers, client = await self._read_layers(run), self._client
+        if client is None or isinstance(layers, str | Unanswered):
+            return layers
+        # In a call of its own: a disk with one interpreter that does not answer must not hold up other accounts' runs.
+        found = await self._calls.call(os.path.dirname(run.python), lambda: client.variables(run.python))
+        base, from_file = layers
+        return base if isinstance(found, Unanswered) else {**base, **found}, from_file
 
-    async def _call(
-        self, run: RunSettings, client: ClientDefaults | None
-    ) -> tuple[dict[str, str], Mapping[str, str]] | str | Unanswered:
+    async def _read_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str | Unanswered:
         file = run.environment_file
         # By user: a directory service that hangs for one user must not stop those that /etc/passwd has.
         place = f"{_ACCOUNTS}: {run.user}" if file is None else os.path.dirname(file)
-        layers = await self._calls.call(place, lambda: self._build_layers(run, client))
+        layers = await self._calls.call(place, lambda: self._build_layers(run))
         if isinstance(layers, Unanswered):
             return Unanswered(f"{place if file is None else f'environment_file {file}'}: {layers.words}")
         return layers
 
-    def _build_layers(
-        self, run: RunSettings, client: ClientDefaults | None
-    ) -> tuple[dict[str, str], Mapping[str, str]] | str:
+    def _build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str:
         try:
             entry = pwd.getpwnam(run.user) if run.user else pwd.getpwuid(os.geteuid())
         except KeyError:
             return f"no such user {run.user}" if run.user else f"uid {os.geteuid()} has no passwd entry"
         account = Account(name=entry.pw_name, home=entry.pw_dir, shell=entry.pw_shell)
         base = base_environment(account, run, host=self._environ)
-        base |= client.variables(run.python) if client is not None else {}
         if run.environment_file is None:
             return base, {}
         try:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from runnerd.files.bounded_calls import BoundedCalls
+from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.launch.client_defaults import CERTIFICATE, CERTIFICATE_FILE, VERSION_CHECK, ClientDefaults, over_fitting
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess, flow_environment
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import a_deployment, fake_api
 
+T = TypeVar("T")
 URL = "http://p/api"
 BASE = {CERTIFICATE_FILE: CERTIFICATE, VERSION_CHECK: "false"}
 
@@ -93,3 +96,24 @@ async def test_only_processes_that_import_a_flow_get_them(tmp_path: Path) -> Non
     assert isinstance(layers, tuple) and layers[0][VERSION_CHECK] == "false"
     built = await environments.build(run)
     assert isinstance(built, dict) and not built.keys() & BASE.keys()
+
+
+async def test_a_disk_with_an_interpreter_that_does_not_answer_costs_only_them(tmp_path: Path) -> None:
+    python, api = interpreter(tmp_path, "prefect"), fake_api(FakePrefect(major=3))
+    await api.server()
+    run = a_deployment(run={"python": python}).run
+    environments = Environments(environ={}, calls=SilentAt(str(tmp_path)), client=ClientDefaults(api=api))
+    layers = await environments.build_layers(run)
+    assert isinstance(layers, tuple) and not layers[0].keys() & BASE.keys() and layers[0]["PYTHONUNBUFFERED"] == "1"
+
+
+class SilentAt(BoundedCalls):
+    """Gets no answer below a directory."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__()
+        self._directory = directory
+
+    async def call(self, place: str, call: Callable[[], T]) -> T | Unanswered:
+        silent = place.startswith(self._directory)
+        return Unanswered(f"{place} does not answer") if silent else await super().call(place, call)
