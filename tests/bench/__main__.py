@@ -27,7 +27,7 @@ from tests.bench.waiting import Deadline, OutOfTime
 from tests.kits.bench import BIN
 from tests.kits.checkout import ROOT
 
-RESERVE_S = 40.0  # for ending what runs when the time is over, and for writing
+RESERVE_S = 35.0  # for ending what runs when the time is over, and for writing
 ALARM_S = 15.0  # after the deadline: whatever still waits then has no limit of its own
 
 

@@ -53,7 +53,8 @@ def repetitions(mode: Mode, number: int, major: int, results: Results) -> list[S
     """The parts of a round whose figures are too wide, or were taken only once, or not at all."""
     found = []
     for step in steps_of(mode, number, major):
-        wide = {row.samples_of for row in step.plan.rows() if not results.is_steady(major, row, step.who)}
+        its = [row for row in step.plan.rows() if step.who in step.plan.contenders_of(row)]
+        wide = {row.samples_of for row in its if not results.is_steady(major, row, step.who)}
         if wide and step.who not in results.absent:
             found.append(Step(step.plan.only(wide), step.who, major))
     return found

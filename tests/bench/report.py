@@ -60,7 +60,7 @@ def not_reached(mode: Mode, results: Results) -> list[str]:
     for plan in mode.sessions:
         for major in plan.majors:
             for row in plan.rows():
-                for who in plan.contenders:
+                for who in plan.contenders_of(row):
                     if who not in results.absent and results.summary(major, row, who) is None:
                         found[f"Prefect {major}, {row.title}: {CONTENDERS[who]}"] = None
     return list(found)
@@ -181,6 +181,13 @@ def failures(results: Results) -> str:
 
 def left_out(mode: Mode, results: Results) -> str:
     lines = [f"{CONTENDERS[who]}: {why}" for who, why in results.absent.items()]
+    lines += [
+        f"not in this mode: {row.title}: {CONTENDERS[who]}"
+        for plan in mode.sessions
+        for row in plan.rows()
+        for who in plan.contenders
+        if who not in plan.contenders_of(row)
+    ]
     lines += [*results.left_out, *(f"no sample: {what}" for what in not_reached(mode, results))]
     return "".join(f"- {line}\n" for line in lines) if lines else "Nothing that was planned is left out.\n"
 

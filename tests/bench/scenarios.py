@@ -70,6 +70,8 @@ class Scene:
 
     def over(self, run_ids: list[str], limit_s: float = END_S) -> bool:
         """Wait until these runs are in a final state; whether they are within the limit."""
+        if not run_ids:
+            return True
         try:
             self.deadline.wait(
                 lambda: self.asker.count_final(run_ids) >= len(run_ids), "runs to end", limit_s, every_s=0.3

@@ -87,8 +87,8 @@ def _is_warm(scene: Scene) -> bool:
 
 def _sleepers(scene: Scene, plan: SessionPlan) -> None:
     for number, count in enumerate(plan.concurrent):
-        stubborn, polite = (plan.stubborn, plan.polite) if number == 0 else (0, 0)
-        stubborn = min(stubborn, count - 1)
+        polite = plan.polite if number == 0 else 0
+        stubborn = min(plan.stubborn, count - 1) if number == 0 and scene.who in plan.stubborn_of else 0
         if virtual_memory().available < count * MIB_OF_A_RUN * 2**20:
             scene.results.leave_out(f"{count} concurrent runs: less than {MIB_OF_A_RUN} MiB are free for each")
             continue

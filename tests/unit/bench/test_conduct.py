@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.bench import rows
@@ -9,6 +11,7 @@ from tests.bench.__main__ import chosen_mode
 from tests.bench.conduct import repetitions, steps_of
 from tests.bench.modes import FULL, MODES, QUICK, Burst, Mode, SessionPlan
 from tests.bench.quiet import line_up
+from tests.bench.report import not_reached
 from tests.bench.results import Results
 from tests.bench.rows import COLD, RUNNING, SERVE, WARM, WORKER
 from tests.bench.waiting import Deadline, NotReached, OutOfTime
@@ -125,6 +128,19 @@ def test_only_what_is_wide_is_repeated() -> None:
 def test_what_was_not_reached_is_repeated_and_what_is_absent_is_not() -> None:
     found = [step.who for step in repetitions(ONE, 0, 3, Results(absent={WARM: "not here"}))]
     assert found == [COLD, SERVE, WORKER]
+
+
+def test_what_a_contender_is_not_measured_in_is_not_repeated() -> None:
+    plan = replace(PLAN, stubborn_of=(COLD,))
+    mode = replace(ONE, sessions=(plan,))
+    results = filled(SERVE)
+    del results.samples[3, "stubborn", SERVE]
+    assert repetitions(mode, 1, 3, results) == []
+    assert not [what for what in not_reached(mode, results) if "stubborn" in what]
+    results = filled(COLD)
+    del results.samples[3, "stubborn", COLD]
+    assert [step.plan.stubborn for step in repetitions(mode, 1, 3, results)] == [1]
+    assert [what for what in not_reached(mode, results) if "stubborn" in what]
 
 
 def test_cancelled_runs_need_runs_that_sleep() -> None:

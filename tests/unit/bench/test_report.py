@@ -99,6 +99,7 @@ def test_failures_and_what_is_left_out_are_told() -> None:
     text = left_out(QUICK, results)
     assert "- runnerd, warm: this checkout has none\n" in text
     assert "- Prefect 3, the moon: too far\n" in text
+    assert "- not in this mode: stubborn cancel: process gone beyond its grace: prefect worker\n" in text
     assert "- no sample: Prefect 3, idle memory, PSS: runnerd, cold\n" in text
     assert "no sample: Prefect 3, idle memory, PSS: runnerd, warm" not in text
     assert "no sample: Prefect 3, run created → first line of user code, default settings: runnerd, cold" not in text
