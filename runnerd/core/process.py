@@ -93,7 +93,9 @@ class LaunchSpec:
     tasks_max: int | None = None
     output_max_bytes: int | None = None
     runtime_max_s: float | None = None
-    forks: bool = False  # a warm interpreter: descriptor 3 is its socket to the spawner, so it has no `result`
+    # A warm interpreter (argv and environment: launch/warm_interpreter.py). Descriptor 3 is its socket to the spawner,
+    # so it has no `result`. It is to have no limits that its runs do not have: a fork may be unable to undo these.
+    forks: bool = False
     fork_of: ForkOf | None = None  # start warm, as a fork of this interpreter; cold where that is not possible
     intents: bool = False  # the process reads Prefect 3's control channel: send it the intent before a stop
     stop_signal: int = 15

@@ -25,7 +25,6 @@ import gc
 import importlib
 import importlib.machinery
 import json
-import logging
 import os
 import platform
 import resource
@@ -64,9 +63,6 @@ class Unfit(Exception):
     """This process cannot fork runs; the message is one sentence."""
 
 
-# --- the interpreter -----------------------------------------------------------------------------------------------
-
-
 def serve() -> Callable[[], None]:
     """Import, then fork on each request; return in a forked and released process only: what starts its run."""
     channel = socket.socket(fileno=CHANNEL)
@@ -95,10 +91,10 @@ def serve() -> Callable[[], None]:
         if why is None:
             channel.detach()
             return begin(fds, here)
-        for fd in fds:
-            os.close(fd)
         answer = {"forked": number} if why == "" else {"refused": number, "why": one_line(why)}
         channel.send(json.dumps(answer).encode())
+        for fd in fds:
+            os.close(fd)
 
 
 def read_environment() -> dict[str, str]:
@@ -185,9 +181,6 @@ def describe(what: str, error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)[:250]
-
-
-# --- the fork --------------------------------------------------------------------------------------------------------
 
 
 def fork() -> str | None:
@@ -302,9 +295,6 @@ def enter_directory(work: dict[str, Any], report: socket.socket) -> None:
     os.umask(work["umask"])
 
 
-# --- what depends on the environment, the directory or chance ---------------------------------------------------------
-
-
 def become(work: dict[str, Any], here: Here) -> Callable[[], None]:
     argv: list[str] = work["argv"]
     os.environ.clear()
@@ -391,6 +381,8 @@ def undo_logging() -> None:
     config = getattr(configuration, "PROCESS_LOGGING_CONFIG", None)
     if not config:
         return
+    import logging  # not above: a run must not find a module loaded that its Prefect does not load
+
     root = logging.getLogger()
     for logger in [root, *logging.Logger.manager.loggerDict.values()]:
         if isinstance(logger, logging.Logger):

@@ -148,6 +148,9 @@ def specs(home: Path) -> st.SearchStrategy[dict[str, Any]]:
         "output_max_bytes": odd,
         "runtime_max_s": odd | st.sampled_from([1e9, 0.001]),
         "intents": odd,
+        "forks": odd | st.just(True),
+        "fork_of": odd
+        | st.fixed_dictionaries({"key": st.sampled_from(KEYS) | odd, "attempt": st.integers(0, 2) | odd}),
         "stop_signal": odd,
         "stop_timeout_s": odd | st.sampled_from([1e9, 0]),
     }

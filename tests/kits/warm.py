@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runnerd.core.process import ForkOf, LaunchSpec
+from runnerd.core.process import ForkOf, LaunchSpec, Warm
 from runnerd.launch.warm_interpreter import warm_argv, warm_environment
 from runnerd.processes.protocol import Record
 from tests.kits.spawner import SYSTEM_PYTHON, Link, SpawnerUnderTest
@@ -26,7 +26,7 @@ def make_prefect(spawner: SpawnerUnderTest, *, init: str = "", engine: str = ENG
     """Make the directory for PYTHONPATH; modules to preload may be put there too."""
     library = spawner.home / "library"
     (library / "prefect").mkdir(parents=True)
-    (library / "prefect" / "__init__.py").write_text(f"__version__ = '0.0'\n{init}")
+    (library / "prefect" / "__init__.py").write_text(f"import logging\n__version__ = '0.0'\n{init}")
     (library / "prefect" / "engine.py").write_text(engine)
     return library
 
@@ -80,7 +80,11 @@ async def until_warm(link: Link, state: str = "ready", key: str = WARM) -> Recor
 async def start_warm(link: Link, spec: LaunchSpec) -> Record:
     """Start an interpreter and wait until it is ready."""
     await link.client.spawn(spec)
-    return await until_warm(link, key=spec.key)
+    record = await link.until_record(
+        lambda record: record.key == spec.key and (record.warm != Warm(state="importing") or record.exit is not None)
+    )
+    assert record.warm is not None and record.warm.state == "ready", record
+    return record
 
 
 async def run_to_end(link: Link, spec: LaunchSpec) -> Record:

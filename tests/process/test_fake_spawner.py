@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from runnerd.core.errors import SpawnerError
-from runnerd.core.process import LaunchSpec
+from runnerd.core.process import ForkOf, LaunchSpec, Warm
+from runnerd.launch.warm_interpreter import warm_argv, warm_environment
 from runnerd.processes.client import SpawnerClient
 from runnerd.processes.protocol import Record
 from tests.kits.fakes.fake_spawner import FakeSpawner
@@ -63,6 +64,20 @@ class Subject:
             **changes,
         }
         return LaunchSpec(**given)
+
+    async def until_warm(self, state: str) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while not any(record.warm is not None and record.warm.state == state for record in self.heard):
+                self.news.clear()
+                await self.news.wait()
+
+    def environment_with_prefect(self) -> dict[str, str]:
+        """An environment in which an engine is found, which only waits."""
+        package = self._folder / "library" / "prefect"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "engine.py").write_text("import time\nif __name__ == '__main__': time.sleep(1000)\n")
+        return {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(package.parent)}
 
     async def wait_for_output(self, text: str) -> None:
         if self.real is not None:
@@ -230,3 +245,74 @@ async def test_a_closed_client_asks_nothing(connected: Connected) -> None:
             await at.client.spawn(at.spec())
         assert not error.value.refused
         assert not at.lost.is_set()
+
+
+READY = "{'ready': {'python': '3.11.7', 'prefect': '3.9.1', 'import_s': 1.5}}"
+
+
+def interpreter(says: str) -> tuple[str, ...]:
+    """A program that says this as a warm interpreter, and refuses to fork."""
+    program = (
+        "import json, socket\nsock = socket.socket(fileno=3)\n"
+        f"sock.send(json.dumps({says}).encode())\n"
+        "while request := sock.recv(4096):\n"
+        "    sock.send(json.dumps({'refused': json.loads(request)['fork'], 'why': 'on purpose'}).encode())\n"
+    )
+    return (sys.executable, "-I", "-S", "-c", program)
+
+
+async def test_a_warm_interpreter_says_that_it_is_ready(connected: Connected) -> None:
+    async with connected() as at:
+        record = await at.client.spawn(at.spec(argv=interpreter(READY), forks=True))
+        assert record.warm in (Warm(state="importing"), READY_WARM)
+        await at.until_warm("ready")
+        (listed,) = await at.client.list()
+        assert (listed.phase, listed.warm, listed.start) == ("running", READY_WARM, "cold")
+        await at.client.stop(key="r-1", attempt=1, reason="evict")
+        ended = await at.until("exited")
+        assert (ended.warm, ended.exit and ended.exit.signal) == (READY_WARM, 15)
+
+
+async def test_a_warm_interpreter_that_fails_says_why_and_ends(connected: Connected) -> None:
+    async with connected() as at:
+        at.fake.warm_problem = "cannot import pandas"
+        await at.client.spawn(at.spec(argv=interpreter("{'failed': 'cannot import pandas'}"), forks=True))
+        await at.until_warm("failed")
+        ended = await at.until("exited")
+        assert ended.warm == Warm(state="failed", problem="cannot import pandas")
+
+
+async def test_a_run_starts_cold_where_it_cannot_be_forked(connected: Connected) -> None:
+    async with connected() as at:
+        engine = (sys.executable, "-m", "prefect.engine")
+        absent = await at.client.spawn(at.spec(key="r-2", argv=engine, fork_of=ForkOf(key="r-1", attempt=1)))
+        assert (absent.start, absent.start_problem) == ("cold", "warm interpreter r-1 attempt 1 does not run")
+        await at.client.spawn(at.spec(argv=interpreter(READY), forks=True))
+        await at.until_warm("ready")
+        at.fake.fork_problem = "warm interpreter r-1 attempt 1: on purpose"
+        refused = await at.client.spawn(at.spec(key="r-3", argv=engine, fork_of=ForkOf(key="r-1", attempt=1)))
+        assert (refused.start, refused.start_problem) == ("cold", "warm interpreter r-1 attempt 1: on purpose")
+        for key in ("r-1", "r-2", "r-3"):
+            await at.client.stop(key=key, attempt=1, reason="cancel", timeout_s=0.0)
+
+
+async def test_a_run_is_forked_of_an_interpreter_that_is_ready(connected: Connected) -> None:
+    async with connected() as at:
+        environment = at.environment_with_prefect()
+        spec = at.spec(argv=warm_argv(sys.executable), environment={**environment, **warm_environment()}, forks=True)
+        await at.client.spawn(spec)
+        await at.until_warm("ready")
+        engine = (sys.executable, "-m", "prefect.engine")
+        changes: dict[str, Any] = {"argv": engine, "environment": environment, "fork_of": ForkOf(key="r-1", attempt=1)}
+        record = await at.client.spawn(at.spec(key="r-2", **changes))
+        assert (record.start, record.start_problem, record.warm) == ("warm", None, None)
+        for key in ("r-2", "r-1"):
+            await at.client.stop(key=key, attempt=1, reason="cancel", timeout_s=0.0)
+
+
+async def test_a_spawner_says_that_it_can_fork_runs(connected: Connected) -> None:
+    async with connected() as at:
+        assert at.client.hello.forks
+
+
+READY_WARM = Warm(state="ready", python="3.11.7", prefect="3.9.1", import_s=1.5)

@@ -41,13 +41,18 @@ def facts() -> dict[str, Any]:
         "orig_argv": getattr(sys, "orig_argv", None),
         "command": read("/proc/self/cmdline").rstrip("\0").split("\0"),
         "command name": read("/proc/self/comm"),
-        "run in /proc/PID/environ": [x for x in read("/proc/self/environ").split("\0") if x.startswith("RUNNERD_")][:1],
+        "run in /proc/PID/environ": [x for x in read("/proc/self/environ").split("\0") if "RUNNERD_RUN_ID=" in x],
         "sys.path": sys.path,
         "__main__": {
             name: getattr(main, name, "absent") if name != "__spec__" else getattr(main.__spec__, "name", None)
             for name in ("__name__", "__file__", "__package__", "__spec__", "__doc__", "__loader__")
         },
-        "names in __main__": sorted(name for name in vars(main) if name.startswith("__")),
+        "names in __main__": sorted(
+            # Where a warning was given, whose line is in __main__: an import, which a warm run finds done.
+            name
+            for name in vars(main)
+            if name.startswith("__") and name != "__warningregistry__"
+        ),
         "logging": logging_config(),
         "settings": settings(),
         "signal dispositions": {str(n): str(signal.getsignal(n)) for n in sorted(signal.valid_signals())},

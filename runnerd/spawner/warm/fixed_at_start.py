@@ -9,22 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# What Prefect 2.20 and 3.9, the libraries that they import, and the C library read before a flow starts.
 _NAMES = frozenset(
     {
+        "CI",
+        "COLUMNS",
+        "DO_NOT_TRACK",
+        "FORCE_COLOR",
         "HOME",  # of ~/.prefect, and of the user's site-packages
         "LANG",
         "LANGUAGE",
+        "LINES",
         "NO_COLOR",
+        "PREFECT_EXTRA_ENTRYPOINTS",  # modules that Prefect 2 imports
         "PREFECT_HOME",
         "PREFECT_PROFILES_PATH",
+        "PREFECT_TEST_MODE",
+        "PREFECT_UNIT_TEST_MODE",
+        "SSLKEYLOGFILE",
         "SSL_CERT_DIR",
         "SSL_CERT_FILE",
         "TZ",
         "VIRTUAL_ENV",
+        "prometheus_multiproc_dir",
     }
 )
 _PREFIXES = (
+    "COOLNAME_",
+    "FSSPEC_",
     "GLIBC_",
+    "GRIFFE_",
     "LC_",
     "LD_",
     "MALLOC_",
@@ -32,7 +46,16 @@ _PREFIXES = (
     "NUMEXPR_",
     "OMP_",
     "OPENBLAS_",
+    "OTEL_",
+    "PENDULUM_",
+    "PREFECT_EXPERIMENTAL_",
+    "PREFECT_TESTING_",
+    "PROMETHEUS_",
+    "PYDANTIC_",
     "PYTHON",
+    "PYTZDATA_",
+    "TTY_",
+    "WEBSOCKETS_",
 )
 
 

@@ -38,6 +38,7 @@ _REPORT_MAX_BYTES = 4096
 _SHOWN = 300  # characters of what a forked process says
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _READY = b"ready"
+_ENDED = "the forked process has ended before its release"
 
 Done = Callable[[Child | None, str], None]
 
@@ -76,8 +77,9 @@ class ForkRequest:
         self._release_fd = -1
         self._run_end: socket.socket | None = None  # None: not begun, or over
         self._answered = False
+        self._ended = False  # no process has the other end of the run's socket any more
         self._pid: int | None = None
-        self._kill_sender = partial(_kill, None)
+        self._sender: int | None = None  # the pidfd of the process that sends the files, while that lives
         self.timed_out = False
 
     def begin(self, number: int, channel_fd: int) -> None:
@@ -132,17 +134,19 @@ class ForkRequest:
         self._orphans.add_leader(pid)  # or the end of a run would kill the sender as an orphan
         pidfd = os.pidfd_open(pid)
         self._loop.watch_fd(pidfd, READ, partial(self._on_sender_exit, pid, pidfd))
-        self._kill_sender = partial(_kill, pidfd)
+        self._sender = pidfd
 
     def _on_sender_exit(self, pid: int, pidfd: int) -> None:
         self._loop.unwatch_fd(pidfd)
         os.close(pidfd)
-        self._kill_sender = partial(_kill, None)
+        self._sender = None
         status = os.waitpid(pid, 0)[1]
         self._orphans.drop_leader(pid)
         self._orphans.reap()
         if status != 0:
             self.fail("the files of the run cannot be opened, or not be sent to the interpreter")
+        elif self._ended and self._answered:
+            self.fail(_ENDED)
 
     # --- the answers ---------------------------------------------------------------------------------------------
 
@@ -152,6 +156,8 @@ class ForkRequest:
             self.fail(problem)
             return
         self._answered = True
+        if self._ended:
+            self.fail(_ENDED)
         self._accept()
 
     def _on_word(self) -> None:
@@ -163,14 +169,16 @@ class ForkRequest:
         except BlockingIOError:
             return
         pid = _find_pid(ancillary)
-        if data != _READY or pid is None or self._pid is not None:
+        if data == _READY and pid is not None and self._pid is None:
+            self._pid = pid
+            self._accept()
+        elif not data and (self._sender is not None or not self._answered):
+            self._ended = True  # how the sender exits, or what the interpreter answers, says more and comes now
+            self._loop.unwatch_fd(self._run_end.fileno())
+        else:
             self._pid = pid if self._pid is None else self._pid
             word, _, why = data.decode("utf-8", "replace")[:_SHOWN].partition("\n")
-            said = why if word == "refused" and why.isprintable() else "the forked process has ended before its release"
-            self.fail(said)
-            return
-        self._pid = pid
-        self._accept()
+            self.fail(why if word == "refused" and why.isprintable() else _ENDED)
 
     def _on_timeout(self) -> None:
         self.timed_out = True
@@ -210,7 +218,8 @@ class ForkRequest:
         if self._run_end is None:
             return
         self._close()
-        self._kill_sender()
+        if self._sender is not None:
+            signal.pidfd_send_signal(self._sender, signal.SIGKILL)
         if self._pid is not None:
             kill_rejected(self._pid, self._orphans)
         self._done(None, problem)
@@ -226,8 +235,3 @@ def _find_pid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
             pid: int = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
             return pid if pid > 0 else None
     return None
-
-
-def _kill(pidfd: int | None) -> None:
-    if pidfd is not None:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
