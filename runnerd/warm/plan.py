@@ -120,7 +120,7 @@ def _shared(environment: Mapping[str, str], *, preload: bool) -> Iterator[tuple[
     for name, value in environment.items():
         if name in fixed:
             yield name, value
-        elif (name in _ALSO or (preload and name.startswith(_FOR_PRELOAD))) and not sounds_secret(name):
+        elif (name in _ALSO or (preload and name.startswith(_FOR_PRELOAD))) and not _may_be_secret(name):
             yield name, value
 
 
@@ -135,11 +135,16 @@ def _reasons(spec: LaunchSpec, wish: WarmWish, environment: Mapping[str, str]) -
     if version is not None and not version.startswith(("2.20.", "3.")):
         yield f"Prefect {version} is neither 2.20 nor 3"
     for name in environment:
-        if sounds_secret(name):
-            yield f"Python may read the variable {name} at its start, and the name sounds secret"
+        if _may_be_secret(name):
+            yield f"the variable {name} is read when Prefect is imported, and may be a secret"
     if wish.start == "auto":
         for name in sorted(_DOUBTFUL & spec.environment.keys()):
             yield f"the variable {name} changes how Python works; set run.start to warm to fork the run nevertheless"
+
+
+def _may_be_secret(name: str) -> bool:
+    """Whether the value may be one that no process but the run should have: OTEL_EXPORTER_OTLP_HEADERS, FSSPEC_S3."""
+    return sounds_secret(name) or "HEADERS" in name or name.startswith("FSSPEC_")
 
 
 def _is_relative(python_path: str | None) -> bool:

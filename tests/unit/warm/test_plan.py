@@ -92,7 +92,9 @@ def test_the_directory_of_one_attempt_is_no_place_for_an_interpreter() -> None:
         ({"argv": (str(PYTHON), "-m", "prefect.engine", "more")}, "command"),
         ({"argv": (str(PYTHON), "-X", "dev", "-m", "prefect.engine")}, "command"),
         ({"argv": ("python3", "-m", "prefect.engine")}, "absolute path"),
-        ({"environment": {"PYTHON_TOKEN": "x"}}, "sounds secret"),
+        ({"environment": {"PYTHON_TOKEN": "x"}}, "PYTHON_TOKEN is read when Prefect is imported, and may be a secret"),
+        ({"environment": {"OTEL_EXPORTER_OTLP_HEADERS": "x"}}, "may be a secret"),
+        ({"environment": {"FSSPEC_S3": "x"}}, "may be a secret"),
     ],
 )
 def test_what_always_starts_cold(change: Json, words: str) -> None:
