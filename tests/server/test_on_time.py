@@ -119,7 +119,7 @@ def test_a_pool_s_flow_begins_when_it_is_due_and_not_before(prefect: PrefectServ
     try:
         host.start()
         host.serves(pool)
-        deployment_id = host.deploy(pool, "on-time", entrypoint="on_time.py:plain")
+        deployment_id = host.deploy(pool, "of-a-pool", entrypoint="on_time.py:plain")
         run_id, due = ask(host, deployment_id, mark, 0.2)
         host.ends(run_id, "COMPLETED", ANSWER_S)
         assert stamps(mark)["flow"] >= due.timestamp()

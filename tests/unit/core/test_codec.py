@@ -27,6 +27,8 @@ FULL = a_record(
     phase=Phase.REPORTING,
     intent=Intent.TIMEOUT,
     run_created_at=NOON - timedelta(hours=1),
+    due_at=NOON,
+    ready_s=1.5,
     attempt=3,
     respawned=True,
     identity=Identity(boot_id="b", pid=7, start_ticks=99),

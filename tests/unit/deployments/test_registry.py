@@ -144,6 +144,8 @@ def test_a_run_under_way() -> None:
         queue="high",
         process_name="nightly-7",
         labels={"team": "data"},
+        due_at=NOON,
+        ready_s=1.5,
     )
     document = run_document(record, Usage(memory_bytes=100, cpu_s=1.5))
     assert document == {
@@ -169,6 +171,8 @@ def test_a_run_under_way() -> None:
         "waiting": None,
         "run_created_at": None,
         "created_at": "2025-01-01T12:00:00.000Z",
+        "due_at": "2025-01-01T12:00:00.000Z",
+        "ready_seconds": 1.5,
         "started_at": "2025-01-01T12:00:00.000Z",
         "ended_at": None,
         "api_state": None,
