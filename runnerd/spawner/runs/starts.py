@@ -148,7 +148,7 @@ class Starts:
             child, problem = None, "the forked process cannot enter the cgroup of the run"
         if child is not None:
             start.run.start = "warm"
-            self._release(start, child)
+            self._release(start, child, confined=True)
         else:
             log(f"{start.run.name} starts cold: {problem}")
             start.run.start_problem = problem
@@ -168,8 +168,7 @@ class Starts:
             message = f"cannot start: cannot fork: {error.strerror}"
             self._fail(start, {"stage": "fork", "errno": error.errno, "message": message})
         else:
-            self._confinement.enter_cgroup(start.run, child.pid, start.cgroup)
-            if self._release(start, child) and channel:
+            if self._release(start, child, confined=False) and channel:
                 self._add_interpreter(start, channel.pop(0))
         finally:
             for sock in channel:
@@ -187,8 +186,12 @@ class Starts:
 
     # --- both --------------------------------------------------------------------------------------------
 
-    def _release(self, start: _Start, child: Child) -> bool:
-        """Write the child's identity to disk, then release the child; False if that failed, and no program runs."""
+    def _release(self, start: _Start, child: Child, *, confined: bool) -> bool:
+        """Write the child's identity to disk, then release the child; False if that failed, and no program runs.
+
+        `confined`: the child is in its cgroup. Otherwise it enters that after its identity is on disk: a cgroup with a
+        child that has yet to exit could not be removed.
+        """
         run = start.run
         try:
             if child.start_ticks is None:
@@ -205,6 +208,8 @@ class Starts:
         live = LiveRun.of_child(run, child, child.start_ticks)
         live.cgroup = start.cgroup
         live.waiting += start.replies
+        if not confined:
+            self._confinement.enter_cgroup(run, child.pid, start.cgroup)
         child.release()
         self._released(live, child.status_fd)
         return True
