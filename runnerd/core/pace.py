@@ -17,7 +17,11 @@ class Pace:
 
     def interval_s(self, configured_s: float) -> float:
         """Return the seconds between two polls whose configured interval this is."""
-        return max(configured_s, min(configured_s * STRETCH, POLL_MAX_S)) if self.woken else configured_s
+        return self.longest_s(configured_s) if self.woken else configured_s
+
+    def longest_s(self, configured_s: float) -> float:
+        """Return the seconds between two polls while events arrive, whether they do now or not."""
+        return max(configured_s, min(configured_s * STRETCH, POLL_MAX_S))
 
     def check_s(self, usual_s: float, *, woken_s: float) -> float:
         """Return the seconds between two checks of what events tell of as well."""
