@@ -133,6 +133,25 @@ async def test_a_run_that_falls_due_starts_prefetch_before_and_without_a_request
         assert engine.phase(beyond) is None
 
 
+async def test_runs_start_on_time_while_a_poll_that_an_event_calls_for_has_to_wait(tmp_path: Path) -> None:
+    async with polling(tmp_path, poll_interval_s=100.0, poll_burst_per_s=0.01, prefetch_s=20.0, runs=1) as (
+        engine,
+        spawner,
+    ):
+        deployment_id = engine.deploy()
+        soon, later = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 51.0))
+        engine.wakes.poll_now()
+        await asyncio.sleep(1)
+        assert polls(engine) == 1
+        engine.wakes.poll_now()
+        assert await started_at(engine, soon) == pytest.approx(50.0 - 20.0, abs=0.2)
+        await asyncio.sleep(10)
+        engine.prefect.set_state(soon, "COMPLETED")
+        spawner.exit(soon)
+        assert await started_at(engine, later) == pytest.approx(50.0 - 20.0 + 10.0, abs=0.5)
+        assert polls(engine) == 0
+
+
 @pytest.mark.parametrize("policy", ["run", "skip", "latest"])
 async def test_a_retry_in_a_process_elsewhere_is_left_to_it(tmp_path: Path, policy: str) -> None:
     """Another host may have this process: it is neither claimed nor skipped as late, and named once it is overdue."""
