@@ -123,7 +123,7 @@ async def test_a_run_that_is_made_while_a_list_is_on_its_way_stays_known(tmp_pat
 async def test_a_run_that_falls_due_starts_prefetch_before_and_without_a_request(tmp_path: Path) -> None:
     async with polling(tmp_path, poll_interval_s=1000.0, prefetch_s=20.0) as (engine, _):
         deployment_id = engine.deploy()
-        soon, later, beyond = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 400.0, 1100.0))
+        soon, later, beyond = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 400.0, 1200.0))
         engine.wakes.poll_now()
         await asyncio.sleep(1)
         assert (len(engine.poller.on_offer.runs), polls(engine)) == (2, 1)
