@@ -52,11 +52,15 @@ def _seconds(stamp: str) -> float:
 
 
 def seconds_taken(run: Json, now: float) -> float | None:
-    """Return the seconds from a run's start to its end, or to `now`; None for a run that has not started."""
+    """Return the seconds from a run's start to its end, or to `now`; None for a run that has not started.
+
+    Those in which its process waited until the run was due are not counted.
+    """
     if not run["started_at"]:
         return None
     end = _seconds(run["ended_at"]) if run["ended_at"] else now
-    return max(0.0, end - _seconds(run["started_at"]))
+    due = _seconds(run["due_at"]) if run.get("due_at") else 0.0
+    return max(0.0, end - max(_seconds(run["started_at"]), due))
 
 
 def format_api_state(run: Json) -> str:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.machine import Phase, RunRecord
+from runnerd.core.pace import POLL_MAX_S
 from runnerd.core.prefect import due
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
@@ -30,6 +31,7 @@ _LIST_STARTS_EVERY_S = 300.0  # Prefect schedules for an hour ahead at least
 _LISTS_AFTER_CHANGE = 2  # Prefect schedules a deployment that was changed within a minute
 _NEXT_START_WITHIN = timedelta(days=30)
 _REQUESTS_FOR_NEXT_STARTS = 5  # the first mostly suffices; each answers for at least one more deployment
+_BEFORE_NEXT_POLL = timedelta(seconds=2 * POLL_MAX_S)
 _LOOP = "refresh"
 
 
@@ -64,7 +66,7 @@ class Refresher:
         self._pulse = ambient.pulse
         self._now, self._clock = ambient.now, ambient.clock
         self._contained = Containment(log=ambient.log, loop=_LOOP)
-        self._woken = wakes.refresh
+        self._woken, self._poll_now = wakes.refresh, wakes.poll_now
         self._starts: dict[str, _Starts] = {}  # by deployment id, as the API listed them last
         self._started: set[str] = set()  # their runs that have started since that list was requested
         self._listed_at = -math.inf  # when, by the clock, that was
@@ -140,10 +142,21 @@ class Refresher:
     async def _list_starts(self, ids: list[str]) -> None:
         self._started.clear()
         at = self._clock()
-        self._starts = await self._next_starts(ids)
+        before, self._starts = self._starts, await self._next_starts(ids)
+        if any(self._is_sooner(starts.first, before.get(one)) for one, starts in self._starts.items()):
+            self._poll_now()
         self._listed_at, self._lists_due = at, max(0, self._lists_due - 1)
         next_runs = {one: first for one, starts in self._starts.items() if (first := starts.first) is not None}
         self._registry.note_next_runs(next_runs)
+
+    def _is_sooner(self, first: datetime | None, before: _Starts | None) -> bool:
+        """Whether a start was not listed before, and may be due before the next poll: no event tells of it.
+
+        Prefect's scheduler creates the runs of a deployment that was resumed or changed seconds later.
+        """
+        if first is None or first - self._now() > _BEFORE_NEXT_POLL:
+            return False
+        return before is None or before.first is None or first < before.first
 
     async def _check(self) -> None:
         """Ask whether the API answers, unless it has answered anything since the last round. Raises ApiError."""

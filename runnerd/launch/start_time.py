@@ -20,10 +20,18 @@ READY_MAX_S = 86400.0  # the bound of prefetch
 _ENGINE = ("-m", "prefect.engine")
 
 
-def hold_until_due(spec: LaunchSpec, record: RunRecord) -> LaunchSpec:
-    """Return the spec with which the flow of this run begins when the run is due; unchanged where that is now."""
+def hold_until_due(spec: LaunchSpec, record: RunRecord, *, now: datetime) -> LaunchSpec:
+    """Return the spec with which the flow of this run begins when the run is due; unchanged where that is now.
+
+    The process has the wait in addition to its `runtime_max`, whoever does the waiting.
+    """
     program = program_text("run_engine")
-    if record.due_at is None or not (spec.argv[1:] == _ENGINE or spec.environment.get(PROGRAM) == program):
+    if record.due_at is None:
+        return spec
+    ahead_s = min((record.due_at - now).total_seconds(), READY_MAX_S)  # a clock that was set back may say years
+    if spec.runtime_max_s is not None and ahead_s > 0:
+        spec = replace(spec, runtime_max_s=spec.runtime_max_s + ahead_s)
+    if not (spec.argv[1:] == _ENGINE or spec.environment.get(PROGRAM) == program):
         return spec
     environment = {**spec.environment, PROGRAM: program, START_AT: f"{record.due_at.timestamp():.6f}"}
     argv = program_argv(spec.argv[0], _ENGINE[-1])

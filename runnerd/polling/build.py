@@ -137,7 +137,7 @@ def _build_poller(
         api=api,
         supervisor=supervisor,
         offering=offering,
-        late=LateRuns(api=api, config=config, ambient=ambient),
+        late=LateRuns(api=api, config=config, pace=pace, ambient=ambient),
         progress=progress,
         pace=pace,
         config=config,

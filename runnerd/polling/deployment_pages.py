@@ -60,7 +60,7 @@ class DeploymentPages:
             return self._offering.offer_due()
         api = self._settings().api
         # A poll further than prefetch, so that a run is known at the moment when its start is allowed.
-        before = self._now() + timedelta(seconds=api.prefetch_s + self._pace.interval_s(api.poll_interval_s))
+        before = self._now() + timedelta(seconds=api.prefetch_s + self._pace.ahead_s(api.poll_interval_s))
         offered, found = Offered(), Page()
         for _ in range(_LATE_PAGES_PER_POLL):
             self._on_offer.begin_list(None, here=self._supervisor.ids())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import MAINTENANCE_S, Backoff
 from runnerd.core.errors import ApiAway, ApiError
-from runnerd.core.pace import Pace
+from runnerd.core.pace import JITTER, Pace
 from runnerd.pools.offers import PoolOffers
 from runnerd.pools.table import Served
 
@@ -89,7 +89,7 @@ class Intervals:
         One whose sources all failed lasts as long as the back-off, however long the interval is.
         """
         now, used = self._clock(), self._in_use()
-        spread = 0.9 + 0.2 * self._jitter()
+        spread = 1.0 + JITTER * (2.0 * self._jitter() - 1.0)
         self._over_at |= {one: now + self._lasts_s(one, self._pace.interval_s(one) * spread) for one in self._asked}
         self._over_at = {one: at for one, at in self._over_at.items() if one in used}
         return max(min(self._over_at.get(one, now) for one in used) - now, 0.0)

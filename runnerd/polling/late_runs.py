@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import ApiAway, ApiRejected
+from runnerd.core.pace import Pace
 from runnerd.core.prefect import FlowRun, due
 from runnerd.core.settings import LateSettings
 from runnerd.polling.lateness import Lateness, judge_late
@@ -28,29 +29,36 @@ _FORGET_REFUSED_AFTER = timedelta(hours=2)
 class LateRuns:
     """Remembers which runs were on offer in time, and skips late runs."""
 
-    def __init__(self, *, api: PrefectApi, config: ConfigInForce, ambient: Ambient) -> None:
+    def __init__(self, *, api: PrefectApi, config: ConfigInForce, pace: Pace, ambient: Ambient) -> None:
         self._api = api
         self._config = config
+        self._pace = pace
         self._log = ambient.log
         self._now = ambient.now
         self._attempts = _SkipAttempts(now=ambient.now)
-        self._polled_at: datetime | None = None
+        self._polled_at: datetime | None = None  # when the API last answered
+        self._answered = False  # the API answered this poll
         self._failed_before = False  # the API answered the last skip with a failure
         self._in_time: set[str] = set()  # runs, by id, that were on offer in time in this poll
         self._in_time_before: set[str] = set()  # and in the poll before
 
     def begin_poll(self) -> None:
-        """Begin a new poll. After `late.after` without a poll, being on offer in time does not count any more."""
-        now = self._now()
-        self._in_time_before, self._in_time = self._in_time, set()
-        if self._polled_at is None or now - self._polled_at > timedelta(seconds=self._settings().after_s):
+        """Begin a new poll. After `late.after` without an answer, being on offer in time does not count any more.
+
+        Polls that are as far apart as they are to be are no such time, however short `late.after` is.
+        """
+        if self._answered:  # else the runs that were on offer in time would be forgotten by two refused polls
+            self._in_time_before, self._in_time, self._answered = self._in_time, set(), False
+        without_s = max(self._settings().after_s, 2 * self._pace.longest_s(self._config.settings().api.poll_interval_s))
+        if self._polled_at is None or (self._now() - self._polled_at).total_seconds() > without_s:
             self._in_time_before.clear()
-        self._polled_at, self._failed_before = now, False
+        self._failed_before = False
         self._attempts.begin_poll()
 
     def judge(self, found: Sequence[FlowRun]) -> Lateness:
         """Apply late.policy to a page of this poll, and remember the runs that are on offer in time."""
         now, late = self._now(), self._settings()
+        self._polled_at, self._answered = now, True
         in_time = self._in_time_before | self._in_time
         lateness = judge_late(found, now=now, after_s=late.after_s, policy=late.policy, in_time=in_time)
         self._in_time |= {run.id for run in lateness.keep} - {run.id for run in lateness.spared}

@@ -108,10 +108,16 @@ class Poller:
                 await self._back_off(backoff.next_s())
 
     async def _keep_within_burst(self) -> None:
-        """Wait until one more poll is within `poll_burst`: any number of events may call for one."""
+        """Wait until one more poll is within `poll_burst`: any number of events may call for one.
+
+        Meanwhile runs start as between polls: with a low `poll_burst` this may last as long as `poll_interval`.
+        """
         api = self._config().api
         until = self._began_at + min(1.0 / api.poll_burst_per_s, api.poll_interval_s)
-        await asyncio.sleep(max(0.0, until - self._clock()))
+        while (left := until - self._clock()) > 0:
+            await self._await_offer(left)
+            if self.on_offer.runs:
+                self._offering.offer_due()
 
     async def _poll_and_rest(self, *, woken: bool) -> None:
         before, self._again = set(self.on_offer.runs), False
@@ -158,12 +164,16 @@ class Poller:
             left = until - loop.time()
             if left <= 0:
                 return
-            self._wakes.offer.clear()
-            self._progress.beat(within_s=left + REQUEST_BOUND_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, self._offering.next_due_s())):
-                    await self._wakes.offer.wait()
+            await self._await_offer(left)
             if self._wakes.poll.is_set() or self._awaits_late_policy():
                 return self._intervals.end_all()
             if self.on_offer.runs:
                 self._offering.offer_due()
+
+    async def _await_offer(self, seconds: float) -> None:
+        """Wait until runs on offer are to be offered again, at most so long."""
+        self._wakes.offer.clear()
+        self._progress.beat(within_s=seconds + REQUEST_BOUND_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, self._offering.next_due_s())):
+                await self._wakes.offer.wait()

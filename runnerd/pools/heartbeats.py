@@ -47,6 +47,7 @@ class Heartbeats:
         self._now, self._clock = ambient.now, ambient.clock
         self._announced: set[str] = set()
         self._sent_at: dict[str, float] = {}  # by pool: when a request was last tried
+        self._failed: set[str] = set()  # pools whose last request has failed
 
     def announce(self, name: str) -> None:
         """Note that the pool is going to list this host, by the heartbeats of a Prefect worker."""
@@ -68,12 +69,18 @@ class Heartbeats:
         if major >= 3:
             self._channels.keep(pool, worker_name=self._worker_name(), interval_s=HEARTBEAT_S, on_change=on_change)
             if (beat_at := self._channels.beat_at(pool.name)) is not None:
+                if pool.name in self._failed:  # it is not repeated, so that the API would count as degraded meanwhile
+                    self._failed.discard(pool.name)
+                    self._api.note_heartbeat(pool.name)
                 return beat_at
         before = self._sent_at.get(pool.name)
         if served.heartbeat_at is not None and before is not None and self._clock() - before < HEARTBEAT_S - _EARLY_S:
             return served.heartbeat_at
         self._sent_at[pool.name] = self._clock()
-        if await self._api.heartbeat(pool.name, worker=self._worker_name(), interval_s=HEARTBEAT_S):
+        self._failed.add(pool.name)
+        beaten = await self._api.heartbeat(pool.name, worker=self._worker_name(), interval_s=HEARTBEAT_S)
+        self._failed.discard(pool.name)
+        if beaten:
             return self._now()
         on_change()
         return served.heartbeat_at
@@ -82,6 +89,7 @@ class Heartbeats:
         """Have the pool list this host as OFFLINE at once, not after three heartbeats. Prefect's worker does not."""
         await self._channels.close(name)
         self._sent_at.pop(name, None)
+        self._failed.discard(name)
         if name not in self._announced:
             return
         self._announced.discard(name)

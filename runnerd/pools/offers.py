@@ -96,7 +96,7 @@ class PoolOffers:
 
     def _before(self, served: Served) -> datetime:
         """Return until when to list: a poll further than prefetch, so that a run is known when its start is allowed."""
-        ahead_s = served.settings.prefetch_s + self._pace.interval_s(self.interval_s(served))
+        ahead_s = served.settings.prefetch_s + self._pace.ahead_s(self.interval_s(served))
         return self._now() + timedelta(seconds=ahead_s)
 
     async def _list_runs(

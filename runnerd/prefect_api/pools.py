@@ -30,6 +30,7 @@ from runnerd.core.prefect import (
 )
 from runnerd.prefect_api.answers import ApiRefusal, Page, ServerInfo
 from runnerd.prefect_api.dialect import RUN_LABELS_SINCE, is_before
+from runnerd.prefect_api.failure_words import without_ids
 from runnerd.prefect_api.paging import Pages
 from runnerd.prefect_api.parse import parse_offer
 from runnerd.prefect_api.parse_pools import (
@@ -213,9 +214,14 @@ class PoolsApi:
         if place is None:
             return False
         body = {"name": worker, "heartbeat_interval_seconds": int(interval_s)}  # 3.x refuses 30.5
-        path = f"/work_pools/{place}/workers/heartbeat"
-        reply = await self._transport.request("POST", path, body=body, values=ABSENT)
+        reply = await self._transport.request("POST", _heartbeat_path(place), body=body, values=ABSENT)
         return reply.status != 404
+
+    def note_heartbeat(self, pool: str) -> None:
+        """Note in the health that the server has taken a heartbeat for this pool in another way than by a request."""
+        place = in_path(pool)
+        if place is not None:
+            self._transport.note_readable(without_ids(f"POST {_heartbeat_path(place)}"))
 
     async def workers(self, pool: str) -> list[WorkerSeen]:
         """Read every worker of a pool, the latest heartbeat first."""
@@ -310,3 +316,7 @@ def _reserved(name: str, what: str) -> str | None:
     if not name.lower().startswith(_RESERVED):
         return None
     return f"work pools whose names start with {_RESERVED!r} are Prefect's own, and cannot be {what}"
+
+
+def _heartbeat_path(place: str) -> str:
+    return f"/work_pools/{place}/workers/heartbeat"

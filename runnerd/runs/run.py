@@ -16,7 +16,7 @@ from runnerd.core.errors import ApiError, ApiRejected, NotRecorded, SpawnerError
 from runnerd.core.exit_words import HOST_RESTARTED, ending
 from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.core.prefect import StateType, Verdict
-from runnerd.core.process import Exit, LaunchSpec
+from runnerd.core.process import Exit
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.scratch import tidy_spec
 from runnerd.launch.spec import hooks_key
@@ -145,8 +145,6 @@ class Run:
         prepared = await self._preparing.prepare()
         self._store.update(**prepared.record_fields)
         spec = prepared.start
-        if isinstance(spec, LaunchSpec):
-            spec = hold_until_due(spec, self.record)
         if self.record.intent is not None:  # also set while the launch was prepared
             return await self._finish_unstarted(why=None)
         if isinstance(spec, Unanswered):
@@ -169,7 +167,7 @@ class Run:
         self._store.save(planned, "starting")
         self._resumed = False
         try:
-            seen = await self._context.link.spawn(spec)
+            seen = await self._context.link.spawn(hold_until_due(spec, self.record, now=self._context.ambient.now()))
         except NotRecorded as error:
             return await self._preparing.wait_for_room(str(error))
         except SpawnerError as error:

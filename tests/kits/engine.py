@@ -119,6 +119,7 @@ class Engine:
             wakes=self.wakes,
         )
         self.pace = Pace()
+        self.jitter = 0.5  # 0 to 1
         pools, outdated = self.pools, self.outdated.append
         offers = PoolOffers(api=api.pools, table=pools, config=self.config, pace=self.pace, now=now, outdated=outdated)
         parts = build_polling(
@@ -136,7 +137,7 @@ class Engine:
             changes=PoolChanges(table=pools, outdated=outdated, wakes=self.wakes),
             feed=self.feed,
             processors=PROCESSORS,
-            jitter=lambda: 0.5,
+            jitter=lambda: self.jitter,
         )
         self.poller, self.cancellations, self.events = parts.poller, parts.cancellations, parts.events
         self.abandoned, self.blocked = parts.abandoned, parts.blocked

@@ -73,6 +73,7 @@ def settings(
     start_rate: float = 1000.0,
     tags: Mapping[str, int] | None = None,
     poll_interval_s: float = 10.0,
+    poll_burst_per_s: float = 2.0,
     prefetch_s: float = 10.0,
     late: LateSettings = LateSettings(),  # noqa: B008 - frozen
     then: Json = "cancel",
@@ -81,7 +82,9 @@ def settings(
 ) -> Settings:
     return Settings(
         name="host-1",
-        api=ApiSettings(url=URL, poll_interval_s=poll_interval_s, prefetch_s=prefetch_s),
+        api=ApiSettings(
+            url=URL, poll_interval_s=poll_interval_s, poll_burst_per_s=poll_burst_per_s, prefetch_s=prefetch_s
+        ),
         limits=LimitSettings(runs=runs, start_rate_per_s=start_rate, tags=tags or {}),
         late=late,
         stop=StopSettings(then=then),

@@ -37,6 +37,7 @@ from runnerd.pools.table import PoolTable, Served
 from runnerd.pools.worker_channel import OpenChannel
 from runnerd.pools.worker_events import WorkerEvents
 from runnerd.prefect_api.answers import ServerInfo
+from runnerd.prefect_api.client import PrefectApi
 from runnerd.system.side_process import Asking
 from runnerd.system.watchdog import Pulse
 from tests.kits.channels import HOST, heartbeats_of, no_channel, no_leftovers
@@ -109,6 +110,7 @@ class Keeping:
     wakes: Wakes
     feed: RecordFeed
     pace: Pace
+    api: PrefectApi
 
     def served(self, name: str = "etl") -> Served:
         known = self.table.get(name)
@@ -172,7 +174,7 @@ async def keeping(
     tasks = {asyncio.create_task(keeper.run()), asyncio.create_task(outbox.run())}
     try:
         await asyncio.sleep(1)
-        yield Keeping(prefect, keeper, table, lines, ambient.pulse, workers, found, loop, wakes, feed, pace)
+        yield Keeping(prefect, keeper, table, lines, ambient.pulse, workers, found, loop, wakes, feed, pace, api)
         ended = [task for task in tasks if task.done()]
         assert not ended, f"a loop has ended, and the daemon with it: {ended}"
     finally:

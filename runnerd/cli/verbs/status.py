@@ -156,6 +156,7 @@ def print_run(console: Console, run: Json) -> None:
             ("Created", _when_known(console, run.get("run_created_at"))),
             ("Claimed", _when_known(console, run["created_at"] if run["phase"] else None)),
             ("Started", console.when_in_full(run["started_at"])),
+            ("Due", console.when_in_full(run["due_at"]) if run.get("due_at") else None),
             ("Ended", console.when_in_full(run["ended_at"])),
             ("Took" if run["ended_at"] else "Running for", _duration(seconds)),
             ("Start", _start(run)),

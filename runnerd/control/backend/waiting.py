@@ -88,7 +88,7 @@ class WaitReasons:
         if why is None:
             return None
         its = {"deployment": record.deployment, "flow": record.flow}
-        more = {"due_at": time_text(record.created_at), "phase": record.phase.value, "parent": None}
+        more = {"due_at": time_text(record.due_at or record.created_at), "phase": record.phase.value, "parent": None}
         return _document(record, waiting=why, **its, **more)
 
     def claimed_reason(self, record: RunRecord) -> str | None:

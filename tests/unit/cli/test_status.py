@@ -85,6 +85,16 @@ def test_a_second_attempt(console: Console, capsys: pytest.CaptureFixture[str]) 
     ]
 
 
+@pytest.mark.parametrize(("end_s", "took"), [(9.5, "1.5s"), (5.0, "0s")])
+def test_the_wait_until_a_run_is_due_is_not_of_what_it_took(
+    console: Console, capsys: pytest.CaptureFixture[str], end_s: float, took: str
+) -> None:
+    at = "2026-11-30T12:00:0{:.1f}Z".format
+    print_run(console, a_run(RUN, started_at=at(0), due_at=at(8), ended_at=at(end_s), phase="done"))
+    fields = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " " in line)
+    assert (fields["Due:"], fields["Took:"]) == (at(8), took)
+
+
 @pytest.mark.parametrize("more", [{"attempt": 1}, {}])
 def test_a_first_attempt_of_an_older_daemon(
     console: Console, capsys: pytest.CaptureFixture[str], more: dict[str, Json]

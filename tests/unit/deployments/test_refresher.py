@@ -62,6 +62,31 @@ async def test_the_next_start_and_pauses_of_each(tmp_path: Path) -> None:
         assert (found["idle"].next_run_at, found["idle"].state) == (None, EntryState.PAUSED)
 
 
+@pytest.mark.parametrize(("in_s", "is_polled"), [(15.0, True), (300.0, False), (4000.0, False)])
+async def test_a_start_that_the_scheduler_creates_before_the_known_ones_is_polled_for(
+    tmp_path: Path, in_s: float, is_polled: bool
+) -> None:
+    """As after a deployment was resumed, seconds after the event of that: polls may be 45 s apart."""
+    async with refreshed(tmp_path) as (engine, refresher):
+        deployment = engine.deploy()
+        engine.add_run(deployment, in_s=3600.0)
+        refreshing = asyncio.create_task(refresher.run())
+        await asyncio.sleep(200)
+        engine.wakes.poll.clear()
+        engine.wakes.refresh.set()
+        await asyncio.sleep(1)
+        engine.add_run(deployment, in_s=in_s)
+        await asyncio.sleep(9)
+        assert not engine.wakes.poll.is_set()
+        await asyncio.sleep(60)
+        assert engine.wakes.poll.is_set() == is_polled
+        engine.wakes.poll.clear()
+        await asyncio.sleep(1000)
+        assert not engine.wakes.poll.is_set(), "once"
+        refreshing.cancel()
+        await asyncio.wait([refreshing])
+
+
 def next_run_at(engine: Engine) -> datetime | None:
     (entry,) = engine.registry.entries()
     return entry.next_run_at

@@ -24,7 +24,7 @@ SPEC = LaunchSpec(
 
 
 def test_an_engine_that_is_started_ahead_is_held() -> None:
-    held = hold_until_due(SPEC, AHEAD)
+    held = hold_until_due(SPEC, AHEAD, now=NOON)
     assert held.argv == program_argv("/venv/bin/python", "prefect.engine")
     assert held.result == "/out/r.1.log.ready" == ready_file(AHEAD, held.output)
     assert held.environment == {"A": "b", PROGRAM: program_text("run_engine"), START_AT: "1735732807.500000"}
@@ -34,18 +34,28 @@ def test_an_engine_that_is_started_ahead_is_held() -> None:
 def test_so_is_one_inside_the_program_of_prefect_2() -> None:
     program = {PROGRAM: program_text("run_engine")}
     inside = replace(SPEC, argv=program_argv("/venv/bin/python", "prefect.engine"), environment=program)
-    assert hold_until_due(inside, AHEAD) == replace(hold_until_due(SPEC, AHEAD), environment={
+    assert hold_until_due(inside, AHEAD, now=NOON) == replace(hold_until_due(SPEC, AHEAD, now=NOON), environment={
         **program, START_AT: "1735732807.500000"
     })  # fmt: skip
 
 
 @pytest.mark.parametrize("argv", [("uv", "run", "python", "-m", "prefect.engine"), ("/bin/job",), ("python",)])
 def test_another_command_is_left_alone(argv: tuple[str, ...]) -> None:
-    assert hold_until_due(replace(SPEC, argv=argv), AHEAD) == replace(SPEC, argv=argv)
+    assert hold_until_due(replace(SPEC, argv=argv), AHEAD, now=NOON) == replace(SPEC, argv=argv)
+
+
+@pytest.mark.parametrize("argv", [SPEC.argv, ("/bin/job",)])
+@pytest.mark.parametrize(
+    ("since_s", "limit_s"), [(0.0, 4.0 + 7.5), (5.0, 4.0 + 2.5), (9.0, 4.0), (-1e9, 4.0 + 86400.0)]
+)
+def test_the_wait_is_not_of_runtime_max(argv: tuple[str, ...], since_s: float, limit_s: float) -> None:
+    now = NOON + timedelta(seconds=since_s)
+    assert hold_until_due(replace(SPEC, argv=argv), AHEAD, now=now).runtime_max_s is None
+    assert hold_until_due(replace(SPEC, argv=argv, runtime_max_s=4.0), AHEAD, now=now).runtime_max_s == limit_s
 
 
 def test_a_run_that_was_due_at_its_claim_is_left_alone() -> None:
-    assert hold_until_due(SPEC, a_record("r")) == SPEC
+    assert hold_until_due(SPEC, a_record("r"), now=NOON) == SPEC
     assert ready_file(a_record("r"), "/out/r.1.log") is None
     assert ready_file(AHEAD, None) is None
 

@@ -62,6 +62,18 @@ async def test_its_runs_are_listed_one_interval_ahead(tmp_path: Path) -> None:
         assert await started_at(engine, run_id) == pytest.approx(901.0 - 5.0, abs=0.3)
 
 
+@pytest.mark.parametrize("woken", [False, True])
+async def test_a_run_is_known_in_time_however_long_the_interval_s_jitter_makes_it(tmp_path: Path, woken: bool) -> None:
+    async with polling(tmp_path, prefect=with_pools(a={}), poll_interval_s=10.0, prefetch_s=0.0) as (engine, _):
+        engine.jitter, engine.pace.woken = 1.0, woken
+        kick(engine, pool_settings("a", prefetch_s=0.0))
+        interval_s = 30.0 if woken else 10.0
+        own = engine.add_run(engine.deploy(), in_s=1.05 * interval_s)
+        pools = engine.add_run(pooled(engine, "a"), in_s=1.05 * interval_s)
+        for run_id in (own, pools):
+            assert await started_at(engine, run_id) == pytest.approx(1.05 * interval_s, abs=0.2)
+
+
 async def test_a_pool_that_fails_is_not_polled_more_often_than_the_back_off_allows(tmp_path: Path) -> None:
     async with polling(tmp_path, prefect=with_pools(a={}, b={})) as (engine, _):
         engine.prefect.trouble(offered_by("a"), status=500, times=1_000_000)

@@ -10,7 +10,7 @@ import pytest
 
 from runnerd.core.settings import LateSettings
 from runnerd.prefect_api.reading import PAGE
-from tests.kits.engine import Engine, polling, polls, running, started_at
+from tests.kits.engine import POLL, Engine, polling, polls, running, started_at
 from tests.kits.nouns import copied
 
 SKIP, LATEST = LateSettings(after_s=600.0, policy="skip"), LateSettings(after_s=600.0, policy="latest")
@@ -32,6 +32,35 @@ async def test_who_waits_here_for_a_slot_never_becomes_late(tmp_path: Path, late
             engine.prefect.set_state(run_id, "COMPLETED")
             spawner.exit(run_id)
             await started_at(engine, then)
+
+
+async def test_polls_that_events_put_far_apart_make_nobody_late(tmp_path: Path) -> None:
+    late = LateSettings(after_s=15.0, policy="skip")
+    async with polling(tmp_path, runs=1, late=late) as (engine, _):
+        deployment_id = engine.deploy()
+        ids = [engine.add_run(deployment_id, in_s=float(n)) for n in range(2)]
+        engine.pace.woken = True
+        await started_at(engine, ids[0])
+        await asyncio.sleep(200)
+        engine.pace.woken = False
+        await asyncio.sleep(200)
+        assert engine.prefect.state_of(ids[1]) == "SCHEDULED"
+
+
+async def test_polls_that_the_api_refuses_make_nobody_late(tmp_path: Path) -> None:
+    """Nor does any number of events that call for a poll while the API wants none."""
+    async with polling(tmp_path, runs=1, late=SKIP) as (engine, _):
+        deployment_id = engine.deploy()
+        ids = [engine.add_run(deployment_id, in_s=float(n)) for n in range(2)]
+        await started_at(engine, ids[0])
+        await asyncio.sleep(SKIP.after_s + 100)
+        engine.prefect.trouble(POLL, status=429, headers={"Retry-After": "60"})
+        for _ in range(20):
+            engine.wakes.poll_now()
+            await asyncio.sleep(2)
+        await asyncio.sleep(120)
+        assert engine.prefect.troubles[0].seen == 1
+        assert engine.prefect.state_of(ids[1]) == "SCHEDULED"
 
 
 async def test_who_waited_here_is_late_after_a_long_outage(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ async def test_a_run_that_is_made_while_a_list_is_on_its_way_stays_known(tmp_pat
 async def test_a_run_that_falls_due_starts_prefetch_before_and_without_a_request(tmp_path: Path) -> None:
     async with polling(tmp_path, poll_interval_s=1000.0, prefetch_s=20.0) as (engine, _):
         deployment_id = engine.deploy()
-        soon, later, beyond = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 400.0, 1100.0))
+        soon, later, beyond = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 400.0, 1200.0))
         engine.wakes.poll_now()
         await asyncio.sleep(1)
         assert (len(engine.poller.on_offer.runs), polls(engine)) == (2, 1)
@@ -131,6 +131,25 @@ async def test_a_run_that_falls_due_starts_prefetch_before_and_without_a_request
         assert await started_at(engine, later) == pytest.approx(400.0 - 20.0, abs=0.2)
         assert polls(engine) == 0
         assert engine.phase(beyond) is None
+
+
+async def test_runs_start_on_time_while_a_poll_that_an_event_calls_for_has_to_wait(tmp_path: Path) -> None:
+    async with polling(tmp_path, poll_interval_s=100.0, poll_burst_per_s=0.01, prefetch_s=20.0, runs=1) as (
+        engine,
+        spawner,
+    ):
+        deployment_id = engine.deploy()
+        soon, later = (engine.add_run(deployment_id, in_s=after) for after in (50.0, 51.0))
+        engine.wakes.poll_now()
+        await asyncio.sleep(1)
+        assert polls(engine) == 1
+        engine.wakes.poll_now()
+        assert await started_at(engine, soon) == pytest.approx(50.0 - 20.0, abs=0.2)
+        await asyncio.sleep(10)
+        engine.prefect.set_state(soon, "COMPLETED")
+        spawner.exit(soon)
+        assert await started_at(engine, later) == pytest.approx(50.0 - 20.0 + 10.0, abs=0.5)
+        assert polls(engine) == 0
 
 
 @pytest.mark.parametrize("policy", ["run", "skip", "latest"])

@@ -8,6 +8,7 @@ import pytest
 from wsproto.events import CloseConnection
 
 from runnerd.core.place import Json
+from runnerd.core.prefect import ApiCondition
 from runnerd.pools.heartbeats import GOODBYE_S, HEARTBEAT_S
 from runnerd.pools.keeper import SYNC_GAP_S, SYNC_S, SYNC_WOKEN_S
 from runnerd.prefect_api.prefect_socket import DENIED, RETRY_REFUSED_S
@@ -67,6 +68,15 @@ async def test_a_channel_that_ends_is_no_gap_in_the_heartbeats() -> None:
         channels.refusal = None
         await asyncio.sleep(200)
         assert way(one) == "channel"
+
+
+async def test_a_heartbeat_that_was_refused_is_forgotten_once_the_channel_is_open() -> None:
+    channels, prefect = Channels(), FakePrefect(major=3)
+    prefect.trouble(BEAT, status=503)
+    async with keeping(pool_settings(), prefect=prefect, open_channel=channels.open) as one:
+        await asyncio.sleep(2)
+        assert (way(one), prefect.troubles[0].seen) == ("channel", 1)
+        assert one.api.health.condition is ApiCondition.OK, "no other heartbeat is sent by a request"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405])

@@ -11,8 +11,9 @@ import pytest
 
 from runnerd.control.contract import WAITING_FIELDS
 from runnerd.core.errors import ApiAway
+from runnerd.core.exit_words import time_text
 from runnerd.core.machine import Hook, Phase
-from runnerd.core.prefect import ApiCondition
+from runnerd.core.prefect import ApiCondition, due
 from tests.kits.engine_parts import poll_and_look_up
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.host import PEER, Daemon, daemon
@@ -83,6 +84,19 @@ async def test_an_api_that_does_not_answer_the_claim(tmp_path: Path) -> None:
         one.engine.prefect.down = False
         await one.engine.until(lambda: one.engine.phase(run_id) == "running")
         assert waits(one) == {}
+
+
+async def test_a_run_that_is_claimed_ahead_is_due_when_it_was_to_begin(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        run_id = one.engine.add_run(one.engine.deploy(), in_s=8.0)
+        found = await one.engine.api.read_run(run_id)
+        assert found is not None
+        one.engine.prefect.down = True
+        assert one.engine.supervisor.claim_now(found)
+        await asyncio.sleep(1)
+        assert only(one)["due_at"] == time_text(due(found))
+        one.engine.prefect.down = False
+        await one.engine.until(lambda: one.engine.phase(run_id) == "running")
 
 
 async def test_a_disk_without_room(tmp_path: Path) -> None:
