@@ -164,6 +164,8 @@ class Hold:
         before = ("timeout_seconds", "on_running_hooks", "flow_run_name")
         if flow is None or any(getattr(flow, name, None) for name in before):
             return True
+        if isinstance(getattr(flow, "on_running", None), (list, tuple)):
+            return True  # the hooks of Prefect 2; in Prefect 3 a decorator has this name
         self._hold_call(flow)
         return False
 
