@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -83,25 +84,22 @@ class ForkRequest:
         self.timed_out = False
 
     def begin(self, number: int, channel_fd: int) -> None:
-        """Send the request. Raises OSError, and nothing was sent then."""
-        release_r, self._release_fd = os.pipe2(os.O_CLOEXEC)
-        self._run_end, their_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        work = -1
-        try:
-            self._run_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            work = self._write_work()
-            fds = (release_r, their_end.fileno(), work)
-            request = json.dumps({"fork": number}).encode()
-            sender = self._forker.fork_sender(self._launch, request, channel_fd=channel_fd, fds=fds)
-        except OSError:
-            self._close()
-            raise
-        finally:
-            their_end.close()
-            for fd in (release_r, work):
-                if fd >= 0:
-                    os.close(fd)
-        self._watch_sender(sender)
+        """Send the request. Raises OSError, and nothing is forked then that does not end by itself."""
+        with contextlib.ExitStack() as theirs:
+            try:
+                release_r, self._release_fd = os.pipe2(os.O_CLOEXEC)
+                theirs.callback(os.close, release_r)
+                self._run_end, their_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                theirs.callback(their_end.close)
+                self._run_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                work = self._write_work()
+                theirs.callback(os.close, work)
+                fds = (release_r, their_end.fileno(), work)
+                request = json.dumps({"fork": number}).encode()
+                self._watch_sender(self._forker.fork_sender(self._launch, request, channel_fd=channel_fd, fds=fds))
+            except OSError:
+                self._close()
+                raise
         self._loop.watch_fd(self._run_end.fileno(), READ, self._on_word)
         self._loop.set_timer(self, time.monotonic() + FORK_TIMEOUT_S, self._on_timeout)
 
@@ -131,8 +129,12 @@ class ForkRequest:
     # --- the sender ----------------------------------------------------------------------------------------------
 
     def _watch_sender(self, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # a child that is not reaped yet: that is done as for an orphan
+            raise
         self._orphans.add_leader(pid)  # or the end of a run would kill the sender as an orphan
-        pidfd = os.pidfd_open(pid)
         self._loop.watch_fd(pidfd, READ, partial(self._on_sender_exit, pid, pidfd))
         self._sender = pidfd
 
@@ -225,8 +227,10 @@ class ForkRequest:
         self._done(None, problem)
 
     def _close(self) -> None:
-        os.close(self._release_fd)
-        self._stop_watching().close()
+        if self._release_fd >= 0:
+            os.close(self._release_fd)
+        if self._run_end is not None:
+            self._stop_watching().close()
 
 
 def _find_pid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
