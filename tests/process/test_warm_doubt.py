@@ -168,7 +168,7 @@ UNVERIFIED = {
     "an end": ("hear(); os._exit(0)", "has ended"),
     "a refusal": ("hear(); say({'refused': 1, 'why': 'no'}); time.sleep(999)", "no"),
     "a refusal without a reason": ("hear(); say({'refused': 1}); time.sleep(999)", "it has refused to fork"),
-    "only an answer": (f"hear(); {SAYS_FORKED}", "it did not answer within 5 s"),
+    "only an answer": (f"hear(); {SAYS_FORKED}", "the forked process was not ready within 5 s"),
     "an answer without a fork": (f"fds = hear()[1]; [os.close(fd) for fd in fds]; {SAYS_FORKED}", "has ended before"),
     "itself": (f"fds = hear()[1]; os.write(fds[3], b'ready'); {SAYS_FORKED}", "another run's"),
     "a child of its own": (
@@ -192,6 +192,21 @@ async def test_a_fork_that_cannot_be_verified_leaves_the_run_cold(spawner: Spawn
         assert (record.start, spawner.output("run-1")) == ("cold", "ran\n")
         assert record.exit is not None and record.exit.code == 0
         assert problem in (record.start_problem or "")
+        await end_warm(link)
+    assert_nothing_left(spawner)
+
+
+async def test_a_fork_that_hangs_does_not_end_the_interpreter(spawner: SpawnerUnderTest) -> None:
+    """As one in a directory that does not answer: the interpreter is of other deployments too."""
+    make_prefect(spawner)
+    slow = "fds = hear()[1]; say({'forked': 1})\n"
+    late = "number = json.loads(hear()[0])['fork']; say({'refused': number, 'why': 'it lives'}); time.sleep(999)"
+    async with spawner.link() as link:
+        await start_warm(link, odd_spec(spawner, READY + slow + late))
+        first = await run_to_end(link, flow_spec(spawner, "run-1", "print('ran')"))
+        assert "the forked process was not ready within 5 s" in (first.start_problem or "")
+        second = await run_to_end(link, flow_spec(spawner, "run-2", "print('ran')"))
+        assert (second.start_problem or "").endswith("it lives")
         await end_warm(link)
     assert_nothing_left(spawner)
 

@@ -81,7 +81,7 @@ class ForkRequest:
         self._ended = False  # no process has the other end of the run's socket any more
         self._pid: int | None = None
         self._sender: int | None = None  # the pidfd of the process that sends the files, while that lives
-        self.timed_out = False
+        self.unanswered = False  # the interpreter has the request, and did not answer in time
 
     def begin(self, number: int, channel_fd: int) -> None:
         """Send the request. Raises OSError, and nothing is forked then that does not end by itself."""
@@ -183,8 +183,13 @@ class ForkRequest:
             self.fail(why if word == "refused" and why.isprintable() else _ENDED)
 
     def _on_timeout(self) -> None:
-        self.timed_out = True
-        self.fail(f"it did not answer within {FORK_TIMEOUT_S:g} s")
+        if self._sender is not None:
+            self.fail(f"its files were not opened and sent within {FORK_TIMEOUT_S:g} s")
+        elif self._answered:  # so that a directory which does not answer ends no interpreter that others share
+            self.fail(f"the forked process was not ready within {FORK_TIMEOUT_S:g} s")
+        else:
+            self.unanswered = True
+            self.fail(f"it did not answer within {FORK_TIMEOUT_S:g} s")
 
     def _accept(self) -> None:
         if self._pid is None or not self._answered or self._run_end is None:

@@ -107,7 +107,7 @@ class Interpreter:
     def _on_done(self, number: int, done: Done, child: Child | None, problem: str) -> None:
         request = self._requests.pop(number)
         done(child, f"{self.name}: {problem}" if problem else "")
-        if request.timed_out:
+        if request.unanswered:
             self._fail("it did not answer a request to fork in time")
 
     # --- messages ------------------------------------------------------------------------------------------------
