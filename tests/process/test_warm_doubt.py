@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import resource
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.process import LaunchSpec
 from runnerd.processes.protocol import Record
-from tests.kits.spawner import Link, SpawnerUnderTest, assert_nothing_left, needs_root, open_files, wait_until
+from tests.kits.spawner import Link, SpawnerUnderTest, assert_nothing_left, needs_root, wait_until
 from tests.kits.warm import (
     WARM,
     base_environment,
@@ -268,32 +264,6 @@ async def test_the_spawner_dies_while_a_fork_waits(spawner: SpawnerUnderTest) ->
         with pytest.raises(SpawnerError):
             await starting
     assert list(spawner.records.glob("run-1*")) == []
-
-
-async def test_a_spawner_without_descriptors_leaks_none(spawner: SpawnerUnderTest) -> None:
-    """Whichever of a request's descriptors is the one too many; afterwards it forks again, and reaps all it forked."""
-    make_prefect(spawner)
-    async with spawner.link() as link:
-        await start_warm(link, warm_spec(spawner))
-        await run_to_end(link, flow_spec(spawner, "first", "print('ran')"))
-        assert spawner.process is not None
-        pid = spawner.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        before, limits = sorted(open_files(pid)), resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        highest = max(map(int, os.listdir(f"/proc/{pid}/fd")))
-        for more in range(1, 10):
-            key = f"run-{more}"
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + more, limits[1]))
-            with contextlib.suppress(SpawnerError):
-                await run_to_end(link, flow_spec(spawner, key, "print('ran')"))
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-            assert spawner.output(key) in ("", "ran\n"), "never twice"
-        wait_until(lambda: len(children.read_text().split()) == 1, "all but the interpreter to be reaped")
-        assert sorted(open_files(pid)) == before
-        last = await run_to_end(link, flow_spec(spawner, "last", "print('ran')"))
-        assert (last.start, spawner.output("last")) == ("warm", "ran\n"), last.start_problem
-        await end_warm(link)
-    assert_nothing_left(spawner)
 
 
 async def test_descriptor_3_that_is_no_socket_ends_the_program(spawner: SpawnerUnderTest) -> None:

@@ -20,6 +20,7 @@ from functools import partial
 
 from runnerd.spawner.child.failures import describe_failed_chdir, describe_failed_mkdir
 from runnerd.spawner.child.fork import Child, Forker, SetupReport
+from runnerd.spawner.child.sender import OTHER_ACCOUNT
 from runnerd.spawner.io.loop import READ, Loop
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.proc.orphans import Orphans
@@ -96,7 +97,10 @@ class ForkRequest:
                 theirs.callback(os.close, work)
                 fds = (release_r, their_end.fileno(), work)
                 request = json.dumps({"fork": number}).encode()
-                self._watch_sender(self._forker.fork_sender(self._launch, request, channel_fd=channel_fd, fds=fds))
+                sender = self._forker.fork_sender(
+                    self._launch, request, fits=self._like.has_account, channel_fd=channel_fd, fds=fds
+                )
+                self._watch_sender(sender)
             except OSError:
                 self._close()
                 raise
@@ -145,7 +149,9 @@ class ForkRequest:
         status = os.waitpid(pid, 0)[1]
         self._orphans.drop_leader(pid)
         self._orphans.reap()
-        if status != 0:
+        if os.waitstatus_to_exitcode(status) == OTHER_ACCOUNT:
+            self.fail("it has other groups than the run's user has now")
+        elif status != 0:
             self.fail("the files of the run cannot be opened, or not be sent to the interpreter")
         elif self._ended and self._answered:
             self.fail(_ENDED)
