@@ -72,6 +72,22 @@ async def test_preloaded_modules_are_there(spawner: SpawnerUnderTest) -> None:
         assert warm.identity is not None
 
 
+async def test_variables_that_an_import_changes_are_changed_for_a_run_too(spawner: SpawnerUnderTest) -> None:
+    """Where the run has the value that the import found; else its own value stays, as nothing says what would be."""
+    library = make_prefect(spawner)
+    (library / "sets.py").write_text("import os\nos.environ.update(PATH='/x', LANG='C')\ndel os.environ['HOME']\n")
+    flow = "import os, sets\nprint(*map(os.environ.get, ('PATH', 'HOME', 'LANG', 'FLOW')))"
+    async with spawner.link() as link:
+        await start_warm(link, warm_spec(spawner, preload=["sets"]))
+        spec = flow_spec(spawner, "run-1", flow)
+        assert (await run_to_end(link, spec)).start == "warm"
+        path = spec.environment["FLOW"]
+        assert spawner.output("run-1") == f"/x None C {path}\n"
+        other = replace(spec, key="run-2", output=str(spawner.home / "run-2.out"))
+        await run_to_end(link, replace(other, environment={**spec.environment, "PATH": "/bin"}))
+        assert spawner.output("run-2") == f"/bin None C {path}\n"
+
+
 async def test_a_thread_that_starts_later_keeps_runs_cold(spawner: SpawnerUnderTest) -> None:
     library = make_prefect(spawner)
     (library / "later.py").write_text(
