@@ -28,7 +28,7 @@ from typing import Any
 
 # How long before the time the API gets Running, whose answer takes a while: servers accept it half a second too early.
 EARLY_S = 0.25
-STEP_S = 1.0  # of a sleep: a clock that is set meanwhile is noticed after that
+STEP_S = 1.0  # of a sleep: a clock that is set forward meanwhile is noticed after that
 READY_FD = 3
 
 
@@ -73,6 +73,7 @@ class Hold:
         """Take descriptor 3, before any import can have opened another file as that."""
         self._run_id = run_id
         self._at = at
+        self._sleep = Sleep(at)
         self._ready: Any = None
         with contextlib.suppress(OSError):  # started without the file
             os.set_inheritable(READY_FD, False)
@@ -122,10 +123,10 @@ class Hold:
         def set_flow_run_state(client: Any, flow_run_id: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._begins(flow_run_id, state):
                 return method(client, flow_run_id, state, *args, **kwargs)
-            sleep_until(self._at - EARLY_S)
+            self._sleep.until(self._at - EARLY_S)
             answer = method(client, flow_run_id, state, *args, **kwargs)
             if self._holds_here(answer):
-                sleep_until(self._at)
+                self._sleep.until(self._at)
             return method(client, flow_run_id, state, *args, **kwargs) if must_wait(answer) else answer
 
         return set_flow_run_state
@@ -134,10 +135,10 @@ class Hold:
         async def set_flow_run_state(client: Any, flow_run_id: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._begins(flow_run_id, state):
                 return await method(client, flow_run_id, state, *args, **kwargs)
-            await sleep_until_async(self._at - EARLY_S)
+            await self._sleep.until_async(self._at - EARLY_S)
             answer = await method(client, flow_run_id, state, *args, **kwargs)
             if self._holds_here(answer):
-                await sleep_until_async(self._at)
+                await self._sleep.until_async(self._at)
             return await method(client, flow_run_id, state, *args, **kwargs) if must_wait(answer) else answer
 
         return set_flow_run_state
@@ -164,6 +165,8 @@ class Hold:
         before = ("timeout_seconds", "on_running_hooks", "flow_run_name")
         if flow is None or any(getattr(flow, name, None) for name in before):
             return True
+        if isinstance(getattr(flow, "on_running", None), (list, tuple)):
+            return True  # the hooks of Prefect 2; in Prefect 3 a decorator has this name
         self._hold_call(flow)
         return False
 
@@ -173,20 +176,31 @@ class Hold:
         @functools.wraps(function)  # the engine reads its signature
         def begin(*args: Any, **kwargs: Any) -> Any:
             flow.fn = function
-            sleep_until(self._at)
+            self._sleep.until(self._at)
             return function(*args, **kwargs)
 
         flow.fn = begin
 
 
-def sleep_until(at: float) -> None:
-    while (left := at - time.time()) > 0:
-        time.sleep(min(left, STEP_S))
+class Sleep:
+    """Sleeps until a time, but no longer than it was off at first: a clock that is set back must not hold a flow.
 
+    Then the server decides: it says WAIT where the run is not due.
+    """
 
-async def sleep_until_async(at: float) -> None:
-    while (left := at - time.time()) > 0:  # noqa: ASYNC110 (a time, for which no event exists)
-        await asyncio.sleep(min(left, STEP_S))
+    def __init__(self, at: float) -> None:
+        self._last = time.monotonic() + at - time.time() + STEP_S  # more: a leap second sets it back too
+
+    def _left(self, at: float) -> float:
+        return min(at - time.time(), self._last - time.monotonic())
+
+    def until(self, at: float) -> None:
+        while (left := self._left(at)) > 0:
+            time.sleep(min(left, STEP_S))
+
+    async def until_async(self, at: float) -> None:
+        while (left := self._left(at)) > 0:  # noqa: ASYNC110 (a time, for which no event exists)
+            await asyncio.sleep(min(left, STEP_S))
 
 
 def must_wait(answer: Any) -> bool:

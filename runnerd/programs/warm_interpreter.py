@@ -76,7 +76,7 @@ def serve() -> Callable[[], None]:
         problem = str(error) if isinstance(error, Unfit) else describe("cannot import what runs need", error)
         channel.send(json.dumps({"failed": one_line(problem)}).encode())
         os._exit(1)
-    here.added = {name: value for name, value in os.environ.items() if name not in before}
+    here.variables = {name: (before.get(name), os.environ.get(name)) for name in {*before, *os.environ}}
     sys.stdout.flush()
     sys.stderr.flush()
     gc.collect()
@@ -107,11 +107,11 @@ def read_environment() -> dict[str, str]:
 class Here:
     """What a fork takes over: among it the entry of sys.path for the current directory, which is known by its identity.
 
-    `added` are the variables of the environment that the start of Python, and imports, have added.
+    `variables`: of each what it was, and what the start of Python and imports have made of it; None where it is not.
     """
 
     def __init__(self) -> None:
-        self.added: dict[str, str] = {}
+        self.variables: dict[str, tuple[str | None, str | None]] = {}
         self.entry = os.getcwd()
         self.program: types.ModuleType | None = None
         self.there = sys.path[:1] == [""]  # not with -P or -I
@@ -297,8 +297,9 @@ def enter_directory(work: dict[str, Any], report: socket.socket) -> None:
 
 def become(work: dict[str, Any], here: Here) -> Callable[[], None]:
     argv: list[str] = work["argv"]
+    imported = {name: now for name, (was, now) in here.variables.items() if work["environment"].get(name) == was}
     os.environ.clear()
-    os.environ.update({**here.added, **work["environment"]})
+    os.environ.update({name: value for name, value in {**work["environment"], **imported}.items() if value is not None})
     rename_process(argv, work["environment"])
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = argv

@@ -55,7 +55,9 @@ _OUTPUT_MAX_BYTES = 65536
 class Plan:
     """Describes a warm interpreter; runs with equal plans may be forked from the same one.
 
-    `owner`: the deployment that it belongs to, None where it has preloaded nothing.
+    `owner`: the deployment that it belongs to, None where it has preloaded nothing. The limits are those of the runs
+    where it has: what they bound in a run that imports a module must not be free of them here. Not that of tasks, which
+    forks that wait for their release would reach.
     """
 
     python: str
@@ -65,6 +67,8 @@ class Plan:
     owner: str | None
     environment: tuple[tuple[str, str], ...]
     working_directory: str
+    memory_max_bytes: int | None
+    cpu_quota_percent: float | None
 
     def variable(self, name: str) -> str | None:
         """Return one of the interpreter's variables."""
@@ -94,11 +98,13 @@ def make_plan(spec: LaunchSpec, wish: WarmWish) -> Plan | str:
         owner=wish.owner if wish.preload else None,
         environment=tuple(sorted(environment.items())),
         working_directory=spec.working_directory if in_place else "/",
+        memory_max_bytes=spec.memory_max_bytes if wish.preload else None,
+        cpu_quota_percent=spec.cpu_quota_percent if wish.preload else None,
     )
 
 
 def interpreter_spec(plan: Plan, *, key: str, output: str) -> LaunchSpec:
-    """Make the launch spec of the interpreter; the limits of a run are set when the run is forked."""
+    """Make the launch spec of the interpreter; the other limits of a run are set when the run is forked."""
     return LaunchSpec(
         key=key,
         attempt=1,
@@ -109,6 +115,8 @@ def interpreter_spec(plan: Plan, *, key: str, output: str) -> LaunchSpec:
         user=plan.user,
         group=plan.group,
         forks=True,
+        memory_max_bytes=plan.memory_max_bytes,
+        cpu_quota_percent=plan.cpu_quota_percent,
         output_max_bytes=_OUTPUT_MAX_BYTES,
         runtime_max_s=MAX_AGE_S,
         stop_timeout_s=1.0,

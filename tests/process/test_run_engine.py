@@ -18,7 +18,8 @@ RUN_ID = "6d9c3c1e-3a0c-4c0a-9a0e-000000000001"
 AHEAD_S = 1.3
 # What the engines of both majors do with a flow: they load it, propose Running, do more, and call it.
 PREFECT = {
-    "__init__.py": "__version__ = 'MAJOR.9.1'\n",
+    "__init__.py": "import os, time\n__version__ = 'MAJOR.9.1'\n"
+    "real, back_s = time.time, float(os.environ['CLOCK_SET_BACK_S'])\nif back_s: time.time = lambda: real() - back_s\n",
     "client/__init__.py": "",
     "client/orchestration.py": """
 import os, time, types
@@ -48,6 +49,8 @@ from prefect.flows import load_flow_from_entrypoint
 from stamps import stamp
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 
+OF_2 = prefect.__version__.startswith("2.")
+
 def propose(flow_run_id, kind, sync):
     state = types.SimpleNamespace(type=kind)
     if sync:
@@ -61,7 +64,7 @@ def run_flow(flow, flow_run):
         stamp("told to wait")
     if said.status != "ACCEPT":
         return stamp("left")
-    for hook in flow.on_running_hooks:
+    for hook in (flow.on_running or []) if OF_2 else flow.on_running_hooks:
         hook()
     stamp("called held" if hasattr(flow.fn, "__wrapped__") else "called")
     result = flow.fn(name="x")
@@ -103,15 +106,21 @@ class Flow:
     isasync = KIND == "async"
     timeout_seconds = 30 if KIND == "timeout" else None
     flow_run_name = (lambda: "x") if KIND == "name" else None
-    on_running_hooks = [lambda: stamp("hook")] if KIND == "hook" else []
+
+    def on_running(self, hook): ...
 
 flow = Flow()
+hooks = [lambda: stamp("hook")] if KIND == "hook" else []
+if MAJOR == 2:
+    flow.on_running = hooks or None
+else:
+    flow.on_running_hooks = hooks
 """
 
 
 def run(
     folder: Path, *, kind: str = "sync", major: int = 3, behind_s: float = 0.0, ahead_s: float = AHEAD_S,
-    status: str = "", file: bool = True,
+    status: str = "", file: bool = True, set_back_s: float = 0.0,
 ) -> tuple[dict[str, float], list[str], str]:  # fmt: skip
     """Run the program; return when after the due time each thing happened first, all in order, and what it says."""
     for name, text in PREFECT.items():
@@ -119,11 +128,12 @@ def run(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("MAJOR", str(major)))
     (folder / "stamps.py").write_text(STAMPS)
-    (folder / "flows.py").write_text(f"KIND = {kind!r}\n{FLOW}")
+    (folder / "flows.py").write_text(f"KIND, MAJOR = {kind!r}, {major}\n{FLOW}")
     due = time.time() + ahead_s
     environment = {
         "PYTHONPATH": str(folder), "STAMPS": str(folder / "stamps"), "DUE": repr(due), "PREFECT__FLOW_RUN_ID": RUN_ID,
         PROGRAM: program_text("run_engine"), START_AT: f"{due:.6f}", "SERVER_BEHIND_S": str(behind_s), "STATUS": status,
+        "CLOCK_SET_BACK_S": str(set_back_s),
     }  # fmt: skip
     ready, script = folder / "ready", 'exec "$@" 3>"$READY"' if file else 'exec "$@" 3>&-'
     argv = ["/bin/sh", "-c", script, "sh", *program_argv(sys.executable, "prefect.engine")]
@@ -150,11 +160,13 @@ def test_the_flow_begins_when_it_is_due_and_everything_else_before(tmp_path: Pat
     assert float(ready) > 0.0
 
 
+@pytest.mark.parametrize("major", [2, 3])
 @pytest.mark.parametrize("kind", ["hook", "timeout", "name"])
-def test_what_the_flow_has_before_its_call_is_not_early_either(tmp_path: Path, kind: str) -> None:
-    after, order, _ = run(tmp_path, kind=kind)
+def test_what_the_flow_has_before_its_call_is_not_early_either(tmp_path: Path, kind: str, major: int) -> None:
+    after, order, _ = run(tmp_path, kind=kind, major=major)
     assert "told to wait" not in order
     assert after["called"] >= 0.0 and after["flow"] >= 0.0 and after.get("hook", 0.0) >= 0.0
+    assert ("hook" in after) == (kind == "hook")
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -173,6 +185,13 @@ def test_a_late_one_begins_at_once_and_says_when_it_was_ready(tmp_path: Path) ->
     after, order, ready = run(tmp_path, ahead_s=-5.0)
     assert after["flow"] >= 5.0 and "called" in order
     assert float(ready) > 0.0
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_clock_that_is_set_back_meanwhile_does_not_hold_the_flow(tmp_path: Path, kind: str) -> None:
+    """The server's clock is right here, and lets it begin; the run would be held for an hour."""
+    _, order, _ = run(tmp_path, kind=kind, set_back_s=3600.0, behind_s=-3600.0)
+    assert order.count("flow") == 1 and "told to wait" not in order
 
 
 def test_without_the_file_no_other_descriptor_is_written_to(tmp_path: Path) -> None:

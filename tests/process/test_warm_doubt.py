@@ -72,6 +72,22 @@ async def test_preloaded_modules_are_there(spawner: SpawnerUnderTest) -> None:
         assert warm.identity is not None
 
 
+async def test_variables_that_an_import_changes_are_changed_for_a_run_too(spawner: SpawnerUnderTest) -> None:
+    """Where the run has the value that the import found; else its own value stays, as nothing says what would be."""
+    library = make_prefect(spawner)
+    (library / "sets.py").write_text("import os\nos.environ.update(PATH='/x', LANG='C')\ndel os.environ['HOME']\n")
+    flow = "import os, sets\nprint(*map(os.environ.get, ('PATH', 'HOME', 'LANG', 'FLOW')))"
+    async with spawner.link() as link:
+        await start_warm(link, warm_spec(spawner, preload=["sets"]))
+        spec = flow_spec(spawner, "run-1", flow)
+        assert (await run_to_end(link, spec)).start == "warm"
+        path = spec.environment["FLOW"]
+        assert spawner.output("run-1") == f"/x None C {path}\n"
+        other = replace(spec, key="run-2", output=str(spawner.home / "run-2.out"))
+        await run_to_end(link, replace(other, environment={**spec.environment, "PATH": "/bin"}))
+        assert spawner.output("run-2") == f"/bin None C {path}\n"
+
+
 async def test_a_thread_that_starts_later_keeps_runs_cold(spawner: SpawnerUnderTest) -> None:
     library = make_prefect(spawner)
     (library / "later.py").write_text(
@@ -164,7 +180,7 @@ UNVERIFIED = {
     "an end": ("hear(); os._exit(0)", "has ended"),
     "a refusal": ("hear(); say({'refused': 1, 'why': 'no'}); time.sleep(999)", "no"),
     "a refusal without a reason": ("hear(); say({'refused': 1}); time.sleep(999)", "it has refused to fork"),
-    "only an answer": (f"hear(); {SAYS_FORKED}", "it did not answer within 5 s"),
+    "only an answer": (f"hear(); {SAYS_FORKED}", "the forked process was not ready within 5 s"),
     "an answer without a fork": (f"fds = hear()[1]; [os.close(fd) for fd in fds]; {SAYS_FORKED}", "has ended before"),
     "itself": (f"fds = hear()[1]; os.write(fds[3], b'ready'); {SAYS_FORKED}", "another run's"),
     "a child of its own": (
@@ -188,6 +204,21 @@ async def test_a_fork_that_cannot_be_verified_leaves_the_run_cold(spawner: Spawn
         assert (record.start, spawner.output("run-1")) == ("cold", "ran\n")
         assert record.exit is not None and record.exit.code == 0
         assert problem in (record.start_problem or "")
+        await end_warm(link)
+    assert_nothing_left(spawner)
+
+
+async def test_a_fork_that_hangs_does_not_end_the_interpreter(spawner: SpawnerUnderTest) -> None:
+    """As one in a directory that does not answer: the interpreter is of other deployments too."""
+    make_prefect(spawner)
+    slow = "fds = hear()[1]; say({'forked': 1})\n"
+    late = "number = json.loads(hear()[0])['fork']; say({'refused': number, 'why': 'it lives'}); time.sleep(999)"
+    async with spawner.link() as link:
+        await start_warm(link, odd_spec(spawner, READY + slow + late))
+        first = await run_to_end(link, flow_spec(spawner, "run-1", "print('ran')"))
+        assert "the forked process was not ready within 5 s" in (first.start_problem or "")
+        second = await run_to_end(link, flow_spec(spawner, "run-2", "print('ran')"))
+        assert (second.start_problem or "").endswith("it lives")
         await end_warm(link)
     assert_nothing_left(spawner)
 

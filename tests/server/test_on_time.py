@@ -35,7 +35,7 @@ async def later(mark: str):
 def on_running(flow, flow_run, state):
     stamp(flow_run.parameters["mark"], "hook")
 
-@flow(on_running=[on_running], timeout_seconds=60)
+@flow(on_running=[on_running])
 def hooked(mark: str):
     stamp(mark, "flow")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from runnerd.spawner.child.account import Privileges
-from runnerd.spawner.child.sender import run_sender
+from runnerd.spawner.child.sender import Fits, run_sender
 from runnerd.spawner.child.setup import run_child
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.proc.identity import read_start_ticks
@@ -95,12 +95,14 @@ class Forker:
             os.close(pipes[2])
             raise
 
-    def fork_sender(self, launch: Launch, request: bytes, *, channel_fd: int, fds: tuple[int, ...]) -> int:
+    def fork_sender(self, launch: Launch, request: bytes, *, fits: Fits, channel_fd: int, fds: tuple[int, ...]) -> int:
         """Fork a child that opens the run's files and sends them, and `fds`, to a warm interpreter; return its pid.
 
-        The child exits with status 0 when all is sent. Raises OSError when out of processes.
+        The child exits with status 0 when all is sent, and else with one of child/sender.py. Raises OSError when out of
+        processes.
         """
-        return self._fork(partial(run_sender, launch, self.owner, request, channel_fd, fds))
+        send = partial(run_sender, launch, self._privileges, request, fits=fits, channel_fd=channel_fd, fds=fds)
+        return self._fork(send)
 
     def _fork(self, run: Callable[[], NoReturn]) -> int:
         # Blocked: a signal to the child before it resets its handlers would be handled as one to the spawner.

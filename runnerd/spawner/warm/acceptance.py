@@ -12,6 +12,7 @@ import resource
 import signal
 
 from runnerd.spawner.cgroups.limits import make_rlimits
+from runnerd.spawner.child.account import RunAccount
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.proc.identity import (
     STAT_GROUP,
@@ -52,6 +53,11 @@ class Credentials:
         if len(self._lines) != len(_ACCOUNT_LINES):
             raise ProcessLookupError
         self.uid = int(self._lines[0][1])
+
+    def has_account(self, account: RunAccount) -> bool:
+        """Return whether these are exactly the ids and groups of the account."""
+        uid, gid, groups = ({int(number) for number in line[1:]} for line in self._lines[:3])
+        return (uid, gid, groups) == ({account.uid}, {account.gid}, set(account.groups))
 
     def same_as(self, other: Credentials) -> bool:
         return self._lines == other._lines

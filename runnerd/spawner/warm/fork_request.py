@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from functools import partial
 
 from runnerd.spawner.child.failures import describe_failed_chdir, describe_failed_mkdir
 from runnerd.spawner.child.fork import Child, Forker, SetupReport
+from runnerd.spawner.child.sender import OTHER_ACCOUNT
 from runnerd.spawner.io.loop import READ, Loop
 from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.proc.orphans import Orphans
@@ -80,28 +82,28 @@ class ForkRequest:
         self._ended = False  # no process has the other end of the run's socket any more
         self._pid: int | None = None
         self._sender: int | None = None  # the pidfd of the process that sends the files, while that lives
-        self.timed_out = False
+        self.unanswered = False  # the interpreter has the request, and did not answer in time
 
     def begin(self, number: int, channel_fd: int) -> None:
-        """Send the request. Raises OSError, and nothing was sent then."""
-        release_r, self._release_fd = os.pipe2(os.O_CLOEXEC)
-        self._run_end, their_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        work = -1
-        try:
-            self._run_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            work = self._write_work()
-            fds = (release_r, their_end.fileno(), work)
-            request = json.dumps({"fork": number}).encode()
-            sender = self._forker.fork_sender(self._launch, request, channel_fd=channel_fd, fds=fds)
-        except OSError:
-            self._close()
-            raise
-        finally:
-            their_end.close()
-            for fd in (release_r, work):
-                if fd >= 0:
-                    os.close(fd)
-        self._watch_sender(sender)
+        """Send the request. Raises OSError, and nothing is forked then that does not end by itself."""
+        with contextlib.ExitStack() as theirs:
+            try:
+                release_r, self._release_fd = os.pipe2(os.O_CLOEXEC)
+                theirs.callback(os.close, release_r)
+                self._run_end, their_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                theirs.callback(their_end.close)
+                self._run_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                work = self._write_work()
+                theirs.callback(os.close, work)
+                fds = (release_r, their_end.fileno(), work)
+                request = json.dumps({"fork": number}).encode()
+                sender = self._forker.fork_sender(
+                    self._launch, request, fits=self._like.has_account, channel_fd=channel_fd, fds=fds
+                )
+                self._watch_sender(sender)
+            except OSError:
+                self._close()
+                raise
         self._loop.watch_fd(self._run_end.fileno(), READ, self._on_word)
         self._loop.set_timer(self, time.monotonic() + FORK_TIMEOUT_S, self._on_timeout)
 
@@ -131,8 +133,12 @@ class ForkRequest:
     # --- the sender ----------------------------------------------------------------------------------------------
 
     def _watch_sender(self, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # a child that is not reaped yet: that is done as for an orphan
+            raise
         self._orphans.add_leader(pid)  # or the end of a run would kill the sender as an orphan
-        pidfd = os.pidfd_open(pid)
         self._loop.watch_fd(pidfd, READ, partial(self._on_sender_exit, pid, pidfd))
         self._sender = pidfd
 
@@ -143,7 +149,9 @@ class ForkRequest:
         status = os.waitpid(pid, 0)[1]
         self._orphans.drop_leader(pid)
         self._orphans.reap()
-        if status != 0:
+        if os.waitstatus_to_exitcode(status) == OTHER_ACCOUNT:
+            self.fail("it has other groups than the run's user has now")
+        elif status != 0:
             self.fail("the files of the run cannot be opened, or not be sent to the interpreter")
         elif self._ended and self._answered:
             self.fail(_ENDED)
@@ -181,8 +189,13 @@ class ForkRequest:
             self.fail(why if word == "refused" and why.isprintable() else _ENDED)
 
     def _on_timeout(self) -> None:
-        self.timed_out = True
-        self.fail(f"it did not answer within {FORK_TIMEOUT_S:g} s")
+        if self._sender is not None:
+            self.fail(f"its files were not opened and sent within {FORK_TIMEOUT_S:g} s")
+        elif self._answered:  # so that a directory which does not answer ends no interpreter that others share
+            self.fail(f"the forked process was not ready within {FORK_TIMEOUT_S:g} s")
+        else:
+            self.unanswered = True
+            self.fail(f"it did not answer within {FORK_TIMEOUT_S:g} s")
 
     def _accept(self) -> None:
         if self._pid is None or not self._answered or self._run_end is None:
@@ -225,8 +238,10 @@ class ForkRequest:
         self._done(None, problem)
 
     def _close(self) -> None:
-        os.close(self._release_fd)
-        self._stop_watching().close()
+        if self._release_fd >= 0:
+            os.close(self._release_fd)
+        if self._run_end is not None:
+            self._stop_watching().close()
 
 
 def _find_pid(ancillary: list[tuple[int, int, bytes]]) -> int | None:

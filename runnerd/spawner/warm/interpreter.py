@@ -96,18 +96,18 @@ class Interpreter:
             like=self._credentials,
             done=partial(self._on_done, number, done),
         )
+        self._unanswered.add(number)  # before: what fails may have been sent
         try:
             request.begin(number, self._sock.fileno())
         except OSError as error:
             return f"{self.name} cannot be asked to fork: {error.strerror}"
         self._requests[number] = request
-        self._unanswered.add(number)
         return None
 
     def _on_done(self, number: int, done: Done, child: Child | None, problem: str) -> None:
         request = self._requests.pop(number)
         done(child, f"{self.name}: {problem}" if problem else "")
-        if request.timed_out:
+        if request.unanswered:
             self._fail("it did not answer a request to fork in time")
 
     # --- messages ------------------------------------------------------------------------------------------------

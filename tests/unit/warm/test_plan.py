@@ -50,6 +50,14 @@ def test_what_a_preloaded_module_reads_is_there_only_with_it_and_no_secret_is() 
     assert set(variables) & dict(with_it.environment).keys() == {"PREFECT_TASKS_DEFAULT_RETRIES", "NUMBA_DEBUG"}
 
 
+def test_preloaded_code_has_no_more_memory_and_processors_than_its_runs() -> None:
+    limits = {"memory_max_bytes": 2**28, "cpu_quota_percent": 50.0}
+    bounded, shared = spec_of(plan(a_wish(preload=("pandas",)), **limits)), spec_of(plan(**limits))
+    assert (bounded.memory_max_bytes, bounded.cpu_quota_percent) == (2**28, 50.0)
+    assert (shared.memory_max_bytes, shared.cpu_quota_percent) == (None, None)
+    assert plan(**limits) == plan(), "where nothing is preloaded, runs with other limits share one"
+
+
 @pytest.mark.parametrize(
     "change",
     [
