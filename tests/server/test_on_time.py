@@ -102,7 +102,7 @@ def test_a_flow_begins_when_it_is_due_and_not_before(
     assert document["due_at"] is not None and document["ready_seconds"] > 0, "the process said when it was ready"
     warned = "RuntimeWarning" in host.ctl("logs", run_id).stdout
     assert not warned or of_2(host), "2.20 is warned about at each start of its engine"
-    assert not list(host.root.glob("**/*.ready"))
+    assert not list(host.root.glob(f"**/{run_id}*.ready")), "it is read and removed"
 
 
 def done(host: Host, run_id: str) -> Json:
