@@ -129,6 +129,8 @@ class Refresher:
             if entry is not None and entry.paused is not info.paused:
                 self._registry.put(replace(entry, paused=info.paused))
                 self._lists_due = _LISTS_AFTER_CHANGE
+                if info.paused:
+                    self._poll_now()  # the server has deleted its scheduled runs, which may be on offer here
         if self._must_list(found):
             await self._list_starts(list(found))
 

@@ -64,4 +64,6 @@ class DeploymentsBackend:
         changed = replace(entry, paused=paused, next_run_at=None)
         self._registry.put(changed)
         self._wakes.refresh.set()
+        if paused:
+            self._wakes.poll_now()  # the server has deleted its scheduled runs, which may be on offer here
         return self._documents([changed])[0]

@@ -62,6 +62,19 @@ async def test_the_next_start_and_pauses_of_each(tmp_path: Path) -> None:
         assert (found["idle"].next_run_at, found["idle"].state) == (None, EntryState.PAUSED)
 
 
+async def test_a_pause_takes_runs_off_offer_at_once(tmp_path: Path) -> None:
+    """The server deletes them: the claim of one that stayed on offer would fail."""
+    async with refreshed(tmp_path) as (engine, refresher):
+        paused = engine.deploy()
+        await refresher.refresh()
+        engine.wakes.poll.clear()
+        await refresher.refresh()
+        assert not engine.wakes.poll.is_set()
+        engine.prefect.deployments[paused]["paused"] = True
+        await refresher.refresh()
+        assert engine.wakes.poll.is_set()
+
+
 @pytest.mark.parametrize(("in_s", "is_polled"), [(15.0, True), (300.0, False), (4000.0, False)])
 async def test_a_start_that_the_scheduler_creates_before_the_known_ones_is_polled_for(
     tmp_path: Path, in_s: float, is_polled: bool

@@ -104,7 +104,9 @@ async def test_pausing_and_resuming(tmp_path: Path) -> None:
     async with daemon(tmp_path) as one:
         deployment_id = one.engine.deploy()
         for paused, state in ((True, "paused"), (False, "ready")):
+            one.engine.wakes.poll.clear()
             document = await one.host.deployments.set_paused(deployment_id, paused, peer=PEER)
+            assert one.engine.wakes.poll.is_set() is paused, "its scheduled runs, deleted by the server, go off offer"
             assert isinstance(document, dict)
             assert document["state"] == state
             assert one.engine.prefect.deployments[deployment_id]["paused"] is paused
