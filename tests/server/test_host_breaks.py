@@ -21,7 +21,7 @@ from tests.kits.prefect_servers import PrefectServer
 
 DEPLOYMENTS = """
 deployments:
-  - {name: greet, entrypoint: "flows.py:greet"}
+  - {name: greet, entrypoint: "flows.py:greet", run: {start: cold}}
   - {name: sleep, entrypoint: "flows.py:sleep"}
   - {name: bounded, entrypoint: "flows.py:sleep", run: {runtime_max: 20s}}
   - {name: stubborn, entrypoint: "flows.py:stubborn", run: {stop_timeout: 8s}}
@@ -184,7 +184,7 @@ def test_a_reboot_settles_what_ran_and_starts_what_had_not_begun(host: Host, tmp
     ran = begun(host, "sleep", tmp_path / "ran")
     waits = host.run_now("greet")
     pids = [eventually(lambda one=one: host.document(one)["pid"], "it to start") for one in (ran, waits)]
-    os.kill(pids[1], signal.SIGSTOP)  # Prefect takes seconds to come to the flow's code: it has not begun
+    os.kill(pids[1], signal.SIGSTOP)  # cold, Prefect takes seconds to come to the flow's code: it has not begun
     assert host.api.state(waits) == "PENDING"
     reboot(host, *pids)
     host.start()

@@ -54,7 +54,8 @@ def behind_a_proxy(server: PrefectServer, folder: str) -> Iterator[tuple[Host, F
         host = Host(url=proxy.url, python=interpreter)
         try:
             host.drop_in("10-test.yaml", DROP_IN % server.python)
-            host.drop_in("50-patience.yaml", "{api: {request_timeout: 2s}}")
+            # Cold: the interpreter sleeps in the place of a run's program, which no fork executes.
+            host.drop_in("50-patience.yaml", "{api: {request_timeout: 2s}, run: {start: cold}}")
             host.drop_in("60-limits.yaml", f"{{limits: {{start_rate: {START_RATE}/s, runs: {RUNS}}}}}")
             host.start()
             host.registered(*NAMES)

@@ -41,6 +41,7 @@ VARIES = (
     (r"(?<= 1/1 )(?:-|in \d[\d dhmins]*)(?= -$)", "NEXT"),  # the server schedules in its own time
     (r"\b\d+(?:\.\d)? ?[KMG]\b", "SIZE"),
     (r"\b\d+(?:\.\d)? ?s\b", "SECONDS"),
+    (r"(?<=^Requests: )\d+", "COUNT"),
     (r"pid \d+", "pid PID"),
     (r"^runnerd: [\w.+~-]+", "runnerd: VERSION"),
     (r"^Host: \S+", "Host: HOST"),
@@ -99,6 +100,7 @@ def typed(host: Host, command: str, run_name: str) -> str:
         return on_a_terminal(host, *words, str(host.config)).replace(str(host.config), "/etc/runnerd")
     if words[0] == "status":
         eventually(lambda: "loading eu" in host.ctl("logs", run_name).stdout, "the flow's first line")
+        eventually(lambda: host.json("status")["api"]["stream"]["state"] == "live", "events to arrive")
     if words[0] == "logs":
         (host.root / "done").touch()
         host.ended(run_name)
