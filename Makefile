@@ -85,7 +85,7 @@ oldest-prefect: venv
 	$(call step,contract suite and end-to-end tests on old versions of Prefect,PY=$(PY) tests/envs/oldest_prefect.sh $(VERSIONS))
 
 # Both halves take about the same time.
-HALF := prefect3 or readme or outage or journal_trouble or other_workers
+HALF := prefect3 or readme or journal_trouble or other_workers
 SERVERS := 'Prefect 3 and some of the rest' "$(PYTEST) tests/server -k '$(HALF)'" \
 	'Prefect 2 and the rest' "$(PYTEST) tests/server -k 'not ($(HALF))'"
 MACHINES := PY=$(PY) tests/system/run.sh

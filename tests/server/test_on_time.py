@@ -85,7 +85,8 @@ def asked(host: Host, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tup
     found = {}
     for kind, fraction in zip(KINDS, FRACTIONS, strict=True):
         mark = tmp_path_factory.mktemp("on-time") / "mark"
-        found[kind] = (*ask(host, host.api.deployment(kind, "on-time")["id"], mark, fraction), mark)
+        known = eventually(lambda kind=kind: host.api.deployment(kind, "on-time"), f"{kind} to be registered")
+        found[kind] = (*ask(host, known["id"], mark, fraction), mark)
     return found
 
 
