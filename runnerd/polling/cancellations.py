@@ -56,7 +56,7 @@ class Cancellations:
 
     async def poll_once(self) -> None:
         """Cancel the runs that are CANCELLING in the API, or CANCELLED there for two polls. Raises ApiError."""
-        ours = [record.id for record in self._supervisor.records()]
+        ours = self._supervisor.ids()
         if not ours:
             self._seen_cancelled.clear()
             return
