@@ -32,7 +32,6 @@ from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeploymen
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.spawner.child.users import AllowedUsers
 
-_HIDES_API_URL = (("api",), ("api", "url"), ("api", "key_file"), ("api", "auth_string_file"))  # see overlay()
 _URL_ADVICE = "write api: {url: http://HOST:4200/api} into it, or api: {url: embedded} for a private server"
 
 
@@ -77,9 +76,10 @@ class _File:
         return any(not flaw.path or flaw.path[0] not in ITEMS for flaw in self.flaws.all)
 
     def hides_api_url(self) -> bool:
-        """Return whether the file may have an api.url in a part that already has a flaw."""
+        """Return whether the file has, or may have, an api.url in a part that already has a flaw."""
         is_unread = self.node is None and not self.is_absent
-        return is_unread or any(flaw.path in _HIDES_API_URL for flaw in self.flaws.all)
+        is_left_out = self.sections.get("api", Values()).values.get("url") is not None  # by overlay()
+        return is_unread or is_left_out or any(flaw.path in (("api",), ("api", "url")) for flaw in self.flaws.all)
 
 
 def load(

@@ -87,7 +87,7 @@ class Cancellations:
 
     async def poll_once(self) -> None:
         """Cancel the runs that are CANCELLING in the API, or CANCELLED there for an interval. Raises ApiError."""
-        ours = [record.id for record in self._supervisor.records()]
+        ours = self._supervisor.ids()
         if not ours:
             self._cancelled_at.clear()
             return

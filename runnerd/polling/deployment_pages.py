@@ -67,7 +67,7 @@ class DeploymentPages:
             found = await self._api.scheduled_runs(deployment_ids=ids, before=before, limit=None)
             self._progress.note_answer()
             self._on_offer.drop_own()
-            offered, hides_more = await self._offer_page(self._on_offer.without_taken(None, found), full=found.full)
+            offered, hides_more = await self._offer_page(found, full=found.full)
             if not hides_more:
                 break
         hides_others = found.unreadable or offered.skipped
@@ -77,6 +77,7 @@ class DeploymentPages:
 
     async def _offer_page(self, found: list[FlowRun], *, full: bool) -> tuple[Offered, bool]:
         """Offer a page without the runs that late.policy skips; the flag says whether skipped runs hid others."""
+        found = self._on_offer.without_taken(None, found)
         if self._supervisor.draining is not None:
             self._on_offer.put(found)
             self._on_offer.unjudged = True
@@ -117,5 +118,5 @@ class DeploymentPages:
         if not others:
             return Offered()
         found = await self._api.scheduled_runs(deployment_ids=others, before=before, limit=None)
-        offered, _ = await self._offer_page(self._on_offer.without_taken(None, found), full=True)
+        offered, _ = await self._offer_page(found, full=True)
         return offered

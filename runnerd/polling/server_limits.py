@@ -51,4 +51,4 @@ class ServerLimits:
         return {self._counted[run_id] for run_id in self._gone()} & self._pools.limited_pools()
 
     def _gone(self) -> set[str]:
-        return set(self._counted) - {record.id for record in self._supervisor.records()}
+        return set(self._counted) - set(self._supervisor.ids())

@@ -211,14 +211,12 @@ def together() -> dict:
         # The kernel counts the memory of a process that it has killed until the process is gone: a slow one may kill
         # the other one too.
         until(lambda: "full" in two[winner].said() or not two[winner].lives(), "the other has eaten or is killed")
-        if two[winner].lives():
+        full = two[winner].lives()
+        if full:
             spawner.end(winner)
-            found = {"full": True}
-        else:
-            spawner.ended(winner)
-            found = {"full": False}
-        exits = (spawner.records[loser]["exit"], spawner.records[winner]["exit"])
-        return {**found, "unit": unit, "exit": exits[0], "other_exit": exits[1]}
+        spawner.ended(winner)
+        exits = {key: spawner.records[key]["exit"] for key in two}
+        return {"unit": unit, "full": full, "exit": exits[loser], "other_exit": exits[winner]}
     finally:
         subprocess.run([*command, "MemoryMax=infinity"], check=True)
 

@@ -178,6 +178,11 @@ def test_two_ways_to_log_in_do_not_hide_the_url_beside_them(etc: ConfigDir) -> N
     assert etc.fatal() == [
         "runnerd.yaml:1:60: cannot have both api.auth_string_file and api.key_file (runnerd.yaml:1:38); remove one"
     ]
+    etc.write("runnerd.yaml", "api: {key_file: /k, auth_string_file: /s}\n")
+    assert [one.split(";")[0] for one in etc.fatal()] == [
+        "runnerd.yaml:1:1: the URL of Prefect's API is missing",
+        "runnerd.yaml:1:39: cannot have both api.auth_string_file and api.key_file (runnerd.yaml:1:17)",
+    ], "a URL that is nowhere is reported beside them"
 
 
 def test_the_other_way_to_log_in_can_be_taken_away(etc: ConfigDir) -> None:
