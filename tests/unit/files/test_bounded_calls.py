@@ -24,10 +24,12 @@ MOUNTS = Mounts(read=lambda: LINES)
 
 @pytest.fixture
 def release() -> Iterator[threading.Event]:
-    """What the calls that hang wait for; set in the end, so that no thread stays."""
+    """What the calls that hang wait for; set in the end, so that no thread stays for the next test to count."""
+    wait_for_no_thread()
     event = threading.Event()
     yield event
     event.set()
+    wait_for_no_thread()
 
 
 async def test_results_and_errors_are_those_of_the_call() -> None:
@@ -275,6 +277,12 @@ async def test_an_answer_is_given_though_where_its_place_leads_is_not(release: t
 async def join_threads() -> None:
     for thread in bounded_threads():
         await asyncio.to_thread(thread.join)
+
+
+def wait_for_no_thread() -> None:
+    for thread in bounded_threads():
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def bounded_threads() -> list[threading.Thread]:
