@@ -55,7 +55,6 @@ class FlowLauncher:
             base=base,
             file_environment=from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
-            prefect_version=entry.prefect_version,
         )
         run = entry.deployment.run
         wish = WarmWish(

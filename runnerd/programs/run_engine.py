@@ -6,7 +6,8 @@ that no file permission matters. The environment is the flow run's own.
 With PREFECT__FLOW_ENTRYPOINT, the engine of Prefect 2 imports the file in its event loop: a block's `load` or
 `asyncio.run()` at module level fails there. Without it, the engine imports in a worker thread, as under `serve()`, but
 reads from the API which code to fetch and import. So the variable is taken away, and the engine's function is replaced
-by one that imports this host's code in a worker thread. The engine of Prefect 3 imports outside any event loop.
+by one that imports this host's code in a worker thread. The engine of Prefect 3 imports outside any event loop; its
+sync flows wait up to a second in their end for a thread that needs no waiting for, and here they do not.
 
 With RUNNERD_START_AT (seconds since the epoch), the engine imports and prepares everything at once and begins the flow
 at that time. Left alone, it would sleep for as long as the server says, in whole seconds: the server rounds, so a flow
@@ -43,6 +44,8 @@ def main() -> None:
         entrypoint = os.environ.pop("PREFECT__FLOW_ENTRYPOINT", None)
         if entrypoint is not None:  # else the engine pulls the code as the deployment says
             load_in_thread(entrypoint)
+    else:
+        leave_heartbeats_at_load()
     if hold is not None:
         hold.install(major)
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
@@ -59,6 +62,34 @@ def load_in_thread(entrypoint: str) -> None:
 
     deployments: Any = importlib.import_module("prefect.deployments")
     deployments.load_flow_from_flow_run = load
+
+
+def leave_heartbeats_at_load() -> None:
+    """Let a flow of Prefect 3 end at once, without its thread of heartbeats, which sleeps in whole seconds.
+
+    Prefect's own async flows do so. The engine is imported when it loads the flow: to import it here would make runpy
+    warn that it was imported before.
+    """
+    flows: Any = importlib.import_module("prefect.flows")
+
+    def leaving(load: Any) -> Any:
+        @functools.wraps(load)
+        def load_flow(*args: Any, **kwargs: Any) -> Any:
+            leave_heartbeats()
+            return load(*args, **kwargs)
+
+        return load_flow
+
+    for name in ("load_flow_from_entrypoint", "load_flow_from_flow_run"):
+        if hasattr(flows, name):
+            setattr(flows, name, leaving(getattr(flows, name)))
+
+
+def leave_heartbeats() -> None:
+    engine: Any = sys.modules.get("prefect.flow_engine")
+    heartbeats = getattr(engine, "_send_heartbeats", None)
+    if callable(heartbeats) and "join_on_exit" in inspect.signature(heartbeats).parameters:
+        engine._send_heartbeats = functools.partial(heartbeats, join_on_exit=False)
 
 
 class Hold:
@@ -95,10 +126,17 @@ class Hold:
                 self._note_flows_of("prefect.flows", "load_flow_from_entrypoint", "load_flow_from_flow_run")
 
     def _note_flows_of(self, module: str, *names: str) -> None:
-        """Note the flow that these functions load last: the engine's, which imports them by name after this."""
+        """Note the flow that these functions load last: the engine's, which imports them by name.
+
+        In the fork of a warm interpreter the engine of Prefect 3 has imported them before.
+        """
         loader: Any = importlib.import_module(module)
+        engine: Any = sys.modules.get("prefect.flow_engine")
         for name in names:
-            setattr(loader, name, self._note_flow_of(getattr(loader, name)))
+            noting = self._note_flow_of(getattr(loader, name))
+            setattr(loader, name, noting)
+            if hasattr(engine, name):
+                setattr(engine, name, noting)
 
     def _note_flow_of(self, load: Any) -> Any:
         async def note(loading: Any) -> Any:

@@ -19,7 +19,9 @@ AHEAD_S = 1.3
 # What the engines of both majors do with a flow: they load it, propose Running, do more, and call it.
 PREFECT = {
     "__init__.py": "import os, time\n__version__ = 'MAJOR.9.1'\n"
-    "real, back_s = time.time, float(os.environ['CLOCK_SET_BACK_S'])\nif back_s: time.time = lambda: real() - back_s\n",
+    "real, back_s = time.time, float(os.environ['CLOCK_SET_BACK_S'])\nif back_s: time.time = lambda: real() - back_s\n"
+    "if os.environ['WARM']:\n"
+    "    import prefect.flow_engine, sys\n    del sys.modules['prefect.engine']  # as a warm interpreter does\n",
     "client/__init__.py": "",
     "client/orchestration.py": """
 import os, time, types
@@ -120,7 +122,7 @@ else:
 
 def run(
     folder: Path, *, kind: str = "sync", major: int = 3, behind_s: float = 0.0, ahead_s: float = AHEAD_S,
-    status: str = "", file: bool = True, set_back_s: float = 0.0,
+    status: str = "", file: bool = True, set_back_s: float = 0.0, warm: bool = False,
 ) -> tuple[dict[str, float], list[str], str]:  # fmt: skip
     """Run the program; return when after the due time each thing happened first, all in order, and what it says."""
     for name, text in PREFECT.items():
@@ -133,7 +135,7 @@ def run(
     environment = {
         "PYTHONPATH": str(folder), "STAMPS": str(folder / "stamps"), "DUE": repr(due), "PREFECT__FLOW_RUN_ID": RUN_ID,
         PROGRAM: program_text("run_engine"), START_AT: f"{due:.6f}", "SERVER_BEHIND_S": str(behind_s), "STATUS": status,
-        "CLOCK_SET_BACK_S": str(set_back_s),
+        "CLOCK_SET_BACK_S": str(set_back_s), "WARM": "1" if warm else "",
     }  # fmt: skip
     ready, script = folder / "ready", 'exec "$@" 3>"$READY"' if file else 'exec "$@" 3>&-'
     argv = ["/bin/sh", "-c", script, "sh", *program_argv(sys.executable, "prefect.engine")]
@@ -149,8 +151,12 @@ def run(
 
 @pytest.mark.parametrize("major", [2, 3])
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_the_flow_begins_when_it_is_due_and_everything_else_before(tmp_path: Path, kind: str, major: int) -> None:
-    after, order, ready = run(tmp_path, kind=kind, major=major)
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_the_flow_begins_when_it_is_due_and_everything_else_before(
+    tmp_path: Path, kind: str, major: int, warm: bool
+) -> None:
+    """`warm`: the engine was imported before, as in a fork."""
+    after, order, ready = run(tmp_path, kind=kind, major=major, warm=warm)
     assert order == [
         "proposed RUNNING", "proposed RUNNING", "called held", "flow", f"fn {'later' if kind == 'async' else 'sync'}",
         "proposed COMPLETED",

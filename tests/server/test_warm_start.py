@@ -96,7 +96,7 @@ class Runs:
         self.seen[key] = json.loads((self._home / f"{key}.json").read_text())
 
     def _spec(self, spawner: SpawnerUnderTest, key: str, run_id: str, wanted: Deployment) -> LaunchSpec:
-        """As runnerd.launch.spec makes it for this major."""
+        """As runnerd.launch.spec makes it."""
         environment = {
             **self._environment(),
             "PREFECT__FLOW_RUN_ID": run_id,
@@ -104,10 +104,8 @@ class Runs:
             "RUNNERD_RUN_ID": key,
             "FACTS": str(self._home / f"{key}.json"),
         }
-        argv: tuple[str, ...] = (self.server.python, "-m", "prefect.engine")
-        if self.server.major == 2:
-            argv = program_argv(self.server.python, "prefect.engine")
-            environment[PROGRAM] = program_text("run_engine")
+        argv = program_argv(self.server.python, "prefect.engine")
+        environment[PROGRAM] = program_text("run_engine")
         return spawner.spec(
             key,
             *argv,
@@ -168,7 +166,7 @@ def test_a_warm_flow_finds_its_modules_loaded(runs: Runs) -> None:
     assert cold - warm <= NOT_IMPORTED_WARM
 
 
-def test_a_warm_flow_ends_without_waiting_for_its_heartbeats(runs: Runs) -> None:
+def test_a_flow_ends_without_waiting_for_its_heartbeats(runs: Runs) -> None:
     """Prefect 3 has them; a sync flow would wait until their thread has slept its second to the end."""
-    warm = "None" if runs.server.major == 2 else "{'join_on_exit': False}"
-    assert runs.heartbeats == dict(zip(KEYS, ("None", warm, warm), strict=True))
+    assert set(runs.heartbeats.values()) == {"None" if runs.server.major == 2 else "{'join_on_exit': False}"}
+    assert set(runs.heartbeats) == set(KEYS)
