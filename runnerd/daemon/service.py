@@ -129,7 +129,7 @@ class Service:
         )
         self._start_task("renew spawner", upgrade.run())
         self._start_task("forward output", daemon.forwarder.run())
-        self._start_task("disk room", daemon.room.run())
+        self._start_task("disk room", daemon.room.run(busy=lambda: bool(daemon.supervisor.ids())))
 
     def _start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._background.append(self._daemon.tasks.create_task(work, name=name))
