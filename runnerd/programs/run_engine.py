@@ -7,7 +7,7 @@ With PREFECT__FLOW_ENTRYPOINT, the engine of Prefect 2 imports the file in its e
 `asyncio.run()` at module level fails there. Without it, the engine imports in a worker thread, as under `serve()`, but
 reads from the API which code to fetch and import. So the variable is taken away, and the engine's function is replaced
 by one that imports this host's code in a worker thread. The engine of Prefect 3 imports outside any event loop; its
-sync flows wait up to a second in their end for a thread that needs no waiting for, and here they do not.
+sync flows wait in their end for a thread that sleeps in whole seconds, which is woken here.
 
 With RUNNERD_START_AT (seconds since the epoch), the engine imports and prepares everything at once and begins the flow
 at that time. Left alone, it would sleep for as long as the server says, in whole seconds: the server rounds, so a flow
@@ -18,19 +18,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import importlib
 import inspect
 import os
 import runpy
 import sys
+import threading
 import time
+import types
 from typing import Any
 
 # How long before the time the API gets Running, whose answer takes a while: servers accept it half a second too early.
 EARLY_S = 0.25
 STEP_S = 1.0  # of a sleep: a clock that is set forward meanwhile is noticed after that
 READY_FD = 3
+TOLD_S = 0.001  # the thread of heartbeats looks again whether it is told to stop, which comes at once
 
 
 def main() -> None:
@@ -45,7 +49,7 @@ def main() -> None:
         if entrypoint is not None:  # else the engine pulls the code as the deployment says
             load_in_thread(entrypoint)
     else:
-        leave_heartbeats_at_load()
+        end_heartbeats_when_imported()
     if hold is not None:
         hold.install(major)
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
@@ -64,32 +68,59 @@ def load_in_thread(entrypoint: str) -> None:
     deployments.load_flow_from_flow_run = load
 
 
-def leave_heartbeats_at_load() -> None:
-    """Let a flow of Prefect 3 end at once, without its thread of heartbeats, which sleeps in whole seconds.
+def end_heartbeats_when_imported() -> None:
+    """Let a sync flow of Prefect 3 end without the up to one second in which its thread of heartbeats sleeps on.
 
-    Prefect's own async flows do so. The engine is imported when it loads the flow: to import it here would make runpy
-    warn that it was imported before.
+    The engine is imported when it loads the flow, but for a fork: to import it here would make runpy warn of that.
     """
     flows: Any = importlib.import_module("prefect.flows")
 
-    def leaving(load: Any) -> Any:
+    def ending(load: Any) -> Any:
         @functools.wraps(load)
         def load_flow(*args: Any, **kwargs: Any) -> Any:
-            leave_heartbeats()
+            end_heartbeats_at_once()
             return load(*args, **kwargs)
 
         return load_flow
 
+    end_heartbeats_at_once()
     for name in ("load_flow_from_entrypoint", "load_flow_from_flow_run"):
         if hasattr(flows, name):
-            setattr(flows, name, leaving(getattr(flows, name)))
+            setattr(flows, name, ending(getattr(flows, name)))
 
 
-def leave_heartbeats() -> None:
+def end_heartbeats_at_once() -> None:
+    """Wake the thread at the flow's end, for which the engine waits.
+
+    It is not left behind, as async flows leave theirs: a flow at its memory limit needs the stack for another thread.
+    """
     engine: Any = sys.modules.get("prefect.flow_engine")
-    heartbeats = getattr(engine, "_send_heartbeats", None)
-    if callable(heartbeats) and "join_on_exit" in inspect.signature(heartbeats).parameters:
-        engine._send_heartbeats = functools.partial(heartbeats, join_on_exit=False)
+    send = getattr(engine, "_send_heartbeats", None)
+    if send is None or getattr(engine, "time", None) is not time:  # done already, or another Prefect than was read
+        return
+    ends: contextvars.ContextVar[threading.Event] = contextvars.ContextVar("ends")
+
+    @contextlib.contextmanager
+    def send_until_the_end(*args: Any, **kwargs: Any) -> Any:
+        end = threading.Event()
+        with contextlib.ExitStack() as stack:
+            token = ends.set(end)  # its thread gets a copy of this context, and nothing else does
+            try:
+                sending = stack.enter_context(send(*args, **kwargs))
+            finally:
+                ends.reset(token)
+            stack.callback(end.set)  # before the thread is told to stop, and waited for
+            yield sending
+
+    def sleep(seconds: float) -> None:
+        end = ends.get(None)
+        if end is None:
+            time.sleep(seconds)
+        elif end.wait(seconds):
+            time.sleep(TOLD_S)
+
+    engine._send_heartbeats = send_until_the_end
+    engine.time = types.SimpleNamespace(**{**vars(time), "sleep": sleep})
 
 
 class Hold:

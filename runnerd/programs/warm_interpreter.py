@@ -24,7 +24,6 @@ import functools
 import gc
 import importlib
 import importlib.machinery
-import inspect
 import json
 import os
 import platform
@@ -142,7 +141,6 @@ def import_all(preload: list[str]) -> dict[str, Any]:
     for name in preload:
         import_one(name)
         refuse_unfit(name)
-    wait_for_no_heartbeat()
     undo_logging()
     version = str(getattr(sys.modules["prefect"], "__version__", "unknown"))
     seconds = round(time.monotonic() - started, 3)
@@ -376,14 +374,6 @@ def refresh_prefect() -> None:
     configuration: Any = sys.modules.get("prefect.logging.configuration")
     if configuration is not None:
         configuration.setup_logging()
-
-
-def wait_for_no_heartbeat() -> None:
-    """Let a flow end without its thread of heartbeats, which sleeps in whole seconds; Prefect's async flows do so."""
-    engine: Any = sys.modules.get("prefect.flow_engine")
-    heartbeats = getattr(engine, "_send_heartbeats", None)
-    if callable(heartbeats) and "join_on_exit" in inspect.signature(heartbeats).parameters:
-        engine._send_heartbeats = functools.partial(heartbeats, join_on_exit=False)
 
 
 def undo_logging() -> None:
