@@ -273,6 +273,7 @@ class RunsBackend:
         if not self._supervisor.claim_now(found):
             cause = self._supervisor.record_problem or "the run is live on this host already"
             return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
+        self._poller.on_offer.withdraw(found.id)  # a list that is on its way may have it too, and arrive after its end
         return await self._await_claim(found.id)
 
     async def _await_claim(self, run_id: str) -> Json | Refused:
