@@ -323,6 +323,7 @@ class PoolKeeper:
             held = sum(record.is_held(self._now()) for record in running)
             worker = self.worker(served.name)
             about = worker.document() if worker is not None else None
-            its = {"worker": about, "problem": self._problem(served), "heartbeats": self._heartbeats.way(served.name)}
-            found.append(served_document(served, running=len(running), held=held, **its))
+            way, problem = self._heartbeats.way(served.name), self._problem(served)
+            its: dict[str, Any] = {"running": len(running), "held": held, "worker": about}
+            found.append(served_document(served, problem=problem, heartbeats=way, **its))
         return found

@@ -195,9 +195,7 @@ def test_a_run_under_way() -> None:
         (Phase.DONE, 0.5, False),
     ],
 )
-def test_a_run_is_held_while_its_process_waits_until_it_is_due(
-    phase: Phase, ahead_s: float | None, held: bool
-) -> None:
+def test_a_run_is_held_while_its_process_waits_until_it_is_due(phase: Phase, ahead_s: float | None, held: bool) -> None:
     due_at = None if ahead_s is None else NOON + timedelta(seconds=ahead_s)
     assert run_document(a_record(phase=phase, due_at=due_at), now=NOON)["held"] is held
 
