@@ -149,6 +149,10 @@ class RunRecord:
         """Whether the run occupies a slot of this host; one that is cancelled before its claim is won never starts."""
         return self.live and not (self.phase is Phase.CLAIMING and self.intent is Intent.CANCEL)
 
+    def is_held(self, now: datetime) -> bool:
+        """Return whether its process was started ahead, and waits until the run is due."""
+        return self.phase is Phase.RUNNING and self.due_at is not None and now < self.due_at
+
 
 def advance(record: RunRecord, event: Event) -> RunRecord:
     """Return the record after `event`; the same record where the event has no effect in this phase."""

@@ -21,7 +21,7 @@ from runnerd.output.output_file import OutputReader
 from runnerd.system.usage import Leader, Measured, measure_usage
 from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
-from tests.kits.nouns import NOON, Json
+from tests.kits.nouns import Json
 from tests.kits.pools import a_keeper
 from tests.kits.warm_host import a_warm_table
 
@@ -64,7 +64,7 @@ async def daemon(
 
         engine.problems.register(lambda: [Problem(message="mend me", place=Place("f", 1, 2))])
         backoff = lambda: Backoff(first_s=0.5, uniform=lambda: 1.0)  # noqa: E731
-        ambient = replace(engine.ambient, now=lambda: NOON, backoff=backoff)
+        ambient = replace(engine.ambient, backoff=backoff)
         call_api = ApiCaller(ambient=ambient)
         waits = WaitReasons(
             api=engine.api,

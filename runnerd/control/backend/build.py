@@ -102,7 +102,13 @@ def build_host(
     `service`: what this service was started with.
     """
     deployments = DeploymentsBackend(
-        api=api, call_api=call_api, config=config, registry=registry, supervisor=supervisor, wakes=wakes
+        api=api,
+        call_api=call_api,
+        config=config,
+        registry=registry,
+        supervisor=supervisor,
+        wakes=wakes,
+        now=ambient.now,
     )
     status = Status(
         api=api,

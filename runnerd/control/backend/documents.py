@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import RunRecord
@@ -17,7 +18,7 @@ from runnerd.system.paths import Paths
 from runnerd.system.usage import Usage
 
 
-def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
+def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime) -> Json:
     """Return the document of a claimed run; `usage` is what its processes use now."""
     ended = record.exit
     exit_document = None
@@ -53,6 +54,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "run_created_at": time_text(record.run_created_at),
         "created_at": time_text(record.created_at),
         "due_at": time_text(record.due_at),
+        "held": record.is_held(now),
         "ready_seconds": record.ready_s,
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
@@ -80,6 +82,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "api_state": run.state.type.value,
         "api_state_name": run.state.name,
         "waiting": waiting,
+        "held": False,
     }
     absent = (
         "phase intent pid pgid user start start_problem process_name labels output_removed due_at ready_seconds"
@@ -93,8 +96,11 @@ def attempt_document(output: AttemptOutput, *, shown: bool) -> Json:
     return {"attempt": output.attempt, "bytes": output.stored_bytes, "cut": output.cut, "shown": shown}
 
 
-def deployment_document(entry: Entry, *, running: int) -> Json:
-    """Return the document of a valid deployment; `running` is the number of its live runs."""
+def deployment_document(entry: Entry, *, running: int, held: int) -> Json:
+    """Return the document of a valid deployment.
+
+    `running` is the number of its live runs, `held` that of those among them which wait until they are due.
+    """
     deployment = entry.deployment
     return {
         "id": entry.deployment_id,
@@ -106,6 +112,7 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
         "problem": entry.problem or next((flaw.message for flaw in entry.flaws), None),
         "next_run_at": None if entry.paused else time_text(entry.next_run_at),
         "running": running,
+        "held": held,
         "limit": entry.limit,
         "entrypoint": deployment.entrypoint,
         "tags": list(deployment.tags),
@@ -125,6 +132,7 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "problem": one.problem,
         "next_run_at": None,
         "running": 0,
+        "held": 0,
         "limit": None,
         "entrypoint": None,
         "tags": [],

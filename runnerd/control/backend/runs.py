@@ -71,6 +71,7 @@ class RunsBackend:
         self._link = link
         self._feed = feed
         self._output = output
+        self._now = ambient.now
         self._meter = UsageMeter(measure=measure, clock=ambient.clock, now=ambient.now)
         self._contained = Containment(log=ambient.log, loop="control")
 
@@ -86,8 +87,8 @@ class RunsBackend:
         if not history:
             return live
         known = {document["id"] for document in live}
-        past = [run_document(record) for record in self._journal.history(HISTORY) if record.id not in known]
-        return [*reversed(past), *live]
+        past = [record for record in self._journal.history(HISTORY) if record.id not in known]
+        return [*(run_document(record, now=self._now()) for record in reversed(past)), *live]
 
     async def measure(self) -> None:
         """Measure what the live runs use, as far as that is possible within _MEASURE_S."""
@@ -108,7 +109,8 @@ class RunsBackend:
 
     def _live_document(self, record: RunRecord) -> Json:
         identity = record.identity if record.ended_at is None else None
-        document = run_document(record, self._meter.usage_of(identity) if identity is not None else None)
+        usage = self._meter.usage_of(identity) if identity is not None else None
+        document = run_document(record, usage, now=self._now())
         return document | {"waiting": self._waits.claimed_reason(record)}
 
     def document(self, run_id: str) -> Json | None:
@@ -119,7 +121,7 @@ class RunsBackend:
         if offered is not None:
             return self._offered(offered)
         record = self._journal.run(run_id)
-        return run_document(record) if record is not None else None
+        return run_document(record, now=self._now()) if record is not None else None
 
     def _offered(self, run: FlowRun) -> Json:
         return offered_document(run, self._registry.by_id(run.deployment_id), waiting=self._waits.reason(run))
@@ -147,7 +149,7 @@ class RunsBackend:
         return await self._elsewhere.read(run_ids)
 
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
-        return self._feed.subscribe(lambda record: changed(run_document(record)))
+        return self._feed.subscribe(lambda record: changed(run_document(record, now=self._now())))
 
     def output(self, run_id: str, *, attempt: int | None = None) -> str | None:
         record = self._record(run_id)
@@ -271,6 +273,7 @@ class RunsBackend:
         if not self._supervisor.claim_now(found):
             cause = self._supervisor.record_problem or "the run is live on this host already"
             return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
+        self._poller.on_offer.withdraw(found.id)  # a list that is on its way may have it too, and arrive after its end
         return await self._await_claim(found.id)
 
     async def _await_claim(self, run_id: str) -> Json | Refused:
