@@ -17,6 +17,7 @@ from runnerd.core.exit_words import words_in_state
 from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
+from runnerd.runs.companions import awaits_running, running_id
 from runnerd.runs.hooks import run_hooks
 from runnerd.runs.record_store import RunContext, RunRecordStore
 
@@ -31,6 +32,7 @@ class Reporter:
         self._store = store
         self._context = context
         self._refused = False  # the API has answered the last reading, with an error
+        self._made_running = False
 
     @property
     def _record(self) -> RunRecord:
@@ -47,8 +49,15 @@ class Reporter:
                 return await self._conclude(found)
             state = found.state if found is not None else None
             self._add_names(found)
+            if awaits_running(self._record, found) and not self._made_running:
+                await self._make_running()
+                continue
             decision = settle(
-                self._record, state, then=self._context.config.settings().stop.then, now=self._context.ambient.now()
+                self._record,
+                state,
+                then=self._context.config.settings().stop.then,
+                now=self._context.ambient.now(),
+                run_count=found.run_count if found is not None else 0,
             )
             if decision.settlement is Settlement.SPAWN_AGAIN:
                 return await self._respawn()
@@ -90,7 +99,16 @@ class Reporter:
     def _add_names(self, found: FlowRun | None) -> None:
         """Take the name and the deployment of a run that only the spawner had from the API."""
         if found is not None and self._record.deployment_id is None:
-            self._store.update(name=found.name, deployment_id=found.deployment_id)
+            command = self._context.command_of(found.deployment_id)
+            self._store.update(name=found.name, deployment_id=found.deployment_id, command=command)
+
+    async def _make_running(self) -> None:
+        """Report that the command was Running, which counts the attempt: the API was away while it ran."""
+        self._made_running = True
+        running, transition_id = Verdict(type=StateType.RUNNING), running_id(self._record)
+        await self._store.retry_always(
+            lambda: self._context.api.propose(self._record.id, running, transition_id=transition_id)
+        )
 
     async def _release_retry(self, found: FlowRun) -> None:
         """Let any host retry the run: Prefect would reserve the retry for its dead process, and list it for no pool."""

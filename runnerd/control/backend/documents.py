@@ -35,6 +35,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "name": record.name,
         "deployment": record.deployment,
         "flow": record.flow,
+        "kind": _kind(record.command is not None),
         "phase": record.phase.value,
         "intent": record.intent.value if record.intent else None,
         "pid": record.identity.pid if record.identity else None,
@@ -64,6 +65,10 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
     }
 
 
+def _kind(is_command: bool) -> str:
+    return "command" if is_command else "flow"
+
+
 def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None = None) -> Json:
     """Return the document of a flow run that is not claimed; `waiting` is the limit that delays the claim."""
     document = {
@@ -72,6 +77,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "name": run.name,
         "deployment": entry.deployment.name if entry else None,
         "flow": entry.flow if entry else None,
+        "kind": _kind(entry.deployment.command is not None) if entry else "flow" if run.pool else None,
         "tags": list(run.tags),
         "pool": run.pool,
         "queue": run.queue,
@@ -107,7 +113,9 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
         "next_run_at": None if entry.paused else time_text(entry.next_run_at),
         "running": running,
         "limit": entry.limit,
-        "entrypoint": deployment.entrypoint,
+        "entrypoint": deployment.entrypoint or None,
+        "kind": _kind(deployment.command is not None),
+        "command": deployment.command.line if deployment.command is not None else None,
         "tags": list(deployment.tags),
         "pool": deployment.work_pool,
     }
@@ -127,6 +135,8 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "running": 0,
         "limit": None,
         "entrypoint": None,
+        "kind": None,
+        "command": None,
         "tags": [],
         "pool": None,
     }
