@@ -27,9 +27,13 @@ _BLOCK_BYTES = 256 * 2**10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Lines to send; `progress` has them as pending, `after` is the progress once they are sent."""
+    """Lines to send; `progress` has them as pending, `after` is the progress once they are sent.
+
+    `more`: there are more in the file already.
+    """
 
     lines: tuple[LogLine, ...]
+    more: bool
     progress: Progress
     after: Progress
 
@@ -53,7 +57,7 @@ def take_batch(path: str, progress: Progress, *, over: bool, now: datetime, advi
     data, start = _read(path, progress.offset, until=pending.to if pending is not None else None)
     left_out = progress.left_out + max(start - progress.offset, 0)
     is_last = over and len(data) < _BLOCK_BYTES
-    lines, to = _choose_lines(data, is_last=is_last or pending is not None)
+    lines, to, is_full = _choose_lines(data, is_last=is_last or pending is not None)
     if not lines and pending is not None:  # of what was pending nothing is left in the file
         return take_batch(path, replace(progress, pending=None), over=over, now=now, advice=advice)
     if not lines and not (over and left_out):
@@ -71,7 +75,8 @@ def take_batch(path: str, progress: Progress, *, over: bool, now: datetime, advi
         pending=None,
     )
     marked = replace(progress, pending=Pending(to=start + to, first=first, lines=len(lines)))
-    return Batch(lines=tuple(lines), progress=marked, after=after)
+    more = is_full or pending is not None or len(data) == _BLOCK_BYTES
+    return Batch(lines=tuple(lines), more=more, progress=marked, after=after)
 
 
 def commit(progress: Progress) -> Progress:
@@ -107,7 +112,8 @@ def _enter_tail(path: str, progress: Progress) -> Progress:
     return replace(progress, offset=start, left_out=left_out, in_tail=True)
 
 
-def _choose_lines(data: bytes, *, is_last: bool) -> tuple[list[LogLine], int]:
+def _choose_lines(data: bytes, *, is_last: bool) -> tuple[list[LogLine], int, bool]:
+    """Return as many lines as a batch may have, the offset behind them, and whether the batch is full."""
     lines: list[LogLine] = []
     to, characters = 0, 0
     for text, behind in cut_lines(data, is_last=is_last):
@@ -115,8 +121,8 @@ def _choose_lines(data: bytes, *, is_last: bool) -> tuple[list[LogLine], int]:
         to = behind
         characters += len(text)
         if len(lines) >= BATCH_MAX_LINES or characters >= BATCH_MAX_CHARACTERS:
-            break
-    return lines, to
+            return lines, to, True
+    return lines, to, False
 
 
 def _next_time(progress: Progress, now: datetime) -> datetime:

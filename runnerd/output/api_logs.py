@@ -148,6 +148,8 @@ class CommandLogs:
                 return over
             attempt.progress = batch.progress
             await self._send(attempt, batch)
+            if not (batch.more or over):
+                break
         return False
 
     async def _settle_unsure(self, attempt: _Attempt) -> None:
