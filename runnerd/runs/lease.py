@@ -30,6 +30,8 @@ async def renew_lease(record: RunRecord, *, api: FlowRunApi, log: Log) -> None:
             if found is None or found.state.type not in states or found.state.lease_id is None:
                 return
             if not await api.renew_lease(found.state.lease_id):
+                if found.state.type is StateType.RUNNING:
+                    return  # the server has ended the lease as that of an old client, and counts the run until its end
                 log.warning("the concurrency lease of a run has ended", run=record.id, about=about(record))
                 return
         except ApiError as error:

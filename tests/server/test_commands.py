@@ -34,8 +34,9 @@ deployments:
   - {name: bounded, command: [sleep, "600"], run: {runtime_max: 1s}}
   - {name: missing, command: [/none/such, x]}
   - {name: counting, command: [/bin/sh, -c, 'i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; sleep 0.02; done']}
+  - {name: alone, command: [sleep, "1"], concurrency_limit: 1}
 """
-NAMES = ("backup", "line", "flaky", "failing", "sleeping", "bounded", "missing", "counting")
+NAMES = ("alone", "backup", "line", "flaky", "failing", "sleeping", "bounded", "missing", "counting")
 
 
 @pytest.fixture(scope="module", params=["prefect2", "prefect3"])
@@ -167,6 +168,12 @@ def test_it_begins_when_it_is_due(host: Host) -> None:
     started = datetime.fromisoformat(document["started_at"])
     assert started >= due - timedelta(milliseconds=1), "never before"
     assert document["api_state"] == "COMPLETED"
+
+
+def test_a_limit_of_the_server_is_taken_and_given_back(host: Host) -> None:
+    run_ids = [host.run_now("alone") for _ in range(3)]
+    for run_id in run_ids:
+        eventually(lambda run_id=run_id: host.api.state(run_id) == "COMPLETED", "each run in turn", log=host.said)
 
 
 def test_the_doctor_asks_for_no_interpreter(host: Host) -> None:
