@@ -11,7 +11,9 @@ from runnerd.core.place import Json
 StdinKind = Literal["none", "parameters"]
 SHELL = ("/bin/sh", "-c")
 STDIN_SUFFIX = ".stdin"  # of an output file's name: what the command reads
-PROGRESS_SUFFIX = ".sent"  # of an output file's name: how much of it the API has, until it has all (output/api_progress.py)
+PROGRESS_SUFFIX = (
+    ".sent"  # of an output file's name: how much of it the API has, until it has all (output/api_progress.py)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

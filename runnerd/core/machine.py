@@ -191,9 +191,7 @@ def _report(kind: StateType, message: str, name: str | None = None) -> Decision:
     return Decision(settlement=Settlement.REPORT, verdict=Verdict(type=kind, name=name, message=message))
 
 
-def settle(
-    record: RunRecord, state: ApiState | None, *, then: StopThen, now: datetime, run_count: int = 0
-) -> Decision:
+def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: datetime, run_count: int = 0) -> Decision:
     """Decide what to report to the API about a run whose process is dead, by the run's state in the API.
 
     `state` is None when the run is not in the API any more. `then` is stop.then, which applies to evicted runs.

@@ -84,7 +84,7 @@ class Inspector:
         self._inspected: dict[Key, Inspected] = {}  # what the last answer of each depends on
 
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
-        """Return the cached inspections of those deployments for which nothing has changed since; a command's always."""
+        """Return the cached inspections of those deployments for which nothing has changed since, and of commands."""
         commands, flows = split_commands(deployments)
         known = {key_of(one): inspect_command(one, one.command) for one in commands if one.command is not None}
         keys = await self._cache_keys([(deployment, None) for deployment in flows])

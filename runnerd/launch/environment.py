@@ -67,7 +67,7 @@ class Environments:
         return {**base, **from_file, **run.environment}
 
     async def build_own(self, run: RunSettings) -> tuple[str, dict[str, str]] | str | Unanswered:
-        """Build the same with the name of the account; Unanswered, a whole sentence, where that may be possible later."""
+        """Build the same, with the account's name; Unanswered, a whole sentence, where that may be possible later."""
         layers = await self._read_layers(run)
         if isinstance(layers, str | Unanswered):
             return layers

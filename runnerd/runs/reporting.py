@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.exit_words import words_in_state
-from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
+from runnerd.core.machine import Decision, Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
 from runnerd.runs.companions import awaits_running, running_id
@@ -43,22 +43,13 @@ class Reporter:
         if self._record.hook is not None:
             return await self._run_hooks()
         for _ in range(_REPORT_TRIES):
-            found = await self._read_run()
+            found = await self._read_begun()
             if isinstance(found, ApiState):
                 self._store.update(unread=True)  # runs/receipt_checks.py reads it once the API answers
                 return await self._conclude(found)
             state = found.state if found is not None else None
             self._add_names(found)
-            if awaits_running(self._record, found) and not self._made_running:
-                await self._make_running()
-                continue
-            decision = settle(
-                self._record,
-                state,
-                then=self._context.config.settings().stop.then,
-                now=self._context.ambient.now(),
-                run_count=found.run_count if found is not None else 0,
-            )
+            decision = self._settle(found)
             if decision.settlement is Settlement.SPAWN_AGAIN:
                 return await self._respawn()
             if decision.verdict is None:
@@ -70,6 +61,20 @@ class Reporter:
         fields = {"run": self._record.id, "words": self._record.words}
         self._context.ambient.log.error("the API keeps refusing the verdict", **fields, about=about(self._record))
         return self._store.step(Event.TOLD)
+
+    def _settle(self, found: FlowRun | None) -> Decision:
+        then, now = self._context.config.settings().stop.then, self._context.ambient.now()
+        if found is None:
+            return settle(self._record, None, then=then, now=now)
+        return settle(self._record, found.state, then=then, now=now, run_count=found.run_count)
+
+    async def _read_begun(self) -> FlowRun | ApiState | None:
+        """Read the run; make it Running first if it is a command, and the API was away while the command ran."""
+        found = await self._read_run()
+        if self._made_running or not isinstance(found, FlowRun) or not awaits_running(self._record, found):
+            return found
+        await self._make_running()
+        return await self._read_run()
 
     async def _read_run(self) -> FlowRun | ApiState | None:
         """Read the run; None when the API has none.
@@ -103,7 +108,7 @@ class Reporter:
             self._store.update(name=found.name, deployment_id=found.deployment_id, command=command)
 
     async def _make_running(self) -> None:
-        """Report that the command was Running, which counts the attempt: the API was away while it ran."""
+        """Report that the command was Running, which counts the attempt."""
         self._made_running = True
         running, transition_id = Verdict(type=StateType.RUNNING), running_id(self._record)
         await self._store.retry_always(

@@ -39,12 +39,35 @@ def test_a_value_stays_one_word(tmp_path: Path, line: str, value: str) -> None:
     assert not list(tmp_path.iterdir()), "the shell has run what is a value"
 
 
-
-PIECES = ["'", '"', "\\", "`", "$(", ")", "((", "))", "${", "}", "#", "\n", " ", "<<E\n", "\nE\n", ";", "a", "$", "{{ x }}", "|", "&"]
+PIECES = [
+    "'",
+    '"',
+    "\\",
+    "`",
+    "$(",
+    ")",
+    "((",
+    "))",
+    "${",
+    "}",
+    "#",
+    "\n",
+    " ",
+    "<<E\n",
+    "\nE\n",
+    ";",
+    "a",
+    "$",
+    "{{ x }}",
+    "|",
+    "&",
+]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from(PIECES), max_size=14), st.sampled_from(["$(touch MARK)", "`touch MARK`", "'$(touch MARK)"]))
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=14), st.sampled_from(["$(touch MARK)", "`touch MARK`", "'$(touch MARK)"])
+)
 def test_no_line_that_is_taken_runs_a_value(tmp_path: Path, pieces: list[str], value: str) -> None:
     """Whatever the line is, the shell's own reading of it decides what a value is."""
     line = ": " + "".join(pieces)

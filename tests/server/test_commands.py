@@ -52,7 +52,12 @@ def logs_of(host: Host, run_id: str) -> list[str]:
     """The lines that Prefect's UI shows."""
     found: list[Any] = []
     while True:
-        body = {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200, "offset": len(found), "sort": "TIMESTAMP_ASC"}
+        body = {
+            "logs": {"flow_run_id": {"any_": [run_id]}},
+            "limit": 200,
+            "offset": len(found),
+            "sort": "TIMESTAMP_ASC",
+        }
         page = host.api.call("POST", "/logs/filter", body)
         found += page
         if len(page) < 200:

@@ -181,7 +181,9 @@ def print_deployment(console: Console, its: Json) -> None:
             ("Next run", console.when_in_full(its["next_run_at"])),
             ("Running", f"{its['running']}" + (f" of {its['limit']}" if its["limit"] is not None else "")),
             ("File", clean(place) if place else None),
-            ("Command", clean(its["command"])) if its.get("command") else ("Entrypoint", clean(its.get("entrypoint") or "")),
+            ("Command", clean(its["command"]))
+            if its.get("command")
+            else ("Entrypoint", clean(its.get("entrypoint") or "")),
             ("Tags", clean(", ".join(its.get("tags") or ()))),
         ]
     )

@@ -1,4 +1,4 @@
-"""Open the files of a run: stdin from its file or /dev/null, stdout and stderr to its output file, result as descriptor 3.
+"""Open a run's files: stdin from its file or /dev/null, stdout and stderr to its output file, 3 to its result file.
 
 They are opened as the user that owns the runs' output (`--owner`), who named the paths: root must not write where that
 user could not, whatever links the paths lead through.

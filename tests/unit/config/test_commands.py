@@ -77,7 +77,9 @@ def test_what_is_of_interpreters_is_named(etc: ConfigDir) -> None:
 def test_two_of_one_name_are_one(etc: ConfigDir) -> None:
     etc.write("conf.d/a.yaml", "deployments: [{name: a, command: [x]}, {name: a, command: [y]}]\n")
     (found,) = etc.problems()
-    assert found.endswith("deployment 'a' of this command is already defined at conf.d/a.yaml:1:15; rename or remove one")
+    assert found.endswith(
+        "deployment 'a' of this command is already defined at conf.d/a.yaml:1:15; rename or remove one"
+    )
 
 
 def test_with_a_flow_of_that_name_too(etc: ConfigDir) -> None:
@@ -117,8 +119,8 @@ def test_with_a_flow_of_that_name_too(etc: ConfigDir) -> None:
         ),
         (
             "command: 'echo \"{{ p }}\"', shell: true, parameters: {p: 1}",
-            "1:34: command: {{ p }} stands inside double quotes, where its value would not be safe; write it between"
-            ' blanks, or use "$PARAM_P"',
+            "1:34: command: {{ p }} stands inside double quotes, where its value would not be safe; write it between "
+            + 'blanks, or use "$PARAM_P"',
         ),
         (
             "command: [x], parameters: {'a b': 1}",

@@ -130,9 +130,7 @@ async def test_a_second_preparation_forgets_nothing(tmp_path: Path) -> None:
 async def test_an_old_spawner_is_named(tmp_path: Path) -> None:
     world = World(tmp_path, parameters={"level": 1}, stdin=False)
     changed = replace(world.deployment.command, stdin="parameters")  # type: ignore[type-var]
-    world.registry.put(
-        Entry(deployment=replace(world.deployment, command=changed), flow="backup", deployment_id=MADE)
-    )
+    world.registry.put(Entry(deployment=replace(world.deployment, command=changed), flow="backup", deployment_id=MADE))
     assert "older version" in str(await world.start())
 
 
@@ -219,4 +217,3 @@ def test_an_edited_command_is_the_same_deployment() -> None:
     other = replace(one, command=Command(argv=("y",)), run=replace(one.run, python="/other"))
     assert key_of(one) == key_of(other)
     assert key_of(one) != key_of(replace(other, flow_name="f"))
-

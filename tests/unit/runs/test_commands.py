@@ -304,5 +304,3 @@ async def test_a_lease_is_renewed_as_long_as_it_runs(tmp_path: Path) -> None:
         assert len(engine.prefect.renewed) - before >= 9
         spawner.exit(run_id)
         await engine.until_done(run_id)
-
-
