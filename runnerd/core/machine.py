@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from runnerd.core.commands import CommandRules
 from runnerd.core.prefect import ApiState, StateType, Verdict
 from runnerd.core.process import Exit, Identity, Receipt
 from runnerd.core.settings import StopThen
@@ -96,6 +97,7 @@ class RunRecord:
     deployment_id: str | None
     deployment: str
     flow: str
+    command: CommandRules | None = None  # of a run whose process is a command, which reports no state itself
     transition_id: str
     created_at: datetime
     run_created_at: datetime | None = None
@@ -193,10 +195,11 @@ def _report(kind: StateType, message: str, name: str | None = None) -> Decision:
     return Decision(settlement=Settlement.REPORT, verdict=Verdict(type=kind, name=name, message=message))
 
 
-def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: datetime) -> Decision:
+def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: datetime, run_count: int = 0) -> Decision:
     """Decide what to report to the API about a run whose process is dead, by the run's state in the API.
 
     `state` is None when the run is not in the API any more. `then` is stop.then, which applies to evicted runs.
+    `run_count`: how often the run has been Running, by the API; it decides whether a failed command is retried.
     """
     if state is None:
         return Decision(settlement=Settlement.FORGET)
@@ -211,9 +214,11 @@ def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: da
         case Intent.CANCEL:
             return _report(StateType.CANCELLED, words)
         case Intent.TIMEOUT:
-            return _report(StateType.FAILED, words, "TimedOut")
+            return _fail(record, words, now=now, run_count=run_count, name="TimedOut")
         case Intent.EVICT:
             return _settle_evicted(state, words, then, now)
+    if record.command is not None:
+        return _settle_command(record, record.command, state, words, now=now, run_count=run_count)
     return _settle_unasked(record, state, words)
 
 
@@ -231,6 +236,30 @@ def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) 
     if then == "crash":
         return _NOTHING if state.type is StateType.CRASHED else _report(StateType.CRASHED, words)
     again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=now)
+    return Decision(settlement=Settlement.REPORT, verdict=again)
+
+
+def _settle_command(
+    record: RunRecord, rules: CommandRules, state: ApiState, words: str, *, now: datetime, run_count: int
+) -> Decision:
+    """Decide by the exit code. Nothing is started again here: Pending is no proof that a command has not run."""
+    if state.type is StateType.CRASHED or state.type in _WAITING:
+        return _NOTHING  # set by others while the command ran
+    code = record.exit.code if record.exit is not None and record.failure is None else None
+    if code is None:
+        return _report(StateType.CRASHED, words)
+    if code in rules.success_exit_codes:
+        return _report(StateType.COMPLETED, words)
+    return _fail(record, words, now=now, run_count=run_count)
+
+
+def _fail(record: RunRecord, words: str, *, now: datetime, run_count: int, name: str | None = None) -> Decision:
+    """Report a failure; of a command that may be retried, the retry, as Prefect's own rule does for flows."""
+    rules = record.command
+    if rules is None or (run_count or record.attempt) > rules.retries:
+        return _report(StateType.FAILED, words, name)
+    at = now + timedelta(seconds=rules.retry_delay_s)
+    again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=at)
     return Decision(settlement=Settlement.REPORT, verdict=again)
 
 

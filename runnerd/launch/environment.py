@@ -66,6 +66,14 @@ class Environments:
         base, from_file = layers
         return {**base, **from_file, **run.environment}
 
+    async def build_own(self, run: RunSettings) -> tuple[str, dict[str, str]] | str | Unanswered:
+        """Build the same, with the account's name; Unanswered, a whole sentence, where that may be possible later."""
+        layers = await self._read_layers(run)
+        if isinstance(layers, str | Unanswered):
+            return layers
+        base, from_file = layers
+        return base["USER"], {**base, **from_file, **run.environment}
+
     async def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str | Unanswered:
         """Build the base environment and read environment_file's variables, or a sentence why that is impossible.
 

@@ -42,12 +42,14 @@ class StateApi(Protocol):
 def new_record(offer: FlowRun, entry: Entry | None, *, before: RunRecord | None, at: datetime) -> RunRecord:
     """Make the record of a claim. `entry`: its deployment, if this host has it; `before`: the last claim made here."""
     due_at = due(offer)
+    command = entry.deployment.command if entry and offer.pool is None else None
     return RunRecord(
         id=offer.id,
         name=offer.name,
         deployment_id=offer.deployment_id,
         deployment=entry.deployment.name if entry else "?",
         flow=(entry.flow if entry else None) or "?",
+        command=command.rules if command is not None else None,
         transition_id=str(uuid.uuid4()),
         created_at=at,
         run_created_at=offer.created,

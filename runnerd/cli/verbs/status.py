@@ -182,7 +182,9 @@ def print_deployment(console: Console, its: Json) -> None:
             ("Next run", console.when_in_full(its["next_run_at"])),
             ("Running", format_running(its).replace("/", " of ")),
             ("File", clean(place) if place else None),
-            ("Entrypoint", clean(its.get("entrypoint") or "")),
+            ("Command", clean(its["command"]))
+            if its.get("command")
+            else ("Entrypoint", clean(its.get("entrypoint") or "")),
             ("Tags", clean(", ".join(its.get("tags") or ()))),
         ]
     )

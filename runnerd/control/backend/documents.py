@@ -36,6 +36,7 @@ def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime
         "name": record.name,
         "deployment": record.deployment,
         "flow": record.flow,
+        "kind": _kind(record.command is not None),
         "phase": record.phase.value,
         "intent": record.intent.value if record.intent else None,
         "pid": record.identity.pid if record.identity else None,
@@ -66,6 +67,10 @@ def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime
     }
 
 
+def _kind(is_command: bool) -> str:
+    return "command" if is_command else "flow"
+
+
 def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None = None) -> Json:
     """Return the document of a flow run that is not claimed; `waiting` is the limit that delays the claim."""
     document = {
@@ -74,6 +79,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "name": run.name,
         "deployment": entry.deployment.name if entry else None,
         "flow": entry.flow if entry else None,
+        "kind": _kind(entry.deployment.command is not None) if entry else "flow" if run.pool else None,
         "tags": list(run.tags),
         "pool": run.pool,
         "queue": run.queue,
@@ -114,7 +120,9 @@ def deployment_document(entry: Entry, *, running: int, held: int) -> Json:
         "running": running,
         "held": held,
         "limit": entry.limit,
-        "entrypoint": deployment.entrypoint,
+        "entrypoint": deployment.entrypoint or None,
+        "kind": _kind(deployment.command is not None),
+        "command": deployment.command.line if deployment.command is not None else None,
         "tags": list(deployment.tags),
         "pool": deployment.work_pool,
     }
@@ -135,6 +143,8 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "held": 0,
         "limit": None,
         "entrypoint": None,
+        "kind": None,
+        "command": None,
         "tags": [],
         "pool": None,
     }
