@@ -54,6 +54,7 @@ _HISTORY = (
     Column("EXIT", flexible=True),
 )
 WAITING_SHOWN = 20
+_COMMIT_SHOWN = 12  # characters
 _WAITING = (
     Column("WAITING RUN"),
     Column("NAME", flexible=True),
@@ -67,6 +68,7 @@ _DEPLOYMENTS = (
     Column("STATE"),
     Column("RUNNING", right=True),
     Column("NEXT RUN"),
+    Column("COMMIT", spare=True),
     Column("PROBLEM", flexible=True),
 )
 _POOLS = (
@@ -156,6 +158,7 @@ def print_waiting(console: Console, runs: Sequence[Json], *, total: int) -> None
 
 def print_deployments(console: Console, deployments: Sequence[Json], *, below: Collection[str] = ()) -> None:
     """Print deployments with their problems; of those in `below`, which the caller prints, only that they are there."""
+    pulled = any(its.get("source") for its in deployments)
     rows = [
         (
             clean(its["name"]),
@@ -163,11 +166,13 @@ def print_deployments(console: Console, deployments: Sequence[Json], *, below: C
             style_state(its["state"]),
             f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
             console.when_next(its["next_run_at"]),
+            *([_format_commit(its)] if pulled else []),
             _format_its_problem(its, below),
         )
         for its in deployments
     ]
-    console.print_table(_DEPLOYMENTS, rows)
+    columns = [column for column in _DEPLOYMENTS if pulled or column.title != "COMMIT"]
+    console.print_table(columns, rows)
 
 
 def print_pools(console: Console, pools: Sequence[Json], *, below: Collection[str] = ()) -> None:
@@ -212,6 +217,21 @@ def _format_pool_state(its: Json) -> Cell:
         return state
     style = _STATE_STYLES.get(worker["state"], "yellow") if state.style == "green" else state.style
     return Cell(f"{state.text} (worker {worker['state']})", style)
+
+
+def _format_commit(its: Json) -> str:
+    """Format the commit of a deployment's source: its first characters, and whether it is held there."""
+    source = its.get("source") or {}
+    commit = clean((source.get("commit") or "-")[:_COMMIT_SHOWN])
+    return f"{commit} (held)" if source.get("held") else commit
+
+
+def format_source(source: Json) -> str | None:
+    """Format a source in full: its URL, the whole commit, and whether it is held there."""
+    if not source:
+        return None
+    at = f" at {source['commit']}" if source["commit"] else ""
+    return clean(f"{source['url']}{at}{' (held)' if source.get('held') else ''}")
 
 
 def _format_its_problem(its: Json, below: Collection[str]) -> str:

@@ -12,6 +12,7 @@ from runnerd.config.prefect_yaml import read_pull, refuse_unsupported, warn_of_i
 from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.sections import Flaws, Table, Values
+from runnerd.config.sources import check_source, in_source, read_source
 from runnerd.config.work_pool import pool_name, read_job_variables, read_pool
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.place import Json, Place
@@ -50,7 +51,7 @@ class DeploymentReader:
 
     def build(self, node: Map, flaws: Flaws) -> Deployment | None:
         """Make the deployment that `node` describes; None when it has flaws, which are added to `flaws`."""
-        if node.get("pull") is None and pool_name(node) is None:
+        if node.get("pull") is None and pool_name(node) is None and node.get("source") is None:
             flaws.all.extend(self.pull_flaws)
         outputs = list_outputs(self.file, node)
         refuse_unsupported(node, flaws)
@@ -62,17 +63,20 @@ class DeploymentReader:
         values = self._run_values(node, flaws)
         if flaws.at("name") or flaws.at("entrypoint") or "entrypoint" not in node:
             return None
-        run = self.host.settings(values)
+        source = read_source(node, self.host.base, flaws)
+        run = self.host.settings(in_source(values, source))
         _check_paused(node, flaws)
-        if not flaws.any_in("run", "work_pool", "pull"):
-            code = node["entrypoint"]
+        if source is not None:
+            check_source(node, source, flaws)
+        if not flaws.any_in("run", "work_pool", "pull", "source"):
+            code = node["entrypoint"] if source is None or not source.is_pulled else None
             self.checks.check(run, values, flaws, otherwise=node.value_place("entrypoint"), entrypoint=code)
         if flaws.all:
             return None
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
         places = _parameter_places(node)
-        more = {**keys, **limit, **in_pool}
+        more = {**keys, **limit, **in_pool, "source": source}
         return Deployment(run=run, place=node.place(), schedules=schedules, parameter_places=places, **more)
 
     def _run_values(self, node: Map, flaws: Flaws) -> Values:

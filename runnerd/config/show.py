@@ -22,6 +22,7 @@ from runnerd.core.settings import (
     Schedule,
     Settings,
 )
+from runnerd.core.source import Source, without_secrets
 from runnerd.core.units import format_duration, format_size
 
 HIDDEN = "***"
@@ -123,10 +124,35 @@ def _deployment(deployment: Deployment) -> dict[str, Json]:
         "concurrency_limit": _concurrency(deployment),
         "paused": deployment.paused,
         "on_remove": deployment.on_remove,
+        "source": _source(deployment.source),
         "run": _run(deployment.run),
         "file": deployment.place.file,
         "line": deployment.place.line,
         "problem": deployment.problem,
+    }
+
+
+def _source(source: Source | None) -> Json:
+    if source is None:
+        return None
+    git: dict[str, Json] = {
+        "url": source.url,
+        "branch": source.branch,
+        "tag": source.tag,
+        "commit": source.commit,
+        "include_submodules": source.include_submodules,
+        "directories": list(source.directories) or None,
+        "credentials_file": source.credentials_file,
+        "credential": source.credential,
+        "credentials_block": source.credentials_block,
+    }
+    if not source.is_pulled:
+        return {"directory": source.url}
+    return {
+        source.kind: git if source.kind == "git" else without_secrets(source.url),
+        "pull_interval": format_duration(source.pull_interval_s),
+        "time_limit": format_duration(source.time_limit_s),
+        "size_max": format_size(source.size_max_bytes),
     }
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from runnerd.core.place import Json
 from runnerd.core.prefect import ApiState, StateType, Verdict
 from runnerd.core.process import Exit, Identity, Receipt
 from runnerd.core.settings import StopThen
@@ -137,6 +138,7 @@ class RunRecord:
     leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
     waiting: str | None = None  # what its start waits for
+    source: Mapping[str, Json] | None = None  # of its code: sources/documents.py; None: a directory of the host
     output_removed: str | None = None  # which bound its output was removed for, before the run was forgotten
 
     @property

@@ -28,7 +28,6 @@ from runnerd.daemon.reloading import Reloader
 from runnerd.daemon.settling import Settling
 from runnerd.daemon.summary import Summary
 from runnerd.deployments.build import build_deployments
-from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.scheduled import list_upcoming
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
@@ -144,12 +143,15 @@ class Daemon:
             environments=self._environments,
             access=self._access,
             calls=self._calls,
-            work_dir=work_dir(self.paths),
+            paths=self.paths,
+            worker_name=self.config.host_name,
+            runs=lambda: self.supervisor.records(),
             feed=self.feed,
             wakes=self.wakes,
             problems=self.problems,
             ambient=self.ambient,
         )
+        self.sources, self.relocator, self._own = parts.sources, parts.relocator, parts.launcher
         self.registry, self.inspector, self.registrar = parts.registry, parts.inspector, parts.registrar
         self.refresher, self.rechecker = parts.refresher, parts.rechecker
         self.pools = build_pools(
@@ -169,19 +171,12 @@ class Daemon:
         )
 
     def _build_runs(self) -> None:
-        own = FlowLauncher(
-            registry=self.registry,
-            access=self._access,
-            output_dir=runs_dir(self.paths),
-            environments=self._environments,
-            worker_name=self.config.host_name,
-        )
         self.warm = build_warm(
             link=self.link,
             config=self.config,
             calls=self._calls,
             work_dir=work_dir(self.paths),
-            upcoming=lambda: list_upcoming(self.registry, own),
+            upcoming=lambda: list_upcoming(self.registry, self._own),
             claims=lambda: self.supervisor.draining is None,
             tasks=self.tasks,
             feed=self.feed,
@@ -192,7 +187,7 @@ class Daemon:
             api=self.api,
             link=self.link,
             journal=self.journal,
-            launcher=Launchers(own=own, pools=self.pools.launcher, choose=self.warm.table.choose),
+            launcher=Launchers(own=self._own, pools=self.pools.launcher, choose=self.warm.table.choose),
             hooked=self.inspector.may_have_hook,
             registry=self.registry,
             pool_caps=self.pools.table.caps,
@@ -233,6 +228,7 @@ class Daemon:
             read=lambda good: load(self.paths.config, defaults=defaults, last_good=good, calls=self._calls),
             journal=self.journal,
             registrar=self.registrar,
+            sources=self.sources,
             pools=self.pools.table,
             served=self.pools.keeper,
             credentials=self.credentials,
@@ -283,6 +279,7 @@ class Daemon:
             drain=self.drain,
             poller=self.poller,
             registry=self.registry,
+            sources=self.sources,
             runs=self._runs_backend(call_api),
             pools=self.pools.keeper,
             served=self.pools.table.names,

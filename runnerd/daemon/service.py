@@ -84,6 +84,8 @@ class Service:
         self._start_task("receipts", daemon.receipt_checks.run())
         self._start_task("refresh", daemon.refresher.run())
         self._start_task("recheck", daemon.rechecker.run())
+        self._start_task("sources", daemon.sources.run())
+        self._start_task("trees of sources", daemon.relocator.run())
         self._start_task("drain", daemon.drain.run())
         self._start_task("credentials", daemon.credentials.run())
         self._start_task("reload", self._run_reloads())

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from runnerd.core.machine import RunRecord
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.inspector import Inspector
+from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.rechecking import Rechecker
 from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
+from runnerd.deployments.relocating import Relocator
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
+from runnerd.sources.credentials import SourceCredentials
+from runnerd.sources.keeper import SourceKeeper
+from runnerd.sources.pulling import Puller
+from runnerd.sources.state import SourceState
+from runnerd.sources.table import SourceTable
 from runnerd.system.ambient import Ambient
+from runnerd.system.directories import runs_dir, sources_dir, work_dir
+from runnerd.system.paths import Paths
 
 _INSPECTIONS_MIN, _INSPECTIONS_MAX = 2, 4  # processes at once; each is an import of prefect
 
@@ -34,6 +44,9 @@ class DeploymentParts:
     registrar: Registrar
     refresher: Refresher
     rechecker: Rechecker
+    sources: SourceKeeper
+    relocator: Relocator
+    launcher: FlowLauncher
 
 
 def build_deployments(
@@ -44,14 +57,26 @@ def build_deployments(
     environments: Environments,
     access: Callable[[], ApiAccess],
     calls: BoundedCalls,
-    work_dir: str,
+    paths: Paths,
+    worker_name: Callable[[], str],
+    runs: Callable[[], Iterable[RunRecord]],
     feed: RecordFeed,
     wakes: Wakes,
     problems: Problems,
     ambient: Ambient,
 ) -> DeploymentParts:
-    """Build the parts; the result files of inspections are in `work_dir` until they are read."""
+    """Build the parts. `runs`: those under way, whose trees stay."""
     registry = Registry()
+    sources = _build_sources(
+        api=api,
+        link=link,
+        environments=environments,
+        calls=calls,
+        paths=paths,
+        in_use=lambda: _list_trees(registry, runs()),
+        problems=problems,
+        ambient=ambient,
+    )
     inspector = Inspector(
         link=link,
         journal=journal,
@@ -59,7 +84,7 @@ def build_deployments(
         environments=environments,
         access=access,
         calls=calls,
-        work_dir=work_dir,
+        work_dir=work_dir(paths),
         at_once=max(_INSPECTIONS_MIN, min(os.cpu_count() or 1, _INSPECTIONS_MAX)),
     )
     registrar = Registrar(
@@ -78,4 +103,49 @@ def build_deployments(
         registrar=registrar,
         refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),
         rechecker=Rechecker(registry=registry, inspector=inspector, registrar=registrar, ambient=ambient),
+        sources=sources,
+        relocator=Relocator(sources=sources, registry=registry, registrar=registrar, ambient=ambient),
+        launcher=FlowLauncher(
+            registry=registry,
+            sources=sources,
+            access=access,
+            output_dir=runs_dir(paths),
+            environments=environments,
+            worker_name=worker_name,
+        ),
     )
+
+
+def _build_sources(
+    *,
+    api: PrefectApi,
+    link: SpawnerLink,
+    environments: Environments,
+    calls: BoundedCalls,
+    paths: Paths,
+    in_use: Callable[[], Collection[str]],
+    problems: Problems,
+    ambient: Ambient,
+) -> SourceKeeper:
+    state = SourceState(os.path.join(paths.state, "sources.json"))
+    return SourceKeeper(
+        table=SourceTable(state),
+        puller=Puller(
+            link=link,
+            environments=environments,
+            work_dir=work_dir(paths),
+            place=sources_dir(paths),
+            token=state.token,
+        ),
+        credentials=SourceCredentials(pools=api.pools, calls=calls, directory=paths.credentials),
+        in_use=in_use,
+        problems=problems,
+        ambient=ambient,
+    )
+
+
+def _list_trees(registry: Registry, runs: Iterable[RunRecord]) -> list[str]:
+    """List the directories of the trees that deployments and runs under way have."""
+    of_runs = [record.source.get("directory") for record in runs if record.source is not None]
+    of_deployments = [one.deployment.tree.directory for one in registry.entries() if one.deployment.tree is not None]
+    return [*of_deployments, *(directory for directory in of_runs if directory is not None)]

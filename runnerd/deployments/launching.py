@@ -1,6 +1,7 @@
 """Makes the launch specs of runs of this host's own deployments, from the registry and the host's environment.
 
-Invariant: what prevents a start is returned as one sentence, never raised.
+Invariants: what prevents a start is returned as one sentence, never raised; a run keeps the tree of its source that it
+was first started in, and so do its hooks.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ import os
 from collections.abc import Callable
 
 from runnerd.core.machine import RunRecord
+from runnerd.core.place import Json
 from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import Deployment
+from runnerd.core.source import Tree
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared, WarmWish
 from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
+from runnerd.sources.documents import note_source
+from runnerd.sources.keeper import SourceKeeper, in_tree
 
 
 class FlowLauncher:
@@ -24,12 +30,14 @@ class FlowLauncher:
         self,
         *,
         registry: Registry,
+        sources: SourceKeeper,
         access: Callable[[], ApiAccess],
         output_dir: str,
         environments: Environments,
         worker_name: Callable[[], str],
     ) -> None:
         self._registry = registry
+        self._sources = sources
         self._access = access
         self._output_dir = output_dir
         self._environments = environments
@@ -43,13 +51,16 @@ class FlowLauncher:
     async def _prepare(self, record: RunRecord, entry: Entry | None) -> Prepared:
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
-        environment = await self._environments.build_layers(entry.deployment.run)
+        deployment = await self._find_code(record, entry.deployment)
+        if isinstance(deployment, str):
+            return Prepared(start=deployment)
+        environment = await self._environments.build_layers(deployment.run)
         if isinstance(environment, str | Unanswered):
             return Prepared(start=environment)
         base, from_file = environment
         spec = launch_spec(
             record,
-            entry.deployment,
+            deployment,
             access=self._access(),
             worker=self._worker_name(),
             base=base,
@@ -57,14 +68,28 @@ class FlowLauncher:
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
             prefect_version=entry.prefect_version,
         )
-        run = entry.deployment.run
+        run = deployment.run
         wish = WarmWish(
             start=run.start,
             preload=run.preload,
             owner=record.deployment_id or entry.full_name,
             prefect_version=entry.prefect_version,
         )
-        return Prepared(start=spec, user=run.user or base["USER"], warm=wish)
+        known = self._note(record, deployment)
+        return Prepared(start=spec, user=run.user or base["USER"], warm=wish, record_fields=known)
+
+    async def _find_code(self, record: RunRecord, deployment: Deployment) -> Deployment | str:
+        """Return the deployment with the tree of this run: the one it has, else the one in force."""
+        directory = record.source.get("directory") if record.source is not None else None
+        if record.source is None or directory is None:
+            return await self._sources.fresh(deployment)
+        # An earlier daemon may have started the process already, and hooks belong to what was run.
+        return in_tree(deployment, Tree(commit=record.source["commit"], directory=directory))
+
+    def _note(self, record: RunRecord, deployment: Deployment) -> dict[str, Json]:
+        if deployment.source is None or record.source is not None:
+            return {}
+        return {"source": note_source(deployment, self._sources.of(deployment))}
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet.

@@ -32,6 +32,7 @@ from runnerd.processes.link import SpawnerLink
 from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.supervisor import Supervisor
+from runnerd.sources.keeper import SourceKeeper
 from runnerd.system.ambient import Ambient
 from runnerd.warm.table import WarmTable
 
@@ -83,6 +84,7 @@ def build_host(
     drain: Drain,
     poller: Poller,
     registry: Registry,
+    sources: SourceKeeper,
     runs: RunsBackend,
     pools: PoolKeeper,
     served: Callable[[], Collection[str]],
@@ -102,7 +104,13 @@ def build_host(
     `service`: what this service was started with.
     """
     deployments = DeploymentsBackend(
-        api=api, call_api=call_api, config=config, registry=registry, supervisor=supervisor, wakes=wakes
+        api=api,
+        call_api=call_api,
+        config=config,
+        registry=registry,
+        sources=sources,
+        supervisor=supervisor,
+        wakes=wakes,
     )
     status = Status(
         api=api,

@@ -9,12 +9,14 @@ from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import deployment_document, invalid_document
 from runnerd.control.backend.refusals import UNREGISTERED
-from runnerd.control.contract import Peer, Refused
+from runnerd.control.backend.sources import SourceChanges
+from runnerd.control.contract import Peer, Refused, SourceChange
 from runnerd.core.place import Json
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
+from runnerd.sources.keeper import SourceKeeper
 
 
 class DeploymentsBackend:
@@ -27,6 +29,7 @@ class DeploymentsBackend:
         call_api: ApiCaller,
         config: ConfigInForce,
         registry: Registry,
+        sources: SourceKeeper,
         supervisor: Supervisor,
         wakes: Wakes,
     ) -> None:
@@ -34,6 +37,7 @@ class DeploymentsBackend:
         self._call_api = call_api
         self._config = config
         self._registry = registry
+        self._sources, self._source_changes = sources, SourceChanges(sources=sources)
         self._supervisor = supervisor
         self._wakes = wakes
 
@@ -46,7 +50,21 @@ class DeploymentsBackend:
 
     def _documents(self, entries: Sequence[Entry]) -> list[Json]:
         ids = [record.deployment_id for record in self._supervisor.records() if record.holds_slot]
-        return [deployment_document(e, running=ids.count(e.deployment_id) if e.deployment_id else 0) for e in entries]
+        return [
+            deployment_document(
+                entry,
+                running=ids.count(entry.deployment_id) if entry.deployment_id else 0,
+                source=self._sources.of(entry.deployment),
+            )
+            for entry in entries
+        ]
+
+    async def change_source(self, ref: str, change: SourceChange, *, peer: Peer) -> Json | Refused:
+        found = self._registry.find(ref)
+        if not found:
+            return Refused(status=409, detail=f"cannot {change.verb} {ref}: it is not valid; see runnerctl deployments")
+        refused = await self._source_changes.carry_out(found[0].deployment, change)
+        return refused or self._documents(self._registry.find(ref) or found)[0]
 
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
         if not deployment_id:

@@ -10,6 +10,7 @@ from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
 from tests.kits.nouns import URL, a_deployment, a_record
+from tests.kits.sources import no_sources
 
 GONE = "its deployment is not configured on this host any more"
 
@@ -17,6 +18,7 @@ GONE = "its deployment is not configured on this host any more"
 def launcher(registry: Registry) -> FlowLauncher:
     return FlowLauncher(
         registry=registry,
+        sources=no_sources(),
         access=lambda: ApiAccess(url=URL, environment={}),
         output_dir="/out",
         environments=Environments(environ={}, calls=BoundedCalls()),
