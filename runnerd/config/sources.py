@@ -13,7 +13,7 @@ from runnerd.config.sections import (
     make_duration_reader,
     read_as_is,
     read_line,
-    read_positive_size,
+    read_finite_size,
     read_section,
 )
 from runnerd.config.yaml_nodes import Map
@@ -23,6 +23,7 @@ from runnerd.core.source import Source
 _KINDS = ("git", "remote", "directory")
 _ONE_OF = (("branch", "tag", "commit"), ("credentials_file", "credential", "credentials_block"))
 _DAY_S = 86400.0
+_SIZE_LEAST, _SIZE_MOST = 2**10, 2**40
 
 
 def read_source(deployment: Map, base: str, flaws: Flaws) -> Source | None:
@@ -78,8 +79,15 @@ def _table(base: str) -> Table:
         "directory": ("url", make_path_reader(base)),
         "pull_interval": ("pull_interval_s", interval),
         "time_limit": ("time_limit_s", interval),
-        "size_max": ("size_max_bytes", read_positive_size),
+        "size_max": ("size_max_bytes", _read_size),
     }
+
+
+def _read_size(value: Json) -> int:
+    size = read_finite_size(value)
+    if not _SIZE_LEAST <= size <= _SIZE_MOST:
+        raise ValueError(f"must be between 1K and 1T, not {value!r}")
+    return size
 
 
 def _read_git(node: Map, base: str, flaws: Flaws) -> Values:

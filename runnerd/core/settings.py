@@ -110,6 +110,7 @@ class Deployment:
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # of that pool, with the worker's placeholders
     # For that pool's workers, or to be run at the start of each run here; None: set_working_directory.
     pull_steps: tuple[Json, ...] | None = None
+    scratch: bool = False  # its pull steps are run in a directory that is made for each run
     source: Source | None = None  # None: the code is in run.working_directory
     tree: Tree | None = None  # what is checked out of a source that is pulled; it is run.working_directory then
     run: RunSettings

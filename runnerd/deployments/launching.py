@@ -18,6 +18,7 @@ from runnerd.deployments.registry import Entry, Registry
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared, WarmWish
+from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
 from runnerd.sources.documents import note_source
 from runnerd.sources.keeper import SourceKeeper, in_tree
@@ -58,6 +59,7 @@ class FlowLauncher:
         if isinstance(environment, str | Unanswered):
             return Prepared(start=environment)
         base, from_file = environment
+        tmp = deployment.run.environment.get("TMPDIR") or from_file.get("TMPDIR") or "/tmp"
         spec = launch_spec(
             record,
             deployment,
@@ -67,6 +69,7 @@ class FlowLauncher:
             file_environment=from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
             prefect_version=entry.prefect_version,
+            scratch=scratch_directory(record, tmp=tmp) if deployment.scratch else None,
         )
         run = deployment.run
         wish = WarmWish(

@@ -15,6 +15,7 @@ from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
 from tests.kits.nouns import NOON, URL, Json, a_deployment
+from tests.kits.sources import no_sources
 
 READY = {"flow": "etl", "deployment_id": "d-1", "next_run_at": NOON, "prefect_version": "3.9.1"}
 
@@ -23,6 +24,7 @@ def registry_and_launcher() -> tuple[Registry, FlowLauncher]:
     registry = Registry()
     launcher = FlowLauncher(
         registry=registry,
+        sources=no_sources(),
         access=lambda: ApiAccess(url=URL, environment={"PREFECT_API_KEY": "hush"}),
         output_dir="/out",
         environments=Environments(environ={}, calls=BoundedCalls()),
