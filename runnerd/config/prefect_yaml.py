@@ -86,6 +86,9 @@ def _check_step(path: Path, name: str, arguments: Json, step: Map, flaws: Flaws)
     elif not isinstance(arguments, Map | None):
         words = f"{dotted(path)} must be a map of the step's arguments, not {show_value(arguments)}"
         flaws.add(path, words, step.value_place(name))
+    elif name in _SET_DIRECTORY and not isinstance((arguments or {}).get("directory"), str):
+        words = f"{dotted(path[:-1])} needs a directory, not {show_value((arguments or {}).get('directory'))}"
+        flaws.add(path, words, step.value_place(name))
 
 
 def refuse_unsupported(deployment: Map, flaws: Flaws) -> None:

@@ -43,6 +43,7 @@ from runnerd.output.forwarding import Forwarder
 from runnerd.output.output_file import OutputReader
 from runnerd.polling.build import build_polling
 from runnerd.pools.build import build_pools
+from runnerd.pools.source_notes import SourceNotes
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.event_socket import subscribe
 from runnerd.prefect_api.prefect_socket import SocketAccess
@@ -169,6 +170,7 @@ class Daemon:
             calls=self._calls,
             ambient=self.ambient,
         )
+        SourceNotes(api=self.api, feed=self.feed, outbox=self.pools.outbox, now=self.ambient.now)
 
     def _build_runs(self) -> None:
         self.warm = build_warm(

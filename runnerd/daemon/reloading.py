@@ -25,7 +25,7 @@ from runnerd.log.log import Log
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.keeper import SourceKeeper
 
 
 class Reloader:

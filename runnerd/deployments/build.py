@@ -23,11 +23,11 @@ from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
-from runnerd.sources.credentials import SourceCredentials
-from runnerd.sources.keeper import SourceKeeper
-from runnerd.sources.pulling import Puller
-from runnerd.sources.state import SourceState
-from runnerd.sources.table import SourceTable
+from runnerd.deployments.sources.credentials import SourceCredentials
+from runnerd.deployments.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.pulling import Puller
+from runnerd.deployments.sources.state import SourceState
+from runnerd.deployments.sources.table import SourceTable
 from runnerd.system.ambient import Ambient
 from runnerd.system.directories import runs_dir, sources_dir, work_dir
 from runnerd.system.paths import Paths
@@ -67,16 +67,8 @@ def build_deployments(
 ) -> DeploymentParts:
     """Build the parts. `runs`: those under way, whose trees stay."""
     registry = Registry()
-    sources = _build_sources(
-        api=api,
-        link=link,
-        environments=environments,
-        calls=calls,
-        paths=paths,
-        in_use=lambda: _list_trees(registry, runs()),
-        problems=problems,
-        ambient=ambient,
-    )
+    in_use = lambda: _list_trees(registry, runs())  # noqa: E731
+    sources = _build_sources(api, link, environments, calls, paths, in_use, problems, ambient)
     inspector = Inspector(
         link=link,
         journal=journal,
@@ -117,7 +109,6 @@ def build_deployments(
 
 
 def _build_sources(
-    *,
     api: PrefectApi,
     link: SpawnerLink,
     environments: Environments,

@@ -20,8 +20,8 @@ from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared, WarmWish
 from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
-from runnerd.sources.documents import note_source
-from runnerd.sources.keeper import SourceKeeper, in_tree
+from runnerd.deployments.sources.documents import note_source
+from runnerd.deployments.sources.keeper import SourceKeeper, in_tree
 
 
 class FlowLauncher:

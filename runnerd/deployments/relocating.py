@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
-from runnerd.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 

@@ -23,7 +23,6 @@ from runnerd.pools.offers import PoolOffers
 from runnerd.pools.outbox import Outbox
 from runnerd.pools.resolving import JobResolver
 from runnerd.pools.run_notes import RunNotes
-from runnerd.pools.source_notes import SourceNotes
 from runnerd.pools.table import PoolTable
 from runnerd.pools.worker_channel import OpenChannel, WorkerChannels
 from runnerd.pools.worker_events import WorkerEvents
@@ -73,7 +72,6 @@ def build_pools(
     table = PoolTable(wakes=wakes)
     outbox = Outbox(ambient=ambient)
     RunNotes(api=api.pools, table=table, worker_name=name, feed=feed, outbox=outbox)
-    SourceNotes(api=api, feed=feed, outbox=outbox, now=ambient.now)
     events = WorkerEvents(api=api.pools, table=table, worker_name=name, feed=feed, outbox=outbox, now=ambient.now)
     jobs = JobResolver(side=SideProcess(module=SIDE, limits=LIMITS), clock=ambient.clock)
     channels = WorkerChannels(open_channel=open_channel, ambient=ambient)

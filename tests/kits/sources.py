@@ -16,11 +16,11 @@ from typing import Any
 from runnerd.core.problems import Problems
 from runnerd.core.source import Source, Tree
 from runnerd.launch.spec import PROGRAM, program_argv, program_text
-from runnerd.sources.credentials import Login, SourceCredentials
-from runnerd.sources.keeper import SourceKeeper
-from runnerd.sources.pulling import Pulled, Wanted
-from runnerd.sources.state import SourceState
-from runnerd.sources.table import SourceTable
+from runnerd.deployments.sources.credentials import Login, SourceCredentials
+from runnerd.deployments.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.pulling import Pulled, Wanted
+from runnerd.deployments.sources.state import SourceState
+from runnerd.deployments.sources.table import SourceTable
 from runnerd.system.ambient import Ambient
 from tests.kits.engine import an_ambient
 from tests.kits.nouns import NOON, LogLines

@@ -202,7 +202,7 @@ def test_what_is_not_there(program: Program, server: GitServer, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "url", ["ext::sh -c 'touch /tmp/x'", "file:///etc", "/srv/etl.git", "--upload-pack=touch x", "-u", "git://h/x"]
+    "url", ["ext::sh -c 'touch /tmp/x'", "file://localhost/etc", "/srv/etl.git", "--upload-pack=touch x", "-u", "git://h/x"]
 )
 def test_other_transports_are_refused(program: Program, url: str) -> None:
     program.url = url

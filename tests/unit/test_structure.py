@@ -39,7 +39,6 @@ LAYERS = (
     "log prefect_api config",
     "system journal",
     "launch output processes",
-    "sources",
     "deployments warm",
     "pools runs",
     "polling doctor",

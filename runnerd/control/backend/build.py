@@ -32,7 +32,7 @@ from runnerd.processes.link import SpawnerLink
 from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.supervisor import Supervisor
-from runnerd.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.system.ambient import Ambient
 from runnerd.warm.table import WarmTable
 

@@ -16,7 +16,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
-from runnerd.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.keeper import SourceKeeper
 
 
 class DeploymentsBackend:

@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 
 from runnerd.control.contract import Refused, SourceChange
 from runnerd.core.settings import Deployment
-from runnerd.sources.keeper import SourceKeeper
-from runnerd.sources.table import PulledSource
+from runnerd.deployments.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.table import PulledSource
 
 _WAIT_MAX_S = 50.0  # below the client's limit
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")

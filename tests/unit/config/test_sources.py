@@ -83,7 +83,7 @@ def test_no_secret_is_shown(etc: ConfigDir) -> None:
     "url",
     [
         "ext::sh -c id",
-        "file:///srv/etl.git",
+        "file://localhost/srv/etl.git",
         "/srv/etl.git",
         "--upload-pack=x",
         "-x",

@@ -8,7 +8,7 @@ from runnerd.core.exit_words import time_text
 from runnerd.core.place import Json
 from runnerd.core.settings import Deployment
 from runnerd.core.source import without_secrets
-from runnerd.sources.table import PulledSource
+from runnerd.deployments.sources.table import PulledSource
 
 
 def note_source(deployment: Deployment, one: PulledSource | None) -> dict[str, Json] | None:

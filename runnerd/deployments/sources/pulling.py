@@ -22,7 +22,7 @@ from runnerd.launch.environment import Environments
 from runnerd.launch.spec import PROGRAM, program_argv, program_text
 from runnerd.processes.helper import HelperOutcome, last_line, name_helper, run_helper
 from runnerd.processes.link import SpawnerLink, describe_end
-from runnerd.sources.credentials import Login
+from runnerd.deployments.sources.credentials import Login
 
 _ANSWER_MAX_BYTES = 2**20
 _OUTPUT_MAX_BYTES = 65536

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from runnerd.core.problems import Problems
 from runnerd.core.settings import Config, Deployment
-from runnerd.sources.credentials import Login
-from runnerd.sources.keeper import SourceKeeper
-from runnerd.sources.pulling import Pulled
+from runnerd.deployments.sources.credentials import Login
+from runnerd.deployments.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.pulling import Pulled
 from tests.kits.nouns import Json, a_deployment, settings
 from tests.kits.sources import FakeCredentials, FakePuller, a_keeper, a_source, a_tree
 

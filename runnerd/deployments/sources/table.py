@@ -17,7 +17,7 @@ from datetime import datetime
 from runnerd.core.codec import to_json
 from runnerd.core.settings import Deployment, RunSettings
 from runnerd.core.source import Source, Tree
-from runnerd.sources.state import HISTORY_MAX, PulledState, SourceState
+from runnerd.deployments.sources.state import HISTORY_MAX, PulledState, SourceState
 
 _NOT_OF_ITS_KEY = ("pull_interval_s", "time_limit_s", "size_max_bytes")
 

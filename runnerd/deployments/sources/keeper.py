@@ -17,9 +17,9 @@ from runnerd.core.place import Problem
 from runnerd.core.problems import Problems
 from runnerd.core.settings import Config, Deployment
 from runnerd.core.source import Tree
-from runnerd.sources.credentials import SourceCredentials
-from runnerd.sources.pulling import Pulled, Puller, Wanted
-from runnerd.sources.table import PulledSource, SourceTable, entrypoint_path, key_of_store
+from runnerd.deployments.sources.credentials import SourceCredentials
+from runnerd.deployments.sources.pulling import Pulled, Puller, Wanted
+from runnerd.deployments.sources.table import PulledSource, SourceTable, entrypoint_path, key_of_store
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
