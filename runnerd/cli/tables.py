@@ -71,6 +71,7 @@ _DEPLOYMENTS = (
     Column("COMMIT", spare=True),
     Column("PROBLEM", flexible=True),
 )
+_COMMIT_AT = 5  # of those columns
 _POOLS = (
     Column("POOL", flexible=True),
     Column("TYPE"),
@@ -158,7 +159,6 @@ def print_waiting(console: Console, runs: Sequence[Json], *, total: int) -> None
 
 def print_deployments(console: Console, deployments: Sequence[Json], *, below: Collection[str] = ()) -> None:
     """Print deployments with their problems; of those in `below`, which the caller prints, only that they are there."""
-    pulled = any(its.get("source") for its in deployments)
     rows = [
         (
             clean(its["name"]),
@@ -166,13 +166,14 @@ def print_deployments(console: Console, deployments: Sequence[Json], *, below: C
             style_state(its["state"]),
             f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
             console.when_next(its["next_run_at"]),
-            *([_format_commit(its)] if pulled else []),
+            _format_commit(its),
             _format_its_problem(its, below),
         )
         for its in deployments
     ]
-    columns = [column for column in _DEPLOYMENTS if pulled or column.title != "COMMIT"]
-    console.print_table(columns, rows)
+    hidden = None if any(its.get("source") for its in deployments) else _COMMIT_AT
+    columns = [column for at, column in enumerate(_DEPLOYMENTS) if at != hidden]
+    console.print_table(columns, [[cell for at, cell in enumerate(row) if at != hidden] for row in rows])
 
 
 def print_pools(console: Console, pools: Sequence[Json], *, below: Collection[str] = ()) -> None:

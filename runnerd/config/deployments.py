@@ -11,7 +11,7 @@ from runnerd.config.placeholders import list_outputs, refuse_odd_numbers, refuse
 from runnerd.config.prefect_yaml import PullSteps, read_pull, refuse_unsupported, warn_of_ignored
 from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
-from runnerd.config.sections import Flaws, Table, Values
+from runnerd.config.sections import Flaws, Values
 from runnerd.config.sources import check_source, in_source, read_source
 from runnerd.config.work_pool import pool_name, read_job_variables, read_pool
 from runnerd.config.yaml_nodes import Map, make_plain

@@ -57,8 +57,7 @@ def read_pull(holder: Map, table: Table, flaws: Flaws) -> PullSteps:
         return PullSteps(_read_directories(found, table, flaws))
     for path, name, arguments, step in found:
         _check_step(path, name, arguments, step, flaws)
-    steps = tuple({name: make_plain(arguments) for name, arguments in step.items()} for step in (node if listed else [node])
-                  if isinstance(step, Map))  # fmt: skip
+    steps = tuple(make_plain(step) for step in (node if listed else [node]) if isinstance(step, Map))
     if len(json.dumps(steps, default=str)) > _STEPS_MAX_CHARACTERS:
         flaws.add(("pull",), f"pull: has more than {_STEPS_MAX_CHARACTERS} characters", holder.key_place("pull"))
     return PullSteps(steps=steps)
@@ -86,9 +85,11 @@ def _check_step(path: Path, name: str, arguments: Json, step: Map, flaws: Flaws)
     elif not isinstance(arguments, Map | None):
         words = f"{dotted(path)} must be a map of the step's arguments, not {show_value(arguments)}"
         flaws.add(path, words, step.value_place(name))
-    elif name in _SET_DIRECTORY and not isinstance((arguments or {}).get("directory"), str):
-        words = f"{dotted(path[:-1])} needs a directory, not {show_value((arguments or {}).get('directory'))}"
-        flaws.add(path, words, step.value_place(name))
+    elif name in _SET_DIRECTORY:
+        directory = arguments.get("directory") if isinstance(arguments, Map) else None
+        if not isinstance(directory, str):
+            words = f"{dotted(path[:-1])} needs a directory, not {show_value(directory)}"
+            flaws.add(path, words, step.value_place(name))
 
 
 def refuse_unsupported(deployment: Map, flaws: Flaws) -> None:

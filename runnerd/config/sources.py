@@ -12,8 +12,8 @@ from runnerd.config.sections import (
     Values,
     make_duration_reader,
     read_as_is,
-    read_line,
     read_finite_size,
+    read_line,
     read_section,
 )
 from runnerd.config.yaml_nodes import Map
@@ -42,7 +42,7 @@ def read_source(deployment: Map, base: str, flaws: Flaws) -> Source | None:
     _refuse_by_kind(node, kind, flaws)
     if flaws.any_in("source"):
         return None
-    return Source(kind=kind, **values.arguments())
+    return Source(**{"kind": kind, **values.arguments()})
 
 
 def check_source(deployment: Map, source: Source, flaws: Flaws) -> None:
@@ -121,7 +121,9 @@ def _read_url(value: Json) -> str:
     except ValueError as error:
         raise ValueError(f"is not a URL: {error}") from None
     if has_password or (parts.username and parts.scheme in ("http", "https")):
-        raise ValueError("must not have credentials in it; put user:password into a file and name it in credentials_file")
+        raise ValueError(
+            "must not have credentials in it; put user:password into a file and name it in credentials_file"
+        )
     if parts.scheme in ("http", "https", "ssh") and (not parts.hostname or parts.hostname.startswith("-")):
         raise ValueError("has no host")
     return text

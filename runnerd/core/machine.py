@@ -138,7 +138,9 @@ class RunRecord:
     leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
     waiting: str | None = None  # what its start waits for
-    source: Mapping[str, Json] | None = None  # of its code: deployments/sources/documents.py; None: a directory of the host
+    source: Mapping[str, Json] | None = (
+        None  # of its code: deployments/sources/documents.py; None: a directory of the host
+    )
     output_removed: str | None = None  # which bound its output was removed for, before the run was forgotten
 
     @property

@@ -142,7 +142,9 @@ def key_of(deployment: Deployment) -> DeclaredKey:
     """
     run, source = deployment.run, deployment.source
     environment = "\n".join(f"{name}={value!r}" for name, value in sorted(run.environment.items()))
-    directory = f"{source.kind} {source.describe()}" if source is not None and source.is_pulled else run.working_directory
+    directory = (
+        f"{source.kind} {source.describe()}" if source is not None and source.is_pulled else run.working_directory
+    )
     where = (directory, run.python, run.environment_file or "", environment)
     return (deployment.entrypoint, deployment.name, *where)
 

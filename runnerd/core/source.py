@@ -42,7 +42,8 @@ class Source:
     def describe(self) -> str:
         """Name the source and what is taken of it, without secrets."""
         which = next(
-            (f" {word} {value}" for word in ("branch", "tag", "commit") if (value := getattr(self, word)) is not None), ""
+            (f" {word} {value}" for word in ("branch", "tag", "commit") if (value := getattr(self, word)) is not None),
+            "",
         )
         return f"{without_secrets(self.url)}{which}"
 

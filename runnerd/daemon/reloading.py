@@ -18,6 +18,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.daemon.settling import Settling
 from runnerd.deployments.planning import ConfigChanges
 from runnerd.deployments.registrar import Registrar
+from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.journal.journal import Journal
 from runnerd.launch.credentials_in_force import CredentialsInForce
 from runnerd.log.alerts import Alert
@@ -25,7 +26,6 @@ from runnerd.log.log import Log
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.pools.table import PoolTable
 from runnerd.prefect_api.client import PrefectApi
-from runnerd.deployments.sources.keeper import SourceKeeper
 
 
 class Reloader:

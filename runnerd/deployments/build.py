@@ -17,17 +17,17 @@ from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
 from runnerd.deployments.relocating import Relocator
+from runnerd.deployments.sources.credentials import SourceCredentials
+from runnerd.deployments.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.pulling import Puller
+from runnerd.deployments.sources.state import SourceState
+from runnerd.deployments.sources.table import SourceTable
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
-from runnerd.deployments.sources.credentials import SourceCredentials
-from runnerd.deployments.sources.keeper import SourceKeeper
-from runnerd.deployments.sources.pulling import Puller
-from runnerd.deployments.sources.state import SourceState
-from runnerd.deployments.sources.table import SourceTable
 from runnerd.system.ambient import Ambient
 from runnerd.system.directories import runs_dir, sources_dir, work_dir
 from runnerd.system.paths import Paths

@@ -15,13 +15,13 @@ from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import Deployment
 from runnerd.core.source import Tree
 from runnerd.deployments.registry import Entry, Registry
+from runnerd.deployments.sources.documents import note_source
+from runnerd.deployments.sources.keeper import SourceKeeper, in_tree
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared, WarmWish
 from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
-from runnerd.deployments.sources.documents import note_source
-from runnerd.deployments.sources.keeper import SourceKeeper, in_tree
 
 
 class FlowLauncher:

@@ -164,9 +164,10 @@ def inspect_in_child(entrypoint: str, result: int, began_ns: int, pull: Any, fol
                 os.chdir(folder)
             if pull:
                 run_pull_steps(entrypoint, pull["steps"])
-            answer = {"entrypoint": entrypoint, "ok": describe(entrypoint, began_ns)}
+            found = describe(entrypoint, began_ns)
             if pull:  # the files are gone in a moment
-                answer["ok"].update(file=None, sha256=None, dependencies={})
+                found.update(file=None, sha256=None, dependencies={})
+            answer = {"entrypoint": entrypoint, "ok": found}
         except Refusal as refusal:
             answer = refusal.answer(entrypoint)
         with os.fdopen(result, "wb") as file:
@@ -197,7 +198,9 @@ def run_pull_steps(entrypoint: str, steps: list[Any]) -> None:
             os.chdir(output["directory"])
     except Exception as exc:
         cause = exc.__cause__ or exc
-        raise Refusal("import-failed", f"{place_of(entrypoint)}: a pull step failed: {words_of(cause)}", tail_of(exc)) from exc
+        raise Refusal(
+            "import-failed", f"{place_of(entrypoint)}: a pull step failed: {words_of(cause)}", tail_of(exc)
+        ) from exc
 
 
 def describe(entrypoint: str, began_ns: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def main() -> int:
     blank("RUNNERD_PULL")
     os.set_inheritable(ANSWER, False)
     try:
-        answer = {"ok": pull(work)}
+        answer: dict[str, Any] = {"ok": pull(work)}
     except Refusal as refusal:
         answer = {"error": " ".join(str(refusal).split())[:2000]}
     except OSError as error:
@@ -155,7 +155,7 @@ class Store:
         if problem:
             what = f"branch {branch}" if branch else f"tag {tag}" if tag else "HEAD"
             raise Refusal(explain(problem, what=what, secret=work["secret"]))
-        commit = self.git.run("rev-parse", "--verify", "--quiet", f"{TIP}^{{commit}}").strip()
+        commit = str(self.git.run("rev-parse", "--verify", "--quiet", f"{TIP}^{{commit}}")).strip()
         if not COMMIT.fullmatch(commit):
             raise Refusal(f"{name} is not a commit")
         return commit
@@ -214,7 +214,9 @@ class Store:
     def list_files(self, commit: str, directories: list[str]) -> tuple[list[Any], list[Any]]:
         """List (mode, sha, path) of the files and of the submodules, within the bounds of a tree."""
         listing = self.git.run_bytes("ls-tree", "-r", "-l", "-z", "--full-tree", commit, most=LISTING_MAX_BYTES)
-        files, modules, size = [], [], 0
+        files: list[Any] = []
+        modules: list[Any] = []
+        size = 0
         for line in listing.split(b"\0")[:-1]:
             about, _, path = line.partition(b"\t")
             mode, _, sha, length = about.split()

@@ -34,7 +34,7 @@ def main() -> int:
     work = json.loads(os.environ.pop("RUNNERD_PULL"))
     os.set_inheritable(ANSWER, False)
     try:
-        answer = {"ok": pull(work)}
+        answer: dict[str, Any] = {"ok": pull(work)}
     except Refusal as refusal:
         answer = {"error": " ".join(str(refusal).split())[:2000]}
     except Exception as error:  # whatever a file system raises

@@ -8,7 +8,8 @@ With PREFECT__FLOW_ENTRYPOINT, the engine of Prefect 2 imports the file in its e
 reads from the API which code to fetch and import. So the variable is taken away, and the engine's function is replaced
 by one that imports this host's code in a worker thread. The engine of Prefect 3 imports outside any event loop.
 
-With RUNNERD_PULL_STEPS, a list in JSON, the pull steps of the deployment's file are run first, by Prefect's own run_steps.
+With RUNNERD_PULL_STEPS, a list in JSON, the pull steps of the deployment's file are run first, by Prefect's own
+function.
 
 With RUNNERD_START_AT (seconds since the epoch), the engine imports and prepares everything at once and begins the flow
 at that time. Left alone, it would sleep for as long as the server says, in whole seconds: the server rounds, so a flow

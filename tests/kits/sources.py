@@ -1,4 +1,4 @@
-"""The parts that pull code: the programs run as the spawner would, and a keeper around a puller that is told answers."""
+"""The parts that pull code: the programs run as the spawner would, and a keeper around a puller with set answers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from runnerd.core.problems import Problems
 from runnerd.core.source import Source, Tree
-from runnerd.launch.spec import PROGRAM, program_argv, program_text
 from runnerd.deployments.sources.credentials import Login, SourceCredentials
 from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.deployments.sources.pulling import Pulled, Wanted
 from runnerd.deployments.sources.state import SourceState
 from runnerd.deployments.sources.table import SourceTable
+from runnerd.launch.spec import PROGRAM, program_argv, program_text
 from runnerd.system.ambient import Ambient
 from tests.kits.engine import an_ambient
 from tests.kits.nouns import NOON, LogLines
@@ -112,7 +112,12 @@ class Program:
             "history": [], **work,
         }  # fmt: skip
         program = {PROGRAM: program_text(self.name), "RUNNERD_PULL": json.dumps(whole)}
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent", **self.environment, **program}
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": "/nonexistent",
+            **self.environment,
+            **program,
+        }
         descriptor, self.answer_file = tempfile.mkstemp(dir=self.place)
         os.close(descriptor)
         return subprocess.Popen(

@@ -77,9 +77,7 @@ def test_the_default_branch_a_tag_and_a_commit(program: Program, repository: Rep
     assert files(program.pull(commit=old)["directory"])["flows/etl.py"] == "one\n"
 
 
-def test_a_commit_that_is_known_needs_no_server(
-    program: Program, repository: Repository, server: GitServer
-) -> None:
+def test_a_commit_that_is_known_needs_no_server(program: Program, repository: Repository, server: GitServer) -> None:
     old = program.pull(branch="main")["commit"]
     repository.commit({"flows/etl.py": "two\n"})
     program.pull(branch="main", history=[old])
@@ -202,7 +200,8 @@ def test_what_is_not_there(program: Program, server: GitServer, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "url", ["ext::sh -c 'touch /tmp/x'", "file://localhost/etc", "/srv/etl.git", "--upload-pack=touch x", "-u", "git://h/x"]
+    "url",
+    ["ext::sh -c 'touch /tmp/x'", "file://localhost/etc", "/srv/etl.git", "--upload-pack=touch x", "-u", "git://h/x"],
 )
 def test_other_transports_are_refused(program: Program, url: str) -> None:
     program.url = url

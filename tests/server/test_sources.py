@@ -182,3 +182,32 @@ def test_a_repository_that_is_gone_is_named_and_harms_nothing(
         assert "there is no such repository" in pulled.stderr
     finally:
         host.close()
+
+
+STEPS = """
+pull:
+  - prefect.deployments.steps.git_clone: {{id: code, repository: '{url}'}}
+  - prefect.deployments.steps.run_shell_script: {{script: touch ran-here, directory: '{{{{ code.directory }}}}'}}
+  - prefect.deployments.steps.set_working_directory: {{directory: '{{{{ code.directory }}}}'}}
+deployments:
+  - {{name: stepped, entrypoint: 'flows/etl.py:etl'}}
+"""
+
+
+@pytest.mark.time_limit(3000)
+def test_pull_steps_are_run_as_prefect_runs_them(host: Host, code: Code, git_server: GitServer) -> None:
+    code.write("one")
+    host.drop_in("steps.yaml", STEPS.format(url=git_server.url()))
+    host.start()
+
+    def registered() -> Json:
+        found = deployment(host, "stepped")
+        return found if found and found["state"] == "ready" and not found["problem"] else None
+
+    eventually(registered, "stepped to be registered", log=host.said)
+    code.write("two")
+    asked = host.ctl("run", "stepped", "--name", "stepped-1", "--watch")
+    assert asked.returncode == 0, asked.stdout + asked.stderr + host.said()
+    output = host.ctl("logs", "stepped-1").stdout
+    assert "running two" in output and "part two" in output, output
+    assert host.document("stepped-1")["api_state"] == "COMPLETED"

@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
             "commit",
             metavar="COMMIT",
             nargs="?",
-            help="hold this commit: one of the last ones by its beginning, any by its whole id (default: the one before)",
+            help="hold this commit: by its beginning if known here, else whole (default: the one before)",
         )
         parser.add_argument("--release", action="store_true", help="end the hold and pull what the source names now")
 

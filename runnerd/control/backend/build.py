@@ -21,6 +21,7 @@ from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
+from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.journal.journal import Journal
 from runnerd.output.output_file import OutputReader
 from runnerd.polling.event_stream import EventStream
@@ -32,7 +33,6 @@ from runnerd.processes.link import SpawnerLink
 from runnerd.runs.blocked import BlockedRuns
 from runnerd.runs.drain import Drain
 from runnerd.runs.supervisor import Supervisor
-from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.system.ambient import Ambient
 from runnerd.warm.table import WarmTable
 

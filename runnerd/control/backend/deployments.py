@@ -14,9 +14,9 @@ from runnerd.control.contract import Peer, Refused, SourceChange
 from runnerd.core.place import Json
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
+from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
-from runnerd.deployments.sources.keeper import SourceKeeper
 
 
 class DeploymentsBackend:

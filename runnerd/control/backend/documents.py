@@ -10,10 +10,10 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import ApiCondition, ApiHealth, FlowRun
 from runnerd.core.settings import InvalidDeployment
 from runnerd.deployments.registry import Entry, EntryState
-from runnerd.output.attempts import AttemptOutput
-from runnerd.polling.event_stream import EventStream
 from runnerd.deployments.sources.documents import run_source_document, source_document
 from runnerd.deployments.sources.table import PulledSource
+from runnerd.output.attempts import AttemptOutput
+from runnerd.polling.event_stream import EventStream
 from runnerd.spawner.child.users import AllowedUsers
 from runnerd.system.paths import Paths
 from runnerd.system.usage import Usage

@@ -48,7 +48,7 @@ class SourceCredentials:
         path = source.credentials_file
         if source.credential is not None:
             if self._directory is None:
-                return f"systemd has passed no credentials to runnerd, so there is no {source.credential}; see LoadCredential="
+                return f"systemd has passed no credential {source.credential} to runnerd; see LoadCredential="
             path = os.path.join(self._directory, source.credential)
         if path is None:
             return None
@@ -59,7 +59,9 @@ class SourceCredentials:
             return f"cannot read the credentials {path}: {error.strerror or error}"
         if isinstance(data, Unanswered):
             return f"the credentials {path}: {data.words}"
-        return parse_login(data.decode("utf-8", "replace"), url=source.url) or f"the credentials {path}: the file is empty"
+        return (
+            parse_login(data.decode("utf-8", "replace"), url=source.url) or f"the credentials {path}: the file is empty"
+        )
 
     async def _read_block(self, source: Source, name: str) -> Login | str:
         slug, _, its = name.partition("/")

@@ -18,11 +18,11 @@ from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import RunSettings
 from runnerd.core.source import Source, Tree, without_secrets
 from runnerd.core.units import format_duration
+from runnerd.deployments.sources.credentials import Login
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import PROGRAM, program_argv, program_text
 from runnerd.processes.helper import HelperOutcome, last_line, name_helper, run_helper
 from runnerd.processes.link import SpawnerLink, describe_end
-from runnerd.deployments.sources.credentials import Login
 
 _ANSWER_MAX_BYTES = 2**20
 _OUTPUT_MAX_BYTES = 65536
@@ -60,9 +60,7 @@ class Pulled:
 class Puller:
     """Pulls into `place`, below folders whose names have `token` in them."""
 
-    def __init__(
-        self, *, link: SpawnerLink, environments: Environments, work_dir: str, place: str, token: str
-    ) -> None:
+    def __init__(self, *, link: SpawnerLink, environments: Environments, work_dir: str, place: str, token: str) -> None:
         self._link = link
         self._environments = environments
         self._work_dir = work_dir

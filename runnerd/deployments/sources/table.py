@@ -73,9 +73,7 @@ class PulledSource:
             return False
         old = [] if before is None or before.commit == tree.commit else [before.commit]
         history = [one for one in dict.fromkeys((*old, *self.state.history)) if one != tree.commit]
-        self.state = PulledState(
-            tree=tree, pulled_at=at, held=self.state.held, history=tuple(history[:HISTORY_MAX])
-        )
+        self.state = PulledState(tree=tree, pulled_at=at, held=self.state.held, history=tuple(history[:HISTORY_MAX]))
         return True
 
 

@@ -102,7 +102,9 @@ def test_urls_that_are_refused(etc: ConfigDir, url: str) -> None:
     assert problem.startswith("conf.d/a.yaml:4:23: source.git.url")
 
 
-@pytest.mark.parametrize("ref", ["-x", "--upload-pack=x", "a..b", "a b", "a:b", "a.lock", "/a", "a/", "a^", "@{1}", "a\\u0007"])
+@pytest.mark.parametrize(
+    "ref", ["-x", "--upload-pack=x", "a..b", "a b", "a:b", "a.lock", "/a", "a/", "a^", "@{1}", "a\\u0007"]
+)
 def test_names_of_branches_that_are_refused(etc: ConfigDir, ref: str) -> None:
     (problem,) = problems(etc, GIT.format(f', branch: "{ref}"'))
     assert "source.git.branch must be the name of a branch" in problem
@@ -152,7 +154,9 @@ def test_an_entrypoint_outside_the_tree(etc: ConfigDir, path: str) -> None:
 
 # --- pull steps ---------------------------------------------------------------------------------------------------
 
-CLONE = "pull: [{prefect.deployments.steps.git_clone: {id: c, repository: 'https://h/x', access_token: '{{ prefect.blocks.secret.t }}'}}, {prefect.deployments.steps.run_shell_script: {script: ls, directory: '{{ c.directory }}'}}]"
+REPOSITORY = "id: c, repository: 'https://h/x', access_token: '{{ prefect.blocks.secret.t }}'"
+SHELL = "prefect.deployments.steps.run_shell_script: {script: ls, directory: '{{ c.directory }}'}"
+CLONE = f"pull: [{{prefect.deployments.steps.git_clone: {{{REPOSITORY}}}}}, {{{SHELL}}}]"
 
 
 def test_steps_are_left_to_prefect(etc: ConfigDir) -> None:
@@ -171,7 +175,15 @@ def test_steps_are_left_to_prefect(etc: ConfigDir) -> None:
 
 
 def test_steps_of_the_file_are_for_every_deployment_without_own_ones(etc: ConfigDir) -> None:
-    text = CLONE + "\n" + ONE.format("") + "- {name: b, entrypoint: 'flows/etl.py:nightly', pull: [{prefect.deployments.steps.set_working_directory: {directory: " + str(etc.etc) + "}}]}\n"
+    text = (
+        CLONE
+        + "\n"
+        + ONE.format("")
+        + "- {name: b, entrypoint: 'flows/etl.py:nightly', pull: [{"
+        + "prefect.deployments.steps.set_working_directory: {directory: "
+        + str(etc.etc)
+        + "}}]}\n"
+    )
     etc.write("conf.d/a.yaml", text)
     first, second = etc.load().deployments
     assert first.pull_steps is not None and first.scratch
@@ -181,7 +193,10 @@ def test_steps_of_the_file_are_for_every_deployment_without_own_ones(etc: Config
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("pull: [{git_clone: {}}]", "pull[0].git_clone is not the name of a step, such as prefect.deployments.steps.git_clone"),
+        (
+            "pull: [{git_clone: {}}]",
+            "pull[0].git_clone is not the name of a step, such as prefect.deployments.steps.git_clone",
+        ),
         ("pull: [{a.b: x}]", "pull[0].a.b must be a map of the step's arguments, not 'x'"),
         ("pull: [{a.b: {}, c.d: {}}]", "pull[0] has more than one step; write each as an item of its own"),
     ],
@@ -193,6 +208,8 @@ def test_what_is_wrong_with_steps(etc: ConfigDir, line: str, words: str) -> None
 
 
 def test_outputs_of_steps_that_are_not_run(etc: ConfigDir) -> None:
-    etc.write("conf.d/a.yaml", "build: [{x.build: {id: image}}]\n" + ONE.format("pull: [{a.b: {c: '{{ image.sha }}'}}]"))
+    etc.write(
+        "conf.d/a.yaml", "build: [{x.build: {id: image}}]\n" + ONE.format("pull: [{a.b: {c: '{{ image.sha }}'}}]")
+    )
     (problem,) = etc.problems()
     assert "it is an output of a build or push step" in problem

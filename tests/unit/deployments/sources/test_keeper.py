@@ -98,7 +98,8 @@ async def test_a_failed_pull_keeps_the_last_good_tree_and_says_so() -> None:
         assert keeper.why_not(etl) is None
         (problem,) = problems.all()
         assert problem.message == (
-            "cannot pull https://git.example/etl.git branch main: the repository needs a password; runs use aaaaaaaaaaaa"
+            "cannot pull https://git.example/etl.git branch main: the repository needs a password;"
+            " runs use aaaaaaaaaaaa"
         )
         assert problem.place == etl.place
         puller.answer = B
