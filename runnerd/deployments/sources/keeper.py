@@ -64,6 +64,7 @@ class SourceKeeper:
         """Take the sources of a configuration; return it with the trees of those that were pulled."""
         self._table.replace(config.deployments)
         self._due.set()
+        self.moved.set()  # else nobody says again why a source that was tried before cannot be pulled
         return replace(config, deployments=tuple(self.locate(one) for one in config.deployments))
 
     def locate(self, deployment: Deployment) -> Deployment:
@@ -90,7 +91,7 @@ class SourceKeeper:
         """
         one = self._table.of(deployment)
         if one is None:
-            return deployment
+            return "its source is not in the files any more" if deployment.awaits_tree else deployment
         if one.is_due(self._ambient.clock()) or one.tree is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WAIT_MAX_S):

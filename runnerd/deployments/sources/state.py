@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from runnerd.core.codec import Decoder, to_json
 from runnerd.core.source import Tree
 
 HISTORY_MAX = 10  # versions of a source that `revert` finds by themselves
+_SOURCES_MAX = 20_000  # twice the deployments that one file may have
 _FILE_MAX_BYTES = 64 * 2**20
 
 
@@ -60,15 +61,12 @@ class SourceState:
         return self._sources.get(key, PulledState())
 
     def put(self, key: str, state: PulledState) -> None:
-        """Save it. Raises OSError."""
+        """Save it; of many, those that were saved last. Raises OSError."""
+        self._sources.pop(key, None)
         self._sources[key] = state
+        if len(self._sources) > _SOURCES_MAX:
+            del self._sources[next(iter(self._sources))]
         self._write()
-
-    def forget_others(self, keys: Sequence[str]) -> None:
-        """Forget all sources but these. Raises OSError."""
-        if self._sources.keys() - set(keys):
-            self._sources = {key: self._sources[key] for key in keys if key in self._sources}
-            self._write()
 
     def _write(self) -> None:
         document = _Document(token=self.token, sources=self._sources)

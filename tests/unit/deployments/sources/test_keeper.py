@@ -27,6 +27,7 @@ def a_pulled(name: str = "etl", **source: Json) -> Deployment:
 @asynccontextmanager
 async def running(keeper: SourceKeeper, *deployments: Deployment) -> AsyncIterator[SourceKeeper]:
     take(keeper, *deployments)
+    keeper.moved.clear()  # set because of the files; below, because of a pull
     task = asyncio.create_task(keeper.run())
     try:
         yield keeper
