@@ -125,7 +125,7 @@ class SourceKeeper:
         if afresh and one is not None and one.pull is not None:
             await asyncio.wait([one.pull])
         task = self._begin(one) if one is not None else None
-        return await asyncio.shield(task) if task is not None else None
+        return await asyncio.shield(task) if task is not None else "runnerd is starting; try again in a moment"
 
     async def hold(self, deployment: Deployment, commit: str) -> str | None:
         """Hold this commit until it is released; None, or one sentence why it cannot be: then nothing is changed."""

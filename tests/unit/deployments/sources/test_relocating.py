@@ -17,9 +17,7 @@ from tests.kits.registrar import FakeInspector, Host, a_host, flow
 from tests.kits.sources import FakePuller, a_keeper, a_source, a_tree
 
 A, B = Pulled(tree=a_tree("a")), Pulled(tree=a_tree("b"))
-ETL = replace(
-    a_deployment("etl", run={"working_directory": "/"}, entrypoint="flows/etl.py:etl"), source=a_source()
-)
+ETL = replace(a_deployment("etl", run={"working_directory": "/"}, entrypoint="flows/etl.py:etl"), source=a_source())
 
 
 class Following:
@@ -29,7 +27,10 @@ class Following:
         self.host, self.puller = host, puller
         self.keeper = a_keeper(puller)
         self.relocator = Relocator(
-            sources=self.keeper, registry=host.registry, registrar=host.registrar, ambient=an_ambient(LogLines(), now=lambda: NOON, clock=lambda: 0.0)
+            sources=self.keeper,
+            registry=host.registry,
+            registrar=host.registrar,
+            ambient=an_ambient(LogLines(), now=lambda: NOON, clock=lambda: 0.0),
         )
 
     def begin(self, *deployments: Deployment) -> None:
@@ -43,7 +44,9 @@ class Following:
 
 
 @asynccontextmanager
-async def following(folder: Path, puller: FakePuller, inspector: FakeInspector | None = None) -> AsyncIterator[Following]:
+async def following(
+    folder: Path, puller: FakePuller, inspector: FakeInspector | None = None
+) -> AsyncIterator[Following]:
     async with a_host(folder, inspector=inspector) as host:
         made = Following(host, puller)
         tasks = [asyncio.create_task(made.keeper.run()), asyncio.create_task(made.relocator.run())]
