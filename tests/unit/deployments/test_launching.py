@@ -55,6 +55,7 @@ async def test_a_run_keeps_the_tree_that_it_was_started_in() -> None:
     keeper = a_keeper(puller)
     keeper.take(Config(settings=settings(), deployments=(deployment,)))
     pulling = asyncio.create_task(keeper.run())
+    await asyncio.sleep(1)
     started = a_record("r-1", deployment_id="d-1")
     prepared = await launcher(registry, keeper).prepare(started)
     assert isinstance(prepared.start, LaunchSpec)

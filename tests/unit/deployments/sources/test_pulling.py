@@ -16,7 +16,7 @@ from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.processes.helper import HelperOutcome
 from runnerd.processes.protocol import Record
-from tests.kits.nouns import Json
+from tests.kits.nouns import NOON, Json
 from tests.kits.sources import a_source
 
 COMMIT = "a" * 40
@@ -30,11 +30,10 @@ def a_puller() -> Puller:
 
 
 def read(answer: str, **record: Json) -> Pulled | str:
-    ended = {
-        "key": "inspect-1", "attempt": 1, "phase": "exited", "exit": Exit(code=0),
-        "identity": Identity(boot_id="b", pid=1, start_ticks=1), **record,
-    }  # fmt: skip
-    outcome = HelperOutcome(Record(**ended), answer, "Traceback\nMemoryError\n")
+    identity = Identity(boot_id="b", pid=1, start_ticks=1)
+    fields = {"phase": "exited", "exit": Exit(code=0), "identity": identity, "pgid": 1, "user": "etl", **record}
+    ended = Record(key="inspect-1", attempt=1, started_at=NOON, **fields)
+    outcome = HelperOutcome(ended, answer, "Traceback\nMemoryError\n")
     return a_puller()._read(outcome, a_source(url="https://git.example/etl.git?token=hush"))
 
 
