@@ -159,7 +159,7 @@ def print_waiting(console: Console, runs: Sequence[Json], *, total: int) -> None
 
 def print_deployments(console: Console, deployments: Sequence[Json], *, below: Collection[str] = ()) -> None:
     """Print deployments with their problems; of those in `below`, which the caller prints, only that they are there."""
-    rows = [
+    rows: list[Sequence[str | Cell]] = [
         (
             clean(its["name"]),
             clean(its["flow"] or "-"),

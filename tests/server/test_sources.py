@@ -188,7 +188,6 @@ STEPS = """
 pull:
   - prefect.deployments.steps.git_clone: {{id: code, repository: '{url}'}}
   - prefect.deployments.steps.run_shell_script: {{script: touch ran-here, directory: '{{{{ code.directory }}}}'}}
-  - prefect.deployments.steps.set_working_directory: {{directory: '{{{{ code.directory }}}}'}}
 deployments:
   - {{name: stepped, entrypoint: 'flows/etl.py:etl'}}
 """
