@@ -61,7 +61,7 @@ class DeploymentReader:
         in_pool = read_pool(node, self.file, outputs, flaws)
         schedules = self.schedules.read(node, flaws)
         pull = self._pull(node, outputs, flaws)
-        values = self._run_values(node, pull.values, flaws)
+        values = self._run_values(node, pull.values if pull.steps is None else Values(), flaws)
         if flaws.at("name") or flaws.at("entrypoint") or "entrypoint" not in node:
             return None
         source = read_source(node, self.host.base, flaws)

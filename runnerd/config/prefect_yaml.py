@@ -26,7 +26,10 @@ _IGNORED_OF_SCHEDULES = ("max_active_runs", "catchup")
 
 @dataclass(frozen=True, slots=True)
 class PullSteps:
-    """What the pull steps of a deployment or a file say: a directory, or `steps` that Prefect runs at each start."""
+    """What the pull steps of a deployment or a file say: a directory, and `steps` that Prefect runs at each start.
+
+    With steps, the directory is one of those that they lead to, in which a pool's flow is inspected.
+    """
 
     values: Values = field(default_factory=Values)
     steps: tuple[Json, ...] | None = None
@@ -53,14 +56,16 @@ def read_pull(holder: Map, table: Table, flaws: Flaws) -> PullSteps:
             second = list(step)[1]
             words = f"{dotted(path)} has more than one step; write each as an item of its own"
             flaws.add((*path, second), words, step.key_place(second))
-    if all(_sets_directory(name, arguments) for _, name, arguments, _ in found):
-        return PullSteps(_read_directories(found, table, flaws))
+    plain = [one for one in found if _sets_directory(one[1], one[2])]
+    values = _read_directories(plain, table, flaws)
+    if len(plain) == len(found):
+        return PullSteps(values)
     for path, name, arguments, step in found:
         _check_step(path, name, arguments, step, flaws)
-    steps = tuple(make_plain(step) for step in (node if listed else [node]) if isinstance(step, Map))
+    steps = tuple({name: make_plain(arguments)} for _, name, arguments, _ in found)
     if len(json.dumps(steps, default=str)) > _STEPS_MAX_CHARACTERS:
         flaws.add(("pull",), f"pull: has more than {_STEPS_MAX_CHARACTERS} characters", holder.key_place("pull"))
-    return PullSteps(steps=steps)
+    return PullSteps(values, steps)
 
 
 def _sets_directory(name: str, arguments: Json) -> bool:

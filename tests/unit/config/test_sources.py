@@ -213,3 +213,10 @@ def test_outputs_of_steps_that_are_not_run(etc: ConfigDir) -> None:
     )
     (problem,) = etc.problems()
     assert "it is an output of a build or push step" in problem
+
+
+def test_in_a_pool_the_directory_of_a_step_is_for_the_inspection(etc: ConfigDir) -> None:
+    steps = "[{a.clone: {}}, {prefect.deployments.steps.set_working_directory: {directory: /}}]"
+    found = one(etc, f"pull: {steps}\n  work_pool: {{name: p}}")
+    assert found.run.working_directory == "/"
+    assert not found.runs_pull_steps and found.pull_steps is not None and not found.scratch
