@@ -55,6 +55,7 @@ _HISTORY = (
     Column("EXIT", flexible=True),
 )
 WAITING_SHOWN = 20
+_COMMIT_SHOWN = 12  # characters
 _WAITING = (
     Column("WAITING RUN"),
     Column("NAME", flexible=True),
@@ -68,8 +69,10 @@ _DEPLOYMENTS = (
     Column("STATE"),
     Column("RUNNING", right=True),
     Column("NEXT RUN"),
+    Column("COMMIT", spare=True),
     Column("PROBLEM", flexible=True),
 )
+_COMMIT_AT = 5  # of those columns
 _POOLS = (
     Column("POOL", flexible=True),
     Column("TYPE"),
@@ -157,18 +160,21 @@ def print_waiting(console: Console, runs: Sequence[Json], *, total: int) -> None
 
 def print_deployments(console: Console, deployments: Sequence[Json], *, below: Collection[str] = ()) -> None:
     """Print deployments with their problems; of those in `below`, which the caller prints, only that they are there."""
-    rows = [
+    rows: list[Sequence[str | Cell]] = [
         (
             clean(its["name"]),
             clean(its["flow"] or "-"),
             style_state(its["state"]),
             format_running(its),
             console.when_next(its["next_run_at"]),
+            _format_commit(its),
             _format_its_problem(its, below),
         )
         for its in deployments
     ]
-    console.print_table(_DEPLOYMENTS, rows)
+    hidden = None if any(its.get("source") for its in deployments) else _COMMIT_AT
+    columns = [column for at, column in enumerate(_DEPLOYMENTS) if at != hidden]
+    console.print_table(columns, [[cell for at, cell in enumerate(row) if at != hidden] for row in rows])
 
 
 def print_pools(console: Console, pools: Sequence[Json], *, below: Collection[str] = ()) -> None:
@@ -213,6 +219,21 @@ def _format_pool_state(its: Json) -> Cell:
         return state
     style = _STATE_STYLES.get(worker["state"], "yellow") if state.style == "green" else state.style
     return Cell(f"{state.text} (worker {worker['state']})", style)
+
+
+def _format_commit(its: Json) -> str:
+    """Format the commit of a deployment's source: its first characters, and whether it is held there."""
+    source = its.get("source") or {}
+    commit = clean((source.get("commit") or "-")[:_COMMIT_SHOWN])
+    return f"{commit} (held)" if source.get("held") else commit
+
+
+def format_source(source: Json) -> str | None:
+    """Format a source in full: its URL, the whole commit, and whether it is held there."""
+    if not source:
+        return None
+    at = f" at {source['commit']}" if source["commit"] else ""
+    return clean(f"{source['url']}{at}{' (held)' if source.get('held') else ''}")
 
 
 def _format_its_problem(its: Json, below: Collection[str]) -> str:

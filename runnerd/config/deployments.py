@@ -8,11 +8,12 @@ from runnerd.config.commands import has_command, read_command
 from runnerd.config.entries import Key, Kind
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.messages import Flaw
-from runnerd.config.placeholders import list_outputs, refuse_odd_numbers, refuse_placeholders
-from runnerd.config.prefect_yaml import read_pull, refuse_unsupported, warn_of_ignored
+from runnerd.config.placeholders import list_outputs, refuse_odd_numbers, refuse_outputs, refuse_placeholders
+from runnerd.config.prefect_yaml import PullSteps, read_pull, refuse_unsupported, warn_of_ignored
 from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
-from runnerd.config.sections import Flaws, Table, Values
+from runnerd.config.sections import Flaws, Values
+from runnerd.config.sources import check_source, in_source, read_source
 from runnerd.config.work_pool import pool_name, read_job_variables, read_pool
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.place import Json, Place
@@ -47,12 +48,12 @@ class DeploymentReader:
     checks: HostChecks
     schedules: ScheduleReader
     host: HostRun
-    file_pull: Values
+    file_pull: PullSteps
     pull_flaws: tuple[Flaw, ...]
 
     def build(self, node: Map, flaws: Flaws) -> Deployment | None:
         """Make the deployment that `node` describes; None when it has flaws, which are added to `flaws`."""
-        if node.get("pull") is None and pool_name(node) is None:
+        if node.get("pull") is None and pool_name(node) is None and node.get("source") is None:
             flaws.all.extend(self.pull_flaws)
         outputs = list_outputs(self.file, node)
         refuse_unsupported(node, flaws)
@@ -62,39 +63,63 @@ class DeploymentReader:
         in_pool = read_pool(node, self.file, outputs, flaws)
         command = read_command(node, flaws)
         schedules = self.schedules.read(node, flaws)
-        values = self._run_values(node, flaws)
+        pull = self._pull(node, outputs, flaws)
+        values = self._run_values(node, pull.values if pull.steps is None else Values(), flaws)
         if flaws.at("name") or flaws.at("entrypoint") or not ("entrypoint" in node or has_command(node)):
             return None
-        run = self.host.settings(values)
+        source = read_source(node, self.host.base, flaws)
+        run = self.host.settings(in_source(values, source))
         _check_paused(node, flaws)
-        if not flaws.any_in("run", "work_pool", "pull"):
+        if source is not None:
+            check_source(node, source, flaws)
+        if not flaws.any_in("run", "work_pool", "pull", "source"):
+            here = pull.steps is None and (source is None or not source.is_pulled)
             code = node.get("entrypoint")
-            key = "entrypoint" if code is not None else "command"
-            self.checks.check(run, values, flaws, otherwise=node.value_place(key), entrypoint=code, imports=not command)
+            where = node.value_place("entrypoint" if code is not None else "command")
+            self.checks.check(
+                run, values, flaws, otherwise=where, entrypoint=code if here else None, imports=not command
+            )
         if flaws.all:
             return None
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
         places = _parameter_places(node)
-        more = {**keys, **limit, **in_pool, "command": command}
+        more = {**keys, **limit, **self._steps(node, pull), **in_pool, "command": command, "source": source}
         return Deployment(run=run, place=node.place(), schedules=schedules, parameter_places=places, **more)
 
-    def _run_values(self, node: Map, flaws: Flaws) -> Values:
+    def _run_values(self, node: Map, pull: Values, flaws: Flaws) -> Values:
         """Merge the host's run:, the job variables, the pull steps and the deployment's own run:; the last one wins."""
         table = self.host.table
         own = read_run(node.get("run"), table, ("run",), flaws)
-        pull = self._pull_values(node, table, flaws)
         variables = read_job_variables(node, table, flaws)
         return own.over(pull.over(variables.over(self.host.said)))
 
-    def _pull_values(self, node: Map, table: Table, flaws: Flaws) -> Values:
-        """Read the directory that the pull steps set; in a pool the worker runs any steps, so none is refused."""
-        if pool_name(node) is None:
-            return read_pull(node, table, flaws) if node.get("pull") is not None else self.file_pull
-        return read_pull(node if node.get("pull") is not None else self.file, table, Flaws([]))
+    def _pull(self, node: Map, outputs: frozenset[str], flaws: Flaws) -> PullSteps:
+        """Read the pull steps; in a pool the worker runs any steps, of which only the directory matters here."""
+        own, table = node.get("pull") is not None, self.host.table
+        if pool_name(node) is not None:
+            return PullSteps(read_pull(node if own else self.file, table, Flaws([])).values)
+        found = read_pull(node, table, flaws) if own else self.file_pull
+        if found.steps is not None and node.get("source") is None:
+            refuse_outputs(node if own else self.file, outputs, flaws)
+            if has_command(node):
+                flaws.add(("pull",), _STEPS_OF_COMMAND, (node if own else self.file).key_place("pull"))
+        return found if node.get("source") is None else PullSteps()
+
+    def _steps(self, node: Map, pull: PullSteps) -> dict[str, Json]:
+        """Return what is stored of steps that Prefect runs at each start, in a fresh directory unless one is named."""
+        if pull.steps is None:
+            return {}
+        named = [node.get("run"), (node.get("work_pool") or {}).get("job_variables")]
+        keys = ("working_directory", "working_dir")
+        own = any(isinstance(one, Map) and one.get(key) is not None for one in named for key in keys)
+        return {"pull_steps": pull.steps, "scratch": not own}
 
 
 _KEYS = ("name", "entrypoint", "flow_name", "description", "version", "enforce_parameter_schema", "paused", "on_remove")
+
+
+_STEPS_OF_COMMAND = "pull: these steps are run by Prefect, which no command has; write where its files are as source:"
 
 
 def _check_paused(node: Map, flaws: Flaws) -> None:

@@ -17,7 +17,7 @@ from runnerd.config.files import DROP_INS, MAIN, FileText, Listing, list_drop_in
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.last_good import choose_in_force, refuse_doubles
 from runnerd.config.pools import POOLS, PoolReader
-from runnerd.config.prefect_yaml import list_warnings, read_pull
+from runnerd.config.prefect_yaml import PullSteps, list_warnings, read_pull
 from runnerd.config.quoting import conceal, is_inside
 from runnerd.config.run_settings import HostRun
 from runnerd.config.schedules import ScheduleReader
@@ -268,7 +268,7 @@ class _Load:
     # --- deployments and pools ---
 
     def _read_deployments(self, file: _File, host: HostRun) -> FileItems[Deployment]:
-        flaws, pull = Flaws([]), Values()
+        flaws, pull = Flaws([]), PullSteps()
         if file.node is not None and not file.flaws.at("pull"):
             pull = read_pull(file.node, host.table, flaws)
         reader = DeploymentReader(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 from runnerd.config.messages import Path, find_value_place
 from runnerd.config.run_settings import read_run
 from runnerd.config.sections import Flaws, Table, Values
-from runnerd.config.yaml_nodes import List, Map
+from runnerd.config.yaml_nodes import List, Map, make_plain
 from runnerd.core.json_words import dotted, show_value
 from runnerd.core.place import Json, Problem
 
@@ -14,53 +19,82 @@ _SET_DIRECTORY = (
     "prefect.deployments.steps.pull.set_working_directory",
 )
 _STEP_KEYS = ("directory", "id")
+_STEP = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
+_STEPS_MAX_CHARACTERS = 100_000  # they are passed in one variable, which Linux bounds at 128 KiB
 _IGNORED_OF_SCHEDULES = ("max_active_runs", "catchup")
 
 
-def read_pull(holder: Map, table: Table, flaws: Flaws) -> Values:
-    """Read the working directory that the `pull` steps of `holder` (a deployment or a whole file) set."""
-    steps = holder.get("pull")
-    values = Values()
-    if not steps or flaws.at("pull"):
-        return values
-    listed = isinstance(steps, List)
-    for index, step in enumerate(steps if listed else [steps]):
+@dataclass(frozen=True, slots=True)
+class PullSteps:
+    """What the pull steps of a deployment or a file say: a directory, and `steps` that Prefect runs at each start.
+
+    With steps, the directory is one of those that they lead to, in which a pool's flow is inspected.
+    """
+
+    values: Values = field(default_factory=Values)
+    steps: tuple[Json, ...] | None = None
+
+
+def read_pull(holder: Map, table: Table, flaws: Flaws) -> PullSteps:
+    """Read the `pull` steps of `holder` (a deployment or a whole file).
+
+    Steps that only set a plain directory are not run: the runs have that as their working directory.
+    """
+    node = holder.get("pull")
+    if not node or flaws.at("pull"):
+        return PullSteps()
+    listed = isinstance(node, List)
+    found: list[tuple[Path, str, Json, Map]] = []
+    for index, step in enumerate(node if listed else [node]):
         path: Path = ("pull", index) if listed else ("pull",)
-        values = _read_step(holder, step, path, table, flaws).over(values)
-    return values
+        if not isinstance(step, Map) or not step:
+            words = f"{dotted(path)} must be a map, not {show_value(step)}"
+            flaws.add(path, words, find_value_place(holder, path))
+            continue
+        found += [((*path, name), name, arguments, step) for name, arguments in step.items()]
+        if listed and len(step) > 1:
+            second = list(step)[1]
+            words = f"{dotted(path)} has more than one step; write each as an item of its own"
+            flaws.add((*path, second), words, step.key_place(second))
+    plain = [one for one in found if _sets_directory(one[1], one[2])]
+    values = _read_directories(plain, table, flaws)
+    if len(plain) == len(found):
+        return PullSteps(values)
+    for path, name, arguments, step in found:
+        _check_step(path, name, arguments, step, flaws)
+    steps = tuple({name: make_plain(arguments)} for _, name, arguments, _ in found)
+    if len(json.dumps(steps, default=str)) > _STEPS_MAX_CHARACTERS:
+        flaws.add(("pull",), f"pull: has more than {_STEPS_MAX_CHARACTERS} characters", holder.key_place("pull"))
+    return PullSteps(values, steps)
 
 
-def _read_step(holder: Map, step: Json, path: Path, table: Table, flaws: Flaws) -> Values:
-    if not isinstance(step, Map):
-        flaws.add(path, f"{dotted(path)} must be a map, not {show_value(step)}", find_value_place(holder, path))
-        return Values()
+def _sets_directory(name: str, arguments: Json) -> bool:
+    """Whether the step does nothing but name a directory that is known beforehand."""
+    directory = arguments.get("directory") if isinstance(arguments, Map) else None
+    is_plain = isinstance(directory, str) and "{{" not in directory
+    return name in _SET_DIRECTORY and is_plain and set(arguments) <= set(_STEP_KEYS)
+
+
+def _read_directories(found: Sequence[tuple[Path, str, Json, Map]], table: Table, flaws: Flaws) -> Values:
     values = Values()
-    for name, arguments in step.items():
-        directory = arguments.get("directory") if isinstance(arguments, Map) else None
-        if name not in _SET_DIRECTORY:
-            message = (
-                f"the pull step {name!r} is not supported, because runnerd runs code that is on this host;"
-                " use set_working_directory, or set run.working_directory"
-            )
-            flaws.add((*path, name), message, step.key_place(name))
-        elif not isinstance(directory, str) or "{{" in directory:
-            message = f"{dotted(path)} needs a plain directory, not {show_value(directory)}"
-            flaws.add((*path, name), message, step.value_place(name))
-        else:
-            _refuse_step_keys(arguments, (*path, name), flaws)
-            values = _read_directory(arguments, table, (*path, name), flaws)
+    for path, _, arguments, _ in found:
+        reader = {"directory": table["working_directory"]}
+        values = read_run(arguments, reader, tuple(path), flaws).over(values)
     return values
 
 
-def _refuse_step_keys(arguments: Map, path: Path, flaws: Flaws) -> None:
-    for key in arguments:
-        if key not in _STEP_KEYS:
-            message = f"{dotted((*path, key))}: not supported, because the step is not run; remove it"
-            flaws.add((*path, key), message, arguments.key_place(key))
-
-
-def _read_directory(arguments: Map, table: Table, path: Path, flaws: Flaws) -> Values:
-    return read_run(arguments, {"directory": table["working_directory"]}, tuple(path), flaws)
+def _check_step(path: Path, name: str, arguments: Json, step: Map, flaws: Flaws) -> None:
+    if not _STEP.fullmatch(name):
+        words = f"{dotted(path)} is not the name of a step, such as prefect.deployments.steps.git_clone"
+        flaws.add(path, words, step.key_place(name))
+    elif not isinstance(arguments, Map | None):
+        words = f"{dotted(path)} must be a map of the step's arguments, not {show_value(arguments)}"
+        flaws.add(path, words, step.value_place(name))
+    elif name in _SET_DIRECTORY:
+        directory = arguments.get("directory") if isinstance(arguments, Map) else None
+        if not isinstance(directory, str):
+            words = f"{dotted(path[:-1])} needs a directory, not {show_value(directory)}"
+            flaws.add(path, words, step.value_place(name))
 
 
 def refuse_unsupported(deployment: Map, flaws: Flaws) -> None:

@@ -23,6 +23,7 @@ from runnerd.core.settings import (
     Schedule,
     Settings,
 )
+from runnerd.core.source import Source, without_secrets
 from runnerd.core.units import format_duration, format_size
 
 HIDDEN = "***"
@@ -125,6 +126,7 @@ def _deployment(deployment: Deployment) -> dict[str, Json]:
         "concurrency_limit": _concurrency(deployment),
         "paused": deployment.paused,
         "on_remove": deployment.on_remove,
+        "source": _source(deployment.source),
         "run": _run(deployment.run),
         "file": deployment.place.file,
         "line": deployment.place.line,
@@ -142,6 +144,30 @@ def _command(command: Command) -> dict[str, Json]:
         "success_exit_codes": list(rules.success_exit_codes),
         "retries": rules.retries,
         "retry_delay": format_duration(rules.retry_delay_s),
+    }
+
+
+def _source(source: Source | None) -> Json:
+    if source is None:
+        return None
+    git: dict[str, Json] = {
+        "url": source.url,
+        "branch": source.branch,
+        "tag": source.tag,
+        "commit": source.commit,
+        "include_submodules": source.include_submodules,
+        "directories": list(source.directories) or None,
+        "credentials_file": source.credentials_file,
+        "credential": source.credential,
+        "credentials_block": source.credentials_block,
+    }
+    if not source.is_pulled:
+        return {"directory": source.url}
+    return {
+        source.kind: git if source.kind == "git" else without_secrets(source.url),
+        "pull_interval": format_duration(source.pull_interval_s),
+        "time_limit": format_duration(source.time_limit_s),
+        "size_max": format_size(source.size_max_bytes),
     }
 
 

@@ -48,6 +48,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               due. `pool`: the work pool whose workers start its runs; null when this host starts them.
               `kind`: flow or command, null where its section is invalid. `command`: null, or the command in one line as
               it is written, with its placeholders; `entrypoint` is null then.
+              `source`: null, or where its code is pulled from: kind (git, remote, directory), url without secrets,
+              commit (what is in force), pulled_at, problem (why the last pull failed), held (the commit it is held
+              at). A run's `source` has the first five, as they were when the run was started.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
               `remedy` may be null. `ok`: false when any check is an error.
@@ -132,6 +135,15 @@ class RunElsewhere:
     document: Json
     run: FlowRun
     kept: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceChange:
+    """Pull a source now; or revert it to `commit`, None for the one before, and hold that; or `release` it."""
+
+    verb: Literal["pull", "revert"]
+    commit: str | None = None
+    release: bool = False
 
 
 class HostPools(Protocol):
@@ -248,6 +260,12 @@ class HostDeployments(Protocol):
 
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
         """Pause or resume the deployment in Prefect and return its new document."""
+
+    async def change_source(self, ref: str, change: SourceChange, *, peer: Peer) -> Json | Refused:
+        """Pull the source of the deployment that `ref` means, hold a commit of it or release it; return the document.
+
+        Takes up to a minute; refused with 409, with the cause, when the code cannot be pulled: nothing is changed then.
+        """
 
 
 class Host(Protocol):

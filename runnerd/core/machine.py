@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from runnerd.core.commands import CommandRules
+from runnerd.core.place import Json
 from runnerd.core.prefect import ApiState, StateType, Verdict
 from runnerd.core.process import Exit, Identity, Receipt
 from runnerd.core.settings import StopThen
@@ -139,6 +140,9 @@ class RunRecord:
     leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
     waiting: str | None = None  # what its start waits for
+    source: Mapping[str, Json] | None = (
+        None  # of its code: deployments/sources/documents.py; None: a directory of the host
+    )
     output_removed: str | None = None  # which bound its output was removed for, before the run was forgotten
 
     @property

@@ -11,6 +11,7 @@ from typing import Literal
 
 from runnerd.core.commands import Command
 from runnerd.core.place import Json, Place, Problem
+from runnerd.core.source import Source, Tree
 
 UNBOUNDED_BYTES = 2**63 - 1  # replaces `infinity` in a size of files
 FOREVER_S = 100 * 365 * 86400.0  # replaces `infinity` in a duration that is added to a time
@@ -109,12 +110,26 @@ class Deployment:
     work_pool: str | None = None  # in which the deployment is; its workers start the runs
     work_queue: str | None = None  # of that pool; None: its default queue
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # of that pool, with the worker's placeholders
-    pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
+    # For that pool's workers, or to be run at the start of each run here; None: set_working_directory.
+    pull_steps: tuple[Json, ...] | None = None
+    scratch: bool = False  # its pull steps are run in a directory that is made for each run
+    source: Source | None = None  # None: the code is in run.working_directory
+    tree: Tree | None = None  # what is checked out of a source that is pulled; it is run.working_directory then
     run: RunSettings
     place: Place
     # By `parameters.x` and `schedules[0].parameters.x`; edits above them are no change of the deployment.
     parameter_places: Mapping[str, Place] = field(default_factory=dict, compare=False)
     problem: str | None = None  # why the last good version is in force: the error in the file
+
+    @property
+    def awaits_tree(self) -> bool:
+        """Whether its code has not been pulled yet, so that nothing of it can be run."""
+        return self.source is not None and self.source.is_pulled and self.tree is None
+
+    @property
+    def runs_pull_steps(self) -> bool:
+        """Whether each run here begins with its pull steps."""
+        return self.pull_steps is not None and self.work_pool is None
 
 
 DeclaredKey = tuple[str, ...]
@@ -124,13 +139,17 @@ def key_of(deployment: Deployment) -> DeclaredKey:
     """Return the key of a declaration: its name, and everything the name of its flow may depend on.
 
     To the API a deployment is (flow, name), but the flow's name is known only once its code was inspected. Until then
-    two declarations are the same only if they have the same code, directory, interpreter and environment.
+    two declarations are the same only if they have the same code, directory, interpreter and environment. The version
+    that is checked out of a source changes nothing.
     """
     if deployment.command is not None:  # the name of its flow depends on nothing else
         return ("", deployment.name, "command", deployment.flow_name or deployment.name)
-    run = deployment.run
+    run, source = deployment.run, deployment.source
     environment = "\n".join(f"{name}={value!r}" for name, value in sorted(run.environment.items()))
-    where = (run.working_directory, run.python, run.environment_file or "", environment)
+    directory = (
+        f"{source.kind} {source.describe()}" if source is not None and source.is_pulled else run.working_directory
+    )
+    where = (directory, run.python, run.environment_file or "", environment)
     return (deployment.entrypoint, deployment.name, *where)
 
 

@@ -43,6 +43,7 @@ from runnerd.output.forwarding import Forwarder
 from runnerd.output.output_file import OutputReader
 from runnerd.polling.build import build_polling
 from runnerd.pools.build import build_pools
+from runnerd.pools.source_notes import SourceNotes
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.event_socket import subscribe
 from runnerd.prefect_api.prefect_socket import SocketAccess
@@ -143,15 +144,15 @@ class Daemon:
             environments=self._environments,
             access=self._access,
             calls=self._calls,
-            work_dir=work_dir(self.paths),
-            output_dir=runs_dir(self.paths),
+            paths=self.paths,
             worker_name=self.config.host_name,
+            runs=lambda: self.supervisor.records(),
             feed=self.feed,
             wakes=self.wakes,
             problems=self.problems,
             ambient=self.ambient,
         )
-        self._own = parts.launcher
+        self.sources, self.relocator, self._own = parts.sources, parts.relocator, parts.launcher
         self.registry, self.inspector, self.registrar = parts.registry, parts.inspector, parts.registrar
         self.refresher, self.rechecker = parts.refresher, parts.rechecker
         self.pools = build_pools(
@@ -169,6 +170,7 @@ class Daemon:
             calls=self._calls,
             ambient=self.ambient,
         )
+        SourceNotes(api=self.api, feed=self.feed, outbox=self.pools.outbox, now=self.ambient.now)
 
     def _build_runs(self) -> None:
         self.warm = build_warm(
@@ -228,6 +230,7 @@ class Daemon:
             read=lambda good: load(self.paths.config, defaults=defaults, last_good=good, calls=self._calls),
             journal=self.journal,
             registrar=self.registrar,
+            sources=self.sources,
             pools=self.pools.table,
             served=self.pools.keeper,
             credentials=self.credentials,
@@ -278,6 +281,7 @@ class Daemon:
             drain=self.drain,
             poller=self.poller,
             registry=self.registry,
+            sources=self.sources,
             runs=self._runs_backend(call_api),
             pools=self.pools.keeper,
             served=self.pools.table.names,

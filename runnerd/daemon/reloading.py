@@ -18,6 +18,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.daemon.settling import Settling
 from runnerd.deployments.planning import ConfigChanges
 from runnerd.deployments.registrar import Registrar
+from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.journal.journal import Journal
 from runnerd.launch.credentials_in_force import CredentialsInForce
 from runnerd.log.alerts import Alert
@@ -37,6 +38,7 @@ class Reloader:
         read: Callable[[Config], Config],
         journal: Journal,
         registrar: Registrar,
+        sources: SourceKeeper,
         pools: PoolTable,
         served: PoolKeeper,
         credentials: CredentialsInForce,
@@ -50,6 +52,7 @@ class Reloader:
         self._read = read
         self._journal = journal
         self._registrar = registrar
+        self._sources = sources
         self._pools = pools
         self._served = served
         self._credentials = credentials
@@ -77,7 +80,7 @@ class Reloader:
         self._config.replace(config)
         self._journal.save_last_good(config)
         self._pools.want(config.pools)
-        return self._registrar.plan(config, inspect=inspect)
+        return self._registrar.plan(self._sources.take(config), inspect=inspect)
 
     async def reload(self, *, inspect: bool = False) -> Json:
         """Read the files and put them in force; return the control API's reload document.

@@ -106,8 +106,10 @@ class Service:
             task.cancel()
 
     def _start_upkeep(self) -> None:
-        """Start the loops that look after the journal, the disks, the output and the spawner."""
+        """Start the loops that look after sources, the journal, the disks, the output and the spawner."""
         daemon = self._daemon
+        self._start_task("sources", daemon.sources.run())
+        self._start_task("trees of sources", daemon.relocator.run())
         self._start_task("journal", recover_journal(journal=daemon.journal, wakes=daemon.wakes))
         pruning = prune_periodically(
             journal=daemon.journal, config=daemon.config, now=daemon.ambient.now, log=daemon.ambient.log

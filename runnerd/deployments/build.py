@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from runnerd.core.machine import RunRecord
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
@@ -16,6 +17,13 @@ from runnerd.deployments.rechecking import Rechecker
 from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
+from runnerd.deployments.relocating import Relocator
+from runnerd.deployments.sources.credentials import SourceCredentials
+from runnerd.deployments.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.pulling import Puller
+from runnerd.deployments.sources.run_code import RunCode
+from runnerd.deployments.sources.state import SourceState
+from runnerd.deployments.sources.table import SourceTable
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
@@ -23,6 +31,8 @@ from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.system.ambient import Ambient
+from runnerd.system.directories import runs_dir, sources_dir, work_dir
+from runnerd.system.paths import Paths
 
 _INSPECTIONS_MIN, _INSPECTIONS_MAX = 2, 4  # processes at once; each is an import of prefect
 
@@ -37,6 +47,8 @@ class DeploymentParts:
     registrar: Registrar
     refresher: Refresher
     rechecker: Rechecker
+    sources: SourceKeeper
+    relocator: Relocator
 
 
 def build_deployments(
@@ -47,24 +59,35 @@ def build_deployments(
     environments: Environments,
     access: Callable[[], ApiAccess],
     calls: BoundedCalls,
-    work_dir: str,
-    output_dir: str,
+    paths: Paths,
     worker_name: Callable[[], str],
+    runs: Callable[[], Iterable[RunRecord]],
     feed: RecordFeed,
     wakes: Wakes,
     problems: Problems,
     ambient: Ambient,
 ) -> DeploymentParts:
-    """Build the parts; the result files of inspections are in `work_dir` until they are read.
-
-    Output of runs goes to `output_dir`; `worker_name` is this host's name.
-    """
+    """Build the parts. `worker_name` is this host's name; `runs`: those under way, whose trees stay."""
     registry = Registry()
+    in_use = lambda: _list_trees(registry, runs())  # noqa: E731
+    sources = _build_sources(api, link, environments, calls, paths, in_use, problems, ambient)
+    code = RunCode(sources=sources)
     flows = FlowLauncher(
-        registry=registry, access=access, output_dir=output_dir, environments=environments, worker_name=worker_name
+        registry=registry,
+        code=code,
+        access=access,
+        output_dir=runs_dir(paths),
+        environments=environments,
+        worker_name=worker_name,
     )
     commands = CommandLauncher(
-        api=api, registry=registry, link=link, environments=environments, calls=calls, output_dir=output_dir
+        api=api,
+        registry=registry,
+        code=code,
+        link=link,
+        environments=environments,
+        calls=calls,
+        output_dir=runs_dir(paths),
     )
     inspector = Inspector(
         link=link,
@@ -73,7 +96,7 @@ def build_deployments(
         environments=environments,
         access=access,
         calls=calls,
-        work_dir=work_dir,
+        work_dir=work_dir(paths),
         at_once=max(_INSPECTIONS_MIN, min(os.cpu_count() or 1, _INSPECTIONS_MAX)),
     )
     registrar = Registrar(
@@ -93,4 +116,40 @@ def build_deployments(
         registrar=registrar,
         refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),
         rechecker=Rechecker(registry=registry, inspector=inspector, registrar=registrar, ambient=ambient),
+        sources=sources,
+        relocator=Relocator(sources=sources, registry=registry, registrar=registrar, ambient=ambient),
     )
+
+
+def _build_sources(
+    api: PrefectApi,
+    link: SpawnerLink,
+    environments: Environments,
+    calls: BoundedCalls,
+    paths: Paths,
+    in_use: Callable[[], Collection[str]],
+    problems: Problems,
+    ambient: Ambient,
+) -> SourceKeeper:
+    state = SourceState(os.path.join(paths.state, "sources.json"))
+    return SourceKeeper(
+        table=SourceTable(state),
+        puller=Puller(
+            link=link,
+            environments=environments,
+            work_dir=work_dir(paths),
+            place=sources_dir(paths),
+            token=state.token,
+        ),
+        credentials=SourceCredentials(pools=api.pools, calls=calls, directory=paths.credentials),
+        in_use=in_use,
+        problems=problems,
+        ambient=ambient,
+    )
+
+
+def _list_trees(registry: Registry, runs: Iterable[RunRecord]) -> list[str]:
+    """List the directories of the trees that deployments and runs under way have."""
+    of_runs = [record.source.get("directory") for record in runs if record.source is not None]
+    of_deployments = [one.deployment.tree.directory for one in registry.entries() if one.deployment.tree is not None]
+    return [*of_deployments, *(directory for directory in of_runs if directory is not None)]

@@ -18,6 +18,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.registry import Entry, Registry
+from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.launch.command_spec import command_spec
 from runnerd.launch.environment import Environments
@@ -39,6 +40,7 @@ class CommandLauncher:
         *,
         api: PrefectApi,
         registry: Registry,
+        code: RunCode,
         link: SpawnerLink,
         environments: Environments,
         calls: BoundedCalls,
@@ -46,6 +48,7 @@ class CommandLauncher:
     ) -> None:
         self._api = api
         self._registry = registry
+        self._code = code
         self._link = link
         self._environments = environments
         self._calls = calls
@@ -59,7 +62,10 @@ class CommandLauncher:
         found = await self._api.read_run(record.id)
         if found is None:
             return Prepared(start="the run does not exist any more")
-        run = entry.deployment.run
+        deployment = await self._code.find(record, entry.deployment)
+        if isinstance(deployment, str):
+            return Prepared(start=deployment)
+        run = deployment.run
         # Without an interpreter, whose folder would be the first in PATH.
         found_environment = await self._environments.build_own(replace(run, python=""))
         if isinstance(found_environment, str | Unanswered):
@@ -69,7 +75,7 @@ class CommandLauncher:
         try:
             spec, stdin = command_spec(
                 record,
-                entry.deployment,
+                deployment,
                 entry.deployment.command,
                 parameters=found.parameters,
                 environment=environment,
@@ -80,7 +86,11 @@ class CommandLauncher:
         if (missing := await self._put_files(spec, stdin)) is not None:
             return Prepared(start=missing)
         rules = entry.deployment.command.rules  # the files may have changed since the claim
-        return Prepared(start=spec, user=run.user or account, record_fields={"command": rules})
+        return Prepared(
+            start=spec,
+            user=run.user or account,
+            record_fields={"command": rules, **self._code.note(record, deployment)},
+        )
 
     async def _put_files(self, spec: LaunchSpec, stdin: bytes | None) -> str | Unanswered | None:
         """Write the attempt's files; say why that is not possible, now or at all."""

@@ -77,11 +77,13 @@ def inspection_spec(
     limits: RunSettings | None = None,
     time_limit_s: float = TIME_LIMIT_PER_ENTRYPOINT_S,
     patience_s: float | None = None,
+    pull: Json = None,
 ) -> LaunchSpec:
     """Make the launch spec of a process that inspects the entrypoints and writes their results to the file `result`.
 
     The entrypoints share interpreter, user, directory, environment and `limits`, those of their runs. `time_limit_s` is
     for each entrypoint; a shorter runtime_max is. One that takes longer than `patience_s` is answered as slow.
+    `pull`: the pull steps that are run first, and whether in a directory of their own.
     """
     if limits is not None:
         time_limit_s = min(time_limit_s, limits.runtime_max_s or time_limit_s)
@@ -89,6 +91,8 @@ def inspection_spec(
     work: dict[str, Json] = {"entrypoints": unique, "time_limit_s": time_limit_s}
     if patience_s is not None:
         work["patience_s"] = patience_s
+    if pull is not None:
+        work["pull"] = pull
     spec = LaunchSpec(
         key=key,
         attempt=1,

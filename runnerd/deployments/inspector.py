@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from functools import partial
 
 from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import Hook, RunRecord
+from runnerd.core.place import Json
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Deployment, key_of
 from runnerd.deployments.command_inspection import inspect_command, split_commands
@@ -51,6 +53,7 @@ class _ProcessSettings:
     working_directory: str
     environment: tuple[tuple[str, str], ...]
     environment_file: str | None
+    pull: str
     limits: tuple[object, ...]  # those of the run, within which its flow is imported
 
 
@@ -256,6 +259,7 @@ class Inspector:
             result=names.result,
             limits=run,
             patience_s=patience_s,
+            pull=_pull_of(member),
         )
         try:
             async with self._alone if patience_s is None else self._quick:
@@ -290,11 +294,17 @@ def _process_settings(deployment: Deployment) -> _ProcessSettings:
         run.working_directory,
         tuple(sorted(run.environment.items())),
         run.environment_file,
+        json.dumps(_pull_of(deployment), sort_keys=True),
         (
             *(run.memory_max_bytes, run.cpu_quota_percent, run.tasks_max, run.runtime_max_s, run.nice),
             *sorted(run.rlimits.items()),
         ),
     )
+
+
+def _pull_of(deployment: Deployment) -> Json:
+    """Return what inspection_spec says of pull steps that are run here; None without such."""
+    return {"steps": deployment.pull_steps, "scratch": deployment.scratch} if deployment.runs_pull_steps else None
 
 
 def _compute_keys(asked: Sequence[_Hashed]) -> list[str | None]:
@@ -303,6 +313,8 @@ def _compute_keys(asked: Sequence[_Hashed]) -> list[str | None]:
 
 def _cache_key(deployment: Deployment, sha256: str | None = None) -> str | None:
     run = deployment.run
+    if deployment.runs_pull_steps:
+        return None  # what its steps will fetch is not known
     return cache_key(
         python=run.python,
         entrypoint=deployment.entrypoint,

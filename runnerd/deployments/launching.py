@@ -1,6 +1,7 @@
 """Makes the launch specs of runs of this host's own deployments, from the registry and the host's environment.
 
-Invariant: what prevents a start is returned as one sentence, never raised.
+Invariants: what prevents a start is returned as one sentence, never raised; a run keeps the tree of its source that it
+was first started in, and so do its hooks.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Callable
 from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.deployments.registry import Entry, Registry
+from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared, WarmWish
+from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
 
 
@@ -24,12 +27,14 @@ class FlowLauncher:
         self,
         *,
         registry: Registry,
+        code: RunCode,
         access: Callable[[], ApiAccess],
         output_dir: str,
         environments: Environments,
         worker_name: Callable[[], str],
     ) -> None:
         self._registry = registry
+        self._code = code
         self._access = access
         self._output_dir = output_dir
         self._environments = environments
@@ -43,27 +48,33 @@ class FlowLauncher:
     async def _prepare(self, record: RunRecord, entry: Entry | None) -> Prepared:
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
-        environment = await self._environments.build_layers(entry.deployment.run)
+        deployment = await self._code.find(record, entry.deployment)
+        if isinstance(deployment, str):
+            return Prepared(start=deployment)
+        environment = await self._environments.build_layers(deployment.run)
         if isinstance(environment, str | Unanswered):
             return Prepared(start=environment)
         base, from_file = environment
+        tmp = deployment.run.environment.get("TMPDIR") or from_file.get("TMPDIR") or "/tmp"
         spec = launch_spec(
             record,
-            entry.deployment,
+            deployment,
             access=self._access(),
             worker=self._worker_name(),
             base=base,
             file_environment=from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
+            scratch=scratch_directory(record, tmp=tmp) if deployment.scratch else None,
         )
-        run = entry.deployment.run
+        run = deployment.run
         wish = WarmWish(
             start=run.start,
             preload=run.preload,
             owner=record.deployment_id or entry.full_name,
             prefect_version=entry.prefect_version,
         )
-        return Prepared(start=spec, user=run.user or base["USER"], warm=wish)
+        known = self._code.note(record, deployment)
+        return Prepared(start=spec, user=run.user or base["USER"], warm=wish, record_fields=known)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet.

@@ -198,7 +198,7 @@ class Registrar:
         if not self._worklist.is_current(begun):
             return
         if isinstance(finding, InspectionFailure):
-            self._fail(begun.deployment, finding.message, again=True)
+            self.fail(begun.deployment, finding.message, again=True)
             return
         # Before the requests: the registration that they renew must not be dropped meanwhile.
         self._outcomes.note_flow(begun.deployment, finding.flow_name)
@@ -212,7 +212,7 @@ class Registrar:
             if isinstance(done, Registered):
                 self._take_registered(begun, inspection, done)
             elif done is not None and self._worklist.is_current(begun):
-                self._fail(deployment, done.why, double=done.double, again=done.by_api)
+                self.fail(deployment, done.why, double=done.double, again=done.by_api)
         self._registering -= 1
         if self._dropper.left:
             self._worklist.work.set()
@@ -285,7 +285,7 @@ class Registrar:
         if entry is not None and entry.deployment_id not in (None, known.deployment_id):
             self._drop_renamed(known, entry.deployment_id)  # it was renamed before; this time nothing was requested
 
-    def _fail(self, deployment: Deployment, why: str, *, double: bool = False, again: bool = False) -> None:
+    def fail(self, deployment: Deployment, why: str, *, double: bool = False, again: bool = False) -> None:
         """Note why the deployment cannot be registered; with `again`, it is tried again by itself."""
         self._worklist.take_off(key_of(deployment))
         if again:

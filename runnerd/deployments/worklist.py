@@ -65,8 +65,8 @@ class Worklist:
             self.work.set()  # what waits to be dropped has waited for this
 
     def not_begun(self) -> list[Deployment]:
-        """Return the listed deployments that have not been begun."""
-        return [one for key, one in self._todo.items() if key not in self._begun]
+        """Return the listed deployments that have not been begun, without those whose code is still being pulled."""
+        return [one for key, one in self._todo.items() if key not in self._begun and not one.awaits_tree]
 
     def lists(self, deployment: Deployment) -> bool:
         """Whether this very declaration is listed: no reload has removed or replaced it."""

@@ -59,11 +59,13 @@ def launch_spec(
     base: Mapping[str, str],
     file_environment: Mapping[str, str],
     output: str,
+    scratch: str | None = None,
 ) -> LaunchSpec:
     """Make the launch spec of this attempt of a run of one of this host's own deployments.
 
     The environment is the flow's, and last the variables that make the process this flow run, which no setting may
-    change. `worker` is the name of this host.
+    change. `worker` is the name of this host. `scratch`: the directory that is made for this run, where its pull steps
+    are run.
     """
     run = deployment.run
     environment = {
@@ -77,13 +79,18 @@ def launch_spec(
         # The daemon runs the hooks on cancellation and crash (runs/hooks.py): a killed process can run none.
         "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
         # With an entrypoint the engine neither reads the deployment nor pulls code: the code is on this host already.
-        "PREFECT__FLOW_ENTRYPOINT": absolute_entrypoint(deployment.entrypoint, run.working_directory),
+        "PREFECT__FLOW_ENTRYPOINT": deployment.entrypoint,
         "RUNNERD_RUN_ID": record.id,
         "RUNNERD_DEPLOYMENT": deployment.name,
     }
+    if deployment.runs_pull_steps:
+        environment[PULL_STEPS] = json.dumps(deployment.pull_steps)
+    else:
+        environment["PREFECT__FLOW_ENTRYPOINT"] = absolute_entrypoint(deployment.entrypoint, run.working_directory)
     environment[PROGRAM] = program_text("run_engine")
-    argv, directory = program_argv(run.python, "prefect.engine"), run.working_directory
-    return run_spec(record, run, argv=argv, environment=environment, working_directory=directory, output=output)
+    argv, directory = program_argv(run.python, "prefect.engine"), scratch or run.working_directory
+    spec = run_spec(record, run, argv=argv, environment=environment, working_directory=directory, output=output)
+    return replace(spec, make_directory=scratch is not None)
 
 
 def run_spec(
@@ -160,6 +167,7 @@ def hooks_spec(flow: LaunchSpec, record: RunRecord, *, program: str, timeout_s: 
     )
 
 
+PULL_STEPS = "RUNNERD_PULL_STEPS"  # the environment variable with the steps that are run before the flow, in JSON
 PROGRAM = "RUNNERD_PROGRAM"  # the environment variable with the program's text
 
 

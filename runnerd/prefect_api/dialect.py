@@ -17,6 +17,7 @@ from runnerd.core.place import Json, Problem
 from runnerd.core.prefect import Inspection, StateType, Verdict
 from runnerd.core.settings import Deployment, Schedule
 from runnerd.prefect_api.answers import DeploymentBody, ServerInfo
+from runnerd.prefect_api.source_steps import pull_steps_of
 
 OLDEST_2 = (2, 14, 21)  # older servers may ignore transition_id, without which a claim cannot be repeated
 # Older servers refuse max_scheduled_runs, and before 2.17 job_variables, schedules or paused as well.
@@ -92,7 +93,7 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
         "enforce_parameter_schema": deployment.enforce_parameter_schema,
         "paused": deployment.paused,
         "schedules": schedule_bodies(deployment, major=major),
-        **_where(deployment),
+        **_where(deployment, major),
     }
     if major >= 3:
         body["concurrency_limit"] = deployment.concurrency_limit
@@ -100,16 +101,19 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
     return DeploymentBody(flow_name=inspection.flow_name, json=body)
 
 
-def _where(deployment: Deployment) -> dict[str, Json]:
+def _where(deployment: Deployment, major: int) -> dict[str, Json]:
     """Say where the code is and who starts its runs: this host, or the workers of a pool."""
     directory = deployment.run.working_directory
     steps: list[Json] = [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}]
     if deployment.command is not None:
         steps = []  # nobody else can run it
-    if deployment.pull_steps is not None:
+    elif deployment.source is not None and deployment.source.is_pulled:
+        steps = list(pull_steps_of(deployment.source, major=major))
+    elif deployment.pull_steps is not None:
         steps = list(deployment.pull_steps)
+    is_here = deployment.work_pool is None and deployment.tree is None and not deployment.runs_pull_steps
     return {
-        "path": directory if deployment.work_pool is None else None,
+        "path": directory if is_here else None,
         # runnerd starts flows with PREFECT__FLOW_ENTRYPOINT in their directory and never runs this step. It is for
         # others: without it, `prefect flow-run execute` would copy the whole directory to the current one.
         "pull_steps": steps,

@@ -2,6 +2,7 @@
 
 This file imports no module of runnerd, and the daemon does not import it but passes the text as `python -c TEXT`, so
 that no file permission matters. The work list is JSON in RUNNERD_INSPECT, `{"entrypoints": [...], "time_limit_s": 60}`;
+with `"pull": {"steps": [...], "scratch": true}` each follows these pull steps, in a directory of its own;
 with `"patience_s": 5`, an entrypoint that takes longer is answered as slow, so that the others need not wait. The
 answers are JSON on descriptor 3, one line per entrypoint (deployments/inspection.py reads them).
 
@@ -12,6 +13,7 @@ answer; a child never holds descriptor 3, so that no output of a file can damage
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import difflib
 import hashlib
@@ -20,8 +22,10 @@ import importlib.util
 import inspect
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -64,7 +68,7 @@ def main() -> int:
     time_limit_s = float(work["time_limit_s"])
     patience_s = float(work.get("patience_s") or time_limit_s)
     for entrypoint in work["entrypoints"]:
-        answer = inspect_apart(entrypoint, min(patience_s, time_limit_s), began_ns)
+        answer = inspect_apart(entrypoint, min(patience_s, time_limit_s), began_ns, work.get("pull"))
         if patience_s < time_limit_s and answer.get("error", {}).get("kind") == "timeout":
             answer["error"]["kind"] = "slow"
             patience_s = max(patience_s / 2, PATIENCE_MIN_S)  # of many that hang, the others wait for the first only
@@ -91,8 +95,12 @@ def import_prefect() -> None:
 # --- one entrypoint, in a child of its own ------------------------------------------------------------------
 
 
-def inspect_apart(entrypoint: str, time_limit_s: float, began_ns: int) -> dict[str, Any]:
-    """Inspect in a forked child; make the answer here when the child ends without one."""
+def inspect_apart(entrypoint: str, time_limit_s: float, began_ns: int, pull: Any) -> dict[str, Any]:
+    """Inspect in a forked child; make the answer here when the child ends without one.
+
+    With `pull`, the child runs these pull steps first, in a directory that is removed here.
+    """
+    folder = tempfile.mkdtemp(prefix="runnerd-inspect-") if pull and pull["scratch"] else None
     # A memory file, not a pipe: a grandchild that keeps a pipe's end open would make this program wait.
     result = os.memfd_create("inspection")
     try:
@@ -100,13 +108,15 @@ def inspect_apart(entrypoint: str, time_limit_s: float, began_ns: int) -> dict[s
             warnings.simplefilter("ignore")  # 3.12 warns about threads; no thread of prefect holds a needed lock
             pid = os.fork()
         if pid == 0:
-            inspect_in_child(entrypoint, result, began_ns)
+            inspect_in_child(entrypoint, result, began_ns, pull, folder)
         status = wait(pid, time_limit_s)
         with os.fdopen(os.dup(result), "rb") as file:
             file.seek(0)
             return judge(entrypoint, status, file.read(), time_limit_s)
     finally:
         os.close(result)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait(pid: int, time_limit_s: float) -> int | None:
@@ -143,14 +153,21 @@ def judge(entrypoint: str, status: int | None, result: bytes, time_limit_s: floa
     return Refusal("crashed", f"{place}: the interpreter {how} while it imported this file").answer(entrypoint)
 
 
-def inspect_in_child(entrypoint: str, result: int, began_ns: int) -> None:
+def inspect_in_child(entrypoint: str, result: int, began_ns: int, pull: Any, folder: str | None) -> None:
     """Inspect, write the answer and exit; exit status 0 means that the answer is complete."""
     os.setpgid(0, 0)
     os.close(ANSWERS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     try:
         try:
-            answer = {"entrypoint": entrypoint, "ok": describe(entrypoint, began_ns)}
+            if folder is not None:
+                os.chdir(folder)
+            if pull:
+                run_pull_steps(entrypoint, pull["steps"])
+            found = describe(entrypoint, began_ns)
+            if pull:  # the files are gone in a moment
+                found.update(file=None, sha256=None, dependencies={})
+            answer = {"entrypoint": entrypoint, "ok": found}
         except Refusal as refusal:
             answer = refusal.answer(entrypoint)
         with os.fdopen(result, "wb") as file:
@@ -170,6 +187,20 @@ def flush() -> None:
 
 
 # --- what Prefect's own client would register ---------------------------------------------------------------
+
+
+def run_pull_steps(entrypoint: str, steps: list[Any]) -> None:
+    """Run them as programs/run_engine.py does at the start of a run."""
+    core = importlib.import_module("prefect.deployments.steps.core")
+    try:
+        output = asyncio.run(core.run_steps(steps))
+        if output.get("directory"):
+            os.chdir(output["directory"])
+    except Exception as exc:
+        cause = exc.__cause__ or exc
+        raise Refusal(
+            "import-failed", f"{place_of(entrypoint)}: a pull step failed: {words_of(cause)}", tail_of(exc)
+        ) from exc
 
 
 def describe(entrypoint: str, began_ns: int) -> dict[str, Any]:

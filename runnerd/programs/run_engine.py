@@ -9,6 +9,9 @@ reads from the API which code to fetch and import. So the variable is taken away
 by one that imports this host's code in a worker thread. The engine of Prefect 3 imports outside any event loop; its
 sync flows wait in their end for a thread that sleeps in whole seconds, which is woken here.
 
+With RUNNERD_PULL_STEPS, a list in JSON, the pull steps of the deployment's file are run first, by Prefect's own
+function.
+
 With RUNNERD_START_AT (seconds since the epoch), the engine imports and prepares everything at once and begins the flow
 at that time. Left alone, it would sleep for as long as the server says, in whole seconds: the server rounds, so a flow
 begins up to half a second too early or too late. The time at which the process was ready is written to descriptor 3.
@@ -22,6 +25,7 @@ import contextvars
 import functools
 import importlib
 import inspect
+import json
 import os
 import runpy
 import sys
@@ -43,6 +47,9 @@ def main() -> None:
     del sys.argv[1:]
     start_at = os.environ.pop("RUNNERD_START_AT", None)
     hold = None if start_at is None else Hold(os.environ.get("PREFECT__FLOW_RUN_ID", ""), float(start_at))
+    steps = os.environ.pop("RUNNERD_PULL_STEPS", None)
+    if steps is not None:
+        run_pull_steps(json.loads(steps))
     major = str(importlib.import_module("prefect").__version__).partition(".")[0]
     if major == "2":
         entrypoint = os.environ.pop("PREFECT__FLOW_ENTRYPOINT", None)
@@ -53,6 +60,23 @@ def main() -> None:
     if hold is not None:
         hold.install(major)
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
+
+def run_pull_steps(steps: list[Any]) -> None:
+    """Run them as the engine does for a deployment without an entrypoint in the environment, and enter the directory.
+
+    What they return may be anything a step of a package says; the engine looks for "directory" only.
+    """
+    core = importlib.import_module("prefect.deployments.steps.core")
+    here = os.getcwd()
+    output = asyncio.run(core.run_steps(steps))
+    if output.get("directory"):
+        os.chdir(output["directory"])
+    if sys.path[:1] == [here]:
+        sys.path[0] = os.getcwd()
+    path, _, function = os.environ.get("PREFECT__FLOW_ENTRYPOINT", "").rpartition(":")
+    if path.endswith(".py"):
+        os.environ["PREFECT__FLOW_ENTRYPOINT"] = f"{os.path.abspath(path)}:{function}"
 
 
 def load_in_thread(entrypoint: str) -> None:

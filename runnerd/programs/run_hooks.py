@@ -29,6 +29,9 @@ def main() -> int:
     if name == "on_crashed" and work["of_child"] and engine_runs_crashed_hooks():
         say("the flow's own process reported the crash, and ran its hooks")
         return 0
+    steps = os.environ.pop("RUNNERD_PULL_STEPS", None)
+    if steps is not None:
+        pull(json.loads(steps))
     sys.path.insert(0, os.getcwd())
     entrypoint = os.environ.get("PREFECT__FLOW_ENTRYPOINT")
     flow = load(entrypoint) if entrypoint else asyncio.run(load_deployed())
@@ -37,6 +40,13 @@ def main() -> int:
         say(f"the flow has no {name} hooks")
         return 0
     return asyncio.run(run_all(hooks, flow, name))
+
+
+def pull(steps: list[Any]) -> None:
+    """Run the pull steps as programs/run_engine.py does, and enter the directory."""
+    output = asyncio.run(importlib.import_module("prefect.deployments.steps.core").run_steps(steps))
+    if output.get("directory"):
+        os.chdir(output["directory"])
 
 
 def engine_runs_crashed_hooks() -> bool:

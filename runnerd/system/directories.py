@@ -27,6 +27,11 @@ def work_dir(paths: Paths) -> str:
     return os.path.join(paths.state, "inspect")
 
 
+def sources_dir(paths: Paths) -> str:
+    """Return the folder of the users' own folders with the code of deployments: not in `state`, which is closed."""
+    return os.path.abspath(f"{paths.state}-sources")
+
+
 def positions_path(paths: Paths) -> str:
     """Return the file that records how far each run's output was forwarded to systemd's journal."""
     return os.path.join(paths.state, "output-positions.json")
@@ -58,6 +63,19 @@ def make_directories(paths: Paths) -> None:
             if os.statvfs(path).f_flag & os.ST_RDONLY:
                 raise RunnerdError(f"cannot write in {path}: it is mounted read-only; see findmnt -T {path}")
             raise RunnerdError(f"cannot write in {path}: permission denied; see ls -ld {path}")
+    make_sources_dir(paths)
+
+
+def make_sources_dir(paths: Paths) -> None:
+    """Make the folder for the code of deployments, in which every user may make an own one and list none.
+
+    Under systemd the package has made it; where it cannot be made, pulling says so.
+    """
+    path, is_root = sources_dir(paths), os.geteuid() == 0
+    with contextlib.suppress(OSError):
+        os.mkdir(path, 0o700)
+        if is_root:
+            os.chmod(path, 0o1733)  # whatever the umask
 
 
 def clear_work_dir(paths: Paths) -> None:

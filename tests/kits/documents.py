@@ -204,6 +204,7 @@ def _installed_paths() -> set[str]:
     return {
         *(paths.config, f"{paths.config}/runnerd.yaml", f"{paths.config}/conf.d", f"{paths.config}/conf.d/*.yaml"),
         *(paths.runtime, paths.control_socket, paths.spawner_dir, paths.spawner_socket),
+        *(f"{paths.state}-sources", f"{paths.state}/sources.json"),
         *(paths.state, f"{paths.state}/journal.db", paths.log, f"{paths.log}/runs"),
         *("/usr/share/doc/runnerd/examples", "/usr/lib/runnerd/runnerd-spawner"),
     }

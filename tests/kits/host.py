@@ -23,6 +23,7 @@ from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import Json
 from tests.kits.pools import a_keeper
+from tests.kits.sources import no_sources
 from tests.kits.warm_host import a_warm_table
 
 SERVICE = {"directory": "/etc/runnerd", "api_url": None, "flow_user": "flow", "users": None}
@@ -104,6 +105,7 @@ async def daemon(
             drain=engine.drain,
             poller=engine.poller,
             registry=engine.registry,
+            sources=no_sources(),
             runs=runs,
             pools=a_keeper(engine),
             served=frozenset,

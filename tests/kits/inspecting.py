@@ -37,6 +37,7 @@ def inspect(
     *,
     time_limit_s: float = 60.0,
     patience_s: float | None = None,
+    pull: object = None,
 ) -> Inspected:
     entrypoints = list(entrypoints)
     spec = inspection_spec(
@@ -51,6 +52,7 @@ def inspect(
         result=str(folder / "inspect.ndjson"),
         time_limit_s=time_limit_s,
         patience_s=patience_s,
+        pull=pull,
     )
     assert spec.result is not None
     with open(spec.output, "wb") as output:

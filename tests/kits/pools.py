@@ -23,6 +23,7 @@ from runnerd.core.settings import PoolSettings, RunSettings
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.registry import Registry
+from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Launchers
@@ -46,6 +47,7 @@ from tests.kits.engine_parts import NotedEvent, start_cold
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import URL, Json, LogLines, copied, fake_api
+from tests.kits.sources import no_sources
 from tests.kits.templates import AskedHere
 
 
@@ -278,6 +280,7 @@ async def launching(
         environments = Environments(environ=environ, calls=calls or BoundedCalls())
         own = FlowLauncher(
             registry=registry,
+            code=RunCode(sources=no_sources()),
             access=lambda: access,
             output_dir="/out",
             environments=environments,

@@ -22,6 +22,7 @@ from tests.kits.config import DEFAULTS, ConfigDir
 from tests.kits.nouns import NOON, UnclosableClient
 from tests.kits.pools import Keeping, keeping
 from tests.kits.registrar import Host, a_host
+from tests.kits.sources import no_sources
 
 ONE = "deployments: [{name: one, entrypoint: 'flows/etl.py:nightly'}]\n"
 
@@ -73,6 +74,7 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
             read=lambda last_good: load(str(files.etc), defaults=DEFAULTS, last_good=last_good),
             journal=host.journal,
             registrar=host.registrar,
+            sources=no_sources(),
             pools=pools.table,
             served=pools.keeper,
             credentials=credentials,

@@ -254,6 +254,29 @@ def test_a_parameter_that_is_no_json_is_named(served: Serving, pair: str) -> Non
     assert served.host.asked == []
 
 
+def test_pull_and_revert(served: Serving) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    source = {"kind": "git", "url": "https://git.example/x.git", "commit": commit, "pulled_at": STAMP, "problem": None}
+    served.call(served.host.deployments.put, "d-3", "sourced", source={**source, "held": None})
+    assert runnerctl(served, "pull", "sourced").out == "sourced is at 0123456789ab\n"
+    assert runnerctl(served, "revert", "sourced", "--release").out == "sourced is at 0123456789ab\n"
+    assert "0123456789ab" in runnerctl(served, "deployments").out
+    assert commit in runnerctl(served, "status", "sourced").out
+    served.call(served.host.deployments.put, "d-3", "sourced", source={**source, "held": commit})
+    held = "sourced is at 0123456789ab, held until: runnerctl revert --release\n"
+    assert runnerctl(served, "revert", "sourced").out == held
+    assert runnerctl(served, "revert", "sourced", "0123").out == held
+    assert "0123456789ab (held)" in runnerctl(served, "deployments").out
+    both = runnerctl(served, "revert", "sourced", "0123", "--release")
+    assert (both.status, both.err) == (2, "runnerctl: a commit and --release exclude each other\n")
+    assert served.host.asked == [
+        ("pull", ["sourced", None, False]),
+        ("revert", ["sourced", None, True]),
+        ("revert", ["sourced", None, False]),
+        ("revert", ["sourced", "0123", False]),
+    ]
+
+
 def test_execute_pause_resume_drain_undrain_reload(served: Serving) -> None:
     assert runnerctl(served, "execute", RUN_A).out == f"executing run given-run ({RUN_A})\n"
     assert runnerctl(served, "execute", "--again", RUN_A).out == f"executing run given-run ({RUN_A})\n"

@@ -29,6 +29,7 @@ HEADINGS = {
     "": "THE HOST",
     "pools": "A pool",
     "deployments": "A deployment",
+    "source": "A source",
     "schedule": "A schedule",
     "run": "The section run",
     **{
@@ -44,12 +45,15 @@ def parts() -> Mapping[str, Mapping[str, Any]]:
     deployment = dict(definitions["deployment"]["properties"])
     for name in ("concurrency_limit", "work_pool"):
         deployment |= {f"{name}.{key}": value for key, value in deployment[name]["properties"].items()}
+    source = dict(deployment["source"]["properties"])
+    source |= {f"git.{key}": value for key, value in source.pop("git")["properties"].items()}
     sections = {name: its["properties"] for name, its in top.items() if "properties" in its}
     return {
         "": top,
         **sections,
         "pools": top["pools"]["items"]["properties"],
         "deployments": deployment,
+        "source": source,
         "schedule": definitions["schedule"]["properties"],
         "run": definitions["run"]["properties"],
     }

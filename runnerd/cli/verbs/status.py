@@ -9,6 +9,7 @@ from runnerd.cli.console import Cell, Console
 from runnerd.cli.tables import (
     WAITING_SHOWN,
     format_problem,
+    format_source,
     print_deployments,
     print_pools,
     print_runs,
@@ -148,6 +149,7 @@ def print_run(console: Console, run: Json) -> None:
             ("Deployment", _of_flow(run["flow"], run["deployment"])),
             ("Pool", clean("/".join(part for part in (run.get("pool"), run.get("queue")) if part))),
             ("Job", clean(run.get("process_name") or "")),
+            ("Source", format_source(run.get("source"))),
             ("Labels", clean(", ".join(f"{key}={value}" for key, value in (run.get("labels") or {}).items()))),
             ("Phase", style_state(format_phase(run))),
             ("Attempt", str(run["attempt"]) if (run.get("attempt") or 1) > 1 else None),
@@ -185,6 +187,8 @@ def print_deployment(console: Console, its: Json) -> None:
             ("Command", clean(its["command"]))
             if its.get("command")
             else ("Entrypoint", clean(its.get("entrypoint") or "")),
+            ("Source", format_source(its.get("source"))),
+            ("Pulled", _when_known(console, (its.get("source") or {}).get("pulled_at"))),
             ("Tags", clean(", ".join(its.get("tags") or ()))),
         ]
     )

@@ -21,6 +21,7 @@ from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
+from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.journal.journal import Journal
 from runnerd.output.output_file import OutputReader
 from runnerd.polling.event_stream import EventStream
@@ -83,6 +84,7 @@ def build_host(
     drain: Drain,
     poller: Poller,
     registry: Registry,
+    sources: SourceKeeper,
     runs: RunsBackend,
     pools: PoolKeeper,
     served: Callable[[], Collection[str]],
@@ -106,6 +108,7 @@ def build_host(
         call_api=call_api,
         config=config,
         registry=registry,
+        sources=sources,
         supervisor=supervisor,
         wakes=wakes,
         now=ambient.now,

@@ -11,10 +11,12 @@ from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import deployment_document, invalid_document
 from runnerd.control.backend.refusals import UNREGISTERED
-from runnerd.control.contract import Peer, Refused
+from runnerd.control.backend.sources import SourceChanges
+from runnerd.control.contract import Peer, Refused, SourceChange
 from runnerd.core.place import Json
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Entry, Registry
+from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
 
@@ -29,6 +31,7 @@ class DeploymentsBackend:
         call_api: ApiCaller,
         config: ConfigInForce,
         registry: Registry,
+        sources: SourceKeeper,
         supervisor: Supervisor,
         wakes: Wakes,
         now: Callable[[], datetime],
@@ -37,6 +40,7 @@ class DeploymentsBackend:
         self._call_api = call_api
         self._config = config
         self._registry = registry
+        self._sources, self._source_changes = sources, SourceChanges(sources=sources)
         self._supervisor = supervisor
         self._wakes = wakes
         self._now = now
@@ -53,7 +57,22 @@ class DeploymentsBackend:
         live = [record for record in self._supervisor.records() if record.holds_slot and record.deployment_id]
         running = Counter(record.deployment_id for record in live)
         held = Counter(record.deployment_id for record in live if record.is_held(now))
-        return [deployment_document(e, running=running[e.deployment_id], held=held[e.deployment_id]) for e in entries]
+        return [
+            deployment_document(
+                entry,
+                running=running[entry.deployment_id],
+                held=held[entry.deployment_id],
+                source=self._sources.of(entry.deployment),
+            )
+            for entry in entries
+        ]
+
+    async def change_source(self, ref: str, change: SourceChange, *, peer: Peer) -> Json | Refused:
+        found = self._registry.find(ref)
+        if not found:
+            return Refused(status=409, detail=f"cannot {change.verb} {ref}: it is not valid; see runnerctl deployments")
+        refused = await self._source_changes.carry_out(found[0].deployment, change)
+        return refused or self._documents(self._registry.find(ref) or found)[0]
 
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
         if not deployment_id:

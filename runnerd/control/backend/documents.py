@@ -11,6 +11,8 @@ from runnerd.core.place import Json
 from runnerd.core.prefect import ApiCondition, ApiHealth, FlowRun
 from runnerd.core.settings import InvalidDeployment
 from runnerd.deployments.registry import Entry, EntryState
+from runnerd.deployments.sources.documents import run_source_document, source_document
+from runnerd.deployments.sources.table import PulledSource
 from runnerd.output.attempts import AttemptOutput
 from runnerd.polling.event_stream import EventStream
 from runnerd.spawner.child.users import AllowedUsers
@@ -50,6 +52,7 @@ def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime
         "queue": record.queue,
         "process_name": record.process_name,
         "labels": dict(record.labels),
+        "source": run_source_document(record.source),
         "output_removed": record.output_removed,
         "waiting": record.waiting,
         "run_created_at": time_text(record.run_created_at),
@@ -91,7 +94,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "held": False,
     }
     absent = (
-        "phase intent pid pgid user start start_problem process_name labels output_removed due_at ready_seconds"
+        "phase intent pid pgid user start start_problem process_name labels source output_removed due_at ready_seconds"
         " started_at ended_at exit memory_bytes cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
@@ -102,12 +105,13 @@ def attempt_document(output: AttemptOutput, *, shown: bool) -> Json:
     return {"attempt": output.attempt, "bytes": output.stored_bytes, "cut": output.cut, "shown": shown}
 
 
-def deployment_document(entry: Entry, *, running: int, held: int) -> Json:
+def deployment_document(entry: Entry, *, running: int, held: int, source: PulledSource | None = None) -> Json:
     """Return the document of a valid deployment.
 
     `running` is the number of its live runs, `held` that of those among them which wait until they are due.
     """
     deployment = entry.deployment
+    not_pulled = source.problem if source is not None else None
     return {
         "id": entry.deployment_id,
         "name": deployment.name,
@@ -115,7 +119,7 @@ def deployment_document(entry: Entry, *, running: int, held: int) -> Json:
         "file": deployment.place.file,
         "line": deployment.place.line,
         "state": entry.state.value,
-        "problem": entry.problem or next((flaw.message for flaw in entry.flaws), None),
+        "problem": entry.problem or next((flaw.message for flaw in entry.flaws), None) or not_pulled,
         "next_run_at": None if entry.paused else time_text(entry.next_run_at),
         "running": running,
         "held": held,
@@ -125,6 +129,7 @@ def deployment_document(entry: Entry, *, running: int, held: int) -> Json:
         "command": deployment.command.line if deployment.command is not None else None,
         "tags": list(deployment.tags),
         "pool": deployment.work_pool,
+        "source": source_document(deployment, source),
     }
 
 
@@ -147,6 +152,7 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "command": None,
         "tags": [],
         "pool": None,
+        "source": None,
     }
 
 

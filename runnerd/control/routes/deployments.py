@@ -1,8 +1,8 @@
-"""The handlers of deployments: list them, run one now, pause and resume its schedules."""
+"""The handlers of deployments: list them, run one now, pause and resume its schedules, pull and revert its source."""
 
 from __future__ import annotations
 
-from runnerd.control.contract import Host
+from runnerd.control.contract import Host, SourceChange
 from runnerd.control.http.exchange import Reply, Request, json_reply
 from runnerd.control.http.listener import RequestLog
 from runnerd.control.http.problem import HttpProblem
@@ -44,6 +44,23 @@ class DeploymentRoutes:
 
     async def resume_deployment(self, request: Request, ref: str) -> Reply:
         return await self._set_paused(request, ref, paused=False)
+
+    async def pull_source(self, request: Request, ref: str) -> Reply:
+        read_body(request, {})
+        return await self._change_source(request, ref, SourceChange(verb="pull"))
+
+    async def revert_source(self, request: Request, ref: str) -> Reply:
+        body = read_body(request, {"commit": (str,), "release": (bool,)})
+        if body["commit"] is not None and body["release"]:
+            raise HttpProblem(422, "commit and release exclude each other")
+        change = SourceChange(verb="revert", commit=body["commit"], release=bool(body["release"]))
+        return await self._change_source(request, ref, change)
+
+    async def _change_source(self, request: Request, ref: str, change: SourceChange) -> Reply:
+        deployment = find_deployment(self._host, ref)
+        what = {"commit": change.commit, "release": change.release or None}
+        peer = log_change(self._log, request, change.verb, deployment=deployment["name"], **what)
+        return json_reply(unwrap(await self._host.deployments.change_source(ref, change, peer=peer)))
 
     async def _set_paused(self, request: Request, ref: str, *, paused: bool) -> Reply:
         read_body(request, {})

@@ -58,6 +58,8 @@ def build_routes(*, host: Host, log: RequestLog, guard: Guard | None = None) -> 
         Route("POST", "/v1/deployments/*/run", deployments.run_deployment, OPERATOR, ADOPTED),
         Route("POST", "/v1/deployments/*/pause", deployments.pause_deployment, OPERATOR, ADOPTED),
         Route("POST", "/v1/deployments/*/resume", deployments.resume_deployment, OPERATOR, ADOPTED),
+        Route("POST", "/v1/deployments/*/pull", deployments.pull_source, OPERATOR, ADOPTED),
+        Route("POST", "/v1/deployments/*/revert", deployments.revert_source, ADMIN, ADOPTED),
         Route("GET", "/v1/pools", pools.list_pools, READER),
         Route("POST", "/v1/pools", pools.create_pool, ADMIN),
         Route("GET", "/v1/pools/*", pools.get_pool, READER),

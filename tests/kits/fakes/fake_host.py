@@ -14,7 +14,7 @@ from pathlib import Path
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import attempt_document
 from runnerd.control.backend.pools import PoolsBackend
-from runnerd.control.contract import Host, Peer, Refused, RunElsewhere
+from runnerd.control.contract import Host, Peer, Refused, RunElsewhere, SourceChange
 from runnerd.core.prefect import FlowRun
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.output.output_file import OutputBlock, OutputReader
@@ -160,6 +160,10 @@ class FakeDeployments:
             return self._host.refusal
         self._deployments[deployment_id]["state"] = "paused" if paused else "ready"
         return dict(self._deployments[deployment_id])
+
+    async def change_source(self, ref: str, change: SourceChange, *, peer: Peer) -> Json | Refused:
+        self._host.note(change.verb, [ref, change.commit, change.release], peer)
+        return self._host.refusal or self.find(ref)[0]
 
 
 class FakeHost:

@@ -309,7 +309,7 @@ def test_a_deployment_with_a_pull_of_its_own_does_not_mind_the_files(etc: Config
     etc.write(
         "conf.d/a.yaml",
         """\
-        pull: [{prefect.deployments.steps.git_clone: {repository: x}}]
+        pull: [{git_clone: {repository: x}}]
         deployments:
           - {name: a, entrypoint: 'm:f'}
           - {name: b, entrypoint: 'm:f', pull: []}

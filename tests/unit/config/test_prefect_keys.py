@@ -151,11 +151,11 @@ def test_limits_of_a_run_are_refused_in_a_pool(etc: ConfigDir) -> None:
     assert etc.words(config.problems) == [f"conf.d/a.yaml:5:45: run.memory_max {why}"]
 
 
-def test_arguments_of_a_step_that_is_not_run_are_refused(etc: ConfigDir) -> None:
+def test_a_step_with_more_arguments_is_run(etc: ConfigDir) -> None:
     step = "{prefect.deployments.steps.set_working_directory: {directory: /, requires: x}}"
     config = load(etc, f"deployments:\n- name: a\n  entrypoint: flows/etl.py:nightly\n  pull: [{step}]\n")
-    (problem,) = config.problems
-    assert problem.message.endswith("requires: not supported, because the step is not run; remove it")
+    assert config.problems == ()
+    assert config.deployments[0].runs_pull_steps
 
 
 def test_no_pull_steps_are_none(etc: ConfigDir) -> None:

@@ -11,6 +11,7 @@ from runnerd.core.units import DURATION
 from tests.kits.config import RIGHT, ConfigDir, prefixed
 from tests.kits.nouns import make_sparse
 
+_NO_STEP = "{}: {} is not the name of a step, such as prefect.deployments.steps.git_clone"
 ITEMS = [
     ("schedulez: []", "4:5: unknown key 'schedulez' in a deployment; did you mean 'schedules'?"),
     ("description: 5", "4:18: description must be text, not 5; quote it"),
@@ -267,21 +268,10 @@ ITEMS = [
     ("work_pool: 5", "4:16: work_pool must be a map, not 5"),
     ("triggers: [{x: 1}]", "4:5: triggers: not supported; remove it, or make an automation"),
     ("sla: [{x: 1}]", "4:5: sla: not supported; remove it, or make an automation"),
-    (
-        "pull: [{prefect.deployments.steps.git_clone: {repository: x}}]",
-        (
-            "4:13: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
-            "runnerd runs code that is on this host; use set_working_directory, or set "
-            "run.working_directory"
-        ),
-    ),
-    (
-        "pull: [{prefect.deployments.steps.set_working_directory: {directory: '{{ directory }}'}}]",
-        "4:62: pull[0] needs a plain directory, not '{{ directory }}'",
-    ),
+    ("pull: [{git_clone: {repository: x}}]", _NO_STEP.format("4:13", "pull[0].git_clone")),
     (
         "pull: [{prefect.deployments.steps.set_working_directory: {}}]",
-        "4:62: pull[0] needs a plain directory, not null",
+        "4:62: pull[0] needs a directory, not null",
     ),
     (
         "pull: [{prefect.deployments.steps.set_working_directory: {directory: /nowhere}}]",

@@ -196,22 +196,11 @@ FILES = [
     ),
     (
         (
-            "pull: [{prefect.deployments.steps.git_clone: {}}]\ndeployments: [{name: a, "
+            "pull: [{git_clone: {}}]\ndeployments: [{name: a, "
             "entrypoint: 'flows/etl.py:x'},{name: b, entrypoint: 'flows/etl.py:x', pull: "
             "null},{name: c, entrypoint: 'flows/etl.py:x', pull: []}]"
         ),
-        [
-            (
-                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
-                "runnerd runs code that is on this host; use set_working_directory, or set "
-                "run.working_directory"
-            ),
-            (
-                "1:9: the pull step 'prefect.deployments.steps.git_clone' is not supported, because "
-                "runnerd runs code that is on this host; use set_working_directory, or set "
-                "run.working_directory"
-            ),
-        ],
+        ["1:9: pull[0].git_clone is not the name of a step, such as prefect.deployments.steps.git_clone"] * 2,
     ),
     (
         "deployments: [{name: a, entrypoint: 'flows/etl.py:x'},{name: a, entrypoint: 'flows/etl.py:x'}]",

@@ -19,6 +19,7 @@ from runnerd.deployments.command_launching import CommandLauncher, OwnLauncher
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.parameters import find_unknown_parameters
 from runnerd.deployments.registry import Entry, Registry
+from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
@@ -26,6 +27,7 @@ from runnerd.prefect_api.dialect import deployment_body
 from runnerd.processes.protocol import Hello
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import NOON, URL, a_deployment, a_record, fake_api
+from tests.kits.sources import no_sources
 
 LEVEL = {"properties": {"level": {"type": "integer", "default": 2}}}
 RULES = CommandRules(retries=1)
@@ -56,6 +58,7 @@ class World:
         commands = CommandLauncher(
             api=fake_api(self.prefect, now=lambda: NOON),
             registry=self.registry,
+            code=RunCode(sources=no_sources()),
             link=FakeLink(stdin=stdin),  # type: ignore[arg-type]
             environments=environments,
             calls=BoundedCalls(),
@@ -64,6 +67,7 @@ class World:
         access = ApiAccess(url=URL, environment={"PREFECT_API_KEY": "k"})
         flows = FlowLauncher(
             registry=self.registry,
+            code=RunCode(sources=no_sources()),
             access=lambda: access,
             output_dir=str(folder),
             environments=environments,

@@ -167,6 +167,7 @@ def test_a_run_under_way() -> None:
         "queue": "high",
         "process_name": "nightly-7",
         "labels": {"team": "data"},
+        "source": None,
         "output_removed": None,
         "waiting": None,
         "run_created_at": None,
@@ -252,6 +253,7 @@ def test_a_deployment() -> None:
         "entrypoint": "nightly.py:flow",
         "tags": [],
         "pool": None,
+        "source": None,
     }
     assert deployment_document(entry(next_run_at=NOON, paused=True), running=0, held=0)["next_run_at"] is None
 

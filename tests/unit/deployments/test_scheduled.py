@@ -11,10 +11,12 @@ from runnerd.core.settings import key_of
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.deployments.scheduled import list_upcoming
+from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.launch.environment import Environments
 from runnerd.launch.spec import ApiAccess
 from tests.kits.nouns import NOON, URL, Json, a_deployment
+from tests.kits.sources import no_sources
 
 READY = {"flow": "etl", "deployment_id": "d-1", "next_run_at": NOON, "prefect_version": "3.9.1"}
 
@@ -23,6 +25,7 @@ def registry_and_launcher() -> tuple[Registry, FlowLauncher]:
     registry = Registry()
     launcher = FlowLauncher(
         registry=registry,
+        code=RunCode(sources=no_sources()),
         access=lambda: ApiAccess(url=URL, environment={"PREFECT_API_KEY": "hush"}),
         output_dir="/out",
         environments=Environments(environ={}, calls=BoundedCalls()),

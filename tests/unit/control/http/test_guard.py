@@ -36,8 +36,10 @@ READER = """
 OPERATOR = """
     POST /v1/reload  POST /v1/drain  POST /v1/undrain  POST /v1/runs/*/cancel  POST /v1/cancel
     POST /v1/deployments/*/run  POST /v1/deployments/*/pause  POST /v1/deployments/*/resume
+    POST /v1/deployments/*/pull
 """
 ADMIN = """
+    POST /v1/deployments/*/revert
     POST /v1/execute  POST /v1/pools  POST /v1/pools/*/pause  POST /v1/pools/*/resume  POST /v1/pools/*/update
     POST /v1/pools/*/delete  POST /v1/pools/*/queues  POST /v1/pools/*/queues/*/pause  POST /v1/pools/*/queues/*/resume
     POST /v1/pools/*/queues/*/update  POST /v1/pools/*/queues/*/delete

@@ -250,6 +250,21 @@ def test_what_the_host_refuses_is_a_problem_document(served: Serving, status: in
         assert (answer[0], detail(answer)) == (status, "because of the test")
 
 
+def test_pull_and_revert(served: Serving) -> None:
+    served.call(served.host.deployments.put, "d-1", "nightly")
+    place = "/v1/deployments/nightly"
+    assert ask(served, "POST", f"{place}/pull")[0] == 200
+    assert ask(served, "POST", f"{place}/revert", {"commit": "abc"})[0] == 200
+    assert ask(served, "POST", f"{place}/revert", {"release": True})[0] == 200
+    assert ask(served, "POST", f"{place}/revert", {"commit": "abc", "release": True})[0] == 422
+    assert ask(served, "POST", f"{place}/revert", {"commt": "abc"})[0] == 422
+    assert ask(served, "POST", "/v1/deployments/nothing/pull")[0] == 404
+    served.host.refusal = Refused(status=409, detail="cannot pull x: there is no such repository")
+    assert ask(served, "POST", f"{place}/pull")[0] == 409
+    asked = [("pull", None, False), ("revert", "abc", False), ("revert", None, True), ("pull", None, False)]
+    assert served.host.asked == [(verb, ["nightly", commit, release]) for verb, commit, release in asked]
+
+
 def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
     served.call(served.host.deployments.put, "d-1", "nightly")
     assert ask(served, "POST", "/v1/deployments/nightly/pause")[0] == 200
@@ -315,7 +330,7 @@ async def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_pa
     host.runs.knows_its_runs.clear()
     table = build_routes(host=host, log=ListLog())
     routes = {route.path: route for route in table if route.access is Access.ADOPTED}
-    assert len(routes) == 9
+    assert len(routes) == 11
     for route in routes.values():
         request = Request(method="POST", path=(), query={}, body=b'{"all": true}', peer=Peer(pid=1, uid=0, gid=0))
         with pytest.raises(HttpProblem) as refused:
