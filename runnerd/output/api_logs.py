@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.commands import PROGRESS_SUFFIX, STDIN_SUFFIX
 from runnerd.core.errors import ApiAway, ApiError, ApiRejected
 from runnerd.core.machine import Phase, RunRecord
@@ -33,13 +34,19 @@ _LOOP = "logs of commands"
 
 @dataclass(slots=True)
 class _Attempt:
-    """One attempt whose output is sent. `unsure`: the API may have the pending batch."""
+    """One attempt whose output is sent. `unsure`: the API may have the pending batch.
+
+    `rests_until`: nothing is sent before, by the monotonic clock, because the API or the disk has failed at this one.
+    """
 
     run: str
     number: int
     output: str
     progress: Progress
     unsure: bool
+    backoff: Backoff
+    rests_until: float = 0.0
+    trouble: str | None = None  # logged already
 
     @property
     def path(self) -> str:
@@ -66,7 +73,7 @@ class CommandLogs:
         self._calls = calls
         self._host_name = host_name
         self._log = ambient.log
-        self._now = ambient.now
+        self._now, self._clock = ambient.now, ambient.clock
         self._new_backoff = ambient.backoff
         self._contained = Containment(log=ambient.log, loop=_LOOP)
         self._new: set[str] = set()  # names of progress files that may have come
@@ -117,11 +124,33 @@ class CommandLogs:
                 await self._begin(name)
         live = {record.id: record for record in self._records()}
         for name, attempt in list(self._attempts.items()):
+            if attempt.rests_until > self._clock():
+                continue
             record = live.get(attempt.run)
             over = record is None or record.attempt != attempt.number or record.phase is Phase.REPORTING
             with self._contained.item(name):
-                if await self._send_attempt(attempt, over=over):
+                if await self._try_attempt(attempt, over=over):
                     del self._attempts[name]
+
+    async def _try_attempt(self, attempt: _Attempt, *, over: bool) -> bool:
+        """Send what there is of one attempt; one that fails by itself rests, and holds up no other."""
+        try:
+            is_done = await self._send_attempt(attempt, over=over)
+        except (ApiError, OSError) as error:
+            if isinstance(error, ApiError) and not error.may_be_own:
+                raise
+            delay_s = attempt.backoff.next_s(error if isinstance(error, ApiError) else None)
+            attempt.rests_until = self._clock() + max(INTERVAL_S, delay_s)
+            self._note_trouble(attempt, str(error))
+            return False
+        attempt.backoff.reset()
+        attempt.trouble = None
+        return is_done
+
+    def _note_trouble(self, attempt: _Attempt, why: str) -> None:
+        if attempt.trouble != why:
+            self._log.warning("cannot send output of a command yet", run=attempt.run, why=why)
+        attempt.trouble = why
 
     async def _begin(self, name: str) -> None:
         """Load a progress file, if it is there: not where all was sent before the run was done."""
@@ -133,7 +162,7 @@ class CommandLogs:
                 self._new.add(name)
                 return
             unsure = progress.pending is not None
-            self._attempts[name] = _Attempt(run, int(number), output, progress, unsure)
+            self._attempts[name] = _Attempt(run, int(number), output, progress, unsure, self._new_backoff())
 
     async def _send_attempt(self, attempt: _Attempt, *, over: bool) -> bool:
         """Send what there is of one attempt, up to the bound; return whether nothing is left for ever."""
