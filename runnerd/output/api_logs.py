@@ -168,7 +168,7 @@ class CommandLogs:
         """Send what there is of one attempt, up to the bound; return whether nothing is left for ever."""
         for _ in range(_BATCHES_PER_ROUND):
             await self._settle_unsure(attempt)
-            batch = await self._calls.call(self._folder, partial(self._take, attempt, over=over))
+            batch = await self._take_in_thread(attempt, over=over)
             if isinstance(batch, Unanswered):
                 return False
             if batch is None:
@@ -190,6 +190,14 @@ class CommandLogs:
             attempt.progress = commit(attempt.progress)
         attempt.unsure = False
 
+    async def _take_in_thread(self, attempt: _Attempt, *, over: bool) -> Batch | Unanswered | None:
+        """Take the next batch; even when cancelled, wait until its file is written: the last round writes it too."""
+        taking = asyncio.ensure_future(self._calls.call(self._folder, partial(self._take, attempt, over=over)))
+        try:
+            return await asyncio.shield(taking)
+        finally:
+            await asyncio.wait([taking])
+
     def _take(self, attempt: _Attempt, *, over: bool) -> Batch | None:
         advice = f"`runnerctl logs {attempt.run}` on {self._host_name()} has what is stored"
         batch = take_batch(attempt.output, attempt.progress, over=over, now=self._now(), advice=advice)
@@ -203,7 +211,8 @@ class CommandLogs:
             await self._api.send(attempt.run, batch.lines, first=batch.first)
         except ApiRejected as error:
             self._log.warning("the API rejects output of a command", run=attempt.run, why=str(error))
-            attempt.progress = replace(batch.after, left_out=batch.after.offset - batch.progress.offset)
+            lost = batch.after.offset - batch.progress.offset
+            attempt.progress = replace(batch.after, left_out=batch.progress.left_out + lost)
         except ApiAway as error:
             attempt.unsure = error.unsure or error.answered
             raise
