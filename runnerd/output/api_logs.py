@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 
 from runnerd.core.backoff import Backoff
@@ -22,7 +23,7 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.output.api_batches import Batch, commit, take_batch
 from runnerd.output.api_progress import Progress, load_progress, save_progress
-from runnerd.prefect_api.logs import LogsApi
+from runnerd.prefect_api.logs import STEP, LogsApi
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
@@ -123,7 +124,7 @@ class CommandLogs:
             with self._contained.item(name):
                 await self._begin(name)
         live = {record.id: record for record in self._records()}
-        for name, attempt in list(self._attempts.items()):
+        for name, attempt in sorted(self._attempts.items(), key=lambda one: one[1].number):
             if attempt.rests_until > self._clock():
                 continue
             record = live.get(attempt.run)
@@ -192,15 +193,21 @@ class CommandLogs:
 
     async def _take_in_thread(self, attempt: _Attempt, *, over: bool) -> Batch | Unanswered | None:
         """Take the next batch; even when cancelled, wait until its file is written: the last round writes it too."""
-        taking = asyncio.ensure_future(self._calls.call(self._folder, partial(self._take, attempt, over=over)))
+        take = partial(self._take, attempt, over=over, now=self._next_time(attempt))
+        taking = asyncio.ensure_future(self._calls.call(self._folder, take))
         try:
             return await asyncio.shield(taking)
         finally:
             await asyncio.wait([taking])
 
-    def _take(self, attempt: _Attempt, *, over: bool) -> Batch | None:
+    def _next_time(self, attempt: _Attempt) -> datetime:
+        """Return the time for the next line: now, but no line of another attempt of the run has it or a later one."""
+        ends = [other.progress.end for other in self._attempts.values() if other.run == attempt.run]
+        return max([self._now(), *(end + STEP for end in ends if end is not None)])
+
+    def _take(self, attempt: _Attempt, *, over: bool, now: datetime) -> Batch | None:
         advice = f"`runnerctl logs {attempt.run}` on {self._host_name()} has what is stored"
-        batch = take_batch(attempt.output, attempt.progress, over=over, now=self._now(), advice=advice)
+        batch = take_batch(attempt.output, attempt.progress, over=over, now=now, advice=advice)
         if batch is not None:
             save_progress(attempt.path, batch.progress)
         return batch

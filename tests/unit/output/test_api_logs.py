@@ -144,6 +144,8 @@ async def test_each_attempt_is_sent(world: World) -> None:
         world.begin(attempt=2)
         world.write("second\n", attempt=2)
         await world.until(lambda: world.sent() == ["first", "second"])
+        times = [line["timestamp"] for line in world.prefect.logs.lines]
+        assert times == sorted(set(times)), "no two lines of a run have one time"
         assert world.left() == [f"{RUN}.2.log.sent", f"{RUN}.2.log.stdin"]
         world.end(attempt=2)
         await world.until(lambda: world.left() == [])
