@@ -34,7 +34,7 @@ def has_command(node: Map) -> bool:
 
 
 def read_command(node: Map, flaws: Flaws) -> Command | None:
-    """Read the command; None without one, or where it has a flaw. A deployment without a command needs an entrypoint."""
+    """Read the command; None without one, or where it has a flaw. Without one, an entrypoint is needed."""
     if not has_command(node):
         _refuse_without_command(node, flaws)
         return None

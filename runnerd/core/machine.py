@@ -221,9 +221,7 @@ def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: da
             return _fail(record, words, now=now, run_count=run_count, name="TimedOut")
         case Intent.EVICT:
             return _settle_evicted(state, words, then, now)
-    if record.command is not None:
-        return _settle_command(record, record.command, state, words, now=now, run_count=run_count)
-    return _settle_unasked(record, state, words)
+    return _settle_unasked(record, state, words, now=now, run_count=run_count)
 
 
 def _taken_over(record: RunRecord, state: ApiState) -> bool:
@@ -267,7 +265,9 @@ def _fail(record: RunRecord, words: str, *, now: datetime, run_count: int, name:
     return Decision(settlement=Settlement.REPORT, verdict=again)
 
 
-def _settle_unasked(record: RunRecord, state: ApiState, words: str) -> Decision:
+def _settle_unasked(record: RunRecord, state: ApiState, words: str, *, now: datetime, run_count: int) -> Decision:
+    if record.command is not None:
+        return _settle_command(record, record.command, state, words, now=now, run_count=run_count)
     if state.type is StateType.CRASHED or (state.type in _WAITING and not state.needs_process):
         return _NOTHING  # the flow's process reported that state itself
     if state.type is StateType.PENDING and _nothing_ran(record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+
 from runnerd.core.commands import Command
 from runnerd.core.place import Json
 from runnerd.core.prefect import Inspection

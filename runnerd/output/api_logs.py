@@ -12,8 +12,10 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 
+from runnerd.core.backoff import Backoff
 from runnerd.core.commands import PROGRESS_SUFFIX, STDIN_SUFFIX
 from runnerd.core.errors import ApiAway, ApiError, ApiRejected
 from runnerd.core.machine import Phase, RunRecord
@@ -21,7 +23,7 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.output.api_batches import Batch, commit, take_batch
 from runnerd.output.api_progress import Progress, load_progress, save_progress
-from runnerd.prefect_api.logs import LogsApi
+from runnerd.prefect_api.logs import STEP, LogsApi
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
@@ -33,13 +35,19 @@ _LOOP = "logs of commands"
 
 @dataclass(slots=True)
 class _Attempt:
-    """One attempt whose output is sent. `unsure`: the API may have the pending batch."""
+    """One attempt whose output is sent. `unsure`: the API may have the pending batch.
+
+    `rests_until`: nothing is sent before, by the monotonic clock, because the API or the disk has failed at this one.
+    """
 
     run: str
     number: int
     output: str
     progress: Progress
     unsure: bool
+    backoff: Backoff
+    rests_until: float = 0.0
+    trouble: str | None = None  # logged already
 
     @property
     def path(self) -> str:
@@ -66,7 +74,7 @@ class CommandLogs:
         self._calls = calls
         self._host_name = host_name
         self._log = ambient.log
-        self._now = ambient.now
+        self._now, self._clock = ambient.now, ambient.clock
         self._new_backoff = ambient.backoff
         self._contained = Containment(log=ambient.log, loop=_LOOP)
         self._new: set[str] = set()  # names of progress files that may have come
@@ -116,12 +124,34 @@ class CommandLogs:
             with self._contained.item(name):
                 await self._begin(name)
         live = {record.id: record for record in self._records()}
-        for name, attempt in list(self._attempts.items()):
+        for name, attempt in sorted(self._attempts.items(), key=lambda one: one[1].number):
+            if attempt.rests_until > self._clock():
+                continue
             record = live.get(attempt.run)
             over = record is None or record.attempt != attempt.number or record.phase is Phase.REPORTING
             with self._contained.item(name):
-                if await self._send_attempt(attempt, over=over):
+                if await self._try_attempt(attempt, over=over):
                     del self._attempts[name]
+
+    async def _try_attempt(self, attempt: _Attempt, *, over: bool) -> bool:
+        """Send what there is of one attempt; one that fails by itself rests, and holds up no other."""
+        try:
+            is_done = await self._send_attempt(attempt, over=over)
+        except (ApiError, OSError) as error:
+            if isinstance(error, ApiError) and not error.may_be_own:
+                raise
+            delay_s = attempt.backoff.next_s(error if isinstance(error, ApiError) else None)
+            attempt.rests_until = self._clock() + max(INTERVAL_S, delay_s)
+            self._note_trouble(attempt, str(error))
+            return False
+        attempt.backoff.reset()
+        attempt.trouble = None
+        return is_done
+
+    def _note_trouble(self, attempt: _Attempt, why: str) -> None:
+        if attempt.trouble != why:
+            self._log.warning("cannot send output of a command yet", run=attempt.run, why=why)
+        attempt.trouble = why
 
     async def _begin(self, name: str) -> None:
         """Load a progress file, if it is there: not where all was sent before the run was done."""
@@ -133,13 +163,13 @@ class CommandLogs:
                 self._new.add(name)
                 return
             unsure = progress.pending is not None
-            self._attempts[name] = _Attempt(run, int(number), output, progress, unsure)
+            self._attempts[name] = _Attempt(run, int(number), output, progress, unsure, self._new_backoff())
 
     async def _send_attempt(self, attempt: _Attempt, *, over: bool) -> bool:
         """Send what there is of one attempt, up to the bound; return whether nothing is left for ever."""
         for _ in range(_BATCHES_PER_ROUND):
             await self._settle_unsure(attempt)
-            batch = await self._calls.call(self._folder, partial(self._take, attempt, over=over))
+            batch = await self._take_in_thread(attempt, over=over)
             if isinstance(batch, Unanswered):
                 return False
             if batch is None:
@@ -161,9 +191,23 @@ class CommandLogs:
             attempt.progress = commit(attempt.progress)
         attempt.unsure = False
 
-    def _take(self, attempt: _Attempt, *, over: bool) -> Batch | None:
+    async def _take_in_thread(self, attempt: _Attempt, *, over: bool) -> Batch | Unanswered | None:
+        """Take the next batch; even when cancelled, wait until its file is written: the last round writes it too."""
+        take = partial(self._take, attempt, over=over, now=self._next_time(attempt))
+        taking = asyncio.ensure_future(self._calls.call(self._folder, take))
+        try:
+            return await asyncio.shield(taking)
+        finally:
+            await asyncio.wait([taking])
+
+    def _next_time(self, attempt: _Attempt) -> datetime:
+        """Return the time for the next line: now, but no line of another attempt of the run has it or a later one."""
+        ends = [other.progress.end for other in self._attempts.values() if other.run == attempt.run]
+        return max([self._now(), *(end + STEP for end in ends if end is not None)])
+
+    def _take(self, attempt: _Attempt, *, over: bool, now: datetime) -> Batch | None:
         advice = f"`runnerctl logs {attempt.run}` on {self._host_name()} has what is stored"
-        batch = take_batch(attempt.output, attempt.progress, over=over, now=self._now(), advice=advice)
+        batch = take_batch(attempt.output, attempt.progress, over=over, now=now, advice=advice)
         if batch is not None:
             save_progress(attempt.path, batch.progress)
         return batch
@@ -174,7 +218,8 @@ class CommandLogs:
             await self._api.send(attempt.run, batch.lines, first=batch.first)
         except ApiRejected as error:
             self._log.warning("the API rejects output of a command", run=attempt.run, why=str(error))
-            attempt.progress = replace(batch.after, left_out=batch.after.offset - batch.progress.offset)
+            lost = batch.after.offset - batch.progress.offset
+            attempt.progress = replace(batch.after, left_out=batch.progress.left_out + lost)
         except ApiAway as error:
             attempt.unsure = error.unsure or error.answered
             raise

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from runnerd.core.codec import Decoder, to_json
+from runnerd.prefect_api.logs import STEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,11 @@ class Progress:
     last: datetime | None = None
     in_tail: bool = False
     pending: Pending | None = None
+
+    @property
+    def end(self) -> datetime | None:
+        """The time of the last line that the API has or may have."""
+        return self.last if self.pending is None else self.pending.first + (self.pending.lines - 1) * STEP
 
 
 def load_progress(path: str) -> Progress:

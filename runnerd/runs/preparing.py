@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import FlowRun, StateType
+from runnerd.core.process import LaunchSpec
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.prepared import Prepared
 from runnerd.log.alerts import Alert
@@ -22,6 +23,7 @@ from runnerd.runs.record_store import RunContext, RunRecordStore
 
 T = TypeVar("T")
 RETRY_S = 10.0
+_RECORDED_AHEAD_S = 0.05
 UNANSWERED_MAX_S = 300.0  # then the run ends as one that could not start
 
 
@@ -36,11 +38,16 @@ class Preparing:
         self._unanswered_from: float | None = None  # by the monotonic clock
 
     async def prepare(self) -> Prepared:
-        """Have the launch spec made; of a run that has an intent, or gets one meanwhile, the result has no meaning."""
+        """Have the launch spec made; of a run that has an intent, or gets one meanwhile, the result has no meaning.
+
+        Returns shortly before the time of a command that was claimed ahead: its record is written in what is left.
+        """
         try:
             prepared = await self._unless_intended(lambda: self._context.launcher.prepare(self._store.record))
         except ApiRejected as error:
             return Prepared(start=str(error))
+        if prepared is not None and isinstance(prepared.start, LaunchSpec):
+            await self.wait_until_due(early_s=_RECORDED_AHEAD_S)
         return prepared or Prepared(start="")
 
     async def may_have_run(self) -> bool | None:
@@ -84,19 +91,20 @@ class Preparing:
         finally:
             woken.cancel()
 
-    async def wait_until_due(self) -> bool:
-        """Wait until a run that was claimed ahead of its time is due; False when it got an intent meanwhile.
+    async def wait_until_due(self, *, early_s: float = 0.0) -> bool:
+        """Wait until a command that was claimed ahead of its time is due; False when the run got an intent meanwhile.
 
-        How long it took to be ready for its start says how early the next runs of its deployment are claimed.
+        A flow waits in its process. `early_s`: return so long before. How long it took until the first wait says how
+        early the next runs of the deployment are claimed.
         """
         record, now = self._store.record, self._context.ambient.now()
-        if record.due_at is None or self._store.record.intent is not None:
+        if record.command is None or record.due_at is None:
             return record.intent is None
         if record.ready_s is None:
             self._store.update(ready_s=max((now - record.created_at).total_seconds(), 0.001))
         # At most as long as from the claim: a clock that was set back may say years.
         most_s = (record.due_at - record.created_at).total_seconds()
-        until = self._context.ambient.clock() + min((record.due_at - now).total_seconds(), most_s)
+        until = self._context.ambient.clock() + min((record.due_at - now).total_seconds(), most_s) - early_s
         while self._store.record.intent is None and (left_s := until - self._context.ambient.clock()) > 0:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):

@@ -150,8 +150,6 @@ class Run:
             return await self._finish_unstarted(why=spec)
         if self._resumed and (ran := await self._preparing.may_have_run()) is not False:
             return self._finish_unseen() if ran else await self._finish_unstarted(why=None)
-        if self.record.command is not None and not await self._preparing.wait_until_due():
-            return await self._finish_unstarted(why=None)
         planned = replace(
             self.record,
             output=spec.output,
@@ -165,6 +163,8 @@ class Run:
         )
         self._store.save(planned, "starting")
         self._resumed = False
+        if not await self._preparing.wait_until_due():
+            return await self._finish_unstarted(why=None)
         try:
             seen = await self._context.link.spawn(hold_until_due(spec, self.record, now=self._context.ambient.now()))
         except NotRecorded as error:

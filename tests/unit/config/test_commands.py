@@ -23,6 +23,10 @@ deployments:
     retry_delay: 10s
     stdin: parameters
 """
+UNSAFE = (
+    "1:34: command: {{ p }} stands inside double quotes, where its value would not be safe; write it between blanks,"
+    ' or use "$PARAM_P"'
+)
 
 
 @pytest.fixture
@@ -119,8 +123,7 @@ def test_with_a_flow_of_that_name_too(etc: ConfigDir) -> None:
         ),
         (
             "command: 'echo \"{{ p }}\"', shell: true, parameters: {p: 1}",
-            "1:34: command: {{ p }} stands inside double quotes, where its value would not be safe; write it between "
-            + 'blanks, or use "$PARAM_P"',
+            UNSAFE,
         ),
         (
             "command: [x], parameters: {'a b': 1}",

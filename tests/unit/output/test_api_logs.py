@@ -144,6 +144,8 @@ async def test_each_attempt_is_sent(world: World) -> None:
         world.begin(attempt=2)
         world.write("second\n", attempt=2)
         await world.until(lambda: world.sent() == ["first", "second"])
+        times = [line["timestamp"] for line in world.prefect.logs.lines]
+        assert times == sorted(set(times)), "no two lines of a run have one time"
         assert world.left() == [f"{RUN}.2.log.sent", f"{RUN}.2.log.stdin"]
         world.end(attempt=2)
         await world.until(lambda: world.left() == [])
@@ -230,6 +232,21 @@ async def test_one_odd_file_holds_up_no_other(world: World) -> None:
         world.begin()
         world.write("a\n")
         await world.until(lambda: world.sent() == ["a"])
+        await asyncio.sleep(600)
+    assert world.lines.events("warning") == ["cannot send output of a command yet"], "once"
+
+
+async def test_a_run_at_which_the_server_fails_holds_up_no_other(world: World) -> None:
+    world.prefect.trouble("POST /logs/", status=500, times=1)
+    async with world.daemon():
+        world.begin(OTHER)
+        world.write("first\n", OTHER)
+        await world.until(lambda: world.asked("/logs/") == 1)
+        world.begin()
+        world.write("a\n")
+        await world.until(lambda: world.sent() == ["a"])
+        await world.until(lambda: world.sent(OTHER) == ["first"])
+    assert world.lines.events("warning") == ["cannot send output of a command yet"]
 
 
 async def test_the_output_of_flows_is_left_to_them(world: World) -> None:
