@@ -1,4 +1,4 @@
-"""Reads the entries of a file's lists, deployments, pools and scripts, one by one: a flaw in one does not affect the others."""
+"""Reads the entries of a file's lists (deployments, pools, scripts) one by one: a flaw in one affects no other."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from runnerd.config.yaml_file import parse_map
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem
-from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings, ScriptSettings
+from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.spawner.child.users import AllowedUsers
 
@@ -100,27 +100,27 @@ def load(
     )
 
 
-def check(path: str, *, defaults: HostDefaults) -> tuple[Config | None, list[Problem]]:
+def check(path: str, *, defaults: HostDefaults, directory: str | None = None) -> tuple[Config | None, list[Problem]]:
     """Check a directory as `load` does, or one file by itself; the Config is None where `load` raises.
 
-    A drop-in gets the defaults of the runnerd.yaml above its conf.d, and needs no api.url.
+    A drop-in gets the defaults of the runnerd.yaml in `directory`, or above its conf.d, and needs no api.url.
     """
     if not os.path.isdir(path) and not os.path.isfile(path):
         why = "it is neither a file nor a directory" if os.path.exists(path) else "there is no such file or directory"
         return None, [Problem(message=f"cannot check {path}: {why}")]
     try:
-        config = load(path, defaults=defaults) if not os.path.isfile(path) else _check_file(path, defaults)
+        config = load(path, defaults=defaults) if not os.path.isfile(path) else _check_file(path, defaults, directory)
     except ConfigError as error:
         return None, _drop_repeats(error.problems)
     return config, _drop_repeats(config.problems)
 
 
-def _check_file(path: str, defaults: HostDefaults) -> Config:
+def _check_file(path: str, defaults: HostDefaults, directory: str | None) -> Config:
     folder, name = os.path.split(os.path.abspath(path))
     if name == MAIN:
         return _Load(folder, defaults, None).load_all(Listing())
-    directory = os.path.dirname(folder) if os.path.basename(folder) == DROP_INS else folder
-    return _Load(directory, defaults, None).load_one(path)
+    above = os.path.dirname(folder) if os.path.basename(folder) == DROP_INS else folder
+    return _Load(directory or above, defaults, None).load_one(path)
 
 
 def _drop_repeats(problems: Sequence[Problem]) -> list[Problem]:
@@ -177,11 +177,12 @@ class _Load:
         deployments = refuse_doubles(
             DEPLOYMENTS, [self._read_deployments(file, host) for file in files], old_deployments
         )
-        pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files], old_pools)
-        scripts = refuse_doubles(SCRIPTS, [self._read_scripts(file, host) for file in files], old_scripts)
+        read_pool, read_script = PoolReader(self._checks, host).build, ScriptReader(self._checks, host).build
+        pools = refuse_doubles(POOLS, [self._read_items(POOLS, file, read_pool) for file in files], old_pools)
+        scripts = refuse_doubles(SCRIPTS, [self._read_items(SCRIPTS, file, read_script) for file in files], old_scripts)
         problems = list(listing.problems)
-        for file, *its in zip(files, deployments, pools, scripts, strict=True):
-            here = sorted([*file.problems(), *(one for items in its for one in items.found())], key=_by_place)
+        for file, one, two, three in zip(files, deployments, pools, scripts, strict=True):
+            here = sorted([*file.problems(), *one.found(), *two.found(), *three.found()], key=_by_place)
             problems += here if file.outside is None else _conceal_all(here, file.outside)
         warnings = [warning for file in files for warning in self._list_warnings(file)]
         warnings += [warning for its in deployments for warning in its.warnings()]
@@ -285,12 +286,6 @@ class _Load:
             pull_flaws=tuple(flaws.all),
         )
         return self._read_items(DEPLOYMENTS, file, reader.build)
-
-    def _read_pools(self, file: _File, host: HostRun) -> FileItems[PoolSettings]:
-        return self._read_items(POOLS, file, PoolReader(self._checks, host).build)
-
-    def _read_scripts(self, file: _File, host: HostRun) -> FileItems[ScriptSettings]:
-        return self._read_items(SCRIPTS, file, ScriptReader(self._checks, host).build)
 
     def _read_items(self, kind: Kind[T], file: _File, build: Callable[[Map, Flaws], T | None]) -> FileItems[T]:
         section = kind.section

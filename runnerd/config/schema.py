@@ -17,7 +17,11 @@ from runnerd.config.messages import Flaw, describe
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.place import Json
 
-ITEMS = ("deployments", "pools", "scripts")  # lists whose entries are checked one by one: a broken one concerns only itself
+ITEMS = (
+    "deployments",
+    "pools",
+    "scripts",
+)  # lists whose entries are checked one by one: a broken one concerns only itself
 _FILE = os.path.join(os.path.dirname(__file__), "schema.json")
 
 

@@ -101,9 +101,7 @@ def enter_scripts(
 class _Entries:
     """Makes the deployments of scripts, by one schema and one look at this host."""
 
-    def __init__(
-        self, config: Config, *, directory: str, defaults: HostDefaults, calls: BoundedCalls | None
-    ) -> None:
+    def __init__(self, config: Config, *, directory: str, defaults: HostDefaults, calls: BoundedCalls | None) -> None:
         self._schema = SchemaCheck()
         self._checks = HostChecks(calls, users=defaults.users)
         self._schedules = ScheduleReader(now=datetime.now(UTC))

@@ -46,7 +46,9 @@ class ScriptReader:
             place = node.value_place("path")
             self.checks.check(run, values, of_host, otherwise=place, entrypoint=f"{node.get('path')}:serve")
             for flaw in of_host.all:
-                message = flaw.message.replace("entrypoint ", "path ", 1) if flaw.path[-1] == "entrypoint" else flaw.message
+                message = (
+                    flaw.message.replace("entrypoint ", "path ", 1) if flaw.path[-1] == "entrypoint" else flaw.message
+                )
                 flaws.add(flaw.path, message, flaw.place)
         if flaws.all:
             return None

@@ -14,6 +14,7 @@ from runnerd.deployments.rechecking import Rechecker
 from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
+from runnerd.deployments.script_reading import ScriptReading
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
@@ -34,6 +35,7 @@ class DeploymentParts:
     registrar: Registrar
     refresher: Refresher
     rechecker: Rechecker
+    scripts: ScriptReading
 
 
 def build_deployments(
@@ -78,4 +80,5 @@ def build_deployments(
         registrar=registrar,
         refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),
         rechecker=Rechecker(registry=registry, inspector=inspector, registrar=registrar, ambient=ambient),
+        scripts=ScriptReading(link=link, environments=environments, calls=calls, work_dir=work_dir, ambient=ambient),
     )

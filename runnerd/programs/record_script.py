@@ -101,7 +101,6 @@ def record_in_child(work: dict[str, Any], result: int, began_ns: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     script = work["script"]
 
-
     def finish(begin: Any = lambda: None) -> None:
         try:
             try:

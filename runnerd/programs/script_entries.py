@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,15 +23,41 @@ OF_THE_HOST = {
 }
 
 
+class Made:
+    """How a deployment was made: by which line, of which flow, and with which texts of its own."""
+
+    def __init__(self, deployment: Any, flow: Any, line: int | None) -> None:
+        self.deployment = deployment  # held, so that no other object gets its id
+        self.flow = flow
+        self.line = line
+        self.description = deployment.description
+        self.version = deployment.version
+
+
+class Start:
+    """One call of Runner.start."""
+
+    def __init__(self, runner: Any, arguments: dict[str, Any], lines: list[int], modules: dict[str, int]) -> None:
+        self.runner = runner
+        self.arguments = arguments
+        self.lines = lines  # of the script, the calling one last
+        self.modules = modules  # files whose import is under way, with the line that they are at
+
+
 class Writer:
     """Writes deployments as entries of `deployments:`; `left_out` is what no entry can say."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    def __init__(self, script: str, *, made: dict[int, Made], began_s: float, together: Callable[[Any], int]) -> None:
+        """`made` is by the ids of the deployments; `together`: count the deployments of a Runner."""
+        self.script = script
+        self.made = made
+        self.began_s = began_s
+        self.together = together
+        self.line: int | None = None
         self.left_out: list[dict[str, Any]] = []
 
     def write(self, start: Start, deployment: Any, line: int | None) -> dict[str, Any]:
-        made = self.recorder.made.get(id(deployment))
+        made = self.made.get(id(deployment))
         line = (made.line if made is not None else None) or line or next(iter(start.lines), None)
         self.line = line
         entry: dict[str, Any] = {"name": deployment.name, "entrypoint": self.entrypoint(deployment)}
@@ -61,7 +88,7 @@ class Writer:
             return f"{os.path.normpath(path)}:{function}"
         module, _, function = entrypoint.rpartition(".")
         if module == "__main__":
-            raise Refusal("unguarded", f"{self.recorder.script}: no run can import the module __main__; serve this"
+            raise Refusal("unguarded", f"{self.script}: no run can import the module __main__; serve this"
                           " flow with the entrypoint type FILE_PATH", line=self.line)  # fmt: skip
         return f"{module}:{function}"
 
@@ -74,7 +101,7 @@ class Writer:
             seconds = found["interval"].total_seconds()
             found["interval"] = int(seconds) if seconds == int(seconds) else seconds
             anchor = getattr(rule, "anchor_date", None)
-            if anchor is not None and anchor < self.recorder.began:  # else it is the default: now
+            if anchor is not None and anchor.timestamp() < self.began_s:  # else it is the default: now
                 found["anchor_date"] = anchor.isoformat()
         if getattr(rule, "day_or", True) is False:
             found["day_or"] = False
@@ -89,13 +116,13 @@ class Writer:
         limit = start.arguments.get("limit")
         if isinstance(limit, int):
             said["limit"] = limit
-            if len(self.recorder.added[id(start.runner)]) > 1:
+            if self.together(start.runner) > 1:
                 self.note(f"limit={limit} counts the runs of all deployments of this Runner together; run.limit counts"
                           " those of each deployment, and limits.runs those of the host")  # fmt: skip
         beat = start.arguments.get("heartbeat_seconds")
         if beat is not None:
             said["environment"] = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{beat:g}"}
-        storage = getattr(deployment, "storage", None)
+        storage: Any = getattr(deployment, "storage", None)
         if type(storage).__name__ == "LocalStorage":
             said["working_directory"] = str(storage.destination)
         return said

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import functools
 import importlib
 import inspect
@@ -18,9 +17,10 @@ import sys
 import threading
 import time
 import uuid
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from runnerd.programs.script_entries import Writer
+from runnerd.programs.script_entries import Made, Start, Writer
 from runnerd.programs.script_text import (
     Refusal,
     Served,
@@ -39,37 +39,57 @@ NO_API = "http://127.0.0.1:1/api"  # where nothing answers
 
 def stand_in(recorder: Recorder) -> None:
     """Replace what registers, what serves and what asks the API; everything else stays Prefect's."""
-    prefect, flows = importlib.import_module("prefect"), importlib.import_module("prefect.flows")
-    made = importlib.import_module("prefect.deployments.runner")
-    runner = importlib.import_module("prefect.runner.runner").Runner
+    flows, made = importlib.import_module("prefect.flows"), importlib.import_module("prefect.deployments.runner")
     cut_off_api()
+    replace_runner(recorder, importlib.import_module("prefect.runner.runner").Runner)
+    for name in ("serve", "to_deployment"):
+        keep_in_this_thread(flows.Flow, name)
+    if keep_in_this_thread(flows, "serve"):
+        vars(importlib.import_module("prefect"))["serve"] = flows.serve
+    replace_deploys(recorder, flows, made)
+    made.RunnerDeployment._set_defaults_from_flow = recorder.noting_flow(made.RunnerDeployment._set_defaults_from_flow)
 
+
+def replace_runner(recorder: Recorder, runner: Any) -> None:
     async def add(self: Any, deployment: Any) -> uuid.UUID:
         return recorder.add(self, deployment)
 
     async def start(self: Any, run_once: bool = False, webserver: Any = None) -> None:
         recorder.start(self, run_once, webserver)
 
+    keep_in_this_thread(runner, "add_flow")
+    for name, stands_in in (("add_deployment", add), ("start", start)):
+        original = vars(runner)[name]
+        is_plain = inspect.iscoroutinefunction(original) and not hasattr(original, "aio")
+        setattr(runner, name, stands_in if is_plain else in_this_thread(stands_in))
+    if hasattr(runner, "aadd_deployment"):
+        runner.aadd_deployment = add
+    runner.__init__ = recorder.noting_arguments(runner.__init__)
+
+
+def replace_deploys(recorder: Recorder, flows: Any, made: Any) -> None:
+    """Note what registers without serving: deploy() in all its places, and apply() of a deployment."""
+
     async def deploy(*args: Any, **kwargs: Any) -> uuid.UUID:
         recorder.deploys.append(recorder.line())
         return uuid.uuid4()
 
-    for name, stands_in in (("add_deployment", add), ("start", start)):
-        is_plain = inspect.iscoroutinefunction(vars(runner)[name]) and not hasattr(vars(runner)[name], "aio")
-        setattr(runner, name, stands_in if is_plain else in_this_thread(stands_in))
-    if hasattr(runner, "aadd_deployment"):
-        runner.aadd_deployment = add
-    for owner, name in ((runner, "add_flow"), (flows.Flow, "serve"), (flows.Flow, "to_deployment")):
-        if (original := getattr(getattr(owner, name), "aio", None)) is not None:
-            setattr(owner, name, in_this_thread(original))
-    if (original := getattr(flows.serve, "aio", None)) is not None:
-        prefect.serve = flows.serve = in_this_thread(original)
-    for owner in (flows.Flow, made, made.RunnerDeployment, importlib.import_module("prefect.deployments"), prefect):
-        for name in ("deploy", "adeploy") if owner is not made.RunnerDeployment else ("apply", "aapply"):
+    modules = [importlib.import_module(name) for name in ("prefect.deployments", "prefect")]
+    for owner, names in [
+        (made.RunnerDeployment, ("apply", "aapply")),
+        *((one, ("deploy", "adeploy")) for one in (flows.Flow, made, *modules)),
+    ]:
+        for name in names:
             if hasattr(owner, name):
-                setattr(owner, name, deploy if name[0:2] in ("ad", "aa") else in_this_thread(deploy))
-    runner.__init__ = recorder.noting_arguments(runner.__init__)
-    made.RunnerDeployment._set_defaults_from_flow = recorder.noting_flow(made.RunnerDeployment._set_defaults_from_flow)
+                setattr(owner, name, in_this_thread(deploy) if name in ("deploy", "apply") else deploy)
+
+
+def keep_in_this_thread(owner: Any, name: str) -> bool:
+    """Replace a function of Prefect's that goes to another thread; False if it is none."""
+    original = getattr(getattr(owner, name), "aio", None)
+    if original is not None:
+        setattr(owner, name, in_this_thread(original))
+    return original is not None
 
 
 def in_this_thread(function: Any) -> Any:
@@ -116,27 +136,6 @@ def cut_off_api() -> None:
             cls.send = refusing(cls.send)
 
 
-class Made:
-    """How a deployment was made: by which line, of which flow, and with which texts of its own."""
-
-    def __init__(self, deployment: Any, flow: Any, line: int | None) -> None:
-        self.deployment = deployment  # held, so that no other object gets its id
-        self.flow = flow
-        self.line = line
-        self.description = deployment.description
-        self.version = deployment.version
-
-
-class Start:
-    """One call of Runner.start."""
-
-    def __init__(self, runner: Any, arguments: dict[str, Any], lines: list[int], modules: dict[str, int]) -> None:
-        self.runner = runner
-        self.arguments = arguments
-        self.lines = lines  # of the script, the calling one last
-        self.modules = modules  # files whose import is under way, with the line that they are at
-
-
 class Recorder:
     """Records what the script does with Prefect."""
 
@@ -145,7 +144,7 @@ class Recorder:
         self.script = script
         self.finish = finish
         self.path = os.path.abspath(script)
-        self.began = datetime.datetime.now(datetime.timezone.utc)
+        self.began_s = time.time()
         self.made: dict[int, Made] = {}
         self.arguments: dict[int, dict[str, Any]] = {}  # of each Runner()
         self.added: dict[int, list[tuple[Any, int | None]]] = {}  # by runner
@@ -216,7 +215,9 @@ class Recorder:
             raise Refusal("serves-nothing", f"{self.script}: it starts a Runner without a deployment",
                           line=next(iter(self.starts[0].lines), None))  # fmt: skip
         self.refuse_unguarded([deployment for _, deployment, _ in served])
-        writer = Writer(self)
+        writer = Writer(
+            self.script, made=self.made, began_s=self.began_s, together=lambda one: len(self.added[id(one)])
+        )
         return {
             "prefect_version": str(importlib.import_module("prefect").__version__),
             "deployments": [writer.write(start, deployment, line) for start, deployment, line in served],
@@ -230,7 +231,7 @@ class Recorder:
 
     def serves_nothing(self) -> Refusal:
         line = None
-        why = "it ends and has served no flow; call serve() in it, below if __name__ == \"__main__\""
+        why = 'it ends and has served no flow; call serve() in it, below if __name__ == "__main__"'
         if self.added:
             line = next(line for its in self.added.values() for _, line in its)
             why = "it adds deployments to a Runner and never starts it, so nothing is served"

@@ -11,12 +11,14 @@ import os
 import sys
 import time
 import traceback
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 TRACEBACK_LINES = 12
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 DEPENDENCIES_MAX_CHARACTERS = 400_000  # of all paths together
 SERVING = ("serve", "aserve")
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class Refusal(Exception):
@@ -93,25 +95,27 @@ def calls_behind(body: list[Any], line: int, runners: set[str]) -> Iterator[tupl
     for index, node in enumerate(body):
         if not spans(node, line):
             continue
-        inner = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
-        for nested in (*inner, *(handler.body for handler in getattr(node, "handlers", []))):
-            if isinstance(nested, list):
-                yield from calls_behind(nested, line, runners)
+        for nested in bodies_of(node):
+            yield from calls_behind(nested, line, runners)
         if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
             yield line, True
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            return
-        for later in body[index + 1 :]:
-            if not isinstance(later, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                yield from ((each.lineno, False) for each in ast.walk(later) if is_serving(each, runners))
+        following = body[index + 1 :] if not isinstance(node, DEFINITIONS) else []
+        for each in [each for later in following if not isinstance(later, DEFINITIONS) for each in ast.walk(later)]:
+            if isinstance(each, ast.Call) and is_serving(each, runners):
+                yield each.lineno, False
         return
 
 
-def is_serving(node: Any, runners: set[str]) -> bool:
-    if not isinstance(node, ast.Call):
-        return False
-    owner = getattr(getattr(node.func, "value", None), "id", None)
-    return called(node) in SERVING or (called(node) == "start" and owner in runners)
+def bodies_of(node: Any) -> list[list[Any]]:
+    """Return the lists of statements within a statement."""
+    inner = [getattr(node, name, None) for name in ("body", "orelse", "finalbody")]
+    inner += [handler.body for handler in getattr(node, "handlers", [])]
+    return [each for each in inner if isinstance(each, list)]
+
+
+def is_serving(call: Any, runners: set[str]) -> bool:
+    owner = getattr(getattr(call.func, "value", None), "id", None)
+    return called(call) in SERVING or (called(call) == "start" and owner in runners)
 
 
 # --- what an answer depends on, as in inspect_flow.py -------------------------------------------------------

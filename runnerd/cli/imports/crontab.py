@@ -33,7 +33,9 @@ def read_crontab(text: str, *, path: str | None) -> Iterator[CronLine]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         times = _TIMES.fullmatch(line)
-        if times is None or (_VARIABLE.fullmatch(line) and not line.lstrip().startswith(("@", "*")) and "=" in line.split()[0]):
+        if times is None or (
+            _VARIABLE.fullmatch(line) and not line.lstrip().startswith(("@", "*")) and "=" in line.split()[0]
+        ):
             if (variable := _VARIABLE.fullmatch(line)) is not None:
                 environment[variable[1]] = variable[2].strip("'\"")
             continue

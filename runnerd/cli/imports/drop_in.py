@@ -23,23 +23,27 @@ _ROUNDS_MAX = 50  # each takes out what the last one has found
 _LINE = 118
 
 
-def fit(found: Found, *, defaults: HostDefaults) -> list[Problem]:
-    """Take out of the entries what is refused, and return the problems that are left."""
+def fit(found: Found, *, defaults: HostDefaults, directory: str) -> list[Problem]:
+    """Take out of the entries what is refused, and return the problems that are left.
+
+    The entries are checked with the defaults of the runnerd.yaml in `directory`.
+    """
     problems: list[Problem] = []
     for _ in range(_ROUNDS_MAX):
-        problems = _check(found, defaults)
-        if not any([_take_out(problem, found) for problem in problems]):
+        problems = _check(found, defaults, directory)
+        removed = [problem for problem in problems if _take_out(problem, found)]
+        if not removed:
             break
     return problems
 
 
-def _check(found: Found, defaults: HostDefaults) -> list[Problem]:
+def _check(found: Found, defaults: HostDefaults, directory: str) -> list[Problem]:
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "conf.d", "import.yaml")
-        os.mkdir(os.path.dirname(path))
+        path = os.path.join(folder, "import.yaml")
         with open(path, "w", encoding="utf-8") as file:
             file.write(_dump(_document(found)))
-        return [replace(problem, place=None) for problem in check(path, defaults=defaults)[1]]
+        _, problems = check(path, defaults=defaults, directory=directory)
+        return [replace(problem, place=None) for problem in problems]
 
 
 def _take_out(problem: Problem, found: Found) -> bool:

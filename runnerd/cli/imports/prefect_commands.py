@@ -33,7 +33,9 @@ def import_command(command: Command, around: Surroundings, found: Found) -> None
         "serve": _import_flow,
     }
     if command.profile is not None:
-        found.leave_out(around.place, f"--profile {command.profile}: runnerd reads no profiles; set api.url and its key")
+        found.leave_out(
+            around.place, f"--profile {command.profile}: runnerd reads no profiles; set api.url and its key"
+        )
     make[command.kind](command, around, found)
 
 
@@ -89,8 +91,8 @@ def _import_worker(command: Command, around: Surroundings, found: Found) -> None
     parser.add_argument("--create-pool-if-not-found", action="store_true", dest="create", default=None)
     parser.add_argument("--no-create-pool-if-not-found", action="store_false", dest="create")
     parser.add_argument("--empty-work-queue", action="store_true")
-    for option in ("--prompt", "--no-prompt"):
-        parser.add_argument(option, action="store_true")
+    for flag in ("--prompt", "--no-prompt"):
+        parser.add_argument(flag, action="store_true")
     said = _parse(parser, command.arguments, around, found)
     if not said.pool:
         raise ImportRefused(f"cannot import {around.place}: prefect worker start needs --pool")
@@ -150,8 +152,8 @@ def _import_flow(command: Command, around: Surroundings, found: Found) -> None:
     for option in ("-n", "--name"), ("-d", "--description"), ("-v", "--version"), ("--cron",), ("--rrule",):
         parser.add_argument(*option)
     parser.add_argument("-t", "--tag", action="append", default=[])
-    for option in ("--interval", "--anchor-date", "--timezone"):
-        parser.add_argument(option)
+    for rule in ("--interval", "--anchor-date", "--timezone"):
+        parser.add_argument(rule)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--global-limit", type=int)
     parser.add_argument("--pause-on-shutdown", action="store_true", default=None)
@@ -164,13 +166,13 @@ def _import_flow(command: Command, around: Surroundings, found: Found) -> None:
         "anchor_date": said.anchor_date,
         "timezone": said.timezone,
     }
-    rule = {key: value for key, value in schedule.items() if value is not None}
+    said_rule = {key: value for key, value in schedule.items() if value is not None}
     run = around.run_section(find_interpreter(command, around))
     run["limit"] = said.limit
     entry = {
         "name": said.name,
         "entrypoint": os.path.normpath(said.entrypoint),
-        "schedules": [rule] if rule else None,
+        "schedules": [said_rule] if said_rule else None,
         "description": said.description,
         "version": said.version,
         "tags": said.tag,

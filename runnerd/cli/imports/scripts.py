@@ -102,9 +102,7 @@ def _in_path(around: Surroundings) -> str:
 # --- the process --------------------------------------------------------------------------------------------------
 
 
-def _record(
-    path: str, around: Surroundings, *, python: str, user: str | None, arguments: Sequence[str]
-) -> Recorded:
+def _record(path: str, around: Surroundings, *, python: str, user: str | None, arguments: Sequence[str]) -> Recorded:
     directory = around.directory
     script = os.path.relpath(path, directory) if path.startswith(f"{directory.rstrip('/')}/") else path
     with tempfile.TemporaryFile() as answer:

@@ -145,7 +145,9 @@ def read_surroundings(unit: Unit, place: str, found: Found) -> Surroundings:
     around = Surroundings(place=place, directory=_directory(unit), user=user.value if user else "root")
     around.run["working_directory"] = around.directory
     if around.user == "root":
-        found.leave_out(place, "it runs as root; here flows have the user of the host (run.user), unless you set another")
+        found.leave_out(
+            place, "it runs as root; here flows have the user of the host (run.user), unless you set another"
+        )
     _read_variables(unit, around, found)
     for key, settings in unit.settings.items():
         setting = settings[-1]
@@ -187,8 +189,8 @@ def _read_variables(unit: Unit, around: Surroundings, found: Found) -> None:
         around.environment |= dict(word.split("=", 1) for word in words if "=" in word)
     for setting in unit.settings.get("EnvironmentFile", ()):
         if around.environment_files:
-            words = f"EnvironmentFile={setting.value}: run.environment_file is one file; put both into one"
-            found.leave_out(setting.place, words)
+            why = f"EnvironmentFile={setting.value}: run.environment_file is one file; put both into one"
+            found.leave_out(setting.place, why)
         else:
             around.environment_files.append(setting.value.removeprefix("-"))
 

@@ -6,7 +6,8 @@ import os
 from argparse import ArgumentParser
 
 from runnerd.cli.call import DONE, FAILED, Call
-from runnerd.cli.text import clean, format_count
+from runnerd.cli.console import Console
+from runnerd.cli.text import format_count
 from runnerd.core.place import problem_document
 
 
@@ -36,38 +37,51 @@ def run(call: Call) -> int:
         for line in error.detail.splitlines():
             console.print_remark(line)
         raise
-    directory = find_config(os.environ, root=os.geteuid() == 0)
-    problems = fit(found, defaults=read_judging(call.client, directory).defaults)
+    directory = _find_directory(call.args.write) or find_config(os.environ, root=os.geteuid() == 0)
+    problems = fit(found, defaults=read_judging(call.client, directory).defaults, directory=directory)
     text = write_text(found, origin=origin)
     names = [str(one["name"]) for one in found.deployments]
     written = None
     if call.args.write is not None and not problems:
         written = _write(text, os.path.join(call.args.write, name_file(origin, names)))
     if console.json:
-        console.print_document(
-            {
-                "drop_in": text,
-                "written": written,
-                "deployments": names,
-                "pools": [one["name"] for one in found.pools],
-                "left_out": [{"message": one.message, "place": one.place} for one in found.left_out],
-                "problems": [problem_document(one) for one in problems],
-            }
-        )
+        document = {
+            "drop_in": text,
+            "written": written,
+            "deployments": names,
+            "pools": [one["name"] for one in found.pools],
+            "left_out": [{"message": one.message, "place": one.place} for one in found.left_out],
+            "problems": [problem_document(one) for one in problems],
+        }
+        console.print_document(document)
     elif call.args.write is None:
-        for line in text.splitlines():
-            console.print_line(line)
-    for one in found.left_out:
-        console.print_remark(f"not carried over: {clean(one)}")
-    for problem in problems:
-        console.print_remark(f"runnerctl: {clean(problem.message)}")
+        _print_lines(console, text)
+    _print_remarks(call, [str(one) for one in found.left_out], [one.message for one in problems])
+    if written is not None:
+        console.print_remark(f"wrote {written}")
+    return FAILED if problems else DONE
+
+
+def _print_lines(console: Console, text: str) -> None:
+    for line in text.splitlines():
+        console.print_line(line)
+
+
+def _print_remarks(call: Call, left_out: list[str], problems: list[str]) -> None:
+    for words in left_out:
+        call.console.print_remark(f"not carried over: {words}")
+    for words in problems:
+        call.console.print_remark(f"runnerctl: {words}")
     if problems:
         not_written = "" if call.args.write is None else "; nothing was written"
-        console.print_remark(f"runnerctl: this host cannot use it yet: {format_count(len(problems), 'problem')}{not_written}")
-        return FAILED
-    if written is not None:
-        console.print_remark(f"wrote {clean(written)}: {format_count(len(names), 'deployment')}")
-    return DONE
+        count = format_count(len(problems), "problem")
+        call.console.print_remark(f"runnerctl: this host cannot use it yet: {count}{not_written}")
+
+
+def _find_directory(folder: str | None) -> str | None:
+    """Find the configuration directory of the drop-ins' directory to write into."""
+    above, name = os.path.split(os.path.abspath(folder or ""))
+    return above if folder is not None and name == "conf.d" else None
 
 
 def _write(text: str, path: str) -> str:
