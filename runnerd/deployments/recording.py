@@ -18,7 +18,7 @@ from runnerd.core.settings import RunSettings
 from runnerd.launch.spec import PROGRAM, program_argv, program_text
 
 TIME_LIMIT_S = 60.0
-_MORE_S = 30.0  # for the program around the script
+START_LIMIT_S = 60.0  # importing prefect takes seconds on a busy host
 _OUTPUT_MAX_BYTES = 2**20
 _ANSWER_MAX_CHARACTERS = 4 * 2**20
 _ENTRIES_MAX = 10_000  # as in the schema of drop-ins
@@ -77,7 +77,7 @@ def recording_spec(
         cpu_quota_percent=run.cpu_quota_percent,
         tasks_max=run.tasks_max,
         output_max_bytes=min(_OUTPUT_MAX_BYTES, run.output_max_bytes),
-        runtime_max_s=time_limit_s + _MORE_S,
+        runtime_max_s=time_limit_s + START_LIMIT_S,
         stop_timeout_s=5.0,
     )
 

@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 import types
+import warnings
 from typing import Any
 
 from runnerd.programs.script_recorder import NO_API, Recorder, stand_in
@@ -42,8 +43,17 @@ def main() -> int:
         del sys.modules[name]  # the script may have modules of runnerd's in its own interpreter
     answers = int(work["answers"])
     os.set_inheritable(answers, False)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # for sigtimedwait
-    rest = json.dumps(record_apart(work, began_ns)).encode() + b"\n"
+    # Blocked before the import of prefect: its threads inherit the mask, so that sigtimedwait gets every SIGCHLD.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    for name in CREDENTIALS:
+        os.environ.pop(name, None)
+    os.environ.update(CUT_OFF)
+    try:
+        import_prefect()
+        answer = record_apart(work, began_ns)
+    except Refusal as refusal:
+        answer = refusal.answer()
+    rest = json.dumps(answer).encode() + b"\n"
     while rest:
         rest = rest[os.write(answers, rest) :]
     return 0
@@ -56,7 +66,10 @@ def record_apart(work: dict[str, Any], began_ns: int) -> dict[str, Any]:
     """Record in a forked child; make the answer here when the child ends without one."""
     # A memory file, not a pipe: a grandchild that keeps a pipe's end open would make this program wait.
     result = os.memfd_create("record")
-    pid = os.fork()
+    flush()  # else the child would write the output of prefect's import again
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 3.12 warns about threads; no thread of prefect holds a needed lock
+        pid = os.fork()
     if pid == 0:
         record_in_child(work, result, began_ns)
     status = wait(pid, float(work["time_limit_s"]))
@@ -119,11 +132,15 @@ def record_in_child(work: dict[str, Any], result: int, began_ns: int) -> None:
 
 def write(answer: dict[str, Any], result: int) -> None:
     rest = json.dumps(answer).encode() + b"\n"
+    flush()
+    while rest:
+        rest = rest[os.write(result, rest) :]
+
+
+def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    while rest:
-        rest = rest[os.write(result, rest) :]
 
 
 def run_script(script: str, arguments: list[str], recorder: Recorder) -> None:
@@ -134,10 +151,6 @@ def run_script(script: str, arguments: list[str], recorder: Recorder) -> None:
     except OSError as exc:
         where = "" if os.path.isabs(script) else f" in {os.getcwd()}"
         raise Refusal("missing-file", f"{script}: {(exc.strerror or str(exc)).lower()}{where}") from exc
-    for name in CREDENTIALS:
-        os.environ.pop(name, None)
-    os.environ.update(CUT_OFF)
-    import_prefect()
     stand_in(recorder)
     path = os.path.abspath(script)
     main_module = types.ModuleType("__main__")

@@ -73,11 +73,13 @@ class Writer:
         entry["work_pool"] = pool_of(deployment)
         entry["run"] = self.run(start, deployment)
         entry["source"] = self.source(getattr(deployment, "storage", None))
-        self.note_rest(start, deployment, made)
+        self.note_of_host(start)
+        self.note_rest(deployment, made)
         return {"line": line, "entry": {key: value for key, value in entry.items() if value not in (None, [], {}, "")}}
 
-    def note(self, message: str) -> None:
-        one = {"line": self.line, "message": message}
+    def note(self, message: str, start: Start | None = None) -> None:
+        """Note what is left out: of a Runner by the line that starts it, of a deployment by its own."""
+        one = {"line": next(iter(start.lines), None) if start is not None else self.line, "message": message}
         if one not in self.left_out:
             self.left_out.append(one)
 
@@ -90,6 +92,7 @@ class Writer:
         if module == "__main__":
             raise Refusal("unguarded", f"{self.script}: no run can import the module __main__; serve this"
                           " flow with the entrypoint type FILE_PATH", line=self.line)  # fmt: skip
+        self.note(f"entrypoint_type: the entrypoint is written {module}:{function}, which means the same to Prefect")
         return f"{module}:{function}"
 
     def schedule(self, item: Any) -> dict[str, Any]:
@@ -118,7 +121,7 @@ class Writer:
             said["limit"] = limit
             if self.together(start.runner) > 1:
                 self.note(f"limit={limit} counts the runs of all deployments of this Runner together; run.limit counts"
-                          " those of each deployment, and limits.runs those of the host")  # fmt: skip
+                          " those of each deployment, and limits.runs those of the host", start)  # fmt: skip
         beat = start.arguments.get("heartbeat_seconds")
         if beat is not None:
             said["environment"] = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{beat:g}"}
@@ -147,13 +150,15 @@ class Writer:
         self.note(f"the code is in a {kind}, which has no equivalent; put the code on this host")
         return None
 
-    def note_rest(self, start: Start, deployment: Any, made: Made | None) -> None:
+    def note_of_host(self, start: Start) -> None:
         said = start.arguments
         for key, place in OF_THE_HOST.items():
             if said.get(key) and not (key == "prefetch_seconds" and said[key] == 10):
-                self.note(f"{key}={said[key]!r} is a setting of the whole host: {place}")
+                self.note(f"{key}={said[key]!r} is a setting of the whole host: {place}", start)
         if said.get("run_once"):
-            self.note("run_once=True: runnerd --once does so for the whole host")
+            self.note("run_once=True: runnerd --once does so for the whole host", start)
+
+    def note_rest(self, deployment: Any, made: Made | None) -> None:
         if made is not None and deployment.flow_name not in (None, made.flow.name):
             self.note(f"flow_name={deployment.flow_name!r}: the deployment is registered for the flow"
                       f" {made.flow.name!r}, as its code says")  # fmt: skip

@@ -71,13 +71,14 @@ async def reloads(folder: Path, **changes: Json) -> AsyncIterator[Reloads]:
         reloader = Reloader(
             config=config,
             read=lambda last_good: load(str(files.etc), defaults=DEFAULTS, last_good=last_good),
+            scripts=served,
             journal=host.journal,
             registrar=host.registrar,
             pools=pools.table,
             served=pools.keeper,
             credentials=credentials,
             api=api,
-            settling=Settling(api=host.api, registrar=host.registrar, pools=pools.keeper),
+            settling=Settling(api=host.api, registrar=host.registrar, pools=pools.keeper, scripts=served),
             wakes=wakes,
             log=host.registrar._log,
         )

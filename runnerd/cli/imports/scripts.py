@@ -15,9 +15,9 @@ from runnerd.cli.imports.found import Found, ImportRefused, Surroundings
 from runnerd.config import parse_environment_file
 from runnerd.core.errors import ConfigError
 from runnerd.core.recording import Recorded, RecordingFailure
-from runnerd.deployments.recording import TIME_LIMIT_S, parse_recording, recording_argv, recording_environment
+from runnerd.deployments.recording import START_LIMIT_S, TIME_LIMIT_S, parse_recording, recording_argv, recording_environment
 
-_MORE_S = 30.0  # for the program around the script
+_LIMIT_S = TIME_LIMIT_S + 2 * START_LIMIT_S
 _ANSWER_MAX_BYTES = 16 * 2**20
 _ENVIRONMENTS = (".venv", "venv", "env")  # the usual names of a virtual environment beside the code
 _FOLDERS_UP = 3
@@ -117,14 +117,14 @@ def _record(path: str, around: Surroundings, *, python: str, user: str | None, a
                 cwd=directory,
                 env=environment,
                 pass_fds=(answer.fileno(),),
-                timeout=TIME_LIMIT_S + _MORE_S,
+                timeout=_LIMIT_S,
                 start_new_session=True,
                 check=False,
                 **_identity(around, user),
             )
             words = f"it exited {done.returncode}"
         except subprocess.TimeoutExpired:
-            words = f"it did not end within {TIME_LIMIT_S + _MORE_S:g} s"
+            words = f"it did not end within {_LIMIT_S:g} s"
         except (OSError, subprocess.SubprocessError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise ImportRefused(f"cannot run {python} in {directory}: {why}") from None
