@@ -165,6 +165,8 @@ class _Load:
         """Load the drop-in at `path` by itself, with the defaults of runnerd.yaml where there is one."""
         main = self._read_file(os.path.join(self._directory, MAIN), is_main=True)
         drop_in = self._read_file(path, is_main=False)
+        if is_inside(os.path.realpath(path), os.path.dirname(os.path.abspath(path))):
+            drop_in.outside = None  # no link has led there: it was named
         sections = self._overlay(main, [drop_in])
         url, _ = self._choose_api_url(main, sections)
         return self._make_config([drop_in], sections, url, Listing())

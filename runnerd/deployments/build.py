@@ -15,6 +15,7 @@ from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
 from runnerd.deployments.script_reading import ScriptReading
+from runnerd.deployments.script_recorder import ScriptRecorder
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
@@ -74,11 +75,12 @@ def build_deployments(
         wakes=wakes,
         problems=problems,
     )
+    recorder = ScriptRecorder(link=link, environments=environments, work_dir=work_dir)
     return DeploymentParts(
         registry=registry,
         inspector=inspector,
         registrar=registrar,
         refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),
         rechecker=Rechecker(registry=registry, inspector=inspector, registrar=registrar, ambient=ambient),
-        scripts=ScriptReading(link=link, environments=environments, calls=calls, work_dir=work_dir, ambient=ambient),
+        scripts=ScriptReading(record=recorder.record, calls=calls, ambient=ambient),
     )

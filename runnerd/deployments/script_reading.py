@@ -7,20 +7,13 @@ up no other; a script that changes all the time is read the less often the longe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from runnerd.core.errors import SpawnerError
 from runnerd.core.recording import Recorded, Recording, RecordingFailure, Said
 from runnerd.core.settings import ScriptSettings
 from runnerd.deployments.dependencies import read_stamp
-from runnerd.deployments.recording import parse_recording, recording_spec
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
-from runnerd.launch.environment import Environments
-from runnerd.launch.spec import ApiAccess, flow_environment
-from runnerd.processes.helper import name_helper, run_helper
-from runnerd.processes.link import SpawnerLink, describe_end
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
@@ -30,7 +23,6 @@ READ_GAP_MAX_S = 300.0
 _AT_ONCE = 2  # each is the start of an interpreter that imports Prefect
 _ROUND_BOUND_S = 3600.0  # the longest time without a beat
 _LOOP = "scripts"
-_NO_ACCESS = ApiAccess(url="http://127.0.0.1:1/api", environment={})  # nothing answers there; see record_script.py
 
 
 @dataclass(slots=True)
@@ -48,23 +40,19 @@ class ScriptReading:
     """Reads the scripts that are wanted.
 
     `changed` is set, and `entered` cleared, when an outcome is another one than before; who puts it in force sets that.
-    `settled`: each wanted script is known as it was when it was last wanted. Result files are in `work_dir` until they
-    are read.
+    `settled`: each wanted script is known as it was when it was last wanted.
     """
 
     def __init__(
         self,
         *,
-        link: SpawnerLink,
-        environments: Environments,
+        record: Callable[[ScriptSettings], Awaitable[Recorded]],
         calls: BoundedCalls,
-        work_dir: str,
         ambient: Ambient,
     ) -> None:
-        self._link = link
-        self._environments = environments
+        """`record` runs a script as its user, and says what it serves."""
+        self._record = record
         self._calls = calls
-        self._work_dir = work_dir
         self._log, self._clock, self._pulse = ambient.log, ambient.clock, ambient.pulse
         self._contained = Containment(log=ambient.log, loop=_LOOP, passing=())
         self._wanted: dict[str, ScriptSettings] = {}
@@ -192,28 +180,6 @@ class ScriptReading:
                 self._log.warning("cannot read what a script serves", what=outcome.said.message, **about)
             self.entered.clear()
             self.changed.set()
-
-    async def _record(self, script: ScriptSettings) -> Recorded:
-        run = script.run
-        layers = await self._environments.build_layers(run)
-        if isinstance(layers, str | Unanswered):
-            return RecordingFailure(said=Said(f"{script.path}: {layers}"))
-        base, from_file = layers
-        names = name_helper(self._work_dir)
-        spec = recording_spec(
-            run,
-            script=script.path,
-            environment=flow_environment(run, access=_NO_ACCESS, base=base, file_environment=from_file),
-            key=names.key,
-            output=names.output,
-            result=names.result,
-        )
-        try:
-            done = await run_helper(spec, link=self._link)
-        except SpawnerError as error:
-            return RecordingFailure(said=Said(f"{script.path}: {error}"))
-        words = describe_end(done.record, memory_max_bytes=run.memory_max_bytes)
-        return await asyncio.to_thread(partial(parse_recording, done.answer, script.path, words=words))
 
 
 def _content(outcome: Recorded) -> object:

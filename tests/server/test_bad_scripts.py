@@ -1,4 +1,4 @@
-"""What is said of scripts that serve nothing, twice, on each import, or never end; with both Prefects, and no server."""
+"""What is said of scripts that serve nothing, twice, on each import, or never end: both Prefects, without a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,9 +85,13 @@ SCRIPTS = {
         IS_MAIN + "    for each in (one, two):\n        each.serve(each.name)\n",
         "serves until it is stopped, so the loop around it makes one turn only", FIRST + 2, ("one",),
     ),
-    "else": Bad(IS_MAIN + "    if sys.argv:\n        one.serve('one')\n    else:\n        two.serve('two')\n", "", None, ("one",)),
+    "else": Bad(
+        IS_MAIN + "    if sys.argv:\n        one.serve('one')\n    else:\n        two.serve('two')\n",
+        "", None, ("one",),
+    ),
     "again": Bad(
-        IS_MAIN + "    try:\n        one.serve('one')\n    finally:\n        raise ValueError('in its end')\n", "", None, ("one",)
+        IS_MAIN + "    try:\n        one.serve('one')\n    finally:\n        raise ValueError('in its end')\n",
+        "", None, ("one",),
     ),
     "others": Bad(
         IS_MAIN + "    two.deploy('x', work_pool_name='p')\n    one.serve('one')\n",
@@ -99,7 +102,7 @@ SCRIPTS = {
         "query_seconds=3 is a setting of the whole host: api.poll_interval of runnerd.yaml", FIRST + 2, ("a",),
     ),
     "threads": Bad(
-        IS_MAIN + "    threading.Thread(target=one.serve, args=('one',), daemon=True).start()\n    time.sleep(10_000)\n",
+        IS_MAIN + "    threading.Thread(target=one.serve, args=('one',), daemon=True).start()\n    time.sleep(10**4)\n",
         "", None, ("one",),
     ),
 }  # fmt: skip

@@ -136,7 +136,9 @@ def read_shell(text: str, *, depth: int = 0) -> Command:
         return Command(others=tuple(others), directory=directory, environment=environment)
     return replace(
         found,
-        directory=os.path.join(directory, found.directory or "") if directory else found.directory,
+        directory=os.path.join(directory, found.directory)
+        if directory and found.directory
+        else directory or found.directory,
         activated=found.activated or activated,
         environment={**environment, **found.environment},
         others=(*others, *found.others),

@@ -15,7 +15,13 @@ from runnerd.cli.imports.found import Found, ImportRefused, Surroundings
 from runnerd.config import parse_environment_file
 from runnerd.core.errors import ConfigError
 from runnerd.core.recording import Recorded, RecordingFailure
-from runnerd.deployments.recording import START_LIMIT_S, TIME_LIMIT_S, parse_recording, recording_argv, recording_environment
+from runnerd.deployments.recording import (
+    START_LIMIT_S,
+    TIME_LIMIT_S,
+    parse_recording,
+    recording_argv,
+    recording_environment,
+)
 
 _LIMIT_S = TIME_LIMIT_S + 2 * START_LIMIT_S
 _ANSWER_MAX_BYTES = 16 * 2**20
