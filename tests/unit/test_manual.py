@@ -28,6 +28,7 @@ OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 HEADINGS = {
     "": "THE HOST",
     "pools": "A pool",
+    "scripts": "A script",
     "deployments": "A deployment",
     "schedule": "A schedule",
     "run": "The section run",
@@ -49,6 +50,7 @@ def parts() -> Mapping[str, Mapping[str, Any]]:
         "": top,
         **sections,
         "pools": top["pools"]["items"]["properties"],
+        "scripts": top["scripts"]["items"]["properties"],
         "deployments": deployment,
         "schedule": definitions["schedule"]["properties"],
         "run": definitions["run"]["properties"],
