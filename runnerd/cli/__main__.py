@@ -54,6 +54,7 @@ VERBS = {
     "drain": Verb("drain", "drain this host: claim no new runs, let the running ones end"),
     "undrain": Verb("drain", "end the drain of this host: claim runs again"),
     "reload": Verb("reload", "read the configuration again and print what changed", may_take_long=True),
+    "import": Verb("import_", "make a drop-in of a prefect.yaml, a script that serves, a unit or a crontab"),
     "config": Verb("config", "check or show the configuration, or print its schema"),
     "health": Verb("health", "check that runnerd works: exit 0 if it does, else 1"),
     "doctor": Verb("doctor", "find problems of this host and print how to fix them"),
@@ -121,7 +122,7 @@ def _choose_notice(verb: Verb, path: str, console: Console) -> Callable[[], None
 
 
 # Arguments that are no names: paths, and what the verb itself reads.
-_UNCHECKED = {"base_job_template", "parameter", "path", "settled", "socket"}
+_UNCHECKED = {"base_job_template", "parameter", "path", "python", "settled", "socket", "write"}
 
 # What messages call the value of an argument; of others, the argument's own name says it.
 _NAMED = {

@@ -1,4 +1,4 @@
-"""Reads the entries of a file's lists, deployments and pools, one by one: a flaw in one does not affect the others."""
+"""Reads the entries of a file's lists (deployments, pools, scripts) one by one: a flaw in one affects no other."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from runnerd.config.messages import Flaw
 from runnerd.config.sections import Flaws
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.place import Json, Place, Problem
-from runnerd.core.settings import Deployment, PoolSettings
+from runnerd.core.settings import Deployment, PoolSettings, ScriptSettings
 
-T = TypeVar("T", Deployment, PoolSettings)
+T = TypeVar("T", Deployment, PoolSettings, ScriptSettings)
 Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """Deployments or pools.
+    """Deployments, pools or scripts.
 
     `keys`: two entries with a common key are the same; `double`: describe an entry that an earlier place has already;
     `problem`: make a Problem from a flaw in the entry of that name.
@@ -32,7 +32,7 @@ class Kind(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Item(Generic[T]):
-    """One entry: `good` is its Deployment or PoolSettings, None when it has problems; `name` is None if unreadable."""
+    """One entry: `good` is what it declares, None when it has problems; `name` is None if unreadable."""
 
     name: str | None
     place: Place
@@ -77,5 +77,5 @@ def _by_place(flaw: Flaw) -> tuple[int, int]:
 
 
 def _name(node: Json) -> str | None:
-    name = node.get("name") if isinstance(node, Map) else None
+    name = node.get("name", node.get("path")) if isinstance(node, Map) else None  # a script's path is its name
     return name if isinstance(name, str) and name else None

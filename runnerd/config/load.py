@@ -22,13 +22,14 @@ from runnerd.config.quoting import conceal, is_inside
 from runnerd.config.run_settings import HostRun
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.schema import ITEMS, SchemaCheck
+from runnerd.config.scripts import SCRIPTS, ScriptReader, list_served
 from runnerd.config.sections import Flaws, Values
 from runnerd.config.settings import Sections, SettingsReader, make_settings, overlay, read_api_url
 from runnerd.config.yaml_file import parse_map
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem
-from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment, PoolSettings
+from runnerd.core.settings import EMBEDDED, Config, Deployment, InvalidDeployment
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.spawner.child.users import AllowedUsers
 
@@ -99,27 +100,27 @@ def load(
     )
 
 
-def check(path: str, *, defaults: HostDefaults) -> tuple[Config | None, list[Problem]]:
+def check(path: str, *, defaults: HostDefaults, directory: str | None = None) -> tuple[Config | None, list[Problem]]:
     """Check a directory as `load` does, or one file by itself; the Config is None where `load` raises.
 
-    A drop-in gets the defaults of the runnerd.yaml above its conf.d, and needs no api.url.
+    A drop-in gets the defaults of the runnerd.yaml in `directory`, or above its conf.d, and needs no api.url.
     """
     if not os.path.isdir(path) and not os.path.isfile(path):
         why = "it is neither a file nor a directory" if os.path.exists(path) else "there is no such file or directory"
         return None, [Problem(message=f"cannot check {path}: {why}")]
     try:
-        config = load(path, defaults=defaults) if not os.path.isfile(path) else _check_file(path, defaults)
+        config = load(path, defaults=defaults) if not os.path.isfile(path) else _check_file(path, defaults, directory)
     except ConfigError as error:
         return None, _drop_repeats(error.problems)
     return config, _drop_repeats(config.problems)
 
 
-def _check_file(path: str, defaults: HostDefaults) -> Config:
+def _check_file(path: str, defaults: HostDefaults, directory: str | None) -> Config:
     folder, name = os.path.split(os.path.abspath(path))
     if name == MAIN:
         return _Load(folder, defaults, None).load_all(Listing())
-    directory = os.path.dirname(folder) if os.path.basename(folder) == DROP_INS else folder
-    return _Load(directory, defaults, None).load_one(path)
+    above = os.path.dirname(folder) if os.path.basename(folder) == DROP_INS else folder
+    return _Load(directory or above, defaults, None).load_one(path)
 
 
 def _drop_repeats(problems: Sequence[Problem]) -> list[Problem]:
@@ -164,6 +165,8 @@ class _Load:
         """Load the drop-in at `path` by itself, with the defaults of runnerd.yaml where there is one."""
         main = self._read_file(os.path.join(self._directory, MAIN), is_main=True)
         drop_in = self._read_file(path, is_main=False)
+        if is_inside(os.path.realpath(path), os.path.dirname(os.path.abspath(path))):
+            drop_in.outside = None  # no link has led there: it was named
         sections = self._overlay(main, [drop_in])
         url, _ = self._choose_api_url(main, sections)
         return self._make_config([drop_in], sections, url, Listing())
@@ -172,28 +175,33 @@ class _Load:
         host = self._make_host_run(sections)
         last = self._last_good
         old_deployments, old_pools = (last.deployments, last.pools) if last else ((), ())
+        old_scripts = last.scripts if last else ()
         deployments = refuse_doubles(
             DEPLOYMENTS, [self._read_deployments(file, host) for file in files], old_deployments
         )
-        pools = refuse_doubles(POOLS, [self._read_pools(file, host) for file in files], old_pools)
+        read_pool, read_script = PoolReader(self._checks, host).build, ScriptReader(self._checks, host).build
+        pools = refuse_doubles(POOLS, [self._read_items(POOLS, file, read_pool) for file in files], old_pools)
+        scripts = refuse_doubles(SCRIPTS, [self._read_items(SCRIPTS, file, read_script) for file in files], old_scripts)
         problems = list(listing.problems)
-        for file, its_deployments, its_pools in zip(files, deployments, pools, strict=True):
-            here = sorted([*file.problems(), *its_deployments.found(), *its_pools.found()], key=_by_place)
+        for file, one, two, three in zip(files, deployments, pools, scripts, strict=True):
+            here = sorted([*file.problems(), *one.found(), *two.found(), *three.found()], key=_by_place)
             problems += here if file.outside is None else _conceal_all(here, file.outside)
         warnings = [warning for file in files for warning in self._list_warnings(file)]
         warnings += [warning for its in deployments for warning in its.warnings()]
         unseen = None if listing.known else os.path.join(self._directory, DROP_INS)
         deployments_in_force, invalid = choose_in_force(DEPLOYMENTS, deployments, old_deployments, unseen)
         pools_in_force, _ = choose_in_force(POOLS, pools, old_pools, unseen)
+        scripts_in_force, _ = choose_in_force(SCRIPTS, scripts, old_scripts, unseen)
         return Config(
             settings=make_settings(sections, hostname=self._defaults.hostname, api_url=url),
-            deployments=deployments_in_force,
+            deployments=(*deployments_in_force, *list_served(scripts_in_force, old_deployments)),
             problems=tuple(problems),
             files=tuple(file.path for file in files if not file.is_absent),
             invalid=tuple(
                 InvalidDeployment(name=item.name, place=item.place, problem=str(item.problems[0])) for item in invalid
             ),
             pools=pools_in_force,
+            scripts=scripts_in_force,
             warnings=tuple(sorted(warnings, key=_by_place)),
             said={file.path: file.sections for file in files if not file.is_main},
             places=self._settings.places(sections),
@@ -281,9 +289,6 @@ class _Load:
         )
         return self._read_items(DEPLOYMENTS, file, reader.build)
 
-    def _read_pools(self, file: _File, host: HostRun) -> FileItems[PoolSettings]:
-        return self._read_items(POOLS, file, PoolReader(self._checks, host).build)
-
     def _read_items(self, kind: Kind[T], file: _File, build: Callable[[Map, Flaws], T | None]) -> FileItems[T]:
         section = kind.section
         if file.node is None or file.flaws.exactly_at(section):
@@ -298,12 +303,9 @@ class _Load:
             file.path, [replace(item, problems=tuple(map(file.discreet, item.problems))) for item in items]
         )
 
-    def _host_name(self, sections: Sections) -> str:
-        return str(sections.get("host", Values()).values.get("name") or self._defaults.hostname)
-
     def _make_host_run(self, sections: Sections) -> HostRun:
         return HostRun(
-            name=self._host_name(sections),
+            name=str(sections.get("host", Values()).values.get("name") or self._defaults.hostname),
             table=self._settings.run_table,
             said=sections.get("run", Values()),
             python=self._defaults.python,

@@ -17,7 +17,11 @@ from runnerd.config.messages import Flaw, describe
 from runnerd.config.yaml_nodes import Map
 from runnerd.core.place import Json
 
-ITEMS = ("deployments", "pools")  # lists whose entries are checked one by one: a broken one concerns only itself
+ITEMS = (
+    "deployments",
+    "pools",
+    "scripts",
+)  # lists whose entries are checked one by one: a broken one concerns only itself
 _FILE = os.path.join(os.path.dirname(__file__), "schema.json")
 
 
@@ -45,7 +49,7 @@ class SchemaCheck:
         self._items = {section: validator(schema) for section, schema in items.items()}
 
     def check_file(self, node: Map) -> list[Flaw]:
-        """List the flaws of a file, without those inside its deployments and pools."""
+        """List the flaws of a file, without those inside its deployments, pools and scripts."""
         return _flaws(self._top.iter_errors, node)
 
     def check_item(self, section: str, node: Json) -> list[Flaw]:

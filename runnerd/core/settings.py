@@ -5,6 +5,7 @@ Units are in the names: `_s` is seconds, `_bytes` is bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -83,6 +84,29 @@ class PoolSettings:
     scratch: bool = True  # run.working_directory is not set: each run gets a scratch directory
     place: Place
     problem: str | None = None  # why the last good version is in force: the error in the file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptSettings:
+    """Holds a script that serves flows, whose deployments this host serves instead: an entry of `scripts:`.
+
+    `said` are the values of its `run:`, merged over the host's, by the fields of RunSettings; `run` has the defaults.
+    """
+
+    path: str  # relative to run.working_directory, or absolute
+    run: RunSettings
+    said: Mapping[str, Json] = field(default_factory=dict)
+    place: Place
+    problem: str | None = None  # why the last good version is in force: the error in the file
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    @property
+    def file(self) -> str:
+        """The absolute path of the script, which is the file of its deployments' places."""
+        return os.path.normpath(os.path.join(self.run.working_directory, self.path))
 
 
 OnRemove = Literal["pause", "delete"]
@@ -269,5 +293,6 @@ class Config:
     files: tuple[str, ...] = ()  # every file read, in order
     invalid: tuple[InvalidDeployment, ...] = ()
     pools: tuple[PoolSettings, ...] = ()
+    scripts: tuple[ScriptSettings, ...] = ()
     said: Mapping[str, Json] = field(default_factory=dict)  # valid content by file, for the next load to fall back on
     places: Mapping[str, Place] = field(default_factory=dict)  # of the host's keys in the files, as `api.key_file`

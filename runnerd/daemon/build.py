@@ -11,6 +11,7 @@ from functools import partial
 from runnerd import __version__
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
+from runnerd.config.script_entries import enter_scripts
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.build import build_host, build_runs
 from runnerd.control.backend.documents import service_document
@@ -25,6 +26,7 @@ from runnerd.core.wakes import Wakes
 from runnerd.daemon.embedded import EmbeddedServer, embedded_url
 from runnerd.daemon.options import Options
 from runnerd.daemon.reloading import Reloader
+from runnerd.daemon.served_scripts import ServedScripts
 from runnerd.daemon.settling import Settling
 from runnerd.daemon.summary import Summary
 from runnerd.deployments.build import build_deployments
@@ -79,11 +81,10 @@ class Daemon:
         self.config = ConfigInForce(config)
         self.wakes, self.feed, self.problems, self._pace = Wakes(), RecordFeed(), Problems(), Pace()
         self.problems.register(self.config.problems)
-        self.problems.register_text(lambda: journal.problem)
-        self.problems.register_text(lambda: journal.notice)
         self.tasks = asyncio.TaskGroup()
         self.calls = self._calls = BoundedCalls(own=own_folders(paths))
-        self.problems.register_text(self._calls.problem)
+        for text in (lambda: journal.problem, lambda: journal.notice, self._calls.problem):
+            self.problems.register_text(text)
         self.systemd = Systemd(environ=environ, pid=os.getpid())
         self.wanted_spawner = WantedSpawner(version=__version__, build=read_build_id(), users=defaults.users)
         self._build_edges()
@@ -127,12 +128,8 @@ class Daemon:
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
         self.problems.register_text(lambda: self.wanted_spawner.difference_of_users(self.link.hello))
-        self.embedded = self._build_embedded() if api.url == EMBEDDED else None
-
-    def _build_embedded(self) -> EmbeddedServer:
-        return EmbeddedServer(
-            link=self.link, url=self.api.url, paths=self.paths, problems=self.problems, log=self.ambient.log
-        )
+        server = partial(EmbeddedServer, link=self.link, url=self.api.url, paths=self.paths, problems=self.problems)
+        self.embedded = server(log=self.ambient.log) if api.url == EMBEDDED else None
 
     def _build_deployments(self) -> None:
         client = ClientDefaults(api=self.api)
@@ -154,7 +151,7 @@ class Daemon:
         )
         self.sources, self.relocator, self._own = parts.sources, parts.relocator, parts.launcher
         self.registry, self.inspector, self.registrar = parts.registry, parts.inspector, parts.registrar
-        self.refresher, self.rechecker = parts.refresher, parts.rechecker
+        self.refresher, self.rechecker, self.scripts = parts.refresher, parts.rechecker, parts.scripts
         self.pools = build_pools(
             api=self.api,
             open_channel=partial(open_channel, self._sockets, now=self.ambient.now),
@@ -225,8 +222,11 @@ class Daemon:
         self.abandoned, self.blocked = parts.abandoned, parts.blocked
 
     def _build_surroundings(self, defaults: HostDefaults) -> None:
+        enter = partial(enter_scripts, directory=self.paths.config, defaults=defaults, calls=self._calls)
+        self.served = ServedScripts(reading=self.scripts, enter=enter)
         self.reloader = Reloader(
             config=self.config,
+            scripts=self.served,
             read=lambda good: load(self.paths.config, defaults=defaults, last_good=good, calls=self._calls),
             journal=self.journal,
             registrar=self.registrar,
@@ -235,7 +235,7 @@ class Daemon:
             served=self.pools.keeper,
             credentials=self.credentials,
             api=self.api,
-            settling=Settling(api=self.api, registrar=self.registrar, pools=self.pools.keeper),
+            settling=Settling(api=self.api, registrar=self.registrar, pools=self.pools.keeper, scripts=self.served),
             wakes=self.wakes,
             log=self.ambient.log,
         )

@@ -15,6 +15,7 @@ from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json, Place, Problem, problem_document
 from runnerd.core.settings import Config, PoolSettings
 from runnerd.core.wakes import Wakes
+from runnerd.daemon.served_scripts import ServedScripts
 from runnerd.daemon.settling import Settling
 from runnerd.deployments.planning import ConfigChanges
 from runnerd.deployments.registrar import Registrar
@@ -36,6 +37,7 @@ class Reloader:
         *,
         config: ConfigInForce,
         read: Callable[[Config], Config],
+        scripts: ServedScripts,
         journal: Journal,
         registrar: Registrar,
         sources: SourceKeeper,
@@ -50,6 +52,7 @@ class Reloader:
         """`read` reads the files and takes what is broken from the configuration passed in. Raises ConfigError."""
         self._config = config
         self._read = read
+        self._scripts = scripts
         self._journal = journal
         self._registrar = registrar
         self._sources = sources
@@ -64,7 +67,18 @@ class Reloader:
 
     def begin(self) -> ConfigChanges:
         """Put the configuration that the daemon started with in force."""
+        self._scripts.want(self._config.current)
         return self._put_in_force(self._config.current)
+
+    async def run_scripts(self) -> None:
+        """Put in force, for ever, what scripts serve once they have been read."""
+        while True:
+            await self._scripts.changed.wait()
+            async with self._scripts.entering:
+                self._scripts.changed.clear()
+                changes = self._put_in_force(await self._scripts.enter(self._config.current))
+            self._log.info("took what scripts serve", **_counts(changes))
+            self._wakes.status.set()
 
     def _put_in_force(self, config: Config, *, inspect: bool = False) -> ConfigChanges:
         for problem in config.problems:
@@ -80,6 +94,7 @@ class Reloader:
         self._config.replace(config)
         self._journal.save_last_good(config)
         self._pools.want(config.pools)
+        self._scripts.note_in_force()
         return self._registrar.plan(self._sources.take(config), inspect=inspect)
 
     async def reload(self, *, inspect: bool = False) -> Json:
@@ -104,7 +119,10 @@ class Reloader:
         config = with_fixed_settings(in_force.current, config)
         pools = _pool_changes(in_force.current.pools, config.pools)
         interval_s = in_force.settings().api.poll_interval_s
-        changes = self._put_in_force(config, inspect=inspect)
+        async with self._scripts.entering:
+            self._scripts.want(config, afresh=inspect)
+            config = await self._scripts.enter(in_force.current)
+            changes = self._put_in_force(config, inspect=inspect)
         await self._renew_credentials()
         if config.settings.api.poll_interval_s != interval_s:
             self._wakes.poll_now()  # else the poller would rest until the old interval is over

@@ -76,7 +76,7 @@ class Service:
         fields = {"config": daemon.paths.config, "api": daemon.api.url, "socket": daemon.paths.control_socket}
         daemon.ambient.log.info("ready", **fields, alert=Alert.READY)
         self._options.ready()
-        self._start_task("register", daemon.registrar.run())
+        self._start_registering()
         self._start_task("pools", daemon.pools.keeper.run())
         self._start_task("warm interpreters", daemon.warm.keeper.run())
         self._start_task("pool notes", daemon.pools.outbox.run())
@@ -104,6 +104,11 @@ class Service:
         daemon.warm.table.detach()
         for task in self._background:
             task.cancel()
+
+    def _start_registering(self) -> None:
+        self._start_task("register", self._daemon.registrar.run())
+        self._start_task("scripts", self._daemon.scripts.run())
+        self._start_task("served scripts", self._daemon.reloader.run_scripts())
 
     def _start_upkeep(self) -> None:
         """Start the loops that look after sources, the journal, the disks, the output and the spawner."""
@@ -205,6 +210,7 @@ class Service:
 
     async def _run_once(self) -> None:
         """Carry out --once: poll once, wait for the runs, stop."""
+        await self._daemon.served.wait_until_entered()
         await self._daemon.registrar.settled.wait()
         await self._daemon.pools.keeper.tried.wait()
         await persist(self._daemon.poller.poll_once, backoff=self._daemon.ambient.backoff())

@@ -11,6 +11,7 @@ from runnerd.core.names import some
 from runnerd.core.place import Problem
 from runnerd.core.prefect import ApiCondition
 from runnerd.core.units import format_duration
+from runnerd.daemon.served_scripts import ServedScripts
 from runnerd.deployments.registrar import Registrar
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.prefect_api.client import PrefectApi
@@ -26,8 +27,9 @@ _NAMED_MAX = 5
 class Settling:
     """Waits for the registrar and the work pools, no longer than an API that does not answer is worth."""
 
-    def __init__(self, *, api: PrefectApi, registrar: Registrar, pools: PoolKeeper) -> None:
+    def __init__(self, *, api: PrefectApi, registrar: Registrar, pools: PoolKeeper, scripts: ServedScripts) -> None:
         self._api = api
+        self._scripts = scripts
         self._registrar = registrar
         self._pools = pools
 
@@ -41,6 +43,7 @@ class Settling:
         return () if why is None else tuple(self._describe(why))
 
     async def _wait_for_all(self) -> None:
+        await self._scripts.wait_until_entered()
         await self._registrar.settled.wait()
         await self._pools.wait_until_asked()
 
@@ -55,7 +58,8 @@ class Settling:
             waited_s = loop.time() - began
             if waited_s >= _FIRST_S and self._api.transport.traffic.silent_s >= SILENCE_MAX_S:
                 return self._describe_silence()
-            limit_s = POOLS_WAIT_MAX_S if self._registrar.settled.is_set() else WAIT_MAX_S
+            registered = self._registrar.settled.is_set() and not self._scripts.unread()
+            limit_s = POOLS_WAIT_MAX_S if registered else WAIT_MAX_S
             if waited_s >= limit_s:
                 return f"not done within {format_duration(limit_s)}"
 
@@ -67,6 +71,9 @@ class Settling:
 
     def _describe(self, why: str) -> list[Problem]:
         found = []
+        if unread := self._scripts.unread():
+            what = f"scripts not read yet: {some(unread, most=_NAMED_MAX)}"
+            found.append(Problem(message=f"{what} ({why}); reading goes on in the background; see runnerctl status"))
         if not self._registrar.settled.is_set():
             names = self._registrar.unsettled()
             unregistered = f"not registered yet: {some(names, most=_NAMED_MAX)}"

@@ -18,6 +18,8 @@ from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
 from runnerd.deployments.relocating import Relocator
+from runnerd.deployments.script_reading import ScriptReading
+from runnerd.deployments.script_recorder import ScriptRecorder
 from runnerd.deployments.sources.credentials import SourceCredentials
 from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.deployments.sources.pulling import Puller
@@ -49,6 +51,7 @@ class DeploymentParts:
     rechecker: Rechecker
     sources: SourceKeeper
     relocator: Relocator
+    scripts: ScriptReading
 
 
 def build_deployments(
@@ -109,6 +112,7 @@ def build_deployments(
         wakes=wakes,
         problems=problems,
     )
+    recorder = ScriptRecorder(link=link, environments=environments, work_dir=work_dir(paths))
     return DeploymentParts(
         registry=registry,
         launcher=OwnLauncher(flows=flows, commands=commands, of=registry.by_id),
@@ -118,6 +122,7 @@ def build_deployments(
         rechecker=Rechecker(registry=registry, inspector=inspector, registrar=registrar, ambient=ambient),
         sources=sources,
         relocator=Relocator(sources=sources, registry=registry, registrar=registrar, ambient=ambient),
+        scripts=ScriptReading(record=recorder.record, calls=calls, ambient=ambient),
     )
 
 

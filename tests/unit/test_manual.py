@@ -28,6 +28,7 @@ OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 HEADINGS = {
     "": "THE HOST",
     "pools": "A pool",
+    "scripts": "A script",
     "deployments": "A deployment",
     "source": "A source",
     "schedule": "A schedule",
@@ -52,6 +53,7 @@ def parts() -> Mapping[str, Mapping[str, Any]]:
         "": top,
         **sections,
         "pools": top["pools"]["items"]["properties"],
+        "scripts": top["scripts"]["items"]["properties"],
         "deployments": deployment,
         "source": source,
         "schedule": definitions["schedule"]["properties"],
