@@ -81,6 +81,19 @@ EXIT_UNKNOWN = "ended, exit status unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """Marks a run that was requested by its id, and is started by the host's own `run:` instead of a deployment's.
+
+    `entrypoint`: the code that was named in the request; None: that of the run's deployment in the API. `deployment`
+    and `flow` are the names that the API has, empty without a deployment.
+    """
+
+    entrypoint: str | None = None
+    deployment: str = ""
+    flow: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """Holds all that is known of one run on this host; the journal saves it.
 
@@ -138,6 +151,7 @@ class RunRecord:
     stream_output: bool = True  # whether its output goes to systemd's journal as well
     waiting: str | None = None  # what its start waits for
     output_removed: str | None = None  # which bound its output was removed for, before the run was forgotten
+    guest: Guest | None = None  # of no deployment or pool of this host, or with code that was named for this run
 
     @property
     def live(self) -> bool:
@@ -209,7 +223,7 @@ def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: da
         case Intent.TIMEOUT:
             return _report(StateType.FAILED, words, "TimedOut")
         case Intent.EVICT:
-            return _settle_evicted(state, words, then, now)
+            return _settle_evicted(record, state, words, then, now)
     return _settle_unasked(record, state, words)
 
 
@@ -219,12 +233,13 @@ def _taken_over(record: RunRecord, state: ApiState) -> bool:
     return state.type is StateType.PENDING and record.transition_id != CLAIM_UNKNOWN and state.transition_id not in ours
 
 
-def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) -> Decision:
+def _settle_evicted(record: RunRecord, state: ApiState, words: str, then: StopThen, now: datetime) -> Decision:
     if then == "cancel":
         return _report(StateType.CANCELLED, words)
     if state.type in _WAITING and not state.needs_process:
         return _NOTHING  # a verdict would destroy its suspension or its retry
-    if then == "crash":
+    unoffered = record.guest is not None and record.deployment_id is None  # rescheduled, no host would get the run
+    if then == "crash" or unoffered:
         return _NOTHING if state.type is StateType.CRASHED else _report(StateType.CRASHED, words)
     again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=now)
     return Decision(settlement=Settlement.REPORT, verdict=again)

@@ -47,10 +47,11 @@ class FlowLauncher:
         if isinstance(environment, str | Unanswered):
             return Prepared(start=environment)
         base, from_file = environment
+        access = self._access()
         spec = launch_spec(
             record,
             entry.deployment,
-            access=self._access(),
+            access=access,
             worker=self._worker_name(),
             base=base,
             file_environment=from_file,
@@ -64,7 +65,8 @@ class FlowLauncher:
             owner=record.deployment_id or entry.full_name,
             prefect_version=entry.prefect_version,
         )
-        return Prepared(start=spec, user=run.user or base["USER"], warm=wish)
+        layers = {"base": base, "api": access.environment, "file": from_file, "run": run.environment}
+        return Prepared(start=spec, user=run.user or base["USER"], warm=wish, layers=layers)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet.

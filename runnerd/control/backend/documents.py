@@ -33,7 +33,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "id": record.id,
         "here": True,
         "name": record.name,
-        "deployment": record.deployment,
+        "deployment": record.deployment or None,  # empty where a run that was requested by its id has none
         "flow": record.flow,
         "phase": record.phase.value,
         "intent": record.intent.value if record.intent else None,
@@ -48,6 +48,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "queue": record.queue,
         "process_name": record.process_name,
         "labels": dict(record.labels),
+        "entrypoint": record.guest.entrypoint if record.guest else None,
         "output_removed": record.output_removed,
         "waiting": record.waiting,
         "run_created_at": time_text(record.run_created_at),
@@ -82,8 +83,8 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "waiting": waiting,
     }
     absent = (
-        "phase intent pid pgid user start start_problem process_name labels output_removed due_at ready_seconds"
-        " started_at ended_at exit memory_bytes cpu_seconds".split()
+        "phase intent pid pgid user start start_problem process_name labels entrypoint output_removed due_at"
+        " ready_seconds started_at ended_at exit memory_bytes cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
 
