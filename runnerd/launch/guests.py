@@ -22,6 +22,7 @@ from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import PROGRAM, ApiAccess, flow_environment, hooks_spec, program_argv, program_text, run_spec
 
 ENTRYPOINT = "PREFECT__FLOW_ENTRYPOINT"
+_ANOTHER_USER = "run.user of this host has changed since the run was requested; request it again"
 _UNSET = "the configuration in force does not say how"  # only a daemon under test has such a one
 
 
@@ -47,6 +48,8 @@ class GuestLauncher:
         if host is None or record.guest is None:
             return Prepared(start=_UNSET)
         run = host.run
+        if run.user != record.guest.user:  # a claim may wait for the API for hours, and the permission was for one user
+            return Prepared(start=_ANOTHER_USER)
         environment = await self._environments.build_layers(run)
         if isinstance(environment, str | Unanswered):
             return Prepared(start=environment)

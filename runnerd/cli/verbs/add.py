@@ -165,7 +165,7 @@ def register(call: Call, directory: str, added: Added) -> Registered:
         result = call.client.post("/v1/reload", timeout_s=RELOAD_TIMEOUT_S)
         its = call.client.get(f"/v1/deployments/{quote(added.name)}")
     except ControlError as error:
-        return Registered(None, f"the file is written, and not registered yet: {error}")
+        return Registered("unregistered", f"the file is written, and not registered yet: {error}")
     problem = its["problem"]
     if its["state"] == "unregistered" and problem is None:
         others = [one["message"] for one in result["problems"]]

@@ -86,11 +86,14 @@ class Executions:
         if entrypoint is None and run.deployment_id is None:
             detail = f"it has no deployment that says where its code is; {NAME_CODE.format(run.id)}"
             return Refused(status=409, detail=detail)
-        refused = await self._refuse_user(peer)
+        user = self._user()
+        refused = await self._refuse_user(user, peer)
         if refused is not None:
             return refused
         guest = await self._call_api(lambda: self._name(run, entrypoint), reads=True)
-        return guest if isinstance(guest, Refused) else _Claimed(replace(run, pool=None, queue=None), guest)
+        if isinstance(guest, Refused):
+            return guest
+        return _Claimed(replace(run, pool=None, queue=None), replace(guest, user=user))
 
     async def _name(self, run: FlowRun, entrypoint: str | None) -> Guest:
         """Read the names of the run's flow and deployment."""
@@ -98,13 +101,16 @@ class Executions:
         flow = await self._api.read_flow(run.flow_id)
         return Guest(entrypoint=entrypoint, deployment=named[0].name if named else "", flow=flow or "")
 
-    async def _refuse_user(self, peer: Peer) -> Refused | None:
+    def _user(self) -> str | None:
+        """Return the host's run.user, None for that of the spawner."""
+        host = self._config.current.host_run
+        return host.run.user if host is not None else None
+
+    async def _refuse_user(self, user: str | None, peer: Peer) -> Refused | None:
         """Refuse a client who must not decide which code runs as the host's run.user: root's, or the daemon's own.
 
         The code of any flow can do what its user can. Root itself may do everything, and a user what is his own.
         """
-        host = self._config.current.host_run
-        user = host.run.user if host is not None else None
         uid = await self._calls.call(f"{_ACCOUNTS}: {user}", lambda: _find_uid(user))
         if isinstance(uid, Unanswered):
             return Refused(status=503, detail=f"{_ACCOUNTS}: {uid.words}")

@@ -237,7 +237,7 @@ class Plans:
         elif host is None:
             return Prepared(start="this host does not serve it"), None
         else:
-            guest = Guest(deployment=subject.deployment or "", flow=subject.flow or "")
+            guest = Guest(deployment=subject.deployment or "", flow=subject.flow or "", user=host.run.user)
             settings = Settings(run=host.run, where="", host=variables)
         record = new_record(run, entry, before=None, at=self._now(), guest=guest)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 from dataclasses import replace
@@ -136,6 +137,22 @@ async def test_a_member_runs_code_as_the_user_of_flows(tmp_path: Path) -> None:
         assert (await spec_of(one, unserved(one), peer=STRANGER, entrypoint=CODE)).user == "nobody"
 
 
+@pytest.mark.parametrize("user", ["root", None])
+async def test_what_was_permitted_for_one_user_is_not_started_as_another(tmp_path: Path, user: str | None) -> None:
+    """The API is away between the request and the start, and an administrator reloads."""
+    async with daemon(tmp_path, launches=True) as one:
+        set_host_run(one.engine, user="nobody")
+        run_id = unserved(one)
+        one.engine.prefect.trouble("set_state", times=3)
+        asking = asyncio.create_task(execute(one, run_id, peer=STRANGER, entrypoint=CODE))
+        await one.engine.until(lambda: one.engine.phase(run_id) == "claiming")
+        set_host_run(one.engine, user=user)
+        await asking
+        record = await one.engine.until_done(run_id)
+        assert (one.spawner.started, record.started_at) == ([], None)
+        assert "run.user of this host has changed" in (record.failure or "")
+
+
 async def test_a_user_who_does_not_exist(tmp_path: Path) -> None:
     async with daemon(tmp_path, launches=True) as one:
         set_host_run(one.engine, user="no-such-user")
@@ -163,7 +180,7 @@ async def test_the_next_daemon_knows_the_code(tmp_path: Path) -> None:
         await spec_of(one, run_id, entrypoint=CODE)
         record = one.engine.journal.run(run_id)
         assert record is not None
-        assert record.guest == Guest(entrypoint=CODE, deployment="theirs", flow="pooled")
+        assert record.guest == Guest(entrypoint=CODE, deployment="theirs", flow="pooled", user="nobody")
         hooks = await one.engine.launcher.prepare_hooks(record)
         assert isinstance(hooks, LaunchSpec)
         assert (hooks.user, hooks.environment["PREFECT__FLOW_ENTRYPOINT"]) == ("nobody", CODE)
