@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check fuzz lint covered server oldest oldest-prefect test system chaos chaos-bounded bench budgets deb clean venv
+.PHONY: help demo check fuzz lint covered server oldest oldest-prefect warm-pythons test system chaos chaos-bounded bench budgets deb clean venv
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -31,6 +31,7 @@ help:
 	@echo 'make fuzz    try odd files, requests, lines, templates and answers for SECONDS=600 in all, and print what breaks'
 	@echo 'make test    run all checks: check, coverage gate, oldest libraries, real Prefect servers, systemd, chaos (35 minutes)'
 	@echo 'make oldest-prefect  test against old versions of Prefect (an hour; VERSIONS= chooses them)'
+	@echo 'make warm-pythons  compare cold and warm starts of Prefect 2 and 3 under other Pythons (20 minutes)'
 	@echo 'make system  test the package on temporary machines with systemd 252 and 257 (root; Debian; ten minutes)'
 	@echo 'make chaos   break a host on purpose, ROUNDS=20 times; SEED= repeats; MAJOR=2 or 3; each step once: STEPS=1'
 	@echo "make bench   measure runnerd beside Prefect's own and write docs/benchmarks.md (hours); BENCH=quick: ten minutes;"
@@ -83,6 +84,11 @@ oldest: venv
 oldest-prefect: venv
 	@tests/envs/venv.sh dev
 	$(call step,contract suite and end-to-end tests on old versions of Prefect,PY=$(PY) tests/envs/oldest_prefect.sh $(VERSIONS))
+
+# Where pyenv has other Pythons than the one that most tests use.
+warm-pythons: venv
+	@tests/envs/venv.sh dev
+	$(call step,warm starts of real Prefects under other Pythons,PY=$(PY) tests/envs/warm_pythons.sh $(VERSIONS))
 
 # Both halves take about the same time.
 HALF := prefect3 or readme or journal_trouble or other_workers

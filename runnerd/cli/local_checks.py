@@ -17,13 +17,12 @@ from runnerd import __version__
 from runnerd.core.errors import ControlError
 from runnerd.core.units import format_duration
 from runnerd.doctor.checks import Check, check_directory, check_disks, error, ok, unknown, warning
-from runnerd.system.paths import Paths, resolve_paths
+from runnerd.system.paths import SYSTEMD, Paths, resolve_paths
 from runnerd.system.service_environment import merge_environments, read_service_environment
 
 CheckFunction = Callable[[], Sequence[Check]]
 UNITS = ("runnerd.service", "runnerd-spawner.service")
 LIMIT_S = 10.0
-_SYSTEMD = "/run/systemd/system"  # exists exactly where systemd is the service manager
 _DAEMON = "runnerd"  # the user of the packaged service
 
 
@@ -31,7 +30,7 @@ def run_local_checks(
     environ: Mapping[str, str], *, error: ControlError, socket_path: str, limit_s: float = LIMIT_S
 ) -> list[Check]:
     """Run every check, in `limit_s` seconds at most; `error` is why the daemon's own doctor did not answer."""
-    systemd = os.path.isdir(_SYSTEMD)
+    systemd = os.path.isdir(SYSTEMD)
     paths = find_paths(environ, root=os.geteuid() == 0, socket_path=socket_path)
     checks: dict[str, CheckFunction] = {}
     if systemd:

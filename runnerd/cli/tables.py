@@ -8,6 +8,7 @@ from runnerd.cli.console import Cell, Column, Console
 from runnerd.cli.text import (
     clean,
     format_phase,
+    format_running,
     format_state,
     seconds_taken,
     shorten_ids,
@@ -161,7 +162,7 @@ def print_deployments(console: Console, deployments: Sequence[Json], *, below: C
             clean(its["name"]),
             clean(its["flow"] or "-"),
             style_state(its["state"]),
-            f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
+            format_running(its),
             console.when_next(its["next_run_at"]),
             _format_its_problem(its, below),
         )
@@ -177,7 +178,7 @@ def print_pools(console: Console, pools: Sequence[Json], *, below: Collection[st
             clean(its["name"]),
             clean(its["type"] or "-"),
             _format_pool_state(its),
-            f"{its['running']}/{its['limit']}" if its["limit"] is not None else str(its["running"]),
+            format_running(its),
             clean(
                 ", ".join(queue["name"] + (" (paused)" if queue["paused"] else "") for queue in its["queues"]) or "-"
             ),

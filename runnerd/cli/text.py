@@ -52,11 +52,11 @@ def _seconds(stamp: str) -> float:
 
 
 def seconds_taken(run: Json, now: float) -> float | None:
-    """Return the seconds from a run's start to its end, or to `now`; None for a run that has not started.
+    """Return the seconds from a run's start to its end, or to `now`; None for a run whose flow has not begun.
 
     Those in which its process waited until the run was due are not counted.
     """
-    if not run["started_at"]:
+    if not run["started_at"] or run.get("held"):
         return None
     end = _seconds(run["ended_at"]) if run["ended_at"] else now
     due = _seconds(run["due_at"]) if run.get("due_at") else 0.0
@@ -74,13 +74,19 @@ def format_api_state(run: Json) -> str:
 
 def format_state(run: Json) -> str:
     """Format a run's state in the API; of a run under way, which runnerd has not read yet, the one of its phase."""
-    return format_api_state(run) or {"starting": "Pending", "running": "Running"}.get(run["phase"], "-")
+    pending = run["phase"] == "starting" or run.get("held")
+    return format_api_state(run) or ("Pending" if pending else {"running": "Running"}.get(run["phase"], "-"))
 
 
 def format_phase(run: Json) -> str:
-    """Format the run's phase on this host, with the intent where there is one: stopping (cancel)."""
+    """Format the run's phase on this host, with the intent where there is one: stopping (cancel).
+
+    A run that was started ahead waits, though its process is there.
+    """
     if not run.get("here", True):
         return "not on this host"
+    if run.get("held") and not run["intent"]:
+        return "waiting until due"
     words = clean(run["phase"] or "waiting")
     intent = run["intent"]
     return f"{words} ({clean(_INTENTS.get(intent, intent))})" if intent and words != "done" else words
@@ -106,6 +112,16 @@ def shorten_ids(ids: Sequence[str]) -> dict[str, str]:
     while len({i[:length] for i in ids}) < len(set(ids)):
         length += 1
     return {i: i[:length] for i in ids}
+
+
+def format_running(its: Json) -> str:
+    """Format how many runs of a deployment or pool are under way, of how many at most: 1/4, or 0/4 (+1 held).
+
+    A run that is held has its slot, and waits until it is due.
+    """
+    held = its.get("held") or 0
+    words = f"{its['running'] - held}" + (f"/{its['limit']}" if its["limit"] is not None else "")
+    return f"{words} (+{held} held)" if held else words
 
 
 def format_count(number: int, noun: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runnerd.config.commands import has_command, read_command
 from runnerd.config.entries import Key, Kind
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.messages import Flaw
@@ -21,12 +22,13 @@ from runnerd.core.settings import Deployment, key_of
 def _keys(deployment: Deployment) -> frozenset[Key]:
     """Return the keys by which two deployments are the same: the name, with the code and with a stated flow name."""
     by_code = key_of(deployment)
-    by_flow = (deployment.name, deployment.flow_name, "") if deployment.flow_name else by_code
+    flow_name = deployment.flow_name or (deployment.name if deployment.command is not None else None)
+    by_flow = (deployment.name, flow_name, "") if flow_name else by_code
     return frozenset((by_code, by_flow))
 
 
 def _double(deployment: Deployment, earlier: Place) -> str:
-    flow = deployment.flow_name or deployment.entrypoint
+    flow = deployment.flow_name or deployment.entrypoint or "this command"
     return f"deployment {deployment.name!r} of {flow} is already defined at {earlier}; rename or remove one"
 
 
@@ -58,21 +60,23 @@ class DeploymentReader:
         refuse_odd_numbers(node, flaws)
         warn_of_ignored(node, flaws)
         in_pool = read_pool(node, self.file, outputs, flaws)
+        command = read_command(node, flaws)
         schedules = self.schedules.read(node, flaws)
         values = self._run_values(node, flaws)
-        if flaws.at("name") or flaws.at("entrypoint") or "entrypoint" not in node:
+        if flaws.at("name") or flaws.at("entrypoint") or not ("entrypoint" in node or has_command(node)):
             return None
         run = self.host.settings(values)
         _check_paused(node, flaws)
         if not flaws.any_in("run", "work_pool", "pull"):
-            code = node["entrypoint"]
-            self.checks.check(run, values, flaws, otherwise=node.value_place("entrypoint"), entrypoint=code)
+            code = node.get("entrypoint")
+            key = "entrypoint" if code is not None else "command"
+            self.checks.check(run, values, flaws, otherwise=node.value_place(key), entrypoint=code, imports=not command)
         if flaws.all:
             return None
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
         places = _parameter_places(node)
-        more = {**keys, **limit, **in_pool}
+        more = {**keys, **limit, **in_pool, "command": command}
         return Deployment(run=run, place=node.place(), schedules=schedules, parameter_places=places, **more)
 
     def _run_values(self, node: Map, flaws: Flaws) -> Values:

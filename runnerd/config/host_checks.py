@@ -56,13 +56,20 @@ class HostChecks:
         self._environment_files: dict[str, str | None] = {}
 
     def check(
-        self, run: RunSettings, values: Values, flaws: Flaws, *, otherwise: Place, entrypoint: str | None = None
+        self,
+        run: RunSettings,
+        values: Values,
+        flaws: Flaws,
+        *,
+        otherwise: Place,
+        entrypoint: str | None = None,
+        imports: bool = True,
     ) -> None:
         """Add to `flaws` what prevents a flow with these settings from starting on this host.
 
-        A flaw's place is that of the setting in `values`, else `otherwise`.
+        A flaw's place is that of the setting in `values`, else `otherwise`. `imports`: the interpreter is used.
         """
-        for finding in self._find_all(run, entrypoint):
+        for finding in self._find_all(run, entrypoint, imports=imports):
             flaws.add(("run", finding.key), finding.message, values.places.get(finding.key) or otherwise)
 
     def check_control(self, main: Map | None) -> list[Problem]:
@@ -78,10 +85,10 @@ class HostChecks:
             if not self._group_exists(name)
         ]
 
-    def _find_all(self, run: RunSettings, entrypoint: str | None) -> Iterator[Finding]:
+    def _find_all(self, run: RunSettings, entrypoint: str | None, *, imports: bool) -> Iterator[Finding]:
         yield from self._check_identity(run)
         denied_matters = self._find_uid_of_run(run) == self._me
-        if "/" in run.python:
+        if "/" in run.python and imports:
             yield from self._check_interpreter(run.python, denied_matters)
         directory = self._check_directory(run.working_directory, denied_matters)
         if directory is not None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from runnerd.config.units import RLIMITS, UNLIMITED, format_percent, format_signal
+from runnerd.core.commands import Command
 from runnerd.core.place import Json
 from runnerd.core.settings import (
     FOREVER_S,
@@ -112,7 +113,8 @@ def _pool(pool: PoolSettings) -> dict[str, Json]:
 def _deployment(deployment: Deployment) -> dict[str, Json]:
     return {
         "name": deployment.name,
-        "entrypoint": deployment.entrypoint,
+        "entrypoint": deployment.entrypoint or None,
+        **(_command(deployment.command) if deployment.command is not None else {}),
         "flow_name": deployment.flow_name,
         "schedules": [_schedule(schedule) for schedule in deployment.schedules],
         "parameters": dict(deployment.parameters),
@@ -127,6 +129,19 @@ def _deployment(deployment: Deployment) -> dict[str, Json]:
         "file": deployment.place.file,
         "line": deployment.place.line,
         "problem": deployment.problem,
+    }
+
+
+def _command(command: Command) -> dict[str, Json]:
+    rules = command.rules
+    return {
+        "command": command.line if command.shell else list(command.argv),
+        "shell": command.shell,
+        "stdin": command.stdin,
+        "parameter_schema": dict(command.parameter_schema) if command.parameter_schema is not None else None,
+        "success_exit_codes": list(rules.success_exit_codes),
+        "retries": rules.retries,
+        "retry_delay": format_duration(rules.retry_delay_s),
     }
 
 

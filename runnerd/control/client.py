@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from runnerd.core.errors import ControlError
+from runnerd.system.paths import SYSTEM_RUNTIME, SYSTEMD, control_socket
 
 Json = Any
 TIMEOUT_S = 30.0
@@ -83,7 +84,7 @@ class ControlClient:
             connection.connect(self.socket_path)
         except OSError as error:
             connection.close()
-            raise _unreachable(self.socket_path, error) from None
+            raise unreachable(self.socket_path, error, systemd=os.path.isdir(SYSTEMD)) from None
         return connection
 
     def _exchange(
@@ -190,14 +191,19 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-def _unreachable(path: str, error: OSError) -> ControlError:
+def unreachable(path: str, error: OSError, *, systemd: bool) -> ControlError:
+    """Say why there is no connection to the socket, and what to do; `systemd`: it is the service manager of this host.
+
+    Only the host's own runnerd is a unit of systemd's, not that of a user or in another directory.
+    """
     why = (error.strerror or str(error)).lower()
     if isinstance(error, FileNotFoundError):
         why = "no such file"
     if isinstance(error, PermissionError):
         advice = "you need to be root or in group runnerd"
         return ControlError(f"cannot reach runnerd at {path}: {why}; {advice}", status=403)
-    advice = "is it running? systemctl start runnerd"
+    unit = systemd and path == control_socket(SYSTEM_RUNTIME)
+    advice = "is it running? " + ("systemctl start runnerd" if unit else "start it: runnerd, or runnerd --daemonize")
     if error.errno is None:  # Python's own refusal, before the kernel was asked
         why, advice = f"{why}: at most 107 bytes", "name the control socket by a shorter path"
     elif isinstance(error, ConnectionRefusedError | NotADirectoryError) and not _is_socket(path):

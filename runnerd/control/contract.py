@@ -24,9 +24,11 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               failed; `since`: when it was started, null for one that has failed, as `pid` and `memory_bytes` (its
               resident memory) are; `runs`: how many were forked from it; `problem`: why it has failed, null otherwise.
   run         RUN_FIELDS. `created_at`: when its present attempt was claimed; before the claim, when it is due.
+              `kind`: flow or command; null for a run that this host does not have.
               `run_created_at`: when it was created in Prefect; null where that is not known.
-              `due_at`: when the flow of a run that was claimed ahead of its time begins. `ready_seconds`: from that
-              claim until its process was ready for the flow, known once the process has ended. Else null.
+              `due_at`: when the flow of a run that was claimed ahead of its time begins. `held`: true while its
+              process waits for that, in phase running. `ready_seconds`: from that claim until its process was ready for
+              the flow, known once the process has ended. Else null.
               `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
@@ -42,7 +44,10 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   waiting     WAITING_FIELDS. `phase`: null before the claim. `waiting`: the limit, the drain, the disk or the API for
               which it waits; in phase reporting the API, which has not taken the report of its end. `parent`: null, or
               the id of the live run of this host that has created the run.
-  deployment  DEPLOYMENT_FIELDS. `pool`: the work pool whose workers start its runs; null when this host starts them.
+  deployment  DEPLOYMENT_FIELDS. `running`: how many live runs it has; `held`: how many of these wait until they are
+              due. `pool`: the work pool whose workers start its runs; null when this host starts them.
+              `kind`: flow or command, null where its section is invalid. `command`: null, or the command in one line as
+              it is written, with its placeholders; `entrypoint` is null then.
   health      {"ok": bool, "checks": [{"name", "ok", "detail"}]}
   doctor      {"ok": bool, "checks": [{"name", "state", "detail", "remedy"}]}. `state`: ok, warning, error or unknown.
               `remedy` may be null. `ok`: false when any check is an error.

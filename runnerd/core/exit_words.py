@@ -27,6 +27,29 @@ _CODE_MEANS = {
 }
 
 
+# By the stage of a set-up that failed: systemd's number and name of it (systemd.exec(5)), which administrators look up.
+_SYSTEMD_STAGES = {
+    "working-directory": "200/CHDIR",
+    "nice": "201/NICE",
+    "exec": "203/EXEC",
+    "rlimits": "205/LIMITS",
+    "stdin": "208/STDIN",
+    "output": "209/STDOUT",
+    "group": "216/GROUP",
+    "user": "217/USER",
+}
+
+
+def start_words(message: str, *, stage: str | None) -> str:
+    """Say why no process was started. `stage`: at which a command failed; None for a flow, whose program is Python."""
+    words = message.removeprefix("cannot start: ")
+    if stage is None:
+        return words
+    code = _SYSTEMD_STAGES.get(stage)
+    words = words.replace("no such interpreter", "no such command")
+    return f"{words} ({code})" if code is not None else words
+
+
 def signal_name(number: int) -> str:
     """Return `SIGTERM` for 15, `signal 99` for a number without a name on this system."""
     try:

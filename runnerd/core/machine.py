@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from runnerd.core.commands import CommandRules
+from runnerd.core.guests import Guest
 from runnerd.core.prefect import ApiState, StateType, Verdict
 from runnerd.core.process import Exit, Identity, Receipt
 from runnerd.core.settings import StopThen
@@ -81,21 +83,6 @@ EXIT_UNKNOWN = "ended, exit status unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guest:
-    """Marks a run that was requested by its id, and is started by the host's own `run:` instead of a deployment's.
-
-    `entrypoint`: the code that was named in the request; None: that of the run's deployment in the API. `deployment`
-    and `flow` are the names that the API has, empty without a deployment. `user`: the host's run.user at the request,
-    for whom it was permitted.
-    """
-
-    entrypoint: str | None = None
-    user: str | None = None
-    deployment: str = ""
-    flow: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """Holds all that is known of one run on this host; the journal saves it.
 
@@ -111,6 +98,7 @@ class RunRecord:
     deployment_id: str | None
     deployment: str
     flow: str
+    command: CommandRules | None = None  # of a run whose process is a command, which reports no state itself
     transition_id: str
     created_at: datetime
     run_created_at: datetime | None = None
@@ -165,6 +153,10 @@ class RunRecord:
         """Whether the run occupies a slot of this host; one that is cancelled before its claim is won never starts."""
         return self.live and not (self.phase is Phase.CLAIMING and self.intent is Intent.CANCEL)
 
+    def is_held(self, now: datetime) -> bool:
+        """Return whether its process was started ahead, and waits until the run is due."""
+        return self.phase is Phase.RUNNING and self.due_at is not None and now < self.due_at
+
 
 def advance(record: RunRecord, event: Event) -> RunRecord:
     """Return the record after `event`; the same record where the event has no effect in this phase."""
@@ -205,10 +197,11 @@ def _report(kind: StateType, message: str, name: str | None = None) -> Decision:
     return Decision(settlement=Settlement.REPORT, verdict=Verdict(type=kind, name=name, message=message))
 
 
-def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: datetime) -> Decision:
+def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: datetime, run_count: int = 0) -> Decision:
     """Decide what to report to the API about a run whose process is dead, by the run's state in the API.
 
     `state` is None when the run is not in the API any more. `then` is stop.then, which applies to evicted runs.
+    `run_count`: how often the run has been Running, by the API; it decides whether a failed command is retried.
     """
     if state is None:
         return Decision(settlement=Settlement.FORGET)
@@ -223,9 +216,11 @@ def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: da
         case Intent.CANCEL:
             return _report(StateType.CANCELLED, words)
         case Intent.TIMEOUT:
-            return _report(StateType.FAILED, words, "TimedOut")
+            return _fail(record, words, now=now, run_count=run_count, name="TimedOut")
         case Intent.EVICT:
             return _settle_evicted(record, state, words, then, now)
+    if record.command is not None:
+        return _settle_command(record, record.command, state, words, now=now, run_count=run_count)
     return _settle_unasked(record, state, words)
 
 
@@ -244,6 +239,30 @@ def _settle_evicted(record: RunRecord, state: ApiState, words: str, then: StopTh
     if then == "crash" or unoffered:
         return _NOTHING if state.type is StateType.CRASHED else _report(StateType.CRASHED, words)
     again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=now)
+    return Decision(settlement=Settlement.REPORT, verdict=again)
+
+
+def _settle_command(
+    record: RunRecord, rules: CommandRules, state: ApiState, words: str, *, now: datetime, run_count: int
+) -> Decision:
+    """Decide by the exit code. Nothing is started again here: Pending is no proof that a command has not run."""
+    if state.type is StateType.CRASHED or state.type in _WAITING:
+        return _NOTHING  # set by others while the command ran
+    code = record.exit.code if record.exit is not None and record.failure is None else None
+    if code is None:
+        return _report(StateType.CRASHED, words)
+    if code in rules.success_exit_codes:
+        return _report(StateType.COMPLETED, words)
+    return _fail(record, words, now=now, run_count=run_count)
+
+
+def _fail(record: RunRecord, words: str, *, now: datetime, run_count: int, name: str | None = None) -> Decision:
+    """Report a failure; of a command that may be retried, the retry, as Prefect's own rule does for flows."""
+    rules = record.command
+    if rules is None or (run_count or record.attempt) > rules.retries:
+        return _report(StateType.FAILED, words, name)
+    at = now + timedelta(seconds=rules.retry_delay_s)
+    again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=at)
     return Decision(settlement=Settlement.REPORT, verdict=again)
 
 

@@ -81,6 +81,7 @@ class LaunchSpec:
     working_directory: str
     make_directory: bool = False  # make working_directory for this process only, mode 0700; it must not exist
     output: str  # file for stdout and stderr
+    stdin: str | None = None  # file that the process reads as its standard input; None: nothing
     result: str | None = None  # file opened as descriptor 3, for helpers that answer
     user: str | None = None
     group: str | None = None

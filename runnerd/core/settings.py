@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from runnerd.core.commands import Command
 from runnerd.core.place import Json, Place, Problem
 
 UNBOUNDED_BYTES = 2**63 - 1  # replaces `infinity` in a size of files
@@ -102,7 +103,8 @@ class Deployment:
     """Holds a deployment as its drop-in declares it. The flow's name comes from its code (see Inspection)."""
 
     name: str
-    entrypoint: str  # "path/to/file.py:function" or "package.module:function"
+    entrypoint: str = ""  # "path/to/file.py:function" or "package.module:function"; empty where there is a command
+    command: Command | None = None
     flow_name: str | None = None  # as stated in the file; checked against the code
     schedules: tuple[Schedule, ...] = ()
     parameters: Mapping[str, Json] = field(default_factory=dict)
@@ -135,6 +137,8 @@ def key_of(deployment: Deployment) -> DeclaredKey:
     To the API a deployment is (flow, name), but the flow's name is known only once its code was inspected. Until then
     two declarations are the same only if they have the same code, directory, interpreter and environment.
     """
+    if deployment.command is not None:  # the name of its flow depends on nothing else
+        return ("", deployment.name, "command", deployment.flow_name or deployment.name)
     run = deployment.run
     environment = "\n".join(f"{name}={value!r}" for name, value in sorted(run.environment.items()))
     where = (run.working_directory, run.python, run.environment_file or "", environment)

@@ -26,7 +26,6 @@ from runnerd.daemon.reloading import Reloader
 from runnerd.daemon.settling import Settling
 from runnerd.daemon.summary import Summary
 from runnerd.deployments.build import build_deployments
-from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.scheduled import list_upcoming
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
@@ -80,7 +79,7 @@ class Daemon:
         self.problems.register_text(lambda: journal.problem)
         self.problems.register_text(lambda: journal.notice)
         self.tasks = asyncio.TaskGroup()
-        self._calls = BoundedCalls(own=own_folders(paths))
+        self.calls = self._calls = BoundedCalls(own=own_folders(paths))
         self.problems.register_text(self._calls.problem)
         self.systemd = Systemd(environ=environ, pid=os.getpid())
         self.wanted_spawner = WantedSpawner(version=__version__, build=read_build_id(), users=defaults.users)
@@ -143,11 +142,14 @@ class Daemon:
             access=self._access,
             calls=self._calls,
             work_dir=work_dir(self.paths),
+            output_dir=runs_dir(self.paths),
+            worker_name=self.config.host_name,
             feed=self.feed,
             wakes=self.wakes,
             problems=self.problems,
             ambient=self.ambient,
         )
+        self._own = parts.launcher
         self.registry, self.inspector, self.registrar = parts.registry, parts.inspector, parts.registrar
         self.refresher, self.rechecker = parts.refresher, parts.rechecker
         self.pools = build_pools(
@@ -167,19 +169,12 @@ class Daemon:
         )
 
     def _build_runs(self) -> None:
-        own = FlowLauncher(
-            registry=self.registry,
-            access=self._access,
-            output_dir=runs_dir(self.paths),
-            environments=self._environments,
-            worker_name=self.config.host_name,
-        )
         self.warm = build_warm(
             link=self.link,
             config=self.config,
             calls=self._calls,
             work_dir=work_dir(self.paths),
-            upcoming=lambda: list_upcoming(self.registry, own),
+            upcoming=lambda: list_upcoming(self.registry, self._own),
             claims=lambda: self.supervisor.draining is None,
             tasks=self.tasks,
             feed=self.feed,
@@ -190,7 +185,7 @@ class Daemon:
             config=self.config, access=self._access, output_dir=runs_dir(self.paths), environments=self._environments
         )
         choose = self.warm.table.choose
-        self.launchers = Launchers(own=own, pools=self.pools.launcher, guests=guests, choose=choose)
+        self.launchers = Launchers(own=self._own, pools=self.pools.launcher, guests=guests, choose=choose)
         parts = build_supervision(
             api=self.api,
             link=self.link,

@@ -19,8 +19,10 @@ from runnerd.daemon.options import Options
 from runnerd.daemon.stopping import Stop, stop_in_order
 from runnerd.journal.pruning import prune_periodically, recover_journal
 from runnerd.log.alerts import Alert
+from runnerd.output.api_logs import CommandLogs
 from runnerd.output.total_bound import TotalBound
 from runnerd.prefect_api.backoff import persist
+from runnerd.prefect_api.logs import LogsApi
 from runnerd.processes.upgrading import SpawnerUpgrade
 from runnerd.runs.adopting import adopt
 from runnerd.system.directories import runs_dir
@@ -129,7 +131,17 @@ class Service:
         )
         self._start_task("renew spawner", upgrade.run())
         self._start_task("forward output", daemon.forwarder.run())
-        self._start_task("disk room", daemon.room.run())
+        logs = CommandLogs(
+            api=LogsApi(transport=daemon.api.transport),
+            folder=runs_dir(daemon.paths),
+            records=daemon.supervisor.records,
+            calls=daemon.calls,
+            host_name=daemon.config.host_name,
+            feed=daemon.feed,
+            ambient=daemon.ambient,
+        )
+        self._start_task("logs of commands", logs.run())
+        self._start_task("disk room", daemon.room.run(busy=lambda: bool(daemon.supervisor.ids())))
 
     def _start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._background.append(self._daemon.tasks.create_task(work, name=name))

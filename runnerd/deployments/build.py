@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
+from runnerd.deployments.command_launching import CommandLauncher, OwnLauncher
 from runnerd.deployments.inspector import Inspector
+from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.rechecking import Rechecker
 from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
@@ -30,6 +32,7 @@ class DeploymentParts:
     """The parts, which share one registry."""
 
     registry: Registry
+    launcher: OwnLauncher
     inspector: Inspector
     registrar: Registrar
     refresher: Refresher
@@ -45,13 +48,24 @@ def build_deployments(
     access: Callable[[], ApiAccess],
     calls: BoundedCalls,
     work_dir: str,
+    output_dir: str,
+    worker_name: Callable[[], str],
     feed: RecordFeed,
     wakes: Wakes,
     problems: Problems,
     ambient: Ambient,
 ) -> DeploymentParts:
-    """Build the parts; the result files of inspections are in `work_dir` until they are read."""
+    """Build the parts; the result files of inspections are in `work_dir` until they are read.
+
+    Output of runs goes to `output_dir`; `worker_name` is this host's name.
+    """
     registry = Registry()
+    flows = FlowLauncher(
+        registry=registry, access=access, output_dir=output_dir, environments=environments, worker_name=worker_name
+    )
+    commands = CommandLauncher(
+        api=api, registry=registry, link=link, environments=environments, calls=calls, output_dir=output_dir
+    )
     inspector = Inspector(
         link=link,
         journal=journal,
@@ -74,6 +88,7 @@ def build_deployments(
     )
     return DeploymentParts(
         registry=registry,
+        launcher=OwnLauncher(flows=flows, commands=commands, of=registry.by_id),
         inspector=inspector,
         registrar=registrar,
         refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),

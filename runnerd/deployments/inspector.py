@@ -18,6 +18,7 @@ from runnerd.core.errors import SpawnerError
 from runnerd.core.machine import Hook, RunRecord
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Deployment, key_of
+from runnerd.deployments.command_inspection import inspect_command, split_commands
 from runnerd.deployments.dependencies import Change, Inspected, compare_all, read_stamp
 from runnerd.deployments.inspection import (
     PATIENCE_S,
@@ -83,8 +84,10 @@ class Inspector:
         self._inspected: dict[Key, Inspected] = {}  # what the last answer of each depends on
 
     async def cached(self, deployments: Iterable[Deployment]) -> dict[Key, Inspection]:
-        """Return the cached inspections of those deployments for which nothing has changed since."""
-        keys = await self._cache_keys([(deployment, None) for deployment in deployments])
+        """Return the cached inspections of those deployments for which nothing has changed since, and of commands."""
+        commands, flows = split_commands(deployments)
+        known = {key_of(one): inspect_command(one, one.command) for one in commands if one.command is not None}
+        keys = await self._cache_keys([(deployment, None) for deployment in flows])
         found = {
             key_of(one): (one, answer)
             for (one, _), key in keys
@@ -93,7 +96,7 @@ class Inspector:
         compared = await compare_all([Inspected.by(answer, one) for one, answer in found.values()], calls=self._calls)
         same = {key_of(one.deployment): one for one, change in compared if change is Change.NONE}
         self._inspected |= same
-        return {key: found[key][1] for key in same}
+        return {**known, **{key: found[key][1] for key in same}}
 
     async def hooks_of(self, deployment: Deployment) -> tuple[str, ...] | None:
         """Return the names of the flow's state change hooks; None when its present code was not inspected."""
@@ -126,6 +129,8 @@ class Inspector:
 
     async def may_have_hook(self, record: RunRecord, hook: Hook) -> bool:
         """Whether the flow of this run has the hook, by the cached inspections; True when that is unknown."""
+        if record.command is not None:
+            return False
         if record.pool is not None and record.failure is not None:
             return False  # no launch spec could be made for the flow, so none can be made for its hooks
         own = record.pool is None and record.guest is None
@@ -145,7 +150,7 @@ class Inspector:
         Those `afresh` are inspected by running their code. A failure of the kind "slow" leaves the flow to
         `inspect_alone`. `on_found` is called with the answers of each process as soon as it has ended.
         """
-        others = [one for one in deployments if key_of(one) not in afresh]
+        others = [one for one in deployments if one.command is not None or key_of(one) not in afresh]
         found: dict[Key, InspectionResult] = dict(await self.cached(others))
         groups: dict[_ProcessSettings, list[Deployment]] = {}
         for deployment in deployments:

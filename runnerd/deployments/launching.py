@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 
 from runnerd.core.machine import RunRecord
+from runnerd.core.prefect import FlowRun
 from runnerd.core.process import LaunchSpec
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.files.bounded_calls import Unanswered
@@ -40,6 +41,10 @@ class FlowLauncher:
         entry = self._registry.by_id(record.deployment_id)
         return await self._prepare(record, entry)
 
+    async def prepare_plan(self, record: RunRecord, run: FlowRun) -> Prepared:
+        """Make the launch spec for a plan, as for a start: nothing is written, and nothing read from Prefect."""
+        return await self.prepare(record)
+
     async def _prepare(self, record: RunRecord, entry: Entry | None) -> Prepared:
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
@@ -56,7 +61,6 @@ class FlowLauncher:
             base=base,
             file_environment=from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
-            prefect_version=entry.prefect_version,
         )
         run = entry.deployment.run
         wish = WarmWish(

@@ -43,7 +43,7 @@ class Outcomes:
                 entry,
                 flaws=flaws,
                 flow=inspection.flow_name,
-                prefect_version=inspection.prefect_version,
+                prefect_version=inspection.prefect_version or None,
                 deployment_id=known.deployment_id,
                 paused=entry.paused if paused is None else paused,
                 problem=entry.deployment.problem,

@@ -22,7 +22,13 @@ def find_unknown_parameters(deployment: Deployment, inspection: Inspection) -> t
     if not isinstance(known, Mapping):
         return ()
     return tuple(
-        Problem(message=_describe(key, name, inspection.flow_name, known), place=place, deployment=deployment.name)
+        Problem(
+            message=_describe_of_command(key, name, known)
+            if deployment.command is not None
+            else _describe(key, name, inspection.flow_name, known),
+            place=place,
+            deployment=deployment.name,
+        )
         for key, name, place in _declared(deployment)
         if name not in known
     )
@@ -38,6 +44,10 @@ def _declared(deployment: Deployment) -> Iterator[tuple[str, str, Place]]:
         for name in parameters:
             key = f"{section}.{name}"
             yield key, name, deployment.parameter_places.get(key, deployment.place)
+
+
+def _describe_of_command(key: str, name: str, known: Mapping[str, Json]) -> str:
+    return f"{key}: parameter_schema has no property {name!r}{suggest_near_match(name, known)}"
 
 
 def _describe(key: str, name: str, flow: str, known: Mapping[str, Json]) -> str:

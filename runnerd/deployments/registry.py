@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from runnerd.core.commands import CommandRules
 from runnerd.core.limits import Caps, PoolCaps
 from runnerd.core.place import Problem
 from runnerd.core.settings import DeclaredKey, Deployment, LimitSettings, key_of
@@ -131,6 +132,12 @@ class Registry:
     def last_known(self, deployment_id: str | None) -> Entry | None:
         """Return the entry with this deployment id, also one that was removed while a run of it may be under way."""
         return self.by_id(deployment_id) or self._left.get(deployment_id or "")
+
+    def command_of(self, deployment_id: str | None) -> CommandRules | None:
+        """Return the rules of the deployment's command; None for a flow's, and where the deployment is not known."""
+        entry = self.last_known(deployment_id)
+        command = entry.deployment.command if entry is not None else None
+        return command.rules if command is not None else None
 
     def own(self, deployment_id: str | None) -> Entry | None:
         """Return the entry with this deployment id if this host starts its runs: not in a work pool."""

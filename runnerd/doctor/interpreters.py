@@ -66,10 +66,12 @@ class Versions:
 
 
 def interpreters_of(sources: Iterable[Source]) -> list[CheckedInterpreter]:
-    """Return each interpreter once, in the order of the sources."""
+    """Return each interpreter once, in the order of the sources; those of commands import nothing."""
     found: dict[tuple[str, str | None, str | None], list[Source]] = {}
     for source in sources:
         run = source.run
+        if not source.imports:
+            continue
         found.setdefault((run.python, run.user, run.group), []).append(source)
     return [CheckedInterpreter(*key, tuple(members)) for key, members in found.items()]
 

@@ -31,6 +31,7 @@ class Source:
     run: RunSettings
     problem: str | None = None
     place: Place | None = None
+    imports: bool = True  # its runs import a flow, with Prefect, by the interpreter of `run`
 
     @property
     def where(self) -> str:
@@ -63,7 +64,13 @@ class Subject:
     def sources(self) -> list[Source]:
         """List the deployments and the pools whose runs this daemon starts."""
         own = [
-            Source(name=e.full_name, run=e.deployment.run, problem=e.problem, place=e.deployment.place)
+            Source(
+                name=e.full_name,
+                run=e.deployment.run,
+                problem=e.problem,
+                place=e.deployment.place,
+                imports=e.deployment.command is None,
+            )
             for e in self.registry.entries()
         ]
         pools = [one for one in self.pools.entries() if one.service is not PoolService.OTHER]

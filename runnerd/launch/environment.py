@@ -19,6 +19,8 @@ from runnerd.files.regular import read_regular
 from runnerd.launch.client_defaults import ClientDefaults
 
 _ACCOUNTS = "the list of this host's accounts"
+# The variables of base_environment, besides those of LC_*.
+BASE_NAMES = frozenset("HOME LANG LOGNAME PATH PYTHONUNBUFFERED SHELL TZ USER".split())
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -65,6 +67,14 @@ class Environments:
             return str(layers)
         base, from_file = layers
         return {**base, **from_file, **run.environment}
+
+    async def build_own(self, run: RunSettings) -> tuple[str, dict[str, str]] | str | Unanswered:
+        """Build the same, with the account's name; Unanswered, a whole sentence, where that may be possible later."""
+        layers = await self._read_layers(run)
+        if isinstance(layers, str | Unanswered):
+            return layers
+        base, from_file = layers
+        return base["USER"], {**base, **from_file, **run.environment}
 
     async def build_layers(self, run: RunSettings) -> tuple[dict[str, str], Mapping[str, str]] | str | Unanswered:
         """Build the base environment and read environment_file's variables, or a sentence why that is impossible.

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.core.machine import Guest, RunRecord
+from runnerd.core.guests import Guest
+from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import HostRunSettings
 from runnerd.files.bounded_calls import Unanswered

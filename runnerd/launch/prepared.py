@@ -70,8 +70,8 @@ class Launcher(HookLauncher, Protocol):
     async def prepare(self, record: RunRecord) -> Prepared: ...
 
 
-class PoolLauncher(Launcher, Protocol):
-    """Launches runs of work pools, and makes the launch spec of a run that Prefect need not have, for a plan."""
+class PlanningLauncher(Launcher, Protocol):
+    """Launches runs, and makes the launch spec of a run that Prefect need not have, for a plan: nothing is written."""
 
     async def prepare_plan(self, record: RunRecord, run: FlowRun) -> Prepared: ...
 
@@ -85,8 +85,8 @@ class Launchers:
     def __init__(
         self,
         *,
-        own: Launcher,
-        pools: PoolLauncher,
+        own: PlanningLauncher,
+        pools: PlanningLauncher,
         guests: Launcher,
         choose: Callable[[Prepared], Awaitable[Prepared]],
     ) -> None:
@@ -103,9 +103,9 @@ class Launchers:
 
         Without the choice of a warm interpreter, which would start one.
         """
-        if record.guest is None and record.pool is not None:
-            return await self._pools.prepare_plan(record, run)
-        return await self._of(record).prepare(record)
+        if record.guest is not None:
+            return await self._guests.prepare(record)
+        return await (self._own if record.pool is None else self._pools).prepare_plan(record, run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         return await self._of(record).prepare_hooks(record)

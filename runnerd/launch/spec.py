@@ -59,12 +59,11 @@ def launch_spec(
     base: Mapping[str, str],
     file_environment: Mapping[str, str],
     output: str,
-    prefect_version: str | None = None,
 ) -> LaunchSpec:
     """Make the launch spec of this attempt of a run of one of this host's own deployments.
 
     The environment is the flow's, and last the variables that make the process this flow run, which no setting may
-    change. `worker` is the name of this host; `prefect_version` that of the flow's interpreter, None if unknown.
+    change. `worker` is the name of this host.
     """
     run = deployment.run
     environment = {
@@ -82,11 +81,8 @@ def launch_spec(
         "RUNNERD_RUN_ID": record.id,
         "RUNNERD_DEPLOYMENT": deployment.name,
     }
-    argv: tuple[str, ...] = (run.python, "-m", "prefect.engine")
-    if prefect_version is None or prefect_version.startswith("2."):
-        argv = program_argv(run.python, "prefect.engine")
-        environment[PROGRAM] = program_text("run_engine")
-    directory = run.working_directory
+    environment[PROGRAM] = program_text("run_engine")
+    argv, directory = program_argv(run.python, "prefect.engine"), run.working_directory
     return run_spec(record, run, argv=argv, environment=environment, working_directory=directory, output=output)
 
 

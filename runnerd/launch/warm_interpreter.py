@@ -13,7 +13,7 @@ _COMMAND = f"""import os
 exec(os.environ.pop('{PROGRAM}'))
 try: run()
 except BaseException as error:
- error.__traceback__ = error.__traceback__.tb_next
+ hide_frame(error)
  raise"""
 
 

@@ -106,7 +106,7 @@ def _entry(_: object, __: str, event: Event) -> tuple[tuple[Fields], dict[str, A
         "PRIORITY": str(_PRIORITY.get(level, 6)),
         **({"MESSAGE_ID": str(alert)} if alert else {}),
     }
-    values = {key: str(value) for key, value in {**about_run, **event}.items() if value is not None}
+    values = {key: _words(value) for key, value in {**about_run, **event}.items() if value is not None}
     flow, _slash, name = values.get("deployment", "").rpartition("/")
     if flow:  # "flow/name": split, so that RUNNERD_DEPLOYMENT= has the same value in every entry
         values |= {"flow": flow, "deployment": name}
@@ -140,8 +140,13 @@ def _prefixed(priority: int, text: str) -> str:
     return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
 
 
+def _words(value: object) -> str:
+    """Write a list of names as people do; JSON has the list itself."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _quote(value: object) -> str:
-    text = str(value)
+    text = _words(value)
     plain = text and not any(c.isspace() or c in "\"'=" or not c.isprintable() for c in text)
     return text if plain else '"' + "".join(map(_escaped, text)) + '"'
 

@@ -60,14 +60,17 @@ class Cancellations:
             self._again = _AFTER_WAKE_S if self._woken.is_set() else self._again[1:]
             self._woken.clear()
             self._pulse.beat("cancelling", within_s=_WOKEN_S + REQUEST_BOUND_S)
+            failed = False
             try:
-                with self._contained.item("poll"):
+                with self._contained.item("poll") as item:
                     await self.poll_once()
+                failed = item.why is not None
                 backoff.reset()
             except ApiError as error:
+                failed = True
                 self._pulse.beat("cancelling", within_s=BACKOFF_BOUND_S)
                 await asyncio.sleep(backoff.next_s(error))
-            await self._rest(self._next_s())
+            await self._rest(self._next_s(failed=failed))
             await asyncio.sleep(max(0.0, began + _BETWEEN_S - self._clock()))
 
     async def _rest(self, seconds: float) -> None:
@@ -75,12 +78,16 @@ class Cancellations:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
 
-    def _next_s(self) -> float:
-        """Return the seconds until the next poll. While a run is known to be CANCELLED that is the usual interval."""
+    def _next_s(self, *, failed: bool) -> float:
+        """Return the seconds until the next poll: the usual interval while a run is known to be CANCELLED.
+
+        And after a poll that has failed: it was perhaps the one that an event called for.
+        """
         usual_s = self._interval_s()
         if self._again:
             return min(self._again[0], usual_s)
-        return usual_s if self._cancelled_at else self._pace.check_s(usual_s, woken_s=max(usual_s, _WOKEN_S))
+        soon = failed or self._cancelled_at
+        return usual_s if soon else self._pace.check_s(usual_s, woken_s=max(usual_s, _WOKEN_S))
 
     def _interval_s(self) -> float:
         return min(_INTERVAL_S, self._settings().api.poll_interval_s)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from runnerd.core.errors import ApiError
+from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.prefect import PROCESS, WorkPool
 from runnerd.core.wakes import Wakes
 from runnerd.pools.table import Served
@@ -45,6 +45,7 @@ class Heartbeats:
         self._events = events
         self._draining = wakes.draining
         self._now, self._clock = ambient.now, ambient.clock
+        self._backoff = ambient.backoff
         self._announced: set[str] = set()
         self._sent_at: dict[str, float] = {}  # by pool: when a request was last tried
         self._failed: set[str] = set()  # pools whose last request has failed
@@ -95,8 +96,25 @@ class Heartbeats:
         self._announced.discard(name)
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_BOUND_S):
-                await self._api.heartbeat(name, worker=self._worker_name(), interval_s=GOODBYE_S)
-                await self._events.emit_stopped(name)
+                worker = self._worker_name()
+                await self._repeat(lambda: self._api.heartbeat(name, worker=worker, interval_s=GOODBYE_S))
+                if (stopped := self._events.take_stopped(name)) is not None:
+                    await self._repeat(lambda: self._api.emit_event(stopped))
+
+    async def _repeat(self, send: Callable[[], Awaitable[object]]) -> None:
+        """Send until the server takes it: nothing sends it later, and a refusal would count in the API's health.
+
+        Raises ApiError where there is no answer, or none that a retry changes.
+        """
+        backoff = self._backoff()
+        while True:
+            try:
+                await send()
+                return
+            except ApiAway as error:
+                if not error.answered:
+                    raise
+                await asyncio.sleep(backoff.next_s(error))
 
     def way(self, name: str) -> str | None:
         """Return how the pool hears of this host, by `channel` or by `requests`; None where it does not."""

@@ -73,7 +73,7 @@ class PoolKeeper:
         self._events = events
         self._pace = pace
         self._wakes = wakes
-        self._clock = ambient.clock
+        self._now, self._clock = ambient.now, ambient.clock
         self._backoff = ambient.backoff
         self._pulse = ambient.pulse
         self._log = ambient.log
@@ -319,9 +319,11 @@ class PoolKeeper:
         """Return each pool's document for `status`; `records` are those of the runs under way."""
         found = []
         for served in self._table.entries():
-            running = sum(record.holds_slot and record.pool == served.name for record in records)
+            running = [record for record in records if record.holds_slot and record.pool == served.name]
+            held = sum(record.is_held(self._now()) for record in running)
             worker = self.worker(served.name)
             about = worker.document() if worker is not None else None
             way, problem = self._heartbeats.way(served.name), self._problem(served)
-            found.append(served_document(served, running=running, worker=about, problem=problem, heartbeats=way))
+            its: dict[str, Any] = {"running": len(running), "held": held, "worker": about}
+            found.append(served_document(served, problem=problem, heartbeats=way, **its))
         return found

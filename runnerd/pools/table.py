@@ -141,11 +141,12 @@ def _without_place(settings: PoolSettings) -> PoolSettings:
 
 
 def served_document(
-    served: Served, *, running: int, worker: Json, problem: str | None, heartbeats: str | None
+    served: Served, *, running: int, held: int, worker: Json, problem: str | None, heartbeats: str | None
 ) -> dict[str, Json]:
     """Return the pool's document for `status`. `worker` is the one of its Prefect worker; None when it has none.
 
-    `heartbeats`: how they are sent, by `channel` or by `requests`.
+    `held`: how many of the `running` runs wait until they are due. `heartbeats`: how they are sent, by `channel` or by
+    `requests`.
     """
     settings, pool = served.settings, served.pool
     return {
@@ -157,6 +158,7 @@ def served_document(
         "file": settings.place.file,
         "line": settings.place.line,
         "running": running,
+        "held": held,
         "limit": settings.limit,
         "concurrency_limit": pool.concurrency_limit if pool is not None else None,
         "heartbeat_at": time_text(served.heartbeat_at),

@@ -44,12 +44,16 @@ class WorkerEvents:
         started = self._started[pool] = self._event("prefect.worker.started", self._worker(), self._pool(pool))
         self._put(started)
 
-    async def emit_stopped(self, pool: str) -> None:
-        """Emit at once that this host does not serve the pool any more, if it did. Raises ApiError."""
+    def take_stopped(self, pool: str) -> dict[str, Json] | None:
+        """Make the event that this host does not serve the pool any more, for the caller to emit; None if it did not.
+
+        A second call returns None.
+        """
         started = self._started.pop(pool, None)
-        if started is not None:
-            event = self._event("prefect.worker.stopped", self._worker(), started["related"])
-            await self._api.emit_event({**event, "follows": started["id"]})
+        if started is None:
+            return None
+        event = self._event("prefect.worker.stopped", self._worker(), started["related"])
+        return {**event, "follows": started["id"]}
 
     def _note_run(self, record: RunRecord) -> None:
         if record.pool is None:

@@ -84,7 +84,7 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
         return Problem(message=words, place=deployment.place, deployment=deployment.name)
     body: dict[str, Json] = {
         "name": deployment.name,
-        "entrypoint": deployment.entrypoint,
+        "entrypoint": deployment.entrypoint or None,
         "version": deployment.version or inspection.version,
         "description": deployment.description or inspection.description,
         "tags": list(deployment.tags),
@@ -105,6 +105,8 @@ def _where(deployment: Deployment) -> dict[str, Json]:
     """Say where the code is and who starts its runs: this host, or the workers of a pool."""
     directory = deployment.run.working_directory
     steps: list[Json] = [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}]
+    if deployment.command is not None:
+        steps = []  # nobody else can run it
     if deployment.pull_steps is not None:
         steps = list(deployment.pull_steps)
     return {

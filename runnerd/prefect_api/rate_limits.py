@@ -23,10 +23,13 @@ class RateLimits:
         self._until: dict[str, float] = {}  # by kind of request, or by shared limit
 
     def note(self, kind: str, *, wait_s: float) -> None:
-        """Note that the server refuses requests of this kind (a method and a path without ids) for so long."""
-        now = self._clock()
+        """Note that the server refuses requests of this kind (a method and a path without ids) for so long.
+
+        A shorter time does not end a longer one: answers to requests that were under way together come in any order.
+        """
+        now, limit = self._clock(), self._limit_of(kind)
         self._until = {one: until for one, until in self._until.items() if until > now}
-        self._until[self._limit_of(kind)] = now + wait_s
+        self._until[limit] = max(self._until.get(limit, 0.0), now + wait_s)
 
     def wait_s(self, kind: str) -> float:
         """Return the seconds in which this kind of request is not wanted; 0 where the server wants it."""

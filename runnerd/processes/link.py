@@ -62,6 +62,7 @@ class SpawnerLink:
         self.problem: str | None = None
         problems.register_text(lambda: self.problem)
         self._boot_id: str | None = None
+        self._missed = False  # the log says that there is no connection
 
     @property
     def boot_id(self) -> str:
@@ -108,6 +109,7 @@ class SpawnerLink:
             await self._connect()
             await self._lost.wait()
             self._connected.clear()
+            self._missed = True
             self._log.warning("the connection to the spawner is lost; its runs go on", alert=Alert.SPAWNER_LOST)
 
     async def _connect(self) -> None:
@@ -122,6 +124,7 @@ class SpawnerLink:
             except SpawnerError as error:
                 await client.close()
                 if str(error) != self.problem:
+                    self._missed = True
                     self._log.error("cannot reach the spawner", why=str(error), alert=Alert.SPAWNER_LOST)
                 self.problem = str(error)
                 await asyncio.sleep(_RECONNECT_DELAY_S)
@@ -131,6 +134,9 @@ class SpawnerLink:
             self._boot_id = client.hello.boot_id if client.hello is not None else None
             self._records = {(record.key, record.attempt): record for record in records}
             self._connected.set()
+            if self._missed:
+                self._missed = False
+                self._log.info("connected to the spawner again")
             for wake in list(self._listeners.values()):
                 wake()
             return

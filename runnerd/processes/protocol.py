@@ -34,7 +34,8 @@ class Hello:
     limits are enforced by cgroup, None where they are. `boot_id` is the boot id that the spawner sees, None from an
     older spawner. `users` are those as whom it starts processes, `build` is that of its code, both None from an older
     spawner. `forks`: it can start warm interpreters and fork runs of these; an older spawner ignores both fields of a
-    launch spec, and starts each process cold.
+    launch spec, and starts each process cold. `stdin`: it gives a process a file as its standard input; an older
+    spawner ignores that field too.
     """
 
     version: str
@@ -45,6 +46,7 @@ class Hello:
     users: AllowedUsers | None = None
     build: str | None = None
     forks: bool = False
+    stdin: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
         # A spawner too old for this key ignores the key, and the run fails because its directory does not exist.
         "make_directory": spec.make_directory,
         "output": spec.output,
+        "stdin": spec.stdin,
         "result": spec.result,
         "user": spec.user,
         "own": spec.own,
@@ -132,6 +135,7 @@ def hello_from_json(value: Json) -> Hello:
             users=AllowedUsers.from_wire(value["users"]) if value.get("users") is not None else None,
             build=None if value.get("build") is None else str(value["build"]),
             forks=bool(value.get("forks")),
+            stdin=bool(value.get("stdin")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's hello: {type(error).__name__}: {error}"

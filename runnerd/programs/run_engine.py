@@ -6,7 +6,8 @@ that no file permission matters. The environment is the flow run's own.
 With PREFECT__FLOW_ENTRYPOINT, the engine of Prefect 2 imports the file in its event loop: a block's `load` or
 `asyncio.run()` at module level fails there. Without it, the engine imports in a worker thread, as under `serve()`, but
 reads from the API which code to fetch and import. So the variable is taken away, and the engine's function is replaced
-by one that imports this host's code in a worker thread. The engine of Prefect 3 imports outside any event loop.
+by one that imports this host's code in a worker thread. The engine of Prefect 3 imports outside any event loop; its
+sync flows wait in their end for a thread that sleeps in whole seconds, which is woken here.
 
 With RUNNERD_START_AT (seconds since the epoch), the engine imports and prepares everything at once and begins the flow
 at that time. Left alone, it would sleep for as long as the server says, in whole seconds: the server rounds, so a flow
@@ -17,19 +18,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import importlib
 import inspect
 import os
 import runpy
 import sys
+import threading
 import time
+import types
 from typing import Any
 
 # How long before the time the API gets Running, whose answer takes a while: servers accept it half a second too early.
 EARLY_S = 0.25
 STEP_S = 1.0  # of a sleep: a clock that is set forward meanwhile is noticed after that
 READY_FD = 3
+TOLD_S = 0.001  # the thread of heartbeats looks again whether it is told to stop, which comes at once
 
 
 def main() -> None:
@@ -43,6 +48,8 @@ def main() -> None:
         entrypoint = os.environ.pop("PREFECT__FLOW_ENTRYPOINT", None)
         if entrypoint is not None:  # else the engine pulls the code as the deployment says
             load_in_thread(entrypoint)
+    else:
+        end_heartbeats_when_imported()
     if hold is not None:
         hold.install(major)
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
@@ -59,6 +66,61 @@ def load_in_thread(entrypoint: str) -> None:
 
     deployments: Any = importlib.import_module("prefect.deployments")
     deployments.load_flow_from_flow_run = load
+
+
+def end_heartbeats_when_imported() -> None:
+    """Let a sync flow of Prefect 3 end without the up to one second in which its thread of heartbeats sleeps on.
+
+    The engine is imported when it loads the flow, but for a fork: to import it here would make runpy warn of that.
+    """
+    flows: Any = importlib.import_module("prefect.flows")
+
+    def ending(load: Any) -> Any:
+        @functools.wraps(load)
+        def load_flow(*args: Any, **kwargs: Any) -> Any:
+            end_heartbeats_at_once()
+            return load(*args, **kwargs)
+
+        return load_flow
+
+    end_heartbeats_at_once()
+    for name in ("load_flow_from_entrypoint", "load_flow_from_flow_run"):
+        if hasattr(flows, name):
+            setattr(flows, name, ending(getattr(flows, name)))
+
+
+def end_heartbeats_at_once() -> None:
+    """Wake the thread at the flow's end, for which the engine waits.
+
+    It is not left behind, as async flows leave theirs: a flow at its memory limit needs the stack for another thread.
+    """
+    engine: Any = sys.modules.get("prefect.flow_engine")
+    send = getattr(engine, "_send_heartbeats", None)
+    if send is None or getattr(engine, "time", None) is not time:  # done already, or another Prefect than was read
+        return
+    ends: contextvars.ContextVar[threading.Event] = contextvars.ContextVar("ends")
+
+    @contextlib.contextmanager
+    def send_until_the_end(*args: Any, **kwargs: Any) -> Any:
+        end = threading.Event()
+        with contextlib.ExitStack() as stack:
+            token = ends.set(end)  # its thread gets a copy of this context, and nothing else does
+            try:
+                sending = stack.enter_context(send(*args, **kwargs))
+            finally:
+                ends.reset(token)
+            stack.callback(end.set)  # before the thread is told to stop, and waited for
+            yield sending
+
+    def sleep(seconds: float) -> None:
+        end = ends.get(None)
+        if end is None:
+            time.sleep(seconds)
+        elif end.wait(seconds):
+            time.sleep(TOLD_S)
+
+    engine._send_heartbeats = send_until_the_end
+    engine.time = types.SimpleNamespace(**{**vars(time), "sleep": sleep})
 
 
 class Hold:
@@ -95,10 +157,17 @@ class Hold:
                 self._note_flows_of("prefect.flows", "load_flow_from_entrypoint", "load_flow_from_flow_run")
 
     def _note_flows_of(self, module: str, *names: str) -> None:
-        """Note the flow that these functions load last: the engine's, which imports them by name after this."""
+        """Note the flow that these functions load last: the engine's, which imports them by name.
+
+        In the fork of a warm interpreter the engine of Prefect 3 has imported them before.
+        """
         loader: Any = importlib.import_module(module)
+        engine: Any = sys.modules.get("prefect.flow_engine")
         for name in names:
-            setattr(loader, name, self._note_flow_of(getattr(loader, name)))
+            noting = self._note_flow_of(getattr(loader, name))
+            setattr(loader, name, noting)
+            if hasattr(engine, name):
+                setattr(engine, name, noting)
 
     def _note_flow_of(self, load: Any) -> Any:
         async def note(loading: Any) -> Any:

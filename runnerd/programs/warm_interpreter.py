@@ -11,8 +11,8 @@ one never holds the environment of a run. The forked process becomes a child of 
 and does nothing before its release: end-of-file there means that the run was started in another way, or not at all.
 
 State is not restored piece by piece: a process that has only imported is as a fresh one that has imported the same.
-What imports leave that a fork cannot share, a thread or an open file, is refused. What depends on the environment, the
-directory or chance is made again in the fork.
+What imports leave that a fork cannot share, a thread or an open file, is refused, but for the event loop of asyncio.
+What depends on the environment, the directory or chance is made again in the fork.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import functools
 import gc
 import importlib
 import importlib.machinery
-import inspect
 import json
 import os
 import platform
@@ -58,6 +57,8 @@ ALSO = (
     "prefect.task_engine",
     "prefect.utilities.visualization",
 )
+# Libraries that start threads as soon as they are loaded, and the variable with which they start none.
+STARTS_THREADS = {b"openblas": "OPENBLAS_NUM_THREADS"}
 
 
 class Unfit(Exception):
@@ -78,6 +79,7 @@ def serve() -> Callable[[], None]:
         channel.send(json.dumps({"failed": one_line(problem)}).encode())
         os._exit(1)
     here.variables = {name: (before.get(name), os.environ.get(name)) for name in {*before, *os.environ}}
+    here.loop = find_loop()
     sys.stdout.flush()
     sys.stderr.flush()
     gc.collect()
@@ -115,6 +117,7 @@ class Here:
         self.variables: dict[str, tuple[str | None, str | None]] = {}
         self.entry = os.getcwd()
         self.program: types.ModuleType | None = None
+        self.loop: Any = None  # the event loop that imports have made
         self.there = sys.path[:1] == [""]  # not with -P or -I
         if self.there:
             sys.path[0] = self.entry  # as with `python -m`
@@ -142,7 +145,7 @@ def import_all(preload: list[str]) -> dict[str, Any]:
     for name in preload:
         import_one(name)
         refuse_unfit(name)
-    wait_for_no_heartbeat()
+    put_loop_away()
     undo_logging()
     version = str(getattr(sys.modules["prefect"], "__version__", "unknown"))
     seconds = round(time.monotonic() - started, 3)
@@ -157,9 +160,38 @@ def import_one(name: str) -> None:
 
 
 def refuse_unfit(name: str) -> None:
+    put_loop_away()
     why = find_unfit(f"importing {name} ", [])
+    renew_loop(find_loop())  # the next module may use it
     if why:
         raise Unfit(why)
+
+
+def find_loop() -> Any:
+    """Return the event loop that imports have made for this thread, if it is asyncio's own; else None.
+
+    Python 3.9 makes one for the locks of Prefect 2. It has an epoll instance and a pair of sockets to wake it.
+    """
+    policy: Any = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
+    loop: Any = getattr(getattr(policy, "_local", None), "_loop", None)
+    known = all(hasattr(loop, name) for name in ("_selector", "_make_self_pipe", "_close_self_pipe", "_ssock"))
+    return None if not known or loop.is_running() or loop.is_closed() else loop
+
+
+def put_loop_away() -> None:
+    """Close the descriptors of the event loop, which a fork must not share, unless somebody watches others by it."""
+    loop = find_loop()
+    if loop is not None and len(loop._selector.get_map() or ()) == 1:
+        loop._close_self_pipe()
+        loop._selector.close()
+
+
+def renew_loop(loop: Any) -> None:
+    """Give an event loop that was put away descriptors of its own. It is the same object: locks may belong to it."""
+    if loop is not None and loop._ssock is None:
+        loop._selector = type(loop._selector)()
+        loop._make_self_pipe()
+        sys.modules["asyncio.events"].set_event_loop(loop)  # since Python 3.12, a fork has forgotten it
 
 
 def find_unfit(doing: str, received: list[int]) -> str:
@@ -168,12 +200,23 @@ def find_unfit(doing: str, received: list[int]) -> str:
     count = len(os.listdir("/proc/self/task"))
     if threads or count != 1:
         named = f" ({', '.join(threads)})" if threads else ""
-        return f"{doing or 'the interpreter '}started a thread{named}: a process with {count} threads is not forked"
+        why = f"{doing or 'the interpreter '}started a thread{named}: a process with {count} threads is not forked"
+        return why + ("" if threads else advise())
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # that of the listing
             target = os.readlink(f"/proc/self/fd/{fd}")
             if int(fd) > CHANNEL and int(fd) not in received:
                 return f"{doing or 'the interpreter '}left a file open ({target}), which runs must not share"
+    return ""
+
+
+def advise() -> str:
+    """Say which variable keeps the loaded libraries from starting threads; "" where none is known to."""
+    with open("/proc/self/maps", "rb") as file:
+        loaded = {os.path.basename(line) for line in file}
+    for library, variable in STARTS_THREADS.items():
+        if os.environ.get(variable) != "1" and any(library in name for name in loaded):
+            return f"; set {variable}=1 in run.environment, which its runs then have too"
     return ""
 
 
@@ -307,6 +350,7 @@ def become(work: dict[str, Any], here: Here) -> Callable[[], None]:
         sys.orig_argv[:] = argv
     here.move("" if argv[1] == "-c" else os.getcwd())
     importlib.invalidate_caches()
+    renew_loop(here.loop)
     make_chance_anew()
     main = replace_main(here)
     sys.argv[:] = argv[1:2] + argv[3:]
@@ -378,14 +422,6 @@ def refresh_prefect() -> None:
         configuration.setup_logging()
 
 
-def wait_for_no_heartbeat() -> None:
-    """Let a flow end without its thread of heartbeats, which sleeps in whole seconds; Prefect's async flows do so."""
-    engine: Any = sys.modules.get("prefect.flow_engine")
-    heartbeats = getattr(engine, "_send_heartbeats", None)
-    if callable(heartbeats) and "join_on_exit" in inspect.signature(heartbeats).parameters:
-        engine._send_heartbeats = functools.partial(heartbeats, join_on_exit=False)
-
-
 def undo_logging() -> None:
     """Take back what Prefect has set up, so that a fork sets logging up for the first time."""
     configuration: Any = sys.modules.get("prefect.logging.configuration")
@@ -405,6 +441,18 @@ def undo_logging() -> None:
         logging.getLogger(name).propagate = True
     root.setLevel(logging.WARNING)
     config.clear()
+
+
+def hide_frame(error: BaseException) -> None:
+    """Take the frame that has called `run` off the traceback; by `raise` alone it raises the exception again."""
+    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    if hasattr(sys, "exception"):  # Python 3.11
+        return
+    # Before, `raise` takes the traceback that was noted when the exception was caught.
+    noted = [ctypes.py_object(each) for each in (type(error), error, error.__traceback__)]
+    for each in noted:
+        ctypes.pythonapi.Py_IncRef(each)  # the next call takes them over
+    ctypes.pythonapi.PyErr_SetExcInfo(*noted)
 
 
 run = serve()

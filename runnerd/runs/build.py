@@ -66,6 +66,7 @@ def build_supervision(
         config=config,
         feed=feed,
         hooked=hooked,
+        command_of=registry.command_of,
         room=room,
     )
     supervisor = Supervisor(context=context, registry=registry, pool_caps=pool_caps, tasks=tasks, wakes=wakes)

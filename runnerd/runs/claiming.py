@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Protocol
 
 from runnerd.core.errors import ApiRejected
-from runnerd.core.machine import Guest, Intent, RunRecord
+from runnerd.core.guests import Guest
+from runnerd.core.machine import Intent, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict, due
 from runnerd.deployments.registry import Entry
 from runnerd.prefect_api.answers import Answer, Claim, ClaimOutcome
@@ -61,12 +62,14 @@ def new_record(
     deployment, flow = (entry.deployment.name, entry.flow) if entry else ("?", None)
     if guest is not None:
         deployment, flow, entry = guest.deployment, guest.flow, None
+    command = entry.deployment.command if entry and offer.pool is None else None
     return RunRecord(
         id=offer.id,
         name=offer.name,
         deployment_id=offer.deployment_id,
         deployment=deployment,
         flow=flow or "?",
+        command=command.rules if command is not None else None,
         transition_id=str(uuid.uuid4()),
         created_at=at,
         run_created_at=offer.created,

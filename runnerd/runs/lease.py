@@ -19,16 +19,19 @@ _EVERY_S = 100.0  # a renewed lease lasts 300 s
 
 
 async def renew_lease(record: RunRecord, *, api: FlowRunApi, log: Log) -> None:
-    """Renew the lease of `record` as long as the run is Pending."""
+    """Renew the lease of `record` as long as the run is Pending, or Running as a command, which renews nothing."""
+    states = (StateType.PENDING,) if record.command is None else (StateType.PENDING, StateType.RUNNING)
     delay_s = _FIRST_S
     while True:
         await asyncio.sleep(delay_s)
         delay_s = _EVERY_S
         try:
             found = await api.read_run(record.id)
-            if found is None or found.state.type is not StateType.PENDING or found.state.lease_id is None:
+            if found is None or found.state.type not in states or found.state.lease_id is None:
                 return
             if not await api.renew_lease(found.state.lease_id):
+                if found.state.type is StateType.RUNNING:
+                    return  # the server has ended the lease as that of an old client, and counts the run until its end
                 log.warning("the concurrency lease of a run has ended", run=record.id, about=about(record))
                 return
         except ApiError as error:

@@ -52,6 +52,8 @@ class Preparing:
         await self._context.link.wait_until_connected()
         if self._context.link.record(record.id, record.attempt) is not None:
             return False  # the spawner's answer to a repeated request has the outcome
+        if record.command is not None:  # which may have run without reporting a state
+            return record.boot_id not in (None, self._context.link.boot_id)
         found = await self._unless_intended(lambda: self._read_type(record.id))
         return None if found is None else found != StateType.PENDING
 
@@ -81,6 +83,26 @@ class Preparing:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             woken.cancel()
+
+    async def wait_until_due(self) -> bool:
+        """Wait until a run that was claimed ahead of its time is due; False when it got an intent meanwhile.
+
+        How long it took to be ready for its start says how early the next runs of its deployment are claimed.
+        """
+        record, now = self._store.record, self._context.ambient.now()
+        if record.due_at is None or self._store.record.intent is not None:
+            return record.intent is None
+        if record.ready_s is None:
+            self._store.update(ready_s=max((now - record.created_at).total_seconds(), 0.001))
+        # At most as long as from the claim: a clock that was set back may say years.
+        most_s = (record.due_at - record.created_at).total_seconds()
+        until = self._context.ambient.clock() + min((record.due_at - now).total_seconds(), most_s)
+        while self._store.record.intent is None and (left_s := until - self._context.ambient.clock()) > 0:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._wake.wait()
+        return self._store.record.intent is None
 
     async def wait_for_room(self, why: str) -> None:
         """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""

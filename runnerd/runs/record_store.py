@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.backoff import Backoff
+from runnerd.core.commands import CommandRules
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Event, Hook, Intent, Phase, RunRecord, advance
 from runnerd.core.place import Json
@@ -36,7 +37,8 @@ class RunContext:
     """Holds the parts of the daemon that every run uses.
 
     `feed` gets each new record, after the record is on disk. `hooked` returns whether the flow of a run has such
-    hooks, as far as that is known without running the flow's code.
+    hooks, as far as that is known without running the flow's code. `command_of` returns the rules of a deployment's
+    command, None for a flow's.
     """
 
     api: FlowRunApi
@@ -47,6 +49,7 @@ class RunContext:
     config: ConfigInForce
     feed: RecordFeed
     hooked: Callable[[RunRecord, Hook], Awaitable[bool]]
+    command_of: Callable[[str | None], CommandRules | None]
     room: DiskRoom
 
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.exit_words import words_in_state
-from runnerd.core.machine import Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
+from runnerd.core.machine import Decision, Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
+from runnerd.runs.companions import awaits_running, running_id
 from runnerd.runs.hooks import run_hooks
 from runnerd.runs.record_store import RunContext, RunRecordStore
 
@@ -31,6 +32,7 @@ class Reporter:
         self._store = store
         self._context = context
         self._refused = False  # the API has answered the last reading, with an error
+        self._made_running = False
 
     @property
     def _record(self) -> RunRecord:
@@ -41,15 +43,13 @@ class Reporter:
         if self._record.hook is not None:
             return await self._run_hooks()
         for _ in range(_REPORT_TRIES):
-            found = await self._read_run()
+            found = await self._read_begun()
             if isinstance(found, ApiState):
                 self._store.update(unread=True)  # runs/receipt_checks.py reads it once the API answers
                 return await self._conclude(found)
             state = found.state if found is not None else None
             self._add_names(found)
-            decision = settle(
-                self._record, state, then=self._context.config.settings().stop.then, now=self._context.ambient.now()
-            )
+            decision = self._settle(found)
             if decision.settlement is Settlement.SPAWN_AGAIN:
                 return await self._respawn()
             if decision.verdict is None:
@@ -61,6 +61,20 @@ class Reporter:
         fields = {"run": self._record.id, "words": self._record.words}
         self._context.ambient.log.error("the API keeps refusing the verdict", **fields, about=about(self._record))
         return self._store.step(Event.TOLD)
+
+    def _settle(self, found: FlowRun | None) -> Decision:
+        then, now = self._context.config.settings().stop.then, self._context.ambient.now()
+        if found is None:
+            return settle(self._record, None, then=then, now=now)
+        return settle(self._record, found.state, then=then, now=now, run_count=found.run_count)
+
+    async def _read_begun(self) -> FlowRun | ApiState | None:
+        """Read the run; make it Running first if it is a command, and the API was away while the command ran."""
+        found = await self._read_run()
+        if self._made_running or not isinstance(found, FlowRun) or not awaits_running(self._record, found):
+            return found
+        await self._make_running()
+        return await self._read_run()
 
     async def _read_run(self) -> FlowRun | ApiState | None:
         """Read the run; None when the API has none.
@@ -90,7 +104,16 @@ class Reporter:
     def _add_names(self, found: FlowRun | None) -> None:
         """Take the name and the deployment of a run that only the spawner had from the API."""
         if found is not None and self._record.deployment_id is None:
-            self._store.update(name=found.name, deployment_id=found.deployment_id)
+            command = self._context.command_of(found.deployment_id)
+            self._store.update(name=found.name, deployment_id=found.deployment_id, command=command)
+
+    async def _make_running(self) -> None:
+        """Report that the command was Running, which counts the attempt."""
+        self._made_running = True
+        running, transition_id = Verdict(type=StateType.RUNNING), running_id(self._record)
+        await self._store.retry_always(
+            lambda: self._context.api.propose(self._record.id, running, transition_id=transition_id)
+        )
 
     async def _release_retry(self, found: FlowRun) -> None:
         """Let any host retry the run: Prefect would reserve the retry for its dead process, and list it for no pool."""

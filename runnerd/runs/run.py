@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from runnerd.core.errors import ApiError, ApiRejected, NotRecorded, SpawnerError
-from runnerd.core.exit_words import HOST_RESTARTED, ending
+from runnerd.core.exit_words import HOST_RESTARTED, ending, start_words
 from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.core.prefect import StateType, Verdict
 from runnerd.core.process import Exit
@@ -25,7 +25,7 @@ from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import UNSTARTED, claim_if_free
-from runnerd.runs.lease import renew_lease
+from runnerd.runs.companions import Companions
 from runnerd.runs.preparing import Preparing
 from runnerd.runs.readiness import take_ready
 from runnerd.runs.record_store import RunContext, RunRecordStore
@@ -89,18 +89,15 @@ class Run:
             Phase.REPORTING: self._report,
         }
         self._context.link.add_listener(self.record.id, self._wake.set)
-        lease: asyncio.Task[None] | None = None
+        companions = Companions(store=self._store, context=self._context, resumed=self._resumed)
         try:
             while self.record.phase is not Phase.DONE:
-                if lease is None and self.record.leased and self.record.phase in (Phase.STARTING, Phase.RUNNING):
-                    api, log = self._context.api, self._context.ambient.log
-                    lease = asyncio.create_task(renew_lease(self.record, api=api, log=log))
+                await companions.attend()
                 await steps[self.record.phase]()
             await self._remove_scratch()
             await self._forget()
         finally:
-            if lease is not None:
-                lease.cancel()
+            companions.cancel()
             self._context.link.remove_listener(self.record.id)
         self.done.set()
 
@@ -153,6 +150,8 @@ class Run:
             return await self._finish_unstarted(why=spec)
         if self._resumed and (ran := await self._preparing.may_have_run()) is not False:
             return self._finish_unseen() if ran else await self._finish_unstarted(why=None)
+        if self.record.command is not None and not await self._preparing.wait_until_due():
+            return await self._finish_unstarted(why=None)
         planned = replace(
             self.record,
             output=spec.output,
@@ -195,7 +194,8 @@ class Run:
 
     def _note_started(self, seen: Record) -> None:
         if seen.error is not None:
-            return self._finish(None, failure=seen.error.message.removeprefix("cannot start: "))
+            stage = seen.error.stage if self.record.command is not None else None
+            return self._finish(None, failure=start_words(seen.error.message, stage=stage))
         user = seen.user or self.record.user
         known = replace(
             self.record,

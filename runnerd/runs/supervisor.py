@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import JournalError
+from runnerd.core.guests import Guest
 from runnerd.core.limits import Bucket, Caps, Claimant, PoolCaps, admit, find_holders
-from runnerd.core.machine import CLAIM_UNKNOWN, Guest, Intent, Phase, RunRecord
+from runnerd.core.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
 from runnerd.core.prefect import FlowRun
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry

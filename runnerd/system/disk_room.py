@@ -15,6 +15,7 @@ from runnerd.log.log import Log
 from runnerd.system.containment import Containment
 
 MEASURE_EVERY_S = 5.0  # a run that is claimed meanwhile on a full disk waits for room with its start
+MEASURE_IDLE_EVERY_S = 30.0  # each measure starts threads, which would be most of the work of an idle daemon
 _FREE_BYTES = 1 << 20  # a record has about 1 kB; a flow's first lines and what others write meanwhile need more
 _FREE_FILES = 16
 
@@ -40,12 +41,12 @@ class DiskRoom:
         """Return why a new run could not be recorded, None when it can be."""
         return self._problem
 
-    async def run(self) -> None:
-        """Measure every MEASURE_EVERY_S seconds, for ever."""
+    async def run(self, *, busy: Callable[[], bool]) -> None:
+        """Measure for ever: more often while the host is `busy`, or has no room."""
         while True:
             with self._contained.item("measure"):
                 await self.measure()
-            await asyncio.sleep(MEASURE_EVERY_S)
+            await asyncio.sleep(MEASURE_EVERY_S if self._problem or busy() else MEASURE_IDLE_EVERY_S)
 
     async def measure(self) -> None:
         """Measure once."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 SYSTEM_RUNTIME = "/run/runnerd"
+SYSTEMD = "/run/systemd/system"  # exists exactly where systemd is the service manager
 
 
 class Paths(NamedTuple):

@@ -7,16 +7,15 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 
-from runnerd.system.paths import resolve_paths
+from runnerd.system.paths import SYSTEMD, resolve_paths
 
-_SYSTEMD = "/run/systemd/system"  # exists exactly where systemd is the service manager
 _LIMIT_S = 5.0
 UNITS = ("runnerd.service", "runnerd-spawner.service")
 
 
 def read_service_environment(config: str) -> dict[str, str]:
     """Read the Environment= of the units; empty unless `config` is the directory of the host and the units exist."""
-    if config != resolve_paths(environ={}, root=True).config or not os.path.isdir(_SYSTEMD):
+    if config != resolve_paths(environ={}, root=True).config or not os.path.isdir(SYSTEMD):
         return {}
     argv = ["systemctl", "show", "--property=LoadState,Environment", *UNITS]
     try:

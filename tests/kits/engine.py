@@ -108,6 +108,7 @@ class Engine:
             config=self.config,
             feed=self.feed,
             hooked=lambda record, hook: self.may_have_hook(record, hook),
+            command_of=self.registry.command_of,
             room=self.room,
         )
         self.feed.subscribe(self.changes.append)

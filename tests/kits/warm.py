@@ -55,14 +55,21 @@ def warm_spec(
 
 
 def flow_spec(
-    spawner: SpawnerUnderTest, key: str, flow: str, *, fork_of: ForkOf | None = FORK_OF, **settings: object
+    spawner: SpawnerUnderTest,
+    key: str,
+    flow: str,
+    *,
+    fork_of: ForkOf | None = FORK_OF,
+    python: str = "",
+    **settings: object,
 ) -> LaunchSpec:
     """A run of this text; warm unless `fork_of` is None."""
     path = spawner.home / f"{key}.py"
     path.write_text(flow)
     environment = {**base_environment(spawner), "FLOW": str(path), "RUNNERD_RUN_ID": key}
     defaults: dict[str, object] = {"environment": environment, "fork_of": fork_of}
-    return spawner.spec(key, python_of(settings), "-m", "prefect.engine", **{**defaults, **settings})
+    argv = (python or python_of(settings), "-m", "prefect.engine")
+    return spawner.spec(key, *argv, **{**defaults, **settings})
 
 
 def python_of(settings: Mapping[str, object]) -> str:

@@ -19,7 +19,9 @@ AHEAD_S = 1.3
 # What the engines of both majors do with a flow: they load it, propose Running, do more, and call it.
 PREFECT = {
     "__init__.py": "import os, time\n__version__ = 'MAJOR.9.1'\n"
-    "real, back_s = time.time, float(os.environ['CLOCK_SET_BACK_S'])\nif back_s: time.time = lambda: real() - back_s\n",
+    "real, back_s = time.time, float(os.environ['CLOCK_SET_BACK_S'])\nif back_s: time.time = lambda: real() - back_s\n"
+    "if os.environ['WARM']:\n"
+    "    import prefect.flow_engine, sys\n    del sys.modules['prefect.engine']  # as a warm interpreter does\n",
     "client/__init__.py": "",
     "client/orchestration.py": """
 import os, time, types
@@ -43,7 +45,7 @@ class PrefectClient:
     "flows.py": "def load_flow_from_entrypoint(*_, **__):\n    import flows\n    return flows.flow\n"
     "async def load_flow_from_flow_run(*_, **__): ...\n",
     "flow_engine.py": """
-import asyncio, types
+import asyncio, contextlib, contextvars, threading, time, types
 import prefect.engine
 from prefect.flows import load_flow_from_entrypoint
 from stamps import stamp
@@ -57,6 +59,22 @@ def propose(flow_run_id, kind, sync):
         return SyncPrefectClient().set_flow_run_state(flow_run_id, state)
     return asyncio.run(PrefectClient().set_flow_run_state(flow_run_id, state=state))
 
+@contextlib.contextmanager
+def _send_heartbeats(flow, join_on_exit=True):
+    end = threading.Event()
+    def beat():
+        while not end.is_set():
+            time.sleep(3600)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(beat,))
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        if join_on_exit:
+            thread.join()
+            stamp("heartbeats ended")
+
 def run_flow(flow, flow_run):
     sync = not flow.isasync
     propose("another run", "RUNNING", sync)
@@ -67,9 +85,11 @@ def run_flow(flow, flow_run):
     for hook in (flow.on_running or []) if OF_2 else flow.on_running_hooks:
         hook()
     stamp("called held" if hasattr(flow.fn, "__wrapped__") else "called")
-    result = flow.fn(name="x")
-    if flow.isasync:
-        asyncio.run(result)
+    with contextlib.nullcontext() if OF_2 else _send_heartbeats(flow):
+        time.sleep(0.01)  # in the thread of the flow it sleeps
+        result = flow.fn(name="x")
+        if flow.isasync:
+            asyncio.run(result)
     stamp("fn " + flow.fn.__name__)
     propose(flow_run, "COMPLETED", sync)
 """,
@@ -120,7 +140,7 @@ else:
 
 def run(
     folder: Path, *, kind: str = "sync", major: int = 3, behind_s: float = 0.0, ahead_s: float = AHEAD_S,
-    status: str = "", file: bool = True, set_back_s: float = 0.0,
+    status: str = "", file: bool = True, set_back_s: float = 0.0, warm: bool = False,
 ) -> tuple[dict[str, float], list[str], str]:  # fmt: skip
     """Run the program; return when after the due time each thing happened first, all in order, and what it says."""
     for name, text in PREFECT.items():
@@ -133,7 +153,7 @@ def run(
     environment = {
         "PYTHONPATH": str(folder), "STAMPS": str(folder / "stamps"), "DUE": repr(due), "PREFECT__FLOW_RUN_ID": RUN_ID,
         PROGRAM: program_text("run_engine"), START_AT: f"{due:.6f}", "SERVER_BEHIND_S": str(behind_s), "STATUS": status,
-        "CLOCK_SET_BACK_S": str(set_back_s),
+        "CLOCK_SET_BACK_S": str(set_back_s), "WARM": "1" if warm else "",
     }  # fmt: skip
     ready, script = folder / "ready", 'exec "$@" 3>"$READY"' if file else 'exec "$@" 3>&-'
     argv = ["/bin/sh", "-c", script, "sh", *program_argv(sys.executable, "prefect.engine")]
@@ -149,11 +169,15 @@ def run(
 
 @pytest.mark.parametrize("major", [2, 3])
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_the_flow_begins_when_it_is_due_and_everything_else_before(tmp_path: Path, kind: str, major: int) -> None:
-    after, order, ready = run(tmp_path, kind=kind, major=major)
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_the_flow_begins_when_it_is_due_and_everything_else_before(
+    tmp_path: Path, kind: str, major: int, warm: bool
+) -> None:
+    """`warm`: the engine was imported before, as in a fork."""
+    after, order, ready = run(tmp_path, kind=kind, major=major, warm=warm)
     assert order == [
-        "proposed RUNNING", "proposed RUNNING", "called held", "flow", f"fn {'later' if kind == 'async' else 'sync'}",
-        "proposed COMPLETED",
+        "proposed RUNNING", "proposed RUNNING", "called held", "flow", *(["heartbeats ended"] if major == 3 else []),
+        f"fn {'later' if kind == 'async' else 'sync'}", "proposed COMPLETED",
     ]  # fmt: skip
     assert after["flow"] >= 0.0
     assert after["called held"] >= -0.25, "Running is not proposed earlier than servers accept"

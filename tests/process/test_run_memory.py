@@ -25,7 +25,12 @@ async def test_a_run_that_eats_too_much(stage: Stage, bounded: Path) -> None:
         run_id = begin(engine, f"eat {bounded}")
         record = await engine.until_done(run_id)
         assert record.words == "killed: out of memory"
-        assert run_document(record)["exit"] == {"code": None, "signal": 9, "oom": True, "words": record.words}
+        assert run_document(record, now=engine.now())["exit"] == {
+            "code": None,
+            "signal": 9,
+            "oom": True,
+            "words": record.words,
+        }
         assert stage.prefect.state_of(run_id) == "CRASHED"
         assert stage.prefect.runs[run_id]["state"]["message"] == record.words
 

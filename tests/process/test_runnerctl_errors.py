@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.cli.__main__ import find_socket, main
+from runnerd.control.client import unreachable
 from runnerd.control.contract import Refused
 from tests.kits.checkout import HIDDEN, hidden_from_others
 from tests.kits.fakes.run_elsewhere import run_elsewhere
@@ -48,7 +49,7 @@ def test_an_empty_name_is_refused_before_the_daemon_is_asked(served: Serving, wo
 
 def test_no_daemon(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
-    advice = "is it running? systemctl start runnerd"
+    advice = "is it running? start it: runnerd, or runnerd --daemonize"
     missing = runnerctl(None, "status", "--socket", str(path))
     assert missing.status == 3
     assert missing.err == f"runnerctl: cannot reach runnerd at {path}: no such file; {advice}\n"
@@ -61,6 +62,13 @@ def test_no_daemon(tmp_path: Path) -> None:
     assert (empty.status, "the path is empty" in empty.err) == (2, True)
     long = runnerctl(None, "--socket", "/" + "x" * 200, "status")
     assert (long.status, "at most 107 bytes; name the control socket by a shorter path" in long.err) == (3, True)
+
+
+def test_the_advice_is_one_that_this_host_can_follow() -> None:
+    path, error = "/run/runnerd/control.sock", FileNotFoundError(2, "No such file or directory")
+    assert str(unreachable(path, error, systemd=True)).endswith("; is it running? systemctl start runnerd")
+    for where, systemd in ((path, False), ("/run/user/7/runnerd/control.sock", True)):
+        assert "systemctl" not in str(unreachable(where, error, systemd=systemd))
 
 
 @pytest.mark.parametrize(

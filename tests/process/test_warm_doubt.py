@@ -58,6 +58,30 @@ async def test_a_module_that_cannot_be_shared_is_refused(spawner: SpawnerUnderTe
         assert (record.start, spawner.output("run-1")) == ("cold", "ran\n")
 
 
+async def test_who_preloads_a_library_that_starts_threads_is_told_what_keeps_it_from_that(
+    spawner: SpawnerUnderTest,
+) -> None:
+    """As numpy's OpenBLAS, of which Python knows no thread."""
+    library = make_prefect(spawner)
+    (library / "libscipy_openblas64_.so").write_bytes(b"x" * 4096)
+    (library / "odd.py").write_text(
+        "import _thread, mmap, os, time\n"
+        f"with open({str(library / 'libscipy_openblas64_.so')!r}, 'rb') as file:\n"
+        "    loaded = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
+        "_thread.start_new_thread(time.sleep, (99,))\n"
+    )
+    refused = "importing odd started a thread: a process with 2 threads is not forked"
+    remedy = "; set OPENBLAS_NUM_THREADS=1 in run.environment, which its runs then have too"
+    environment = base_environment(spawner)
+    async with spawner.link() as link:
+        for key, threads in (("warm-1", "2"), ("warm-2", "1")):
+            given = {**environment, "OPENBLAS_NUM_THREADS": threads}
+            await link.client.spawn(warm_spec(spawner, preload=["odd"], key=key, environment=given))
+            failed = (await until_warm(link, "failed", key=key)).warm
+            assert failed is not None and failed.problem == refused + ("" if threads == "1" else remedy)
+            await link.until(key, "exited")
+
+
 async def test_preloaded_modules_are_there(spawner: SpawnerUnderTest) -> None:
     library = make_prefect(spawner)
     (library / "slow.py").write_text(

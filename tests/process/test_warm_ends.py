@@ -47,36 +47,56 @@ ENDS = {
     "with multiprocessing": (
         "import multiprocessing\nwith multiprocessing.get_context('fork').Pool(1) as pool: print(pool.map(abs, [-1]))"
     ),
+    "with multiprocessing as this Python has it": (
+        "import multiprocessing\nif __name__ == '__main__':\n"
+        "    with multiprocessing.Pool(1) as pool: print(pool.map(abs, [-1]), multiprocessing.get_start_method())"
+    ),
+    "with multiprocessing by spawn": (
+        "import multiprocessing\nif __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.map(abs, [-1]))"
+    ),
+    "with multiprocessing by a fork server": (
+        "import multiprocessing\nif __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('forkserver').Pool(1) as pool: print(pool.map(abs, [-1]))"
+    ),
+    "with a fork beside a thread": (  # of which Python warns since 3.12
+        "import os, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(0.5,)).start()\n"
+        "pid = os.fork()\nif not pid: os._exit(0)\nprint(os.waitpid(pid, 0)[1])"
+    ),
     "with a warning": "import warnings; warnings.warn('odd')",
     "with buffered output": "import sys; sys.stdout.write('no end of line'); sys.stderr.write('e')",
 }
-_NAMES = re.compile(r"(cold|warm)-run-\d+|0x[0-9a-f]+|line \d+, in _(shutdown|bootstrap)")
+_NAMES = re.compile(r"(cold|warm)-run-\d+|pid=\d+|0x[0-9a-f]+|line \d+, in _(shutdown|bootstrap)")
+
+
+pytestmark = pytest.mark.time_limit(300)  # the first test pays for all flows
 
 
 @pytest.fixture(scope="module")
 def ends() -> Iterator[dict[str, list[tuple[Record, str]]]]:
-    """How each flow has ended, cold and warm, and its output."""
+    """How each flow has ended, cold and warm, and its output; `make warm-pythons` names other Pythons."""
     home = Path(tempfile.mkdtemp(prefix="warm-ends-"))
     home.chmod(0o755)
     spawner = SpawnerUnderTest(home)
     make_prefect(spawner)
     spawner.start()
     try:
-        yield asyncio.run(run_all(spawner))
+        yield asyncio.run(run_all(spawner, os.environ.get("RUNNERD_TEST_PYTHON", "")))
     finally:
         spawner.clear()
         shutil.rmtree(home)
 
 
-async def run_all(spawner: SpawnerUnderTest) -> dict[str, list[tuple[Record, str]]]:
+async def run_all(spawner: SpawnerUnderTest, python: str) -> dict[str, list[tuple[Record, str]]]:
     found = {}
     async with spawner.link() as link:
-        await start_warm(link, warm_spec(spawner))
+        await start_warm(link, warm_spec(spawner, python=python))
         for number, (name, flow) in enumerate(ENDS.items()):
             found[name] = []
             for start, fork_of in (("cold", None), ("warm", FORK_OF)):
                 key = f"{start}-run-{number}"
-                record = await run_to_end(link, flow_spec(spawner, key, flow, fork_of=fork_of))
+                record = await run_to_end(link, flow_spec(spawner, key, flow, fork_of=fork_of, python=python))
                 assert record.start == start, record.start_problem
                 found[name].append((record, _NAMES.sub("X", spawner.output(key))))
     return found

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.server
 FACTS = Path(__file__).parents[1] / "process" / "warm_facts.py"
 KEYS = ("run-cold", "run-warm", "run-also-warm")
 FLOW = """
-import os, sys, uuid
+import os, sys, time, uuid
 import warm_facts
 warm_facts.write(os.environ["FACTS"])
 from prefect import flow, get_run_logger, task
@@ -43,8 +43,8 @@ def where(told: str):
     print("printed by the flow")
     get_run_logger().info("logged by the flow")
     with open(told, "a") as file: file.write(f"{double(21)} {os.getpid()}\\n")
-    heartbeats = getattr(sys.modules.get("prefect.flow_engine"), "_send_heartbeats", None)
-    with open(f"{told}-heartbeats", "a") as file: file.write(str(getattr(heartbeats, "keywords", None)))
+    sleep = getattr(sys.modules.get("prefect.flow_engine"), "time", time).sleep
+    with open(f"{told}-sleep", "a") as file: file.write(sleep.__module__)
 """
 
 Seen = dict[str, dict[str, Any]]
@@ -58,7 +58,7 @@ class Runs:
         self.records: dict[str, Record] = {}
         self.states: dict[str, StateType] = {}
         self.outputs: dict[str, str] = {}
-        self.heartbeats: dict[str, str] = {}
+        self.sleeps: dict[str, str] = {}
         self.told: dict[str, str] = {}
         self.seen: Seen = {}
         self._home = home
@@ -92,11 +92,11 @@ class Runs:
         self.states[key] = await final_state(self.server, run_id)
         self.outputs[key] = spawner.output(key)
         self.told[key] = told.read_text()
-        self.heartbeats[key] = Path(f"{told}-heartbeats").read_text()
+        self.sleeps[key] = Path(f"{told}-sleep").read_text()
         self.seen[key] = json.loads((self._home / f"{key}.json").read_text())
 
     def _spec(self, spawner: SpawnerUnderTest, key: str, run_id: str, wanted: Deployment) -> LaunchSpec:
-        """As runnerd.launch.spec makes it for this major."""
+        """As runnerd.launch.spec makes it."""
         environment = {
             **self._environment(),
             "PREFECT__FLOW_RUN_ID": run_id,
@@ -104,10 +104,8 @@ class Runs:
             "RUNNERD_RUN_ID": key,
             "FACTS": str(self._home / f"{key}.json"),
         }
-        argv: tuple[str, ...] = (self.server.python, "-m", "prefect.engine")
-        if self.server.major == 2:
-            argv = program_argv(self.server.python, "prefect.engine")
-            environment[PROGRAM] = program_text("run_engine")
+        argv = program_argv(self.server.python, "prefect.engine")
+        environment[PROGRAM] = program_text("run_engine")
         return spawner.spec(
             key,
             *argv,
@@ -168,7 +166,6 @@ def test_a_warm_flow_finds_its_modules_loaded(runs: Runs) -> None:
     assert cold - warm <= NOT_IMPORTED_WARM
 
 
-def test_a_warm_flow_ends_without_waiting_for_its_heartbeats(runs: Runs) -> None:
-    """Prefect 3 has them; a sync flow would wait until their thread has slept its second to the end."""
-    warm = "None" if runs.server.major == 2 else "{'join_on_exit': False}"
-    assert runs.heartbeats == dict(zip(KEYS, ("None", warm, warm), strict=True))
+def test_the_thread_of_heartbeats_is_woken_when_the_flow_ends(runs: Runs) -> None:
+    """Prefect 3 has one; its engine calls the sleep of run_engine.py in place of time.sleep."""
+    assert runs.sleeps == dict.fromkeys(KEYS, "time" if runs.server.major == 2 else "__main__")

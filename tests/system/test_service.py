@@ -13,6 +13,7 @@ UNITS = (
     "runnerd-spawner.service",
     "runnerd-runs.service",
     "runnerd-reload.service",
+    "runnerd-reload-again.service",
     "runnerd-server.service",
     "runnerd.socket",
     "runnerd.path",
@@ -45,6 +46,7 @@ def test_exposure(host: MachineHost) -> None:
     """The spawner's is what starting processes as any user for anything leaves; see docs/adr."""
     assert exposure(host, "runnerd.service") <= 2.0
     assert exposure(host, "runnerd-reload.service") <= 2.0
+    assert exposure(host, "runnerd-reload-again.service") <= 2.0
     assert exposure(host, "runnerd-server.service") <= 2.0
     assert exposure(host, "runnerd-spawner.service") <= 8.5
 
@@ -150,6 +152,21 @@ def test_a_dropped_file_is_picked_up_by_itself(host: MachineHost) -> None:
         host.sh("rm /etc/runnerd/conf.d/dropped.yaml")
         host.until(lambda: "dropped" not in names(host), "it is dropped again")
     finally:
+        host.configure()
+
+
+def test_a_file_that_the_reload_has_missed_is_loaded_after_it(host: MachineHost) -> None:
+    """One that was changed after the reload's last look, and before systemd watches again."""
+    drop_in = "/etc/systemd/system/runnerd-reload.service.d/blind.conf"
+    host.machine.write(drop_in, "[Service]\nExecStart=\nExecStart=/bin/true\n")
+    host.run("systemctl", "daemon-reload")
+    try:
+        host.machine.write(
+            "/etc/runnerd/conf.d/missed.yaml", deployments("speaks").replace("name: speaks", "name: missed")
+        )
+        host.until(lambda: names(host).get("missed") == "ready", "it is registered")
+    finally:
+        host.sh(f"rm {drop_in}; systemctl daemon-reload")
         host.configure()
 
 

@@ -100,7 +100,7 @@ def test_the_files_of_the_ways_to_move_are_good(tmp_path: Path) -> None:
     config = etc.load()
     assert etc.words(config.problems) == []
     assert [pool.name for pool in config.pools] == ["etl", "default-agent-pool"]
-    assert [deployment.name for deployment in config.deployments] == ["nightly"]
+    assert [deployment.name for deployment in config.deployments] == ["backup", "nightly"]
 
 
 # --- what Prefect has -----------------------------------------------------------------------------------------

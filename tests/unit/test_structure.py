@@ -26,7 +26,7 @@ from tests.kits.structure import (
 
 FILE_LINES = 330
 # Programs that travel as one text.
-LONGER = {"runnerd/programs/inspect_flow.py": 400, "runnerd/programs/warm_interpreter.py": 410}
+LONGER = {"runnerd/programs/inspect_flow.py": 400, "runnerd/programs/warm_interpreter.py": 480}
 FUNCTION_LINES = 60
 
 # Folders of runnerd/, lowest first: each may import from the lines above its own and from its own folder.

@@ -20,6 +20,7 @@ from runnerd.cli.text import (
     clean,
     format_count,
     format_phase,
+    format_running,
     format_state,
     format_verdict,
     seconds_taken,
@@ -179,9 +180,11 @@ def print_deployment(console: Console, its: Json) -> None:
             ("State", style_state(its["state"])),
             ("Problem", Cell(clean(its["problem"]), "red") if its["problem"] else None),
             ("Next run", console.when_in_full(its["next_run_at"])),
-            ("Running", f"{its['running']}" + (f" of {its['limit']}" if its["limit"] is not None else "")),
+            ("Running", format_running(its).replace("/", " of ")),
             ("File", clean(place) if place else None),
-            ("Entrypoint", clean(its.get("entrypoint") or "")),
+            ("Command", clean(its["command"]))
+            if its.get("command")
+            else ("Entrypoint", clean(its.get("entrypoint") or "")),
             ("Tags", clean(", ".join(its.get("tags") or ()))),
         ]
     )

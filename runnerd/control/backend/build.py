@@ -90,6 +90,7 @@ def build_host(parts: DaemonParts) -> DaemonHost:
         registry=parts.registry,
         supervisor=parts.supervisor,
         wakes=parts.wakes,
+        now=parts.ambient.now,
     )
     health = Health(
         api=parts.api, link=parts.link, journal=parts.journal, pulse=parts.ambient.pulse, examine=parts.examine

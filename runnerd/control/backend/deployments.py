@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
@@ -29,6 +31,7 @@ class DeploymentsBackend:
         registry: Registry,
         supervisor: Supervisor,
         wakes: Wakes,
+        now: Callable[[], datetime],
     ) -> None:
         self._api = api
         self._call_api = call_api
@@ -36,6 +39,7 @@ class DeploymentsBackend:
         self._registry = registry
         self._supervisor = supervisor
         self._wakes = wakes
+        self._now = now
 
     def listing(self) -> list[Json]:
         return [*self._documents(self._registry.entries()), *map(invalid_document, self._config.current.invalid)]
@@ -45,8 +49,11 @@ class DeploymentsBackend:
         return found or [invalid_document(one) for one in self._config.current.invalid if one.name == ref]
 
     def _documents(self, entries: Sequence[Entry]) -> list[Json]:
-        ids = [record.deployment_id for record in self._supervisor.records() if record.holds_slot]
-        return [deployment_document(e, running=ids.count(e.deployment_id) if e.deployment_id else 0) for e in entries]
+        now = self._now()
+        live = [record for record in self._supervisor.records() if record.holds_slot and record.deployment_id]
+        running = Counter(record.deployment_id for record in live)
+        held = Counter(record.deployment_id for record in live if record.is_held(now))
+        return [deployment_document(e, running=running[e.deployment_id], held=held[e.deployment_id]) for e in entries]
 
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
         if not deployment_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import RunRecord
@@ -17,7 +18,7 @@ from runnerd.system.paths import Paths
 from runnerd.system.usage import Usage
 
 
-def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
+def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime) -> Json:
     """Return the document of a claimed run; `usage` is what its processes use now."""
     ended = record.exit
     exit_document = None
@@ -35,6 +36,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "name": record.name,
         "deployment": record.deployment or None,  # empty where a run that was requested by its id has none
         "flow": record.flow,
+        "kind": _kind(record.command is not None),
         "phase": record.phase.value,
         "intent": record.intent.value if record.intent else None,
         "pid": record.identity.pid if record.identity else None,
@@ -54,6 +56,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "run_created_at": time_text(record.run_created_at),
         "created_at": time_text(record.created_at),
         "due_at": time_text(record.due_at),
+        "held": record.is_held(now),
         "ready_seconds": record.ready_s,
         "started_at": time_text(record.started_at),
         "ended_at": time_text(record.ended_at),
@@ -65,6 +68,10 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
     }
 
 
+def _kind(is_command: bool) -> str:
+    return "command" if is_command else "flow"
+
+
 def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None = None) -> Json:
     """Return the document of a flow run that is not claimed; `waiting` is the limit that delays the claim."""
     document = {
@@ -73,6 +80,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "name": run.name,
         "deployment": entry.deployment.name if entry else None,
         "flow": entry.flow if entry else None,
+        "kind": _kind(entry.deployment.command is not None) if entry else "flow" if run.pool else None,
         "tags": list(run.tags),
         "pool": run.pool,
         "queue": run.queue,
@@ -81,6 +89,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "api_state": run.state.type.value,
         "api_state_name": run.state.name,
         "waiting": waiting,
+        "held": False,
     }
     absent = (
         "phase intent pid pgid user start start_problem process_name labels entrypoint output_removed due_at"
@@ -94,8 +103,11 @@ def attempt_document(output: AttemptOutput, *, shown: bool) -> Json:
     return {"attempt": output.attempt, "bytes": output.stored_bytes, "cut": output.cut, "shown": shown}
 
 
-def deployment_document(entry: Entry, *, running: int) -> Json:
-    """Return the document of a valid deployment; `running` is the number of its live runs."""
+def deployment_document(entry: Entry, *, running: int, held: int) -> Json:
+    """Return the document of a valid deployment.
+
+    `running` is the number of its live runs, `held` that of those among them which wait until they are due.
+    """
     deployment = entry.deployment
     return {
         "id": entry.deployment_id,
@@ -107,8 +119,11 @@ def deployment_document(entry: Entry, *, running: int) -> Json:
         "problem": entry.problem or next((flaw.message for flaw in entry.flaws), None),
         "next_run_at": None if entry.paused else time_text(entry.next_run_at),
         "running": running,
+        "held": held,
         "limit": entry.limit,
-        "entrypoint": deployment.entrypoint,
+        "entrypoint": deployment.entrypoint or None,
+        "kind": _kind(deployment.command is not None),
+        "command": deployment.command.line if deployment.command is not None else None,
         "tags": list(deployment.tags),
         "pool": deployment.work_pool,
     }
@@ -126,8 +141,11 @@ def invalid_document(one: InvalidDeployment) -> Json:
         "problem": one.problem,
         "next_run_at": None,
         "running": 0,
+        "held": 0,
         "limit": None,
         "entrypoint": None,
+        "kind": None,
+        "command": None,
         "tags": [],
         "pool": None,
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from runnerd.config.in_force import ConfigInForce
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.contract import Peer, Refused
-from runnerd.core.machine import Guest
+from runnerd.core.guests import Guest
 from runnerd.core.prefect import ApiState, FlowRun, StateType
 from runnerd.deployments.registry import Registry
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered

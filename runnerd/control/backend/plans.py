@@ -17,8 +17,8 @@ from runnerd.control.backend.plan_documents import Settings, concurrency, launch
 from runnerd.control.backend.waiting import WaitReasons
 from runnerd.core.errors import ApiError, ApiRejected
 from runnerd.core.exit_words import time_text
+from runnerd.core.guests import Guest
 from runnerd.core.limits import admit
-from runnerd.core.machine import Guest
 from runnerd.core.place import Json
 from runnerd.core.prefect import ApiCondition, ApiState, FlowRun, PoolDeployment, StateType, due
 from runnerd.deployments.registry import Entry, EntryState, Registry
@@ -137,7 +137,7 @@ class Plans:
     def _of_entry(self, entry: Entry) -> _Subject:
         deployment = entry.deployment
         run = _planned_run(entry.deployment_id, tags=deployment.tags)
-        run = replace(run, pool=deployment.work_pool, queue=deployment.work_queue)
+        run = replace(run, pool=deployment.work_pool, queue=deployment.work_queue, parameters=deployment.parameters)
         served = deployment.work_pool is None or self._serves(run)
         return _Subject(run=run, deployment=deployment.name, flow=entry.flow, served=served, entry=entry)
 

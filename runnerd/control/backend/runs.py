@@ -74,6 +74,7 @@ class RunsBackend:
         self._link = link
         self._feed = feed
         self._output = output
+        self._now = ambient.now
         self._meter = UsageMeter(measure=measure, clock=ambient.clock, now=ambient.now)
         self._contained = Containment(log=ambient.log, loop="control")
 
@@ -89,8 +90,8 @@ class RunsBackend:
         if not history:
             return live
         known = {document["id"] for document in live}
-        past = [run_document(record) for record in self._journal.history(HISTORY) if record.id not in known]
-        return [*reversed(past), *live]
+        past = [record for record in self._journal.history(HISTORY) if record.id not in known]
+        return [*(run_document(record, now=self._now()) for record in reversed(past)), *live]
 
     async def measure(self) -> None:
         """Measure what the live runs use, as far as that is possible within _MEASURE_S."""
@@ -111,7 +112,8 @@ class RunsBackend:
 
     def _live_document(self, record: RunRecord) -> Json:
         identity = record.identity if record.ended_at is None else None
-        document = run_document(record, self._meter.usage_of(identity) if identity is not None else None)
+        usage = self._meter.usage_of(identity) if identity is not None else None
+        document = run_document(record, usage, now=self._now())
         return document | {"waiting": self._waits.claimed_reason(record)}
 
     def document(self, run_id: str) -> Json | None:
@@ -122,7 +124,7 @@ class RunsBackend:
         if offered is not None:
             return self._offered(offered)
         record = self._journal.run(run_id)
-        return run_document(record) if record is not None else None
+        return run_document(record, now=self._now()) if record is not None else None
 
     def _offered(self, run: FlowRun) -> Json:
         return offered_document(run, self._registry.by_id(run.deployment_id), waiting=self._waits.reason(run))
@@ -150,7 +152,7 @@ class RunsBackend:
         return await self._elsewhere.read(run_ids)
 
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
-        return self._feed.subscribe(lambda record: changed(run_document(record)))
+        return self._feed.subscribe(lambda record: changed(run_document(record, now=self._now())))
 
     def output(self, run_id: str, *, attempt: int | None = None) -> str | None:
         record = self._record(run_id)
@@ -262,7 +264,10 @@ class RunsBackend:
         self, flow_run_id: str, *, again: bool, entrypoint: str | None = None, peer: Peer
     ) -> Json | Refused:
         claimed = await self._executions.claim(flow_run_id, again=again, entrypoint=entrypoint, peer=peer)
-        return claimed if isinstance(claimed, Refused) else await self._await_claim(claimed)
+        if isinstance(claimed, Refused):
+            return claimed
+        self._poller.on_offer.withdraw(claimed)  # a list that is on its way may have it too, and arrive after its end
+        return await self._await_claim(claimed)
 
     async def _await_claim(self, run_id: str) -> Json | Refused:
         """Wait until the API has answered the claim, for a moment, and return the run's document or the refusal."""

@@ -1,4 +1,4 @@
-"""Open the files of a run: stdin from /dev/null, stdout and stderr to its output file, descriptor 3 to its result file.
+"""Open a run's files: stdin from its file or /dev/null, stdout and stderr to its output file, 3 to its result file.
 
 They are opened as the user that owns the runs' output (`--owner`), who named the paths: root must not write where that
 user could not, whatever links the paths lead through.
@@ -15,14 +15,16 @@ from runnerd.spawner.io.messages import Launch
 
 RESULT_FD = 3
 _CREATE_FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_WRONLY
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # or a FIFO would hang the start
 _NOGROUP_GID = 65534
 
 
 def open_files(launch: Launch, owner: int | None) -> None:
     """Open the files as descriptors 0 to 3 of this process. Raises SetupFailed."""
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.close(null)
+    if launch.stdin is None:
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, 0)
+        os.close(null)
     if owner is None or owner == os.geteuid():
         _open_as_current_user(launch)
         return
@@ -51,6 +53,10 @@ def _set_effective_user(owner: int) -> None:
 
 
 def _open_as_current_user(launch: Launch) -> None:
+    if launch.stdin is not None:
+        stdin = _open("stdin", launch.stdin, _READ_FLAGS)
+        os.dup2(stdin, 0)
+        os.close(stdin)
     output = _create("output", launch.output, os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -64,8 +70,12 @@ def _open_as_current_user(launch: Launch) -> None:
 
 
 def _create(what: str, path: str, flags: int) -> int:
+    return _open(what, path, _CREATE_FLAGS | flags)
+
+
+def _open(what: str, path: str, flags: int) -> int:
     try:
-        fd = os.open(path, _CREATE_FLAGS | flags, 0o640)
+        fd = os.open(path, flags, 0o640)
         facts = os.fstat(fd)
         # A file with a second hard link may be another user's file in another directory.
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:

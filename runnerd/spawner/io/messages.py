@@ -221,6 +221,7 @@ class Launch:
         "result",
         "rlimits",
         "runtime_max_s",
+        "stdin",
         "stop_signal",
         "stop_timeout_s",
         "tasks_max",
@@ -237,6 +238,7 @@ class Launch:
         self.working_directory = spec.required_path("working_directory")
         self.make_directory = spec.boolean("make_directory")
         self.output = spec.required_path("output")
+        self.stdin = spec.path("stdin")
         self.result = spec.path("result")
         self.forks = spec.boolean("forks")
         if self.forks and self.result is not None:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 
+from tests.kits.fakes.fake_logs import FakeLogs
 from tests.kits.fakes.fake_prefect_rules import (
     MISSING,
     Refusal,
@@ -59,6 +60,7 @@ class FakePrefect(PrefectTables):
         self.key = key  # a bearer key that every request must then carry
         self.asked: list[str] = []  # "METHOD /path" of each request
         self.keys: list[str] = []  # the bearer key of each request, empty without one
+        self.logs = FakeLogs()
         self.troubles: list[Trouble] = []
         self.down = False
         self.mute = False  # requests are accepted, and not answered meanwhile; only through `transport`
@@ -178,6 +180,8 @@ class FakePrefect(PrefectTables):
                 return 200, self.states.get(body["flow_run_id"], [])
             case ("POST", "flow_runs", run_id, "set_state"):
                 return self._set_state(run_id, body)
+            case ("POST", "logs", *rest):
+                return self.logs.answer(rest, body)
             case (_, "deployments", *rest):
                 return self._route_deployment(method, rest, body)
             case ("POST", "v2", "concurrency_limits", "leases", lease_id, "renew"):

@@ -278,6 +278,9 @@ class PrefectTables:
         if kind == "PENDING" and self._limit_of(run) is not None and self.major == 3:
             details["deployment_concurrency_lease_id"] = str(uuid.uuid4())
             self.leases.add(details["deployment_concurrency_lease_id"])
+        elif kind == "RUNNING" and run.get("state"):
+            before = run["state"]["state_details"].get("deployment_concurrency_lease_id")
+            details |= {} if before is None else {"deployment_concurrency_lease_id": before}
         run["state"] = {
             "id": str(uuid.uuid4()),
             "type": kind,

@@ -64,6 +64,7 @@ class FakeSpawner:
             boot_id=BOOT,
             build="5eed0001",
             forks=True,
+            stdin=True,
         )
         self.successor: Hello | None = None
         self.may_retire = True

@@ -14,12 +14,15 @@ from runnerd.cli.text import (
     format_local,
     format_phase,
     format_relative,
+    format_running,
     format_state,
     format_verdict,
+    seconds_taken,
     shorten_ids,
 )
 from runnerd.control.client import quote, target
 from tests.kits.fakes.fake_documents import a_run, ended
+from tests.kits.nouns import Json
 
 NOON = datetime(2026, 8, 20, 12, tzinfo=UTC).timestamp()
 
@@ -47,6 +50,28 @@ def test_states_in_words() -> None:
     assert format_state(a_run("x", phase="claiming", api_state=None, api_state_name=None)) == "-"
     assert format_phase(a_run("x", phase=None)) == "waiting"
     assert format_phase(a_run("x", intent="cancel", **ended())) == "done"
+
+
+def test_a_run_that_is_held_waits() -> None:
+    held = a_run("x", held=True, due_at="2026-08-20T10:00:12Z", api_state=None, api_state_name=None)
+    assert (format_phase(held), format_state(held)) == ("waiting until due", "Pending")
+    assert seconds_taken(held, NOON) is None
+    assert format_phase(held | {"intent": "cancel"}) == "running (cancel)"
+    assert format_phase(held | {"held": False}) == "running"
+
+
+@pytest.mark.parametrize(
+    ("its", "words"),
+    [
+        ({"running": 2, "limit": None}, "2"),
+        ({"running": 2, "limit": 4}, "2/4"),
+        ({"running": 2, "limit": 4, "held": 0}, "2/4"),
+        ({"running": 2, "limit": 4, "held": 2}, "0/4 (+2 held)"),
+        ({"running": 2, "limit": None, "held": 1}, "1 (+1 held)"),
+    ],
+)
+def test_a_run_that_is_held_does_not_count_as_running(its: Json, words: str) -> None:
+    assert format_running(its) == words
 
 
 def test_verdicts_in_words() -> None:

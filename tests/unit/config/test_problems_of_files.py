@@ -121,14 +121,14 @@ FILES = [
         [
             "1:15: a deployment must be a map, not 5",
             "1:18: a deployment must be a map, not null",
-            "1:24: a deployment needs 'entrypoint'",
+            "1:24: a deployment needs 'entrypoint' or 'command'",
         ],
     ),
     (
         "deployments:\n  - nam: x\n",
         [
             "2:5: unknown key 'nam' in a deployment; did you mean 'name'?",
-            "2:5: a deployment needs 'entrypoint'",
+            "2:5: a deployment needs 'entrypoint' or 'command'",
         ],
     ),
     (

@@ -217,6 +217,6 @@ def test_what_is_wrong_is_shown_too(tmp_path: Path) -> None:
     etc = ConfigDir(tmp_path / "etc")
     etc.write("conf.d/a.yaml", "deployments: [{name: a}]\n")
     shown = describe_config(etc.load())
-    words = f"{etc.etc}/conf.d/a.yaml:1:15: a deployment needs 'entrypoint'"
+    words = f"{etc.etc}/conf.d/a.yaml:1:15: a deployment needs 'entrypoint' or 'command'"
     assert shown["problems"] == [words]
     assert shown["invalid"] == [{"name": "a", "file": f"{etc.etc}/conf.d/a.yaml", "line": 1, "problem": words}]

@@ -147,7 +147,7 @@ def test_a_run_under_way() -> None:
         due_at=NOON,
         ready_s=1.5,
     )
-    document = run_document(record, Usage(memory_bytes=100, cpu_s=1.5))
+    document = run_document(record, Usage(memory_bytes=100, cpu_s=1.5), now=NOON)
     assert document == {
         "id": "r-1",
         "here": True,
@@ -172,6 +172,7 @@ def test_a_run_under_way() -> None:
         "run_created_at": None,
         "created_at": "2025-01-01T12:00:00.000Z",
         "due_at": "2025-01-01T12:00:00.000Z",
+        "held": False,
         "ready_seconds": 1.5,
         "started_at": "2025-01-01T12:00:00.000Z",
         "ended_at": None,
@@ -183,6 +184,22 @@ def test_a_run_under_way() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("phase", "ahead_s", "held"),
+    [
+        (Phase.RUNNING, 0.5, True),
+        (Phase.RUNNING, 0.0, False),
+        (Phase.RUNNING, None, False),
+        (Phase.STARTING, 0.5, False),
+        (Phase.STOPPING, 0.5, False),
+        (Phase.DONE, 0.5, False),
+    ],
+)
+def test_a_run_is_held_while_its_process_waits_until_it_is_due(phase: Phase, ahead_s: float | None, held: bool) -> None:
+    due_at = None if ahead_s is None else NOON + timedelta(seconds=ahead_s)
+    assert run_document(a_record(phase=phase, due_at=due_at), now=NOON)["held"] is held
+
+
 def test_a_run_that_is_over_shows_what_it_used() -> None:
     record = a_record(
         phase=Phase.DONE,
@@ -192,14 +209,14 @@ def test_a_run_that_is_over_shows_what_it_used() -> None:
         api_state=StateType.FAILED,
         api_state_name="TimedOut",
     )
-    document = run_document(record)
+    document = run_document(record, now=NOON)
     assert document["exit"] == {"code": None, "signal": 9, "oom": True, "words": "killed: out of memory"}
     assert (document["memory_bytes"], document["cpu_seconds"]) == (9, 2.5)
     assert (document["api_state"], document["api_state_name"]) == ("FAILED", "TimedOut")
 
 
 def test_a_run_that_nobody_saw_end() -> None:
-    document = run_document(a_record(phase=Phase.DONE, ended_at=NOON, words="the host restarted"))
+    document = run_document(a_record(phase=Phase.DONE, ended_at=NOON, words="the host restarted"), now=NOON)
     assert document["exit"] == {"code": None, "signal": None, "oom": False, "words": "the host restarted"}
 
 
@@ -213,14 +230,14 @@ def test_an_offered_run_has_every_key_of_a_run() -> None:
         expected_start_time=NOON,
     )
     document = offered_document(offered, entry(), waiting="limits.runs 1 is reached")
-    assert set(run_document(a_record())) - {"attempt"} <= set(document)
+    assert set(run_document(a_record(), now=NOON)) - {"attempt"} <= set(document)
     assert (document["phase"], document["deployment"], document["flow"]) == (None, "nightly", "etl")
     assert document["waiting"] == "limits.runs 1 is reached"
     assert offered_document(offered, None)["deployment"] is None
 
 
 def test_a_deployment() -> None:
-    assert deployment_document(entry(next_run_at=NOON, problem="p"), running=2) == {
+    assert deployment_document(entry(next_run_at=NOON, problem="p"), running=2, held=1) == {
         "id": "id-nightly",
         "name": "nightly",
         "flow": "etl",
@@ -230,12 +247,13 @@ def test_a_deployment() -> None:
         "problem": "p",
         "next_run_at": "2025-01-01T12:00:00.000Z",
         "running": 2,
+        "held": 1,
         "limit": None,
         "entrypoint": "nightly.py:flow",
         "tags": [],
         "pool": None,
     }
-    assert deployment_document(entry(next_run_at=NOON, paused=True), running=0)["next_run_at"] is None
+    assert deployment_document(entry(next_run_at=NOON, paused=True), running=0, held=0)["next_run_at"] is None
 
 
 def test_problems_and_the_api() -> None:

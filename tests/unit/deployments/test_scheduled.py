@@ -38,7 +38,7 @@ async def test_the_launch_spec_is_that_of_a_run() -> None:
     assert (upcoming.deployment, upcoming.at) == ("d-1", NOON)
     prepared = await upcoming.prepare()
     assert isinstance(prepared.start, LaunchSpec)
-    assert prepared.start.argv[1:] == ("-m", "prefect.engine")
+    assert prepared.start.argv[-1] == "prefect.engine"
     wish = prepared.warm
     assert wish is not None
     assert (wish.start, wish.preload, wish.owner, wish.prefect_version) == ("auto", ("pandas",), "d-1", "3.9.1")

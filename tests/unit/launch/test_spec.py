@@ -7,7 +7,15 @@ import pytest
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import Deployment
 from runnerd.launch.environment import Account, base_environment
-from runnerd.launch.spec import PROGRAM, ApiAccess, absolute_entrypoint, hooks_spec, launch_spec, program_text
+from runnerd.launch.spec import (
+    PROGRAM,
+    ApiAccess,
+    absolute_entrypoint,
+    hooks_spec,
+    launch_spec,
+    program_argv,
+    program_text,
+)
 from tests.kits.nouns import a_deployment, a_record
 
 ETL = Account(name="etl", home="/home/etl", shell="/bin/bash")
@@ -88,8 +96,8 @@ def test_a_deployment_may_bring_its_own_key() -> None:
 
 
 def test_secrets_are_on_no_command_line_and_in_no_repr() -> None:
-    made = spec(prefect_version="3.9.1")
-    assert made.argv == ("/opt/etl/bin/python", "-m", "prefect.engine")
+    made = spec()
+    assert made.argv == program_argv("/opt/etl/bin/python", "prefect.engine")
     assert "pnu_secret" not in repr(ACCESS)
     assert repr(ACCESS) == "ApiAccess(url='http://p/api', environment=<1 variables>)"
 
@@ -115,9 +123,8 @@ def test_every_setting_reaches_the_spawner() -> None:
     assert (made.attempt, made.output) == (2, "/o")
 
 
-@pytest.mark.parametrize("version", ["2.20.27", None])
-def test_prefect_2_imports_in_a_thread(version: str | None) -> None:
-    made = spec(a_deployment(run={**RUN, "environment": {PROGRAM: "hostile"}}), prefect_version=version)
+def test_the_engine_runs_inside_a_program_of_runnerd() -> None:
+    made = spec(a_deployment(run={**RUN, "environment": {PROGRAM: "hostile"}}))
     assert made.argv[0] == "/opt/etl/bin/python" and made.argv[-1] == "prefect.engine"
     assert made.environment[PROGRAM] == program_text("run_engine")
     assert made.environment["PREFECT__FLOW_ENTRYPOINT"] == "/opt/etl/nightly.py:flow"

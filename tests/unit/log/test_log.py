@@ -90,10 +90,20 @@ def test_the_place_of_a_problem_is_not_lost(log_format: LogFormat) -> None:
         ("ümläut", "ümläut"),
         (True, "True"),
         (1.5, "1.5"),
+        (["default"], "default"),
+        (("high", "low"), '"high, low"'),
+        ([], '""'),
+        (["a\n<2>b"], r'"a\n<2>b"'),
     ],
 )
 def test_values(value: object, shown: str) -> None:
     assert said(journald=True, key=value) == f"<6>run key={shown}\n"
+
+
+def test_a_list_of_names_is_a_list_for_machines_only() -> None:
+    assert json.loads(said(log_format="json", queues=["high", "low"]))["queues"] == ["high", "low"]
+    fields = entry(queues=["high", "low"])
+    assert (fields["MESSAGE"], fields["RUNNERD_QUEUES"]) == ('run queues="high, low"', "high, low")
 
 
 def test_nothing_said_of_none() -> None:

@@ -105,6 +105,22 @@ async def test_looking_for_cancelling_survives_an_outage(tmp_path: Path) -> None
         assert at(engine) - began < 15.0
 
 
+async def test_a_failed_look_for_cancelling_is_repeated_soon_also_while_events_arrive(tmp_path: Path) -> None:
+    async with polling(tmp_path, watching=True, poll_interval_s=600.0) as (engine, _):
+        run_id = engine.add_run(engine.deploy())
+        engine.wakes.poll_now()
+        await started_at(engine, run_id)
+        engine.prefect.set_state(run_id, "RUNNING")
+        engine.pace.woken = True
+        await asyncio.sleep(60)
+        engine.prefect.trouble("POST /flow_runs/filter", status=503)
+        await engine.until(lambda: engine.prefect.troubles[0].seen)
+        engine.prefect.set_state(run_id, "CANCELLING")
+        began = at(engine)
+        await engine.until_done(run_id)
+        assert at(engine) - began < 11.0, "an interval of 5 s, not the 30 s while events tell of cancels"
+
+
 # --- the watchdog -----------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from runnerd.core.place import Json
+from runnerd.core.prefect import ApiCondition
 from runnerd.pools.heartbeats import GOODBYE_S, HEARTBEAT_S
 from runnerd.pools.keeper import SYNC_S
 from runnerd.pools.table import PoolService, PoolState
@@ -195,10 +196,34 @@ async def test_a_host_that_stops_says_goodbye_to_all() -> None:
 async def test_a_goodbye_that_nobody_hears_takes_seconds() -> None:
     async with keeping(*(pool_settings(f"p-{n}") for n in range(20))) as one:
         hold = asyncio.Event()
-        one.keeper._api = _Deaf(one.keeper._api, hold)  # type: ignore[assignment]
+        heartbeats = one.keeper._heartbeats
+        heartbeats._api = _Deaf(heartbeats._api, hold)  # type: ignore[assignment]
         before = one.loop.time()
         await one.keeper.stop()
-        assert one.loop.time() - before < 10.0
+        assert 1.0 < one.loop.time() - before < 10.0
+
+
+@pytest.mark.parametrize("refused", ["POST /work_pools/a/workers/heartbeat", "POST /events"])
+async def test_a_goodbye_that_is_refused_is_said_again(refused: str) -> None:
+    """Or the API would show as degraded until the failure is forgotten: no later request is of this kind."""
+    async with keeping(pool_settings("a"), pool_settings("b")) as one:
+        await asyncio.sleep(1)
+        one.prefect.trouble(refused, status=503, times=2)
+        await one.want(pool_settings("b"))
+        await asyncio.sleep(4)
+        assert one.prefect.troubles[0].seen == 2
+        assert intervals(one) == {"a": GOODBYE_S, "b": HEARTBEAT_S}
+        assert one.prefect.pools.events[-1]["event"] == "prefect.worker.stopped"
+        assert one.api.health.condition is ApiCondition.OK
+
+
+@pytest.mark.parametrize(("status", "at_most_s"), [(503, 10.0), (None, 1.0), (401, 1.0)])
+async def test_a_goodbye_that_is_refused_for_ever_holds_up_no_stop(status: int | None, at_most_s: float) -> None:
+    async with keeping(*(pool_settings(f"p-{n}") for n in range(20))) as one:
+        one.prefect.trouble("/workers/heartbeat", status=status, times=10**9)
+        before = one.loop.time()
+        await one.keeper.stop()
+        assert one.loop.time() - before < at_most_s
 
 
 class _Deaf:

@@ -122,7 +122,7 @@ def test_whose_runs_the_server_counts() -> None:
 
 def test_the_document_of_a_pool() -> None:
     served = known(pool=a_pool(concurrency_limit=7), heartbeat_at=NOON, settings=pool_settings(limit=3))
-    assert served_document(served, running=2, worker=None, problem=None, heartbeats="channel") == {
+    assert served_document(served, running=2, held=1, worker=None, problem=None, heartbeats="channel") == {
         "name": "etl",
         "type": "process",
         "service": "worker",
@@ -131,6 +131,7 @@ def test_the_document_of_a_pool() -> None:
         "file": "/etc/runnerd/conf.d/20.yaml",
         "line": 4,
         "running": 2,
+        "held": 1,
         "limit": 3,
         "concurrency_limit": 7,
         "heartbeat_at": "2025-01-01T12:00:00.000Z",
@@ -145,7 +146,7 @@ def test_the_document_of_a_pool() -> None:
 
 def test_the_document_of_a_pool_that_nobody_has_seen() -> None:
     served = Served(settings=pool_settings(type="docker"), problem="it is not there")
-    told = served_document(served, running=0, worker={"pid": 17}, problem="it is not there", heartbeats=None)
+    told = served_document(served, running=0, held=0, worker={"pid": 17}, problem="it is not there", heartbeats=None)
     assert (told["type"], told["service"], told["state"]) == ("docker", None, "invalid")
     assert (told["concurrency_limit"], told["heartbeat_at"], told["queues"]) == (None, None, [])
     assert (told["problem"], told["worker"]) == ("it is not there", {"pid": 17})

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from runnerd.core.errors import ApiAway
+from runnerd.prefect_api.rate_limits import RateLimits
 from tests.kits.transport import RUN, Answer, Rig, says
 
 CLOUD = "https://api.prefect.cloud/api/accounts/a/workspaces/b"
@@ -41,6 +42,18 @@ async def test_what_is_refused_is_not_sent_again_before_its_time() -> None:
     await asyncio.sleep(10.1)
     await rig.fail(ApiAway, "POST", POLL)
     assert sent(rig, POLL) == 2
+
+
+@pytest.mark.parametrize("waits", [(60.0, 5.0), (5.0, 60.0)])
+async def test_of_two_refusals_the_longer_holds(waits: tuple[float, float]) -> None:
+    """Of requests that were under way together: a second one is not sent later."""
+    limits = RateLimits(shared=False, clock=asyncio.get_running_loop().time)
+    for wait_s in waits:
+        limits.note(f"POST {POLL}", wait_s=wait_s)
+    assert limits.wait_s(f"POST {POLL}") == pytest.approx(60.0)
+    await asyncio.sleep(61)
+    limits.note(f"POST {POLL}", wait_s=5.0)
+    assert limits.wait_s(f"POST {POLL}") == pytest.approx(5.0), "a time that is over does not count"
 
 
 async def test_a_report_does_not_wait_because_a_poll_was_refused() -> None:

@@ -20,6 +20,8 @@ from tests.kits.fakes.fake_spawner import FakeClient, FakeSpawner
 from tests.kits.links import running_link
 from tests.kits.nouns import LogLines, log_to
 
+LOST, BACK = "the connection to the spawner is lost; its runs go on", "connected to the spawner again"
+
 
 def spec(key: str = "r-1", attempt: int = 1) -> LaunchSpec:
     return LaunchSpec(
@@ -85,7 +87,7 @@ async def test_every_listener_is_woken_by_a_reconnection() -> None:
         spawner.forget_all()
         await asyncio.sleep(1)
         assert (woken, link.record("r-1", 1), link.connected) == (["r-1", "r-2"], None, True)
-        assert lines.events("warning") == ["the connection to the spawner is lost; its runs go on"]
+        assert lines.events("warning", "info") == [LOST, BACK]
 
 
 async def test_requests_wait_for_the_spawner_to_come_back() -> None:
@@ -102,6 +104,18 @@ async def test_requests_wait_for_the_spawner_to_come_back() -> None:
         spawner.down = False
         assert [(await each).key for each in asked] == ["r-0", "r-1", "r-2"]
         assert link.problem is None
+        assert lines.events("info") == [BACK]
+
+
+async def test_the_log_says_nothing_of_a_first_connection_and_of_each_later_one() -> None:
+    spawner, lines = FakeSpawner(), LogLines()
+    async with linked(spawner, lines) as link:
+        assert lines.events("info") == []
+        for _ in range(2):
+            spawner.lose()
+            await asyncio.sleep(1)
+            await link.wait_until_connected()
+    assert lines.events("warning", "info") == [LOST, BACK] * 2
 
 
 @pytest.mark.parametrize("moment", range(6))

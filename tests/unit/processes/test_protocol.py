@@ -42,6 +42,7 @@ SPECS = st.builds(
     working_directory=PATH,
     make_directory=st.booleans(),
     output=PATH,
+    stdin=st.none() | PATH,
     result=st.none() | PATH,
     fork_of=st.none() | st.builds(ForkOf, key=NAME, attempt=st.integers(0, 10**9)),
     user=st.none() | NAME,

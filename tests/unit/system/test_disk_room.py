@@ -7,8 +7,10 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
 from runnerd.files.bounded_calls import BoundedCalls
-from runnerd.system.disk_room import MEASURE_EVERY_S, DiskRoom
+from runnerd.system.disk_room import MEASURE_EVERY_S, MEASURE_IDLE_EVERY_S, DiskRoom
 from tests.kits.nouns import LogLines, log_to
 
 FULL = os.statvfs_result((4096, 4096, 9999, 9, 9, 99, 99, 99, 0, 255))
@@ -72,10 +74,19 @@ async def test_a_file_system_that_does_not_answer_gets_no_new_runs(tmp_path: Pat
         await room.measure()
 
 
+@pytest.mark.parametrize(("busy", "every_s"), [(True, MEASURE_EVERY_S), (False, MEASURE_IDLE_EVERY_S)])
+async def test_an_idle_host_is_measured_less_often(busy: bool, every_s: float) -> None:
+    disk = Disk()
+    running = asyncio.create_task(a_room(disk).run(busy=lambda: busy))
+    await asyncio.sleep(60 * every_s + 1)
+    assert disk.asked == 61
+    running.cancel()
+
+
 async def test_it_is_measured_again_and_again_whatever_goes_wrong() -> None:
     disk, lines = Disk(), LogLines()
     room = a_room(disk, lines)
-    running = asyncio.create_task(room.run())
+    running = asyncio.create_task(room.run(busy=lambda: True))
     for found, problem in ((FULL, True), (FileNotFoundError(), False), (FULL, True), (RuntimeError("odd"), True)):
         disk.found = found
         await asyncio.sleep(2 * MEASURE_EVERY_S)

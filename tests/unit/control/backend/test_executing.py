@@ -13,7 +13,7 @@ from runnerd.core.exit_words import time_text
 from tests.kits.engine import running
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.host import PEER, Daemon, daemon
-from tests.kits.nouns import flow_run
+from tests.kits.nouns import Json, copied, flow_run
 from tests.kits.pools import pool_settings, pooled, serve, with_pools
 
 
@@ -36,6 +36,38 @@ async def test_a_pool_s_run_by_its_id(tmp_path: Path) -> None:
             409,
             f"cannot execute flow run {run_id}: the run is live on this host already",
         )
+
+
+@pytest.mark.parametrize("pool", [True, False], ids=["a pool", "own deployments"])
+async def test_a_list_that_arrives_after_its_end_does_not_put_the_run_on_offer(tmp_path: Path, pool: bool) -> None:
+    async with daemon(tmp_path, prefect=with_pools(etl={})) as one:
+        engine = one.engine
+        if pool:
+            serve(engine.pools, engine.prefect, pool_settings())
+        api, name = (engine.api.pools, "runs") if pool else (engine.api, "scheduled_runs")
+        answer, made, arrives = getattr(api, name), asyncio.Event(), asyncio.Event()
+
+        async def slow(*given: Json, **asking: Json) -> Json:
+            found = await answer(*given, **asking)
+            made.set()
+            await arrives.wait()
+            return found
+
+        run_id = engine.add_run(pooled(engine) if pool else engine.deploy())
+        setattr(api, name, slow)
+        polling = asyncio.create_task(engine.poller.poll_once())
+        await made.wait()
+        assert isinstance(await execute(one, run_id), dict)
+        await engine.until(lambda: running(engine, run_id))
+        engine.prefect.set_state(run_id, "COMPLETED")
+        one.spawner.exit(run_id)
+        await engine.until_done(run_id)
+        copied(engine.prefect)
+        arrives.set()
+        await polling
+        await asyncio.sleep(3)
+        assert f"GET /flow_runs/{run_id}" not in copied(engine.prefect), "it was offered, and its state was read"
+        assert run_id not in engine.poller.on_offer.runs
 
 
 async def test_a_run_of_an_own_deployment_is_ours_in_whatever_pool_it_is(tmp_path: Path) -> None:

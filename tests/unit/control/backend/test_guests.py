@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.control.contract import Peer, Refused
-from runnerd.core.machine import Guest
+from runnerd.core.guests import Guest
 from runnerd.core.process import LaunchSpec
 from tests.kits.engine import running
 from tests.kits.fakes.fake_prefect import FakePrefect

@@ -11,7 +11,9 @@ from runnerd.control.backend.documents import service_document
 from runnerd.control.backend.host import DaemonHost
 from runnerd.spawner.child.users import AllowedUsers
 from runnerd.system.paths import Paths
+from tests.kits.engine import running
 from tests.kits.host import PEER, SERVICE, daemon
+from tests.kits.pools import pool_settings, pooled, serve, with_pools
 
 
 def checks(host: DaemonHost) -> dict[str, bool]:
@@ -39,6 +41,28 @@ async def test_status(tmp_path: Path) -> None:
         assert [run["id"] for run in status["runs"]] == [run_id]
         assert [(its["name"], its["running"]) for its in status["deployments"]] == [("nightly", 1)]
         assert [problem["message"] for problem in status["problems"]] == ["mend me"]
+
+
+async def test_a_run_that_is_started_ahead_is_held_until_it_is_due(tmp_path: Path) -> None:
+    """It has its slot, and counts as running for scripts, as before; `held` says how many of these only wait."""
+    async with daemon(tmp_path, prefect=with_pools(etl={}), runs=5) as one:
+        engine = one.engine
+        own = engine.add_run(engine.deploy(), in_s=8.0)
+        serve(engine.pools, engine.prefect, pool_settings())
+        of_pool = engine.add_run(pooled(engine), in_s=8.0)
+        await engine.poller.poll_once()
+        await engine.until(lambda: running(engine, own) and running(engine, of_pool))
+        for held in (True, False):
+            status = one.host.status()
+            assert {run["id"]: (run["phase"], run["held"]) for run in status["runs"]} == {
+                own: ("running", held),
+                of_pool: ("running", held),
+            }
+            assert status["limits"]["runs"]["used"] == 2
+            assert [(its["running"], its["held"]) for its in status["deployments"]] == [(1, int(held))]
+            assert one.host.runs.document(own) == next(run for run in status["runs"] if run["id"] == own)
+            assert [(its["running"], its["held"]) for its in status["pools"]] == [(1, int(held))]
+            await asyncio.sleep(9)
 
 
 async def test_status_answers_with_the_api_away(tmp_path: Path) -> None:
