@@ -126,7 +126,7 @@ def _describe_source(layer: str, name: str, value: str, prepared: Prepared, sett
             return "run.environment of the host" if of_host else f"run.environment, {settings.where}"
         case "job":
             return f"job of work pool {settings.pool}"
-    return "runnerd"
+    return "parameters of the run" if not layer and name.startswith("PARAM_") else "runnerd"
 
 
 class _Hiding:
