@@ -43,6 +43,8 @@ VERBS = {
     "cancel": Verb("cancel", "cancel runs: end their processes and set them to Cancelled in Prefect"),
     "run": Verb("run", "create a flow run of a deployment, due now", asks_prefect=True),
     "logs": Verb("logs", "print the output of a run"),
+    "retry": Verb("retry", "schedule a run that has ended again, with the same id, due now", asks_prefect=True),
+    "plan": Verb("plan", "show what would be started for a deployment or run; start nothing", asks_prefect=True),
     "execute": Verb("execute", "start one existing flow run on this host now", asks_prefect=True),
     "deployments": Verb("deployments", "list the deployments of this host"),
     "pause": Verb("pause", "pause a deployment: its schedules create no runs", asks_prefect=True),
@@ -53,6 +55,8 @@ VERBS = {
     "queue": Verb("queue", "show and change work queues", asks_prefect=True),
     "drain": Verb("drain", "drain this host: claim no new runs, let the running ones end"),
     "undrain": Verb("drain", "end the drain of this host: claim runs again"),
+    "init": Verb("init", "write runnerd.yaml from what is found on this host"),
+    "add": Verb("add", "add a deployment of a flow: write, check and register its file", may_take_long=True),
     "reload": Verb("reload", "read the configuration again and print what changed", may_take_long=True),
     "import": Verb("import_", "make a drop-in of a prefect.yaml, a script that serves, a unit or a crontab"),
     "config": Verb("config", "check or show the configuration, or print its schema"),
@@ -122,7 +126,9 @@ def _choose_notice(verb: Verb, path: str, console: Console) -> Callable[[], None
 
 
 # Arguments that are no names: paths, and what the verb itself reads.
-_UNCHECKED = {"base_job_template", "parameter", "path", "python", "settled", "socket", "write"}
+_UNCHECKED = {
+    *("base_job_template", "config", "entrypoint", "flow", "parameter", "path", "python", "settled", "socket", "write")
+}
 
 # What messages call the value of an argument; of others, the argument's own name says it.
 _NAMED = {

@@ -205,6 +205,7 @@ class _Load:
             warnings=tuple(sorted(warnings, key=_by_place)),
             said={file.path: file.sections for file in files if not file.is_main},
             places=self._settings.places(sections),
+            host_run=host.own_settings(),
         )
 
     def _list_warnings(self, file: _File) -> list[Problem]:

@@ -20,7 +20,7 @@ from runnerd.config.sections import (
 )
 from runnerd.config.units import RLIMITS, parse_percent, parse_rlimit, parse_signal
 from runnerd.core.place import Json
-from runnerd.core.settings import RunSettings
+from runnerd.core.settings import HostRunSettings, RunSettings
 from runnerd.core.units import format_size, parse_size
 
 _RLIMIT = "rlimits."
@@ -86,6 +86,10 @@ class HostRun:
         rlimits = {name: arguments.pop(_RLIMIT + name) for name in RLIMITS if _RLIMIT + name in arguments}
         defaults: dict[str, Json] = {"python": self.python, "user": self.user, "working_directory": self.base}
         return RunSettings(**{**defaults, **arguments}, rlimits=rlimits)
+
+    def own_settings(self) -> HostRunSettings:
+        """Make the settings of runs that neither a deployment nor a pool of this host starts."""
+        return HostRunSettings(run=self.settings(self.said), scratch="working_directory" not in self.said.arguments())
 
 
 def _python(value: Json) -> str:

@@ -37,7 +37,7 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               ended (`ended_at`), and another may have the number.
               `start`: cold, or warm (forked from a warm interpreter). `start_problem`: null, or why not warm.
               `here`: false for a run that this host does not have, which is read from Prefect where its full id is
-              given; such a run has no phase.
+              given; such a run has no phase. `entrypoint`: the code that was named for this run alone, null mostly.
   attempt     attempt (its number), bytes (of stored output), cut (true when the oldest part was removed to hold
               run.output_max), shown (true for the one that /logs has where no attempt is named). At most the newest
               100 attempts of which there is output are listed.
@@ -71,6 +71,7 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
   config      The keys of the files, with every default. `service`: what the daemon has besides its files: directory (of
               the configuration), api_url (PREFECT_API_URL or null), flow_user (RUNNERD_FLOW_USER or null), users (null
               where unknown, or as whom the spawner starts flows: list, root, owner).
+  plan        PLAN_FIELDS: how a run would be started; control/backend/plan_documents.py has what each field means.
   reload      {"ok": bool, "applied": bool, "settled": bool, "settings": [..], "added": [..], "changed": [..],
               "removed": [..], "unchanged": n, "pools": {..}, "problems": [..]}. `applied`: false when the files cannot
               be used at all, so that the last good configuration stays in force as a whole. `settled`: false when
@@ -108,6 +109,10 @@ QUEUE_FIELDS: Final = frozenset(
 )
 OFFER_FIELDS: Final = frozenset(
     "id name pool queue deployment deployment_id tags due_at late waiting api_state api_state_name".split()
+)
+PLAN_FIELDS: Final = frozenset(
+    "kind id name deployment flow pool queue served user group command directory scratch environment limits start"
+    " due_at next problem held_by".split()
 )
 PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())
 
@@ -242,8 +247,13 @@ class HostRuns(Protocol):
     ) -> Json | Refused:
         """Create a flow run in Prefect, due now, and return its document, with phase null until the run is claimed."""
 
-    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
-        """Claim and start this flow run here and now, and return its document; `again`: also if it is Completed."""
+    async def execute(
+        self, flow_run_id: str, *, again: bool, entrypoint: str | None = None, peer: Peer
+    ) -> Json | Refused:
+        """Claim and start this flow run here and now, and return its document; `again`: also if it is Completed.
+
+        A run of no deployment or pool of this host, and any with an `entrypoint`, is started by the host's own `run:`.
+        """
 
 
 class HostDeployments(Protocol):
@@ -268,6 +278,19 @@ class HostDeployments(Protocol):
         """
 
 
+class HostLaunches(Protocol):
+    """Starts of runs: what one would be, and another one of a run that has ended. Every method waits for the API."""
+
+    async def retry(self, run_id: str, *, peer: Peer) -> Json | Refused:
+        """Schedule a run that has ended again, with the same id, due now; return its document, with phase null."""
+
+    async def plan_run(self, run_id: str) -> Json | Refused:
+        """Return the plan of a start of this run; nothing is started."""
+
+    async def plan_deployment(self, ref: str) -> Json | Refused:
+        """Return the plan of a start of a run of this deployment, by its id, name or flow/name; nothing is started."""
+
+
 class Host(Protocol):
     """The running daemon, as the routes see it."""
 
@@ -279,6 +302,9 @@ class Host(Protocol):
 
     @property
     def pools(self) -> HostPools: ...
+
+    @property
+    def launches(self) -> HostLaunches: ...
 
     def status(self) -> Json:
         """Return the status document."""

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from runnerd.core.commands import CommandRules
+from runnerd.core.guests import Guest
 from runnerd.core.place import Json
 from runnerd.core.prefect import ApiState, StateType, Verdict
 from runnerd.core.process import Exit, Identity, Receipt
@@ -144,6 +145,7 @@ class RunRecord:
         None  # of its code: deployments/sources/documents.py; None: a directory of the host
     )
     output_removed: str | None = None  # which bound its output was removed for, before the run was forgotten
+    guest: Guest | None = None  # of no deployment or pool of this host, or with code that was named for this run
 
     @property
     def live(self) -> bool:
@@ -220,7 +222,7 @@ def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: da
         case Intent.TIMEOUT:
             return _fail(record, words, now=now, run_count=run_count, name="TimedOut")
         case Intent.EVICT:
-            return _settle_evicted(state, words, then, now)
+            return _settle_evicted(record, state, words, then, now)
     return _settle_unasked(record, state, words, now=now, run_count=run_count)
 
 
@@ -230,12 +232,13 @@ def _taken_over(record: RunRecord, state: ApiState) -> bool:
     return state.type is StateType.PENDING and record.transition_id != CLAIM_UNKNOWN and state.transition_id not in ours
 
 
-def _settle_evicted(state: ApiState, words: str, then: StopThen, now: datetime) -> Decision:
+def _settle_evicted(record: RunRecord, state: ApiState, words: str, then: StopThen, now: datetime) -> Decision:
     if then == "cancel":
         return _report(StateType.CANCELLED, words)
     if state.type in _WAITING and not state.needs_process:
         return _NOTHING  # a verdict would destroy its suspension or its retry
-    if then == "crash":
+    unoffered = record.guest is not None and record.deployment_id is None  # rescheduled, no host would get the run
+    if then == "crash" or unoffered:
         return _NOTHING if state.type is StateType.CRASHED else _report(StateType.CRASHED, words)
     again = Verdict(type=StateType.SCHEDULED, name="AwaitingRetry", message=words, scheduled_time=now)
     return Decision(settlement=Settlement.REPORT, verdict=again)

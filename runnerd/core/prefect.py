@@ -228,6 +228,9 @@ class PoolDeployment:
     version: str | None = None
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # 2.20: infra_overrides too
     infrastructure_document_id: str | None = None  # 2.x
+    pool: str | None = None
+    queue: str | None = None
+    tags: tuple[str, ...] = ()
     updated: datetime | None = None
 
 

@@ -63,6 +63,17 @@ class RunSettings:
     preload: tuple[str, ...] = ()  # modules that a warm interpreter imports besides Prefect
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRunSettings:
+    """Holds the host's own `run:`, by which a run of no deployment or pool of this host is started.
+
+    `scratch`: no working_directory is set, so each run gets a scratch directory.
+    """
+
+    run: RunSettings
+    scratch: bool
+
+
 InstallPolicy = Literal["always", "if-not-present", "never", "prompt"]
 
 
@@ -296,3 +307,4 @@ class Config:
     scripts: tuple[ScriptSettings, ...] = ()
     said: Mapping[str, Json] = field(default_factory=dict)  # valid content by file, for the next load to fall back on
     places: Mapping[str, Place] = field(default_factory=dict)  # of the host's keys in the files, as `api.key_file`
+    host_run: HostRunSettings | None = None

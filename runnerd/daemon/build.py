@@ -12,10 +12,8 @@ from runnerd import __version__
 from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.config.script_entries import enter_scripts
-from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.build import build_host, build_runs
+from runnerd.control.backend.build import DaemonParts, build_host
 from runnerd.control.backend.documents import service_document
-from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.server import ControlServer
 from runnerd.core.pace import Pace
 from runnerd.core.prefect import ApiCondition, ApiHealth
@@ -39,10 +37,10 @@ from runnerd.launch.api_access import access_reader, credentials_reader
 from runnerd.launch.client_defaults import ClientDefaults
 from runnerd.launch.credentials_in_force import CredentialsInForce
 from runnerd.launch.environment import Environments
+from runnerd.launch.guests import GuestLauncher
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_health_log import ApiHealthLog
 from runnerd.output.forwarding import Forwarder
-from runnerd.output.output_file import OutputReader
 from runnerd.polling.build import build_polling
 from runnerd.pools.build import build_pools
 from runnerd.pools.source_notes import SourceNotes
@@ -182,11 +180,16 @@ class Daemon:
             problems=self.problems,
             ambient=self.ambient,
         )
+        guests = GuestLauncher(
+            config=self.config, access=self._access, output_dir=runs_dir(self.paths), environments=self._environments
+        )
+        choose = self.warm.table.choose
+        self.launchers = Launchers(own=self._own, pools=self.pools.launcher, guests=guests, choose=choose)
         parts = build_supervision(
             api=self.api,
             link=self.link,
             journal=self.journal,
-            launcher=Launchers(own=self._own, pools=self.pools.launcher, choose=self.warm.table.choose),
+            launcher=self.launchers,
             hooked=self.inspector.may_have_hook,
             registry=self.registry,
             pool_caps=self.pools.table.caps,
@@ -272,54 +275,40 @@ class Daemon:
         return Doctor(subject=subject, log=self.ambient.log)
 
     def _build_control(self) -> None:
-        call_api = ApiCaller(ambient=self.ambient)
-        host = build_host(
+        parts = DaemonParts(
             api=self.api,
             config=self.config,
             problems=self.problems,
             supervisor=self.supervisor,
             drain=self.drain,
             poller=self.poller,
+            blocked=self.blocked,
             registry=self.registry,
             sources=self.sources,
-            runs=self._runs_backend(call_api),
+            launchers=self.launchers,
             pools=self.pools.keeper,
+            pool_table=self.pools.table,
             served=self.pools.table.names,
             events=self.events,
             warm=self.warm.table,
             journal=self.journal,
             link=self.link,
+            feed=self.feed,
             wakes=self.wakes,
-            call_api=call_api,
+            calls=self._calls,
             ambient=self.ambient,
             examine=self._doctor().examine,
             service=lambda: service_document(self.paths, self._environ, self.wanted_spawner.users_of(self.link.hello)),
             reload=self.reloader.reload,
         )
         self.control = ControlServer(
-            host=host,
+            host=build_host(parts),
             control=lambda: self.config.settings().control,
             problems=self.problems,
             log=self.ambient.log,
             socket_path=self.paths.control_socket,
             sockets=[socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())],
             group="runnerd" if os.geteuid() == 0 else None,
-        )
-
-    def _runs_backend(self, call_api: ApiCaller) -> RunsBackend:
-        return build_runs(
-            api=self.api,
-            call_api=call_api,
-            blocked=self.blocked,
-            supervisor=self.supervisor,
-            poller=self.poller,
-            registry=self.registry,
-            pools=self.pools.table,
-            journal=self.journal,
-            link=self.link,
-            feed=self.feed,
-            output=OutputReader(calls=self._calls),
-            ambient=self.ambient,
         )
 
     def _note_health(self, health: ApiHealth) -> None:

@@ -13,15 +13,17 @@ from dataclasses import replace
 from functools import partial
 
 from runnerd.core.command_text import Unfit
-from runnerd.core.commands import PROGRESS_SUFFIX
+from runnerd.core.commands import PROGRESS_SUFFIX, Command
 from runnerd.core.machine import RunRecord
+from runnerd.core.prefect import FlowRun
 from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import Deployment
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.launch.command_spec import command_spec
-from runnerd.launch.environment import Environments
+from runnerd.launch.environment import BASE_NAMES, Environments
 from runnerd.launch.prepared import Prepared
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
@@ -65,32 +67,49 @@ class CommandLauncher:
         deployment = await self._code.find(record, entry.deployment)
         if isinstance(deployment, str):
             return Prepared(start=deployment)
+        prepared, stdin = await self._make(record, deployment, entry.deployment.command, found)
+        if isinstance(prepared.start, LaunchSpec) and (missing := await self._put_files(prepared.start, stdin)):
+            return Prepared(start=missing)
+        return prepared
+
+    async def prepare_plan(self, record: RunRecord, run: FlowRun) -> Prepared:
+        """Make the launch spec for a plan: with the parameters of this run, and without a pull or any file."""
+        entry = self._registry.by_id(record.deployment_id)
+        if entry is None or entry.deployment.command is None:
+            return Prepared(start=_GONE if entry is None else _NO_COMMAND)
+        deployment = self._code.find_known(record, entry.deployment)
+        if isinstance(deployment, str):
+            return Prepared(start=deployment)
+        return (await self._make(record, deployment, entry.deployment.command, run))[0]
+
+    async def _make(
+        self, record: RunRecord, deployment: Deployment, command: Command, found: FlowRun
+    ) -> tuple[Prepared, bytes | None]:
+        """Make the launch spec, and what the process gets as its standard input."""
         run = deployment.run
         # Without an interpreter, whose folder would be the first in PATH.
         found_environment = await self._environments.build_own(replace(run, python=""))
         if isinstance(found_environment, str | Unanswered):
-            return Prepared(start=found_environment)
+            return Prepared(start=found_environment), None
         account, environment = found_environment
         output = os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log")
         try:
             spec, stdin = command_spec(
                 record,
                 deployment,
-                entry.deployment.command,
+                command,
                 parameters=found.parameters,
                 environment=environment,
                 output=output,
             )
         except Unfit as error:
-            return Prepared(start=str(error))
-        if (missing := await self._put_files(spec, stdin)) is not None:
-            return Prepared(start=missing)
-        rules = entry.deployment.command.rules  # the files may have changed since the claim
-        return Prepared(
-            start=spec,
-            user=run.user or account,
-            record_fields={"command": rules, **self._code.note(record, deployment)},
-        )
+            return Prepared(start=str(error)), None
+        base = {name: value for name, value in environment.items() if name in BASE_NAMES or name.startswith("LC_")}
+        file = {name: value for name, value in environment.items() if name not in base}
+        layers = {"base": base, "file": file, "run": run.environment}
+        # The rules: the files may have changed since the claim.
+        fields = {"command": command.rules, **self._code.note(record, deployment)}
+        return Prepared(start=spec, user=run.user or account, record_fields=fields, layers=layers), stdin
 
     async def _put_files(self, spec: LaunchSpec, stdin: bytes | None) -> str | Unanswered | None:
         """Write the attempt's files; say why that is not possible, now or at all."""
@@ -119,6 +138,11 @@ class OwnLauncher:
         entry = self._of(record.deployment_id)
         is_command = record.command is not None or (entry is not None and entry.deployment.command is not None)
         return await (self._commands if is_command else self._flows).prepare(record)
+
+    async def prepare_plan(self, record: RunRecord, run: FlowRun) -> Prepared:
+        entry = self._of(record.deployment_id)
+        is_command = entry is not None and entry.deployment.command is not None
+        return await (self._commands if is_command else self._flows).prepare_plan(record, run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         return await self._flows.prepare_hooks(record)

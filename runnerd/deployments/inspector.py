@@ -136,7 +136,8 @@ class Inspector:
             return False
         if record.pool is not None and record.failure is not None:
             return False  # no launch spec could be made for the flow, so none can be made for its hooks
-        entry = self._registry.last_known(record.deployment_id) if record.pool is None else None
+        own = record.pool is None and record.guest is None
+        entry = self._registry.last_known(record.deployment_id) if own else None
         hooks = await self.hooks_of(entry.deployment) if entry is not None else None
         return hooks is None or hook in hooks
 

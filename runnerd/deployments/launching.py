@@ -10,7 +10,9 @@ import os
 from collections.abc import Callable
 
 from runnerd.core.machine import RunRecord
+from runnerd.core.prefect import FlowRun
 from runnerd.core.process import LaunchSpec
+from runnerd.core.settings import Deployment
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import Unanswered
@@ -18,6 +20,8 @@ from runnerd.launch.environment import Environments
 from runnerd.launch.prepared import Prepared, WarmWish
 from runnerd.launch.scratch import scratch_directory
 from runnerd.launch.spec import ApiAccess, hooks_spec, launch_spec, program_text
+
+_GONE = "its deployment is not configured on this host any more"
 
 
 class FlowLauncher:
@@ -43,23 +47,27 @@ class FlowLauncher:
     async def prepare(self, record: RunRecord) -> Prepared:
         """Make the launch spec of this attempt, or a sentence why it cannot be started."""
         entry = self._registry.by_id(record.deployment_id)
-        return await self._prepare(record, entry)
+        return await self._prepare(record, entry, await self._code.find(record, entry.deployment) if entry else _GONE)
 
-    async def _prepare(self, record: RunRecord, entry: Entry | None) -> Prepared:
-        if entry is None:
-            return Prepared(start="its deployment is not configured on this host any more")
-        deployment = await self._code.find(record, entry.deployment)
-        if isinstance(deployment, str):
-            return Prepared(start=deployment)
+    async def prepare_plan(self, record: RunRecord, run: FlowRun) -> Prepared:
+        """Make the launch spec for a plan, as for a start: nothing is written, pulled or read from Prefect."""
+        entry = self._registry.by_id(record.deployment_id)
+        return await self._prepare(record, entry, self._code.find_known(record, entry.deployment) if entry else _GONE)
+
+    async def _prepare(self, record: RunRecord, entry: Entry | None, deployment: Deployment | str) -> Prepared:
+        """Make it of the deployment with the tree of this run; a text says why there is none."""
+        if entry is None or isinstance(deployment, str):
+            return Prepared(start=str(deployment))
         environment = await self._environments.build_layers(deployment.run)
         if isinstance(environment, str | Unanswered):
             return Prepared(start=environment)
         base, from_file = environment
         tmp = deployment.run.environment.get("TMPDIR") or from_file.get("TMPDIR") or "/tmp"
+        access = self._access()
         spec = launch_spec(
             record,
             deployment,
-            access=self._access(),
+            access=access,
             worker=self._worker_name(),
             base=base,
             file_environment=from_file,
@@ -74,7 +82,8 @@ class FlowLauncher:
             prefect_version=entry.prefect_version,
         )
         known = self._code.note(record, deployment)
-        return Prepared(start=spec, user=run.user or base["USER"], warm=wish, record_fields=known)
+        layers = {"base": base, "api": access.environment, "file": from_file, "run": run.environment}
+        return Prepared(start=spec, user=run.user or base["USER"], warm=wish, record_fields=known, layers=layers)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet.
@@ -82,7 +91,8 @@ class FlowLauncher:
         A deployment that has left the files meanwhile is no reason not to run them.
         """
         entry = self._registry.last_known(record.deployment_id)
-        flow = (await self._prepare(record, entry)).start
+        code = await self._code.find(record, entry.deployment) if entry is not None else _GONE
+        flow = (await self._prepare(record, entry, code)).start
         if entry is None or isinstance(flow, str | Unanswered):
             return flow
         return hooks_spec(

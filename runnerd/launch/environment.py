@@ -19,6 +19,8 @@ from runnerd.files.regular import read_regular
 from runnerd.launch.client_defaults import ClientDefaults
 
 _ACCOUNTS = "the list of this host's accounts"
+# The variables of base_environment, besides those of LC_*.
+BASE_NAMES = frozenset("HOME LANG LOGNAME PATH PYTHONUNBUFFERED SHELL TZ USER".split())
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

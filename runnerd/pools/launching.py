@@ -7,7 +7,7 @@ be started is one sentence that says what is wrong and where that was set; no lo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from runnerd.core.backoff import Backoff
@@ -30,6 +30,8 @@ from runnerd.pools.resolving import JobResolver
 from runnerd.pools.table import PoolTable, Served
 from runnerd.prefect_api.backoff import persist
 from runnerd.prefect_api.client import PrefectApi
+
+LookedUp = dict[Lookup, BlockDocument | Variable | None]  # what a job names, as the API has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +77,26 @@ class PoolLauncher:
 
     async def prepare(self, record: RunRecord) -> Prepared:
         """Make the launch spec of this attempt, or say why the run cannot be started. Raises ApiError."""
+        return await self._prepare(record, None)
+
+    async def prepare_plan(self, record: RunRecord, run: FlowRun) -> Prepared:
+        """Make the launch spec that a start of this run would have, which Prefect need not have. Raises ApiError."""
+        return await self._prepare(record, run)
+
+    async def _prepare(self, record: RunRecord, planned: FlowRun | None) -> Prepared:
         self._jobs.warm()  # starts while the API answers
-        facts = await self._read_facts(record)
+        facts = await self._read_facts(record, planned)
         if isinstance(facts, str | Unanswered):
             return Prepared(start=facts)
         known: dict[str, Json] = {"name": facts.run.name, "deployment": facts.deployment.name, "flow": facts.flow}
-        job = await self._resolve_job(facts)
+        found: LookedUp = {}
+        job = await self._resolve_job(facts, found)
         if isinstance(job, Unresolvable):
             return Prepared(start=job.problem, record_fields=known)
-        run = facts.served.settings.run
+        run, access = facts.served.settings.run, self._access()
+        own = {"base": facts.base, "api": access.environment, "file": facts.from_file, "run": run.environment}
         return Prepared(
-            start=self._make_spec(replace(record, **known), facts, job),
+            start=self._make_spec(replace(record, **known), facts, job, access),
             user=run.user or facts.base["USER"],
             warm=WarmWish(start=run.start, preload=run.preload, owner=facts.deployment.id),
             record_fields={
@@ -94,16 +105,18 @@ class PoolLauncher:
                 "labels": job.labels,
                 "stream_output": job.stream_output,
             },
+            layers={**own, "job": job.env},
+            secrets=tuple(_secrets(found)),
         )
 
-    def _make_spec(self, record: RunRecord, facts: _RunFacts, job: ProcessJob) -> LaunchSpec:
+    def _make_spec(self, record: RunRecord, facts: _RunFacts, job: ProcessJob, access: ApiAccess) -> LaunchSpec:
         run = facts.served.settings.run
         tmp = run.environment.get("TMPDIR") or facts.from_file.get("TMPDIR") or "/tmp"
         return pool_launch_spec(
             record,
             job,
             run=run,
-            access=self._access(),
+            access=access,
             base=facts.base,
             file_environment=facts.from_file,
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
@@ -132,7 +145,7 @@ class PoolLauncher:
         flow = replace(prepared.start, argv=(run.python,))  # without the job's own command
         return hooks_spec(flow, record, program=program_text("run_hooks"), timeout_s=run.hook_timeout_s)
 
-    async def _read_facts(self, record: RunRecord) -> _RunFacts | str | Unanswered:
+    async def _read_facts(self, record: RunRecord, planned: FlowRun | None) -> _RunFacts | str | Unanswered:
         served = self._table.get(record.pool)
         if served is None:
             return _not_served(record)
@@ -143,7 +156,7 @@ class PoolLauncher:
             return f"work pool {served.name} is of type {pool.type} by now"
         if record.deployment_id is None:
             return "it has no deployment: a flow that is submitted to a work pool by itself cannot be run here"
-        run = await self._api.read_run(record.id)
+        run = planned or await self._api.read_run(record.id)
         deployment = await self._api.pools.deployment(record.deployment_id)
         flow = await self._api.read_flow(deployment.flow_id) if deployment is not None else None
         if run is None or deployment is None or flow is None:
@@ -164,7 +177,8 @@ class PoolLauncher:
 
     # --- the job -----------------------------------------------------------------------------------------------------
 
-    async def _resolve_job(self, facts: _RunFacts) -> ProcessJob | Unresolvable:
+    async def _resolve_job(self, facts: _RunFacts, found: LookedUp) -> ProcessJob | Unresolvable:
+        """Resolve the job; what has to be looked up for that is added to `found`."""
         if facts.pool.type == AGENT:
             return await self._agent_job(facts)
         sources = Sources(
@@ -176,7 +190,6 @@ class PoolLauncher:
             environment={**facts.base, **facts.from_file, **facts.served.settings.run.environment},
             context=run_context(facts.run, flow=facts.flow),
         )
-        found: dict[Lookup, BlockDocument | Variable | None] = {}
         while isinstance(answer := await self._jobs.resolve(facts.pool.name, sources, found), frozenset):
             for lookup in answer:
                 found[lookup] = await self._look_up(lookup)
@@ -202,6 +215,19 @@ class PoolLauncher:
                 return await self._api.pools.block_by_id(lookup.id)
             case VariableNamed():
                 return await self._api.pools.variable(lookup.name)
+
+
+def _secrets(found: LookedUp) -> Iterator[str]:
+    """Yield the texts and numbers in the blocks of a job."""
+    left: list[Json] = [block.data for block in found.values() if isinstance(block, BlockDocument)]
+    while left:
+        value = left.pop()
+        if isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif value is not None and not isinstance(value, bool):
+            yield str(value)
 
 
 def _not_served(record: RunRecord) -> str:

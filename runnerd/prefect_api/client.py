@@ -158,11 +158,11 @@ class PrefectApi:
         outcome = ClaimOutcome.WON if ours else ClaimOutcome.LOST
         return Claim(outcome=outcome, state=state, reason=answer.reason)
 
-    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer:
-        """Propose a state, without force. The caller reads the state first: the server has few rules against it."""
+    async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str, force: bool = False) -> Answer:
+        """Propose a state. The caller reads the state first: the server has few rules against it, with force fewer."""
         if not is_uuid(run_id):
             return Answer(accepted=False, gone=True, reason=f"{run_id!r} is not the id of a flow run")
-        body = state_body(run_id, verdict, transition_id)
+        body = state_body(run_id, verdict, transition_id, force=force)
         reply = await self.transport.request("POST", f"/flow_runs/{run_id}/set_state", body=body, values=ABSENT)
         if reply.status == 404:
             return Answer(accepted=False, gone=True, reason=server_words(reply.data))

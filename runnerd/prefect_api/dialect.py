@@ -64,8 +64,9 @@ def why_no_deployments(server: ServerInfo) -> str | None:
     )
 
 
-def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
-    """Make the body that proposes a state. `force` is false: the server's rules are the last guard of a run's state.
+def state_body(run_id: str, verdict: Verdict, transition_id: str, *, force: bool = False) -> Json:
+    """Make the body that proposes a state. The server's rules are the last guard of a run's state, so who sets `force`
+    has a reason.
 
     A claim's state is named Pending: 2.20 aborts the sub-state "Submitting" of 3.x.
     """
@@ -74,7 +75,7 @@ def state_body(run_id: str, verdict: Verdict, transition_id: str) -> Json:
         details["scheduled_time"] = verdict.scheduled_time.isoformat()
     name = verdict.name or verdict.type.value.capitalize()
     state = {"type": verdict.type.value, "name": name, "message": verdict.message, "state_details": details}
-    return {"state": state, "force": False}
+    return {"state": state, "force": force}
 
 
 def deployment_body(deployment: Deployment, inspection: Inspection, *, major: int) -> DeploymentBody | Problem:

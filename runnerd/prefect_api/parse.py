@@ -73,7 +73,7 @@ def parse_flow_run(data: Json) -> FlowRun:
         next_scheduled_start_time=read_time(data.get("next_scheduled_start_time")),
         expected_start_time=read_time(data.get("expected_start_time")),
         parameters=parameters if isinstance(parameters, dict) else {},
-        tags=_texts(data.get("tags")),
+        tags=read_tags(data.get("tags")),
         auto_scheduled=data.get("auto_scheduled") is True,
         run_count=read_whole(data.get("run_count")) or 0,
         job_variables=job_variables if isinstance(job_variables, dict) else {},
@@ -141,7 +141,8 @@ def parse_id(data: Json) -> str:
     return needed_id(data, "id")
 
 
-def _texts(value: Json) -> tuple[str, ...]:
+def read_tags(value: Json) -> tuple[str, ...]:
+    """Read the tags of a run or deployment, without what is no text, and the first of very many."""
     found = value if isinstance(value, list) else []
     return tuple(item for item in found[:TAGS_MAX] if isinstance(item, str) and len(item) <= NAME_MAX)
 

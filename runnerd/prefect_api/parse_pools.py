@@ -20,7 +20,7 @@ from runnerd.core.prefect import (
     WorkPool,
     WorkQueue,
 )
-from runnerd.prefect_api.parse import parse_flow_run, parse_offer
+from runnerd.prefect_api.parse import parse_flow_run, parse_offer, read_tags
 from runnerd.prefect_api.values import (
     NAME_MAX,
     Unreadable,
@@ -118,6 +118,9 @@ def parse_pool_deployment(data: Json) -> PoolDeployment:
         version=optional_text(data.get("version")),
         job_variables=overrides,
         infrastructure_document_id=optional_text(data.get("infrastructure_document_id")),
+        pool=optional_text(data.get("work_pool_name"), longest=NAME_MAX),
+        queue=optional_text(data.get("work_queue_name"), longest=NAME_MAX),
+        tags=read_tags(data.get("tags")),
         updated=read_time(data.get("updated")),
     )
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from runnerd.core.errors import ApiRejected
+from runnerd.core.guests import Guest
 from runnerd.core.machine import Intent, RunRecord
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict, due
 from runnerd.deployments.registry import Entry
@@ -39,16 +40,35 @@ class StateApi(Protocol):
     async def propose(self, run_id: str, verdict: Verdict, *, transition_id: str) -> Answer: ...
 
 
-def new_record(offer: FlowRun, entry: Entry | None, *, before: RunRecord | None, at: datetime) -> RunRecord:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimTerms:
+    """Says how a run is claimed.
+
+    `even_if_ended`: the run was requested by its id. `intent` and `words`: it is to be ended at once, and why.
+    `guest`: it is started by the host's own settings.
+    """
+
+    even_if_ended: bool = False
+    intent: Intent | None = None
+    words: str | None = None
+    guest: Guest | None = None
+
+
+def new_record(
+    offer: FlowRun, entry: Entry | None, *, before: RunRecord | None, at: datetime, guest: Guest | None = None
+) -> RunRecord:
     """Make the record of a claim. `entry`: its deployment, if this host has it; `before`: the last claim made here."""
     due_at = due(offer)
+    deployment, flow = (entry.deployment.name, entry.flow) if entry else ("?", None)
+    if guest is not None:
+        deployment, flow, entry = guest.deployment, guest.flow, None
     command = entry.deployment.command if entry and offer.pool is None else None
     return RunRecord(
         id=offer.id,
         name=offer.name,
         deployment_id=offer.deployment_id,
-        deployment=entry.deployment.name if entry else "?",
-        flow=(entry.flow if entry else None) or "?",
+        deployment=deployment,
+        flow=flow or "?",
         command=command.rules if command is not None else None,
         transition_id=str(uuid.uuid4()),
         created_at=at,
@@ -60,6 +80,7 @@ def new_record(offer: FlowRun, entry: Entry | None, *, before: RunRecord | None,
         pool=offer.pool,
         queue=offer.queue,
         output=before.output if before else None,
+        guest=guest,
     )
 
 

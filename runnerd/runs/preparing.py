@@ -149,7 +149,8 @@ def stuck_behind(records: Iterable[RunRecord], offers: Iterable[FlowRun]) -> dic
 
     They would wait for the same (a disk that hangs, for example), and hold all slots of the host in vain.
     """
-    waiting = {_source(one): one.waiting for one in records if one.waiting and one.phase is Phase.STARTING}
+    own = [one for one in records if one.guest is None]
+    waiting = {_source(one): one.waiting for one in own if one.waiting and one.phase is Phase.STARTING}
     return {run.id: f"a run before it waits: {waiting[_source(run)]}" for run in offers if _source(run) in waiting}
 
 

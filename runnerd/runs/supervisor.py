@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from runnerd.core.backoff import Backoff
 from runnerd.core.errors import JournalError
+from runnerd.core.guests import Guest
 from runnerd.core.limits import Bucket, Caps, Claimant, PoolCaps, admit, find_holders
 from runnerd.core.machine import CLAIM_UNKNOWN, Intent, Phase, RunRecord
 from runnerd.core.prefect import FlowRun
@@ -20,7 +21,7 @@ from runnerd.deployments.registry import Registry
 from runnerd.log.alerts import Alert
 from runnerd.log.log import about
 from runnerd.processes.protocol import Record
-from runnerd.runs.claiming import AWAITS_ITS_PROCESS, new_record
+from runnerd.runs.claiming import AWAITS_ITS_PROCESS, ClaimTerms, new_record
 from runnerd.runs.preparing import stuck_behind
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.refusals import Refusals
@@ -149,7 +150,7 @@ class Supervisor:
         stuck = stuck_behind(self.records(), others)
         left_out = {*bound, *stuck}
         fresh = [run for run in others if run.id not in left_out and not self._refusals.applies_to(run.id)]
-        admission = admit([_claimant(run) for run in fresh], self._slot_holders(), self._caps())
+        admission = admit([claimant_of(run) for run in fresh], self.slot_holders(), self.caps())
         by_id = {run.id: run for run in fresh}
         held = tuple(run_id for run_id in admission.admitted if run_id in hold)
         admitted = [run_id for run_id in admission.admitted if run_id not in hold]
@@ -163,7 +164,7 @@ class Supervisor:
                 wait_s = self._bucket.wait_s(now)
                 return Offered(claimed=tuple(claimed), skipped={**skipped, **left}, held=held, wait_s=wait_s)
             with self._odd_runs.item(f"run {run_id}") as item:
-                recorded = self._claim(by_id[run_id])
+                recorded = self._claim(by_id[run_id], ClaimTerms())
             if item.why is not None:
                 skipped[run_id] = self._leave_alone(run_id, item.why)
                 continue
@@ -196,7 +197,8 @@ class Supervisor:
         self._refusals.note(run_id, why)
         return f"cannot claim the run: {why}"
 
-    def _caps(self) -> Caps:
+    def caps(self) -> Caps:
+        """Return the limits in force."""
         limits = self._context.config.settings().limits
         return self._registry.caps(limits, pools=self._pool_caps(), server_cancels=self.server_cancels)
 
@@ -209,14 +211,15 @@ class Supervisor:
 
     def holders_of(self, offer: FlowRun) -> tuple[str, ...]:
         """Return the ids of the runs that hold the slots of the limit that keeps this offer out."""
-        return find_holders(_claimant(offer), self._slot_holders(), self._caps())
+        return find_holders(claimant_of(offer), self.slot_holders(), self.caps())
 
-    def _slot_holders(self) -> list[Claimant]:
-        return [_claimant(record) for record in self.records() if record.holds_slot]
+    def slot_holders(self) -> list[Claimant]:
+        """Return the live runs that hold slots."""
+        return [claimant_of(record) for record in self.records() if record.holds_slot]
 
-    def claim_now(self, offer: FlowRun) -> bool:
+    def claim_now(self, offer: FlowRun, *, guest: Guest | None = None) -> bool:
         """Claim a run that was requested by its id, regardless of limits; False when it is here or not recorded."""
-        return offer.id not in self._runs and self._claim(offer, even_if_ended=True)
+        return offer.id not in self._runs and self._claim(offer, ClaimTerms(even_if_ended=True, guest=guest))
 
     def cancel_offer(self, offer: FlowRun, *, words: str | None = None) -> bool:
         """Cancel a run in the API that is on offer, as one of this host; False when that cannot be recorded.
@@ -224,19 +227,18 @@ class Supervisor:
         `words` are the message to the API. The run is on record until the API has answered, also over restarts: no
         later offer starts it.
         """
-        return offer.id not in self._runs and self._claim(offer, intent=Intent.CANCEL, words=words)
+        return offer.id not in self._runs and self._claim(offer, ClaimTerms(intent=Intent.CANCEL, words=words))
 
-    def _claim(
-        self, offer: FlowRun, *, even_if_ended: bool = False, intent: Intent | None = None, words: str | None = None
-    ) -> bool:
+    def _claim(self, offer: FlowRun, terms: ClaimTerms) -> bool:
         """Record the claim and begin the run; where it cannot be recorded return False and do not claim."""
         try:
             # A cancel has no process: the journal is all that it needs.
-            if intent is None and (full := self._context.room.problem()) is not None:
+            if terms.intent is None and (full := self._context.room.problem()) is not None:
                 raise JournalError(full)
             before = self._context.journal.run(offer.id)
             entry, at = self._registry.by_id(offer.deployment_id), self._context.ambient.now()
-            record = replace(new_record(offer, entry, before=before, at=at), intent=intent, words=words)
+            record = new_record(offer, entry, before=before, at=at, guest=terms.guest)
+            record = replace(record, intent=terms.intent, words=terms.words)
             self._context.journal.save(record, "claiming")
         except JournalError as error:
             if self.record_problem is None:
@@ -244,7 +246,7 @@ class Supervisor:
             self.record_problem = str(error)
             return False
         self.record_problem = None
-        self._begin(Run(record=record, context=self._context, before=before, even_if_ended=even_if_ended))
+        self._begin(Run(record=record, context=self._context, before=before, even_if_ended=terms.even_if_ended))
         self._context.feed.publish(record)
         return True
 
@@ -322,5 +324,5 @@ class Supervisor:
                 self._unrecorded.add(run.record.id)
 
 
-def _claimant(run: FlowRun | RunRecord) -> Claimant:
+def claimant_of(run: FlowRun | RunRecord) -> Claimant:
     return Claimant(run_id=run.id, deployment_id=run.deployment_id, tags=run.tags, pool=run.pool, queue=run.queue)

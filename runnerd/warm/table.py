@@ -18,7 +18,8 @@ from runnerd.config.in_force import ConfigInForce
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.place import Problem
 from runnerd.core.process import ForkOf, LaunchSpec
-from runnerd.core.settings import WarmSettings
+from runnerd.core.settings import StartKind, WarmSettings
+from runnerd.core.units import format_duration
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.launch.prepared import Prepared, WarmWish
 from runnerd.processes.link import SpawnerLink
@@ -103,6 +104,26 @@ class WarmTable:
             return None
         found = await self.find_or_start(plan)
         return found if isinstance(found, str) else await self._take(found, run_id=spec.key)
+
+    def foresee(self, prepared: Prepared) -> tuple[StartKind, str | None]:
+        """Say how the next run that is prepared like this would start, and why; nothing is started or noted."""
+        spec, wish = prepared.start, prepared.warm
+        if wish is None or not isinstance(spec, LaunchSpec):
+            return "cold", "no such run is forked"
+        settings, hello = self._config.settings().warm, self._link.hello
+        if wish.start == "cold" or settings.interpreters == 0:
+            return "cold", "run.start is cold" if wish.start == "cold" else "warm.interpreters is 0"
+        plan = make_plan(spec, wish)
+        if isinstance(plan, str):
+            return "cold", plan
+        found = self._interpreters.get(plan)
+        if found is not None and found.is_ready:
+            return "warm", f"forked from the warm interpreter of {plan.describe()}"
+        frequent = self.demand.was_needed(plan, within_s=settings.idle_s, of_s=self._clock())
+        if wish.start == "auto" and not frequent and found is None:
+            return "cold", f"no other such run was started within warm.idle ({format_duration(settings.idle_s)})"
+        why = self.failures.failed().get(plan) or (_TOO_OLD if hello is None or not hello.forks else self._shortage())
+        return ("cold", why) if why is not None else ("warm", "if a warm interpreter is ready in time")
 
     async def _take(self, interpreter: Interpreter, *, run_id: str) -> ForkOf | str:
         interpreter.used_s = self._clock()

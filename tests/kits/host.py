@@ -7,20 +7,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runnerd.control.backend.api_calls import ApiCaller
-from runnerd.control.backend.build import build_host
-from runnerd.control.backend.elsewhere import RunsElsewhere
+from runnerd.control.backend.build import DaemonParts, build_host, build_waits
 from runnerd.control.backend.host import DaemonHost
-from runnerd.control.backend.runs import RunsBackend
 from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.contract import Host, Peer
 from runnerd.core.backoff import Backoff
 from runnerd.core.place import Place, Problem
 from runnerd.files.bounded_calls import BoundedCalls
-from runnerd.output.output_file import OutputReader
 from runnerd.system.usage import Leader, Measured, measure_usage
 from tests.kits.engine import Engine, fake_engine, start
 from tests.kits.fakes.fake_spawner import FakeSpawner
+from tests.kits.launchers import LateLauncher, real_launchers
 from tests.kits.nouns import Json
 from tests.kits.pools import a_keeper
 from tests.kits.sources import no_sources
@@ -51,10 +48,19 @@ class Daemon:
 
 @asynccontextmanager
 async def daemon(
-    folder: Path, *, measure: Callable[[Sequence[Leader]], Measured] = measure_usage, **changes: Json
+    folder: Path,
+    *,
+    measure: Callable[[Sequence[Leader]], Measured] = measure_usage,
+    launches: bool = False,
+    **changes: Json,
 ) -> AsyncIterator[Daemon]:
+    """`launches`: runs are started by the real launchers, as they are planned in any case."""
+    late = LateLauncher()
+    if launches:
+        changes["launcher"] = lambda _registry: late
     async with fake_engine(folder, **changes) as (engine, spawner):
         made: Daemon
+        late.real = launchers = real_launchers(engine)
 
         async def examine() -> Json:
             return {"ok": True, "checks": []}
@@ -66,59 +72,33 @@ async def daemon(
         engine.problems.register(lambda: [Problem(message="mend me", place=Place("f", 1, 2))])
         backoff = lambda: Backoff(first_s=0.5, uniform=lambda: 1.0)  # noqa: E731
         ambient = replace(engine.ambient, backoff=backoff)
-        call_api = ApiCaller(ambient=ambient)
-        waits = WaitReasons(
-            api=engine.api,
-            supervisor=engine.supervisor,
-            poller=engine.poller,
-            blocked=engine.blocked,
-            registry=engine.registry,
-            now=engine.ambient.now,
-        )
-        runs = RunsBackend(
-            api=engine.api,
-            waits=waits,
-            call_api=call_api,
-            elsewhere=RunsElsewhere(
-                api=engine.api,
-                call_api=call_api,
-                registry=engine.registry,
-                pools=engine.pools,
-                poller=engine.poller,
-                now=engine.ambient.now,
-            ),
-            supervisor=engine.supervisor,
-            poller=engine.poller,
-            registry=engine.registry,
-            journal=engine.journal,
-            link=engine.link,
-            feed=engine.feed,
-            output=OutputReader(calls=BoundedCalls()),
-            ambient=ambient,
-            measure=measure,
-        )
-        host = build_host(
+        parts = DaemonParts(
             api=engine.api,
             config=engine.config,
             problems=engine.problems,
             supervisor=engine.supervisor,
             drain=engine.drain,
             poller=engine.poller,
+            blocked=engine.blocked,
             registry=engine.registry,
             sources=no_sources(),
-            runs=runs,
+            launchers=launchers,
             pools=a_keeper(engine),
+            pool_table=engine.pools,
             served=frozenset,
             events=engine.events,
             warm=a_warm_table(engine),
             journal=engine.journal,
             link=engine.link,
+            feed=engine.feed,
             wakes=engine.wakes,
-            call_api=call_api,
+            calls=BoundedCalls(),
             ambient=ambient,
             examine=examine,
             service=lambda: SERVICE,
             reload=reload,
+            measure=measure,
         )
+        host, waits = build_host(parts), build_waits(parts)
         made = Daemon(host, engine, spawner, waits)
         yield made

@@ -296,7 +296,7 @@ async def launching(
             worker_name=lambda: HOST,
             backoff=lambda: Backoff(first_s=0.1, cap_s=5.0, uniform=random.Random(1).random),
         )
-        return Launchers(own=own, pools=pools, choose=start_cold)
+        return Launchers(own=own, pools=pools, guests=own, choose=start_cold)
 
     async with fake_engine(folder, prefect=prefect, pools=table, launcher=launchers, **more) as (engine, spawner):
         yield engine, spawner

@@ -36,7 +36,7 @@ def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime
         "id": record.id,
         "here": True,
         "name": record.name,
-        "deployment": record.deployment,
+        "deployment": record.deployment or None,  # empty where a run that was requested by its id has none
         "flow": record.flow,
         "kind": _kind(record.command is not None),
         "phase": record.phase.value,
@@ -53,6 +53,7 @@ def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime
         "process_name": record.process_name,
         "labels": dict(record.labels),
         "source": run_source_document(record.source),
+        "entrypoint": record.guest.entrypoint if record.guest else None,
         "output_removed": record.output_removed,
         "waiting": record.waiting,
         "run_created_at": time_text(record.run_created_at),
@@ -94,8 +95,8 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
         "held": False,
     }
     absent = (
-        "phase intent pid pgid user start start_problem process_name labels source output_removed due_at ready_seconds"
-        " started_at ended_at exit memory_bytes cpu_seconds".split()
+        "phase intent pid pgid user start start_problem process_name labels source entrypoint output_removed due_at"
+        " ready_seconds started_at ended_at exit memory_bytes cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
 

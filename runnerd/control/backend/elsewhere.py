@@ -24,7 +24,7 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.claiming import AWAITS_ITS_PROCESS
 
 READ_S = 30.0  # for all runs of one request, well below the client's limit
-_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 
 
 class RunsElsewhere:
@@ -69,21 +69,22 @@ class RunsElsewhere:
         if self._registry.own(run.deployment_id) is not None:
             run = replace(run, pool=None, queue=None)
         entry = self._registry.by_id(run.deployment_id)
-        document = offered_document(run, entry, waiting=await self._why_waiting(run))
+        document = offered_document(run, entry, waiting=await self.why_waiting(run))
         if entry is None:
-            document |= await self._names(run)
+            document |= await self.names(run)
         return RunElsewhere(document={**document, "here": False}, run=run, kept=self._why_kept(run))
 
-    async def _names(self, run: FlowRun) -> dict[str, Json]:
+    async def names(self, run: FlowRun) -> dict[str, Json]:
+        """Read the names of the run's deployment and flow, as fields of its document."""
         named = await self._api.read_deployments([run.deployment_id]) if run.deployment_id else []
         return {"deployment": named[0].name if named else None, "flow": await self._api.read_flow(run.flow_id)}
 
     def _why_kept(self, run: FlowRun) -> str | None:
         """Say why this host does not cancel the run; None when it does."""
         state, remedy = run.state, f"prefect flow-run cancel {run.id} cancels it"
-        if state.type in _ENDED:
+        if state.type in ENDED:
             return f"the run is {state.name} already"
-        if self._of_prefect_worker(run):
+        if self.of_prefect_worker(run):
             return f"a Prefect worker of this host takes the runs of its work pool; {remedy}"
         if not self._poller.serves(run):
             return f"{NOT_SERVED}; {remedy}"
@@ -91,7 +92,7 @@ class RunsElsewhere:
             return f"the run is {state.name}, and not on this host; {remedy}"
         return None
 
-    async def _why_waiting(self, run: FlowRun) -> str | None:
+    async def why_waiting(self, run: FlowRun) -> str | None:
         """Say what a scheduled run waits for, as far as that is known; None for a run in another state."""
         if run.state.type is not StateType.SCHEDULED:
             return None
@@ -114,13 +115,14 @@ class RunsElsewhere:
         at = due(run)
         if at is not None and at > self._now():
             return f"it is due at {time_text(at)}"
-        if self._of_prefect_worker(run):
+        if self.of_prefect_worker(run):
             return f"a Prefect worker of this host takes the runs of work pool {run.pool}"
         served = self._pools.get(run.pool)
         limited = served is not None and served.limited
         return "the next poll lists it" + (", unless a concurrency limit is reached" if limited else "")
 
-    def _of_prefect_worker(self, run: FlowRun) -> bool:
+    def of_prefect_worker(self, run: FlowRun) -> bool:
+        """Whether a Prefect worker of this host takes such a run."""
         served = self._pools.get(run.pool)
         return served is not None and served.service is PoolService.OTHER
 

@@ -1,7 +1,7 @@
 """The running daemon behind the control API.
 
 Invariant: reading never waits for Prefect's API, except for work pools, whose state only Prefect has, for a run that
-this host does not have, and the doctor.
+this host does not have, for the plan of a start, and the doctor.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from runnerd.control.backend.deployments import DeploymentsBackend
 from runnerd.control.backend.health import Health
+from runnerd.control.backend.launches import LaunchesBackend
 from runnerd.control.backend.metrics import Metrics
 from runnerd.control.backend.pools import PoolsBackend
 from runnerd.control.backend.runs import RunsBackend
@@ -38,6 +39,7 @@ class DaemonHost:
         runs: RunsBackend,
         deployments: DeploymentsBackend,
         pools: PoolsBackend,
+        launches: LaunchesBackend,
         drain: Drain,
         reload: Reload,
     ) -> None:
@@ -47,6 +49,7 @@ class DaemonHost:
         self.runs = runs
         self.deployments = deployments
         self.pools = pools
+        self.launches = launches
         self._drain = drain
         self._reload = reload
 

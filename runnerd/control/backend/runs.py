@@ -12,13 +12,14 @@ from datetime import datetime
 from runnerd.control.backend.api_calls import ApiCaller
 from runnerd.control.backend.documents import attempt_document, offered_document, run_document
 from runnerd.control.backend.elsewhere import RunsElsewhere
-from runnerd.control.backend.refusals import NOT_SERVED, UNREGISTERED
+from runnerd.control.backend.executing import Executions
+from runnerd.control.backend.refusals import UNREGISTERED
 from runnerd.control.backend.waiting import WaitReasons
 from runnerd.control.contract import Peer, Refused, RunElsewhere
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Intent, Phase, RunRecord, intend
 from runnerd.core.place import Json
-from runnerd.core.prefect import ApiState, FlowRun, StateType
+from runnerd.core.prefect import FlowRun
 from runnerd.core.record_feed import RecordFeed
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
@@ -50,6 +51,7 @@ class RunsBackend:
         waits: WaitReasons,
         call_api: ApiCaller,
         elsewhere: RunsElsewhere,
+        executions: Executions,
         supervisor: Supervisor,
         poller: Poller,
         registry: Registry,
@@ -63,6 +65,7 @@ class RunsBackend:
         self._api = api
         self._call_api = call_api
         self._elsewhere = elsewhere
+        self._executions = executions
         self._waits = waits
         self._supervisor = supervisor
         self._poller = poller
@@ -257,24 +260,14 @@ class RunsBackend:
         self._poller.put_on_offer(made)
         return self._offered(made)
 
-    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
-        found = await self._call_api(lambda: self._api.pools.placed_run(flow_run_id), reads=True)
-        if isinstance(found, Refused):
-            return found
-        if found is None:
-            return Refused(status=404, detail=f"there is no flow run {flow_run_id} in Prefect")
-        if (cause := _describe_over(found.state, again=again)) is not None:
-            return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
-        if self._registry.own(found.deployment_id) is not None:
-            found = replace(found, pool=None, queue=None)
-        elif not self._poller.serves(found):
-            detail = f"cannot execute flow run {flow_run_id}: {NOT_SERVED}; runnerctl status lists both"
-            return Refused(status=409, detail=detail)
-        if not self._supervisor.claim_now(found):
-            cause = self._supervisor.record_problem or "the run is live on this host already"
-            return Refused(status=409, detail=f"cannot execute flow run {flow_run_id}: {cause}")
-        self._poller.on_offer.withdraw(found.id)  # a list that is on its way may have it too, and arrive after its end
-        return await self._await_claim(found.id)
+    async def execute(
+        self, flow_run_id: str, *, again: bool, entrypoint: str | None = None, peer: Peer
+    ) -> Json | Refused:
+        claimed = await self._executions.claim(flow_run_id, again=again, entrypoint=entrypoint, peer=peer)
+        if isinstance(claimed, Refused):
+            return claimed
+        self._poller.on_offer.withdraw(claimed)  # a list that is on its way may have it too, and arrive after its end
+        return await self._await_claim(claimed)
 
     async def _await_claim(self, run_id: str) -> Json | Refused:
         """Wait until the API has answered the claim, for a moment, and return the run's document or the refusal."""
@@ -287,14 +280,3 @@ class RunsBackend:
         if run.refused is not None:
             return Refused(status=409, detail=f"cannot execute flow run {run_id}: {run.refused}")
         return self.document(run_id)
-
-
-def _describe_over(state: ApiState, *, again: bool) -> str | None:
-    """Say why a run in this state is not executed; None when it is: a Failed or Crashed one is retried."""
-    if state.type is StateType.CANCELLED:  # both majors refuse the claim
-        return f"the run is {state.type.title()}; create a new one with runnerctl run"
-    if state.type is StateType.COMPLETED and not again:  # older servers accept the claim
-        return (
-            f"the run is {state.type.title()}; runnerctl execute --again runs it once more, where Prefect permits that"
-        )
-    return None

@@ -117,15 +117,17 @@ class RunRoutes:
         return json_reply({"runs": documents}, status=202)
 
     async def execute_run(self, request: Request) -> Reply:
-        body = read_body(request, {"flow_run_id": (str,), "again": (bool,)})
-        flow_run_id, again = body["flow_run_id"], bool(body["again"])
+        body = read_body(request, {"flow_run_id": (str,), "again": (bool,), "entrypoint": (str,)})
+        flow_run_id, again, entrypoint = body["flow_run_id"], bool(body["again"]), body["entrypoint"] or None
         if not flow_run_id:
             raise HttpProblem(422, "cannot execute: flow_run_id is missing")
         if full_id(flow_run_id) is None:
             cause = "the full id of a flow run in Prefect is needed, not a name or a part of the id"
             raise HttpProblem(404, f"cannot execute {show_value(flow_run_id)}: {cause}")
-        peer = log_change(self._log, request, "execute", run=flow_run_id, again=again)
-        return json_reply(unwrap(await self._host.runs.execute(flow_run_id, again=again, peer=peer)), status=202)
+        named = {"entrypoint": entrypoint} if entrypoint is not None else {}
+        peer = log_change(self._log, request, "execute", run=flow_run_id, again=again, **named)
+        started = await self._host.runs.execute(flow_run_id, again=again, entrypoint=entrypoint, peer=peer)
+        return json_reply(unwrap(started), status=202)
 
     def _of_deployment(self, runs: Sequence[Json], ref: str) -> list[Json]:
         """Return the runs of a deployment, also of one that has left the configuration.

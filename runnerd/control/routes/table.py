@@ -14,6 +14,7 @@ from runnerd.control.http.router import Access, Route
 from runnerd.control.routes.deployments import DeploymentRoutes
 from runnerd.control.routes.events import EventRoutes
 from runnerd.control.routes.host import HostRoutes
+from runnerd.control.routes.launches import LaunchRoutes
 from runnerd.control.routes.pools import PoolRoutes
 from runnerd.control.routes.runs import RunRoutes
 from runnerd.core.settings import ControlSettings
@@ -29,13 +30,14 @@ def build_routes(*, host: Host, log: RequestLog, guard: Guard | None = None) -> 
 
     A reader may read, an operator may change what this host's deployments and runs do, an admin may do what decides
     which code runs here, and what belongs to other hosts too: a flow run that is named by its id, work pools, and the
-    runs that a pool still offers to every host (RunRoutes checks the cancellation of those by itself).
+    runs that a pool still offers to every host (RunRoutes checks the cancellation of those by itself, and LaunchRoutes
+    the retry of runs that other hosts may be offered).
     The changes of work pools do not wait for adoption: pools are Prefect's, and no run of this host is touched.
     """
     guard = guard or Guard(control=ControlSettings)
     daemon, events = HostRoutes(host=host, log=log), EventRoutes(host=host)
     runs, deployments = RunRoutes(host=host, log=log, guard=guard), DeploymentRoutes(host=host, log=log)
-    pools = PoolRoutes(host=host, log=log)
+    pools, launches = PoolRoutes(host=host, log=log), LaunchRoutes(host=host, log=log, guard=guard)
     table = [
         Route("GET", "/v1/status", daemon.get_status, READER),
         Route("GET", "/v1/health", daemon.get_health, READER, PUBLIC),
@@ -51,10 +53,13 @@ def build_routes(*, host: Host, log: RequestLog, guard: Guard | None = None) -> 
         Route("GET", "/v1/runs/*/logs", runs.stream_output, READER, query=frozenset({"follow", "offset", "attempt"})),
         Route("GET", "/v1/runs/*/attempts", runs.list_attempts, READER),
         Route("POST", "/v1/runs/*/cancel", runs.cancel_run, OPERATOR, ADOPTED),
+        Route("GET", "/v1/runs/*/plan", launches.plan_run, READER),
+        Route("POST", "/v1/runs/*/retry", launches.retry_run, OPERATOR, ADOPTED),
         Route("POST", "/v1/cancel", runs.cancel_runs, OPERATOR, ADOPTED),
         Route("POST", "/v1/execute", runs.execute_run, ADMIN, ADOPTED),
         Route("GET", "/v1/deployments", deployments.list_deployments, READER),
         Route("GET", "/v1/deployments/*", deployments.get_deployment, READER),
+        Route("GET", "/v1/deployments/*/plan", launches.plan_deployment, READER),
         Route("POST", "/v1/deployments/*/run", deployments.run_deployment, OPERATOR, ADOPTED),
         Route("POST", "/v1/deployments/*/pause", deployments.pause_deployment, OPERATOR, ADOPTED),
         Route("POST", "/v1/deployments/*/resume", deployments.resume_deployment, OPERATOR, ADOPTED),

@@ -129,8 +129,11 @@ class FakeRuns:
         run_id = f"00000000-0000-4000-8000-{created:012}"
         return self._host.refusal or _waiting(run_id, name or "lucky-crab", its["name"])
 
-    async def execute(self, flow_run_id: str, *, again: bool, peer: Peer) -> Json | Refused:
-        self._host.note("execute --again" if again else "execute", flow_run_id, peer)
+    async def execute(
+        self, flow_run_id: str, *, again: bool, entrypoint: str | None = None, peer: Peer
+    ) -> Json | Refused:
+        verb = "execute --again" if again else "execute"
+        self._host.note(f"{verb} {entrypoint}" if entrypoint else verb, flow_run_id, peer)
         return self._host.refusal or _waiting(flow_run_id, "given-run", None)
 
 
@@ -166,6 +169,24 @@ class FakeDeployments:
         return self._host.refusal or self.find(ref)[0]
 
 
+class FakeLaunches:
+    """The starts of a FakeHost; `plans` by run id, or by deployment as it was asked for."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+        self.plans: dict[str, Json] = {}
+
+    async def retry(self, run_id: str, *, peer: Peer) -> Json | Refused:
+        self._host.note("retry", run_id, peer)
+        return self._host.refusal or _waiting(run_id, "given-run", "nightly")
+
+    async def plan_run(self, run_id: str) -> Json | Refused:
+        return self.plans.get(run_id) or Refused(status=404, detail=f"there is no flow run {run_id} in Prefect")
+
+    async def plan_deployment(self, ref: str) -> Json | Refused:
+        return self.plans.get(ref) or Refused(status=404, detail=f"there is no deployment {ref!r}")
+
+
 class FakeHost:
     """`asked` records every change and who asked for it; `refusal`, when set, answers every change that may refuse."""
 
@@ -181,6 +202,7 @@ class FakeHost:
         self.examined: Json = {"ok": True, "checks": []}
         self.runs = FakeRuns(self, outputs=outputs)
         self.deployments = FakeDeployments(self)
+        self.launches = FakeLaunches(self)
         self.reloaded: Json = {
             "ok": True,
             "applied": True,

@@ -188,6 +188,13 @@ def completed_to_pending(run: Json, proposed: Json, status: str | None) -> Rulin
     return _ruling(status, words if status == "ABORT" else "Run is already COMPLETED.")
 
 
+def completed_to_scheduled(run: Json, proposed: Json) -> Ruling | None:
+    """What both majors do with a Completed run whose result is persisted."""
+    if (run["state"]["type"], proposed["type"]) != ("COMPLETED", "SCHEDULED"):
+        return None
+    return _ruling("REJECT", "Run is already COMPLETED.")
+
+
 def _pending(current: Json, proposed: Json, major: int) -> Ruling:
     submitting = proposed.get("name") not in (None, "Pending", current["name"])
     if major == 3 and current["type"] == "PENDING" and submitting:

@@ -14,6 +14,7 @@ from tests.kits.fakes.fake_prefect_rules import (
     Ruling,
     change_schedule,
     completed_to_pending,
+    completed_to_scheduled,
     no_slot,
     schedule_of,
     transition,
@@ -28,6 +29,7 @@ class PrefectTables:
 
     def __init__(self, *, major: int) -> None:
         self.major = major
+        self.keeps_results = False  # every Completed run has a result that is persisted
         self.guards_completed: str | None = None  # how servers since 3.9.4 answer a claim of a Completed run
         self.flows: dict[str, dict[str, Json]] = {}
         self.deployments: dict[str, dict[str, Json]] = {}
@@ -243,6 +245,8 @@ class PrefectTables:
             raise Refusal(404, {"exception_message": f"Flow run with id {run_id} not found"})
         run = self.runs[run_id]
         guarded = completed_to_pending(run, body["state"], self.guards_completed)
+        if self.keeps_results and not body.get("force"):
+            guarded = guarded or completed_to_scheduled(run, body["state"])
         verdict = (
             guarded
             or self._no_slot(run, body)

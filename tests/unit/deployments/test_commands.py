@@ -26,11 +26,12 @@ from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.dialect import deployment_body
 from runnerd.processes.protocol import Hello
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, URL, a_deployment, a_record, fake_api
+from tests.kits.nouns import NOON, URL, a_deployment, a_record, fake_api, flow_run
 from tests.kits.sources import no_sources
 
 LEVEL = {"properties": {"level": {"type": "integer", "default": 2}}}
 RULES = CommandRules(retries=1)
+NOBODY = "00000000-0000-0000-0000-000000000000"  # a run that Prefect does not have
 MADE = "dddddddd-0000-4000-8000-000000000001"
 
 
@@ -129,6 +130,17 @@ async def test_a_second_preparation_forgets_nothing(tmp_path: Path) -> None:
     progress.write_text('{"offset": 5}')
     await world.spec()
     assert progress.read_text() == '{"offset": 5}'
+
+
+async def test_a_plan_is_what_is_started_and_writes_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path, parameters={"level": 3})
+    planned = replace(flow_run(world.prefect, world.run_id), id=NOBODY, parameters={"level": 7})
+    prepared = await world.launcher.prepare_plan(replace(world.record, id=NOBODY), planned)
+    assert os.listdir(tmp_path) == []
+    assert isinstance(prepared.start, LaunchSpec)
+    assert prepared.start.argv == ("backup", "--level=7")
+    assert set(prepared.start.environment) == set((await world.spec()).environment)
+    assert (prepared.layers["run"]["OWN"], "HOME" in prepared.layers["base"]) == ("1", True)
 
 
 async def test_an_old_spawner_is_named(tmp_path: Path) -> None:

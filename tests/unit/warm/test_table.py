@@ -10,7 +10,7 @@ import pytest
 
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import WarmSettings
-from runnerd.launch.prepared import Prepared
+from runnerd.launch.prepared import Prepared, WarmWish
 from runnerd.warm.demand import UNKNOWN_IMPORT_S
 from runnerd.warm.failures import RETRY_FIRST_S
 from runnerd.warm.table import RECENT_S, REFUSALS_MAX
@@ -18,7 +18,7 @@ from tests.kits.engine import start
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.jump_loop import START_S
 from tests.kits.nouns import Json
-from tests.kits.warm_host import WarmHost, a_venv, a_wish, warm_host
+from tests.kits.warm_host import WarmHost, a_spec, a_venv, a_wish, warm_host
 
 AUTO = a_wish("auto")
 LOGGED = "a warm interpreter has failed; its runs start cold"
@@ -292,3 +292,25 @@ async def test_idle_ones_are_ended_with_a_daemon_that_stops(tmp_path: Path) -> N
         await host.keeper.stop()
         assert host.live() == []
         assert await host.starts(1) == ["cold"], "and none is started any more"
+
+
+async def test_a_start_is_foreseen_and_nothing_is_started_for_that(tmp_path: Path) -> None:
+    async with warm_host(tmp_path, idle_s=60.0) as host:
+
+        def foreseen(wish: WarmWish | None) -> tuple[str, str | None]:
+            before = (len(host.started()), host.table.all())
+            found = host.table.foresee(Prepared(start=a_spec(host.python), warm=wish))
+            assert (len(host.started()), host.table.all()) == before
+            return found
+
+        assert foreseen(None) == ("cold", "no such run is forked")
+        assert foreseen(a_wish("cold")) == ("cold", "run.start is cold")
+        assert foreseen(a_wish("warm")) == ("warm", "if a warm interpreter is ready in time")
+        kind, why_cold = foreseen(AUTO)
+        assert (kind, "within warm.idle (1min)" in (why_cold or "")) == ("cold", True)
+        assert await host.starts(1, AUTO) == ["cold"]
+        assert foreseen(AUTO) == ("warm", "if a warm interpreter is ready in time")
+        assert await host.starts(1, AUTO) == ["warm"]
+        assert foreseen(AUTO)[1] == f"forked from the warm interpreter of {host.table.all()[0].plan.describe()}"
+        replace_warm(host, interpreters=0)
+        assert foreseen(AUTO) == ("cold", "warm.interpreters is 0")

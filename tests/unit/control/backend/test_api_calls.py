@@ -34,7 +34,7 @@ async def test_a_server_that_never_answers_is_given_up_before_runnerctl_gives_up
     assert asyncio.get_running_loop().time() - began == LIMIT_S
     assert LIMIT_S < PREFECT_TIMEOUT_S
     slow = {verb for verb in VERBS if VERBS[verb].asks_prefect}
-    assert slow == {"run", "execute", "pause", "resume", "pool", "queue"}
+    assert slow == {"run", "execute", "plan", "retry", "pause", "resume", "pool", "queue"}
 
 
 @pytest.mark.parametrize(

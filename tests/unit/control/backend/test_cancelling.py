@@ -138,7 +138,7 @@ async def test_a_cancelled_run_is_not_executed(tmp_path: Path) -> None:
         one.engine.prefect.set_state(run_id, "CANCELLED")
         refused = await one.host.runs.execute(run_id, again=False, peer=PEER)
         assert isinstance(refused, Refused)
-        cause = "the run is Cancelled; create a new one with runnerctl run"
+        cause = "the run is Cancelled; create a new one with runnerctl run, or retry it with runnerctl retry"
         assert (refused.status, refused.detail) == (409, f"cannot execute flow run {run_id}: {cause}")
 
 

@@ -16,8 +16,6 @@ from tests.kits.host import PEER, Daemon, daemon
 from tests.kits.nouns import Json, copied, flow_run
 from tests.kits.pools import pool_settings, pooled, serve, with_pools
 
-NOT_OURS = "neither its deployment nor its work pool is served here; runnerctl status lists both"
-
 
 async def execute(one: Daemon, run_id: str, *, again: bool = False) -> object:
     return await one.host.runs.execute(run_id, again=again, peer=PEER)
@@ -82,18 +80,6 @@ async def test_a_run_of_an_own_deployment_is_ours_in_whatever_pool_it_is(tmp_pat
         assert isinstance(await execute(one, run_id), dict)
         (record,) = one.engine.supervisor.records()
         assert (record.pool, record.queue, record.deployment) == (None, None, "nightly")
-
-
-@pytest.mark.parametrize("pool", [None, "other", "docker"])
-async def test_a_run_that_is_for_somebody_else(tmp_path: Path, pool: str | None) -> None:
-    prefect = with_pools(etl={}, other={}, docker={"type": "docker"})
-    async with daemon(tmp_path, prefect=prefect) as one:
-        serve(one.engine.pools, prefect, pool_settings(), pool_settings("docker"))
-        run_id = one.engine.add_run(prefect.pools.add_deployment(pool))
-        refused = await execute(one, run_id)
-        assert isinstance(refused, Refused)
-        assert (refused.status, refused.detail) == (409, f"cannot execute flow run {run_id}: {NOT_OURS}")
-        assert prefect.state_of(run_id) == "SCHEDULED"
 
 
 @pytest.mark.parametrize("status", ["ABORT", "REJECT"])

@@ -92,6 +92,7 @@ async def test_what_cannot_be_executed_here(tmp_path: Path) -> None:
         run_id = one.engine.add_run(one.engine.deploy())
         (entry,) = one.engine.registry.entries()
         one.engine.registry.remove(key_of(entry.deployment))
+        one.engine.prefect.runs[run_id]["deployment_id"] = None
         elsewhere = await one.host.runs.execute(run_id, again=False, peer=PEER)
         assert isinstance(elsewhere, Refused)
         assert elsewhere.status == 409

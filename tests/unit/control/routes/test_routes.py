@@ -330,7 +330,7 @@ async def test_nothing_is_asked_of_a_host_that_does_not_know_its_runs_yet(tmp_pa
     host.runs.knows_its_runs.clear()
     table = build_routes(host=host, log=ListLog())
     routes = {route.path: route for route in table if route.access is Access.ADOPTED}
-    assert len(routes) == 11
+    assert len(routes) == 12
     for route in routes.values():
         request = Request(method="POST", path=(), query={}, body=b'{"all": true}', peer=Peer(pid=1, uid=0, gid=0))
         with pytest.raises(HttpProblem) as refused:
