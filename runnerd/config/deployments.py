@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from runnerd.config.entries import Key, Kind
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.messages import Flaw
+from runnerd.config.notices import make_notices_table
 from runnerd.config.placeholders import list_outputs, refuse_odd_numbers, refuse_placeholders
 from runnerd.config.prefect_yaml import read_pull, refuse_unsupported, warn_of_ignored
 from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
-from runnerd.config.sections import Flaws, Table, Values
+from runnerd.config.sections import Flaws, Table, Values, read_section
 from runnerd.config.work_pool import pool_name, read_job_variables, read_pool
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.place import Json, Place
@@ -60,6 +61,7 @@ class DeploymentReader:
         in_pool = read_pool(node, self.file, outputs, flaws)
         schedules = self.schedules.read(node, flaws)
         values = self._run_values(node, flaws)
+        notices = read_section(node.get("notices"), make_notices_table(self.host.base), ("notices",), flaws).arguments()
         if flaws.at("name") or flaws.at("entrypoint") or "entrypoint" not in node:
             return None
         run = self.host.settings(values)
@@ -72,7 +74,7 @@ class DeploymentReader:
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
         places = _parameter_places(node)
-        more = {**keys, **limit, **in_pool}
+        more = {**keys, **limit, **in_pool, "notices": notices}
         return Deployment(run=run, place=node.place(), schedules=schedules, parameter_places=places, **more)
 
     def _run_values(self, node: Map, flaws: Flaws) -> Values:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from runnerd.core.notices import Notices
 from runnerd.core.place import Json, Place, Problem
 
 UNBOUNDED_BYTES = 2**63 - 1  # replaces `infinity` in a size of files
@@ -55,6 +56,10 @@ class RunSettings:
     stop_signal: int = 15
     stop_timeout_s: float = 30.0
     hook_timeout_s: float = 60.0  # for all hooks of one ended run together
+    before: tuple[tuple[str, ...], ...] = ()  # commands before each start
+    before_timeout_s: float = 60.0  # for each of them
+    after: tuple[tuple[str, ...], ...] = ()  # commands after each end
+    after_timeout_s: float = 60.0
     output_max_bytes: int = 64 * 2**20
     start: StartKind = "auto"
     preload: tuple[str, ...] = ()  # modules that a warm interpreter imports besides Prefect
@@ -108,6 +113,7 @@ class Deployment:
     work_queue: str | None = None  # of that pool; None: its default queue
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # of that pool, with the worker's placeholders
     pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
+    notices: Notices = field(default_factory=dict)  # besides those of the host
     run: RunSettings
     place: Place
     # By `parameters.x` and `schedules[0].parameters.x`; edits above them are no change of the deployment.
@@ -232,6 +238,7 @@ class Settings:
     output: OutputSettings = OutputSettings()
     warm: WarmSettings = WarmSettings()
     control: ControlSettings = ControlSettings()
+    notices: Notices = field(default_factory=dict)  # of all runs of this host
     http_listen: tuple[str, int] | None = None  # loopback address and port of health and metrics
 
 

@@ -64,7 +64,7 @@ class FlowLauncher:
             owner=record.deployment_id or entry.full_name,
             prefect_version=entry.prefect_version,
         )
-        return Prepared(start=spec, user=run.user or base["USER"], warm=wish)
+        return Prepared(start=spec, user=run.user or base["USER"], warm=wish).with_commands(run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
 from runnerd.core.process import LaunchSpec
-from runnerd.core.settings import StartKind
+from runnerd.core.settings import RunSettings, StartKind
 from runnerd.files.bounded_calls import Unanswered
 
 
@@ -35,13 +35,28 @@ class Prepared:
     `start`: the launch spec, or a sentence why the run cannot be started, or what did not answer and may answer later,
     as a sentence. `user`: the account that the process will
     run as, never taken from the run's environment, because the API may have set that. `record_fields`: fields to
-    update in the run's record. `warm`: what decides whether it is forked, None for what never is.
+    update in the run's record. `warm`: what decides whether it is forked, None for what never is. `before`, `after`:
+    the administrator's commands before the start and after the end.
     """
 
     start: LaunchSpec | str | Unanswered
     user: str | None = None
     record_fields: Mapping[str, Json] = field(default_factory=dict)
     warm: WarmWish | None = None
+    before: tuple[tuple[str, ...], ...] = ()
+    before_timeout_s: float = 60.0
+    after: tuple[tuple[str, ...], ...] = ()
+    after_timeout_s: float = 60.0
+
+    def with_commands(self, run: RunSettings) -> Prepared:
+        """Add the commands of these settings."""
+        return replace(
+            self,
+            before=run.before,
+            before_timeout_s=run.before_timeout_s,
+            after=run.after,
+            after_timeout_s=run.after_timeout_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ class PoolLauncher:
                 "labels": job.labels,
                 "stream_output": job.stream_output,
             },
-        )
+        ).with_commands(run)
 
     def _make_spec(self, record: RunRecord, facts: _RunFacts, job: ProcessJob) -> LaunchSpec:
         run = facts.served.settings.run

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from runnerd.core.errors import ApiRejected
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import FlowRun, StateType
+from runnerd.core.process import LaunchSpec
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.prepared import Prepared
 from runnerd.log.alerts import Alert
@@ -112,6 +114,23 @@ class Preparing:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RETRY_S):
                 await self._wake.wait()
+
+
+def plan_start(record: RunRecord, spec: LaunchSpec, prepared: Prepared, *, boot_id: str) -> RunRecord:
+    """Return the record of a run that is about to be started by `spec`, with what its end will depend on."""
+    return replace(
+        record,
+        output=spec.output,
+        user=prepared.user,
+        runtime_max_s=spec.runtime_max_s,
+        memory_max_bytes=spec.memory_max_bytes,
+        stop_timeout_s=spec.stop_timeout_s,
+        boot_id=boot_id,
+        scratch=spec.working_directory if spec.make_directory else None,
+        after=prepared.after,
+        after_timeout_s=prepared.after_timeout_s,
+        waiting=None,
+    )
 
 
 def stuck_behind(records: Iterable[RunRecord], offers: Iterable[FlowRun]) -> dict[str, str]:

@@ -109,6 +109,7 @@ async def daemon(
             served=frozenset,
             events=engine.events,
             warm=a_warm_table(engine),
+            notices=engine.notices.queue,
             journal=engine.journal,
             link=engine.link,
             wakes=engine.wakes,

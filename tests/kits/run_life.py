@@ -44,7 +44,8 @@ class FlowLauncher:
         entry = self.registry.by_id(record.deployment_id)
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
-        return Prepared(start=self._spec(record, entry.deployment), user="root")
+        prepared = Prepared(start=self._spec(record, entry.deployment), user="root")
+        return prepared.with_commands(entry.deployment.run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
         return f"run {record.id} has none"

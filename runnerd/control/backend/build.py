@@ -22,6 +22,7 @@ from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.registry import Registry
 from runnerd.journal.journal import Journal
+from runnerd.notices.queue import NoticeQueue
 from runnerd.output.output_file import OutputReader
 from runnerd.polling.event_stream import EventStream
 from runnerd.polling.poller import Poller
@@ -88,6 +89,7 @@ def build_host(
     served: Callable[[], Collection[str]],
     events: EventStream,
     warm: WarmTable,
+    notices: NoticeQueue,
     journal: Journal,
     link: SpawnerLink,
     wakes: Wakes,
@@ -114,6 +116,7 @@ def build_host(
         pools=pools,
         events=events,
         warm=warm,
+        notices=notices,
         service=service,
         ambient=ambient,
     )

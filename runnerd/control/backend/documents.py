@@ -49,7 +49,7 @@ def run_document(record: RunRecord, usage: Usage | None = None) -> Json:
         "process_name": record.process_name,
         "labels": dict(record.labels),
         "output_removed": record.output_removed,
-        "waiting": record.waiting,
+        "waiting": record.waiting or record.step,
         "run_created_at": time_text(record.run_created_at),
         "created_at": time_text(record.created_at),
         "due_at": time_text(record.due_at),
