@@ -33,8 +33,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
-              keeps a claimed run from being started or reported. `pid`, `pgid`: of the process, also once that has
-              ended (`ended_at`), and another may have the number.
+              keeps a claimed run from being started or reported, such as a command of run.before. `pid`, `pgid`: of its
+              process, also once that has ended (`ended_at`), and another may have the number.
               `start`: cold, or warm (forked from a warm interpreter). `start_problem`: null, or why not warm.
               `here`: false for a run that this host does not have, which is read from Prefect where its full id is
               given; such a run has no phase.

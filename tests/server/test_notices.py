@@ -43,7 +43,9 @@ def receiver() -> Iterator[Receiver]:
 def host(prefect: PrefectServer, receiver: Receiver) -> Iterator[Host]:
     host = Host(url=prefect.url, python=prefect.python)
     host.root.chmod(0o777)
-    of_host = f"notices: {{on_crash: [{{post: '{receiver.url}/crash'}}], on_cancel: [{{post: '{receiver.url}/cancel'}}]}}\n"
+    of_host = (
+        f"notices: {{on_crash: [{{post: '{receiver.url}/crash'}}], on_cancel: [{{post: '{receiver.url}/cancel'}}]}}\n"
+    )
     host.write_main((host.config / "runnerd.yaml").read_text() + of_host)
     host.drop_in("10-test.yaml", DEPLOYMENTS.format(root=host.root, url=receiver.url))
     try:

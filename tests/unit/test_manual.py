@@ -31,6 +31,8 @@ HEADINGS = {
     "deployments": "A deployment",
     "schedule": "A schedule",
     "run": "The section run",
+    "notices": "The section notices",
+    "notice": "A notice",
     **{
         name: f"The section {name}"
         for name in ("api", "limits", "stop", "late", "journal", "output", "warm", "control", "http")
@@ -52,6 +54,8 @@ def parts() -> Mapping[str, Mapping[str, Any]]:
         "deployments": deployment,
         "schedule": definitions["schedule"]["properties"],
         "run": definitions["run"]["properties"],
+        "notices": definitions["notices"]["properties"],
+        "notice": definitions["notice"]["properties"],
     }
 
 

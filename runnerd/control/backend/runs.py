@@ -109,7 +109,7 @@ class RunsBackend:
     def _live_document(self, record: RunRecord) -> Json:
         identity = record.identity if record.ended_at is None else None
         document = run_document(record, self._meter.usage_of(identity) if identity is not None else None)
-        return document | {"waiting": self._waits.claimed_reason(record)}
+        return document | {"waiting": record.step or self._waits.claimed_reason(record)}
 
     def document(self, run_id: str) -> Json | None:
         run = self._supervisor.run(run_id)
