@@ -6,6 +6,7 @@ Invariant: no message quotes a URL, which may be a secret.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from runnerd.config.commands import read_command, refuse_unknown_placeholder
@@ -95,7 +96,12 @@ def is_json(template: str) -> bool:
 
 def describe_notices(notices: Notices) -> dict[str, Json]:
     """Describe notices as in the files, without secrets."""
-    return {event.value: [_describe(one) for one in notices.get(event, ())] or None for event in NoticeEvent}
+    return {event.value: describe_targets(notices.get(event, ())) for event in NoticeEvent}
+
+
+def describe_targets(targets: Iterable[NoticeTarget]) -> list[Json] | None:
+    """Describe the targets of one event; None without one."""
+    return [_describe(one) for one in targets] or None
 
 
 def _describe(target: NoticeTarget) -> dict[str, Json]:

@@ -23,8 +23,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               `warm`: WARM_FIELDS each, the warm interpreters, and those that have failed. `state`: importing, ready or
               failed; `since`: when it was started, null for one that has failed, as `pid` and `memory_bytes` (its
               resident memory) are; `runs`: how many were forked from it; `problem`: why it has failed, null otherwise.
-              `notices`: the notices that cannot be sent: event (such as on_failure), run (its id), name, deployment, to
-              (whom, without secrets), tries, created_at, next_at (null for one that is given up), given_up, problem.
+              `notices`: the first 100 notices that cannot be sent: event (such as on_failure), run (its id), name,
+              deployment, to (whom, without secrets), tries, created_at, next_at (null for one that is given up),
+              given_up, problem.
   run         RUN_FIELDS. `created_at`: when its present attempt was claimed; before the claim, when it is due.
               `run_created_at`: when it was created in Prefect; null where that is not known.
               `due_at`: when the flow of a run that was claimed ahead of its time begins. `ready_seconds`: from that

@@ -33,6 +33,7 @@ _SENT_KEPT, _SENT_MAX = timedelta(days=7), 10_000  # by which the same notice is
 _PRUNE_EVERY = timedelta(hours=1)
 _JOURNAL_RETRY_S = 10.0
 _IDLE_S = 600.0
+_SHOWN_MAX = 100
 
 
 Write = Callable[[], None]
@@ -89,8 +90,8 @@ class NoticeQueue:
         return [Problem(message=_describe(shown, failed)) for shown, failed in by_target.items()]
 
     def documents(self) -> list[Json]:
-        """Return the documents of the notices that fail."""
-        return [_document(one) for one in self.pending()]
+        """Return the documents of the notices that fail, at most of the first 100."""
+        return [_document(one) for one in self.pending()[:_SHOWN_MAX]]
 
     # --- the loop -----------------------------------------------------------------------------------------------
 

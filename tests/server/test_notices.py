@@ -12,7 +12,10 @@ from tests.kits.daemon import Host, eventually
 from tests.kits.notices import Receiver
 from tests.kits.prefect_servers import PrefectServer
 
-DEPLOYMENTS = """
+SLOW = """
+  - {{name: noticed-slow, entrypoint: "flows.py:greet", run: {{before: [sleep, "600"], before_timeout: 10m}}}}
+"""
+NOTICED = """
 deployments:
   - name: noticed-fail
     entrypoint: "flows.py:fail"
@@ -24,12 +27,14 @@ deployments:
   - name: noticed-kept
     entrypoint: "flows.py:greet"
     run: {{before: [/bin/sh, -c, "echo checking; echo the mount is gone >&2; exit 3"]}}
+"""
+AROUND = """
+deployments:
   - name: noticed-around
     entrypoint: "flows.py:greet"
     run:
       before: [/bin/sh, -c, "cat > {root}/before; pwd >> {root}/before"]
       after: [/bin/sh, -c, "cat > {root}/after; exit 5"]
-  - {{name: noticed-slow, entrypoint: "flows.py:greet", run: {{before: [sleep, "600"], before_timeout: 10m}}}}
 """
 
 
@@ -41,19 +46,21 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def host(prefect: PrefectServer, receiver: Receiver) -> Iterator[Host]:
+    """Not started."""
     host = Host(url=prefect.url, python=prefect.python)
     host.root.chmod(0o777)
-    of_host = (
-        f"notices: {{on_crash: [{{post: '{receiver.url}/crash'}}], on_cancel: [{{post: '{receiver.url}/cancel'}}]}}\n"
-    )
-    host.write_main((host.config / "runnerd.yaml").read_text() + of_host)
-    host.drop_in("10-test.yaml", DEPLOYMENTS.format(root=host.root, url=receiver.url))
+    events = f"{{on_crash: [{{post: '{receiver.url}/crash'}}], on_cancel: [{{post: '{receiver.url}/cancel'}}]}}"
+    host.write_main((host.config / "runnerd.yaml").read_text() + f"notices: {events}\n")
     try:
-        host.start()
-        host.registered("noticed-fail", "noticed-leave", "noticed-kept", "noticed-around", "noticed-slow")
         yield host
     finally:
         host.close()
+
+
+def start(host: Host, receiver: Receiver, deployments: str, *names: str) -> None:
+    host.drop_in("10-test.yaml", (deployments + SLOW.removeprefix("\n")).format(root=host.root, url=receiver.url))
+    host.start()
+    host.registered(*names, "noticed-slow")
 
 
 def received(receiver: Receiver, path: str, run_id: str, host: Host) -> Any:
@@ -66,6 +73,7 @@ def received(receiver: Receiver, path: str, run_id: str, host: Host) -> Any:
 
 
 def test_a_failure_a_crash_and_a_cancel_are_notified(host: Host, receiver: Receiver) -> None:
+    start(host, receiver, NOTICED, "noticed-fail", "noticed-leave", "noticed-kept")
     receiver.statuses = [503]
     failed = host.run_now("noticed-fail")
     name = host.ended(failed)["name"]
@@ -94,6 +102,7 @@ def test_a_failure_a_crash_and_a_cancel_are_notified(host: Host, receiver: Recei
 
 
 def test_commands_around_a_run_and_over_a_restart_of_the_daemon(host: Host, receiver: Receiver) -> None:
+    start(host, receiver, AROUND, "noticed-around")
     around = host.run_now("noticed-around")
     document = host.ended(around)
     assert document["api_state"] == "COMPLETED"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.config import describe_config
+from runnerd.config.host_changes import list_host_changes
 from runnerd.core.codec import Decoder, to_json
 from runnerd.core.notices import NoticeTarget
 from runnerd.core.settings import Config
@@ -93,6 +94,20 @@ def test_no_url_is_shown(etc: ConfigDir) -> None:
     too_long = "http://hush/" + "x" * 2001
     etc.write("conf.d/10-a.yaml", RIGHT + f"    notices: {{on_late: [{{post: '{too_long}'}}]}}\n")
     assert "hush" not in str(etc.problems())
+
+
+def test_another_secret_is_a_change_that_shows_none(etc: ConfigDir) -> None:
+    etc.write(
+        "runnerd.yaml", MAIN + "notices: {on_crash: [{post: 'https://h.test/hush-1'}], on_late: [{command: [a]}]}\n"
+    )
+    old = etc.load().settings
+    etc.write(
+        "runnerd.yaml", MAIN + "notices: {on_crash: [{post: 'https://h.test/hush-2'}], on_late: [{command: [a]}]}\n"
+    )
+    (change,) = list_host_changes(old, etc.load())
+    assert (change.key, change.restart) == ("notices.on_crash", False)
+    assert change.place is not None and change.place.line == 2
+    assert "hush" not in repr(change) and change.old == change.new
 
 
 # --- commands around runs -------------------------------------------------------------------------------------------
