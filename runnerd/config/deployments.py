@@ -8,11 +8,12 @@ from runnerd.config.commands import has_command, read_command
 from runnerd.config.entries import Key, Kind
 from runnerd.config.host_checks import HostChecks
 from runnerd.config.messages import Flaw
+from runnerd.config.notices import make_notices_table
 from runnerd.config.placeholders import list_outputs, refuse_odd_numbers, refuse_outputs, refuse_placeholders
 from runnerd.config.prefect_yaml import PullSteps, read_pull, refuse_unsupported, warn_of_ignored
 from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
-from runnerd.config.sections import Flaws, Values
+from runnerd.config.sections import Flaws, Values, read_section
 from runnerd.config.sources import check_source, in_source, read_source
 from runnerd.config.work_pool import pool_name, read_job_variables, read_pool
 from runnerd.config.yaml_nodes import Map, make_plain
@@ -65,6 +66,7 @@ class DeploymentReader:
         schedules = self.schedules.read(node, flaws)
         pull = self._pull(node, outputs, flaws)
         values = self._run_values(node, pull.values if pull.steps is None else Values(), flaws)
+        notices = read_section(node.get("notices"), make_notices_table(self.host.base), ("notices",), flaws).arguments()
         if flaws.at("name") or flaws.at("entrypoint") or not ("entrypoint" in node or has_command(node)):
             return None
         source = read_source(node, self.host.base, flaws)
@@ -84,7 +86,8 @@ class DeploymentReader:
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
         places = _parameter_places(node)
-        more = {**keys, **limit, **self._steps(node, pull), **in_pool, "command": command, "source": source}
+        more = {**keys, **limit, **self._steps(node, pull), **in_pool, "notices": notices}
+        more |= {"command": command, "source": source}
         return Deployment(run=run, place=node.place(), schedules=schedules, parameter_places=places, **more)
 
     def _run_values(self, node: Map, pull: Values, flaws: Flaws) -> Values:

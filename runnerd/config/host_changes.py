@@ -1,6 +1,6 @@
 """Compares the settings of the host before and after a reload, key by key.
 
-Pure. No value that may be a secret leaves this module: what headers hold is compared, and never shown.
+Pure. No value that may be a secret leaves this module: what headers and URLs hold is compared, and never shown.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from runnerd.config.notices import describe_targets
 from runnerd.config.show import HIDDEN, describe_settings
 from runnerd.core.place import Json, Place, Problem, place_document
 from runnerd.core.settings import Config, Settings
@@ -16,6 +17,7 @@ _FIXED = {"api.url": "url", "api.headers": "headers", "api.request_timeout": "re
 # Credentials belong to the server of api.url: those of the next one are not sent to the present one.
 _OF_THE_URL = {"api.key_file": "key_file", "api.auth_string_file": "auth_string_file"}
 _HEADERS = "api.headers"
+_NOTICES = "notices."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,9 @@ def _flat(settings: Settings) -> dict[str, Json]:
         for key, value in content.items() if isinstance(content, dict) else [("", content)]:
             name = f"{section}.{key}" if key else section
             found |= {f"{name}.{item}": of for item, of in value.items()} if isinstance(value, dict) else {name: value}
-    return found | {f"{_HEADERS}.{name}": value for name, value in settings.api.headers.items()}
+    # As they are, because what is shown of a header or of a URL may be the same for another one.
+    headers = {f"{_HEADERS}.{name}": value for name, value in settings.api.headers.items()}
+    return found | headers | {f"{_NOTICES}{event}": targets or None for event, targets in settings.notices.items()}
 
 
 def _root(key: str) -> str:
@@ -92,4 +96,6 @@ def _root(key: str) -> str:
 
 
 def _shown(key: str, value: Json) -> Json:
+    if key.startswith(_NOTICES):
+        return describe_targets(value or ())
     return HIDDEN if value is not None and _root(key) == _HEADERS else value

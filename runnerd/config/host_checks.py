@@ -95,6 +95,10 @@ class HostChecks:
             yield Finding("working_directory", f"run.working_directory {run.working_directory}: {directory}")
         elif entrypoint is not None:
             yield from self._check_code(run.working_directory, entrypoint, denied_matters)
+        for key, command in [*(("before", one) for one in run.before), *(("after", one) for one in run.after)]:
+            wrong = self._check_file(command[0], os.X_OK, denied_matters) if "/" in command[0] else None
+            if wrong:
+                yield Finding(key, f"run.{key} {command[0]}: {wrong}")
         if run.environment_file is not None:
             wrong = self._check_environment_file(run.environment_file)
             if wrong:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from runnerd.config.command_lines import read_commands
 from runnerd.config.sections import (
     Flaws,
     Reader,
@@ -24,6 +25,7 @@ from runnerd.core.settings import HostRunSettings, RunSettings
 from runnerd.core.units import format_size, parse_size
 
 _RLIMIT = "rlimits."
+_COMMAND_MAX_S = 86400.0  # of one command before or after a run
 
 
 def make_path_reader(base: str) -> Reader:
@@ -55,6 +57,10 @@ def make_run_table(base: str) -> Table:
         "stop_signal": ("stop_signal", parse_signal),
         "stop_timeout": ("stop_timeout_s", make_duration_reader(least_s=0.1)),
         "hook_timeout": ("hook_timeout_s", make_duration_reader(least_s=1)),
+        "before": ("before", read_commands),
+        "before_timeout": ("before_timeout_s", make_duration_reader(least_s=1, most_s=_COMMAND_MAX_S)),
+        "after": ("after", read_commands),
+        "after_timeout": ("after_timeout_s", make_duration_reader(least_s=1, most_s=_COMMAND_MAX_S)),
         "output_max": ("output_max_bytes", _size(least=4096)),
         "start": ("start", read_as_is),
         "preload": ("preload", tuple),

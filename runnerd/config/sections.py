@@ -123,9 +123,13 @@ def restore_values(path: str, said: Json, names: Collection[str]) -> Values:
     if not isinstance(found, Mapping):
         return Values()
     # JSON has no tuples, and no section has a list.
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items() if key in names}
+    values = {key: _tuples(value) for key, value in found.items() if key in names}
     where = places if isinstance(places, Mapping) else {}
     return Values(values, {key: _restore_place(path, where.get(key)) for key in values})
+
+
+def _tuples(value: Json) -> Json:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _restore_place(path: str, place: Json) -> Place:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from runnerd.config.notices import make_notices_table
 from runnerd.config.run_settings import make_path_reader, make_run_table, read_run
 from runnerd.config.sections import (
     Flaws,
@@ -47,6 +48,7 @@ from runnerd.core.settings import (
 Sections = Mapping[str, Values]
 
 DAY_S = 86400.0
+_MAIN_ONLY = ("control", "notices")
 _RATE_MIN_PER_S, _RATE_MAX_PER_S = 1 / 3600, 1000
 # Headers that the HTTP library makes for each request; another value would break the connection.
 _FRAMING = frozenset(("connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"))
@@ -87,17 +89,18 @@ class SettingsReader:
             },
             "control": {key: (key, _groups) for key in ("admins", "operators", "readers")},
             "http": {"listen": ("http_listen", _listen)},
+            "notices": make_notices_table(base),
         }
 
     def sections(self, node: Map, flaws: Flaws, *, is_main: bool) -> dict[str, Values]:
         """Read the sections; `name` only in runnerd.yaml, because a prefect.yaml has the project's name there."""
         found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self.tables.items()}
         found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
-        if not is_main and found["control"].values:
-            # A drop-in that cannot be read is left out, and a host must not open up by that.
-            message = "control is read only from runnerd.yaml; move it there"
-            flaws.add(("control",), message, node.key_place("control"))
-            del found["control"]
+        # A drop-in that cannot be read is left out: a host must not open up by that, nor fall silent.
+        for name in _MAIN_ONLY if not is_main else ():
+            if found[name].values:
+                flaws.add((name,), f"{name} is read only from runnerd.yaml; move it there", node.key_place(name))
+                del found[name]
         if is_main:
             found["host"] = read_section(node, {"name": ("name", _host_name)}, (), flaws)
         if found["api"].values.get("url", "") is None:
@@ -124,7 +127,9 @@ class SettingsReader:
         if not isinstance(said, Mapping):
             return {}
         tables = {**self.tables, "run": self.run_table}
-        known = {name: {field for field, _ in table.values()} for name, table in tables.items() if name != "control"}
+        known = {
+            name: {field for field, _ in table.values()} for name, table in tables.items() if name not in _MAIN_ONLY
+        }
         found = {name: restore_values(path, said[name], names) for name, names in known.items() if name in said}
         return {name: values for name, values in found.items() if values.values}
 
@@ -158,6 +163,7 @@ def make_settings(sections: Sections, *, hostname: str, api_url: str) -> Setting
         output=OutputSettings(**said("output")),
         warm=WarmSettings(**said("warm")),
         control=ControlSettings(**said("control")),
+        notices=said("notices"),
         **said("http"),
     )
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from runnerd.config.notices import describe_notices
 from runnerd.config.units import RLIMITS, UNLIMITED, format_percent, format_signal
 from runnerd.core.commands import Command
 from runnerd.core.place import Json
@@ -85,6 +86,7 @@ def describe_settings(settings: Settings) -> dict[str, Json]:
             )
         },
         "http": {"listen": _address(*listen) if listen else None},
+        "notices": describe_notices(settings.notices),
     }
 
 
@@ -127,6 +129,7 @@ def _deployment(deployment: Deployment) -> dict[str, Json]:
         "paused": deployment.paused,
         "on_remove": deployment.on_remove,
         "source": _source(deployment.source),
+        "notices": describe_notices(deployment.notices),
         "run": _run(deployment.run),
         "file": deployment.place.file,
         "line": deployment.place.line,
@@ -213,6 +216,10 @@ def _run(run: RunSettings) -> dict[str, Json]:
         "stop_signal": format_signal(run.stop_signal),
         "stop_timeout": _duration(run.stop_timeout_s),
         "hook_timeout": _duration(run.hook_timeout_s),
+        "before": [list(command) for command in run.before] or None,
+        "before_timeout": _duration(run.before_timeout_s),
+        "after": [list(command) for command in run.after] or None,
+        "after_timeout": _duration(run.after_timeout_s),
         "output_max": format_size(run.output_max_bytes),
         "start": run.start,
         "preload": list(run.preload),

@@ -23,6 +23,9 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               `warm`: WARM_FIELDS each, the warm interpreters, and those that have failed. `state`: importing, ready or
               failed; `since`: when it was started, null for one that has failed, as `pid` and `memory_bytes` (its
               resident memory) are; `runs`: how many were forked from it; `problem`: why it has failed, null otherwise.
+              `notices`: the first 100 notices that cannot be sent: event (such as on_failure), run (its id), name,
+              deployment, to (whom, without secrets), tries, created_at, next_at (null for one that is given up),
+              given_up, problem.
   run         RUN_FIELDS. `created_at`: when its present attempt was claimed; before the claim, when it is due.
               `kind`: flow or command; null for a run that this host does not have.
               `run_created_at`: when it was created in Prefect; null where that is not known.
@@ -33,8 +36,8 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
               that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
               for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
-              keeps a claimed run from being started or reported. `pid`, `pgid`: of the process, also once that has
-              ended (`ended_at`), and another may have the number.
+              keeps a claimed run from being started or reported, such as a command of run.before. `pid`, `pgid`: of its
+              process, also once that has ended (`ended_at`), and another may have the number.
               `start`: cold, or warm (forked from a warm interpreter). `start_problem`: null, or why not warm.
               `here`: false for a run that this host does not have, which is read from Prefect where its full id is
               given; such a run has no phase. `entrypoint`: the code that was named for this run alone, null mostly.

@@ -133,6 +133,12 @@ class RunRecord:
     hook: Hook | None = None
     hook_of_child: bool = False  # the flow's process reported that state itself
     hook_boot: str | None = None  # the boot in which the hooks were begun
+    before_index: int | None = None  # the latest command that was begun before this attempt
+    step: str | None = None  # which of them is under way, in words
+    after: tuple[tuple[str, ...], ...] = ()  # the commands after this attempt
+    after_timeout_s: float = 60.0
+    after_due: bool = False  # the API has the end, and the commands after it are to be run
+    after_boot: str | None = None  # the boot in which they were begun
     pool: str | None = None  # the work pool that offered the run
     queue: str | None = None
     scratch: str | None = None  # the directory made for this attempt, and removed after it

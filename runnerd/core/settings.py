@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from runnerd.core.commands import Command
+from runnerd.core.notices import Notices
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.source import Source, Tree
 
@@ -58,6 +59,10 @@ class RunSettings:
     stop_signal: int = 15
     stop_timeout_s: float = 30.0
     hook_timeout_s: float = 60.0  # for all hooks of one ended run together
+    before: tuple[tuple[str, ...], ...] = ()  # commands before each start
+    before_timeout_s: float = 60.0  # for each of them
+    after: tuple[tuple[str, ...], ...] = ()  # commands after each end
+    after_timeout_s: float = 60.0
     output_max_bytes: int = 64 * 2**20
     start: StartKind = "auto"
     preload: tuple[str, ...] = ()  # modules that a warm interpreter imports besides Prefect
@@ -150,6 +155,7 @@ class Deployment:
     scratch: bool = False  # its pull steps are run in a directory that is made for each run
     source: Source | None = None  # None: the code is in run.working_directory
     tree: Tree | None = None  # what is checked out of a source that is pulled; it is run.working_directory then
+    notices: Notices = field(default_factory=dict)  # besides those of the host
     run: RunSettings
     place: Place
     # By `parameters.x` and `schedules[0].parameters.x`; edits above them are no change of the deployment.
@@ -290,6 +296,7 @@ class Settings:
     output: OutputSettings = OutputSettings()
     warm: WarmSettings = WarmSettings()
     control: ControlSettings = ControlSettings()
+    notices: Notices = field(default_factory=dict)  # of all runs of this host
     http_listen: tuple[str, int] | None = None  # loopback address and port of health and metrics
 
 

@@ -13,7 +13,7 @@ from runnerd.config import HostDefaults, load
 from runnerd.config.in_force import ConfigInForce
 from runnerd.config.script_entries import enter_scripts
 from runnerd.control.backend.build import DaemonParts, build_host
-from runnerd.control.backend.documents import service_document
+from runnerd.control.backend.documents import offered_document, run_document, service_document
 from runnerd.control.server import ControlServer
 from runnerd.core.pace import Pace
 from runnerd.core.prefect import ApiCondition, ApiHealth
@@ -126,12 +126,11 @@ class Daemon:
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
         self.problems.register_text(lambda: self.wanted_spawner.difference_of_users(self.link.hello))
-        server = partial(EmbeddedServer, link=self.link, url=self.api.url, paths=self.paths, problems=self.problems)
-        self.embedded = server(log=self.ambient.log) if api.url == EMBEDDED else None
+        embedded = partial(EmbeddedServer, link=self.link, url=url, paths=self.paths, problems=self.problems)
+        self.embedded = embedded(log=self.ambient.log) if api.url == EMBEDDED else None
 
     def _build_deployments(self) -> None:
-        client = ClientDefaults(api=self.api)
-        self._environments = Environments(environ=self._environ, calls=self._calls, client=client)
+        self._environments = Environments(environ=self._environ, calls=self._calls, client=ClientDefaults(api=self.api))
         parts = build_deployments(
             api=self.api,
             link=self.link,
@@ -190,10 +189,13 @@ class Daemon:
             link=self.link,
             journal=self.journal,
             launcher=self.launchers,
+            environments=self._environments,
+            ended=lambda record: run_document(record, now=self.ambient.now()),
+            late=lambda run: offered_document(run, self.registry.by_id(run.deployment_id)),
             hooked=self.inspector.may_have_hook,
             registry=self.registry,
             pool_caps=self.pools.table.caps,
-            folders=(os.path.dirname(self.paths.spawner_socket), runs_dir(self.paths)),
+            paths=self.paths,
             calls=self._calls,
             tasks=self.tasks,
             config=self.config,
@@ -203,7 +205,7 @@ class Daemon:
             ambient=self.ambient,
         )
         self.supervisor, self.receipt_checks = parts.supervisor, parts.receipt_checks
-        self.drain, self.room = parts.drain, parts.room
+        self.drain, self.room, self.notices = parts.drain, parts.room, parts.notices
 
     def _build_polling(self) -> None:
         parts = build_polling(
@@ -220,6 +222,7 @@ class Daemon:
             pace=self._pace,
             subscribe=partial(subscribe, self._sockets, now=self.ambient.now),
             changes=self.pools.changes,
+            on_late=self.notices.late.note,
         )
         self.poller, self.cancellations, self.events = parts.poller, parts.cancellations, parts.events
         self.abandoned, self.blocked = parts.abandoned, parts.blocked
@@ -260,6 +263,7 @@ class Daemon:
             registry=self.registry,
             held_drops=self.registrar.held_drops,
             warm=self.warm.table.problems,
+            notices=self.notices.queue.problems,
             pools=self.pools.keeper,
             abandoned=self.abandoned,
             deadlocked=self.blocked.deadlocked,
@@ -291,6 +295,7 @@ class Daemon:
             served=self.pools.table.names,
             events=self.events,
             warm=self.warm.table,
+            notices=self.notices.queue,
             journal=self.journal,
             link=self.link,
             feed=self.feed,

@@ -32,6 +32,7 @@ from runnerd.system.watchdog import feed_watchdog
 EX_TEMPFAIL = 75  # runnerd.service: RestartForceExitStatus=
 _SPAWNER_START_S = 60.0
 _STOP_SLICE_S = 30.0
+_NOTICES_S = 30.0  # that --once gives to the first attempts of notices; the next daemon sends the rest
 
 
 class Service:
@@ -111,7 +112,7 @@ class Service:
         self._start_task("served scripts", self._daemon.reloader.run_scripts())
 
     def _start_upkeep(self) -> None:
-        """Start the loops that look after sources, the journal, the disks, the output and the spawner."""
+        """Start the loops that look after sources, the journal, the disks, the output, notices and the spawner."""
         daemon = self._daemon
         self._start_task("sources", daemon.sources.run())
         self._start_task("trees of sources", daemon.relocator.run())
@@ -137,6 +138,7 @@ class Service:
             log=daemon.ambient.log,
         )
         self._start_task("renew spawner", upgrade.run())
+        self._start_task("notices", daemon.notices.queue.run())
         self._start_task("forward output", daemon.forwarder.run())
         logs = CommandLogs(
             api=LogsApi(transport=daemon.api.transport),
@@ -215,6 +217,7 @@ class Service:
         await self._daemon.pools.keeper.tried.wait()
         await persist(self._daemon.poller.poll_once, backoff=self._daemon.ambient.backoff())
         await self._daemon.supervisor.emptied.wait()
+        await self._daemon.notices.queue.settle(_NOTICES_S)
         self._stop_requested.set()
 
     # --- signals ----------------------------------------------------------------------------------------------------

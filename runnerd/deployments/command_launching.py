@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from runnerd.core.command_text import Unfit
 from runnerd.core.commands import PROGRESS_SUFFIX, Command
 from runnerd.core.machine import RunRecord
+from runnerd.core.place import Json
 from runnerd.core.prefect import FlowRun
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import Deployment
@@ -67,7 +68,7 @@ class CommandLauncher:
         deployment = await self._code.find(record, entry.deployment)
         if isinstance(deployment, str):
             return Prepared(start=deployment)
-        prepared, stdin = await self._make(record, deployment, entry.deployment.command, found)
+        prepared, stdin = await self._make(record, deployment, entry.deployment.command, found.parameters)
         if isinstance(prepared.start, LaunchSpec) and (missing := await self._put_files(prepared.start, stdin)):
             return Prepared(start=missing)
         return prepared
@@ -80,10 +81,10 @@ class CommandLauncher:
         deployment = self._code.find_known(record, entry.deployment)
         if isinstance(deployment, str):
             return Prepared(start=deployment)
-        return (await self._make(record, deployment, entry.deployment.command, run))[0]
+        return (await self._make(record, deployment, entry.deployment.command, run.parameters))[0]
 
     async def _make(
-        self, record: RunRecord, deployment: Deployment, command: Command, found: FlowRun
+        self, record: RunRecord, deployment: Deployment, command: Command, parameters: Mapping[str, Json]
     ) -> tuple[Prepared, bytes | None]:
         """Make the launch spec, and what the process gets as its standard input."""
         run = deployment.run
@@ -98,7 +99,7 @@ class CommandLauncher:
                 record,
                 deployment,
                 command,
-                parameters=found.parameters,
+                parameters=parameters,
                 environment=environment,
                 output=output,
             )
@@ -109,7 +110,23 @@ class CommandLauncher:
         layers = {"base": base, "file": file, "run": run.environment}
         # The rules: the files may have changed since the claim.
         fields = {"command": command.rules, **self._code.note(record, deployment)}
-        return Prepared(start=spec, user=run.user or account, record_fields=fields, layers=layers), stdin
+        found_start = Prepared(start=spec, user=run.user or account, record_fields=fields, layers=layers)
+        return found_start.with_commands(run), stdin
+
+    async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
+        """Make the launch spec of what is run after this run: its own, without parameters, of which Prefect is asked.
+
+        A deployment that has left the files meanwhile is no reason not to run it.
+        """
+        entry = self._registry.last_known(record.deployment_id)
+        if entry is None or entry.deployment.command is None:
+            return _GONE if entry is None else _NO_COMMAND
+        deployment = await self._code.find(record, entry.deployment)
+        if isinstance(deployment, str):
+            return deployment
+        command = entry.deployment.command
+        bare = replace(command, argv=command.argv[:1], stdin="none", parameter_schema=None)
+        return (await self._make(record, deployment, bare, {}))[0].start
 
     async def _put_files(self, spec: LaunchSpec, stdin: bytes | None) -> str | Unanswered | None:
         """Write the attempt's files; say why that is not possible, now or at all."""
@@ -145,7 +162,7 @@ class OwnLauncher:
         return await (self._commands if is_command else self._flows).prepare_plan(record, run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
-        return await self._flows.prepare_hooks(record)
+        return await (self._commands if record.command is not None else self._flows).prepare_hooks(record)
 
 
 def _write_files(spec: LaunchSpec, stdin: bytes | None) -> None:

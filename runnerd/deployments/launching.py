@@ -83,7 +83,8 @@ class FlowLauncher:
         )
         known = self._code.note(record, deployment)
         layers = {"base": base, "api": access.environment, "file": from_file, "run": run.environment}
-        return Prepared(start=spec, user=run.user or base["USER"], warm=wish, record_fields=known, layers=layers)
+        found = Prepared(start=spec, user=run.user or base["USER"], warm=wish, record_fields=known, layers=layers)
+        return found.with_commands(run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet.

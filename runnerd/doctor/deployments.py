@@ -42,6 +42,7 @@ async def run_deployment_checks(subject: Subject) -> Sequence[Check]:
         check_deployments(subject.registry.entries(), config, subject.held_drops()),
         check_pools(subject.pools.entries(), subject.pools.problems()),
         check_warm(subject.warm()),
+        check_notices(subject.notices()),
     ]
 
 
@@ -82,6 +83,14 @@ def check_warm(problems: Sequence[Problem]) -> Check:
         return ok("warm interpreters", "none has failed")
     remedy = "fix the cause, or set run.start to cold; runnerd tries again within the hour"
     return warning("warm interpreters", _first_of(problems), remedy)
+
+
+def check_notices(problems: Sequence[Problem]) -> Check:
+    """Warn of notices that cannot be sent."""
+    if not problems:
+        return ok("notices", "none waits after a failure")
+    remedy = "correct the command or the URL in notices:, then runnerctl reload; what waits is repeated for a day"
+    return warning("notices", _first_of(problems), remedy)
 
 
 def check_deployments(entries: Iterable[Entry], config: Config, held_drops: Sequence[Problem] = ()) -> Check:

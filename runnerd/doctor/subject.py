@@ -49,6 +49,7 @@ class Subject:
     registry: Registry
     held_drops: Callable[[], Sequence[Problem]]  # why deployments that left the files cannot be dropped yet
     warm: Callable[[], Sequence[Problem]]  # why warm interpreters cannot be started
+    notices: Callable[[], Sequence[Problem]]  # why notices cannot be sent
     pools: PoolKeeper
     abandoned: AbandonedRuns
     deadlocked: Callable[[], Sequence[Blocked]]  # runs whose parents hold every slot for which they wait

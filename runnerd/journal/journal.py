@@ -20,15 +20,16 @@ from runnerd.core.codec import Decoder, to_json
 from runnerd.core.errors import JournalError
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.names import describe_unfit_name
+from runnerd.core.notices import Notice
 from runnerd.core.prefect import Inspection
 from runnerd.core.settings import Config, Deployment
 from runnerd.journal.journal_file import is_damage, open_file, what_to_do
+from runnerd.journal.notice_rows import NoticeRows
 from runnerd.log.alerts import Alert
 from runnerd.log.log import Log
 
 T = TypeVar("T")
-_LAST_GOOD = "last good configuration"
-_TRIAL = "trial"
+_LAST_GOOD, _TRIAL = "last good configuration", "trial"
 _UNUSED_PAGES_KEPT = 256  # 1 MiB, for the next runs
 _TRIAL_BYTES = 65536  # several times what a run writes from its claim to its end
 _MEANWHILE = "meanwhile no run is claimed, and running flows go on"
@@ -38,6 +39,7 @@ _COLUMNS = {
     "registrations": ("flow || '/' || name", "record"),
     "inspections": ("key", "record"),
     "notes": ("key", "value"),
+    "notices": ("id", "record"),
 }
 _UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)
 
@@ -78,6 +80,7 @@ class Journal:
         self._logged_rows: set[str] = set()  # unreadable rows; one that cannot be moved is found at every read
         self._damaged = False
         self.problem: str | None = None
+        self.notices = NoticeRows(writing=self._writing, decoded=self._decoded)
         self.registration_changes = 0  # since this object was made
         opened = open_file(path, at=now())
         self._db = opened.db
@@ -184,12 +187,13 @@ class Journal:
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
-    def save(self, record: RunRecord, event: str) -> None:
-        """Write a run's record and a transition with the `event` that changed the record. Raises JournalError."""
+    def save(self, record: RunRecord, event: str, *, notices: Iterable[Notice] = ()) -> None:
+        """Write a run's record, a transition with the `event` that changed it, and `notices`. Raises JournalError."""
         if self.problem is not None and record.phase is Phase.CLAIMING:
             self.try_writing()  # on a nearly full disk the claim may still fit where the run's later steps would not
         with self._writing() as db:
             self._put(db, record, event)
+            self.notices.put(db, notices)
 
     def _put(self, db: sqlite3.Connection, record: RunRecord, event: str) -> None:
         db.execute(
@@ -299,8 +303,7 @@ class Journal:
         return self._remembered(Inspection, "inspections", "WHERE key = ?", key).get(key)
 
     def save_inspections(self, found: dict[str, Inspection]) -> None:
-        now = self._now().isoformat()
-        rows = [(key, now, json.dumps(to_json(inspection))) for key, inspection in found.items()]
+        rows = [(key, self._now().isoformat(), json.dumps(to_json(inspection))) for key, inspection in found.items()]
         self._remember("INSERT OR REPLACE INTO inspections (key, asked_at, record) VALUES (?, ?, ?)", rows)
 
     def prune_memories(self, *, before: datetime) -> None:

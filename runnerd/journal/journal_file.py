@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS registrations (
     PRIMARY KEY (url, flow, name));
 CREATE TABLE IF NOT EXISTS inspections (key TEXT PRIMARY KEY, asked_at TEXT NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS notices (id TEXT PRIMARY KEY, at TEXT NOT NULL, done INTEGER NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS unreadable (at TEXT NOT NULL, source TEXT NOT NULL, record, why TEXT NOT NULL);
 """
 # auto_vacuum comes first: it is a property of the file, which the first write fixes.

@@ -65,7 +65,7 @@ class GuestLauncher:
             worker=self._config.host_name(),
             output=os.path.join(self._output_dir, f"{record.id}.{record.attempt}.log"),
         )
-        return Prepared(start=spec, user=run.user or base["USER"], layers=layers)
+        return Prepared(start=spec, user=run.user or base["USER"], layers=layers).with_commands(run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         """Make the launch spec of the run's hooks, or say why the hooks cannot be run, or not yet."""

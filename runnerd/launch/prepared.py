@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
 from runnerd.core.prefect import FlowRun
 from runnerd.core.process import LaunchSpec
-from runnerd.core.settings import StartKind
+from runnerd.core.settings import RunSettings, StartKind
 from runnerd.files.bounded_calls import Unanswered
 
 
@@ -38,7 +38,8 @@ class Prepared:
     run as, never taken from the run's environment, because the API may have set that. `record_fields`: fields to
     update in the run's record. `warm`: what decides whether it is forked, None for what never is. `layers`: the
     variables by what sets them, later ones win, for `runnerctl plan`; those in none of them are runnerd's own.
-    `secrets`: texts that the command may hold and no document may.
+    `secrets`: texts that the command may hold and no document may. `before`, `after`: the administrator's commands
+    before the start and after the end.
     """
 
     start: LaunchSpec | str | Unanswered
@@ -47,6 +48,20 @@ class Prepared:
     warm: WarmWish | None = None
     layers: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)  # may hold secrets
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    before: tuple[tuple[str, ...], ...] = ()
+    before_timeout_s: float = 60.0
+    after: tuple[tuple[str, ...], ...] = ()
+    after_timeout_s: float = 60.0
+
+    def with_commands(self, run: RunSettings) -> Prepared:
+        """Add the commands of these settings."""
+        return replace(
+            self,
+            before=run.before,
+            before_timeout_s=run.before_timeout_s,
+            after=run.after,
+            after_timeout_s=run.after_timeout_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from runnerd.config.in_force import ConfigInForce
 from runnerd.core.leads import Leads
 from runnerd.core.pace import Pace
+from runnerd.core.prefect import FlowRun
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
@@ -68,6 +69,7 @@ def build_polling(
     subscribe: Callable[[], Awaitable[EventSocket | Refusal]],
     changes: PoolChanges,
     feed: RecordFeed,
+    on_late: Callable[[FlowRun], None],
     processors: int = _PROCESSORS,
     jitter: Callable[[], float] = random.random,
 ) -> PollingParts:
@@ -92,15 +94,14 @@ def build_polling(
         problems=problems,
         abandoned=abandoned,
         pace=pace,
+        on_late=on_late,
         leads=learn_leads(journal=journal, feed=feed, processors=processors),
         jitter=jitter,
     )
     blocked = BlockedRuns(
         supervisor=supervisor, waiting=poller.on_offer.all_waiting, parent_of=poller.parents.parent_of
     )
-    cancellations = Cancellations(
-        api=api, supervisor=supervisor, config=config, pace=pace, wakes=wakes, ambient=ambient
-    )
+    cancels = Cancellations(api=api, supervisor=supervisor, config=config, pace=pace, wakes=wakes, ambient=ambient)
     events = EventStream(
         subscribe=subscribe,
         api=api,
@@ -112,7 +113,7 @@ def build_polling(
         wakes=wakes,
         ambient=ambient,
     )
-    return PollingParts(poller=poller, cancellations=cancellations, abandoned=abandoned, blocked=blocked, events=events)
+    return PollingParts(poller=poller, cancellations=cancels, abandoned=abandoned, blocked=blocked, events=events)
 
 
 def _build_poller(
@@ -127,17 +128,17 @@ def _build_poller(
     problems: Problems,
     abandoned: AbandonedRuns,
     pace: Pace,
+    on_late: Callable[[FlowRun], None],
     leads: Leads,
     jitter: Callable[[], float],
 ) -> Poller:
-    """Build a poller for own deployments and pools."""
     progress, limits = PollProgress(ambient=ambient), ServerLimits(pools=pools, supervisor=supervisor)
     offering = Offering(supervisor=supervisor, pools=pools, limits=limits, leads=leads, config=config, ambient=ambient)
     deployment_pages = DeploymentPages(
         api=api,
         supervisor=supervisor,
         offering=offering,
-        late=LateRuns(api=api, config=config, pace=pace, ambient=ambient),
+        late=LateRuns(api=api, config=config, pace=pace, ambient=ambient, on_late=on_late),
         progress=progress,
         pace=pace,
         config=config,

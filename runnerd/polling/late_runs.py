@@ -16,7 +16,7 @@ from runnerd.core.errors import ApiAway, ApiRejected
 from runnerd.core.pace import Pace
 from runnerd.core.prefect import FlowRun, due
 from runnerd.core.settings import LateSettings
-from runnerd.polling.lateness import Lateness, judge_late
+from runnerd.polling.lateness import Lateness, judge_late, past_time
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.claiming import cancel_unclaimed
 from runnerd.system.ambient import Ambient
@@ -29,8 +29,18 @@ _FORGET_REFUSED_AFTER = timedelta(hours=2)
 class LateRuns:
     """Remembers which runs were on offer in time, and skips late runs."""
 
-    def __init__(self, *, api: PrefectApi, config: ConfigInForce, pace: Pace, ambient: Ambient) -> None:
+    def __init__(
+        self,
+        *,
+        api: PrefectApi,
+        config: ConfigInForce,
+        pace: Pace,
+        ambient: Ambient,
+        on_late: Callable[[FlowRun], None],
+    ) -> None:
+        """`on_late` is called with a run that is past its time, at each poll that lists the run."""
         self._api = api
+        self._on_late = on_late
         self._config = config
         self._pace = pace
         self._log = ambient.log
@@ -58,6 +68,8 @@ class LateRuns:
     def judge(self, found: Sequence[FlowRun]) -> Lateness:
         """Apply late.policy to a page of this poll, and remember the runs that are on offer in time."""
         now, late = self._now(), self._settings()
+        for run in past_time(found, now=now, after_s=late.after_s):
+            self._on_late(run)
         self._polled_at, self._answered = now, True
         in_time = self._in_time_before | self._in_time
         lateness = judge_late(found, now=now, after_s=late.after_s, policy=late.policy, in_time=in_time)

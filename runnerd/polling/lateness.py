@@ -5,7 +5,7 @@ Invariant: only a run that a schedule made and no host has begun can be late.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -24,6 +24,12 @@ class Lateness:
     spared: tuple[FlowRun, ...] = ()
 
 
+def past_time(offers: Iterable[FlowRun], *, now: datetime, after_s: float) -> list[FlowRun]:
+    """Return the runs that a schedule made, no host has begun, and that fell due more than `after_s` seconds ago."""
+    limit = now - timedelta(seconds=after_s)
+    return [run for run in offers if run.auto_scheduled and run.state.name in _NOT_BEGUN and (due(run) or now) < limit]
+
+
 def judge_late(
     offers: Sequence[FlowRun], *, now: datetime, after_s: float, policy: LatePolicy, in_time: Collection[str] = ()
 ) -> Lateness:
@@ -34,12 +40,7 @@ def judge_late(
     """
     if policy == "run":
         return Lateness(keep=tuple(offers), drop=())
-    limit = now - timedelta(seconds=after_s)
-    late = [
-        run
-        for run in offers
-        if run.auto_scheduled and run.state.name in _NOT_BEGUN and run.id not in in_time and (due(run) or now) < limit
-    ]
+    late = [run for run in past_time(offers, now=now, after_s=after_s) if run.id not in in_time]
     spared: set[str] = set()
     if policy == "latest":
         newest: dict[str | None, FlowRun] = {}

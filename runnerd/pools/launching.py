@@ -107,7 +107,7 @@ class PoolLauncher:
             },
             layers={**own, "job": job.env},
             secrets=tuple(_secrets(found)),
-        )
+        ).with_commands(run)
 
     def _make_spec(self, record: RunRecord, facts: _RunFacts, job: ProcessJob, access: ApiAccess) -> LaunchSpec:
         run = facts.served.settings.run

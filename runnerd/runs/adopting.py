@@ -6,6 +6,7 @@ import uuid
 
 from runnerd.core.machine import Phase
 from runnerd.journal.journal import Journal
+from runnerd.launch.run_commands import AFTER_PREFIX, BEFORE_PREFIX
 from runnerd.launch.scratch import TIDY_PREFIX
 from runnerd.launch.spec import HOOKS_PREFIX
 from runnerd.log.log import Log
@@ -14,6 +15,8 @@ from runnerd.processes.link import SpawnerLink
 from runnerd.processes.protocol import Record
 from runnerd.runs.supervisor import Supervisor
 from runnerd.system.containment import Containment
+
+_ID_LENGTH = 36
 
 
 async def adopt(*, journal: Journal, link: SpawnerLink, supervisor: Supervisor, log: Log) -> None:
@@ -37,7 +40,7 @@ async def _adopt_seen(
     """Take over what the spawner knows of and the journal has no unfinished run of."""
     if seen.key.startswith(HELPER_KEY_PREFIX):
         await _end_helper(seen, link)
-    elif seen.key.startswith((HOOKS_PREFIX, TIDY_PREFIX)):
+    elif seen.key.startswith((HOOKS_PREFIX, TIDY_PREFIX, BEFORE_PREFIX, AFTER_PREFIX)):
         await _forget_afterwork(seen, ours, link)
     elif _is_flow_run(seen.key):
         await _adopt_unknown(seen, journal, link, supervisor)
@@ -52,11 +55,11 @@ async def _end_helper(seen: Record, link: SpawnerLink) -> None:
 
 
 async def _forget_afterwork(seen: Record, ours: set[str], link: SpawnerLink) -> None:
-    """Forget ended hooks and tidying of runs that are done; those of adopted runs are left to these runs.
+    """Forget ended hooks, commands and tidying of runs that are done; those of adopted runs are left to these runs.
 
     Those still running may end, and are forgotten at a later start.
     """
-    run_id = seen.key.removeprefix(HOOKS_PREFIX).removeprefix(TIDY_PREFIX)
+    run_id = seen.key.partition("-")[2][:_ID_LENGTH]
     if run_id not in ours and seen.phase == "exited":
         await link.forget(seen.key, seen.attempt)
 

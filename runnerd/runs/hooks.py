@@ -39,7 +39,7 @@ async def run_hooks(
     """
     if record.hook_boot not in (None, boot_id):
         return HooksEnd("the host restarted meanwhile; they are not run again")
-    spec = await _prepare(record, launcher)
+    spec = await prepare_afterwork(record, launcher)
     if not isinstance(spec, LaunchSpec):
         return HooksEnd(f"could not start: {spec}", started=record.hook_boot is not None)
     if record.hook_boot is None:
@@ -54,7 +54,7 @@ async def run_hooks(
     return HooksEnd(how)
 
 
-async def _prepare(record: RunRecord, launcher: HookLauncher) -> LaunchSpec | str | Unanswered:
+async def prepare_afterwork(record: RunRecord, launcher: HookLauncher) -> LaunchSpec | str | Unanswered:
     """Have the launch spec made, again while something does not answer, for at most UNANSWERED_MAX_S."""
     loop = asyncio.get_running_loop()
     until = loop.time() + UNANSWERED_MAX_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from runnerd.core.errors import ApiRejected
@@ -23,7 +24,7 @@ from runnerd.runs.record_store import RunContext, RunRecordStore
 
 T = TypeVar("T")
 RETRY_S = 10.0
-_RECORDED_AHEAD_S = 0.05
+RECORDED_AHEAD_S = 0.05
 UNANSWERED_MAX_S = 300.0  # then the run ends as one that could not start
 
 
@@ -38,16 +39,11 @@ class Preparing:
         self._unanswered_from: float | None = None  # by the monotonic clock
 
     async def prepare(self) -> Prepared:
-        """Have the launch spec made; of a run that has an intent, or gets one meanwhile, the result has no meaning.
-
-        Returns shortly before the time of a command that was claimed ahead: its record is written in what is left.
-        """
+        """Have the launch spec made; of a run that has an intent, or gets one meanwhile, the result has no meaning."""
         try:
             prepared = await self._unless_intended(lambda: self._context.launcher.prepare(self._store.record))
         except ApiRejected as error:
             return Prepared(start=str(error))
-        if prepared is not None and isinstance(prepared.start, LaunchSpec):
-            await self.wait_until_due(early_s=_RECORDED_AHEAD_S)
         return prepared or Prepared(start="")
 
     async def may_have_run(self) -> bool | None:
@@ -59,6 +55,8 @@ class Preparing:
         await self._context.link.wait_until_connected()
         if self._context.link.record(record.id, record.attempt) is not None:
             return False  # the spawner's answer to a repeated request has the outcome
+        if record.step is not None:
+            return False  # run.before was under way
         if record.command is not None:  # which may have run without reporting a state
             return record.boot_id not in (None, self._context.link.boot_id)
         found = await self._unless_intended(lambda: self._read_type(record.id))
@@ -142,6 +140,23 @@ class Preparing:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RETRY_S):
                 await self._wake.wait()
+
+
+def plan_start(record: RunRecord, spec: LaunchSpec, prepared: Prepared, *, boot_id: str) -> RunRecord:
+    """Return the record of a run that is about to be started by `spec`, with what its end will depend on."""
+    return replace(
+        record,
+        output=spec.output,
+        user=prepared.user,
+        runtime_max_s=spec.runtime_max_s,
+        memory_max_bytes=spec.memory_max_bytes,
+        stop_timeout_s=spec.stop_timeout_s,
+        boot_id=boot_id,
+        scratch=spec.working_directory if spec.make_directory else None,
+        after=prepared.after,
+        after_timeout_s=prepared.after_timeout_s,
+        waiting=None,
+    )
 
 
 def stuck_behind(records: Iterable[RunRecord], offers: Iterable[FlowRun]) -> dict[str, str]:

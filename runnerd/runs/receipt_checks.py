@@ -9,40 +9,28 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from runnerd.config.in_force import ConfigInForce
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected, JournalError
 from runnerd.core.machine import Phase, RunRecord, settle
 from runnerd.core.prefect import ApiState, StateType
-from runnerd.core.record_feed import RecordFeed
-from runnerd.journal.journal import Journal
 from runnerd.log.log import about
-from runnerd.runs.claiming import FlowRunApi
+from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor
-from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 
 class ReceiptChecks:
     """Holds the runs that are to be read."""
 
-    def __init__(
-        self,
-        *,
-        api: FlowRunApi,
-        supervisor: Supervisor,
-        journal: Journal,
-        config: ConfigInForce,
-        feed: RecordFeed,
-        ambient: Ambient,
-    ) -> None:
-        self._api = api
+    def __init__(self, *, context: RunContext, supervisor: Supervisor) -> None:
+        self._context = context
+        self._api = context.api
         self._supervisor = supervisor
-        self._journal = journal
-        self._config = config
-        self._ambient = ambient
-        self._contained = Containment(log=ambient.log, loop="receipts", passing=(ApiError, JournalError))
+        self._journal = context.journal
+        self._config = context.config
+        self._ambient = context.ambient
+        self._contained = Containment(log=context.ambient.log, loop="receipts", passing=(ApiError, JournalError))
         self._waiting: asyncio.Queue[str] = asyncio.Queue()
-        feed.subscribe(self._note)
+        context.feed.subscribe(self._note)
 
     def _note(self, record: RunRecord) -> None:
         if record.phase is Phase.DONE and record.unread:
@@ -90,17 +78,25 @@ class ReceiptChecks:
         record = self._journal.run(run_id)  # after the requests: the run may have been claimed again meanwhile
         if record is None or not record.unread or self._supervisor.run(run_id) is not None:
             return
-        if state is None or not ours or state.type is record.api_state:
+        if state is None or not ours:  # the API has no such end, and nobody is notified of one
             return self._journal.save(replace(record, unread=False), "read after the outage")
+        if state.type is record.api_state:
+            return self._save_end(replace(record, unread=False))
         fields = {"run": run_id, "process": record.api_state_name, "api": state.name, "about": about(record)}
         self._ambient.log.warning("a run has not ended as its process says", **fields)
         known = replace(record, unread=False, receipt=None, api_state=state.type, api_state_name=state.name)
         then, now = self._config.settings().stop.then, self._ambient.now()
         if settle(known, state, then=then, now=now).verdict is None:
-            return self._journal.save(known, "read after the outage")
+            return self._save_end(known)
         again = replace(known, phase=Phase.REPORTING, api_state=None, api_state_name=None)
         self._journal.save(again, "read after the outage; to be reported")
         return self._supervisor.adopt([again])
+
+    def _save_end(self, record: RunRecord) -> None:
+        """Save how a run has ended as the API has it, with the notices that waited for that. Raises JournalError."""
+        notices = self._context.notice_maker.of_end(record)
+        self._journal.save(record, "read after the outage", notices=notices)
+        self._context.notice_queue.add(notices)
 
     async def _is_of_our_claim(self, run_id: str, state: ApiState) -> bool:
         """Return whether no other claim was made since ours: a verdict would end a run that another host has."""

@@ -21,6 +21,8 @@ from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launcher
 from runnerd.log.alerts import alert_of_run
 from runnerd.log.log import about
+from runnerd.notices.making import NoticeMaker
+from runnerd.notices.queue import NoticeQueue
 from runnerd.prefect_api.backoff import persist
 from runnerd.processes.link import SpawnerLink
 from runnerd.runs.claiming import FlowRunApi
@@ -36,9 +38,9 @@ _REFUSED_CAP_S = 300.0
 class RunContext:
     """Holds the parts of the daemon that every run uses.
 
-    `feed` gets each new record, after the record is on disk. `hooked` returns whether the flow of a run has such
-    hooks, as far as that is known without running the flow's code. `command_of` returns the rules of a deployment's
-    command, None for a flow's.
+    `feed` gets each new record, after the record is on disk; `notice_queue` gets the notices of ends, and
+    `notice_maker` makes them. `hooked` returns whether the flow of a run has such hooks, as far as that is known
+    without running the flow's code. `command_of` returns the rules of a deployment's command, None for a flow's.
     """
 
     api: FlowRunApi
@@ -51,6 +53,8 @@ class RunContext:
     hooked: Callable[[RunRecord, Hook], Awaitable[bool]]
     command_of: Callable[[str | None], CommandRules | None]
     room: DiskRoom
+    notice_maker: NoticeMaker
+    notice_queue: NoticeQueue
 
 
 class RunRecordStore:
@@ -67,7 +71,10 @@ class RunRecordStore:
     def save(self, record: RunRecord, event: str) -> None:
         """Save `record` on disk, then in memory, and log a new phase. Raises JournalError."""
         before = self.record.phase
-        self._context.journal.save(record, event)
+        ends = record.phase is Phase.DONE and before is not Phase.DONE
+        notices = self._context.notice_maker.of_end(record) if ends else ()
+        self._context.journal.save(record, event, notices=notices)
+        self._context.notice_queue.add(notices)
         self.record = record
         if record.phase is not before or record.phase is Phase.CLAIMING:
             fields = {"run": record.id, "deployment": record.deployment, "phase": record.phase, **_detail(record)}

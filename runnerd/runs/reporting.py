@@ -17,6 +17,7 @@ from runnerd.core.exit_words import words_in_state
 from runnerd.core.machine import Decision, Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.log.log import about
+from runnerd.runs.commands import forget_commands, run_after
 from runnerd.runs.companions import awaits_running, running_id
 from runnerd.runs.hooks import run_hooks
 from runnerd.runs.record_store import RunContext, RunRecordStore
@@ -40,8 +41,8 @@ class Reporter:
 
     async def report(self) -> None:
         """Read the state, decide and report the verdict; again when the API refuses because the state has changed."""
-        if self._record.hook is not None:
-            return await self._run_hooks()
+        if self._record.after_due or self._record.hook is not None:
+            return await (self._run_after() if self._record.after_due else self._run_hooks())
         for _ in range(_REPORT_TRIES):
             found = await self._read_begun()
             if isinstance(found, ApiState):
@@ -60,7 +61,7 @@ class Reporter:
                 return None
         fields = {"run": self._record.id, "words": self._record.words}
         self._context.ambient.log.error("the API keeps refusing the verdict", **fields, about=about(self._record))
-        return self._store.step(Event.TOLD)
+        return self._end(self._record, Event.TOLD)
 
     def _settle(self, found: FlowRun | None) -> Decision:
         then, now = self._context.config.settings().stop.then, self._context.ambient.now()
@@ -148,7 +149,13 @@ class Reporter:
             reported = replace(reported, words=words)
         if wanted:
             return self._store.save(replace(reported, hook=hook, hook_of_child=of_child), f"told; {hook} is due")
-        return self._store.save(advance(reported, Event.TOLD), "told")
+        return self._end(reported, "told")
+
+    def _end(self, record: RunRecord, event: str) -> None:
+        """Save the end; the run is done, or the commands after it are due."""
+        if record.after:
+            return self._store.save(replace(record, after_due=True), f"{event}; run.after is due")
+        return self._store.save(advance(record, Event.TOLD), event)
 
     async def _run_hooks(self) -> None:
         """Run the hooks; the run holds its slot until they have ended, because they are processes of this host."""
@@ -168,16 +175,35 @@ class Reporter:
             "hooks were not run" if lost else "hooks", **fields, about=about(self._record)
         )
         if lost:
-            words = f"{hook} hooks {end.how}"
-            self._store.update(words=f"{self._record.words}; {words}" if self._record.words else words)
-        self._store.save(advance(self._record, Event.TOLD), f"{hook}: {end.how}")
+            self._add_words(f"{hook} hooks {end.how}")
+        self._end(self._record, f"{hook}: {end.how}")
+
+    async def _run_after(self) -> None:
+        """Run the commands after the run; the run holds its slot until they have ended, as for hooks."""
+        link, began = self._context.link, f"run.after begun: {self._record.after[0][0]}"
+        failure = await run_after(
+            self._record,
+            link=link,
+            launcher=self._context.launcher,
+            document=self._context.notice_maker.document,
+            record_start=lambda: self._store.save(replace(self._record, after_boot=link.boot_id), began),
+        )
+        if failure is not None:
+            fields = {"run": self._record.id, "why": failure, "about": about(self._record)}
+            self._context.ambient.log.warning("run.after has failed", **fields)
+            self._add_words(f"run.after: {failure}")
+        self._store.save(advance(self._record, Event.TOLD), f"run.after: {failure or 'done'}")
+
+    def _add_words(self, words: str) -> None:
+        self._store.update(words=f"{self._record.words}; {words}" if self._record.words else words)
 
     async def _respawn(self) -> None:
         """Start the run again as its next attempt."""
         ended = self._record.attempt
+        await forget_commands(self._record, link=self._context.link)
         again = replace(
             self._record, attempt=self._record.attempt + 1, respawned=True, identity=None, pgid=None,
-            started_at=None, ended_at=None, exit=None, receipt=None, words=None,
+            started_at=None, ended_at=None, exit=None, receipt=None, words=None, before_index=None,
         )  # fmt: skip
         self._store.save(advance(again, Event.RESPAWN), "no flow code ran; started again")
         await self._context.link.forget(self._record.id, ended)

@@ -16,8 +16,9 @@ from runnerd.core.errors import ApiError, ApiRejected, NotRecorded, SpawnerError
 from runnerd.core.exit_words import HOST_RESTARTED, ending, start_words
 from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend
 from runnerd.core.prefect import StateType, Verdict
-from runnerd.core.process import Exit
+from runnerd.core.process import Exit, LaunchSpec
 from runnerd.files.bounded_calls import Unanswered
+from runnerd.launch.prepared import Prepared
 from runnerd.launch.scratch import tidy_spec
 from runnerd.launch.spec import hooks_key
 from runnerd.launch.start_time import hold_until_due
@@ -25,8 +26,9 @@ from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
 from runnerd.runs.claiming import UNSTARTED, claim_if_free
+from runnerd.runs.commands import BeforeCommands, forget_commands
 from runnerd.runs.companions import Companions
-from runnerd.runs.preparing import Preparing
+from runnerd.runs.preparing import RECORDED_AHEAD_S, Preparing, plan_start
 from runnerd.runs.readiness import take_ready
 from runnerd.runs.record_store import RunContext, RunRecordStore
 from runnerd.runs.reporting import Reporter
@@ -50,6 +52,7 @@ class Run:
         self._even_if_ended = even_if_ended  # the run was requested by its id: claim it even if it has ended
         self._wake = asyncio.Event()
         self._preparing = Preparing(store=self._store, context=context, wake=self._wake)
+        self._before_commands = BeforeCommands(store=self._store, context=context, wake=self._wake)
         self._resumed = record.phase is not Phase.CLAIMING  # an earlier daemon took the run to this phase
         self._kill = record.phase is Phase.KILLING  # SIGKILL at once was requested
         self._announce = False  # the API does not have the cancel yet
@@ -142,6 +145,9 @@ class Run:
         prepared = await self._preparing.prepare()
         self._store.update(**prepared.record_fields)
         spec = prepared.start
+        if isinstance(spec, LaunchSpec) and not self._before_commands.due(prepared):
+            # The record of a command that was claimed ahead of its time is written in what is left then.
+            await self._preparing.wait_until_due(early_s=RECORDED_AHEAD_S)
         if self.record.intent is not None:  # also set while the launch was prepared
             return await self._finish_unstarted(why=None)
         if isinstance(spec, Unanswered):
@@ -150,28 +156,29 @@ class Run:
             return await self._finish_unstarted(why=spec)
         if self._resumed and (ran := await self._preparing.may_have_run()) is not False:
             return self._finish_unseen() if ran else await self._finish_unstarted(why=None)
-        planned = replace(
-            self.record,
-            output=spec.output,
-            user=prepared.user,
-            runtime_max_s=spec.runtime_max_s,
-            memory_max_bytes=spec.memory_max_bytes,
-            stop_timeout_s=spec.stop_timeout_s,
-            boot_id=self._context.link.boot_id,
-            scratch=spec.working_directory if spec.make_directory else None,
-            waiting=None,
-        )
-        self._store.save(planned, "starting")
+        self._store.save(plan_start(self.record, spec, prepared, boot_id=self._context.link.boot_id), "starting")
         self._resumed = False
-        if not await self._preparing.wait_until_due():
-            return await self._finish_unstarted(why=None)
+        return await self._start_processes(spec, prepared)
+
+    async def _start_processes(self, spec: LaunchSpec, prepared: Prepared) -> None:
         try:
-            seen = await self._context.link.spawn(hold_until_due(spec, self.record, now=self._context.ambient.now()))
+            if self._before_commands.due(prepared):
+                why = await self._before_commands.run(spec, prepared, now=lambda: self._kill)
+                # Prepared anew: the commands may have taken long, and have changed what a start depends on.
+                return self._finish(None, failure=why) if why is not None else None
+            if not await self._preparing.wait_until_due():
+                return await self._finish_unstarted(why=None)
+            await self._spawn(spec, prepared)
         except NotRecorded as error:
-            return await self._preparing.wait_for_room(str(error))
+            await self._preparing.wait_for_room(str(error))
         except SpawnerError as error:
-            return self._finish(None, failure=str(error))
-        return self._note_started(seen)
+            self._finish(None, failure=str(error))
+
+    async def _spawn(self, spec: LaunchSpec, prepared: Prepared) -> None:
+        if prepared.before:
+            spec = replace(spec, make_directory=False)  # the first command has made it
+        now = self._context.ambient.now()
+        return self._note_started(await self._context.link.spawn(hold_until_due(spec, self.record, now=now)))
 
     async def _wait_for_answer(self, what: Unanswered) -> None:
         seen = self._context.link.record(self.record.id, self.record.attempt)
@@ -309,6 +316,7 @@ class Run:
         """Have the spawner forget the run and its hooks; only after the run is done in the journal."""
         if self.record.started_at or self.record.failure:
             await self._context.link.forget(self.record.id, self.record.attempt)
+        await forget_commands(self.record, link=self._context.link)
         if self.record.hook_boot is not None:
             await self._context.link.forget(hooks_key(self.record.id), self.record.attempt)
 

@@ -88,9 +88,9 @@ class ChaosJournal(Journal):
         finally:
             db.execute("PRAGMA max_page_count=1073741823")
 
-    def save(self, record: RunRecord, event: str) -> None:
+    def save(self, record: RunRecord, event: str, **more: Any) -> None:
         with self._counting():
-            super().save(record, event)
+            super().save(record, event, **more)
 
     def withdraw_claim(self, run_id: str, before: RunRecord | None) -> None:
         with self._counting():

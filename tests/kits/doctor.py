@@ -64,6 +64,7 @@ async def practice(
     more: Sequence[CheckGroup] = (),
     held_drops: Sequence[Problem] = (),
     warm: Sequence[Problem] = (),
+    notices: Sequence[Problem] = (),
     users: AllowedUsers | None = None,
     **changes: Json,
 ) -> AsyncIterator[Practice]:
@@ -81,6 +82,7 @@ async def practice(
             registry=engine.registry,
             held_drops=lambda: held_drops,
             warm=lambda: warm,
+            notices=lambda: notices,
             pools=a_keeper(engine),
             abandoned=engine.abandoned,
             deadlocked=engine.blocked.deadlocked,

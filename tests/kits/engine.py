@@ -44,6 +44,7 @@ from tests.kits.engine_parts import SpecLauncher
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.jump_loop import START_S
+from tests.kits.notices import notices_of
 from tests.kits.nouns import URL, Json, LogLines, a_deployment, copied, fake_api, flow_run, log_to, settings
 
 POLL = "POST /deployments/get_scheduled_flow_runs"
@@ -99,6 +100,7 @@ class Engine:
         self.hooks: set[Hook] = set()  # what flows have
         self.may_have_hook = self._has_hook
         self.changes: list[RunRecord] = []
+        self.notices = notices_of(self)
         self.context = RunContext(
             api=run_api or api,
             link=link,
@@ -110,6 +112,8 @@ class Engine:
             hooked=lambda record, hook: self.may_have_hook(record, hook),
             command_of=self.registry.command_of,
             room=self.room,
+            notice_maker=self.notices.maker,
+            notice_queue=self.notices.queue,
         )
         self.feed.subscribe(self.changes.append)
         self.supervisor = Supervisor(
@@ -119,8 +123,7 @@ class Engine:
             tasks=self.tasks,
             wakes=self.wakes,
         )
-        self.pace = Pace()
-        self.jitter = 0.5  # 0 to 1
+        self.pace, self.jitter = Pace(), 0.5  # the jitter: 0 to 1
         pools, outdated = self.pools, self.outdated.append
         offers = PoolOffers(api=api.pools, table=pools, config=self.config, pace=self.pace, now=now, outdated=outdated)
         parts = build_polling(
@@ -137,6 +140,7 @@ class Engine:
             subscribe=self._refuse_stream,
             changes=PoolChanges(table=pools, outdated=outdated, wakes=self.wakes),
             feed=self.feed,
+            on_late=self.notices.late.note,
             processors=PROCESSORS,
             jitter=lambda: self.jitter,
         )

@@ -61,7 +61,9 @@ class SpecLauncher:
         spec = self.spec(record)
         if self.hangs is not None and self.hanging in (None, record.deployment):
             return Prepared(start=self.hangs)
-        return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user)
+        entry = self.registry.by_id(record.deployment_id)
+        run = entry.deployment.run if entry is not None else a_deployment().run
+        return Prepared(start=spec, user=None if isinstance(spec, str) else spec.user).with_commands(run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
         flow = self.spec(record)

@@ -88,6 +88,7 @@ async def daemon(
             served=frozenset,
             events=engine.events,
             warm=a_warm_table(engine),
+            notices=engine.notices.queue,
             journal=engine.journal,
             link=engine.link,
             feed=engine.feed,

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from runnerd.core.machine import RunRecord
+from runnerd.core.notices import Notices
 from runnerd.core.place import Place
 from runnerd.core.prefect import FlowRun
 from runnerd.core.settings import (
@@ -79,6 +80,7 @@ def settings(
     then: Json = "cancel",
     http_listen: tuple[str, int] | None = None,
     warm: WarmSettings = WarmSettings(),  # noqa: B008 - frozen
+    notices: Notices | None = None,
 ) -> Settings:
     return Settings(
         name="host-1",
@@ -90,6 +92,7 @@ def settings(
         stop=StopSettings(then=then),
         http_listen=http_listen,
         warm=warm,
+        notices=notices or {},
     )
 
 

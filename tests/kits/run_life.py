@@ -44,10 +44,12 @@ class FlowLauncher:
         entry = self.registry.by_id(record.deployment_id)
         if entry is None:
             return Prepared(start="its deployment is not configured on this host any more")
-        return Prepared(start=self._spec(record, entry.deployment), user="root")
+        prepared = Prepared(start=self._spec(record, entry.deployment), user="root")
+        return prepared.with_commands(entry.deployment.run)
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str:
-        return f"run {record.id} has none"
+        entry = self.registry.by_id(record.deployment_id)
+        return self._spec(record, entry.deployment) if record.after and entry else f"run {record.id} has none"
 
     def _spec(self, record: RunRecord, deployment: Deployment) -> LaunchSpec:
         run = deployment.run

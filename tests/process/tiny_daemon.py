@@ -32,11 +32,11 @@ class DyingJournal(Journal):
     before = False
     writes = 0
 
-    def save(self, record: RunRecord, event: str) -> None:
+    def save(self, record: RunRecord, event: str, **more: Any) -> None:
         self.writes += 1
         if self.writes == self.kill_at and self.before:
             os.kill(os.getpid(), signal.SIGKILL)
-        super().save(record, event)
+        super().save(record, event, **more)
         if self.writes == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 

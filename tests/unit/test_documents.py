@@ -16,6 +16,7 @@ PAGES = sorted((ROOT / "docs" / "man").iterdir())
 HACKING = (ROOT / "HACKING.md").read_text()
 # Files that an administrator names, in examples.
 CHOSEN = {"/etc/runnerd/key.cred", "/etc/runnerd/api-key", "/run/runnerd.pid"}
+CHOSEN |= {"/etc/runnerd/slack-url", "/etc/runnerd/ntfy-token"}
 EXAMPLES = [("runnerd.yaml.5", text) for text in re.findall(
     r"^\.Bd -literal.*?\n(.*?)^\.Ed", (ROOT / "docs" / "man" / "runnerd.yaml.5").read_text(), re.M | re.S
 )]  # fmt: skip
@@ -184,14 +185,14 @@ def test_a_map_that_is_not_the_tree_is_found() -> None:
         before = kit.map_findings(HACKING, LAYERS)
         return [one for one in kit.map_findings(HACKING.replace(old, new, 1), LAYERS) if one not in before]
 
-    journal = "3 journal/ journal journal_file pruning"
+    journal = "3 journal/ journal journal_file notice_rows pruning"
     assert findings("| `journal/` |", "| `journals/` |") == [
         f"the tree has {journal}",
         "the map has 3 journals/" + journal[10:],
     ]
     assert findings("journal journal_file", "journal") == [
         f"the tree has {journal}",
-        "the map has 3 journal/ journal pruning",
+        "the map has 3 journal/ journal notice_rows pruning",
     ]
     assert findings("| 3 | `journal/`", "| 9 | `journal/`")[-1] == "the lowest layer comes first"
     row = next(line for line in HACKING.splitlines() if "`journal/`" in line)

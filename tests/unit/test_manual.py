@@ -33,6 +33,8 @@ HEADINGS = {
     "source": "A source",
     "schedule": "A schedule",
     "run": "The section run",
+    "notices": "The section notices",
+    "notice": "A notice",
     **{
         name: f"The section {name}"
         for name in ("api", "limits", "stop", "late", "journal", "output", "warm", "control", "http")
@@ -58,6 +60,8 @@ def parts() -> Mapping[str, Mapping[str, Any]]:
         "source": source,
         "schedule": definitions["schedule"]["properties"],
         "run": definitions["run"]["properties"],
+        "notices": definitions["notices"]["properties"],
+        "notice": definitions["notice"]["properties"],
     }
 
 

@@ -39,7 +39,7 @@ LAYERS = (
     "log prefect_api config",
     "system journal",
     "launch output processes",
-    "deployments warm",
+    "deployments warm notices",
     "pools runs",
     "polling doctor",
     "control",

@@ -30,6 +30,7 @@ from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.prepared import Launchers
+from runnerd.notices.queue import NoticeQueue
 from runnerd.output.output_file import OutputReader
 from runnerd.polling.event_stream import EventStream
 from runnerd.polling.poller import Poller
@@ -68,6 +69,7 @@ class DaemonParts:
     served: Callable[[], Collection[str]]
     events: EventStream
     warm: WarmTable
+    notices: NoticeQueue
     journal: Journal
     link: SpawnerLink
     feed: RecordFeed
@@ -211,6 +213,7 @@ def _build_status(parts: DaemonParts, runs: RunsBackend, deployments: Deployment
         pools=parts.pools,
         events=parts.events,
         warm=parts.warm,
+        notices=parts.notices,
         service=parts.service,
         ambient=parts.ambient,
     )

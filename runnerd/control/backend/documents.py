@@ -55,7 +55,7 @@ def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime
         "source": run_source_document(record.source),
         "entrypoint": record.guest.entrypoint if record.guest else None,
         "output_removed": record.output_removed,
-        "waiting": record.waiting,
+        "waiting": record.waiting or record.step,
         "run_created_at": time_text(record.run_created_at),
         "created_at": time_text(record.created_at),
         "due_at": time_text(record.due_at),

@@ -114,7 +114,7 @@ class RunsBackend:
         identity = record.identity if record.ended_at is None else None
         usage = self._meter.usage_of(identity) if identity is not None else None
         document = run_document(record, usage, now=self._now())
-        return document | {"waiting": self._waits.claimed_reason(record)}
+        return document | {"waiting": record.step or self._waits.claimed_reason(record)}
 
     def document(self, run_id: str) -> Json | None:
         run = self._supervisor.run(run_id)

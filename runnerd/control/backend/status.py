@@ -14,6 +14,7 @@ from runnerd.control.backend.runs import RunsBackend
 from runnerd.core.exit_words import time_text
 from runnerd.core.place import Json, problem_document
 from runnerd.core.problems import Problems
+from runnerd.notices.queue import NoticeQueue
 from runnerd.polling.event_stream import EventStream
 from runnerd.pools.keeper import PoolKeeper
 from runnerd.prefect_api.client import PrefectApi
@@ -38,6 +39,7 @@ class Status:
         pools: PoolKeeper,
         events: EventStream,
         warm: WarmTable,
+        notices: NoticeQueue,
         service: Callable[[], Json],
         ambient: Ambient,
     ) -> None:
@@ -50,6 +52,7 @@ class Status:
         self._pools = pools
         self._events = events
         self._warm = warm
+        self._notices = notices
         self._service = service
         self._started_at = ambient.now()
 
@@ -83,6 +86,7 @@ class Status:
             "deployments": self._deployments.listing(),
             "pools": self._pools.documents(records),
             "warm": warm_documents(self._warm),
+            "notices": self._notices.documents(),
             "problems": [problem_document(problem) for problem in self._problems.all()],
         }
 

@@ -98,9 +98,8 @@ class WaitReasons:
         """
         if record.phase is Phase.STARTING and record.waiting is not None:
             return record.waiting
-        asks = record.phase in (Phase.CLAIMING, Phase.STARTING) or (
-            record.phase is Phase.REPORTING and record.hook is None  # its hooks are processes of this host
-        )
+        own = record.step is not None or record.hook is not None or record.after_due  # processes of this host
+        asks = record.phase in (Phase.CLAIMING, Phase.STARTING, Phase.REPORTING) and not own
         if not asks or not self._waits_for_api(record):
             return None
         return f"the API is {self._api.health.words}"

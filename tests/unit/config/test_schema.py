@@ -60,7 +60,8 @@ def test_it_knows_exactly_the_keys_the_code_reads() -> None:
     assert set(RUN) == set(make_run_table("/"))
     assert set(POOL) == {*make_pool_table("/"), "run"}
     tables = SettingsReader("/").tables
-    assert {name: set(TOP[name]["properties"]) for name in tables} == {
+    described = {**TOP, "notices": SCHEMA["definitions"]["notices"]}
+    assert {name: set(described[name]["properties"]) for name in tables} == {
         name: set(table) for name, table in tables.items()
     }
 
@@ -117,6 +118,9 @@ journal: {keep: 30d}
 output: {journal: never, max_total: 5G}
 warm: {idle: 5m, interpreters: 2, min_free_memory: 0}
 http: {listen: "127.0.0.1:9464"}
+notices:
+  on_failure: [{command: [/usr/bin/logger, "{{ run.name }}: {{run.words}}"]}, {post_file: /run/url, template: slack}]
+  on_late: null
 pools:
   - {name: all}
   - {name: some, queues: [high, default], match: null, type: process, create: false, limit: 4, prefetch: 5s}
@@ -132,8 +136,10 @@ deployments:
       - {interval: 3600, active: false}
       - {rrule: "FREQ=DAILY;BYHOUR=9", cron: null}
     concurrency_limit: 1
+    notices: {on_success: [{command: [mail, root], timeout: 1m}], on_cancel: []}
     run:
-      {runtime_max: 2h, memory_max: 2G, cpu_quota: 150%, umask: "0027", start: warm, environment: {A: 1, B: null}}
+      {before: [/bin/true, "{{ run.id }}"], after: [[/bin/true], [ls]], after_timeout: 5s,
+       runtime_max: 2h, memory_max: 2G, cpu_quota: 150%, umask: "0027", start: warm, environment: {A: 1, B: null}}
   - {name: other, entrypoint: "a.b:c", concurrency_limit: {limit: 1}, schedules: null, run: null}
 """
 

@@ -129,3 +129,13 @@ async def test_a_warm_interpreter_that_has_failed(tmp_path: Path) -> None:
     async with practice(tmp_path, warm=[Problem(message="cannot start a warm interpreter of /opt/python")]) as one:
         check = (await one.examine())["warm interpreters"]
         assert (check["state"], check["detail"]) == ("warning", "cannot start a warm interpreter of /opt/python")
+
+
+async def test_notices_that_cannot_be_sent(tmp_path: Path) -> None:
+    async with practice(tmp_path) as one:
+        assert (await one.examine())["notices"]["state"] == "ok"
+    problems = [Problem(message="cannot send the notice a"), Problem(message="cannot send the notice b")]
+    async with practice(tmp_path, notices=problems) as one:
+        check = (await one.examine())["notices"]
+        words = "cannot send the notice a; and 1 more, which runnerctl status lists"
+        assert (check["state"], check["detail"]) == ("warning", words)

@@ -134,7 +134,7 @@ def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() != 0 or mount("-t", "tmpfs", "-o", "size=256k", "none", str(disk)) != 0:
+    if os.geteuid() != 0 or mount("-t", "tmpfs", "-o", "size=320k", "none", str(disk)) != 0:
         pytest.skip("mounting takes root")
     try:
         yield disk

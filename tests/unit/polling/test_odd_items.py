@@ -9,7 +9,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.journal.journal import Journal
 from tests.kits.engine import polling, started_at
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, LogLines, log_to
+from tests.kits.nouns import NOON, Json, LogLines, log_to
 
 
 class OddJournal(Journal):
@@ -17,10 +17,10 @@ class OddJournal(Journal):
 
     odd: frozenset[tuple[str, str]] = frozenset()  # the run's name and the event
 
-    def save(self, record: RunRecord, event: str) -> None:
+    def save(self, record: RunRecord, event: str, **more: Json) -> None:
         if (record.name, event) in self.odd:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
-        super().save(record, event)
+        super().save(record, event, **more)
 
 
 def a_journal(folder: Path, *odd: tuple[str, str]) -> OddJournal:

@@ -13,7 +13,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.core.settings import LateSettings
 from runnerd.journal.journal import Journal
 from tests.kits.engine import at, polling, polls, started_at
-from tests.kits.nouns import NOON, LogLines, copied, log_to
+from tests.kits.nouns import NOON, Json, LogLines, copied, log_to
 
 # --- the API is away --------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class FullJournal(Journal):
 
     full = False
 
-    def save(self, record: RunRecord, event: str) -> None:
+    def save(self, record: RunRecord, event: str, **more: Json) -> None:
         if self.full:
             raise JournalError("cannot write the journal: database or disk is full")
-        super().save(record, event)
+        super().save(record, event, **more)

@@ -41,14 +41,7 @@ async def test_while_the_api_is_away_the_process_is_believed(tmp_path: Path, rec
 @asynccontextmanager
 async def checking(engine: Engine) -> AsyncIterator[None]:
     """The runs that a receipt has ended are read when the API is back, as a daemon does."""
-    checks = ReceiptChecks(
-        api=engine.api,
-        supervisor=engine.supervisor,
-        journal=engine.journal,
-        config=engine.config,
-        feed=engine.feed,
-        ambient=engine.ambient,
-    )
+    checks = ReceiptChecks(context=engine.context, supervisor=engine.supervisor)
     task = asyncio.create_task(checks.run())
     try:
         yield

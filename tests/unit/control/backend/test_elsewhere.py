@@ -198,7 +198,7 @@ async def test_an_api_that_never_answers_is_given_up_soon(tmp_path: Path) -> Non
 class Full(Journal):
     """A journal without room."""
 
-    def save(self, record: RunRecord, event: str) -> None:
+    def save(self, record: RunRecord, event: str, **more: Json) -> None:
         raise JournalError("cannot write the journal: database or disk is full")
 
 

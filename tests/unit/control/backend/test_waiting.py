@@ -270,3 +270,14 @@ async def test_a_slot_that_other_hosts_hold_in_prefect(tmp_path: Path) -> None:
         one.engine.prefect.runs[run_id]["state"]["name"] = "AwaitingConcurrencySlot"
         await one.engine.poller.poll_once()
         assert waits(one)[run_id].startswith("Prefect has no slot of the deployment's concurrency limit")
+
+
+async def test_a_command_before_a_run_is_what_the_run_waits_for_and_no_queue(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        run_id = one.engine.add_run(one.engine.deploy(run={"before": (("/bin/check", "x"),)}))
+        one.engine.offer(run_id)
+        await one.engine.until(lambda: one.spawner.live())
+        (document,) = one.host.runs.find(run_id)
+        assert (document["phase"], document["waiting"]) == ("starting", "run.before: /bin/check")
+        status = one.host.status()
+        assert (status["waiting"], status["notices"]) == ([], [])
