@@ -12,6 +12,7 @@ from runnerd.config.prefect_yaml import read_pull, refuse_unsupported, warn_of_i
 from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.sections import Flaws, Table, Values
+from runnerd.config.triggers import read_triggers
 from runnerd.config.work_pool import pool_name, read_job_variables, read_pool
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.place import Json, Place
@@ -59,6 +60,7 @@ class DeploymentReader:
         warn_of_ignored(node, flaws)
         in_pool = read_pool(node, self.file, outputs, flaws)
         schedules = self.schedules.read(node, flaws)
+        triggers = read_triggers(node, node.get("name") or self.host.name, flaws)
         values = self._run_values(node, flaws)
         if flaws.at("name") or flaws.at("entrypoint") or "entrypoint" not in node:
             return None
@@ -72,7 +74,7 @@ class DeploymentReader:
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
         places = _parameter_places(node)
-        more = {**keys, **limit, **in_pool}
+        more = {**keys, **limit, **in_pool, "triggers": triggers}
         return Deployment(run=run, place=node.place(), schedules=schedules, parameter_places=places, **more)
 
     def _run_values(self, node: Map, flaws: Flaws) -> Values:
@@ -120,7 +122,8 @@ def _parameter_places(node: Map) -> dict[str, Place]:
     for index, schedule in enumerate(schedules):
         if isinstance(schedule, Map):
             holders[f"schedules[{index}].parameters"] = schedule.get("parameters")
-    return {
+    own = {"triggers": node.key_place("triggers")} if node.get("triggers") else {}
+    return own | {
         f"{path}.{name}": holder.key_place(name)
         for path, holder in holders.items()
         if isinstance(holder, Map)

@@ -108,6 +108,7 @@ class Deployment:
     work_queue: str | None = None  # of that pool; None: its default queue
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # of that pool, with the worker's placeholders
     pull_steps: tuple[Json, ...] | None = None  # for that pool's workers; None: set_working_directory
+    triggers: tuple[Json, ...] = ()  # each with every key of its kind: see config/triggers.py
     run: RunSettings
     place: Place
     # By `parameters.x` and `schedules[0].parameters.x`; edits above them are no change of the deployment.
@@ -170,6 +171,7 @@ class LimitSettings:
 class StopSettings:
     drain_timeout_s: float = 30.0
     then: StopThen = "cancel"
+    pause_schedules: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +222,16 @@ class ControlSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """Holds the web server: see control/public_port.py. An address other than loopback has a token file."""
+
+    listen: tuple[str, int] | None = None  # address and port
+    token_file: str | None = None
+    certificate: str | None = None  # None: no TLS
+    key: str | None = None  # None: in the file of the certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Holds all settings of the host except deployments and pools."""
 
@@ -232,7 +244,8 @@ class Settings:
     output: OutputSettings = OutputSettings()
     warm: WarmSettings = WarmSettings()
     control: ControlSettings = ControlSettings()
-    http_listen: tuple[str, int] | None = None  # loopback address and port of health and metrics
+    http: HttpSettings = HttpSettings()
+    automations: Mapping[str, Json] = field(default_factory=dict)  # by name, as Prefect takes them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

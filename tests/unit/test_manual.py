@@ -30,6 +30,8 @@ HEADINGS = {
     "pools": "A pool",
     "deployments": "A deployment",
     "schedule": "A schedule",
+    "trigger": "A trigger",
+    "automations": "Host automations",
     "run": "The section run",
     **{
         name: f"The section {name}"
@@ -49,8 +51,13 @@ def parts() -> Mapping[str, Mapping[str, Any]]:
         "": top,
         **sections,
         "pools": top["pools"]["items"]["properties"],
+        "automations": top["automations"]["items"]["properties"],
         "deployments": deployment,
         "schedule": definitions["schedule"]["properties"],
+        "trigger": {
+            **definitions["trigger"]["properties"],
+            **{f"metric.{key}": value for key, value in definitions["metric"]["properties"].items()},
+        },
         "run": definitions["run"]["properties"],
     }
 

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 
+from tests.kits.fakes.fake_automations import FakeAutomations
 from tests.kits.fakes.fake_prefect_rules import (
     MISSING,
     Refusal,
@@ -63,6 +64,7 @@ class FakePrefect(PrefectTables):
         self.down = False
         self.mute = False  # requests are accepted, and not answered meanwhile; only through `transport`
         self._lock = threading.Lock()
+        self.automations = FakeAutomations()
 
     # --- for tests --------------------------------------------------------------------------------------------
 
@@ -180,6 +182,8 @@ class FakePrefect(PrefectTables):
                 return self._set_state(run_id, body)
             case (_, "deployments", *rest):
                 return self._route_deployment(method, rest, body)
+            case (_, "automations", *rest) if (answer := self.automations.route(method, rest, body)) is not None:
+                return answer
             case ("POST", "v2", "concurrency_limits", "leases", lease_id, "renew"):
                 self.renewed.append(lease_id)
                 return (204 if lease_id in self.leases else 410), None
