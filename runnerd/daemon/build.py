@@ -127,18 +127,14 @@ class Daemon:
             make_client=host.make_client, start_spawner=host.start_spawner, problems=self.problems, log=self.ambient.log
         )
         self.problems.register_text(lambda: self.wanted_spawner.difference_of_users(self.link.hello))
-        self.embedded = self._build_embedded() if api.url == EMBEDDED else None
-
-    def _build_embedded(self) -> EmbeddedServer:
-        return EmbeddedServer(
-            link=self.link, url=self.api.url, paths=self.paths, problems=self.problems, log=self.ambient.log
-        )
+        embed = partial(EmbeddedServer, link=self.link, url=url, paths=self.paths, problems=self.problems)
+        self.embedded = embed(log=self.ambient.log) if api.url == EMBEDDED else None
 
     def _build_deployments(self) -> None:
-        client = ClientDefaults(api=self.api)
-        self._environments = Environments(environ=self._environ, calls=self._calls, client=client)
+        self._environments = Environments(environ=self._environ, calls=self._calls, client=ClientDefaults(api=self.api))
         parts = build_deployments(
             api=self.api,
+            config=self.config,
             link=self.link,
             journal=self.journal,
             environments=self._environments,
@@ -151,7 +147,8 @@ class Daemon:
             ambient=self.ambient,
         )
         self.registry, self.inspector, self.registrar = parts.registry, parts.inspector, parts.registrar
-        self.refresher, self.rechecker = parts.refresher, parts.rechecker
+        self.automations = parts.automations
+        self.refresher, self.rechecker, self.pauses = parts.refresher, parts.rechecker, parts.pauses
         self.pools = build_pools(
             api=self.api,
             open_channel=partial(open_channel, self._sockets, now=self.ambient.now),
@@ -302,6 +299,8 @@ class Daemon:
             control=lambda: self.config.settings().control,
             problems=self.problems,
             log=self.ambient.log,
+            calls=self._calls,
+            stop=self.wakes.shutdown.set,
             socket_path=self.paths.control_socket,
             sockets=[socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())],
             group="runnerd" if os.geteuid() == 0 else None,

@@ -6,14 +6,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
+from runnerd.deployments.host_automations import HostAutomations
 from runnerd.deployments.inspector import Inspector
 from runnerd.deployments.rechecking import Rechecker
 from runnerd.deployments.refresher import Refresher
 from runnerd.deployments.registrar import Registrar
 from runnerd.deployments.registry import Registry
+from runnerd.deployments.stop_pauses import StopPauses
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
@@ -34,11 +37,14 @@ class DeploymentParts:
     registrar: Registrar
     refresher: Refresher
     rechecker: Rechecker
+    pauses: StopPauses
+    automations: HostAutomations
 
 
 def build_deployments(
     *,
     api: PrefectApi,
+    config: ConfigInForce,
     link: SpawnerLink,
     journal: Journal,
     environments: Environments,
@@ -78,4 +84,8 @@ def build_deployments(
         registrar=registrar,
         refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),
         rechecker=Rechecker(registry=registry, inspector=inspector, registrar=registrar, ambient=ambient),
+        pauses=StopPauses(
+            api=api, journal=journal, registry=registry, settled=registrar.settled, wakes=wakes, ambient=ambient
+        ),
+        automations=HostAutomations(api=api, config=config, journal=journal, problems=problems, ambient=ambient),
     )
