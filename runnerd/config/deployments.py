@@ -15,6 +15,7 @@ from runnerd.config.run_settings import HostRun, read_run
 from runnerd.config.schedules import ScheduleReader
 from runnerd.config.sections import Flaws, Values, read_section
 from runnerd.config.sources import check_source, in_source, read_source
+from runnerd.config.triggers import read_triggers
 from runnerd.config.work_pool import pool_name, read_job_variables, read_pool
 from runnerd.config.yaml_nodes import Map, make_plain
 from runnerd.core.place import Json, Place
@@ -64,6 +65,7 @@ class DeploymentReader:
         in_pool = read_pool(node, self.file, outputs, flaws)
         command = read_command(node, flaws)
         schedules = self.schedules.read(node, flaws)
+        triggers = read_triggers(node, node.get("name") or self.host.name, flaws)
         pull = self._pull(node, outputs, flaws)
         values = self._run_values(node, pull.values if pull.steps is None else Values(), flaws)
         notices = read_section(node.get("notices"), make_notices_table(self.host.base), ("notices",), flaws).arguments()
@@ -86,7 +88,7 @@ class DeploymentReader:
         limit = _concurrency(node.get("concurrency_limit"))
         keys = {"name": self.host.name, **_plain_keys(node)}
         places = _parameter_places(node)
-        more = {**keys, **limit, **self._steps(node, pull), **in_pool, "notices": notices}
+        more = {**keys, **limit, **self._steps(node, pull), **in_pool, "notices": notices, "triggers": triggers}
         more |= {"command": command, "source": source}
         return Deployment(run=run, place=node.place(), schedules=schedules, parameter_places=places, **more)
 
@@ -152,7 +154,8 @@ def _parameter_places(node: Map) -> dict[str, Place]:
     for index, schedule in enumerate(schedules):
         if isinstance(schedule, Map):
             holders[f"schedules[{index}].parameters"] = schedule.get("parameters")
-    return {
+    own = {"triggers": node.key_place("triggers")} if node.get("triggers") else {}
+    return own | {
         f"{path}.{name}": holder.key_place(name)
         for path, holder in holders.items()
         if isinstance(holder, Map)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from runnerd.core.place import Problem
 from runnerd.core.settings import Config, Settings
@@ -14,6 +15,7 @@ class ConfigInForce:
     def __init__(self, config: Config) -> None:
         self.current = config
         self.replaced = asyncio.Event()  # set whenever another configuration is in force
+        self._subscribers: list[Callable[[], None]] = []
         self.refused: tuple[Problem, ...] = ()  # why the last reload changed nothing, or not all
 
     def settings(self) -> Settings:
@@ -30,3 +32,9 @@ class ConfigInForce:
     def replace(self, config: Config) -> None:
         self.current = config
         self.replaced.set()
+        for changed in self._subscribers:
+            changed()
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever another configuration is in force; `replaced` has one waiter only."""
+        self._subscribers.append(changed)

@@ -40,6 +40,10 @@ def refuse_placeholders(node: Map, outputs: Collection[str], flaws: Flaws) -> No
     for key in _CHECKED:
         for path, text in _texts((key,), node.get(key)):
             _refuse(node, path, text, outputs, flaws, free=key in _FREE_TEXT)
+    for path, text in _texts(("triggers",), node.get("triggers")):
+        if path[2:3] != ("parameters",):  # the server fills these in, from the event
+            allowed = _IN_JOBS if path[2:3] == ("job_variables",) else ()
+            _refuse(node, path, text, outputs, flaws, allowed=allowed)
     pool = node.get("work_pool")
     if not isinstance(pool, Map):
         return
@@ -56,7 +60,7 @@ def refuse_outputs(holder: Map, outputs: Collection[str], flaws: Flaws) -> None:
 
 def refuse_odd_numbers(node: Map, flaws: Flaws) -> None:
     """Refuse the numbers that YAML has and JSON has not: .inf and .nan."""
-    for key in ("parameters", "schedules", "schedule", "work_pool"):
+    for key in ("parameters", "schedules", "schedule", "work_pool", "triggers"):
         for path, place, words in _odd_numbers(node, (key,), node.get(key)):
             if not flaws.at(*path):
                 flaws.add(path, f"{dotted(path)}: {words}", place)

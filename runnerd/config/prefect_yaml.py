@@ -98,10 +98,9 @@ def _check_step(path: Path, name: str, arguments: Json, step: Map, flaws: Flaws)
 
 
 def refuse_unsupported(deployment: Map, flaws: Flaws) -> None:
-    """Refuse triggers and SLAs."""
-    for key in ("triggers", "sla"):
-        if deployment.get(key):
-            flaws.add((key,), f"{key}: not supported; remove it, or make an automation", deployment.key_place(key))
+    """Refuse SLAs."""
+    if deployment.get("sla"):
+        flaws.add(("sla",), "sla: not supported; remove it, or make an automation", deployment.key_place("sla"))
 
 
 def warn_of_ignored(holder: Map, flaws: Flaws) -> None:

@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from runnerd.config.automations import FIELD as AUTOMATIONS
+from runnerd.config.automations import read_automations
+from runnerd.config.http_port import HTTP_FILES, read_listen, refuse_open_port
 from runnerd.config.notices import make_notices_table
 from runnerd.config.run_settings import make_path_reader, make_run_table, read_run
 from runnerd.config.sections import (
@@ -29,13 +32,13 @@ from runnerd.config.sections import (
 )
 from runnerd.config.units import parse_rate
 from runnerd.config.yaml_nodes import Map
-from runnerd.core.json_words import show_value
 from runnerd.core.place import Json, Place
 from runnerd.core.settings import (
     EMBEDDED,
     UNBOUNDED_BYTES,
     ApiSettings,
     ControlSettings,
+    HttpSettings,
     JournalSettings,
     LateSettings,
     LimitSettings,
@@ -53,7 +56,6 @@ _RATE_MIN_PER_S, _RATE_MAX_PER_S = 1 / 3600, 1000
 # Headers that the HTTP library makes for each request; another value would break the connection.
 _FRAMING = frozenset(("connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"))
 _CLOUD = re.compile(r"/api/accounts/[^/]+/workspaces/[^/]+")
-_LOOPBACK = re.compile(r"(?:(127(?:\.[0-9]{1,3}){3}|localhost)|\[(::1)\]):([0-9]{1,5})")
 
 
 class SettingsReader:
@@ -78,7 +80,11 @@ class SettingsReader:
                 "start_rate": ("start_rate_per_s", _rate),
                 "tags": ("tags", dict),
             },
-            "stop": {"drain_timeout": ("drain_timeout_s", read_duration), "then": ("then", read_as_is)},
+            "stop": {
+                "drain_timeout": ("drain_timeout_s", read_duration),
+                "then": ("then", read_as_is),
+                "pause_schedules": ("pause_schedules", read_as_is),
+            },
             "late": {"after": ("after_s", read_duration), "policy": ("policy", read_as_is)},
             "journal": {"keep": ("keep_s", read_duration), "max_runs": ("max_runs", read_whole)},
             "output": {"journal": ("journal", read_as_is), "max_total": ("max_total_bytes", _total_size)},
@@ -88,7 +94,7 @@ class SettingsReader:
                 "min_free_memory": ("min_free_memory_bytes", read_finite_size),
             },
             "control": {key: (key, _groups) for key in ("admins", "operators", "readers")},
-            "http": {"listen": ("http_listen", _listen)},
+            "http": {"listen": ("listen", read_listen), **{key: (key, path) for key in HTTP_FILES}},
             "notices": make_notices_table(base),
         }
 
@@ -96,6 +102,7 @@ class SettingsReader:
         """Read the sections; `name` only in runnerd.yaml, because a prefect.yaml has the project's name there."""
         found = {name: read_section(node.get(name), table, (name,), flaws) for name, table in self.tables.items()}
         found["run"] = read_run(node.get("run"), self.run_table, ("run",), flaws)
+        found["automations"] = read_automations(node, flaws)
         # A drop-in that cannot be read is left out: a host must not open up by that, nor fall silent.
         for name in _MAIN_ONLY if not is_main else ():
             if found[name].values:
@@ -116,6 +123,8 @@ class SettingsReader:
                 if values.values.get(field) is not None and field in values.places:
                     found[f"{name}.{key}"] = values.places[field]
         host = sections.get("host", Values())
+        if (its := sections.get("automations", Values()).places.get(AUTOMATIONS)) is not None:
+            found["automations"] = its
         return {**found, **host.places}
 
     def restore(self, path: str, said: Json) -> dict[str, Values]:
@@ -126,7 +135,7 @@ class SettingsReader:
         """
         if not isinstance(said, Mapping):
             return {}
-        tables = {**self.tables, "run": self.run_table}
+        tables = {**self.tables, "run": self.run_table, "automations": {"": (AUTOMATIONS, read_as_is)}}
         known = {
             name: {field for field, _ in table.values()} for name, table in tables.items() if name not in _MAIN_ONLY
         }
@@ -144,7 +153,7 @@ def overlay(base: Sections, over: Sections, flaws: Flaws) -> dict[str, Values]:
         message = f"cannot have both api.{key} and api.{other} ({api.places[other]}); remove one"
         flaws.add(("api", key), message, api.places[key])
         merged["api"] = base.get("api", Values())
-    return merged
+    return refuse_open_port(merged, base, over, flaws)
 
 
 def make_settings(sections: Sections, *, hostname: str, api_url: str) -> Settings:
@@ -164,7 +173,8 @@ def make_settings(sections: Sections, *, hostname: str, api_url: str) -> Setting
         warm=WarmSettings(**said("warm")),
         control=ControlSettings(**said("control")),
         notices=said("notices"),
-        **said("http"),
+        http=HttpSettings(**said("http")),
+        automations=said("automations").get(AUTOMATIONS, {}),
     )
 
 
@@ -229,10 +239,3 @@ def _total_size(value: Json) -> int:
 
 def _groups(value: Json) -> tuple[str, ...]:
     return tuple(read_line(item) for item in value)
-
-
-def _listen(value: Json) -> tuple[str, int]:
-    match = _LOOPBACK.fullmatch(str(value))
-    if match is None or not 0 < int(match[3]) < 65536:
-        raise ValueError(f"{show_value(value)} is not a loopback address and port; write 127.0.0.1:9464")
-    return match[1] or match[2], int(match[3])

@@ -54,7 +54,7 @@ def describe_config(config: Config) -> Json:
 def describe_settings(settings: Settings) -> dict[str, Json]:
     """Describe the settings of the host: its name, and a map for each section."""
     api, limits = settings.api, settings.limits
-    listen = settings.http_listen
+    http = settings.http
     return {
         "name": settings.name,
         "api": {
@@ -68,7 +68,11 @@ def describe_settings(settings: Settings) -> dict[str, Json]:
             "request_timeout": format_duration(api.request_timeout_s),
         },
         "limits": {"runs": limits.runs, "start_rate": f"{limits.start_rate_per_s:g}/s", "tags": dict(limits.tags)},
-        "stop": {"drain_timeout": _duration(settings.stop.drain_timeout_s), "then": settings.stop.then},
+        "stop": {
+            "drain_timeout": _duration(settings.stop.drain_timeout_s),
+            "then": settings.stop.then,
+            "pause_schedules": settings.stop.pause_schedules,
+        },
         "late": {"after": _duration(settings.late.after_s), "policy": settings.late.policy},
         "journal": {"keep": _duration(settings.journal.keep_s), "max_runs": settings.journal.max_runs},
         "output": {"journal": settings.output.journal, "max_total": _total(settings.output.max_total_bytes)},
@@ -85,8 +89,14 @@ def describe_settings(settings: Settings) -> dict[str, Json]:
                 ("readers", settings.control.readers),
             )
         },
-        "http": {"listen": _address(*listen) if listen else None},
+        "http": {
+            "listen": _address(*http.listen) if http.listen else None,
+            "token_file": http.token_file,
+            "certificate": http.certificate,
+            "key": http.key,
+        },
         "notices": describe_notices(settings.notices),
+        "automations": list(settings.automations.values()),
     }
 
 
@@ -126,6 +136,7 @@ def _deployment(deployment: Deployment) -> dict[str, Json]:
         "version": deployment.version,
         "enforce_parameter_schema": deployment.enforce_parameter_schema,
         "concurrency_limit": _concurrency(deployment),
+        "triggers": list(deployment.triggers),
         "paused": deployment.paused,
         "on_remove": deployment.on_remove,
         "source": _source(deployment.source),

@@ -20,10 +20,11 @@ from runnerd.control.http.guard import Guard
 from runnerd.control.http.listener import Listener, RequestLog
 from runnerd.control.http.router import Router
 from runnerd.control.public_port import PublicPort
-from runnerd.control.routes.table import build_routes
+from runnerd.control.routes.table import build_routes, build_web_routes
 from runnerd.core.errors import ControlError
 from runnerd.core.problems import Problems
 from runnerd.core.settings import ControlSettings
+from runnerd.files.bounded_calls import BoundedCalls
 
 LIVE_CHECK_S = 5.0
 BACKLOG = 64
@@ -32,8 +33,8 @@ BACKLOG = 64
 class ControlServer:
     """Serves `host` on `sockets` if systemd passed any, else on a new socket at `socket_path`.
 
-    `control` is the section of the configuration in force. The new socket file gets `mode` and, if it exists and chown
-    is permitted, `group`.
+    `control` is the section of the configuration in force. `stop` is what `POST /shutdown` calls. The new socket file
+    gets `mode` and, if it exists and chown is permitted, `group`.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class ControlServer:
         problems: Problems,
         log: RequestLog,
         socket_path: str,
+        calls: BoundedCalls,
+        stop: Callable[[], None] = lambda: None,
         sockets: Sequence[socket.socket] = (),
         mode: int = 0o660,
         group: str | None = None,
@@ -51,7 +54,8 @@ class ControlServer:
         guard = Guard(control=control)
         routes = build_routes(host=host, log=log, guard=guard)
         self._listener = Listener(router=Router(routes, guard=guard), log=log)
-        self.public = PublicPort(routes=routes, problems=problems, log=log)
+        web = build_web_routes(host=host, log=log, stop=stop)
+        self.public = PublicPort(routes=routes, more=web, problems=problems, log=log, calls=calls)
         self._path = socket_path
         self._sockets = tuple(sockets)
         self._mode = mode

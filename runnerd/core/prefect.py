@@ -92,13 +92,17 @@ class FlowRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentInfo:
-    """Describes a deployment in the API; `schedule_ids` are those of the schedules last sent, in their order."""
+    """Describes a deployment in the API.
+
+    `schedule_ids` are those of the schedules last sent, in their order. `is_new`: the request has created it.
+    """
 
     id: str
     name: str
     flow_id: str
     paused: bool
     schedule_ids: tuple[str, ...] = ()
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,6 +155,7 @@ class Deployment:
     scratch: bool = False  # its pull steps are run in a directory that is made for each run
     source: Source | None = None  # None: the code is in run.working_directory
     tree: Tree | None = None  # what is checked out of a source that is pulled; it is run.working_directory then
+    triggers: tuple[Json, ...] = ()  # each with every key of its kind: see config/triggers.py
     notices: Notices = field(default_factory=dict)  # besides those of the host
     run: RunSettings
     place: Place
@@ -234,6 +235,7 @@ class LimitSettings:
 class StopSettings:
     drain_timeout_s: float = 30.0
     then: StopThen = "cancel"
+    pause_schedules: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +286,16 @@ class ControlSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """Holds the web server: see control/public_port.py. An address other than loopback has a token file."""
+
+    listen: tuple[str, int] | None = None  # address and port
+    token_file: str | None = None
+    certificate: str | None = None  # None: no TLS
+    key: str | None = None  # None: in the file of the certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Holds all settings of the host except deployments and pools."""
 
@@ -296,8 +308,9 @@ class Settings:
     output: OutputSettings = OutputSettings()
     warm: WarmSettings = WarmSettings()
     control: ControlSettings = ControlSettings()
+    http: HttpSettings = HttpSettings()
+    automations: Mapping[str, Json] = field(default_factory=dict)  # by name, as Prefect takes them
     notices: Notices = field(default_factory=dict)  # of all runs of this host
-    http_listen: tuple[str, int] | None = None  # loopback address and port of health and metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

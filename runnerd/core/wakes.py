@@ -17,6 +17,7 @@ class Wakes:
     pools: asyncio.Event = field(default_factory=asyncio.Event)  # check every work pool that this host serves
     status: asyncio.Event = field(default_factory=asyncio.Event)  # the status line may have changed
     draining: asyncio.Event = field(default_factory=asyncio.Event)  # set while this host drains
+    shutdown: asyncio.Event = field(default_factory=asyncio.Event)  # stop the daemon: asked for over HTTP
 
     def poll_now(self) -> None:
         """Poll the API for due runs now instead of at the next interval."""

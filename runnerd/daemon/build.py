@@ -133,6 +133,7 @@ class Daemon:
         self._environments = Environments(environ=self._environ, calls=self._calls, client=ClientDefaults(api=self.api))
         parts = build_deployments(
             api=self.api,
+            config=self.config,
             link=self.link,
             journal=self.journal,
             environments=self._environments,
@@ -148,6 +149,7 @@ class Daemon:
         )
         self.sources, self.relocator, self._own = parts.sources, parts.relocator, parts.launcher
         self.registry, self.inspector, self.registrar = parts.registry, parts.inspector, parts.registrar
+        self.automations, self.pauses = parts.automations, parts.pauses
         self.refresher, self.rechecker, self.scripts = parts.refresher, parts.rechecker, parts.scripts
         self.pools = build_pools(
             api=self.api,
@@ -311,6 +313,8 @@ class Daemon:
             control=lambda: self.config.settings().control,
             problems=self.problems,
             log=self.ambient.log,
+            calls=self._calls,
+            stop=self.wakes.shutdown.set,
             socket_path=self.paths.control_socket,
             sockets=[socket.socket(fileno=fd) for fd in listen_fds(self._environ, os.getpid())],
             group="runnerd" if os.geteuid() == 0 else None,

@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from runnerd.core.errors import SpawnerError
+from runnerd.core.settings import StopSettings
 from runnerd.daemon.build import Daemon
 from runnerd.daemon.embedded import STOP_TIMEOUT_S
 from runnerd.daemon.options import Options
@@ -25,6 +26,7 @@ from runnerd.prefect_api.backoff import persist
 from runnerd.prefect_api.logs import LogsApi
 from runnerd.processes.upgrading import SpawnerUpgrade
 from runnerd.runs.adopting import adopt
+from runnerd.runs.drain import wait_first
 from runnerd.system.directories import runs_dir
 from runnerd.system.systemd import Job
 from runnerd.system.watchdog import feed_watchdog
@@ -116,6 +118,9 @@ class Service:
         daemon = self._daemon
         self._start_task("sources", daemon.sources.run())
         self._start_task("trees of sources", daemon.relocator.run())
+        self._start_task("resume schedules", daemon.pauses.resume())
+        self._start_task("automations", daemon.automations.run())
+        self._start_task("shutdown", self._wait_for_shutdown())
         self._start_task("journal", recover_journal(journal=daemon.journal, wakes=daemon.wakes))
         pruning = prune_periodically(
             journal=daemon.journal, config=daemon.config, now=daemon.ambient.now, log=daemon.ambient.log
@@ -172,7 +177,8 @@ class Service:
         daemon = self._daemon
         # First: on a busy host the question below may take as long as a short TimeoutStopSec.
         daemon.systemd.extend_timeout(_STOP_SLICE_S)
-        job = await daemon.systemd.find_job() if daemon.systemd.present else Job.STOP
+        asked = daemon.wakes.shutdown.is_set()  # of which no job of systemd tells
+        job = await daemon.systemd.find_job() if daemon.systemd.present and not asked else Job.STOP
         if job is not Job.STOP:
             # Without a job systemd would not start a successor, and would stop the spawner with the flows.
             # EX_TEMPFAIL makes systemd restart the unit.
@@ -191,7 +197,10 @@ class Service:
         def extend() -> None:
             daemon.systemd.extend_timeout(_STOP_SLICE_S)
 
+        # Once and in the loop's own time: what it pauses makes no more runs while the flows end.
+        pausing = asyncio.ensure_future(self._pause_schedules(stop))
         unended = await daemon.drain.finish(hurry=self._later_stops, extend=extend)
+        await wait_first(asyncio.wait({pausing}), None, asyncio.Queue(), extend)
         unended += await stop_in_order(self._stops(), hurry=self._later_stops, extend=extend)
         daemon.systemd.notify_stopping()
         if unended:
@@ -199,6 +208,11 @@ class Service:
             daemon.ambient.log.error("stopping; processes may be left", of=", ".join(unended), why=why)
         left = [record.id for record in daemon.supervisor.records()]
         daemon.ambient.log.info("stopped", unreported=", ".join(left) or None, alert=Alert.STOPPED)
+
+    async def _pause_schedules(self, stop: StopSettings) -> None:
+        """Pause the deployments where the configuration says so; a single poll (--once) is no service that stops."""
+        if stop.pause_schedules and not self._options.once:
+            await self._daemon.pauses.pause()
 
     def _stops(self) -> list[Stop]:
         """Return what is stopped after the last flow, which may need it."""
@@ -231,6 +245,12 @@ class Service:
     def _request_reload(self) -> None:
         self._options.hangup()
         self._reload_requested.set()
+
+    async def _wait_for_shutdown(self) -> None:
+        """Stop as at `systemctl stop` when that is asked for over HTTP."""
+        await self._daemon.wakes.shutdown.wait()
+        if not self._stop_requested.is_set():  # a second request is no second SIGTERM, which ends flows at once
+            self._request_stop()
 
     def _request_stop(self) -> None:
         if self._stop_requested.is_set():

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from runnerd.config.in_force import ConfigInForce
 from runnerd.core.machine import RunRecord
 from runnerd.core.problems import Problems
 from runnerd.core.record_feed import RecordFeed
 from runnerd.core.wakes import Wakes
 from runnerd.deployments.command_launching import CommandLauncher, OwnLauncher
+from runnerd.deployments.host_automations import HostAutomations
 from runnerd.deployments.inspector import Inspector
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.rechecking import Rechecker
@@ -26,6 +28,7 @@ from runnerd.deployments.sources.pulling import Puller
 from runnerd.deployments.sources.run_code import RunCode
 from runnerd.deployments.sources.state import SourceState
 from runnerd.deployments.sources.table import SourceTable
+from runnerd.deployments.stop_pauses import StopPauses
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
 from runnerd.launch.environment import Environments
@@ -52,11 +55,14 @@ class DeploymentParts:
     sources: SourceKeeper
     relocator: Relocator
     scripts: ScriptReading
+    pauses: StopPauses
+    automations: HostAutomations
 
 
 def build_deployments(
     *,
     api: PrefectApi,
+    config: ConfigInForce,
     link: SpawnerLink,
     journal: Journal,
     environments: Environments,
@@ -123,6 +129,10 @@ def build_deployments(
         sources=sources,
         relocator=Relocator(sources=sources, registry=registry, registrar=registrar, ambient=ambient),
         scripts=ScriptReading(record=recorder.record, calls=calls, ambient=ambient),
+        pauses=StopPauses(
+            api=api, journal=journal, registry=registry, settled=registrar.settled, wakes=wakes, ambient=ambient
+        ),
+        automations=HostAutomations(api=api, config=config, journal=journal, problems=problems, ambient=ambient),
     )
 
 

@@ -13,12 +13,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from runnerd.core.backoff import Patience
+from runnerd.core.backoff import Backoff, Patience
 from runnerd.core.errors import ApiError, ApiRejected
 from runnerd.core.place import Problem
 from runnerd.core.settings import Config, Deployment, key_of
 from runnerd.deployments.registry import Entry, Registry
 from runnerd.deployments.requesting import REFUSED_IN_A_ROW
+from runnerd.deployments.triggers import Triggers
 from runnerd.deployments.worklist import Worklist
 from runnerd.journal.journal import Journal, Registration
 from runnerd.log.log import Log
@@ -49,6 +50,7 @@ class Dropper:
         clock: Callable[[], float],
     ) -> None:
         self._api = api
+        self._triggers = Triggers(automations=api.applier.automations, backoff=Backoff)
         self._journal = journal
         self._registry = registry
         self._worklist = worklist
@@ -197,6 +199,7 @@ class Dropper:
     async def _drop(self, one: Registration) -> None:
         if one.deployment.on_remove == "delete":
             await self._api.delete_deployment(one.deployment_id)
+            await self._triggers.drop(one)
             self._journal.drop_registration(one)
         else:
             await self._pause(one)
@@ -204,8 +207,10 @@ class Dropper:
 
     async def _pause(self, one: Registration) -> None:
         self._journal.save_registration(replace(one, paused=True, pausing=True))
-        if await self._api.pause_deployment(one.deployment_id):
-            self._journal.save_registration(replace(one, paused=True, pausing=False))
+        is_there = await self._api.pause_deployment(one.deployment_id)
+        await self._triggers.drop(one)
+        if is_there:
+            self._journal.save_registration(replace(one, paused=True, pausing=False, automations=""))
         else:
             self._journal.drop_registration(one)  # 404: the deployment was deleted in the API
 

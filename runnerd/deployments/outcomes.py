@@ -24,20 +24,24 @@ class Outcomes:
         self._log = log
 
     def note_registered(
-        self, deployment: Deployment, known: Registration, inspection: Inspection, *, paused: bool | None
+        self,
+        deployment: Deployment,
+        known: Registration,
+        inspection: Inspection,
+        *,
+        paused: bool | None,
+        flaws: tuple[Problem, ...] = (),
     ) -> bool:
         """Note that the API has the deployment as wanted; return whether its flow had another name before."""
         entry = self._registry.get(key_of(deployment))
         if entry is None:
             return False
-        flaws = find_unknown_parameters(entry.deployment, inspection)
+        flaws = (*find_unknown_parameters(entry.deployment, inspection), *flaws)
         for flaw in flaws if flaws != entry.flaws else ():
-            self._log.warning(
-                "a deployment has a parameter that its flow lacks",
-                deployment=deployment.name,
-                at=flaw.place,
-                why=flaw.message,
-            )
+            event = "a deployment has a parameter that its flow lacks"
+            if flaw.key == "triggers":
+                event = "a deployment has no automations for its triggers"
+            self._log.warning(event, deployment=deployment.name, at=flaw.place, why=flaw.message)
         self._registry.put(
             replace(
                 entry,

@@ -26,7 +26,7 @@ from runnerd.deployments.inspector import InspectionResult, Inspector
 from runnerd.deployments.outcomes import Outcomes
 from runnerd.deployments.planning import ConfigChanges, Planner
 from runnerd.deployments.registry import Key, Registry
-from runnerd.deployments.requesting import REFUSED_DELAY_MAX_S, Registered, Requests
+from runnerd.deployments.requesting import REFUSED_DELAY_MAX_S, Registered, Requests, is_registered
 from runnerd.deployments.retrying import Retries
 from runnerd.deployments.worklist import Begun, Worklist
 from runnerd.journal.journal import Journal, Registration
@@ -226,7 +226,7 @@ class Registrar:
             full_name = f"{inspection.flow_name}/{registration.name}"
             self._log.info("registered", deployment=full_name, id=registration.deployment_id)
         if self._worklist.is_current(begun):
-            self._settle(begun.deployment, registration, inspection, paused=done.paused)
+            self._settle(begun.deployment, done, inspection)
         if entry is None:
             self._dropper.add(registration)  # removed by a reload during the request
         elif done.paused is not None:
@@ -258,11 +258,13 @@ class Registrar:
                 continue  # a reload removed or replaced the deployment meanwhile
             inspection = cached.get(key_of(deployment))
             before = known.get((inspection.flow_name, deployment.name)) if inspection is not None else None
-            if before is None or inspection is None or before.paused:
+            if before is None or inspection is None:
                 continue
             body = deployment_body(deployment, inspection, major=before.major)
-            if not isinstance(body, Problem) and deployment_fingerprint(body, self._url) == before.fingerprint:
-                self._settle(deployment, before, inspection)
+            if isinstance(body, Problem):
+                continue
+            if is_registered(before, deployment, deployment_fingerprint(body, self._url)):
+                self._settle(deployment, Registered(registration=before), inspection)
 
     def _drop_renamed(self, registered: Registration, old_id: str | None) -> None:
         """Drop the deployment under the flow's old name, whose schedules would go on creating runs."""
@@ -271,16 +273,14 @@ class Registrar:
             if one.flow != registered.flow and (one.deployment_id == old_id or key_of(one.deployment) == key):
                 self._dropper.add(one)
 
-    def _settle(
-        self, deployment: Deployment, known: Registration, inspection: Inspection, *, paused: bool | None = None
-    ) -> None:
+    def _settle(self, deployment: Deployment, done: Registered, inspection: Inspection) -> None:
         """Note that the API has the deployment as wanted."""
-        key = key_of(deployment)
+        key, known = key_of(deployment), done.registration
         entry = self._registry.get(key)
         self._worklist.take_off(key)
-        self._retries.forget(key)
+        (self._retries.add if done.again else self._retries.forget)(key)
         self._unannounced = True
-        if self._outcomes.note_registered(deployment, known, inspection, paused=paused):
+        if self._outcomes.note_registered(deployment, known, inspection, paused=done.paused, flaws=done.flaws):
             self._list_doubles(deployment.name)
         if entry is not None and entry.deployment_id not in (None, known.deployment_id):
             self._drop_renamed(known, entry.deployment_id)  # it was renamed before; this time nothing was requested

@@ -20,8 +20,10 @@ from runnerd.core.settings import Deployment, key_of
 from runnerd.deployments.absences import Absences
 from runnerd.deployments.places import AT_ONCE_MAX, Places
 from runnerd.deployments.registry import Key, Registry
+from runnerd.deployments.triggers import Triggers
 from runnerd.journal.journal import Journal, Registration
 from runnerd.prefect_api.answers import ServerInfo
+from runnerd.prefect_api.automations import digest_triggers
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.dialect import (
     deployment_body,
@@ -40,10 +42,15 @@ Registrations = Mapping[tuple[str, str], Registration]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """What the API has now; `paused` is None where nothing had to be asked."""
+    """What the API has now; `paused` is None where nothing had to be asked.
+
+    `flaws`: what is wrong although it is registered; `again`: another time that may be otherwise.
+    """
 
     registration: Registration
     paused: bool | None = None
+    flaws: tuple[Problem, ...] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +97,7 @@ class Requests:
         self._server: ServerInfo | None = None  # read again at each round and after each outage; so are the flows
         self._flow_ids: dict[str, str] = {}
         self._absences = Absences(api=api, clock=clock)
+        self._triggers = Triggers(automations=api.applier.automations, backoff=backoff)
         self._names: dict[tuple[str, str], asyncio.Lock] = {}
         self._known: dict[tuple[str, str], Registration] = {}
         self._changes = -1  # of the journal's registrations that `_known` has
@@ -212,7 +220,7 @@ class Requests:
             return Refusal(why=body.message)
         before = self._known.get((inspection.flow_name, deployment.name))
         fingerprint = deployment_fingerprint(body, self._url)
-        if before is not None and not before.paused and before.fingerprint == fingerprint:
+        if before is not None and is_registered(before, deployment, fingerprint):
             return Registered(registration=before)
         flow_id = await self._ensure_flow(inspection.flow_name)
         info = await self._api.applier.apply(
@@ -222,6 +230,7 @@ class Requests:
             sent=_sent_schedules(before),
             is_missing=before is None and await self._absences.is_absent(flow_id, body.flow_name, deployment.name),
         )
+        made = await self._triggers.apply(deployment, info, before)
         registration = Registration(
             url=self._url,
             flow=inspection.flow_name,
@@ -231,11 +240,12 @@ class Requests:
             major=server.major,
             deployment=deployment,
             schedule_ids=info.schedule_ids,
+            automations=made.digest,
         )
         self._journal.save_registration(registration)
         self._changes += 1
         self._known[inspection.flow_name, deployment.name] = registration
-        return Registered(registration=registration, paused=info.paused)
+        return Registered(registration=registration, paused=info.paused, flaws=made.flaws, again=made.again)
 
     async def _ensure_flow(self, name: str) -> str:
         """Return the id of the flow in the API, which is asked once per round."""
@@ -245,6 +255,12 @@ class Requests:
             if flow.is_new:
                 self._absences.note_new(name)
         return self._flow_ids[name]
+
+
+def is_registered(before: Registration, deployment: Deployment, fingerprint: str) -> bool:
+    """Whether this is what the API had last: the deployment with this fingerprint, and its automations."""
+    same = before.fingerprint == fingerprint and before.automations == digest_triggers(deployment.triggers)
+    return same and not before.paused
 
 
 def _rejection(deployment: Deployment, error: ApiRejected) -> str:

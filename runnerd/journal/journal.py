@@ -63,6 +63,7 @@ class Registration:
     paused: bool = False
     pausing: bool = False
     schedule_ids: tuple[str, ...] = ()
+    automations: str = ""  # digest of the triggers whose automations are in the API; empty for none
 
 
 class Journal:
@@ -230,8 +231,7 @@ class Journal:
 
     def run(self, run_id: str) -> RunRecord | None:
         """Return the record of one run; None when the journal has none."""
-        found = self._records("WHERE id = ?", run_id)
-        return found[0] if found else None
+        return next(iter(self._records("WHERE id = ?", run_id)), None)
 
     def find(self, ref: str) -> list[RunRecord]:
         """Return up to 20 runs whose id starts with `ref`, then up to 20 named `ref`; newest first in each group.
@@ -288,10 +288,8 @@ class Journal:
     def save_registration(self, registration: Registration) -> None:
         self.registration_changes += 1
         key = (registration.url, registration.flow, registration.name)
-        document = json.dumps(to_json(registration))
-        self._remember(
-            "INSERT OR REPLACE INTO registrations (url, flow, name, record) VALUES (?, ?, ?, ?)", [(*key, document)]
-        )
+        statement = "INSERT OR REPLACE INTO registrations (url, flow, name, record) VALUES (?, ?, ?, ?)"
+        self._remember(statement, [(*key, json.dumps(to_json(registration)))])
 
     def drop_registration(self, registration: Registration) -> None:
         self.registration_changes += 1
@@ -313,11 +311,16 @@ class Journal:
 
     def last_good(self) -> Config | None:
         """Return the configuration that was last in force; None when there is none that this version can decode."""
-        return self._remembered(Config, "notes", "WHERE key = ?", _LAST_GOOD).get(_LAST_GOOD)
+        return self.note(Config, _LAST_GOOD)
 
     def save_last_good(self, config: Config) -> None:
-        document = json.dumps(to_json(config))
-        self._remember("INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", [(_LAST_GOOD, document)])
+        self.save_note(_LAST_GOOD, config)
+
+    def note(self, kind: type[T], key: str) -> T | None:
+        return self._remembered(kind, "notes", "WHERE key = ?", key).get(key)
+
+    def save_note(self, key: str, value: object) -> None:
+        self._remember("INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", [(key, json.dumps(to_json(value)))])
 
     def _remembered(self, kind: type[T], table: str, rest: str, *values: object) -> dict[str, T]:
         try:

@@ -13,6 +13,7 @@ from runnerd.core.errors import ApiAway, ApiDenied, ApiRejected
 from runnerd.core.place import Json
 from runnerd.core.prefect import DeploymentInfo
 from runnerd.prefect_api.answers import DeploymentBody, EnsuredFlow
+from runnerd.prefect_api.automations import Automations
 from runnerd.prefect_api.parse import parse_deployment, parse_id
 from runnerd.prefect_api.reading import ABSENT, PAGE, Reader, in_path
 from runnerd.prefect_api.schedule_changes import ScheduleChanges, SentSchedule, lost_keys, plan_schedules
@@ -36,6 +37,7 @@ class DeploymentApplier:
     def __init__(self, *, transport: Transport, reader: Reader) -> None:
         self._transport = transport
         self._reader = reader
+        self.automations = Automations(transport=transport)
 
     async def ensure_flow(self, name: str, tags: Sequence[str] = ()) -> EnsuredFlow:
         """Create the flow of this name if it is missing."""
@@ -157,7 +159,12 @@ class DeploymentApplier:
         info = parse_deployment(stored)
         own_ids = tuple(known for known in ids[: len(changes.whole)] if known is not None)
         return DeploymentInfo(
-            id=info.id, name=info.name, flow_id=info.flow_id, paused=info.paused, schedule_ids=own_ids
+            id=info.id,
+            name=info.name,
+            flow_id=info.flow_id,
+            paused=info.paused,
+            schedule_ids=own_ids,
+            is_new=reply.status == HTTPStatus.CREATED,
         )
 
 

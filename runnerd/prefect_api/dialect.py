@@ -83,6 +83,9 @@ def deployment_body(deployment: Deployment, inspection: Inspection, *, major: in
     if major < 3 and any(one.slug is not None or one.parameters is not None for one in deployment.schedules):
         words = "a schedule with its own slug or parameters needs a Prefect 3 server; remove these keys"
         return Problem(message=words, place=deployment.place, deployment=deployment.name)
+    if major < 3 and any(trigger["schedule_after"] for trigger in deployment.triggers):
+        words = "a trigger with schedule_after needs a Prefect 3 server; remove this key"
+        return Problem(message=words, place=deployment.place, deployment=deployment.name)
     body: dict[str, Json] = {
         "name": deployment.name,
         "entrypoint": deployment.entrypoint or None,

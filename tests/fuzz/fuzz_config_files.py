@@ -126,7 +126,8 @@ limits: {runs: 3, start_rate: 10/s, tags: {gpu: 1}}
 stop: {drain_timeout: 30s, then: cancel}
 late: {after: 10m, policy: run}
 journal: {keep: 30d, max_runs: 100}
-http: {listen: 127.0.0.1:9464}
+http: {listen: 127.0.0.1:9464, token_file: token, certificate: cert.pem}
+automations: [{name: a, trigger: {expect: [x]}, actions: [{type: do-nothing, n: 1}]}]
 run: {environment_file: env, nice: 5, umask: "0027", limit_nofile: "1024:4096", limit_cpu: 60s}
 pull: [{prefect.deployments.steps.set_working_directory: {directory: flows}}]
 deployments:
@@ -136,6 +137,11 @@ deployments:
     parameters: {region: eu, since: 2026-01-01}
     run: {umask: "0027", environment: &env {A: 1}, memory_max: 2G, cpu_quota: 150%, runtime_max: 2h}
   - {name: b, entrypoint: 'm:f', run: {environment: {<<: *env, B: 2}}, concurrency_limit: {limit: 1}}
+  - name: c
+    entrypoint: m:f
+    triggers:
+      - {expect: [x], match: {a: [b]}, within: 5m, parameters: {n: 1}, schedule_after: 10}
+      - {triggers: [{posture: Proactive, within: 60}], require: 1}
 pools: [{name: p, queues: [a, b], base_job_template: template.json}, {name: q, match: c, prefetch: 5s}]
 """
 # A value of the file above, between its key (or the start of a list) and what follows.

@@ -178,7 +178,7 @@ def unit_finding(name: str) -> str | None:
 
 
 def _curl_finding(words: list[str]) -> str | None:
-    path = words[-1].removeprefix("http://runnerd").partition("?")[0]
+    path = re.sub(r"^http://(?:runnerd|127\.0\.0\.1:\d+)", "", words[-1]).partition("?")[0]
     route = "/".join("*" if part.isupper() or "%2F" in part else part for part in path.split("/"))
     sources = (ROOT / "runnerd" / "control" / "routes").glob("*.py")
     return None if any(f'"{route}"' in source.read_text() for source in sources) else f"no route {route}"

@@ -21,6 +21,7 @@ from runnerd.core.prefect import FlowRun
 from runnerd.core.settings import (
     ApiSettings,
     Deployment,
+    HttpSettings,
     LateSettings,
     LimitSettings,
     RunSettings,
@@ -78,7 +79,7 @@ def settings(
     prefetch_s: float = 10.0,
     late: LateSettings = LateSettings(),  # noqa: B008 - frozen
     then: Json = "cancel",
-    http_listen: tuple[str, int] | None = None,
+    http: HttpSettings = HttpSettings(),  # noqa: B008 - frozen
     warm: WarmSettings = WarmSettings(),  # noqa: B008 - frozen
     notices: Notices | None = None,
 ) -> Settings:
@@ -90,7 +91,7 @@ def settings(
         limits=LimitSettings(runs=runs, start_rate_per_s=start_rate, tags=tags or {}),
         late=late,
         stop=StopSettings(then=then),
-        http_listen=http_listen,
+        http=http,
         warm=warm,
         notices=notices or {},
     )

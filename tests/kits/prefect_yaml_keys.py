@@ -24,6 +24,13 @@ STEP = "[{prefect.deployments.steps.run_shell_script: {id: build, script: make}}
 CLONE = "[{prefect.deployments.steps.git_clone: {repository: 'https://x.test/y.git', branch: '{{ $BRANCH }}'}}]"
 CLONED = ({"prefect.deployments.steps.git_clone": {"repository": "https://x.test/y.git", "branch": "{{ $BRANCH }}"}},)
 
+A_TRIGGER = {
+    **{"name": "a__automation_1", "description": "", "enabled": False, "type": "event"},
+    **{"parameters": None, "job_variables": None, "schedule_after": 0.0},
+    **{"match": {}, "match_related": {}, "after": [], "expect": [], "for_each": []},
+    **{"posture": "Reactive", "threshold": 1, "within": 0.0},
+}
+
 FILE = {
     "prefect-version": Key("prefect-version: 3.9.1", unused=True),
     "name": Key("name: project", unused=True),
@@ -50,7 +57,7 @@ DEPLOYMENT = {
     "build": Key(f"build: {STEP}", named="build: not run"),
     "push": Key(f"push: {STEP}", named="push: not run"),
     "pull": Key(f"pull: {CLONE}", carried=("pull_steps", CLONED)),
-    "triggers": Key("triggers: [{enabled: true}]", named="triggers: not supported"),
+    "triggers": Key("triggers: [{enabled: false}]", carried=("triggers[0]", A_TRIGGER)),
     "sla": Key("sla: [{name: late}]", named="sla: not supported"),
     "schedule": Key("schedule: {cron: '@daily'}", carried=("schedules[0].cron", "@daily")),
     "schedules": Key("schedules: [{cron: '@daily'}]", carried=("schedules[0].cron", "@daily")),

@@ -15,7 +15,7 @@ DOCUMENTS = {str(path.relative_to(ROOT)): path for path in kit.documents()}
 PAGES = sorted((ROOT / "docs" / "man").iterdir())
 HACKING = (ROOT / "HACKING.md").read_text()
 # Files that an administrator names, in examples.
-CHOSEN = {"/etc/runnerd/key.cred", "/etc/runnerd/api-key", "/run/runnerd.pid"}
+CHOSEN = {"/etc/runnerd/key.cred", "/etc/runnerd/api-key", "/etc/runnerd/http-token", "/run/runnerd.pid"}
 CHOSEN |= {"/etc/runnerd/slack-url", "/etc/runnerd/ntfy-token"}
 EXAMPLES = [("runnerd.yaml.5", text) for text in re.findall(
     r"^\.Bd -literal.*?\n(.*?)^\.Ed", (ROOT / "docs" / "man" / "runnerd.yaml.5").read_text(), re.M | re.S

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -30,6 +30,7 @@ BODY_MAX = 2**20
 REQUEST_S = 30.0
 ANSWER_S = 30.0
 LINGER_S = 2.0
+HEADERS = ("host", "origin", "authorization")
 _BLOCK = 64 * 2**10
 
 
@@ -38,6 +39,7 @@ class Request:
     """One HTTP request.
 
     `path` is split at its slashes first and unquoted then, so a segment may contain a slash. `peer` is None over TCP.
+    `headers` has those of HEADERS that the request has, by their names in small letters.
     """
 
     method: str
@@ -45,16 +47,18 @@ class Request:
     query: Mapping[str, str]
     body: bytes
     peer: Peer | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One HTTP answer with its whole body."""
+    """One HTTP answer with its whole body; `then` is called once it was sent, or its client has gone."""
 
     body: bytes
     content_type: str
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    then: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,9 @@ class Exchange:
         self._received = False
         self._wants_body = True
         # No buffer in this process: after drain() the answer is in the kernel, so close() neither blocks nor truncates.
-        writer.transport.set_write_buffer_limits(high=0)
+        # Not 0 for TLS: asyncio's then says "full" for an empty buffer, and says "empty" only after the next write.
+        tls = writer.get_extra_info("sslcontext") is not None
+        writer.transport.set_write_buffer_limits(high=1 if tls else 0)
 
     async def receive(self) -> Request | None:
         """Read the request; None when the client closed without one. Raises HttpProblem for an unreadable request."""
@@ -147,7 +153,8 @@ class Exchange:
         """
         if self._http.their_state is not h11.DONE:
             with suppress(OSError, TimeoutError):
-                self._writer.write_eof()
+                if self._writer.can_write_eof():  # TLS cannot
+                    self._writer.write_eof()
                 async with asyncio.timeout(LINGER_S):
                     await self._read_to_eof()
         self._writer.close()
@@ -207,4 +214,17 @@ def _request(head: h11.Request, body: bytes, peer: Peer | None) -> Request:
     query = dict(pairs)
     if len(query) < len(pairs):
         raise HttpProblem(400, "the request's query has a key twice; remove one")
-    return Request(method=head.method.decode("ascii"), path=path, query=query, body=body, peer=peer)
+    return Request(
+        method=head.method.decode("ascii"), path=path, query=query, body=body, peer=peer, headers=_headers(head)
+    )
+
+
+def _headers(head: h11.Request) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in head.headers:
+        key = name.decode("ascii")
+        if key in found:
+            raise HttpProblem(400, f"the request has the header {key} twice; remove one")
+        if key in HEADERS:
+            found[key] = value.decode("latin-1")
+    return found

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from runnerd.control.contract import Peer
-from runnerd.control.http.exchange import Exchange, Reply, StreamReply, problem_reply
+from runnerd.control.http.exchange import Exchange, Reply, Request, StreamReply, problem_reply
 from runnerd.control.http.problem import HttpProblem
-from runnerd.control.http.router import Router
+from runnerd.control.http.tls import TlsServer
 from runnerd.core.errors import JournalError
 
 CONNECTIONS = 64
@@ -35,13 +36,19 @@ class RequestLog(Protocol):
     def exception(self, event: str, **fields: object) -> object: ...
 
 
+class Answering(Protocol):
+    """A Router, or what stands before one."""
+
+    async def answer(self, request: Request) -> Reply | StreamReply: ...
+
+
 class Listener:
     """Serves one router on any number of listening sockets, and closes these sockets at `close`."""
 
-    def __init__(self, *, router: Router, log: RequestLog) -> None:
+    def __init__(self, *, router: Answering, log: RequestLog) -> None:
         self._router = router
         self._log = log
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | TlsServer] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams = 0
 
@@ -50,6 +57,21 @@ class Listener:
         for listening in sockets:
             # Not start_unix_server: since Python 3.13 that removes the path on close, and systemd's path must stay.
             self._servers.append(await asyncio.start_server(self._connected, sock=listening))
+
+    def start_tls(self, listening: socket.socket, *, context: Callable[[], ssl.SSLContext]) -> None:
+        """Accept TLS connections on `listening`; `context` is asked for at each."""
+
+        def connected(connection: socket.socket) -> None:
+            self._begin(self._shake_hands(server, connection, room=len(self._tasks) < CONNECTIONS))
+
+        server = TlsServer(listening, context=context, connected=connected)
+        self._servers.append(server)
+
+    async def _shake_hands(self, server: TlsServer, connection: socket.socket, *, room: bool) -> None:
+        if not room:
+            connection.close()
+        elif (streams := await server.open(connection)) is not None:
+            await self._serve(*streams, room=True)
 
     async def close(self) -> None:
         """Stop listening, cancel the task of every connection, and wait for these tasks."""
@@ -64,7 +86,10 @@ class Listener:
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Counted here, not in the task: of many connections accepted in one go, only those above the limit get a 503.
         room = len(self._tasks) < CONNECTIONS
-        task = asyncio.create_task(self._serve(reader, writer, room=room), name="control connection")
+        self._begin(self._serve(reader, writer, room=room))
+
+    def _begin(self, serve: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(serve, name="control connection")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -90,7 +115,11 @@ class Listener:
     async def _exchange(self, exchange: Exchange) -> None:
         reply = await self._reply(exchange)
         if isinstance(reply, Reply):
-            await exchange.send(reply)
+            try:
+                await exchange.send(reply)
+            finally:
+                if reply.then is not None:
+                    reply.then()
         elif reply is not None and self._streams >= STREAMS:
             await reply.blocks.aclose()
             await exchange.send(

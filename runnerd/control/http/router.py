@@ -65,6 +65,10 @@ class Router:
         self._routes = tuple(routes)
         self._guard = guard
 
+    def has(self, request: Request) -> bool:
+        """Whether there is a handler for the request."""
+        return any(r.method == request.method and r.variables(request.path) is not None for r in self._routes)
+
     async def answer(self, request: Request) -> Reply | StreamReply:
         """Call the handler of the request. Raises HttpProblem."""
         matches = [(r, v) for r in self._routes if (v := r.variables(request.path)) is not None]

@@ -33,7 +33,7 @@ class DeploymentRoutes:
         parameters = body["parameters"] or {}
         self._require_registered(deployment, "run")
         # Log only the names of the parameters: the values may be secrets.
-        peer = log_change(self._log, request, "run", deployment=deployment["name"], parameters=_listed(parameters))
+        peer = log_change(self._log, request, "run", deployment=deployment["name"], parameters=name_some(parameters))
         created = await self._host.runs.create(
             deployment["id"], parameters=parameters, name=body["name"] or None, tags=body["tags"] or (), peer=peer
         )
@@ -82,7 +82,7 @@ class DeploymentRoutes:
         raise HttpProblem(409, detail, kind="refused")
 
 
-def _listed(parameters: Json) -> list[str]:
+def name_some(parameters: Json) -> list[str]:
     """List the names of parameters for the log, the first of many and the start of each."""
     names = [shorten(name) for name in sorted(parameters)]
     return [*names[:LOGGED_MAX], f"and {len(names) - LOGGED_MAX} more"] if len(names) > LOGGED_MAX else names

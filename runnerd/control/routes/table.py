@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from runnerd.control.contract import Host
@@ -16,6 +17,7 @@ from runnerd.control.routes.events import EventRoutes
 from runnerd.control.routes.host import HostRoutes
 from runnerd.control.routes.launches import LaunchRoutes
 from runnerd.control.routes.pools import PoolRoutes
+from runnerd.control.routes.runner import RunnerRoutes
 from runnerd.control.routes.runs import RunRoutes
 from runnerd.core.settings import ControlSettings
 
@@ -87,6 +89,17 @@ def build_routes(*, host: Host, log: RequestLog, guard: Guard | None = None) -> 
         Route("GET", "/v1/worker-types/*", pools.get_worker_type, READER),
     ]
     return [_once_adopted(host, route) if route.access is ADOPTED else route for route in table]
+
+
+def build_web_routes(*, host: Host, log: RequestLog, stop: Callable[[], None]) -> list[Route]:
+    """Return what the web server of Prefect's Runner has; these paths are served over TCP, where the Gate admits."""
+    runner = RunnerRoutes(host=host, log=log, stop=stop)
+    return [
+        Route("GET", "/health", runner.get_health, READER, PUBLIC),
+        Route("GET", "/run_count", runner.get_run_count, READER, PUBLIC),
+        _once_adopted(host, Route("POST", "/deployment/*/run", runner.run_deployment, OPERATOR, PUBLIC)),
+        Route("POST", "/shutdown", runner.shut_down, ADMIN, PUBLIC),
+    ]
 
 
 def _once_adopted(host: Host, route: Route) -> Route:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 
+from tests.kits.fakes.fake_automations import FakeAutomations
 from tests.kits.fakes.fake_logs import FakeLogs
 from tests.kits.fakes.fake_prefect_rules import (
     MISSING,
@@ -65,6 +66,7 @@ class FakePrefect(PrefectTables):
         self.down = False
         self.mute = False  # requests are accepted, and not answered meanwhile; only through `transport`
         self._lock = threading.Lock()
+        self.automations = FakeAutomations()
 
     # --- for tests --------------------------------------------------------------------------------------------
 
@@ -186,6 +188,8 @@ class FakePrefect(PrefectTables):
                 return self.logs.answer(rest, body)
             case (_, "deployments", *rest):
                 return self._route_deployment(method, rest, body)
+            case (_, "automations", *rest) if (answer := self.automations.route(method, rest, body)) is not None:
+                return answer
             case ("POST", "v2", "concurrency_limits", "leases", lease_id, "renew"):
                 self.renewed.append(lease_id)
                 return (204 if lease_id in self.leases else 410), None

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from runnerd.control.server import ControlServer
 from runnerd.core.problems import Problems
+from runnerd.files.bounded_calls import BoundedCalls
 from tests.kits.fakes.fake_host import FakeHost
 
 T = TypeVar("T")
@@ -74,7 +75,9 @@ def serving(directory: Path, **settings: Any) -> Iterator[Serving]:
         def wait(work: Coroutine[Any, Any, None]) -> None:
             asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
-        server = ControlServer(host=host, problems=Problems(), log=log, socket_path=socket, **settings)
+        server = ControlServer(
+            host=host, problems=Problems(), log=log, socket_path=socket, calls=BoundedCalls(), **settings
+        )
         wait(server.start())
         try:
             yield Serving(host=host, log=log, socket=socket, outputs=directory, loop=loop)

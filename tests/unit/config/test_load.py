@@ -146,7 +146,7 @@ def test_every_setting_is_read(etc: ConfigDir) -> None:
     assert (settings.late.after_s, settings.late.policy) == (3600, "latest")
     assert (settings.journal.keep_s, settings.journal.max_runs) == (604800, 5)
     assert (settings.output.journal, settings.output.max_total_bytes) == ("never", 2**30)
-    assert settings.http_listen == ("::1", 9464)
+    assert settings.http.listen == ("::1", 9464)
 
 
 def test_name_counts_in_runnerd_yaml_only(etc: ConfigDir) -> None:

@@ -266,7 +266,7 @@ ITEMS = [
         "4:42: work_pool.job_variables.env.A must be text, a number or true/false, not a list",
     ),
     ("work_pool: 5", "4:16: work_pool must be a map, not 5"),
-    ("triggers: [{x: 1}]", "4:5: triggers: not supported; remove it, or make an automation"),
+    ("triggers: [{x: 1}]", "4:17: unknown key 'x' in a trigger"),
     ("sla: [{x: 1}]", "4:5: sla: not supported; remove it, or make an automation"),
     ("pull: [{git_clone: {repository: x}}]", _NO_STEP.format("4:13", "pull[0].git_clone")),
     (

@@ -24,11 +24,14 @@ SETTINGS = [
     ("limits: []", "1:9: limits must be a map, not a list"),
     (
         "http: {listen: 0.0.0.0:80}",
-        "1:16: http.listen: '0.0.0.0:80' is not a loopback address and port; write 127.0.0.1:9464",
+        (
+            "1:16: http.listen: 0.0.0.0 is no loopback address, so every request to it needs a token; set"
+            " http.token_file in the same file, or write 127.0.0.1:9464"
+        ),
     ),
     (
         "http: {listen: '127.0.0.1:99999'}",
-        "1:16: http.listen: '127.0.0.1:99999' is not a loopback address and port; write 127.0.0.1:9464",
+        "1:16: http.listen: '127.0.0.1:99999' is not an address and port; write 127.0.0.1:9464",
     ),
     (
         "api: {url: 'http://h:4200'}",

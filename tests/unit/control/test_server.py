@@ -16,7 +16,8 @@ from runnerd.control.routes.table import build_routes
 from runnerd.control.server import ControlServer
 from runnerd.core.errors import ControlError
 from runnerd.core.problems import Problems
-from runnerd.core.settings import Config
+from runnerd.core.settings import Config, HttpSettings
+from runnerd.files.bounded_calls import BoundedCalls
 from tests.kits.fakes.fake_host import FakeHost
 from tests.kits.fakes.raw_http import ask, parse
 from tests.kits.fakes.serving import ListLog, Serving, serving
@@ -33,7 +34,9 @@ def served(tmp_path: Path) -> Iterator[Serving]:
 
 def server_on(path: Path, **settings: object) -> ControlServer:
     host = FakeHost(outputs=path.parent)
-    return ControlServer(host=host, problems=Problems(), log=ListLog(), socket_path=str(path), **settings)  # type: ignore[arg-type]
+    return ControlServer(
+        host=host, problems=Problems(), log=ListLog(), socket_path=str(path), calls=BoundedCalls(), **settings
+    )  # type: ignore[arg-type]
 
 
 async def start_and_close(server: ControlServer, look: object = None) -> None:
@@ -118,13 +121,13 @@ class Public:
     def __init__(self, folder: Path) -> None:
         self.log = ListLog()
         routes = build_routes(host=FakeHost(outputs=folder), log=self.log)
-        self.port = PublicPort(routes=routes, problems=Problems(), log=self.log)
+        self.port = PublicPort(routes=routes, problems=Problems(), log=self.log, calls=BoundedCalls())
         self.config = ConfigInForce(Config(settings=settings()))
         self.address: tuple[str, int] | None = None
 
     def want(self, address: tuple[str, int] | None) -> None:
         self.address = address
-        self.config.replace(Config(settings=settings(http_listen=address)))
+        self.config.replace(Config(settings=settings(http=HttpSettings(listen=address))))
 
     async def status(self, request: bytes) -> int:
         """The answer's status, once somebody listens."""
@@ -142,7 +145,7 @@ class Public:
         return parse(answer)[0]
 
     async def health(self) -> int:
-        return await self.status(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+        return await self.status(b"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 
 
 @asynccontextmanager
@@ -167,10 +170,10 @@ async def test_a_tcp_port_shows_health_and_metrics_and_nothing_else(tmp_path: Pa
     async with public(tmp_path) as it:
         it.want(free_address())
         statuses = [
-            await it.status(b"GET /v1/%s HTTP/1.1\r\nHost: x\r\n\r\n" % what)
+            await it.status(b"GET /v1/%s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % what)
             for what in (b"health", b"metrics", b"status", b"config")
         ]
-        statuses.append(await it.status(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"))
+        statuses.append(await it.status(b"POST /v1/reload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"))
     assert statuses == [200, 200, 404, 404, 404]
 
 

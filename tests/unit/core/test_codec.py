@@ -16,7 +16,7 @@ from runnerd.core.machine import Hook, Intent, Phase, RunRecord
 from runnerd.core.place import Place, Problem
 from runnerd.core.prefect import Inspection, StateType
 from runnerd.core.process import Exit, Identity, Receipt
-from runnerd.core.settings import ApiSettings, Config, InvalidDeployment, Schedule, Settings
+from runnerd.core.settings import ApiSettings, Config, HttpSettings, InvalidDeployment, Schedule, Settings
 from runnerd.journal.journal import Registration
 from tests.kits.nouns import NOON, a_deployment, a_record
 
@@ -109,7 +109,9 @@ def test_an_inspection() -> None:
 
 def test_a_configuration() -> None:
     config = Config(
-        settings=Settings(name="h", api=ApiSettings(url="u", headers={"X": "1"}), http_listen=("127.0.0.1", 9464)),
+        settings=Settings(
+            name="h", api=ApiSettings(url="u", headers={"X": "1"}), http=HttpSettings(listen=("127.0.0.1", 9464))
+        ),
         deployments=(a_deployment(),),
         problems=(Problem(message="m", place=Place("f", 1, 2), deployment="d"),),
         files=("a", "b"),
