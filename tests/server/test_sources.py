@@ -80,7 +80,7 @@ def at(host: Host, name: str, commit: str) -> Json:
     return eventually(look, f"{name} to be at {commit}", log=host.said)
 
 
-@pytest.mark.time_limit(3000)
+@pytest.mark.time_limit(600)
 def test_a_run_keeps_its_commit_while_a_newer_one_comes(host: Host, code: Code, git_server: GitServer) -> None:
     one = code.write("one")
     git_server.login = SECRET
@@ -152,7 +152,7 @@ def check_noted(host: Host, run_id: str, commit: str) -> None:
     eventually(look, "the API to have the commit", log=host.said)
 
 
-@pytest.mark.time_limit(3000)
+@pytest.mark.time_limit(600)
 def test_a_repository_that_is_gone_is_named_and_harms_nothing(
     prefect3: PrefectServer, code: Code, git_server: GitServer
 ) -> None:
@@ -193,7 +193,7 @@ deployments:
 """
 
 
-@pytest.mark.time_limit(3000)
+@pytest.mark.time_limit(600)
 def test_pull_steps_are_run_as_prefect_runs_them(host: Host, code: Code, git_server: GitServer) -> None:
     code.write("one")
     host.drop_in("steps.yaml", STEPS.format(url=git_server.url()))

@@ -216,7 +216,9 @@ def test_outputs_of_steps_that_are_not_run(etc: ConfigDir) -> None:
 
 
 def test_in_a_pool_the_directory_of_a_step_is_for_the_inspection(etc: ConfigDir) -> None:
-    steps = "[{a.clone: {}}, {prefect.deployments.steps.set_working_directory: {directory: /}}]"
-    found = one(etc, f"pull: {steps}\n  work_pool: {{name: p}}")
-    assert found.run.working_directory == "/"
+    (etc.etc / "code" / "flows").mkdir(parents=True)
+    (etc.etc / "code" / "flows" / "new.py").touch()
+    step = f"{{prefect.deployments.steps.set_working_directory: {{directory: {etc.etc}/code}}}}"
+    found = one(etc, f"pull: [{{a.clone: {{}}}}, {step}]\n  work_pool: {{name: p}}")
+    assert found.run.working_directory == f"{etc.etc}/code"
     assert not found.runs_pull_steps and found.pull_steps is not None and not found.scratch

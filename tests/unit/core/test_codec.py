@@ -60,6 +60,7 @@ FULL = a_record(
     leased=True,
     stream_output=False,
     waiting="disk space",
+    source={"kind": "git", "commit": "a" * 40, "pulled_at": None},
     output_removed="output.max_total",
     start_problem="the warm interpreter was not ready in time",
 )
