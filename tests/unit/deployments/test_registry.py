@@ -154,6 +154,7 @@ def test_a_run_under_way() -> None:
         "name": "run-r-1",
         "deployment": "nightly",
         "flow": "etl",
+        "kind": "flow",
         "phase": "stopping",
         "intent": "cancel",
         "pid": 7,
@@ -232,6 +233,8 @@ def test_a_deployment() -> None:
         "running": 2,
         "limit": None,
         "entrypoint": "nightly.py:flow",
+        "kind": "flow",
+        "command": None,
         "tags": [],
         "pool": None,
     }
