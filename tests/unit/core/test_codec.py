@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runnerd.core.codec import Decoder, to_json
+from runnerd.core.commands import CommandRules
 from runnerd.core.machine import Hook, Intent, Phase, RunRecord
 from runnerd.core.place import Place, Problem
 from runnerd.core.prefect import Inspection, StateType
@@ -29,6 +30,7 @@ FULL = a_record(
     run_created_at=NOON - timedelta(hours=1),
     due_at=NOON,
     ready_s=1.5,
+    command=CommandRules(success_exit_codes=(0, 3), retries=2, retry_delay_s=1.5),
     attempt=3,
     respawned=True,
     identity=Identity(boot_id="b", pid=7, start_ticks=99),
