@@ -147,9 +147,7 @@ class RunRecord:
     leased: bool = False  # the API counts it by a lease, which is renewed until the process does that itself
     stream_output: bool = True  # whether its output goes to systemd's journal as well
     waiting: str | None = None  # what its start waits for
-    source: Mapping[str, Json] | None = (
-        None  # of its code: deployments/sources/documents.py; None: a directory of the host
-    )
+    source: Mapping[str, Json] | None = None  # of its code, by deployments/sources/documents.py
     output_removed: str | None = None  # which bound its output was removed for, before the run was forgotten
     guest: Guest | None = None  # of no deployment or pool of this host, or with code that was named for this run
 
@@ -215,10 +213,8 @@ def settle(record: RunRecord, state: ApiState | None, *, then: StopThen, now: da
     """
     if state is None:
         return Decision(settlement=Settlement.FORGET)
-    if state.type in _ENDED:
-        return _NOTHING  # the run ended before we ended it
-    if _taken_over(record, state):
-        return _NOTHING
+    if state.type in _ENDED or _taken_over(record, state):
+        return _NOTHING  # the run ended before we ended it, or is another host's
     words = record.words or EXIT_UNKNOWN
     if state.type is StateType.CANCELLING:
         return _report(StateType.CANCELLED, words)

@@ -40,7 +40,7 @@ from runnerd.launch.environment import Environments
 from runnerd.launch.guests import GuestLauncher
 from runnerd.launch.prepared import Launchers
 from runnerd.log.api_health_log import ApiHealthLog
-from runnerd.output.forwarding import Forwarder
+from runnerd.output.build import build_output
 from runnerd.polling.build import build_polling
 from runnerd.pools.build import build_pools
 from runnerd.pools.source_notes import SourceNotes
@@ -80,7 +80,7 @@ class Daemon:
         self.wakes, self.feed, self.problems, self._pace = Wakes(), RecordFeed(), Problems(), Pace()
         self.problems.register(self.config.problems)
         self.tasks = asyncio.TaskGroup()
-        self.calls = self._calls = BoundedCalls(own=own_folders(paths))
+        self._calls = BoundedCalls(own=own_folders(paths))
         for text in (lambda: journal.problem, lambda: journal.notice, self._calls.problem):
             self.problems.register_text(text)
         self.systemd = Systemd(environ=environ, pid=os.getpid())
@@ -88,14 +88,16 @@ class Daemon:
         self._build_edges()
         self._build_deployments()
         self._build_runs()
-        self.forwarder = Forwarder(
+        self.output = build_output(
+            api=self.api,
             journald=options.journald,
+            journal=journal,
             paths=paths,
             records=self.supervisor.records,
+            calls=self._calls,
             config=self.config,
             feed=self.feed,
-            log=ambient.log,
-            clock=ambient.clock,
+            ambient=ambient,
         )
         self._build_polling()
         self._build_surroundings(defaults)

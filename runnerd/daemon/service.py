@@ -20,14 +20,10 @@ from runnerd.daemon.options import Options
 from runnerd.daemon.stopping import Stop, stop_in_order
 from runnerd.journal.pruning import prune_periodically, recover_journal
 from runnerd.log.alerts import Alert
-from runnerd.output.api_logs import CommandLogs
-from runnerd.output.total_bound import TotalBound
 from runnerd.prefect_api.backoff import persist
-from runnerd.prefect_api.logs import LogsApi
 from runnerd.processes.upgrading import SpawnerUpgrade
 from runnerd.runs.adopting import adopt
 from runnerd.runs.drain import wait_first
-from runnerd.system.directories import runs_dir
 from runnerd.system.systemd import Job
 from runnerd.system.watchdog import feed_watchdog
 
@@ -126,14 +122,7 @@ class Service:
             journal=daemon.journal, config=daemon.config, now=daemon.ambient.now, log=daemon.ambient.log
         )
         self._start_task("prune", pruning)
-        total = TotalBound(
-            folder=runs_dir(daemon.paths),
-            config=daemon.config,
-            records=daemon.supervisor.records,
-            journal=daemon.journal,
-            log=daemon.ambient.log,
-        )
-        self._start_task("bound output", total.run())
+        self._start_task("bound output", daemon.output.total_bound.run())
         upgrade = SpawnerUpgrade(
             link=daemon.link,
             wanted=daemon.wanted_spawner,
@@ -144,17 +133,8 @@ class Service:
         )
         self._start_task("renew spawner", upgrade.run())
         self._start_task("notices", daemon.notices.queue.run())
-        self._start_task("forward output", daemon.forwarder.run())
-        logs = CommandLogs(
-            api=LogsApi(transport=daemon.api.transport),
-            folder=runs_dir(daemon.paths),
-            records=daemon.supervisor.records,
-            calls=daemon.calls,
-            host_name=daemon.config.host_name,
-            feed=daemon.feed,
-            ambient=daemon.ambient,
-        )
-        self._start_task("logs of commands", logs.run())
+        self._start_task("forward output", daemon.output.forwarder.run())
+        self._start_task("logs of commands", daemon.output.command_logs.run())
         self._start_task("disk room", daemon.room.run(busy=lambda: bool(daemon.supervisor.ids())))
 
     def _start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:

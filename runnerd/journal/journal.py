@@ -84,8 +84,7 @@ class Journal:
         self.notices = NoticeRows(writing=self._writing, decoded=self._decoded)
         self.registration_changes = 0  # since this object was made
         opened = open_file(path, at=now())
-        self._db = opened.db
-        self.moved_aside = opened.moved_aside
+        self._db, self.moved_aside = opened.db, opened.moved_aside
         self.notice: str | None = None
         if opened.moved_aside is not None:
             self._save_salvaged(opened.moved_aside, opened.why or "", opened.salvaged)
@@ -226,8 +225,7 @@ class Journal:
 
     def unread(self) -> list[str]:
         """Return the ids of the runs that a receipt has ended and that were not read from the API since."""
-        found = self._records("WHERE phase = 'done' AND record LIKE '%\"unread\": true%'")
-        return [record.id for record in found if record.unread]
+        return [r.id for r in self._records("WHERE phase = 'done' AND record LIKE '%\"unread\": true%'") if r.unread]
 
     def run(self, run_id: str) -> RunRecord | None:
         """Return the record of one run; None when the journal has none."""
@@ -287,9 +285,8 @@ class Journal:
 
     def save_registration(self, registration: Registration) -> None:
         self.registration_changes += 1
-        key = (registration.url, registration.flow, registration.name)
-        statement = "INSERT OR REPLACE INTO registrations (url, flow, name, record) VALUES (?, ?, ?, ?)"
-        self._remember(statement, [(*key, json.dumps(to_json(registration)))])
+        row = (registration.url, registration.flow, registration.name, json.dumps(to_json(registration)))
+        self._remember("INSERT OR REPLACE INTO registrations (url, flow, name, record) VALUES (?, ?, ?, ?)", [row])
 
     def drop_registration(self, registration: Registration) -> None:
         self.registration_changes += 1

@@ -274,8 +274,7 @@ async def fake_engine(
 ) -> AsyncIterator[tuple[Engine, FakeSpawner]]:
     """Around a FakePrefect and a FakeSpawner, by the clock of the running loop. `changes` are of the settings."""
     loop: Json = asyncio.get_running_loop()
-    prefect = prefect or FakePrefect(major=3)
-    spawner = spawner or FakeSpawner()
+    prefect, spawner = prefect or FakePrefect(major=3), spawner or FakeSpawner()
     lines, problems = LogLines(), Problems()
     health_log = ApiHealthLog(url=URL, log=log_to(lines), later=call_later)
     engine = Engine(

@@ -272,8 +272,7 @@ async def launching(
         prefect.pools.create_pool("etl", base_job_template=process_template(prefect.major))
     table = PoolTable()
     serve(table, prefect, *([pool_settings()] if wanted is None else wanted))
-    api = fake_api(prefect, now=loop.utcnow)
-    access = ApiAccess(url=URL, environment={"PREFECT_API_KEY": "secret-key"})
+    api, access = fake_api(prefect, now=loop.utcnow), ApiAccess(url=URL, environment={"PREFECT_API_KEY": "secret-key"})
 
     def launchers(registry: Registry) -> Launchers:
         environ = {"LANG": "C.UTF-8", "OF_THE_DAEMON": "secret"}
@@ -305,8 +304,7 @@ async def launching(
 async def offer(engine: Engine, run_id: str) -> None:
     """Offer it as its pool does."""
     found = await engine.api.pools.placed_run(run_id)
-    assert found is not None
-    assert engine.supervisor.offer([found]).claimed == (run_id,)
+    assert found is not None and engine.supervisor.offer([found]).claimed == (run_id,)
 
 
 async def launched(engine: Engine, spawner: FakeSpawner, run_id: str) -> LaunchSpec:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runnerd.control.contract import POOL_FIELDS, QUEUE_FIELDS
+from runnerd.control.fields import POOL_FIELDS, QUEUE_FIELDS
 from tests.kits.fakes.fake_pools import FakePools
 from tests.kits.fakes.runnerctl import COMMAND, PATIENCE_S, environment, runnerctl
 from tests.kits.fakes.serving import Serving, serving

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runnerd import __version__
-from runnerd.control.contract import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
+from runnerd.control.fields import DEPLOYMENT_FIELDS, RUN_FIELDS, STATUS_FIELDS
 from tests.kits.fakes.fake_documents import LATER, STAMP, ended
 from tests.kits.fakes.runnerctl import runnerctl
 from tests.kits.fakes.serving import Serving, serving

@@ -1,4 +1,4 @@
-"""Builds the JSON documents of the control API; control/contract.py lists their fields."""
+"""Builds the JSON documents of the control API; control/fields.py lists their fields."""
 
 from __future__ import annotations
 

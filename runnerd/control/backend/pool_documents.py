@@ -1,4 +1,4 @@
-"""Builds the JSON documents of work pools and queues; control/contract.py lists their fields."""
+"""Builds the JSON documents of work pools and queues; control/fields.py lists their fields."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.control.contract import WARM_FIELDS
+from runnerd.control.fields import WARM_FIELDS
 from runnerd.core.process import LaunchSpec
 from runnerd.launch.prepared import Prepared, Upcoming
 from runnerd.warm.documents import warm_documents

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.control.contract import PLAN_FIELDS, Refused
+from runnerd.control.contract import Refused
+from runnerd.control.fields import PLAN_FIELDS
 from runnerd.core.machine import Phase
 from runnerd.pools.job.process_job import process_template
 from tests.kits.engine import start

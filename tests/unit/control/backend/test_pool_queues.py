@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runnerd.control.contract import QUEUE_FIELDS
+from runnerd.control.fields import QUEUE_FIELDS
 from runnerd.core.prefect import AGENT, AGENT_POOL
 from tests.kits.asked_pools import (
     asked,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runnerd.control.backend.pools import PoolsBackend
-from runnerd.control.contract import POOL_FIELDS, Refused
+from runnerd.control.contract import Refused
+from runnerd.control.fields import POOL_FIELDS
 from runnerd.core.prefect import AGENT, NewQueue
 from tests.kits.asked_pools import (
     OWN,

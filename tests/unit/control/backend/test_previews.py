@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runnerd.control.backend.previews import LIMITS_CHECKED_MAX
-from runnerd.control.contract import OFFER_FIELDS
+from runnerd.control.fields import OFFER_FIELDS
 from runnerd.core.prefect import AGENT_POOL
 from runnerd.prefect_api.reading import PAGE
 from tests.kits.asked_pools import (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runnerd.control.contract import WAITING_FIELDS
+from runnerd.control.fields import WAITING_FIELDS
 from runnerd.core.errors import ApiAway
 from runnerd.core.exit_words import time_text
 from runnerd.core.machine import Hook, Phase

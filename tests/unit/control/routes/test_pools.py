@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runnerd.control.contract import POOL_FIELDS, QUEUE_FIELDS
+from runnerd.control.fields import POOL_FIELDS, QUEUE_FIELDS
 from runnerd.core.numbers import LIMIT_MAX
 from runnerd.core.prefect import WorkPool, WorkQueue
 from tests.kits.fakes.raw_http import ask
