@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from runnerd.config.in_force import ConfigInForce
@@ -22,12 +22,9 @@ from runnerd.deployments.registry import Registry
 from runnerd.deployments.relocating import Relocator
 from runnerd.deployments.script_reading import ScriptReading
 from runnerd.deployments.script_recorder import ScriptRecorder
-from runnerd.deployments.sources.credentials import SourceCredentials
+from runnerd.deployments.sources.build import build_sources
 from runnerd.deployments.sources.keeper import SourceKeeper
-from runnerd.deployments.sources.pulling import Puller
 from runnerd.deployments.sources.run_code import RunCode
-from runnerd.deployments.sources.state import SourceState
-from runnerd.deployments.sources.table import SourceTable
 from runnerd.deployments.stop_pauses import StopPauses
 from runnerd.files.bounded_calls import BoundedCalls
 from runnerd.journal.journal import Journal
@@ -36,7 +33,7 @@ from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.processes.link import SpawnerLink
 from runnerd.system.ambient import Ambient
-from runnerd.system.directories import runs_dir, sources_dir, work_dir
+from runnerd.system.directories import runs_dir, work_dir
 from runnerd.system.paths import Paths
 
 _INSPECTIONS_MIN, _INSPECTIONS_MAX = 2, 4  # processes at once; each is an import of prefect
@@ -78,25 +75,26 @@ def build_deployments(
 ) -> DeploymentParts:
     """Build the parts. `worker_name` is this host's name; `runs`: those under way, whose trees stay."""
     registry = Registry()
-    in_use = lambda: _list_trees(registry, runs())  # noqa: E731
-    sources = _build_sources(api, link, environments, calls, paths, in_use, problems, ambient)
-    code = RunCode(sources=sources)
-    flows = FlowLauncher(
-        registry=registry,
-        code=code,
-        access=access,
-        output_dir=runs_dir(paths),
-        environments=environments,
-        worker_name=worker_name,
-    )
-    commands = CommandLauncher(
+    sources = build_sources(
         api=api,
-        registry=registry,
-        code=code,
         link=link,
         environments=environments,
         calls=calls,
+        paths=paths,
+        in_use=lambda: _list_trees(registry, runs()),
+        problems=problems,
+        ambient=ambient,
+    )
+    launcher = _build_launcher(
+        api=api,
+        link=link,
+        registry=registry,
+        sources=sources,
+        environments=environments,
+        access=access,
+        calls=calls,
         output_dir=runs_dir(paths),
+        worker_name=worker_name,
     )
     inspector = Inspector(
         link=link,
@@ -121,7 +119,7 @@ def build_deployments(
     recorder = ScriptRecorder(link=link, environments=environments, work_dir=work_dir(paths))
     return DeploymentParts(
         registry=registry,
-        launcher=OwnLauncher(flows=flows, commands=commands, of=registry.by_id),
+        launcher=launcher,
         inspector=inspector,
         registrar=registrar,
         refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),
@@ -136,31 +134,37 @@ def build_deployments(
     )
 
 
-def _build_sources(
+def _build_launcher(
+    *,
     api: PrefectApi,
     link: SpawnerLink,
+    registry: Registry,
+    sources: SourceKeeper,
     environments: Environments,
+    access: Callable[[], ApiAccess],
     calls: BoundedCalls,
-    paths: Paths,
-    in_use: Callable[[], Collection[str]],
-    problems: Problems,
-    ambient: Ambient,
-) -> SourceKeeper:
-    state = SourceState(os.path.join(paths.state, "sources.json"))
-    return SourceKeeper(
-        table=SourceTable(state),
-        puller=Puller(
-            link=link,
-            environments=environments,
-            work_dir=work_dir(paths),
-            place=sources_dir(paths),
-            token=state.token,
-        ),
-        credentials=SourceCredentials(pools=api.pools, calls=calls, directory=paths.credentials),
-        in_use=in_use,
-        problems=problems,
-        ambient=ambient,
+    output_dir: str,
+    worker_name: Callable[[], str],
+) -> OwnLauncher:
+    code = RunCode(sources=sources)
+    flows = FlowLauncher(
+        registry=registry,
+        code=code,
+        access=access,
+        output_dir=output_dir,
+        environments=environments,
+        worker_name=worker_name,
     )
+    commands = CommandLauncher(
+        api=api,
+        registry=registry,
+        code=code,
+        link=link,
+        environments=environments,
+        calls=calls,
+        output_dir=output_dir,
+    )
+    return OwnLauncher(flows=flows, commands=commands, of=registry.by_id)
 
 
 def _list_trees(registry: Registry, runs: Iterable[RunRecord]) -> list[str]:

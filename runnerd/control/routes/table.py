@@ -67,6 +67,13 @@ def build_routes(*, host: Host, log: RequestLog, guard: Guard | None = None) -> 
         Route("POST", "/v1/deployments/*/resume", deployments.resume_deployment, OPERATOR, ADOPTED),
         Route("POST", "/v1/deployments/*/pull", deployments.pull_source, OPERATOR, ADOPTED),
         Route("POST", "/v1/deployments/*/revert", deployments.revert_source, ADMIN, ADOPTED),
+        *_list_pool_routes(pools),
+    ]
+    return [_once_adopted(host, route) if route.access is ADOPTED else route for route in table]
+
+
+def _list_pool_routes(pools: PoolRoutes) -> list[Route]:
+    return [
         Route("GET", "/v1/pools", pools.list_pools, READER),
         Route("POST", "/v1/pools", pools.create_pool, ADMIN),
         Route("GET", "/v1/pools/*", pools.get_pool, READER),
@@ -88,7 +95,6 @@ def build_routes(*, host: Host, log: RequestLog, guard: Guard | None = None) -> 
         Route("GET", "/v1/worker-types", pools.list_worker_types, READER),
         Route("GET", "/v1/worker-types/*", pools.get_worker_type, READER),
     ]
-    return [_once_adopted(host, route) if route.access is ADOPTED else route for route in table]
 
 
 def build_web_routes(*, host: Host, log: RequestLog, stop: Callable[[], None]) -> list[Route]:
