@@ -27,7 +27,7 @@ from runnerd.daemon.reloading import Reloader
 from runnerd.daemon.served_scripts import ServedScripts
 from runnerd.daemon.settling import Settling
 from runnerd.daemon.summary import Summary
-from runnerd.deployments.build import build_deployments
+from runnerd.deployments.build import DeploymentNeeds, build_deployments
 from runnerd.deployments.scheduled import list_upcoming
 from runnerd.doctor.doctor import Doctor
 from runnerd.doctor.subject import Subject
@@ -133,7 +133,7 @@ class Daemon:
 
     def _build_deployments(self) -> None:
         self._environments = Environments(environ=self._environ, calls=self._calls, client=ClientDefaults(api=self.api))
-        parts = build_deployments(
+        needs = DeploymentNeeds(
             api=self.api,
             config=self.config,
             link=self.link,
@@ -149,6 +149,7 @@ class Daemon:
             problems=self.problems,
             ambient=self.ambient,
         )
+        parts = build_deployments(needs)
         self.sources, self.relocator, self._own = parts.sources, parts.relocator, parts.launcher
         self.registry, self.inspector, self.registrar = parts.registry, parts.inspector, parts.registrar
         self.automations, self.pauses = parts.automations, parts.pauses

@@ -56,56 +56,41 @@ class DeploymentParts:
     automations: HostAutomations
 
 
-def build_deployments(
-    *,
-    api: PrefectApi,
-    config: ConfigInForce,
-    link: SpawnerLink,
-    journal: Journal,
-    environments: Environments,
-    access: Callable[[], ApiAccess],
-    calls: BoundedCalls,
-    paths: Paths,
-    worker_name: Callable[[], str],
-    runs: Callable[[], Iterable[RunRecord]],
-    feed: RecordFeed,
-    wakes: Wakes,
-    problems: Problems,
-    ambient: Ambient,
-) -> DeploymentParts:
-    """Build the parts. `worker_name` is this host's name; `runs`: those under way, whose trees stay."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentNeeds:
+    """What the parts are made of. `worker_name` is this host's name; `runs`: those under way, whose trees stay."""
+
+    api: PrefectApi
+    config: ConfigInForce
+    link: SpawnerLink
+    journal: Journal
+    environments: Environments
+    access: Callable[[], ApiAccess]
+    calls: BoundedCalls
+    paths: Paths
+    worker_name: Callable[[], str]
+    runs: Callable[[], Iterable[RunRecord]]
+    feed: RecordFeed
+    wakes: Wakes
+    problems: Problems
+    ambient: Ambient
+
+
+def build_deployments(needs: DeploymentNeeds) -> DeploymentParts:
+    """Build the parts."""
     registry = Registry()
+    api, journal, calls, wakes, ambient = needs.api, needs.journal, needs.calls, needs.wakes, needs.ambient
     sources = build_sources(
         api=api,
-        link=link,
-        environments=environments,
+        link=needs.link,
+        environments=needs.environments,
         calls=calls,
-        paths=paths,
-        in_use=lambda: _list_trees(registry, runs()),
-        problems=problems,
+        paths=needs.paths,
+        in_use=lambda: _list_trees(registry, needs.runs()),
+        problems=needs.problems,
         ambient=ambient,
     )
-    launcher = _build_launcher(
-        api=api,
-        link=link,
-        registry=registry,
-        sources=sources,
-        environments=environments,
-        access=access,
-        calls=calls,
-        output_dir=runs_dir(paths),
-        worker_name=worker_name,
-    )
-    inspector = Inspector(
-        link=link,
-        journal=journal,
-        registry=registry,
-        environments=environments,
-        access=access,
-        calls=calls,
-        work_dir=work_dir(paths),
-        at_once=max(_INSPECTIONS_MIN, min(os.cpu_count() or 1, _INSPECTIONS_MAX)),
-    )
+    inspector = _build_inspector(needs, registry)
     registrar = Registrar(
         api=api,
         inspector=inspector,
@@ -114,54 +99,61 @@ def build_deployments(
         url=api.url,
         ambient=ambient,
         wakes=wakes,
-        problems=problems,
+        problems=needs.problems,
     )
-    recorder = ScriptRecorder(link=link, environments=environments, work_dir=work_dir(paths))
+    pauses = StopPauses(
+        api=api, journal=journal, registry=registry, settled=registrar.settled, wakes=wakes, ambient=ambient
+    )
+    recorder = ScriptRecorder(link=needs.link, environments=needs.environments, work_dir=work_dir(needs.paths))
     return DeploymentParts(
         registry=registry,
-        launcher=launcher,
+        launcher=_build_launcher(needs, registry, sources),
         inspector=inspector,
         registrar=registrar,
-        refresher=Refresher(api=api, registry=registry, registrar=registrar, feed=feed, wakes=wakes, ambient=ambient),
+        refresher=Refresher(
+            api=api, registry=registry, registrar=registrar, feed=needs.feed, wakes=wakes, ambient=ambient
+        ),
         rechecker=Rechecker(registry=registry, inspector=inspector, registrar=registrar, ambient=ambient),
         sources=sources,
         relocator=Relocator(sources=sources, registry=registry, registrar=registrar, ambient=ambient),
         scripts=ScriptReading(record=recorder.record, calls=calls, ambient=ambient),
-        pauses=StopPauses(
-            api=api, journal=journal, registry=registry, settled=registrar.settled, wakes=wakes, ambient=ambient
+        pauses=pauses,
+        automations=HostAutomations(
+            api=api, config=needs.config, journal=journal, problems=needs.problems, ambient=ambient
         ),
-        automations=HostAutomations(api=api, config=config, journal=journal, problems=problems, ambient=ambient),
     )
 
 
-def _build_launcher(
-    *,
-    api: PrefectApi,
-    link: SpawnerLink,
-    registry: Registry,
-    sources: SourceKeeper,
-    environments: Environments,
-    access: Callable[[], ApiAccess],
-    calls: BoundedCalls,
-    output_dir: str,
-    worker_name: Callable[[], str],
-) -> OwnLauncher:
-    code = RunCode(sources=sources)
+def _build_inspector(needs: DeploymentNeeds, registry: Registry) -> Inspector:
+    return Inspector(
+        link=needs.link,
+        journal=needs.journal,
+        registry=registry,
+        environments=needs.environments,
+        access=needs.access,
+        calls=needs.calls,
+        work_dir=work_dir(needs.paths),
+        at_once=max(_INSPECTIONS_MIN, min(os.cpu_count() or 1, _INSPECTIONS_MAX)),
+    )
+
+
+def _build_launcher(needs: DeploymentNeeds, registry: Registry, sources: SourceKeeper) -> OwnLauncher:
+    code, output_dir = RunCode(sources=sources), runs_dir(needs.paths)
     flows = FlowLauncher(
         registry=registry,
         code=code,
-        access=access,
+        access=needs.access,
         output_dir=output_dir,
-        environments=environments,
-        worker_name=worker_name,
+        environments=needs.environments,
+        worker_name=needs.worker_name,
     )
     commands = CommandLauncher(
-        api=api,
+        api=needs.api,
         registry=registry,
         code=code,
-        link=link,
-        environments=environments,
-        calls=calls,
+        link=needs.link,
+        environments=needs.environments,
+        calls=needs.calls,
         output_dir=output_dir,
     )
     return OwnLauncher(flows=flows, commands=commands, of=registry.by_id)

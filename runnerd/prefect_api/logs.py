@@ -30,11 +30,11 @@ class LogsApi:
     def __init__(self, *, transport: Transport) -> None:
         self._transport = transport
 
-    async def send(self, run_id: str, lines: Sequence[LogLine], *, first: datetime) -> None:
+    async def send(self, run_id: str, lines: Sequence[LogLine], *, first: datetime, name: str = LOGGER) -> None:
         """Add lines to the log of a run; the first one is of `first`, and each other one STEP later."""
         body: list[Json] = [
             {
-                "name": LOGGER,
+                "name": name,
                 "level": line.level,
                 "message": line.text,
                 "timestamp": (first + index * STEP).isoformat(),

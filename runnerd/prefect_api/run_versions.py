@@ -7,10 +7,10 @@ from datetime import datetime
 
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.prefect_api.dialect import RUN_LABELS_SINCE, is_before
-from runnerd.prefect_api.reading import ABSENT
+from runnerd.prefect_api.logs import LogLine, LogsApi
 from runnerd.prefect_api.values import is_uuid
 
-_LOGGER, _INFO = "runnerd", 20
+_LOGGER = "runnerd"
 
 
 async def note_version(
@@ -21,5 +21,4 @@ async def note_version(
         return
     if not is_before(await api.server(), RUN_LABELS_SINCE):
         return await api.pools.label_run(run_id, labels)
-    log = {"name": _LOGGER, "level": _INFO, "message": line, "timestamp": now().isoformat(), "flow_run_id": run_id}
-    await api.transport.request("POST", "/logs/", body=[log], values=ABSENT)
+    await LogsApi(transport=api.transport).send(run_id, [LogLine(line)], first=now(), name=_LOGGER)

@@ -180,8 +180,6 @@ class FakePrefect(PrefectTables):
                 return 200, self._get(self.runs, run_id, "Flow run not found")
             case ("GET", "flow_run_states"):
                 return 200, self.states.get(body["flow_run_id"], [])
-            case ("POST", "logs"):
-                return 201, None
             case ("POST", "flow_runs", run_id, "set_state"):
                 return self._set_state(run_id, body)
             case ("POST", "logs", *rest):

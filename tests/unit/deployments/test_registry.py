@@ -169,6 +169,7 @@ def test_a_run_under_way() -> None:
         "process_name": "nightly-7",
         "labels": {"team": "data"},
         "source": None,
+        "entrypoint": None,
         "output_removed": None,
         "waiting": None,
         "run_created_at": None,
