@@ -30,6 +30,7 @@ WELL = {
     "open files",
     "journal",
     "warm interpreters",
+    "notices",
     "state directory",
     "log directory",
     "runtime directory",
