@@ -1,4 +1,4 @@
-"""Writes configuration files for runnerctl init and add.
+"""Writes configuration files for runnerctl init, add and import.
 
 Invariants: a file is there whole or not at all, also after a crash, and the daemon reads no half of one (names that
 begin with a dot are none of its files); no existing file is replaced unless that is asked for; the daemon's group can
@@ -112,4 +112,4 @@ def _find_service_group() -> int | None:
 def _advise(error: OSError) -> str:
     if not isinstance(error, PermissionError):
         return ""
-    return "; run it as root (sudo), or name a directory of your own with --config"
+    return "; run it as root (sudo), or name a directory of your own"

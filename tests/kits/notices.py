@@ -32,7 +32,7 @@ def notices_of(engine: Json) -> NoticeParts:
         calls=calls,
         work_dir="/var/lib/runnerd/work",
         find=lambda one: entry.deployment if (entry := registry.last_known(one)) is not None else None,
-        ended=run_document,
+        ended=lambda record: run_document(record, now=engine.now()),
         late=lambda run: offered_document(run, registry.by_id(run.deployment_id)),
     )
 

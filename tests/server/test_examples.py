@@ -18,12 +18,13 @@ import yaml
 
 from tests.kits.checkout import ROOT
 from tests.kits.daemon import Api, Host, eventually
+from tests.kits.git_server import Repository, serving_git
 from tests.kits.prefect_servers import ENVS, PrefectServer
 
 pytestmark = pytest.mark.server
 EXAMPLES = ROOT / "etc" / "examples"
 URL = "http://127.0.0.1:4200/api"
-TESTED = {"nightly-etl", "gpu", "pool-host", "embedded-server"}
+TESTED = {"nightly-etl", "gpu", "pool-host", "embedded-server", "git-source", "shell-backup"}
 Make = Callable[..., Host]
 
 
@@ -123,6 +124,48 @@ def test_a_pool_host(prefect3: PrefectServer, make: Make, tmp_path: Path) -> Non
     made = api.call("POST", f"/deployments/{deployment_id}/create_flow_run", {"state": {"type": "SCHEDULED"}})
     run = host.ended(made["id"])
     assert (run["api_state"], run["user"]) == ("COMPLETED", getpass.getuser())
+
+
+def test_code_from_git(prefect3: PrefectServer, make: Make, tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "srv")
+    code = "from prefect import flow\n\n@flow\ndef etl():\n    print('version', {}, flush=True)\n"
+    first = repository.commit({"flows/etl.py": code.format(1)})
+    with serving_git(repository.path.parent) as server:
+        host = make("git-source", prefect3)
+        path = host.config / "conf.d" / "20-etl.yaml"
+        path.write_text(path.read_text().replace("https://git.example", server.url))
+        settled(host, "hourly")
+        run = host.ended(host.run_now("hourly"))
+        assert (run["api_state"], run["source"]["commit"]) == ("COMPLETED", first)
+        assert "version 1" in host.ctl("logs", run["id"]).stdout
+        second = repository.commit({"flows/etl.py": code.format(2)})
+        host.ctl("pull", "hourly")
+        assert host.ended(host.run_now("hourly"))["source"]["commit"] == second
+
+
+def test_a_backup(prefect3: PrefectServer, make: Make, tmp_path: Path) -> None:
+    """On a host without an interpreter that has Prefect; what the system's log would get is in a file."""
+    host = make("shell-backup", prefect3)
+    log, saved = tmp_path / "log", tmp_path / "saved"
+    saved.mkdir()
+    (logger := tmp_path / "logger").write_text(f'#!/bin/sh\necho "$3" >> {log}\n')
+    logger.chmod(0o755)
+    path = host.config / "conf.d" / "20-backup.yaml"
+    text = path.read_text().replace("user: root", f"user: {getpass.getuser()}").replace("[logger,", f"[{logger},")
+    text = text.replace("[mountpoint, --quiet, /var/backups]", f"[test, -d, {saved}]").replace("/var/backups", str(saved))
+    path.write_text(text.replace("/etc/runnerd]", f"{host.config}]").replace("10min", "1s"))
+    settled(host, "backup")
+    run = host.ended(host.run_now("backup"))
+    assert (run["api_state"], run["kind"]) == ("COMPLETED", "command")
+    assert (saved / "etc.tar.zst").stat().st_size > 0
+    eventually(lambda: log.exists() and f"{run['name']} is Completed" in log.read_text(), "run.after", log=host.said)
+    failing = host.run_now("backup", to=str(tmp_path / "none"))
+    name = host.document(failing)["name"]
+    eventually(
+        lambda: f"{name} has failed: exited 2" in log.read_text(), "the notice of the last attempt", log=host.said
+    )
+    assert host.ended(failing)["attempt"] == 3
+    assert log.read_text().count(f"{name} has failed") == 1, "an attempt that is retried is no end"
 
 
 def python_with_prefect(folder: Path) -> str:

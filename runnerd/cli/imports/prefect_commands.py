@@ -180,5 +180,5 @@ def _import_flow(command: Command, around: Surroundings, found: Found) -> None:
         "run": {key: value for key, value in run.items() if value is not None},
     }
     if said.pause_on_shutdown:
-        found.leave_out(around.place, "--pause-on-shutdown: a stop of runnerd pauses no schedule")
+        found.leave_out(around.place, "--pause-on-shutdown is for the whole host: stop.pause_schedules of runnerd.yaml")
     found.deployments.append({key: value for key, value in entry.items() if value not in (None, [])})

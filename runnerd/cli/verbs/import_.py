@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from runnerd.cli.call import DONE, FAILED, Call
 from runnerd.cli.console import Console
 from runnerd.cli.text import format_count
+from runnerd.core.errors import RunnerdError
 from runnerd.core.place import problem_document
 
 
@@ -87,12 +88,13 @@ def _find_directory(folder: str | None) -> str | None:
 def _write(text: str, path: str) -> str:
     """Write a new file. Raises ImportRefused where there is one, or where none can be made."""
     from runnerd.cli.imports.found import ImportRefused
+    from runnerd.cli.new_files import Exists, beginning, finish
 
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
+        with beginning(path, text) as draft:
+            finish(draft, path)
+    except Exists:
         raise ImportRefused(f"cannot write {path}: it exists; remove it, or name another directory") from None
-    except OSError as error:
-        raise ImportRefused(f"cannot write {path}: {error.strerror}") from None
+    except RunnerdError as error:
+        raise ImportRefused(str(error)) from None
     return path

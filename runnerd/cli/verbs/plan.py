@@ -8,6 +8,7 @@ from collections import defaultdict
 
 from runnerd.cli.call import DONE, Call
 from runnerd.cli.console import Cell, Console
+from runnerd.cli.tables import format_source
 from runnerd.cli.text import clean
 from runnerd.control.client import Json, quote
 from runnerd.core.errors import ControlError
@@ -88,6 +89,8 @@ def _start(plan: Json) -> list[tuple[str, str | Cell | None]]:
         ("User", f"{clean(plan['user'] or '-')}{group}"),
         ("Command", clean(shlex.join(plan["command"]))),
         ("Directory", f"a new one below {directory}" if plan["scratch"] else directory),
+        ("Source", format_source(plan.get("source"))),
+        *((name.title(), clean(shlex.join(words))) for name in ("before", "after") for words in plan.get(name) or ()),
         ("Start", clean(start["kind"] + (f": {start['why']}" if start["why"] else ""))),
     ]
 

@@ -9,6 +9,8 @@ sounds secret, is hidden.
   command      the words of the command, without the texts of programs, which are passed in the environment.
   directory    in which; with `scratch` a new directory below this one, which is removed after the run.
   environment  `name` and `source` of each variable.
+  source       what its code is of; null for a directory of the host.
+  before, after  the administrator's commands before the start and after the end, with their placeholders.
   limits       of the process as in `run:` (durations in seconds, sizes in bytes, null for none; absent with a problem),
                and `concurrency`: the limits that hold up claims, `name`, `used` and `max` each.
   start        `kind`: cold or warm, and `why`.
@@ -27,6 +29,7 @@ from runnerd.core.limits import Caps, Claimant
 from runnerd.core.place import Json
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import RunSettings
+from runnerd.deployments.sources.documents import run_source_document
 from runnerd.launch.client_defaults import CERTIFICATE_FILE, VERSION_CHECK
 from runnerd.launch.prepared import Prepared
 
@@ -57,8 +60,8 @@ def launch_fields(prepared: Prepared, settings: Settings | None, *, start: Json)
     """Return the fields that say what is started; all null, and the problem, where nothing can be."""
     spec = prepared.start
     if not isinstance(spec, LaunchSpec) or settings is None:
-        absent = dict.fromkeys(("user", "group", "command", "directory", "environment", "start"))
-        return {**absent, "scratch": False, "limits": {}, "problem": str(spec)}
+        absent = dict.fromkeys(("user", "group", "command", "directory", "environment", "start", "source"))
+        return {**absent, "scratch": False, "before": [], "after": [], "limits": {}, "problem": str(spec)}
     hide = _Hiding(spec, prepared.secrets)
     directory = spec.working_directory.rpartition("/")[0] or "/" if spec.make_directory else spec.working_directory
     return {
@@ -67,6 +70,9 @@ def launch_fields(prepared: Prepared, settings: Settings | None, *, start: Json)
         "command": [hide(word) for word in spec.argv],
         "directory": hide(directory),
         "scratch": spec.make_directory,
+        "source": run_source_document(prepared.record_fields.get("source")),
+        "before": [[hide(word) for word in command] for command in prepared.before],
+        "after": [[hide(word) for word in command] for command in prepared.after],
         "environment": [
             {"name": name, "source": source} for name, source in sorted(_sources(spec, prepared, settings))
         ],

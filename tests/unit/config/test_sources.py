@@ -222,3 +222,22 @@ def test_in_a_pool_the_directory_of_a_step_is_for_the_inspection(etc: ConfigDir)
     found = one(etc, f"pull: [{{a.clone: {{}}}}, {step}]\n  work_pool: {{name: p}}")
     assert found.run.working_directory == f"{etc.etc}/code"
     assert not found.runs_pull_steps and found.pull_steps is not None and not found.scratch
+
+
+# --- of commands ------------------------------------------------------------------------------------------------------
+
+COMMAND = "deployments:\n- {{name: a, command: [./bin/backup], {}}}\n"
+
+
+def test_a_command_runs_in_the_tree_of_its_source(etc: ConfigDir) -> None:
+    found = etc.one(COMMAND.format("source: {git: {url: 'https://git.example/etl.git'}}"))
+    assert found.awaits_tree and found.command is not None
+
+
+def test_a_command_has_no_pull_steps(etc: ConfigDir) -> None:
+    steps = "pull: [{prefect.deployments.steps.git_clone: {repository: 'https://git.example/etl.git'}}]"
+    etc.write("conf.d/a.yaml", COMMAND.format(steps))
+    (problem,) = etc.problems()
+    assert problem.endswith(
+        "pull: Prefect runs these steps, which no command has in its process; name where its files are in source"
+    )

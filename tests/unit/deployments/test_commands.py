@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -13,12 +14,14 @@ import pytest
 
 from runnerd.core.commands import Command, CommandRules
 from runnerd.core.process import LaunchSpec
-from runnerd.core.settings import Schedule, key_of
+from runnerd.core.settings import Config, Schedule, key_of
 from runnerd.deployments.command_inspection import inspect_command
 from runnerd.deployments.command_launching import CommandLauncher, OwnLauncher
 from runnerd.deployments.launching import FlowLauncher
 from runnerd.deployments.parameters import find_unknown_parameters
 from runnerd.deployments.registry import Entry, Registry
+from runnerd.deployments.sources.keeper import SourceKeeper
+from runnerd.deployments.sources.pulling import Pulled
 from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.launch.environment import Environments
@@ -26,8 +29,8 @@ from runnerd.launch.spec import ApiAccess
 from runnerd.prefect_api.dialect import deployment_body
 from runnerd.processes.protocol import Hello
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.nouns import NOON, URL, a_deployment, a_record, fake_api, flow_run
-from tests.kits.sources import no_sources
+from tests.kits.nouns import NOON, URL, a_deployment, a_record, fake_api, flow_run, settings
+from tests.kits.sources import FakePuller, a_keeper, a_source, a_tree, no_sources
 
 LEVEL = {"properties": {"level": {"type": "integer", "default": 2}}}
 RULES = CommandRules(retries=1)
@@ -45,7 +48,7 @@ class FakeLink:
 class World:
     """A deployment `backup` with a command, a server with one run of it, and the launcher."""
 
-    def __init__(self, folder: Path, *, parameters: dict[str, Any], stdin: bool = True, **command: Any) -> None:
+    def __init__(self, folder: Path, *, parameters: dict[str, Any], stdin: bool = True, sources: SourceKeeper | None = None, **command: Any) -> None:
         self.folder = folder
         self.prefect = FakePrefect(major=3)
         self.prefect.deployments[MADE] = {"id": MADE, "name": "backup", "flow_id": MADE, "tags": [], "paused": False}
@@ -55,11 +58,12 @@ class World:
         self.deployment = a_deployment("backup", entrypoint="", command=Command(**made), run=run)
         self.run_id = self.prefect.add_run(MADE, parameters=parameters)
         self.registry.put(Entry(deployment=self.deployment, flow="backup", deployment_id=MADE))
+        code = RunCode(sources=sources or no_sources())
         environments = Environments(environ={"LANG": "C", "SECRET": "s"}, calls=BoundedCalls())
         commands = CommandLauncher(
             api=fake_api(self.prefect, now=lambda: NOON),
             registry=self.registry,
-            code=RunCode(sources=no_sources()),
+            code=code,
             link=FakeLink(stdin=stdin),  # type: ignore[arg-type]
             environments=environments,
             calls=BoundedCalls(),
@@ -68,7 +72,7 @@ class World:
         access = ApiAccess(url=URL, environment={"PREFECT_API_KEY": "k"})
         flows = FlowLauncher(
             registry=self.registry,
-            code=RunCode(sources=no_sources()),
+            code=code,
             access=lambda: access,
             output_dir=str(folder),
             environments=environments,
@@ -185,6 +189,47 @@ async def test_a_run_that_was_deleted(tmp_path: Path) -> None:
     world = World(tmp_path, parameters={"level": 3})
     del world.prefect.runs[world.run_id]
     assert await world.start() == "the run does not exist any more"
+
+
+async def test_what_is_run_after_it_has_no_parameters_and_outlives_the_files(tmp_path: Path) -> None:
+    world = World(tmp_path, parameters={"level": 3}, stdin=True)
+    world.prefect.down = True
+    world.registry.remove(key_of(world.deployment))
+    spec = await world.launcher.prepare_hooks(world.record)
+    assert isinstance(spec, LaunchSpec)
+    assert (spec.argv, spec.stdin, spec.environment["OWN"]) == (("backup",), None, "1")
+    assert not [name for name in spec.environment if name.startswith("PREFECT")]
+    assert os.listdir(tmp_path) == []
+
+
+A, B = Pulled(tree=a_tree("a")), Pulled(tree=a_tree("b"))
+
+
+async def test_it_runs_in_the_tree_of_its_source_and_a_plan_pulls_nothing(tmp_path: Path) -> None:
+    puller = FakePuller(A)
+    keeper = a_keeper(puller)
+    world = World(tmp_path, parameters={"level": 3}, sources=keeper)
+    deployment = replace(world.deployment, source=a_source())
+    world.registry.put(Entry(deployment=deployment, flow="backup", deployment_id=MADE))
+    planned = await world.launcher.prepare_plan(world.record, flow_run(world.prefect, world.run_id))
+    assert planned.start == "its code cannot be pulled: this is under way"
+    assert puller.wanted == []
+    keeper.take(Config(settings=settings(), deployments=(deployment,)))
+    pulling = asyncio.create_task(keeper.run())
+    await asyncio.sleep(1)
+    prepared = await world.launcher.prepare(world.record)
+    assert isinstance(prepared.start, LaunchSpec)
+    assert prepared.start.working_directory == A.tree.directory
+    started = replace(world.record, **prepared.record_fields)
+    assert started.source is not None and started.source["commit"] == A.tree.commit
+    puller.answer = B
+    await keeper.pull(deployment, afresh=True)
+    hooks = await world.launcher.prepare_hooks(started)
+    planned = await world.launcher.prepare_plan(world.record, flow_run(world.prefect, world.run_id))
+    assert isinstance(hooks, LaunchSpec) and isinstance(planned.start, LaunchSpec)
+    assert (hooks.working_directory, planned.start.working_directory) == (A.tree.directory, B.tree.directory)
+    pulling.cancel()
+    await asyncio.wait([pulling])
 
 
 # --- inspection ---------------------------------------------------------------------------------------------
