@@ -46,6 +46,7 @@ from tests.kits.engine_parts import NotedEvent, start_cold
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import URL, Json, LogLines, copied, fake_api
+from tests.kits.sources import no_sources
 from tests.kits.templates import AskedHere
 
 
@@ -278,6 +279,7 @@ async def launching(
         environments = Environments(environ=environ, calls=calls or BoundedCalls())
         own = FlowLauncher(
             registry=registry,
+            sources=no_sources(),
             access=lambda: access,
             output_dir="/out",
             environments=environments,

@@ -250,21 +250,6 @@ def test_what_the_host_refuses_is_a_problem_document(served: Serving, status: in
         assert (answer[0], detail(answer)) == (status, "because of the test")
 
 
-def test_pull_and_revert(served: Serving) -> None:
-    served.call(served.host.deployments.put, "d-1", "nightly")
-    place = "/v1/deployments/nightly"
-    assert ask(served, "POST", f"{place}/pull")[0] == 200
-    assert ask(served, "POST", f"{place}/revert", {"commit": "abc"})[0] == 200
-    assert ask(served, "POST", f"{place}/revert", {"release": True})[0] == 200
-    assert ask(served, "POST", f"{place}/revert", {"commit": "abc", "release": True})[0] == 422
-    assert ask(served, "POST", f"{place}/revert", {"commt": "abc"})[0] == 422
-    assert ask(served, "POST", "/v1/deployments/nothing/pull")[0] == 404
-    served.host.refusal = Refused(status=409, detail="cannot pull x: there is no such repository")
-    assert ask(served, "POST", f"{place}/pull")[0] == 409
-    asked = [("pull", None, False), ("revert", "abc", False), ("revert", None, True), ("pull", None, False)]
-    assert served.host.asked == [(verb, ["nightly", commit, release]) for verb, commit, release in asked]
-
-
 def test_pause_resume_execute_reload_drain_undrain(served: Serving) -> None:
     served.call(served.host.deployments.put, "d-1", "nightly")
     assert ask(served, "POST", "/v1/deployments/nightly/pause")[0] == 200
