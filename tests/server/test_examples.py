@@ -133,7 +133,7 @@ def test_code_from_git(prefect3: PrefectServer, make: Make, tmp_path: Path) -> N
     with serving_git(repository.path.parent) as server:
         host = make("git-source", prefect3)
         path = host.config / "conf.d" / "20-etl.yaml"
-        path.write_text(path.read_text().replace("https://git.example", server.url))
+        path.write_text(path.read_text().replace("https://git.example/etl.git", server.url()))
         settled(host, "hourly")
         run = host.ended(host.run_now("hourly"))
         assert (run["api_state"], run["source"]["commit"]) == ("COMPLETED", first)
