@@ -10,10 +10,11 @@ from runnerd.config.placeholders import list_odd_numbers
 from runnerd.config.sections import Flaws, Table, make_duration_reader, read_as_is, read_section, read_whole
 from runnerd.config.work_pool import pool_name
 from runnerd.config.yaml_nodes import Map, make_plain
-from runnerd.core.command_text import VARIABLE_PREFIX, Unfit, list_names, make_variables
+from runnerd.core.command_text import VARIABLE_PREFIX, Unfit, make_variables
 from runnerd.core.commands import SHELL, Command, CommandRules
 from runnerd.core.json_words import dotted, shorten
 from runnerd.core.place import Json
+from runnerd.core.placeholders import list_names
 from runnerd.core.schema_words import suggest_near_match
 from runnerd.core.shell_quotes import find_unsafe
 

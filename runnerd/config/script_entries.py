@@ -23,6 +23,7 @@ from runnerd.config.schedules import ScheduleReader
 from runnerd.config.schema import SchemaCheck
 from runnerd.config.sections import Values
 from runnerd.config.yaml_nodes import List, Map
+from runnerd.core.json_words import show_value
 from runnerd.core.place import Json, Place, Problem
 from runnerd.core.recording import Recorded, RecordingFailure, Served
 from runnerd.core.settings import Config, Deployment, ScriptSettings
@@ -32,6 +33,19 @@ _KEPT = ("name", "entrypoint", "run")  # without these there is no entry, or ano
 _PARTS = re.compile(r"[^.\[\]]+")
 _TAKEN_OUT_MAX = 50  # of one entry
 _DEPTH_MAX = 50  # as in a file
+_NAME_MAX = 100
+# What a script may say of its deployments. All else decides as whom and within which limits code is run, or which files
+# the daemon reads: that is for the files of the administrator, because a script may answer whatever it likes.
+_PERMITTED: Mapping[str, frozenset[str]] = {
+    "": frozenset(
+        "name entrypoint flow_name description version tags parameters schedules paused concurrency_limit"
+        " enforce_parameter_schema triggers sla work_pool run source".split()
+    ),
+    "run": frozenset(("limit", "environment", "working_directory")),
+    "work_pool": frozenset(("name", "work_queue_name", "job_variables")),
+    "source": frozenset(("git", "remote", "pull_interval")),
+    "source.git": frozenset(("url", "branch", "tag", "commit", "include_submodules", "directories")),
+}
 
 Outcomes = Mapping[str, Recorded]  # by the file of a script
 
@@ -54,6 +68,18 @@ def take_out(entry: dict[str, Json], problem: Problem) -> Removal | None:
     if len(parts) == 2 and isinstance(value, dict) and parts[1] in value and len(value) > 1:
         return Removal(".".join(parts), value.pop(parts[1]), problem.message)
     return Removal(parts[0], entry.pop(parts[0]), problem.message)
+
+
+def leave_permitted(value: Mapping[str, Json], left_out: list[str], path: str = "") -> dict[str, Json]:
+    """Return an entry with what a script may say of it, and add the names of all else to `left_out`."""
+    kept: dict[str, Json] = {}
+    for key, item in value.items():
+        its = f"{path}.{key}" if path else str(key)
+        if key not in _PERMITTED[path]:
+            left_out.append(its if its.isprintable() and len(its) <= _NAME_MAX else show_value(its))
+        else:
+            kept[key] = leave_permitted(item, left_out, its) if its in _PERMITTED and isinstance(item, dict) else item
+    return kept
 
 
 @dataclass(slots=True)
@@ -150,8 +176,13 @@ class _Entries:
         warnings: list[Problem],
     ) -> Item[Deployment]:
         """Read one entry, without the keys that are refused as long as it can be without them."""
-        entry = {**served.entry}
+        refused: list[str] = []
+        entry = leave_permitted(served.entry, refused)
         place = Place(script.file, served.line)
+        warnings += [
+            Problem(message=f"{key} is not carried over: unknown key in what a script says", place=place)
+            for key in refused[:_TAKEN_OUT_MAX]
+        ]
         for _ in range(_TAKEN_OUT_MAX):
             node = _make_node(entry, place)
             item = read_item(DEPLOYMENTS, node, place, self._schema.check_item("deployments", node), build)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from runnerd.core.commands import Command
 from runnerd.core.json_words import shorten
 from runnerd.core.place import Json
+from runnerd.core.placeholders import replace_placeholders
 
-PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][\w.\-]*)\s*\}\}", re.ASCII)
 VARIABLE_PREFIX = "PARAM_"
 TEXT_MAX_BYTES = 128 * 2**10 - 1  # of one argument or variable in Linux, with its end
 TOTAL_MAX_BYTES = 512 * 2**10  # of all arguments and variables: the spawner's line has at most 4 MiB, escaped
@@ -25,12 +25,6 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 class Unfit(ValueError):
     """Means that the command cannot be started with these parameters, and says why in one sentence."""
-
-
-def list_names(text: str) -> Iterator[tuple[str, int]]:
-    """List the names of the placeholders in `text`, each with its offset."""
-    for found in PLACEHOLDER.finditer(text):
-        yield found[1], found.start()
 
 
 def effective_parameters(schema: Mapping[str, Json], parameters: Mapping[str, Json]) -> dict[str, Json]:
@@ -44,15 +38,14 @@ def effective_parameters(schema: Mapping[str, Json], parameters: Mapping[str, Js
 def fill_arguments(command: Command, values: Mapping[str, Json]) -> tuple[str, ...]:
     """Return the command's arguments with its placeholders replaced. Raises Unfit."""
 
-    def replace(found: re.Match[str]) -> str:
-        name = found[1]
+    def value_of(name: str) -> str:
         if name not in values:
             raise Unfit(f"parameter {name!r} of its command has no value")
         text = _text(name, values[name])
         return shlex.quote(text) if command.shell else text
 
     first, *others = command.argv
-    return _bounded((first, *(PLACEHOLDER.sub(replace, text) for text in others)))
+    return _bounded((first, *(replace_placeholders(text, value_of) for text in others)))
 
 
 def make_variables(values: Mapping[str, Json], *, on_stdin: bool) -> dict[str, str]:

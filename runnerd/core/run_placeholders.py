@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 
 from runnerd.core.names import UNFIT
 from runnerd.core.place import Json
+from runnerd.core.placeholders import replace_placeholders
 
 FIELDS = (
     *("id", "name", "deployment", "flow", "attempt", "pool", "queue", "user", "event", "host", "words"),
     *("api_state", "api_state_name", "created_at", "due_at", "started_at", "ended_at"),
 )
-_PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+_ANYTHING = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")  # what may be meant as a placeholder
 _VALUE_MAX = 1000  # characters
 _PREFIX = "run."
 DOCUMENT_MAX = 65536  # characters of the JSON of a run
@@ -25,25 +26,24 @@ _TEXT_MAX = 4000
 
 def unknown_placeholder(text: str) -> str | None:
     """Return the first placeholder of `text` that is no field of a run."""
-    names = _PLACEHOLDER.findall(text)
+    names = _ANYTHING.findall(text)
     return next((name for name in names if name not in {_PREFIX + field for field in FIELDS}), None)
 
 
 def has_placeholder(text: str) -> bool:
     """Whether there is any placeholder in `text`."""
-    return _PLACEHOLDER.search(text) is not None
+    return _ANYTHING.search(text) is not None
 
 
 def fill(text: str, document: Mapping[str, Json], *, quote: Callable[[str], str] = str) -> str:
     """Replace the placeholders of `text`, each by its value after `quote`; a field without a value is empty."""
 
-    def value(found: re.Match[str]) -> str:
-        name = found[1]
+    def value_of(name: str) -> str | None:
         if not name.startswith(_PREFIX) or name.removeprefix(_PREFIX) not in FIELDS:
-            return found[0]
+            return None
         return quote(one_line(document.get(name.removeprefix(_PREFIX))))
 
-    return _PLACEHOLDER.sub(value, text)
+    return replace_placeholders(text, value_of)
 
 
 def one_line(value: Json) -> str:

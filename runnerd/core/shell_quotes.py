@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from runnerd.core.command_text import PLACEHOLDER
+from runnerd.core.placeholders import PLACEHOLDER
 
 # After these the scanner does not know any more which quotes count; `$(` between words starts words like any other.
 _OPAQUE = {"": re.compile(r"`|\$\(\(|\$\{|\$'|\$\"|<<"), '"': re.compile(r"`|\$\(|\$\{")}

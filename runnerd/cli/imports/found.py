@@ -34,6 +34,7 @@ class Found:
 
     deployments: list[dict[str, Json]] = field(default_factory=list)
     pools: list[dict[str, Json]] = field(default_factory=list)
+    automations: list[Json] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
     def leave_out(self, place: str, message: str) -> None:

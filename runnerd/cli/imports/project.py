@@ -11,8 +11,7 @@ from runnerd.config.yaml_nodes import List, Map, make_plain
 from runnerd.core.errors import ConfigError
 from runnerd.core.place import Json
 
-_NEEDLESS = ("name", "prefect-version", "description", "definitions", "deployments", "pull")
-_DIRECTORY_STEP = "set_working_directory"
+_NEEDLESS = ("name", "prefect-version", "description", "definitions", "deployments", "pull", "automations")
 
 
 def import_project(path: str, found: Found) -> None:
@@ -27,6 +26,7 @@ def import_project(path: str, found: Found) -> None:
     for key in node:
         if key not in _NEEDLESS and not key.startswith("x-") and node[key]:
             found.leave_out(_place(node, key), f"{key}: {_why(key)}")
+    found.automations += make_plain(node.get("automations") or [])
     for entry in entries:
         if isinstance(entry, Map) and entry.get("entrypoint"):
             found.deployments.append(_entry(entry, node, os.path.dirname(os.path.abspath(path))))
@@ -50,12 +50,7 @@ def _entry(entry: Map, project: Map, directory: str) -> dict[str, Json]:
     copied: dict[str, Json] = {key: make_plain(value) for key, value in entry.items() if value is not None}
     if "pull" not in copied and project.get("pull") is not None:
         copied["pull"] = make_plain(project["pull"])
-    if not _sets_directory(copied.get("pull")):
+    if not copied.get("pull"):  # else its steps say where the code is
         run = copied.get("run")
         copied["run"] = {"working_directory": directory, **(run if isinstance(run, dict) else {})}
     return copied
-
-
-def _sets_directory(pull: Json) -> bool:
-    steps = pull if isinstance(pull, list) else [pull]
-    return any(name.endswith(_DIRECTORY_STEP) for step in steps if isinstance(step, dict) for name in step)

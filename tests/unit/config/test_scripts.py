@@ -129,8 +129,32 @@ def test_hostile_answers_are_entries_like_any_other(etc: ConfigDir) -> None:
             entry("lists", tags="x", run=[1], schedules={"cron": "* * * * *"}),
         ),
     )
-    assert set(names(config)) <= {"deep"}
-    assert all(str(problem).isprintable() for problem in config.problems)
+    assert set(names(config)) <= {"deep", "users"}
+    assert all(str(problem).isprintable() for problem in (*config.problems, *config.warnings))
+
+
+@pytest.mark.parametrize(
+    ("said", "left_out"),
+    [
+        ({"run": {"user": "root", "limit": 2}}, "run.user"),
+        ({"run": {"environment_file": "/etc/shadow", "limit": 2}}, "run.environment_file"),
+        ({"run": {"before": ["id"], "limit": 2}}, "run.before"),
+        ({"notices": {"on_failure": [{"post": "http://h/", "token_file": "/etc/shadow"}]}}, "notices"),
+        ({"command": ["id"]}, "command"),
+        ({"\x1b[31m": 1}, "31m"),
+        ({"source": {"remote": "s3://b/f", "git": None, "directory": "/"}}, "source.directory"),
+    ],
+)
+def test_a_script_decides_neither_as_whom_it_runs_nor_what_the_daemon_reads(
+    etc: ConfigDir, said: dict[str, Json], left_out: str
+) -> None:
+    config = entered(etc, recorded(entry("a", **said)))
+    (one,) = config.deployments
+    assert (one.run.user, one.run.environment_file, one.run.before) == (None, None, ())
+    assert (one.command, one.notices) == (None, {})
+    words = etc.words(config.warnings)
+    assert any(left_out in word and "is not carried over: unknown key" in word for word in words)
+    assert all(word.isprintable() for word in words)
 
 
 def test_a_script_that_fails_keeps_its_last_good_deployments(etc: ConfigDir) -> None:
