@@ -124,7 +124,9 @@ class DeploymentReader:
 _KEYS = ("name", "entrypoint", "flow_name", "description", "version", "enforce_parameter_schema", "paused", "on_remove")
 
 
-_STEPS_OF_COMMAND = "pull: Prefect runs these steps, which no command has in its process; name where its files are in source"
+_STEPS_OF_COMMAND = (
+    "pull: Prefect runs these steps, which no command has in its process; name where its files are in source"
+)
 
 
 def _check_paused(node: Map, flaws: Flaws) -> None:

@@ -17,7 +17,7 @@ FIELDS = (
     *("id", "name", "deployment", "flow", "attempt", "pool", "queue", "user", "event", "host", "words"),
     *("api_state", "api_state_name", "created_at", "due_at", "started_at", "ended_at"),
 )
-_ANYTHING = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")  # what may be meant as a placeholder
+_ANYTHING = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}", re.ASCII)  # what may be meant as a placeholder
 _VALUE_MAX = 1000  # characters
 _PREFIX = "run."
 DOCUMENT_MAX = 65536  # characters of the JSON of a run

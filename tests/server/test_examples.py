@@ -152,7 +152,8 @@ def test_a_backup(prefect3: PrefectServer, make: Make, tmp_path: Path) -> None:
     logger.chmod(0o755)
     path = host.config / "conf.d" / "20-backup.yaml"
     text = path.read_text().replace("user: root", f"user: {getpass.getuser()}").replace("[logger,", f"[{logger},")
-    text = text.replace("[mountpoint, --quiet, /var/backups]", f"[test, -d, {saved}]").replace("/var/backups", str(saved))
+    text = text.replace("[mountpoint, --quiet, /var/backups]", f"[test, -d, {saved}]")
+    text = text.replace("/var/backups", str(saved))
     path.write_text(text.replace("/etc/runnerd]", f"{host.config}]").replace("10min", "1s"))
     settled(host, "backup")
     run = host.ended(host.run_now("backup"))

@@ -68,7 +68,8 @@ def write_text(found: Found, *, origin: str) -> str:
 
 
 def _document(found: Found) -> dict[str, Json]:
-    document: dict[str, Json] = {"automations": found.automations, "pools": found.pools, "deployments": found.deployments}
+    lists = {"automations": found.automations, "pools": found.pools, "deployments": found.deployments}
+    document: dict[str, Json] = dict(lists)
     return {key: value for key, value in document.items() if value}
 
 

@@ -48,7 +48,15 @@ class FakeLink:
 class World:
     """A deployment `backup` with a command, a server with one run of it, and the launcher."""
 
-    def __init__(self, folder: Path, *, parameters: dict[str, Any], stdin: bool = True, sources: SourceKeeper | None = None, **command: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        parameters: dict[str, Any],
+        stdin: bool = True,
+        sources: SourceKeeper | None = None,
+        **command: Any,
+    ) -> None:
         self.folder = folder
         self.prefect = FakePrefect(major=3)
         self.prefect.deployments[MADE] = {"id": MADE, "name": "backup", "flow_id": MADE, "tags": [], "paused": False}

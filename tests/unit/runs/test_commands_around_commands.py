@@ -13,7 +13,6 @@ from runnerd.core.prefect import StateType
 from runnerd.launch.run_commands import after_key, before_key
 from tests.kits.engine import Engine, fake_engine, polling, resume, running
 from tests.kits.fakes.fake_prefect import FakePrefect
-from tests.kits.fakes.fake_spawner import FakeSpawner
 from tests.kits.nouns import a_record
 
 AROUND = {"before": (("/bin/check",),), "after": (("/bin/report",),)}
