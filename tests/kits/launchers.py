@@ -14,6 +14,7 @@ from runnerd.core.machine import RunRecord
 from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import HostRunSettings, RunSettings
 from runnerd.deployments.launching import FlowLauncher
+from runnerd.deployments.sources.run_code import RunCode
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
 from runnerd.launch.environment import Environments
 from runnerd.launch.guests import GuestLauncher
@@ -25,6 +26,7 @@ from tests.kits.channels import HOST
 from tests.kits.engine import Engine
 from tests.kits.engine_parts import start_cold
 from tests.kits.nouns import URL, Json
+from tests.kits.sources import no_sources
 from tests.kits.templates import AskedHere
 
 KEY = "secret-key"  # of the API
@@ -36,6 +38,7 @@ def real_launchers(engine: Engine) -> Launchers:
     environments = Environments(environ={"LANG": "C.UTF-8", "OF_THE_DAEMON": "hush"}, calls=BoundedCalls())
     own = FlowLauncher(
         registry=engine.registry,
+        code=RunCode(sources=no_sources()),
         access=lambda: access,
         output_dir="/out",
         environments=environments,
