@@ -426,7 +426,8 @@ def allowed(name: str) -> bool:
 
 
 def end(process: Any) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it may have ended between the look at it and this
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

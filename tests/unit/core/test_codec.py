@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from runnerd.core.codec import Decoder, to_json
 from runnerd.core.commands import CommandRules
+from runnerd.core.guests import Guest
 from runnerd.core.machine import Hook, Intent, Phase, RunRecord
 from runnerd.core.place import Place, Problem
 from runnerd.core.prefect import Inspection, StateType
@@ -54,6 +55,13 @@ FULL = a_record(
     hook=Hook.ON_CRASHED,
     hook_of_child=True,
     hook_boot="b",
+    before_index=1,
+    step="run.before: /bin/check",
+    after=(("/bin/report", "{{ run.name }}"),),
+    after_timeout_s=2.5,
+    after_due=True,
+    after_boot="b",
+    guest=Guest(deployment="d", flow="f", user="etl", entrypoint="/x.py:f"),
     pool="etl",
     queue="high",
     scratch="/tmp/runnerd-1",

@@ -29,12 +29,13 @@ STRANGER = Peer(pid=7, uid=4711, gid=4711)
 READER = """
     GET /v1/status  GET /v1/health  GET /v1/metrics  GET /v1/doctor  GET /v1/config  GET /v1/events
     GET /v1/runs  GET /v1/runs/*  GET /v1/runs/*/logs  GET /v1/runs/*/attempts
-    GET /v1/deployments  GET /v1/deployments/*
+    GET /v1/runs/*/plan  GET /v1/deployments  GET /v1/deployments/*  GET /v1/deployments/*/plan
     GET /v1/pools  GET /v1/pools/*  GET /v1/pools/*/preview  GET /v1/pools/*/queues  GET /v1/pools/*/queues/*
     GET /v1/pools/*/queues/*/preview  GET /v1/queues  GET /v1/preview  GET /v1/worker-types  GET /v1/worker-types/*
 """
 OPERATOR = """
     POST /v1/reload  POST /v1/drain  POST /v1/undrain  POST /v1/runs/*/cancel  POST /v1/cancel
+    POST /v1/runs/*/retry
     POST /v1/deployments/*/run  POST /v1/deployments/*/pause  POST /v1/deployments/*/resume
     POST /v1/deployments/*/pull
 """
