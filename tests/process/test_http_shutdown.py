@@ -64,4 +64,4 @@ def test_a_shutdown_under_systemd_is_no_restart(host: Host, tmp_path: Path) -> N
         assert host.wait() == 0, "75 would have systemd start it again"
         host.start()
         host.signal(signal.SIGTERM)
-        assert host.wait() == 75, "a signal without a job is a restart"
+        assert host.wait() == 75, f"a signal without a job is a restart: {host.said()}"
