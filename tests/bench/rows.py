@@ -130,6 +130,10 @@ OBSTACLES: dict[str, str] = {
         "the daemon has imported 34 MiB (httpx, jsonschema, structlog, PyYAML, psutil), and the spawner is an"
         " interpreter of its own (6 MiB)"
     ),
+    "idle-cpu": (
+        "a poll and its answer are 5 to 10 ms of Python, four times a minute, and every 15 s the files of each flow are"
+        " looked at for changes"
+    ),
     **{f"burst-{count}-8": _BUSY for count in (10, 16, 40)},
     **{f"growth-ready-{size}": _REGISTERING for size in (100, 1000)},
 }
