@@ -170,12 +170,14 @@ def refuse_unfit(name: str) -> None:
 def find_loop() -> Any:
     """Return the event loop that imports have made for this thread, if it is asyncio's own; else None.
 
-    Python 3.9 makes one for the locks of Prefect 2. It has an epoll instance and a pair of sockets to wake it.
+    Python 3.9 makes one for the locks of Prefect 2. It has an epoll instance and a pair of sockets to wake it. One that
+    handles signals is not made anew: the number of its socket is what Python writes signals to.
     """
     policy: Any = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
     loop: Any = getattr(getattr(policy, "_local", None), "_loop", None)
     known = all(hasattr(loop, name) for name in ("_selector", "_make_self_pipe", "_close_self_pipe", "_ssock"))
-    return None if not known or loop.is_running() or loop.is_closed() else loop
+    odd = not known or loop.is_running() or loop.is_closed() or getattr(loop, "_signal_handlers", None)
+    return None if odd else loop
 
 
 def put_loop_away() -> None:
