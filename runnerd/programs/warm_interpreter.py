@@ -181,7 +181,7 @@ def find_loop() -> Any:
 
 
 def put_loop_away() -> None:
-    """Close the descriptors of the event loop, which a fork must not share, unless somebody watches others by it."""
+    """Close the event loop's descriptors, which a fork must not share, unless the loop watches other files too."""
     loop = find_loop()
     if loop is not None and len(loop._selector.get_map() or ()) == 1:
         loop._close_self_pipe()

@@ -112,15 +112,15 @@ REQUESTS_BUSY = Row(
     targets={COLD: 6.0}, how="Those of runnerd itself; the run's own are not counted.",
 )  # fmt: skip
 
-# What stands in the way of a target, by row: written by whoever looked into it, shown where the target is missed.
 _BUSY = (
-    "all processors are busy with Prefect's own work: with the server's part, a run of 3.9 costs 0.55 processor seconds"
-    " warm and 1.7 cold"
+    "all processors are busy with Prefect's own work: with the server's part, a run of 3.9 costs 0.5 processor seconds"
+    " warm and 1.5 cold"
 )
 _REGISTERING = (
     "a registration costs the server, which is one process, 26 to 49 ms of processor time, and it answers several at"
     " once with 503"
 )
+# What stands in the way of a target, by row: written by whoever looked into it, shown where the target is missed.
 OBSTACLES: dict[str, str] = {
     "memory-8": (
         "a fork has about 30 MiB of its own: Python 3.11 counts references in the objects that were imported, by which"

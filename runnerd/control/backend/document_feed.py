@@ -1,4 +1,4 @@
-"""Tells of each change of a run's document: of those of its record, and of its time when that comes."""
+"""Publishes a run's document whenever the document changes: with each new record, and when a held run is due."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _AT_LEAST_S = 0.01  # the event loop may wake just before the time
 def subscribe_documents(
     feed: RecordFeed, changed: Callable[[Json], None], *, now: Callable[[], datetime]
 ) -> Callable[[], None]:
-    """Call `changed` with each new document of a run; return a function that ends this.
+    """Call `changed` with each new document of a run; return a function that ends the subscription.
 
-    The flow of a run that is held begins without a new record: when it is due, its document is told again.
+    The flow of a held run begins without a new record: when the run is due, its document is published again.
     """
     waits: dict[str, asyncio.TimerHandle] = {}  # by run id
 
-    def tell(record: RunRecord) -> None:
+    def publish(record: RunRecord) -> None:
         forget(record.id)
         time = now()
         changed(run_document(record, now=time))
         if record.is_held(time) and record.due_at is not None:
             seconds = max(_AT_LEAST_S, (record.due_at - time).total_seconds())
-            waits[record.id] = asyncio.get_running_loop().call_later(seconds, tell, record)
+            waits[record.id] = asyncio.get_running_loop().call_later(seconds, publish, record)
 
     def forget(run_id: str) -> None:
         if (wait := waits.pop(run_id, None)) is not None:
             wait.cancel()
 
-    end = feed.subscribe(tell)
+    end = feed.subscribe(publish)
 
     def unsubscribe() -> None:
         end()
