@@ -29,7 +29,7 @@ help:
 	@echo 'make demo    run a tour: a Prefect server, a few deployments and runnerd, in this directory only (five minutes)'
 	@echo 'make check   check before a commit: format, lint, types, unit and process tests (two minutes)'
 	@echo 'make fuzz    try odd files, requests, lines, templates and answers for SECONDS=600 in all, and print what breaks'
-	@echo 'make test    run all checks: check, coverage gate, oldest libraries, real Prefect servers, systemd, chaos (35 minutes)'
+	@echo 'make test    run all checks: check, coverage gate, oldest libraries, real Prefect servers, systemd, chaos (45 minutes)'
 	@echo 'make oldest-prefect  test against old versions of Prefect (an hour; VERSIONS= chooses them)'
 	@echo 'make warm-pythons  compare cold and warm starts of Prefect 2 and 3 under other Pythons (20 minutes)'
 	@echo 'make system  test the package on temporary machines with systemd 252 and 257 (root; Debian; ten minutes)'

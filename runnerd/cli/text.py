@@ -74,8 +74,8 @@ def format_api_state(run: Json) -> str:
 
 def format_state(run: Json) -> str:
     """Format a run's state in the API; of a run under way, which runnerd has not read yet, the one of its phase."""
-    pending = run["phase"] == "starting" or run.get("held")
-    return format_api_state(run) or ("Pending" if pending else {"running": "Running"}.get(run["phase"], "-"))
+    phase = "starting" if run.get("held") else run["phase"]
+    return format_api_state(run) or {"starting": "Pending", "running": "Running"}.get(phase, "-")
 
 
 def format_phase(run: Json) -> str:
@@ -114,13 +114,13 @@ def shorten_ids(ids: Sequence[str]) -> dict[str, str]:
     return {i: i[:length] for i in ids}
 
 
-def format_running(its: Json) -> str:
+def format_running(its: Json, *, of: str = "/") -> str:
     """Format how many runs of a deployment or pool are under way, of how many at most: 1/4, or 0/4 (+1 held).
 
-    A run that is held has its slot, and waits until it is due.
+    A held run has a slot, and waits until the run is due.
     """
     held = its.get("held") or 0
-    words = f"{its['running'] - held}" + (f"/{its['limit']}" if its["limit"] is not None else "")
+    words = f"{its['running'] - held}" + (f"{of}{its['limit']}" if its["limit"] is not None else "")
     return f"{words} (+{held} held)" if held else words
 
 

@@ -162,8 +162,11 @@ class RunRecord:
         return self.live and not (self.phase is Phase.CLAIMING and self.intent is Intent.CANCEL)
 
     def is_held(self, now: datetime) -> bool:
-        """Return whether its process was started ahead, and waits until the run is due."""
-        return self.phase is Phase.RUNNING and self.due_at is not None and now < self.due_at
+        """Return whether its process was started ahead, and waits until the run is due.
+
+        No process waits for longer than from its claim: a clock that is before that was set back.
+        """
+        return self.phase is Phase.RUNNING and self.due_at is not None and self.created_at <= now < self.due_at
 
 
 def advance(record: RunRecord, event: Event) -> RunRecord:

@@ -25,12 +25,12 @@ def hold_until_due(spec: LaunchSpec, record: RunRecord, *, now: datetime) -> Lau
 
     The process has the wait in addition to its `runtime_max`, whoever does the waiting.
     """
-    program = program_text("run_engine")
     if record.due_at is None:
         return spec
     ahead_s = min((record.due_at - now).total_seconds(), READY_MAX_S)  # a clock that was set back may say years
     if spec.runtime_max_s is not None and ahead_s > 0:
         spec = replace(spec, runtime_max_s=spec.runtime_max_s + ahead_s)
+    program = program_text("run_engine")
     if not (spec.argv[1:] == _ENGINE or spec.environment.get(PROGRAM) == program):
         return spec
     environment = {**spec.environment, PROGRAM: program, START_AT: f"{record.due_at.timestamp():.6f}"}

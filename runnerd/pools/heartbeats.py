@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
-from runnerd.core.errors import ApiAway, ApiError
+from runnerd.core.errors import ApiAway, ApiDenied, ApiError
 from runnerd.core.prefect import PROCESS, WorkPool
 from runnerd.core.wakes import Wakes
 from runnerd.pools.table import Served
 from runnerd.pools.worker_channel import WorkerChannels
 from runnerd.pools.worker_events import WorkerEvents
+from runnerd.prefect_api.backoff import persist
 from runnerd.prefect_api.pools import PoolsApi
 from runnerd.system.ambient import Ambient
 
@@ -97,27 +99,19 @@ class Heartbeats:
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_BOUND_S):
                 worker = self._worker_name()
-                await self._repeat(lambda: self._api.heartbeat(name, worker=worker, interval_s=GOODBYE_S))
+                # Repeated where the server refuses: no later request would take the refusal out of the API's health.
+                send = partial(self._api.heartbeat, name, worker=worker, interval_s=GOODBYE_S)
+                await persist(send, backoff=self._backoff(), passing=_is_answered)
                 if (stopped := self._events.take_stopped(name)) is not None:
-                    await self._repeat(lambda: self._api.emit_event(stopped))
-
-    async def _repeat(self, send: Callable[[], Awaitable[object]]) -> None:
-        """Send until the server takes it: nothing sends it later, and a refusal would count in the API's health.
-
-        Raises ApiError where there is no answer, or none that a retry changes.
-        """
-        backoff = self._backoff()
-        while True:
-            try:
-                await send()
-                return
-            except ApiAway as error:
-                if not error.answered:
-                    raise
-                await asyncio.sleep(backoff.next_s(error))
+                    emit = partial(self._api.emit_event, stopped)
+                    await persist(emit, backoff=self._backoff(), passing=_is_answered)
 
     def way(self, name: str) -> str | None:
         """Return how the pool hears of this host, by `channel` or by `requests`; None where it does not."""
         if name not in self._announced:
             return None
         return "channel" if self._channels.beat_at(name) is not None else "requests"
+
+
+def _is_answered(error: ApiAway | ApiDenied) -> bool:
+    return isinstance(error, ApiAway) and error.answered

@@ -319,11 +319,12 @@ class PoolKeeper:
         """Return each pool's document for `status`; `records` are those of the runs under way."""
         found = []
         for served in self._table.entries():
-            running = [record for record in records if record.holds_slot and record.pool == served.name]
-            held = sum(record.is_held(self._now()) for record in running)
+            live = [record for record in records if record.holds_slot and record.pool == served.name]
+            held = sum(record.is_held(self._now()) for record in live)
             worker = self.worker(served.name)
             about = worker.document() if worker is not None else None
             way, problem = self._heartbeats.way(served.name), self._problem(served)
-            its: dict[str, Any] = {"running": len(running), "held": held, "worker": about}
-            found.append(served_document(served, problem=problem, heartbeats=way, **its))
+            found.append(
+                served_document(served, running=len(live), held=held, worker=about, problem=problem, heartbeats=way)
+            )
         return found

@@ -15,10 +15,20 @@ from runnerd.core.errors import ApiAway, ApiDenied
 T = TypeVar("T")
 
 
-async def persist(call: Callable[[], Awaitable[T]], *, backoff: Backoff) -> T:
-    """Repeat `call`, which must be safe to repeat, until the API answers. Raises ApiRejected."""
+async def persist(
+    call: Callable[[], Awaitable[T]],
+    *,
+    backoff: Backoff,
+    passing: Callable[[ApiAway | ApiDenied], bool] = lambda _: True,
+) -> T:
+    """Repeat `call`, which must be safe to repeat, until the API answers. Raises ApiRejected.
+
+    An error that is not `passing` is raised too.
+    """
     while True:
         try:
             return await call()
         except (ApiAway, ApiDenied) as error:
+            if not passing(error):
+                raise
             await asyncio.sleep(backoff.next_s(error))

@@ -32,13 +32,15 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Callable
 from typing import Any
 
 # How long before the time the API gets Running, whose answer takes a while: servers accept it half a second too early.
 EARLY_S = 0.25
 STEP_S = 1.0  # of a sleep: a clock that is set forward meanwhile is noticed after that
 READY_FD = 3
-TOLD_S = 0.001  # the thread of heartbeats looks again whether it is told to stop, which comes at once
+RECHECK_S = 0.001  # the woken thread of heartbeats checks again whether it has to stop: it has to, at once
+LOADERS = ("load_flow_from_entrypoint", "load_flow_from_flow_run")  # of prefect.flows, for the engine of Prefect 3
 
 
 def main() -> None:
@@ -97,7 +99,6 @@ def end_heartbeats_when_imported() -> None:
 
     The engine is imported when it loads the flow, but for a fork: to import it here would make runpy warn of that.
     """
-    flows: Any = importlib.import_module("prefect.flows")
 
     def ending(load: Any) -> Any:
         @functools.wraps(load)
@@ -108,9 +109,22 @@ def end_heartbeats_when_imported() -> None:
         return load_flow
 
     end_heartbeats_at_once()
-    for name in ("load_flow_from_entrypoint", "load_flow_from_flow_run"):
-        if hasattr(flows, name):
-            setattr(flows, name, ending(getattr(flows, name)))
+    wrap_loaders(ending, "prefect.flows", LOADERS)
+
+
+def wrap_loaders(wrap: Callable[[Any], Any], module: str, names: tuple[str, ...]) -> None:
+    """Wrap those of these functions that there are; the engine imports them by name.
+
+    In the fork of a warm interpreter the engine of Prefect 3 has imported them before.
+    """
+    loader: Any = importlib.import_module(module)
+    engine: Any = sys.modules.get("prefect.flow_engine")
+    for name in names:
+        if hasattr(loader, name):
+            wrapped = wrap(getattr(loader, name))
+            setattr(loader, name, wrapped)
+            if hasattr(engine, name):
+                setattr(engine, name, wrapped)
 
 
 def end_heartbeats_at_once() -> None:
@@ -133,7 +147,7 @@ def end_heartbeats_at_once() -> None:
                 sending = stack.enter_context(send(*args, **kwargs))
             finally:
                 ends.reset(token)
-            stack.callback(end.set)  # before the thread is told to stop, and waited for
+            stack.callback(end.set)  # before the engine stops the thread and joins it
             yield sending
 
     def sleep(seconds: float) -> None:
@@ -141,7 +155,7 @@ def end_heartbeats_at_once() -> None:
         if end is None:
             time.sleep(seconds)
         elif end.wait(seconds):
-            time.sleep(TOLD_S)
+            time.sleep(RECHECK_S)
 
     engine._send_heartbeats = send_until_the_end
     engine.time = types.SimpleNamespace(**{**vars(time), "sleep": sleep})
@@ -174,26 +188,15 @@ class Hold:
             if method is not None:
                 held = self._hold_async(method) if inspect.iscoroutinefunction(method) else self._hold_sync(method)
                 client.set_flow_run_state = functools.wraps(method)(held)
-        with contextlib.suppress(ImportError, AttributeError):  # then the hold ends before the answer
+        with contextlib.suppress(ImportError):  # then the hold ends before the answer
             if major == "2":
-                self._note_flows_of("prefect.deployments", "load_flow_from_flow_run")
+                wrap_loaders(self._note_flow_of, "prefect.deployments", ("load_flow_from_flow_run",))
             else:  # nothing that imports prefect.engine, which runpy would warn about
-                self._note_flows_of("prefect.flows", "load_flow_from_entrypoint", "load_flow_from_flow_run")
-
-    def _note_flows_of(self, module: str, *names: str) -> None:
-        """Note the flow that these functions load last: the engine's, which imports them by name.
-
-        In the fork of a warm interpreter the engine of Prefect 3 has imported them before.
-        """
-        loader: Any = importlib.import_module(module)
-        engine: Any = sys.modules.get("prefect.flow_engine")
-        for name in names:
-            noting = self._note_flow_of(getattr(loader, name))
-            setattr(loader, name, noting)
-            if hasattr(engine, name):
-                setattr(engine, name, noting)
+                wrap_loaders(self._note_flow_of, "prefect.flows", LOADERS)
 
     def _note_flow_of(self, load: Any) -> Any:
+        """Note the flow that is loaded last: the engine's."""
+
         async def note(loading: Any) -> Any:
             self._flow = await loading
             return self._flow

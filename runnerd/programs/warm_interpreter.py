@@ -170,16 +170,18 @@ def refuse_unfit(name: str) -> None:
 def find_loop() -> Any:
     """Return the event loop that imports have made for this thread, if it is asyncio's own; else None.
 
-    Python 3.9 makes one for the locks of Prefect 2. It has an epoll instance and a pair of sockets to wake it.
+    Python 3.9 makes one for the locks of Prefect 2. It has an epoll instance and a pair of sockets to wake it. One that
+    handles signals is not made anew: the number of its socket is what Python writes signals to.
     """
     policy: Any = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
     loop: Any = getattr(getattr(policy, "_local", None), "_loop", None)
     known = all(hasattr(loop, name) for name in ("_selector", "_make_self_pipe", "_close_self_pipe", "_ssock"))
-    return None if not known or loop.is_running() or loop.is_closed() else loop
+    odd = not known or loop.is_running() or loop.is_closed() or getattr(loop, "_signal_handlers", None)
+    return None if odd else loop
 
 
 def put_loop_away() -> None:
-    """Close the descriptors of the event loop, which a fork must not share, unless somebody watches others by it."""
+    """Close the event loop's descriptors, which a fork must not share, unless the loop watches other files too."""
     loop = find_loop()
     if loop is not None and len(loop._selector.get_map() or ()) == 1:
         loop._close_self_pipe()

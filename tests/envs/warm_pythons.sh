@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compare runs that are started cold and warm, of real Prefects under each Python that both they and this machine have.
-# Prints two lines for each, of how processes end and of real flows; the output is in .envs/warm-pythons/PYTHON-VERSION.log.
+# Prints two lines for each, of how processes end and of real flows; output: .envs/warm-pythons/PYTHON-VERSION.log.
 #
 # usage: PY=.venv/bin/python tests/envs/warm_pythons.sh [PYTHON-VERSION...]     such as 3.12-2.20.27
 set -u
@@ -8,7 +8,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 PY=${PY:-.venv/bin/python}
 here=${ENVS:-$PWD/.envs}/warm-pythons
-[ $# -gt 0 ] || set -- 3.9-2.20.27 3.10-2.20.27 3.11-2.20.27 3.12-2.20.27 3.10-3.9.1 3.11-3.9.1 3.12-3.9.1 3.13-3.9.1 3.14-3.9.1
+[ $# -gt 0 ] || set -- 3.9-2.20.27 3.10-2.20.27 3.11-2.20.27 3.12-2.20.27 3.10-3.8.8 3.11-3.9.1 3.12-3.9.1 3.13-3.9.1 3.14-3.9.1
 mkdir -p "$here"
 
 find_python() {

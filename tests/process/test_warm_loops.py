@@ -48,9 +48,16 @@ async def test_each_run_has_descriptors_of_its_own_for_it(spawner: SpawnerUnderT
         assert [spawner.output(key).replace(key, "cold") for key in keys] == [said] * 4
 
 
-async def test_one_that_watches_another_file_is_refused(spawner: SpawnerUnderTest) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("import os\nr, w = os.pipe()\nloop.add_reader(r, print)\n", id="a file"),
+        pytest.param("import signal\nloop.add_signal_handler(signal.SIGUSR1, print)\n", id="signals"),
+    ],
+)
+async def test_one_that_watches_more_is_refused(spawner: SpawnerUnderTest, more: str) -> None:
     library = make_prefect(spawner)
-    (library / "odd.py").write_text(f"{LOOP}import os\nr, w = os.pipe()\nloop.add_reader(r, print)\n")
+    (library / "odd.py").write_text(f"{LOOP}{more}")
     async with spawner.link() as link:
         await link.client.spawn(warm_spec(spawner, preload=["odd"]))
         failed = (await until_warm(link, "failed")).warm

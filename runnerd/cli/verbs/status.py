@@ -182,7 +182,7 @@ def print_deployment(console: Console, its: Json) -> None:
             ("State", style_state(its["state"])),
             ("Problem", Cell(clean(its["problem"]), "red") if its["problem"] else None),
             ("Next run", console.when_in_full(its["next_run_at"])),
-            ("Running", format_running(its).replace("/", " of ")),
+            ("Running", format_running(its, of=" of ")),
             ("File", clean(place) if place else None),
             ("Command", clean(its["command"]))
             if its.get("command")

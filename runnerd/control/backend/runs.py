@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from runnerd.control.backend.api_calls import ApiCaller
+from runnerd.control.backend.document_feed import subscribe_documents
 from runnerd.control.backend.documents import attempt_document, offered_document, run_document
 from runnerd.control.backend.elsewhere import RunsElsewhere
 from runnerd.control.backend.executing import Executions
@@ -152,7 +153,7 @@ class RunsBackend:
         return await self._elsewhere.read(run_ids)
 
     def subscribe(self, changed: Callable[[Json], None]) -> Callable[[], None]:
-        return self._feed.subscribe(lambda record: changed(run_document(record, now=self._now())))
+        return subscribe_documents(self._feed, changed, now=self._now)
 
     def output(self, run_id: str, *, attempt: int | None = None) -> str | None:
         record = self._record(run_id)

@@ -25,7 +25,8 @@ from runnerd.spawner.proc.processes import (
     with_descendants,
 )
 
-_STOP_ROUNDS = 20
+_STOP_ROUNDS = 50
+_UNCHANGED_SCANS = 2  # one more than is needed: a leader that ignores SIGCHLD keeps no zombies
 
 
 class Lineage:
@@ -48,16 +49,22 @@ class Lineage:
     def kill_tree(self) -> None:
         """SIGKILL all members and the leader, while the leader lives.
 
-        SIGSTOP first: a process that forks during the scan would leave an orphan of which nothing shows the run.
+        SIGSTOP first: a process that forks during the scan would leave an orphan of which nothing shows the run. A scan
+        can miss both, the process that forks and exits and its child; but the stopped leader does not reap the one that
+        exited, so the members change until every process is stopped.
         """
         stopped: dict[int, int] = {}
+        unchanged = 0
         for _ in range(_STOP_ROUNDS):
-            members = [process for process in self._scan_members(scan_processes()) if process.alive]
-            fresh = [process for process in members if stopped.get(process.pid) != process.ticks]
-            for process in fresh:
-                process.send_signal(signal.SIGSTOP)
-                stopped[process.pid] = process.ticks
-            if not fresh:
+            before = self._seen
+            members = self._scan_members(scan_processes())
+            unchanged = unchanged + 1 if self._seen == before else 0
+            for process in members:
+                if process.alive and stopped.get(process.pid) != process.ticks:
+                    process.send_signal(signal.SIGSTOP)
+                    stopped[process.pid] = process.ticks
+                    unchanged = 0
+            if unchanged == _UNCHANGED_SCANS:
                 break
         for process in members:
             process.send_signal(signal.SIGKILL)

@@ -9,7 +9,7 @@ from runnerd.spawner.io.messages import Launch
 from runnerd.spawner.warm.fixed_at_start import fixed_at_start
 
 _NAMED_VARIABLES = 3
-# What may follow the python in argv: runnerd.launch.spec makes these commands for Prefect 3, and for Prefect 2.
+# What may follow the python in argv: the commands of runs of pools, and of the host's own deployments.
 FORKED_COMMANDS = (
     ["-m", "prefect.engine"],
     ["-c", "import os; exec(os.environ.pop('RUNNERD_PROGRAM'))", "prefect.engine"],

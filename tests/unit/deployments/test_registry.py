@@ -203,6 +203,12 @@ def test_a_run_is_held_while_its_process_waits_until_it_is_due(phase: Phase, ahe
     assert run_document(a_record(phase=phase, due_at=due_at), now=NOON)["held"] is held
 
 
+def test_no_run_is_held_by_a_clock_that_was_set_back() -> None:
+    record = a_record(phase=Phase.RUNNING, due_at=NOON + timedelta(seconds=8))
+    assert run_document(record, now=record.created_at)["held"] is True
+    assert run_document(record, now=record.created_at - timedelta(hours=1))["held"] is False
+
+
 def test_a_run_that_is_over_shows_what_it_used() -> None:
     record = a_record(
         phase=Phase.DONE,

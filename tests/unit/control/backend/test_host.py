@@ -163,6 +163,23 @@ async def test_changes_are_heard_of(tmp_path: Path) -> None:
         assert list(dict.fromkeys(heard)) == ["claiming", "starting", "running"]
 
 
+async def test_a_held_run_is_heard_of_again_when_it_is_due(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as one:
+        heard: list[Any] = []
+        unsubscribe = one.host.runs.subscribe(lambda document: heard.append((document["phase"], document["held"])))
+        ended = one.host.runs.subscribe(lambda document: heard.append("of another"))
+        run_id = one.engine.add_run(one.engine.deploy(), in_s=8.0)
+        await one.engine.poller.poll_once()
+        await one.engine.until(lambda: running(one.engine, run_id))
+        ended()
+        before = [one for one in heard if one != "of another"]
+        assert before[-1] == ("running", True) and ("running", False) not in before
+        del heard[:]
+        await asyncio.sleep(9)
+        assert heard == [("running", False)]
+        unsubscribe()
+
+
 async def test_cancel_answers_with_what_is_known(tmp_path: Path) -> None:
     async with daemon(tmp_path) as one:
         run_id = await one.start()
