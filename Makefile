@@ -14,7 +14,7 @@ export PYTHON
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest -q
 TOGETHER := tests/envs/together.sh
-GATED := runnerd/core/machine.py,runnerd/core/limits.py,runnerd/journal/journal.py,runnerd/journal/journal_file.py
+GATED := runnerd/core/machine.py,runnerd/core/verdicts.py,runnerd/core/limits.py,runnerd/journal/journal.py,runnerd/journal/journal_file.py
 COVERED := $(PY) -m coverage run --rcfile=/dev/null --branch --include=$(GATED) -m pytest -q tests/unit
 COVERAGE := $(PY) -m coverage report --rcfile=/dev/null --show-missing --fail-under=100
 # The spawner uses only the standard library, so its tests do not depend on the versions of libraries.

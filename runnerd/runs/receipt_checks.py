@@ -10,8 +10,9 @@ import asyncio
 from dataclasses import replace
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected, JournalError
-from runnerd.core.machine import Phase, RunRecord, settle
+from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import ApiState, StateType
+from runnerd.core.verdicts import settle
 from runnerd.log.log import about
 from runnerd.runs.record_store import RunContext
 from runnerd.runs.supervisor import Supervisor

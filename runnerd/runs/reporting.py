@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from runnerd.core.errors import ApiAway, ApiError
 from runnerd.core.exit_words import words_in_state
-from runnerd.core.machine import Decision, Event, RunRecord, Settlement, advance, hook_due, settle, state_by_receipt
+from runnerd.core.machine import Event, RunRecord, advance
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
+from runnerd.core.verdicts import Decision, Settlement, hook_due, settle, state_by_receipt
 from runnerd.log.log import about
 from runnerd.runs.commands import forget_commands, run_after
 from runnerd.runs.companions import awaits_running, running_id

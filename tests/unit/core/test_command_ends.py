@@ -9,9 +9,10 @@ import pytest
 
 from runnerd.core.commands import CommandRules
 from runnerd.core.exit_words import start_words
-from runnerd.core.machine import Decision, Intent, Phase, RunRecord, Settlement, settle
+from runnerd.core.machine import Intent, Phase, RunRecord
 from runnerd.core.prefect import ApiState, StateType, Verdict
 from runnerd.core.process import Exit
+from runnerd.core.verdicts import Decision, Settlement, settle
 from tests.kits.nouns import a_record
 
 NOW = datetime(2025, 6, 1, 3, 4, 5, tzinfo=UTC)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerd.core.machine import Decision, Event, Intent, Phase, RunRecord, Settlement, advance, intend, settle, table
+from runnerd.core.machine import Event, Intent, Phase, RunRecord, advance, intend, table
 from runnerd.core.prefect import ApiState, StateType, Verdict
 from runnerd.core.process import Exit
 from runnerd.core.settings import StopThen
+from runnerd.core.verdicts import Decision, Settlement, settle
 from tests.kits.checkout import ROOT
 from tests.kits.nouns import a_record
 

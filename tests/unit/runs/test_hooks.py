@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from runnerd.core.errors import SpawnerError
-from runnerd.core.machine import Hook, Intent, hook_due
+from runnerd.core.machine import Hook, Intent
 from runnerd.core.prefect import ApiState, StateType
+from runnerd.core.verdicts import hook_due
 from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.spec import hooks_key
 from tests.kits.engine import Engine, events, fake_engine, resume, start
