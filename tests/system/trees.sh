@@ -9,7 +9,7 @@ package=$1
 shift
 root=$(cd "$(dirname "$0")/../.." && pwd)
 depends=$(dpkg-deb -f "$package" Depends)
-base=systemd,systemd-sysv,dbus,libpam-systemd,procps,iproute2,bash-completion,man-db
+base=systemd,systemd-sysv,dbus,libpam-systemd,procps,iproute2,bash-completion,man-db,git
 mkdir -p "$root/.envs/machines"
 exec 9>"$root/.envs/machines/.lock"
 flock 9
