@@ -91,7 +91,7 @@ warm-pythons: venv
 	$(call step,warm starts of real Prefects under other Pythons,PY=$(PY) tests/envs/warm_pythons.sh $(VERSIONS))
 
 # Both halves take about the same time.
-HALF := prefect3 or readme or journal_trouble or other_workers
+HALF := prefect3 or readme or journal_trouble or other_workers or bad_scripts or examples
 SERVERS := 'Prefect 3 and some of the rest' "$(PYTEST) tests/server -k '$(HALF)'" \
 	'Prefect 2 and the rest' "$(PYTEST) tests/server -k 'not ($(HALF))'"
 MACHINES := PY=$(PY) tests/system/run.sh
