@@ -14,6 +14,7 @@ from functools import partial
 
 from runnerd.core.command_text import Unfit
 from runnerd.core.commands import PROGRESS_SUFFIX, Command
+from runnerd.core.errors import ApiError, ApiRejected
 from runnerd.core.machine import RunRecord
 from runnerd.core.place import Json
 from runnerd.core.prefect import FlowRun
@@ -114,9 +115,10 @@ class CommandLauncher:
         return found_start.with_commands(run), stdin
 
     async def prepare_hooks(self, record: RunRecord) -> LaunchSpec | str | Unanswered:
-        """Make the launch spec of what is run after this run: its own, without parameters, of which Prefect is asked.
+        """Make the launch spec of what is run after this run: its own, with its parameters as variables alone.
 
-        A deployment that has left the files meanwhile is no reason not to run it.
+        A deployment that has left the files meanwhile is no reason not to run it, nor is a run that has left the API,
+        whose parameters are gone with it.
         """
         entry = self._registry.last_known(record.deployment_id)
         if entry is None or entry.deployment.command is None:
@@ -124,9 +126,16 @@ class CommandLauncher:
         deployment = await self._code.find(record, entry.deployment)
         if isinstance(deployment, str):
             return deployment
+        try:
+            found = await self._api.read_run(record.id)
+        except ApiRejected as error:
+            return str(error)
+        except ApiError as error:
+            return Unanswered(str(error))
         command = entry.deployment.command
-        bare = replace(command, argv=command.argv[:1], stdin="none", parameter_schema=None)
-        return (await self._make(record, deployment, bare, {}))[0].start
+        bare = replace(command, argv=command.argv[:1])
+        start = (await self._make(record, deployment, bare, found.parameters if found is not None else {}))[0].start
+        return replace(start, stdin=None) if isinstance(start, LaunchSpec) else start
 
     async def _put_files(self, spec: LaunchSpec, stdin: bytes | None) -> str | Unanswered | None:
         """Write the attempt's files; say why that is not possible, now or at all."""

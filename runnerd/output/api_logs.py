@@ -128,7 +128,7 @@ class CommandLogs:
             if attempt.rests_until > self._clock():
                 continue
             record = live.get(attempt.run)
-            over = record is None or record.attempt != attempt.number or record.phase is Phase.REPORTING
+            over = record is None or record.attempt != attempt.number or _is_written(record)
             with self._contained.item(name):
                 if await self._try_attempt(attempt, over=over):
                     del self._attempts[name]
@@ -226,6 +226,11 @@ class CommandLogs:
         else:
             attempt.progress = batch.after
         attempt.unsure = False
+
+
+def _is_written(record: RunRecord) -> bool:
+    """Whether nothing is written to the output any more: what is run after the run writes there, too."""
+    return record.phase is Phase.REPORTING and not record.after
 
 
 def _remove_files(output: str) -> None:

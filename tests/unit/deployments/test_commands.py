@@ -33,6 +33,7 @@ from tests.kits.nouns import NOON, URL, a_deployment, a_record, fake_api, flow_r
 from tests.kits.sources import FakePuller, a_keeper, a_source, a_tree, no_sources
 
 LEVEL = {"properties": {"level": {"type": "integer", "default": 2}}}
+DEFAULTED = {"properties": {**LEVEL["properties"], "how": {"default": "full"}}}
 RULES = CommandRules(retries=1)
 NOBODY = "00000000-0000-0000-0000-000000000000"  # a run that Prefect does not have
 MADE = "dddddddd-0000-4000-8000-000000000001"
@@ -199,15 +200,26 @@ async def test_a_run_that_was_deleted(tmp_path: Path) -> None:
     assert await world.start() == "the run does not exist any more"
 
 
-async def test_what_is_run_after_it_has_no_parameters_and_outlives_the_files(tmp_path: Path) -> None:
-    world = World(tmp_path, parameters={"level": 3}, stdin=True)
-    world.prefect.down = True
+async def test_what_is_run_after_it_has_its_parameters_as_variables_and_outlives_the_files(tmp_path: Path) -> None:
+    world = World(tmp_path, parameters={"level": 4}, parameter_schema=DEFAULTED, stdin=True)
     world.registry.remove(key_of(world.deployment))
     spec = await world.launcher.prepare_hooks(world.record)
     assert isinstance(spec, LaunchSpec)
     assert (spec.argv, spec.stdin, spec.environment["OWN"]) == (("backup",), None, "1")
+    assert (spec.environment["PARAM_LEVEL"], spec.environment["PARAM_HOW"]) == ("4", "full")
     assert not [name for name in spec.environment if name.startswith("PREFECT")]
     assert os.listdir(tmp_path) == []
+
+
+async def test_what_is_run_after_it_waits_for_its_parameters_unless_the_run_is_gone(tmp_path: Path) -> None:
+    world = World(tmp_path, parameters={"level": 4})
+    world.prefect.down = True
+    assert isinstance(await world.launcher.prepare_hooks(world.record), Unanswered)
+    world.prefect.down = False
+    del world.prefect.runs[world.run_id]
+    spec = await world.launcher.prepare_hooks(world.record)
+    assert isinstance(spec, LaunchSpec)
+    assert spec.environment["PARAM_LEVEL"] == "mine"
 
 
 A, B = Pulled(tree=a_tree("a")), Pulled(tree=a_tree("b"))

@@ -115,6 +115,21 @@ async def test_lines_come_while_it_runs_and_the_rest_at_its_end(world: World) ->
         await world.until(lambda: world.left() == [])
 
 
+async def test_what_is_run_after_it_is_in_the_log_too(world: World) -> None:
+    async with world.daemon():
+        world.begin()
+        world.write("a\nhalf a ")
+        ended = {"phase": Phase.REPORTING, "command": CommandRules(), "after": (("/bin/report",),)}
+        world.note(a_record(RUN, **ended))
+        await world.until(lambda: world.sent() == ["a"])
+        world.note(a_record(RUN, **ended, after_due=True))
+        await asyncio.sleep(10 * INTERVAL_S)
+        world.write("line\nreported\n")
+        world.end()
+        await world.until(lambda: world.left() == [])
+    assert world.sent() == ["a", "half a line", "reported"]
+
+
 async def test_a_silent_command_costs_no_request(world: World) -> None:
     async with world.daemon():
         world.begin()
