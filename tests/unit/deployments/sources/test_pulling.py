@@ -89,7 +89,8 @@ def test_the_process_is_the_flows_user_within_its_limits() -> None:
 def test_stores_are_dropped_only_where_all_that_are_kept_are_said() -> None:
     def said(count: int) -> Json:
         stores = [f"{number:016x}" for number in range(count)]
-        wanted = Wanted(source=a_source(), run=RunSettings(python="/usr/bin/python3"), stores=stores)
+        run = RunSettings(python="/usr/bin/python3", working_directory="/")
+        wanted = Wanted(source=a_source(), run=run, stores=stores)
         return a_puller()._work(wanted)["stores"]
 
     assert said(0) is None
