@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -32,8 +33,11 @@ SECRET = 9
 FILES_MAX = 200_000
 LISTING_MAX_BYTES = 128 * 2**20
 WORDS_MAX = 300
+# What git says after the words of ssh, which are the cause.
+ADVICE = ("fatal: Could not read from remote", "Please make sure you have the correct", "and the repository exists.")
 MODULES_DEEP_MAX = 5
 PACKS_MAX = 20
+STORE_KEPT_S = 7 * 86400
 TIP = "refs/runnerd/tip"
 KEPT = "refs/runnerd/kept/"
 SETTINGS = {
@@ -49,6 +53,7 @@ SETTINGS = {
     "http.lowSpeedTime": "60",
 }
 URL = re.compile(r"(?:https?|ssh)://[^\s\x00-\x1f]+|[\w.-]+@[\w.-]+:(?!/?-)[^\s\x00-\x1f]+")
+STORE = re.compile(r"[0-9a-f]{16}")
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
@@ -92,6 +97,7 @@ def pull(work: dict[str, Any]) -> dict[str, Any]:
         store.check_out(commit, tree)
     outside = [one for one in work["entrypoints"] if not is_inside(tree, one)]
     store.tidy(commit, tree)
+    drop_stores(home, work["stores"])
     return {"commit": commit, "directory": tree, "outside": outside}
 
 
@@ -125,18 +131,20 @@ class Store:
         self.work = work
         self.lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
+        os.utime(self.lock)  # for drop_stores
         self.git = Git(work)
         self.remove_leftovers()
         if not os.path.exists(os.path.join(self.git_dir, "HEAD")):
             self.git.run("init", "--quiet", "--bare", "--template=", self.git_dir)
         self.git.environment["GIT_DIR"] = self.git_dir
-        self.room = self.git.used = size_of(os.path.join(self.git_dir, "objects"))
+        self.room = size_of(os.path.join(self.git_dir, "objects"))
+        self.files = self.size = 0  # of the tree that is written, with all its submodules
 
     def remove_leftovers(self) -> None:
         """Remove what a pull that was killed has left: half a tree, half a pack, locks of git."""
         for name in os.listdir(self.trees):
             if name.startswith(".new-"):
-                shutil.rmtree(os.path.join(self.trees, name), ignore_errors=True)
+                remove(os.path.join(self.trees, name))
         for parent, _, names in os.walk(self.git_dir):
             for name in names:
                 if name.endswith(".lock") or name.startswith("tmp_"):
@@ -195,7 +203,7 @@ class Store:
             os.sync()  # before the name: a tree with its name is whole also after a power failure
             os.rename(new, tree)
         except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
+            remove(new)
             raise
 
     def write_files(self, url: str, commit: str, folder: str, directories: list[str], depth: int) -> None:
@@ -216,17 +224,17 @@ class Store:
         listing = self.git.run_bytes("ls-tree", "-r", "-l", "-z", "--full-tree", commit, most=LISTING_MAX_BYTES)
         files: list[Any] = []
         modules: list[Any] = []
-        size = 0
         for line in listing.split(b"\0")[:-1]:
             about, _, path = line.partition(b"\t")
             mode, _, sha, length = about.split()
             if not is_wanted(path, directories):
                 continue
             (modules if mode == b"160000" else files).append((mode, sha, path))
-            size += int(length) if length.isdigit() else 0
-        self.git.used += size
-        if len(files) > FILES_MAX or size > self.work["size_max"]:
-            raise Refusal(f"its tree is too large: {len(files)} files, {size} bytes; see size_max and directories")
+            self.size += int(length) if length.isdigit() else 0
+        self.files += len(files) + len(modules)
+        if self.files > FILES_MAX or self.size > self.work["size_max"]:
+            words = f"{self.files} files, {self.size} bytes"
+            raise Refusal(f"its tree is too large: {words}; see size_max and directories")
         return files, modules
 
     def write_modules(self, url: str, folder: str, modules: list[Any], depth: int) -> None:
@@ -240,7 +248,8 @@ class Store:
                 raise Refusal(f"the submodule {name} has no URL in .gitmodules")
             theirs = urljoin(f"{url.rstrip('/')}/", theirs) if theirs.startswith(("./", "../")) else theirs
             place = os.path.join(folder, name)
-            if not is_inside(folder, os.path.dirname(name) or "x"):
+            # A server may send names that git would not store, and a link of the same name beside the submodule.
+            if not is_inside(folder, name) or ".git" in name.lower().split("/"):
                 raise Refusal(f"the submodule {name} is outside the tree")
             os.makedirs(place, exist_ok=True)
             self.fetch_commit(theirs, sha.decode())
@@ -266,9 +275,9 @@ class Store:
         kept = {*self.work["keep"], os.path.basename(tree), *entered(self.trees)}
         for name in os.listdir(self.trees):
             if name not in kept:
-                gone = os.path.join(self.trees, f".new-{name}")
+                gone = tempfile.mkdtemp(prefix=".new-", dir=self.trees)
                 os.rename(os.path.join(self.trees, name), gone)  # no part of it is left with its name
-                shutil.rmtree(gone, ignore_errors=True)
+                remove(gone)
         self.git.run("update-ref", f"{KEPT}{commit}", commit)
         wanted = {commit, *self.work["history"], *(name[: name.rfind("-")] for name in kept)}
         for ref in (self.git.run("for-each-ref", "--format=%(refname)", KEPT) or "").split():
@@ -324,11 +333,40 @@ def explain(words: str, *, what: str, secret: Any) -> str:
     return words[-WORDS_MAX:] or f"cannot fetch {what}"
 
 
+def remove(folder: str) -> None:
+    """Remove a directory with what is in it, also where a run has forbidden itself to write; no link is followed.
+
+    What cannot be removed stays for the next pull.
+    """
+    if os.path.islink(folder):
+        return os.unlink(folder)
+    os.chmod(folder, 0o700)
+    for parent, folders, _ in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in folders):
+            with contextlib.suppress(OSError):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
+    return shutil.rmtree(folder, ignore_errors=True)
+
+
+def drop_stores(home: str, kept: list[str] | None) -> None:
+    """Drop the stores that no deployment and no run has, and of which nothing was pulled for a week: a source that is
+    taken out of the files for a moment loses nothing. None: it is not known which are kept."""
+    for name in os.listdir(home) if kept is not None else ():
+        folder = os.path.join(home, name)
+        if name in (kept or ()) or not STORE.fullmatch(name) or os.path.islink(folder):
+            continue
+        with contextlib.suppress(OSError), open(os.path.join(folder, "lock"), "rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_old = time.time() - os.fstat(lock.fileno()).st_mtime > STORE_KEPT_S
+            if is_old and not entered(os.path.join(folder, "trees")):
+                remove(folder)
+
+
 class Git:
     """Runs git with an environment in which nothing but SETTINGS configures it."""
 
     def __init__(self, work: dict[str, Any]) -> None:
-        self.used = 0
         own = {name: value for name, value in os.environ.items() if allowed(name)}
         settings = list(SETTINGS.items())
         if work["secret"] is not None:
@@ -435,8 +473,8 @@ def last_words(said: Any) -> str:
     """Return what git has printed last, in one line; a server's own lines only where there is nothing else."""
     said.seek(max(0, said.seek(0, os.SEEK_END) - 4096))
     lines = [line.strip() for line in said.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    own = [line for line in lines if not line.startswith(("remote:", "hint:"))]
-    return " ".join((own or lines)[-3:])
+    own = [line for line in lines if not line.startswith(("remote:", "hint:", *ADVICE))] or lines[:1]
+    return " ".join(own[-3:])
 
 
 if __name__ == "__main__":

@@ -17,13 +17,17 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
+import time
 from typing import Any
 
 ANSWER = 3
 FILES_MAX = 200_000
+STORE_KEPT_S = 7 * 86400
+STORE = re.compile(r"[0-9a-f]{16}")
 
 
 class Refusal(Exception):
@@ -49,9 +53,10 @@ def pull(work: dict[str, Any]) -> dict[str, Any]:
     trees = own_folder(os.path.join(folder, "trees"))
     lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    os.utime(lock)  # for drop_stores
     for name in os.listdir(trees):
         if name.startswith(".new-"):
-            shutil.rmtree(os.path.join(trees, name), ignore_errors=True)
+            remove(os.path.join(trees, name))
     if work["commit"] is None:
         name = download(work, folder, trees)
     else:
@@ -60,6 +65,7 @@ def pull(work: dict[str, Any]) -> dict[str, Any]:
             raise Refusal("that version is not here any more, and what is remote has no other than the present one")
     tree = os.path.join(trees, name)
     tidy(trees, {*work["keep"], name, *(f"{one}-remote" for one in work["history"][:1])})
+    drop_stores(home, work["stores"])
     outside = [one for one in work["entrypoints"] if not is_inside(tree, one)]
     return {"commit": name.partition("-")[0], "directory": tree, "outside": outside}
 
@@ -166,9 +172,39 @@ def read_known(folder: str) -> dict[str, Any]:
 def tidy(trees: str, kept: set[str]) -> None:
     for name in os.listdir(trees):
         if name not in kept and name not in entered(trees):
-            gone = os.path.join(trees, f".new-{name}")
+            gone = tempfile.mkdtemp(prefix=".new-", dir=trees)
             os.rename(os.path.join(trees, name), gone)  # no part of it is left with its name
-            shutil.rmtree(gone, ignore_errors=True)
+            remove(gone)
+
+
+def remove(folder: str) -> None:
+    """Remove a directory with what is in it, also where a run has forbidden itself to write; no link is followed.
+
+    What cannot be removed stays for the next pull.
+    """
+    if os.path.islink(folder):
+        return os.unlink(folder)
+    os.chmod(folder, 0o700)
+    for parent, folders, _ in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in folders):
+            with contextlib.suppress(OSError):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
+    return shutil.rmtree(folder, ignore_errors=True)
+
+
+def drop_stores(home: str, kept: list[str] | None) -> None:
+    """Drop the stores that no deployment and no run has, and of which nothing was pulled for a week: a source that is
+    taken out of the files for a moment loses nothing. None: it is not known which are kept."""
+    for name in os.listdir(home) if kept is not None else ():
+        folder = os.path.join(home, name)
+        if name in (kept or ()) or not STORE.fullmatch(name) or os.path.islink(folder):
+            continue
+        with contextlib.suppress(OSError), open(os.path.join(folder, "lock"), "rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_old = time.time() - os.fstat(lock.fileno()).st_mtime > STORE_KEPT_S
+            if is_old and not entered(os.path.join(folder, "trees")):
+                remove(folder)
 
 
 def entered(folder: str) -> set[str]:

@@ -19,7 +19,7 @@ from runnerd.deployments.sources.credentials import Login, SourceCredentials
 from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.deployments.sources.pulling import Pulled, Wanted
 from runnerd.deployments.sources.state import SourceState
-from runnerd.deployments.sources.table import SourceTable
+from runnerd.deployments.sources.table import SourceTable, store_name
 from runnerd.launch.spec import PROGRAM, program_argv, program_text
 from runnerd.system.ambient import Ambient
 from tests.kits.engine import an_ambient
@@ -35,7 +35,7 @@ def a_source(**changes: Json) -> Source:
 
 
 def a_tree(letter: str) -> Tree:
-    return Tree(commit=letter * 40, directory=f"/trees/{letter * 40}-00000000")
+    return Tree(commit=letter * 40, directory=f"/0-t/{store_name(a_source())}/trees/{letter * 40}-00000000")
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Program:
         whole = {
             "url": self.url, "branch": None, "tag": None, "commit": None, "submodules": False, "directories": [],
             "size_max": 2**30, "secret": None, "place": str(self.place), "token": "t0", "entrypoints": [], "keep": [],
-            "history": [], **work,
+            "history": [], "stores": [], **work,
         }  # fmt: skip
         program = {PROGRAM: program_text(self.name), "RUNNERD_PULL": json.dumps(whole)}
         environment = {

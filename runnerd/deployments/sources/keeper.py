@@ -19,11 +19,19 @@ from runnerd.core.settings import Config, Deployment
 from runnerd.core.source import Tree
 from runnerd.deployments.sources.credentials import SourceCredentials
 from runnerd.deployments.sources.pulling import Pulled, Puller, Wanted
-from runnerd.deployments.sources.table import PulledSource, SourceTable, entrypoint_path, key_of_store
+from runnerd.deployments.sources.table import (
+    PulledSource,
+    SourceTable,
+    entrypoint_path,
+    key_of_store,
+    store_name,
+    store_of,
+)
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
 AT_ONCE = 4
+FAILING_AT_ONCE = 2  # of those whose last pull has failed: that servers hang must not keep the others waiting
 WAIT_MAX_S = 30.0  # of a run whose source was not pulled for longer than its interval
 _LOOP = "pull"
 _OUTSIDE = "its entrypoint {} leads out of the tree of its source"
@@ -53,6 +61,7 @@ class SourceKeeper:
         self._contained = Containment(log=ambient.log, loop=_LOOP, passing=())
         self._tasks: asyncio.TaskGroup | None = None
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._failing_at_once = asyncio.Semaphore(FAILING_AT_ONCE)
         self._stores: dict[tuple[str | None, str], asyncio.Lock] = {}
         self._due = asyncio.Event()
         self.moved = asyncio.Event()
@@ -187,16 +196,18 @@ class SourceKeeper:
             return self._note(one, login)
         store = self._stores.setdefault(key_of_store(one), asyncio.Lock())
         held = one.state.held
-        async with store, self._at_once:
-            used = {os.path.basename(path) for path in (*self._in_use(), *self._trees())}
+        async with store, self._failing_at_once if one.problem is not None else self._at_once:
+            used = {*self._in_use(), *self._trees()}
+            its = store_name(one.source)
             wanted = Wanted(
                 source=one.source,
                 run=one.run,
                 login=login,
                 commit=held,
                 entrypoints=one.entrypoints(),
-                keep=sorted(used),
+                keep=sorted({os.path.basename(path) for path in used if store_of(path) == its}),
                 history=one.state.history,
+                stores=sorted({*map(store_of, used), *(store_name(each.source) for each in self._table.all())}),
             )
             found = await self._puller.pull(wanted)
             if isinstance(found, str):

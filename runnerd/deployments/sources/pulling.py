@@ -28,6 +28,7 @@ _ANSWER_MAX_BYTES = 2**20
 _OUTPUT_MAX_BYTES = 65536
 _WORDS_MAX = 400
 _PROGRAMS = {"git": "pull_git", "remote": "pull_remote"}
+_STORES_MAX = 1000  # of more, none is dropped, because their names would not fit in
 _VARIABLE_MAX_BYTES = 120_000  # Linux bounds one at 128 KiB
 _VERSION = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
@@ -36,8 +37,9 @@ _VERSION = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 class Wanted:
     """What is to be pulled, and what is to stay. `commit`: this one instead of what the source names.
 
-    `entrypoints`: paths in the tree that must not lead out of it; `keep`: names of the trees in use; `history`: commits
-    that may be wanted again.
+    `entrypoints`: paths in the tree that must not lead out of it; `keep`: names of its trees in use; `history`: commits
+    that may be wanted again; `stores`: names of the folders of all sources; the others are dropped
+    after a week, none where nothing is said.
     """
 
     source: Source
@@ -47,6 +49,7 @@ class Wanted:
     entrypoints: Sequence[str] = ()
     keep: Sequence[str] = ()
     history: Sequence[str] = ()
+    stores: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,7 @@ class Puller:
             "entrypoints": list(wanted.entrypoints),
             "keep": list(wanted.keep),
             "history": list(wanted.history),
+            "stores": list(wanted.stores) if 0 < len(wanted.stores) <= _STORES_MAX else None,
         }
 
     def _spec(self, wanted: Wanted, environment: dict[str, str]) -> LaunchSpec:

@@ -135,6 +135,16 @@ def key_of_store(one: PulledSource) -> tuple[str | None, str]:
     return one.run.user, one.source.url
 
 
+def store_name(source: Source) -> str:
+    """Return the name of the folder with the trees of a source, as `programs/pull_*.py` make it."""
+    return hashlib.sha256(source.url.encode()).hexdigest()[:16]
+
+
+def store_of(directory: str) -> str:
+    """Return the name of the folder that the directory of a tree is in."""
+    return os.path.basename(os.path.dirname(os.path.dirname(directory)))
+
+
 def entrypoint_path(entrypoint: str) -> str | None:
     """Return the path of an entrypoint's file; None for a module's."""
     path = entrypoint.rpartition(":")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from runnerd.core.settings import Config, Deployment
 from runnerd.deployments.sources.credentials import Login
 from runnerd.deployments.sources.keeper import SourceKeeper
 from runnerd.deployments.sources.pulling import Pulled
+from runnerd.deployments.sources.table import store_name
 from tests.kits.nouns import Json, a_deployment, settings
 from tests.kits.sources import FakeCredentials, FakePuller, a_keeper, a_source, a_tree
 
@@ -157,6 +159,25 @@ async def test_a_hanging_source_holds_up_no_other() -> None:
         assert len(puller.wanted) == pulled + 5
 
 
+async def test_many_hanging_sources_hold_up_no_other_for_longer_than_once() -> None:
+    class MostHang(FakePuller):
+        async def pull(self, wanted: Json) -> Pulled | str:
+            if wanted.source.branch == "hangs":
+                await asyncio.sleep(300)
+                return "pulling it took longer than 5min; see time_limit"
+            return await super().pull(wanted)
+
+    puller = MostHang(A)
+    bad = [a_pulled(f"bad-{number}", branch="hangs", url=f"https://h/{number}.git") for number in range(8)]
+    good = a_pulled("good", pull_interval_s=60.0)
+    async with running(a_keeper(puller), *bad, good) as keeper:
+        await asyncio.sleep(601)  # each has been tried once
+        assert keeper.locate(good).tree == A.tree
+        pulled = len(puller.wanted)
+        await asyncio.sleep(601)
+        assert len(puller.wanted) == pulled + 10
+
+
 async def test_what_is_in_use_is_kept() -> None:
     puller, etl = FakePuller(A), a_pulled()
     in_use = [a_tree("c").directory]
@@ -169,6 +190,18 @@ async def test_what_is_in_use_is_kept() -> None:
         await asyncio.sleep(61)
         assert puller.wanted[-1].history == ("a" * 40,)
         assert set(puller.wanted[-1].keep) == {f"{'c' * 40}-00000000", f"{'b' * 40}-00000000"}
+
+
+async def test_trees_of_others_are_not_listed_and_their_stores_are() -> None:
+    """Of two thousand sources, else, the names of all trees would not fit into the variable of one pull."""
+    puller, other = FakePuller(A), "/x/0-t/0123456789abcdef/trees/" + "d" * 40 + "-00000000"
+    ours, theirs = a_pulled(), a_pulled("other", url="https://h/other.git")
+    async with running(a_keeper(puller, in_use=lambda: [other]), ours, theirs) as keeper:
+        await keeper.moved.wait()
+        await asyncio.sleep(61)
+        for wanted in puller.wanted:
+            assert os.path.basename(other) not in wanted.keep
+            assert set(wanted.stores) == {"0123456789abcdef", *map(store_name, (ours.source, theirs.source))}  # type: ignore[arg-type]
 
 
 async def test_an_entrypoint_that_leads_out_of_the_tree_stops_its_own_deployment_only() -> None:

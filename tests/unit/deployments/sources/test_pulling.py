@@ -84,3 +84,15 @@ def test_the_process_is_the_flows_user_within_its_limits() -> None:
     assert (spec.runtime_max_s, spec.rlimits["fsize"], spec.umask) == (7.0, (4096, 4096), 0o077)
     assert "s3cr3t" not in " ".join(spec.argv)
     assert a_puller()._work(wanted)["secret"] == ["ada", "s3cr3t"]
+
+
+def test_stores_are_dropped_only_where_all_that_are_kept_are_said() -> None:
+    def said(count: int) -> Json:
+        stores = [f"{number:016x}" for number in range(count)]
+        run = RunSettings(python="/usr/bin/python3", working_directory="/")
+        wanted = Wanted(source=a_source(), run=run, stores=stores)
+        return a_puller()._work(wanted)["stores"]
+
+    assert said(0) is None
+    assert len(said(1000)) == 1000
+    assert said(1001) is None
