@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +28,8 @@ _LIMIT_S = TIME_LIMIT_S + 2 * START_LIMIT_S
 _ANSWER_MAX_BYTES = 16 * 2**20
 _ENVIRONMENTS = (".venv", "venv", "env")  # the usual names of a virtual environment beside the code
 _FOLDERS_UP = 3
+_SCRIPT_MAX_BYTES = 2**20
+_SERVING = re.compile(rb"\b(?:a?serve|Runner)\b")
 _LOCALE = ("LANG", "LC_ALL", "TZ", "PATH")
 
 
@@ -53,6 +56,22 @@ def import_script(
         found.deployments.append({**one.entry, "run": run})
     for said in recording.left_out:
         found.leave_out(f"{path}:{said.line}" if said.line else path, said.message)
+
+
+def refuse_unlikely(script: str, around: Surroundings) -> None:
+    """Refuse a script of a unit or a crontab whose text names nothing that serves: to read it is to run it, and a job
+    that deletes or sends something must not run because its crontab is imported. Raises ImportRefused."""
+    path = os.path.join(around.directory, script)
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_SCRIPT_MAX_BYTES)
+    except OSError:
+        return  # import_script says what is wrong with it
+    if _SERVING.search(text) is None:
+        raise ImportRefused(
+            f"cannot import {script}: it names neither serve() nor a Runner, so it was not run; if it serves by other"
+            f" means: runnerctl import {path}"
+        )
 
 
 def _owner(path: str) -> str | None:
