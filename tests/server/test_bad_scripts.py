@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kits.daemon import ANSWER_S, alive, eventually
+from tests.kits.prefect_servers import ENVS
 from tests.kits.read_scripts import read_scripts
 
 pytestmark = pytest.mark.server
@@ -122,3 +129,23 @@ def test_a_request_to_the_api_is_no_request(answers: dict[str, Any]) -> None:
 
 def test_the_answer_says_which_files_it_depends_on(answers: dict[str, Any]) -> None:
     assert any(path.endswith("/twice.py") for path in answers["twice.py"]["ok"]["dependencies"])
+
+
+@pytest.mark.parametrize("major", [2, 3])
+def test_an_import_that_is_interrupted_leaves_no_script_behind(major: int, tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(
+        "import os, time\nwith open('draft', 'w') as file:\n    file.write(str(os.getpid()))\n"
+        "os.rename('draft', 'pid')\ntime.sleep(10_000)\n"
+    )
+    python = str(ENVS / f"prefect{major}" / "bin" / "python")
+    argv = [sys.executable, "-m", "runnerd.cli", "import", "hangs.py", "--python", python]
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "home")}
+    with subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            eventually((tmp_path / "pid").exists, "the script to be run", ANSWER_S)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(ANSWER_S) != 0
+        finally:
+            process.kill()
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: not alive(pid), "the script to end", ANSWER_S)

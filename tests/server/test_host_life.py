@@ -179,7 +179,7 @@ def test_the_daemon_is_ready_while_the_api_is_away(make: Make) -> None:
 
 
 def open_interpreter(of: str) -> tuple[str, str]:
-    """An interpreter that `nobody` may execute, and the PYTHONPATH that gives it the Prefect of the interpreter `of`."""
+    """An interpreter that `nobody` may execute, and the PYTHONPATH that gives it the Prefect of `of`."""
     packages = next(Path(of).parents[1].glob("lib/python3*/site-packages"))
     for python, path in ((of, ""), ("/usr/bin/python3", str(packages))):
         environ = {"PYTHONPATH": path, "HOME": "/tmp", "PREFECT_HOME": "/tmp/no-prefect-home", "PATH": os.defpath}
