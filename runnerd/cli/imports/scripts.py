@@ -14,6 +14,7 @@ from typing import Any
 
 from runnerd.cli.imports.found import Found, ImportRefused, Surroundings
 from runnerd.config import parse_environment_file
+from runnerd.config.script_entries import leave_permitted
 from runnerd.core.errors import ConfigError
 from runnerd.core.recording import Recorded, RecordingFailure
 from runnerd.deployments.recording import (
@@ -28,6 +29,7 @@ _LIMIT_S = TIME_LIMIT_S + 2 * START_LIMIT_S
 _ANSWER_MAX_BYTES = 16 * 2**20
 _ENVIRONMENTS = (".venv", "venv", "env")  # the usual names of a virtual environment beside the code
 _FOLDERS_UP = 3
+_REFUSED_MAX = 50  # of one entry
 _SCRIPT_MAX_BYTES = 2**20
 _SERVING = re.compile(rb"\b(?:a?serve|Runner)\b")
 _LOCALE = ("LANG", "LC_ALL", "TZ", "PATH")
@@ -51,9 +53,13 @@ def import_script(
     section = around.run_section(python)
     section["working_directory"] = around.directory
     for one in recording.served:
-        own = one.entry.get("run")
+        refused: list[str] = []
+        entry = leave_permitted(one.entry, refused)  # as whom its flows run is not the script's to say
+        for key in refused[:_REFUSED_MAX]:
+            found.leave_out(f"{path}:{one.line}", f"{key}: unknown key in what a script says")
+        own = entry.get("run")
         run = {**section, **(own if isinstance(own, dict) else {})}
-        found.deployments.append({**one.entry, "run": run})
+        found.deployments.append({**entry, "run": run})
     for said in recording.left_out:
         found.leave_out(f"{path}:{said.line}" if said.line else path, said.message)
 
@@ -202,5 +208,6 @@ def _read_files(around: Surroundings) -> Mapping[str, str]:
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError, ConfigError) as error:
-            raise ImportRefused(f"cannot import {around.place}: environment file {path}: {error}") from None
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ImportRefused(f"cannot import {around.place}: environment file {path}: {why}") from None
     return found
