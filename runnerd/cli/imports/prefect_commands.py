@@ -160,6 +160,8 @@ def _import_flow(command: Command, around: Surroundings, found: Found) -> None:
     parser.add_argument("--pause-on-shutdown", action="store_true", default=None)
     parser.add_argument("--no-pause-on-shutdown", action="store_false", dest="pause_on_shutdown")
     said = _parse(parser, command.arguments, around, found)
+    if not said.name:
+        raise ImportRefused(f"cannot import {around.place}: prefect flow serve needs --name")
     schedule = {
         "cron": said.cron,
         "rrule": said.rrule,

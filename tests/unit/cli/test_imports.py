@@ -198,6 +198,11 @@ def test_an_option_that_is_no_number_is_one_message(tmp_path: Path) -> None:
         import_unit(tmp_path, "[Service]\nExecStart=prefect flow serve f.py:f --name x --interval daily\n")
 
 
+def test_a_served_flow_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImportRefused, match=r"etl\.service:2: prefect flow serve needs --name"):
+        import_unit(tmp_path, "[Service]\nExecStart=prefect flow serve f.py:f\n")
+
+
 def test_a_worker_without_a_pool_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImportRefused, match="prefect worker start needs --pool"):
         import_unit(tmp_path, "[Service]\nExecStart=prefect worker start\n")
