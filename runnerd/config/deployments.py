@@ -121,7 +121,8 @@ class DeploymentReader:
         return {"pull_steps": pull.steps, "scratch": not own}
 
 
-_KEYS = ("name", "entrypoint", "flow_name", "description", "version", "enforce_parameter_schema", "paused", "on_remove")
+_KEYS = ("name", "entrypoint", "flow_name", "description", "version", "enforce_parameter_schema", "paused",
+         "pause_on_shutdown", "on_remove")  # fmt: skip
 
 
 _STEPS_OF_COMMAND = (

@@ -38,8 +38,8 @@ _NAME_MAX = 100
 # the daemon reads: that is for the files of the administrator, because a script may answer whatever it likes.
 _PERMITTED: Mapping[str, frozenset[str]] = {
     "": frozenset(
-        "name entrypoint flow_name description version tags parameters schedules paused concurrency_limit"
-        " enforce_parameter_schema triggers sla work_pool run source".split()
+        "name entrypoint flow_name description version tags parameters schedules paused pause_on_shutdown"
+        " concurrency_limit enforce_parameter_schema triggers sla work_pool run source".split()
     ),
     "run": frozenset(("limit", "environment", "working_directory")),
     "work_pool": frozenset(("name", "work_queue_name", "job_variables")),

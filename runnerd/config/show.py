@@ -138,6 +138,7 @@ def _deployment(deployment: Deployment) -> dict[str, Json]:
         "concurrency_limit": _concurrency(deployment),
         "triggers": list(deployment.triggers),
         "paused": deployment.paused,
+        "pause_on_shutdown": deployment.pause_on_shutdown,
         "on_remove": deployment.on_remove,
         "source": _source(deployment.source),
         "notices": describe_notices(deployment.notices),

@@ -146,12 +146,12 @@ class Deployment:
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] | None = None  # None: not stated; ENQUEUE to the server
     collision_grace_s: int | None = None  # server 3.x: how long a starting run may hold its slot
     paused: bool | None = None  # None: not stated, so as it is in Prefect; a new one is not paused
+    pause_on_shutdown: bool | None = None  # None: as stop.pause_schedules of the host
     on_remove: OnRemove = "pause"
     work_pool: str | None = None  # in which the deployment is; its workers start the runs
     work_queue: str | None = None  # of that pool; None: its default queue
     job_variables: Mapping[str, Json] = field(default_factory=dict)  # of that pool, with the worker's placeholders
-    # For that pool's workers, or to be run at the start of each run here; None: set_working_directory.
-    pull_steps: tuple[Json, ...] | None = None
+    pull_steps: tuple[Json, ...] | None = None  # run by that pool's workers, or here at each start; None: only a cd
     scratch: bool = False  # its pull steps are run in a directory that is made for each run
     source: Source | None = None  # None: the code is in run.working_directory
     tree: Tree | None = None  # what is checked out of a source that is pulled; it is run.working_directory then

@@ -191,8 +191,8 @@ class Service:
 
     async def _pause_schedules(self, stop: StopSettings) -> None:
         """Pause the deployments where the configuration says so; a single poll (--once) is no service that stops."""
-        if stop.pause_schedules and not self._options.once:
-            await self._daemon.pauses.pause()
+        if not self._options.once:
+            await self._daemon.pauses.pause(unsaid=stop.pause_schedules)
 
     def _stops(self) -> list[Stop]:
         """Return what is stopped after the last flow, which may need it."""

@@ -1,4 +1,6 @@
-"""Pauses the deployments of this host at its stop (stop.pause_schedules), and resumes these at the next start.
+"""Pauses deployments at the stop of this host, and resumes these at the next start.
+
+Which: all of this host with stop.pause_schedules, but for those whose own pause_on_shutdown says otherwise.
 
 Invariants: the journal has what a stop pauses before the request is sent, and no longer what it has surely not paused;
 only what is in there is resumed, and of that only what is still paused. A deployment that was paused before the stop,
@@ -70,10 +72,13 @@ class StopPauses:
 
     # --- the stop ---
 
-    async def pause(self, *, limit_s: float = PAUSE_LIMIT_S) -> None:
-        """Pause what is not paused, within `limit_s`; log what could not be."""
+    async def pause(self, *, unsaid: bool = True, limit_s: float = PAUSE_LIMIT_S) -> None:
+        """Pause what is not paused, within `limit_s`; log what could not be.
+
+        `unsaid` holds for each deployment that does not say itself whether a stop pauses it.
+        """
         self._stopping = True
-        ids, why = self._registry.own_ids(), None
+        ids, why = [one for one in self._registry.own_ids() if self._is_to_pause(one, unsaid=unsaid)], None
         if not ids:
             return
         one = _Round(todo=[], maybe=set())
@@ -85,6 +90,11 @@ class StopPauses:
             self._log.warning(words, paused=one.done, of=len(ids), why=why)
         elif one.done:
             self._log.info("schedules paused until the next start", deployments=one.done)
+
+    def _is_to_pause(self, deployment_id: str, *, unsaid: bool) -> bool:
+        entry = self._registry.own(deployment_id)
+        said = entry.deployment.pause_on_shutdown if entry is not None else None
+        return unsaid if said is None else said
 
     async def _pause_within(self, limit_s: float, ids: Collection[str], one: _Round) -> str | None:
         try:

@@ -33,6 +33,7 @@ CUT_OFF = {
     "PREFECT_CLIENT_MAX_RETRIES": "0",
     "DO_NOT_TRACK": "1",
 }
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 CREDENTIALS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
 
 
@@ -67,15 +68,25 @@ def record_apart(work: dict[str, Any], began_ns: int) -> dict[str, Any]:
     # A memory file, not a pipe: a grandchild that keeps a pipe's end open would make this program wait.
     result = os.memfd_create("record")
     flush()  # else the child would write the output of prefect's import again
+    parent = os.getpid()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # 3.12 warns about threads; no thread of prefect holds a needed lock
         pid = os.fork()
     if pid == 0:
+        end_with(parent)
         record_in_child(work, result, began_ns)
     status = wait(pid, float(work["time_limit_s"]))
     with os.fdopen(result, "rb") as file:
         file.seek(0)
         return judge(work, status, file.read())
+
+
+def end_with(parent: int) -> None:
+    """Have this process killed when its parent is, as by Ctrl-C of an import: a script may go on for ever."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # a Python without ctypes
+        importlib.import_module("ctypes").CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(70)
 
 
 def wait(pid: int, time_limit_s: float) -> int | None:

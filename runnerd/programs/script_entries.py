@@ -67,6 +67,7 @@ class Writer:
         entry["description"] = made.description if made is not None else deployment.description
         entry["version"] = made.version if made is not None else deployment.version
         entry["paused"] = deployment.paused or None  # False is the default, and would undo a pause at each registration
+        entry["pause_on_shutdown"] = self.pause_on_shutdown(start, deployment)
         entry["concurrency_limit"] = concurrency_of(deployment)
         entry["enforce_parameter_schema"] = False if not deployment.enforce_parameter_schema else None
         entry["triggers"] = [plain(one) for one in getattr(deployment, "triggers", None) or ()]
@@ -113,6 +114,15 @@ class Writer:
         for key in ("max_scheduled_runs", "slug", "parameters"):
             found[key] = plain(getattr(item, key, None) or None)
         return {key: value for key, value in found.items() if value is not None}
+
+    def pause_on_shutdown(self, start: Start, deployment: Any) -> bool | None:
+        """Return what the script says; Prefect's default, True, is the host's to decide (stop.pause_schedules)."""
+        said = start.arguments.get("pause_on_shutdown")
+        if not isinstance(said, bool) or not deployment.work_pool_name:
+            return said if isinstance(said, bool) else None
+        if said:
+            self.note("pause_on_shutdown=True: a deployment in a work pool is never paused")
+        return None
 
     def run(self, start: Start, deployment: Any) -> dict[str, Any]:
         said: dict[str, Any] = {}

@@ -47,6 +47,8 @@ def stand_in(recorder: Recorder) -> None:
     if keep_in_this_thread(flows, "serve"):
         vars(importlib.import_module("prefect"))["serve"] = flows.serve
     replace_deploys(recorder, flows, made)
+    for function in (flows.Flow.serve, flows.serve, getattr(flows, "aserve", None)):
+        forget_default(function, "pause_on_shutdown")
     made.RunnerDeployment._set_defaults_from_flow = recorder.noting_flow(made.RunnerDeployment._set_defaults_from_flow)
 
 
@@ -82,6 +84,17 @@ def replace_deploys(recorder: Recorder, flows: Any, made: Any) -> None:
         for name in names:
             if hasattr(owner, name):
                 setattr(owner, name, in_this_thread(deploy) if name in ("deploy", "apply") else deploy)
+
+
+def forget_default(function: Any, name: str) -> None:
+    """Make None of a parameter's default, which Prefect passes on as if the script had said it."""
+    if function is None:  # not in this Prefect
+        return
+    innermost = inspect.unwrap(function)
+    known = [one for one in inspect.signature(innermost).parameters.values() if one.default is not one.empty]
+    fresh = {one.name: None if one.name == name else one.default for one in known}
+    innermost.__defaults__ = tuple(fresh[one.name] for one in known if one.kind is not one.KEYWORD_ONLY)
+    innermost.__kwdefaults__ = {one.name: fresh[one.name] for one in known if one.kind is one.KEYWORD_ONLY}
 
 
 def keep_in_this_thread(owner: Any, name: str) -> bool:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import signal
 import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kits.checkout import ROOT
-from tests.kits.daemon import ANSWER_S
+from tests.kits.daemon import ANSWER_S, alive, eventually
 from tests.kits.prefect_servers import ENVS
+from tests.kits.read_scripts import read_scripts
 
 pytestmark = pytest.mark.server
 
 HEAD = "import os, sys, threading, time\nfrom prefect import flow\n\n@flow\ndef one(): ...\n\n@flow\ndef two(): ...\n\n"
 IS_MAIN = "if __name__ == '__main__':\n"
 HANG_S = 20.0
-
-# Reads each script as record_script.py does, in a child of one interpreter.
-READ = """
-import json, os, signal, sys, time
-from runnerd.programs import record_script as program
-os.environ.update(program.CUT_OFF)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-program.import_prefect()
-answers, found = os.memfd_create("answers"), {}
-for script, limit_s in json.loads(sys.argv[1]).items():
-    work = {"script": script, "time_limit_s": limit_s, "answers": os.dup(answers)}
-    found[script] = program.record_apart(work, time.time_ns())
-    os.close(work["answers"])
-print("\\n" + json.dumps(found))
-"""
 
 
 @dataclass(frozen=True)
@@ -113,20 +100,7 @@ def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("scripts")
     for name, bad in SCRIPTS.items():
         (folder / f"{name}.py").write_text(HEAD + bad.body)
-    python = ENVS / f"prefect{request.param}" / "bin" / "python"
-    work = json.dumps({f"{name}.py": bad.limit_s for name, bad in SCRIPTS.items()})
-    environment = {"PATH": os.defpath, "HOME": str(folder), "PREFECT_HOME": str(folder / "home")}
-    done = subprocess.run(
-        [str(python), "-c", READ, work],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=2 * ANSWER_S,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return read_scripts(folder, request.param, {f"{name}.py": bad.limit_s for name, bad in SCRIPTS.items()})
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -155,3 +129,23 @@ def test_a_request_to_the_api_is_no_request(answers: dict[str, Any]) -> None:
 
 def test_the_answer_says_which_files_it_depends_on(answers: dict[str, Any]) -> None:
     assert any(path.endswith("/twice.py") for path in answers["twice.py"]["ok"]["dependencies"])
+
+
+@pytest.mark.parametrize("major", [2, 3])
+def test_an_import_that_is_interrupted_leaves_no_script_behind(major: int, tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(
+        "import os, time\nwith open('draft', 'w') as file:\n    file.write(str(os.getpid()))\n"
+        "os.rename('draft', 'pid')\ntime.sleep(10_000)\n"
+    )
+    python = str(ENVS / f"prefect{major}" / "bin" / "python")
+    argv = [sys.executable, "-m", "runnerd.cli", "import", "hangs.py", "--python", python]
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "home")}
+    with subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            eventually((tmp_path / "pid").exists, "the script to be run", ANSWER_S)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(ANSWER_S) != 0
+        finally:
+            process.kill()
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: not alive(pid), "the script to end", ANSWER_S)

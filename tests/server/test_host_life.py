@@ -178,10 +178,10 @@ def test_the_daemon_is_ready_while_the_api_is_away(make: Make) -> None:
     assert host.said().count("unreachable") == 1
 
 
-def open_interpreter(server: PrefectServer) -> tuple[str, str]:
-    """An interpreter that `nobody` may execute, and the PYTHONPATH that gives it this server's Prefect."""
-    packages = next(Path(server.python).parents[1].glob("lib/python3*/site-packages"))
-    for python, path in ((server.python, ""), ("/usr/bin/python3", str(packages))):
+def open_interpreter(of: str) -> tuple[str, str]:
+    """An interpreter that `nobody` may execute, and the PYTHONPATH that gives it the Prefect of `of`."""
+    packages = next(Path(of).parents[1].glob("lib/python3*/site-packages"))
+    for python, path in ((of, ""), ("/usr/bin/python3", str(packages))):
         environ = {"PYTHONPATH": path, "HOME": "/tmp", "PREFECT_HOME": "/tmp/no-prefect-home", "PATH": os.defpath}
         argv = [python, "-c", "import prefect"]
         try:
@@ -195,7 +195,7 @@ def open_interpreter(server: PrefectServer) -> tuple[str, str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may run flows as somebody else")
 def test_a_run_is_who_and_where_its_file_says(prefect: PrefectServer, make: Make) -> None:
-    python, path = open_interpreter(prefect)
+    python, path = open_interpreter(prefect.python)
     host = make(prefect, drop_in="")
     home = host.root / "home"
     home.mkdir()

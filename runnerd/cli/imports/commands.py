@@ -84,11 +84,11 @@ def _read_program(words: Sequence[str]) -> Command:
         return Command()
     program, rest = words[0], list(words[1:])
     if _PYTHON.fullmatch(os.path.basename(program)):
-        while rest and rest[0].startswith("-") and rest[0] != "-m":
+        while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c"):
             del rest[: 2 if rest[0] in _PYTHON_OPTIONS_WITH_VALUE else 1]
         if rest[:2] == ["-m", "prefect"]:
             return _read_prefect(program, rest[2:])
-        if not rest or rest[0] == "-m":
+        if not rest or rest[0] in ("-m", "-c"):
             return Command(program=program)
         return Command(kind="script", script=rest[0], arguments=tuple(rest[1:]), program=program)
     if os.path.basename(program) == "prefect":

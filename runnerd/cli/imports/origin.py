@@ -11,7 +11,7 @@ from runnerd.cli.imports.crontab import CronLine, home_of, read_crontab
 from runnerd.cli.imports.found import Found, ImportRefused, Surroundings
 from runnerd.cli.imports.prefect_commands import find_interpreter, import_command, leave_out_credentials
 from runnerd.cli.imports.project import import_project
-from runnerd.cli.imports.scripts import import_script
+from runnerd.cli.imports.scripts import import_script, refuse_unlikely
 from runnerd.cli.imports.unit import Unit, find_unit, read_exec, read_surroundings, read_unit
 
 _TEXT_MAX_BYTES = 2**20
@@ -84,6 +84,7 @@ def _import_words(command: Command, around: Surroundings, found: Found, python: 
         found.leave_out(around.place, f"it also runs: {other}")
     if command.kind == "script" and command.script is not None:
         around.python = find_interpreter(command, around)
+        refuse_unlikely(command.script, around)
         import_script(command.script, around, found, arguments=command.arguments, python=python)
     elif command.kind is not None:
         import_command(command, around, found)
@@ -106,7 +107,7 @@ def _import_crontab(text: str, path: str | None, found: Found, python: str | Non
         try:
             command = read_shell(line.command)
             if command.kind is None:
-                found.leave_out(around.place, "starts nothing of Prefect's")
+                found.leave_out(around.place, f"starts none of {_NOTHING}")
                 continue
             _import_words(command, around, found, python, what=around.place)
         except ValueError as error:

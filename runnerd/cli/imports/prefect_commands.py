@@ -152,17 +152,20 @@ def _import_flow(command: Command, around: Surroundings, found: Found) -> None:
     for option in ("-n", "--name"), ("-d", "--description"), ("-v", "--version"), ("--cron",), ("--rrule",):
         parser.add_argument(*option)
     parser.add_argument("-t", "--tag", action="append", default=[])
-    for rule in ("--interval", "--anchor-date", "--timezone"):
+    parser.add_argument("--interval", type=float)
+    for rule in ("--anchor-date", "--timezone"):
         parser.add_argument(rule)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--global-limit", type=int)
     parser.add_argument("--pause-on-shutdown", action="store_true", default=None)
     parser.add_argument("--no-pause-on-shutdown", action="store_false", dest="pause_on_shutdown")
     said = _parse(parser, command.arguments, around, found)
+    if not said.name:
+        raise ImportRefused(f"cannot import {around.place}: prefect flow serve needs --name")
     schedule = {
         "cron": said.cron,
         "rrule": said.rrule,
-        "interval": float(said.interval) if said.interval else None,
+        "interval": said.interval,
         "anchor_date": said.anchor_date,
         "timezone": said.timezone,
     }
@@ -177,8 +180,7 @@ def _import_flow(command: Command, around: Surroundings, found: Found) -> None:
         "version": said.version,
         "tags": said.tag,
         "concurrency_limit": said.global_limit,
+        "pause_on_shutdown": said.pause_on_shutdown,
         "run": {key: value for key, value in run.items() if value is not None},
     }
-    if said.pause_on_shutdown:
-        found.leave_out(around.place, "--pause-on-shutdown is for the whole host: stop.pause_schedules of runnerd.yaml")
     found.deployments.append({key: value for key, value in entry.items() if value not in (None, [])})

@@ -27,11 +27,14 @@ def import_project(path: str, found: Found) -> None:
         if key not in _NEEDLESS and not key.startswith("x-") and node[key]:
             found.leave_out(_place(node, key), f"{key}: {_why(key)}")
     found.automations += make_plain(node.get("automations") or [])
-    for entry in entries:
+    for index, entry in enumerate(entries):
         if isinstance(entry, Map) and entry.get("entrypoint"):
             found.deployments.append(_entry(entry, node, os.path.dirname(os.path.abspath(path))))
         elif isinstance(entry, Map):
-            found.leave_out(str(entry.place()), f"the deployment {entry.get('name')!r} has no entrypoint")
+            named = f"the deployment {entry['name']!r}" if entry.get("name") else "a deployment without a name"
+            found.leave_out(str(entry.place()), f"{named} has no entrypoint")
+        else:
+            found.leave_out(_place(node, "deployments"), f"entry {index + 1} of deployments is not a map")
 
 
 def _place(node: Map, key: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 
 from runnerd.cli.imports.found import Found, ImportRefused, Surroundings
 from runnerd.config import parse_environment_file
+from runnerd.config.script_entries import leave_permitted
 from runnerd.core.errors import ConfigError
 from runnerd.core.recording import Recorded, RecordingFailure
 from runnerd.deployments.recording import (
@@ -27,6 +29,9 @@ _LIMIT_S = TIME_LIMIT_S + 2 * START_LIMIT_S
 _ANSWER_MAX_BYTES = 16 * 2**20
 _ENVIRONMENTS = (".venv", "venv", "env")  # the usual names of a virtual environment beside the code
 _FOLDERS_UP = 3
+_REFUSED_MAX = 50  # of one entry
+_SCRIPT_MAX_BYTES = 2**20
+_SERVING = re.compile(rb"\b(?:a?serve|Runner)\b")
 _LOCALE = ("LANG", "LC_ALL", "TZ", "PATH")
 
 
@@ -48,11 +53,31 @@ def import_script(
     section = around.run_section(python)
     section["working_directory"] = around.directory
     for one in recording.served:
-        own = one.entry.get("run")
+        refused: list[str] = []
+        entry = leave_permitted(one.entry, refused)  # as whom its flows run is not the script's to say
+        for key in refused[:_REFUSED_MAX]:
+            found.leave_out(f"{path}:{one.line}", f"{key}: unknown key in what a script says")
+        own = entry.get("run")
         run = {**section, **(own if isinstance(own, dict) else {})}
-        found.deployments.append({**one.entry, "run": run})
+        found.deployments.append({**entry, "run": run})
     for said in recording.left_out:
         found.leave_out(f"{path}:{said.line}" if said.line else path, said.message)
+
+
+def refuse_unlikely(script: str, around: Surroundings) -> None:
+    """Refuse a script of a unit or a crontab whose text names nothing that serves: to read it is to run it, and a job
+    that deletes or sends something must not run because its crontab is imported. Raises ImportRefused."""
+    path = os.path.join(around.directory, script)
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_SCRIPT_MAX_BYTES)
+    except OSError:
+        return  # import_script says what is wrong with it
+    if _SERVING.search(text) is None:
+        raise ImportRefused(
+            f"cannot import {script}: it names neither serve() nor a Runner, so it was not run; if it serves by other"
+            f" means: runnerctl import {path}"
+        )
 
 
 def _owner(path: str) -> str | None:
@@ -183,5 +208,6 @@ def _read_files(around: Surroundings) -> Mapping[str, str]:
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError, ConfigError) as error:
-            raise ImportRefused(f"cannot import {around.place}: environment file {path}: {error}") from None
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ImportRefused(f"cannot import {around.place}: environment file {path}: {why}") from None
     return found

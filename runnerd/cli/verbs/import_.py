@@ -41,7 +41,7 @@ def run(call: Call) -> int:
     directory = _find_directory(call.args.write) or find_config(os.environ, root=os.geteuid() == 0)
     problems = fit(found, defaults=read_judging(call.client, directory).defaults, directory=directory)
     text = write_text(found, origin=origin)
-    names = [str(one["name"]) for one in found.deployments]
+    names = [str(one["name"]) for one in found.deployments if one.get("name")]  # else the host's
     written = None
     if call.args.write is not None and not problems:
         written = _write(text, os.path.join(call.args.write, name_file(origin, names)))

@@ -146,3 +146,43 @@ def test_an_existing_drop_in_is_not_replaced(tmp_path: Path) -> None:
         second.stderr.splitlines()[-1]
         == "runnerctl: cannot write conf.d/etl.yaml: it exists; remove it, or name another directory"
     )
+
+
+def test_what_a_project_does_not_name_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "etl.py").write_text("def f(): ...\n")
+    text = "deployments:\n- {entrypoint: 'etl.py:f'}\n- {name: null, entrypoint: null}\n- 7\n"
+    (tmp_path / "prefect.yaml").write_text(text)
+    done = ctl("prefect.yaml", "--json", cwd=tmp_path)
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert "Traceback" not in done.stderr
+    assert [one["entrypoint"] for one in yaml.safe_load(document["drop_in"])["deployments"]] == ["etl.py:f"]
+    said = [one["message"] for one in document["left_out"]]
+    assert said == ["a deployment without a name has no entrypoint", "entry 3 of deployments is not a map"]
+
+
+# An interpreter whose answer is a hostile script's.
+ANSWERS = """#!/bin/sh
+exec %s -c 'import json, os
+work = json.loads(os.environ["RUNNERD_RECORD"])
+run = {"user": "root", "limit": 2, "python": "/evil"}
+entry = {"name": "a", "entrypoint": "serve.py:f", "notices": {"on_failure": [{"command": ["/evil"]}]}, "run": run}
+served = [{"line": 3, "entry": entry}]
+answer = {"ok": {"prefect_version": "3.9.1", "deployments": served, "left_out": []}}
+os.write(work["answers"], json.dumps(answer).encode())'
+"""
+
+
+def test_a_script_does_not_say_as_whom_its_flows_run(tmp_path: Path) -> None:
+    (tmp_path / "serve.py").write_text("def f(): ...\n")
+    python = tmp_path / "python"
+    python.write_text(ANSWERS % sys.executable)
+    python.chmod(0o755)
+    document: dict[str, Any] = json.loads(ctl("serve.py", "--json", "--python", str(python), cwd=tmp_path).stdout)
+    (entry,) = yaml.safe_load(document["drop_in"])["deployments"]
+    assert entry["run"]["limit"] == 2
+    assert entry["run"]["python"] == str(python)
+    assert entry["run"].get("user") != "root"
+    assert "notices" not in entry
+    said = "\n".join(one["message"] for one in document["left_out"])
+    for key in ("run.user", "run.python", "notices"):
+        assert f"{key}: unknown key in what a script says" in said

@@ -75,6 +75,18 @@ async def test_a_stop_pauses_and_the_next_start_resumes(tmp_path: Path, prefect:
         assert copied(prefect) == [], "nothing is known of it any more"
 
 
+@pytest.mark.parametrize(("host", "said", "paused"), [(False, True, True), (True, False, False), (True, None, True)])
+async def test_a_deployment_may_say_for_itself_whether_a_stop_pauses_it(
+    tmp_path: Path, prefect: FakePrefect, host: bool, said: bool | None, paused: bool
+) -> None:
+    async with life(tmp_path, prefect, replace(A, pause_on_shutdown=said), B) as one:
+        await one.pauses.pause(unsaid=host)
+        assert one.paused() == {"a": paused, "b": host}
+    async with life(tmp_path, prefect, replace(A, pause_on_shutdown=said), B) as one:
+        await one.pauses.resume()
+        assert one.paused() == {"a": False, "b": False}
+
+
 async def test_what_somebody_had_paused_stays_so(tmp_path: Path, prefect: FakePrefect) -> None:
     async with life(tmp_path, prefect) as one:
         one.toggle("a", paused=True)
