@@ -156,3 +156,13 @@ def test_those_of_a_broken_drop_in_stay_in_force(etc: ConfigDir) -> None:
 def test_what_is_wrong_with_commands(etc: ConfigDir, said: str, words: str) -> None:
     etc.write("conf.d/a.yaml", f"{RIGHT}    run: {{{said}}}\n")
     assert etc.problems() == [f"conf.d/a.yaml:{words}"]
+
+
+def test_a_command_of_a_notice_that_is_not_there_is_warned_of(etc: ConfigDir) -> None:
+    notices = "notices: {on_crash: [{command: [page]}, {command: [/none/page, x]}, {command: [/bin/sh]}]}\n"
+    etc.one(f"{RIGHT}    {notices}", main=MAIN + notices.replace("/none/page", "/etc/passwd"))
+    warnings = [str(one).removeprefix(f"{etc.etc}/") for one in etc.load().warnings]
+    assert sorted(warnings) == [
+        "conf.d/10-a.yaml:4:55: notices.on_crash[1].command /none/page: no such file",
+        "runnerd.yaml:2:51: notices.on_crash[1].command /etc/passwd: is not executable",
+    ]
