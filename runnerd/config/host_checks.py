@@ -90,7 +90,7 @@ class HostChecks:
         ]
 
     def check_notices(self, node: Map) -> list[Problem]:
-        """List the commands of the `notices:` of a file or deployment that are absent, before the end of a run shows it.
+        """List the commands of the `notices:` of a file or deployment that are absent, before a run's end shows it.
 
         No flaw: flows can run without.
         """

@@ -288,7 +288,7 @@ def _describe(shown: str, failed: list[Notice]) -> str:
     latest = failed[-1]
     about = f"{latest.event} of run {latest.run_name} ({latest.deployment})"
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-    end = "it was given up" if latest.given_up else f"tried {latest.tries} times, next at {time_text(latest.next_at)}"
+    end = "it was given up" if latest.given_up else f"tried {_times(latest.tries)}, next at {time_text(latest.next_at)}"
     return f"cannot send the notice {about}{more} by {shown}: {latest.problem}; {end}"
 
 
@@ -305,3 +305,7 @@ def _document(notice: Notice) -> Json:
         "given_up": notice.given_up,
         "problem": notice.problem,
     }
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
