@@ -62,6 +62,8 @@ class DeploymentReader:
         refuse_placeholders(node, outputs, flaws)
         refuse_odd_numbers(node, flaws)
         warn_of_ignored(node, flaws)
+        for problem in self.checks.check_notices(node):
+            flaws.warn(problem.message, problem.place)
         in_pool = read_pool(node, self.file, outputs, flaws)
         command = read_command(node, flaws)
         schedules = self.schedules.read(node, flaws)

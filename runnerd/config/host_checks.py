@@ -20,7 +20,7 @@ from runnerd.config.files import read_text
 from runnerd.config.sections import Flaws, Values
 from runnerd.config.yaml_nodes import List, Map
 from runnerd.core.errors import ConfigError
-from runnerd.core.place import Place, Problem
+from runnerd.core.place import Json, Place, Problem
 from runnerd.core.settings import RunSettings
 from runnerd.core.units import format_size
 from runnerd.files.bounded_calls import BoundedCalls, Unanswered
@@ -72,6 +72,10 @@ class HostChecks:
         for finding in self._find_all(run, entrypoint, imports=imports):
             flaws.add(("run", finding.key), finding.message, values.places.get(finding.key) or otherwise)
 
+    def check_main(self, main: Map | None) -> list[Problem]:
+        """List what runnerd.yaml names in `control:` and `notices:` that is not there."""
+        return [*self.check_control(main), *(self.check_notices(main) if main is not None else ())]
+
     def check_control(self, main: Map | None) -> list[Problem]:
         """List the groups of `control:` that do not exist: no problem, a directory service may have them later."""
         control = main.get("control") if main is not None else None
@@ -83,6 +87,22 @@ class HostChecks:
             Problem(message=f"control.{key}[{index}]: {_NO_GROUP.format(name)}", place=control[key].item_place(index))
             for key, index, name in named
             if not self._group_exists(name)
+        ]
+
+    def check_notices(self, node: Map) -> list[Problem]:
+        """List the commands of the `notices:` of a file or deployment that are absent, before a run's end shows it.
+
+        No flaw: flows can run without.
+        """
+        notices = node.get("notices")
+        events = notices.items() if isinstance(notices, Map) else ()
+        found = [(f"notices.{event}[{index}]", one) for event, targets in events if isinstance(targets, List)
+                 for index, one in enumerate(targets) if isinstance(one, Map)]  # fmt: skip
+        return [
+            Problem(message=f"{where}.command {path}: {wrong}", place=one.value_place("command"))
+            for where, one in found
+            if (path := _absolute_program(one.get("command"))) is not None
+            and (wrong := self._check_file(path, os.X_OK, False)) is not None
         ]
 
     def _find_all(self, run: RunSettings, entrypoint: str | None, *, imports: bool) -> Iterator[Finding]:
@@ -206,6 +226,11 @@ class HostChecks:
     def _find_syntax_error(self, path: str) -> str | None:
         wrong = self._calls.wait(os.path.dirname(path), lambda: _find_syntax_error(path))
         return wrong.words if isinstance(wrong, Unanswered) else wrong
+
+
+def _absolute_program(command: Json) -> str | None:
+    program = command[0] if isinstance(command, list) and command else None
+    return program if isinstance(program, str) and os.path.isabs(program) else None
 
 
 def _describe_absence(error: OSError, absent: str, denied_matters: bool) -> str | None:

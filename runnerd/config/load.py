@@ -211,7 +211,7 @@ class _Load:
     def _list_warnings(self, file: _File) -> list[Problem]:
         """List what a file says in vain outside its deployments."""
         found = list_warnings(file.node)
-        return [*found, *self._checks.check_control(file.node)] if file.is_main else found
+        return [*found, *self._checks.check_main(file.node)] if file.is_main else found
 
     # --- files and their settings ---
 

@@ -33,7 +33,10 @@ def describe(error: Any, node: Json) -> list[Flaw]:
     path: list[str | int] = list(error.absolute_path)
     if error.validator == "additionalProperties":
         return _unknown_keys(error, path, node)
-    secret = bool(error.schema.get("x-secret"))  # a variable or a header: more people read messages than the file
+    # A variable, a header or a URL with a token: more people read messages than the file. "text": only a text is one.
+    secret = error.schema.get("x-secret") is True or (
+        error.schema.get("x-secret") == "text" and isinstance(error.instance, str)
+    )
     words = describe_fault(error, written=_find_spelling(node, path), secret=secret)
     if is_about_a_key(error):
         return [Flaw((*path, error.instance), f"{dotted(path)} {words}", find_key_place(node, path, error.instance))]

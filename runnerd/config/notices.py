@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from runnerd.config.command_lines import read_command, refuse_unknown_placeholder
 from runnerd.config.run_settings import make_path_reader
-from runnerd.config.sections import Reader, Table, make_duration_reader
+from runnerd.config.sections import Reader, Table, make_duration_reader, sentence
+from runnerd.core.json_words import show_value
 from runnerd.core.names import UNFIT
 from runnerd.core.notices import TEMPLATES, NoticeEvent, Notices, NoticeTarget
 from runnerd.core.place import Json
@@ -30,34 +31,45 @@ def make_notices_table(base: str) -> Table:
 
 def _make_reader(base: str) -> Reader:
     path = make_path_reader(base)
-    duration = make_duration_reader(least_s=1, most_s=TIMEOUT_MAX_S)
+    readers: Table = {
+        "command": ("command", read_command),
+        "post": ("post", read_post_url),
+        "post_file": ("post_file", lambda value: _read_post_file(value, path)),
+        "token_file": ("token_file", path),
+        "template": ("template", _read_template),
+        "timeout": ("timeout_s", make_duration_reader(least_s=1, most_s=TIMEOUT_MAX_S)),
+    }
 
     def read(value: Json) -> tuple[NoticeTarget, ...]:
-        return tuple(_read_target(f"[{index}] ", item, path, duration) for index, item in enumerate(value))
+        return tuple(_read_target(f"[{index}]", item, readers) for index, item in enumerate(value))
 
     return read
 
 
-def _read_target(where: str, item: Json, path: Reader, duration: Reader) -> NoticeTarget:
+def _read_target(where: str, item: Json, readers: Table) -> NoticeTarget:
     said = {key: value for key, value in item.items() if value is not None}
     kinds = [key for key in _KINDS if key in said]
     if len(kinds) != 1:
         found = " and ".join(kinds) or "none of them"
-        raise ValueError(f"{where}needs exactly one of {', '.join(_KINDS)}, and has {found}")
+        raise ValueError(f"{where} needs exactly one of {', '.join(_KINDS)}, and has {found}")
     vain = next((key for key in _OF_POSTS if key in said and kinds == ["command"]), None)
     if vain is not None:
-        raise ValueError(f"{where}has {vain}, which only a post has; remove it")
-    try:
-        return NoticeTarget(
-            command=read_command(said["command"]) if "command" in said else (),
-            post=read_post_url(said["post"]) if "post" in said else None,
-            post_file=path(said["post_file"]) if "post_file" in said else None,
-            token_file=path(said["token_file"]) if "token_file" in said else None,
-            template=_read_template(said.get("template", TEMPLATES[0])),
-            timeout_s=duration(said["timeout"]) if "timeout" in said else NoticeTarget().timeout_s,
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}{error}") from None
+        raise ValueError(f"{where} has {vain}, which only a post has; remove it")
+    values: dict[str, Json] = {}
+    for key, value in said.items():
+        name, reader = readers[key]
+        try:
+            values[name] = reader(value)
+        except ValueError as error:
+            raise ValueError(sentence(f"{where}.{key}", str(error))) from None
+    return NoticeTarget(**values)
+
+
+def _read_post_file(value: Json, path: Reader) -> str:
+    if "://" in value:
+        raise ValueError("must be the path of a file that holds the URL; a URL itself is written as post")
+    read: str = path(value)
+    return read
 
 
 def read_post_url(value: Json) -> str:
@@ -69,7 +81,7 @@ def read_post_url(value: Json) -> str:
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https") or UNFIT.search(text) or " " in text or not text.isascii():
-        raise ValueError("the URL of a post must be an http or https URL in ASCII, as in https://HOST/PATH")
+        raise ValueError("must be an http or https URL in ASCII, as in https://HOST/PATH")
     return text
 
 
@@ -78,13 +90,13 @@ def _read_template(value: Json) -> str:
     if text in TEMPLATES:
         return text
     if not has_placeholder(text):
-        raise ValueError(f"the template {text[:60]!r} is none of {', '.join(TEMPLATES)}, and has no {{{{ run.name }}}}")
+        raise ValueError(f"{show_value(text)} is none of {', '.join(TEMPLATES)}, and has no {{{{ run.name }}}}")
     refuse_unknown_placeholder(text)
     if is_json(text):
         try:
             json.loads(fill(text, {}))
         except ValueError:
-            raise ValueError("the template begins like JSON and is none; correct it") from None
+            raise ValueError("begins like JSON and is none; in JSON, a placeholder stands between quotes") from None
     return text
 
 

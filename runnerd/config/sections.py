@@ -105,11 +105,12 @@ def read_section(node: Json, table: Table, path: tuple[str | int, ...], flaws: F
             places[name] = node.value_place(key)
         except ValueError as error:
             offset = error.offset if isinstance(error, Misplaced) else 0
-            flaws.add((*path, key), _sentence(dotted((*path, key)), str(error)), node.text_place(key, offset))
+            flaws.add((*path, key), sentence(dotted((*path, key)), str(error)), node.text_place(key, offset))
     return Values(values, places)
 
 
-def _sentence(subject: str, wrong: str) -> str:
+def sentence(subject: str, wrong: str) -> str:
+    """Say what is wrong with `subject`."""
     return f"{subject} {wrong}" if wrong.startswith("must ") else f"{subject}: {wrong}"
 
 

@@ -77,8 +77,9 @@ Notices = Mapping[str, tuple[NoticeTarget, ...]]  # by NoticeEvent
 class Notice:
     """Holds one notice from the end of its run until it is sent; the journal saves it.
 
-    `id` is computed from the end and the target, so the same end is notified once. `document` is that of the run, as
-    commands get it. `tries` counts the attempts; `begun`: the last one may still be under way.
+    `id` is computed from the end and the target, so the same end is notified once; `place` is that of the target in the
+    files. `document` is that of the run, as commands get it. `tries` counts the attempts; `begun`: the last one may
+    still be under way.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Notice:
     pool: str | None = None
     user: str | None = None
     target: NoticeTarget
+    place: str = ""  # such as `host 0`; that of an earlier version is not known
     document: Mapping[str, Json]
     created_at: datetime
     next_at: datetime

@@ -71,10 +71,8 @@ class Service:
             self._start_task("embedded server", daemon.embedded.run())
         daemon.reloader.begin()
         await adopt(journal=daemon.journal, link=daemon.link, supervisor=daemon.supervisor, log=daemon.ambient.log)
-        daemon.systemd.notify_ready()
-        fields = {"config": daemon.paths.config, "api": daemon.api.url, "socket": daemon.paths.control_socket}
-        daemon.ambient.log.info("ready", **fields, alert=Alert.READY)
-        self._options.ready()
+        if not self._stop_requested.is_set():  # which may have come before there is a spawner
+            self._announce_ready()
         self._start_registering()
         self._start_task("pools", daemon.pools.keeper.run())
         self._start_task("warm interpreters", daemon.warm.keeper.run())
@@ -103,6 +101,13 @@ class Service:
         daemon.warm.table.detach()
         for task in self._background:
             task.cancel()
+
+    def _announce_ready(self) -> None:
+        daemon = self._daemon
+        daemon.systemd.notify_ready()
+        fields = {"config": daemon.paths.config, "api": daemon.api.url, "socket": daemon.paths.control_socket}
+        daemon.ambient.log.info("ready", **fields, alert=Alert.READY)
+        self._options.ready()
 
     def _start_registering(self) -> None:
         self._start_task("register", self._daemon.registrar.run())
@@ -146,7 +151,7 @@ class Service:
         stop = asyncio.create_task(self._stop_requested.wait(), name="stop requested")
         try:
             await asyncio.wait({up, stop}, timeout=_SPAWNER_START_S, return_when=asyncio.FIRST_COMPLETED)
-            if not up.done():
+            if not up.done() and not stop.done():
                 raise SpawnerError(self._daemon.link.problem or "cannot reach the spawner: it does not answer")
         finally:
             up.cancel()

@@ -52,7 +52,10 @@ def build_notices(
     maker = NoticeMaker(config=config, find=find, ended=ended, late=late, now=ambient.now, log=ambient.log)
     commands = NoticeCommands(link=link, environments=environments, settings=maker.settings, work_dir=work_dir)
     posts = Poster(calls=calls, open_client=_open_client)
-    queue = NoticeQueue(journal=journal, commands=commands, posts=posts, ambient=ambient)
+    queue = NoticeQueue(
+        journal=journal, commands=commands, posts=posts, target_in_force=maker.target_in_force, ambient=ambient
+    )
+    config.subscribe(queue.wake)
     problems.register(queue.problems)
     return NoticeParts(maker=maker, queue=queue, late=LateNotices(maker=maker, queue=queue, journal=journal))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runnerd.core.errors import JournalError
-from runnerd.core.prefect import FlowRun
+from runnerd.core.prefect import FlowRun, due
 from runnerd.journal.journal import Journal
 from runnerd.notices.making import NoticeMaker
 from runnerd.notices.queue import NoticeQueue
@@ -18,11 +18,12 @@ class LateNotices:
         self._maker = maker
         self._queue = queue
         self._rows = journal.notices
-        self._known: dict[str, None] = {}  # run ids
+        self._known: dict[str, None] = {}  # run ids, each with when the run was due
 
     def note(self, run: FlowRun) -> None:
         """Notify of this run, unless that was done before. Where the journal cannot be written, the next poll does."""
-        if run.id in self._known:
+        about = f"{run.id} {due(run)}"  # a run that is scheduled again may be late again
+        if about in self._known:
             return
         notices = self._maker.of_late(run)
         if not notices:
@@ -34,6 +35,6 @@ class LateNotices:
         except JournalError:  # the journal's own problem says so
             return
         self._queue.add(fresh)
-        self._known[run.id] = None
+        self._known[about] = None
         if len(self._known) > _KNOWN_MAX:
             del self._known[next(iter(self._known))]

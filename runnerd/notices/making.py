@@ -22,6 +22,7 @@ from runnerd.log.log import Log
 from runnerd.system.containment import Containment
 
 _NAMESPACE = uuid.UUID("4f3a2f0e-7f5b-5b52-9d27-6a3f6c7f0d13")
+_HOST = "host"
 Find = Callable[[str | None], Deployment | None]
 
 
@@ -106,10 +107,20 @@ class NoticeMaker:
         run = found or RunSettings(python="python3", working_directory="/")
         return run if run.user is not None else replace(run, user=notice.user)
 
+    def target_in_force(self, notice: Notice) -> NoticeTarget | None:
+        """Return whom this notice is for by the files as they are now; None where they have nobody any more.
+
+        A target that was corrected is found by its place. While a deployment is not known, whom it has is not either.
+        """
+        if not notice.place or (not notice.place.startswith(_HOST) and self._find(notice.deployment_id) is None):
+            return notice.target
+        targets = dict(self._targets(notice.event, notice.deployment_id))
+        return notice.target if notice.target in targets.values() else targets.get(notice.place)
+
     def _targets(self, event: NoticeEvent, deployment_id: str | None) -> Iterator[tuple[str, NoticeTarget]]:
         """List the targets, each with the place that tells it from the others."""
         deployment = self._find(deployment_id)
-        of: list[tuple[str, Notices]] = [("host", self._config.settings().notices)]
+        of: list[tuple[str, Notices]] = [(_HOST, self._config.settings().notices)]
         if deployment is not None:
             of.append(("deployment", deployment.notices))
         for scope, notices in of:
@@ -131,6 +142,7 @@ class NoticeMaker:
                 pool=run.pool,
                 user=run.user,
                 target=target,
+                place=place,
                 document=document,
                 created_at=now,
                 next_at=now,

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from runnerd.core.errors import JournalError
@@ -46,19 +47,31 @@ class Sender(Protocol):
 
 
 class NoticeQueue:
-    """The pending notices, oldest first, and those given up of late."""
+    """The pending notices, oldest first, and those given up of late.
 
-    def __init__(self, *, journal: Journal, commands: NoticeCommands, posts: Sender, ambient: Ambient) -> None:
+    `target_in_force`: whom a notice is for by the files as they are now; None where they have nobody any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        commands: NoticeCommands,
+        posts: Sender,
+        target_in_force: Callable[[Notice], NoticeTarget | None],
+        ambient: Ambient,
+    ) -> None:
         self._rows = journal.notices
         self._commands = commands
         self._posts = posts
+        self._target_in_force = target_in_force
         self._now = ambient.now
         self._log: Log = ambient.log
         self._contained = Containment(log=ambient.log, loop="notices", passing=())
         self._notices: dict[str, Notice] = {}
         self._under_way: dict[str, NoticeTarget] = {}
         self._sent: set[str] = set()  # sent, and that could not be written yet
-        self._wake, self._changed = asyncio.Event(), asyncio.Event()
+        self._woken, self._changed = asyncio.Event(), asyncio.Event()
         self._pruned_at: datetime | None = None
         self._unwritten: str | None = None  # why the journal could not be written
 
@@ -68,7 +81,11 @@ class NoticeQueue:
         """Take notices that are in the journal."""
         for notice in notices:
             self._notices.setdefault(notice.id, notice)
-        self._wake.set()
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Look again now what is to be sent, and to whom: another configuration is in force."""
+        self._woken.set()
 
     def pending(self) -> list[Notice]:
         """Return the notices that have failed at least once, or were given up."""
@@ -100,14 +117,15 @@ class NoticeQueue:
         await self._load()
         async with asyncio.TaskGroup() as group:
             while True:
-                self._wake.clear()
+                self._woken.clear()
                 self._bound()
+                self._correct()
                 for notice in self._startable():
                     self._under_way[notice.id] = notice.target
                     group.create_task(self._attempt(notice), name=f"notice {notice.id}")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._rest_s()):
-                        await self._wake.wait()
+                        await self._woken.wait()
 
     async def _load(self) -> None:
         """Read the notices of the last daemon, as soon as the journal can be read."""
@@ -125,8 +143,10 @@ class NoticeQueue:
         """Choose the notices to try now."""
         now, per_target = self._now(), Counter(self._under_way.values())
         chosen: list[Notice] = []
-        for notice in sorted(self._notices.values(), key=lambda one: one.next_at):
-            if notice.next_at > now or len(self._under_way) + len(chosen) >= AT_ONCE_MAX:
+        # One that is to be tried later than any delay lasts is due: the clock was set back.
+        due = [one for one in self._notices.values() if not now < one.next_at <= now + timedelta(seconds=_CAP_S)]
+        for notice in sorted(due, key=lambda one: one.next_at):
+            if len(self._under_way) + len(chosen) >= AT_ONCE_MAX:
                 break
             if notice.given_up or notice.id in self._under_way or per_target[notice.target] >= AT_ONCE_PER_TARGET:
                 continue
@@ -152,7 +172,7 @@ class NoticeQueue:
                 self._defer(notice, item.why)
         finally:
             del self._under_way[notice.id]
-            self._wake.set()
+            self._woken.set()
             self._changed.set()
 
     async def _send(self, notice: Notice) -> None:
@@ -223,9 +243,27 @@ class NoticeQueue:
             self._pruned_at = now
             self._write(lambda: self._rows.prune(before=now - _SENT_KEPT, most=_SENT_MAX))
 
-    def _drop(self, notice: Notice) -> None:
-        if notice.id in self._notices and self._write(lambda: self._rows.finish(notice.id)):
-            del self._notices[notice.id]
+    def _correct(self) -> None:
+        """Send notices that fail to whom the files name now, at once; drop those whose target was removed."""
+        for notice in self.pending():
+            if notice.id in self._under_way:
+                continue
+            with self._contained.item(f"notice {notice.id}"):
+                target = self._target_in_force(notice)
+                if target is None:
+                    if self._drop(notice):
+                        fields = {"run": notice.run_id, "notice": notice.event, "to": notice.target.shown}
+                        self._log.info("a notice is dropped: its target is not in the files any more", **fields)
+                elif target != notice.target:
+                    changed = replace(notice, target=target, problem=None, given_up=False, next_at=self._now())
+                    if self._write(partial(self._rows.save, changed)):
+                        self._notices[notice.id] = changed
+
+    def _drop(self, notice: Notice) -> bool:
+        if notice.id not in self._notices or not self._write(lambda: self._rows.finish(notice.id)):
+            return False
+        del self._notices[notice.id]
+        return True
 
     def _write(self, write: Write) -> bool:
         """Write to the journal; False where it cannot be written, which is tried again."""
@@ -250,7 +288,7 @@ def _describe(shown: str, failed: list[Notice]) -> str:
     latest = failed[-1]
     about = f"{latest.event} of run {latest.run_name} ({latest.deployment})"
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-    end = "it was given up" if latest.given_up else f"tried {latest.tries} times, next at {time_text(latest.next_at)}"
+    end = "it was given up" if latest.given_up else f"tried {_times(latest.tries)}, next at {time_text(latest.next_at)}"
     return f"cannot send the notice {about}{more} by {shown}: {latest.problem}; {end}"
 
 
@@ -267,3 +305,7 @@ def _document(notice: Notice) -> Json:
         "given_up": notice.given_up,
         "problem": notice.problem,
     }
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

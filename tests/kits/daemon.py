@@ -27,6 +27,7 @@ GENEROUS_S = 120.0
 ANSWER_S = 300.0  # Prefect 3 on SQLite stands still for a minute and more now and then
 # Tests that run as root start flows as root, which takes two words of whoever starts the daemon.
 FLOWS_AS_ROOT = {"RUNNERD_FLOW_USER": "root", "RUNNERD_FLOW_USERS": "root,nobody"} if os.geteuid() == 0 else {}
+_READY = " ready "  # in the log of a daemon
 FLOWS = ROOT / "tests" / "server" / "flows.py"
 
 
@@ -111,6 +112,7 @@ class Host:
         self.environ.update(FLOWS_AS_ROOT)
         self.environ.update(environ or {})
         self.process: subprocess.Popen[bytes] | None = None
+        self._ready_before = 0  # how often earlier daemons have logged that they are ready
         shutil.copy(FLOWS, self.config / "flows.py")
         own_home = f"{{PREFECT_HOME: '{self.root}/prefect-home'}}"  # else flows make ~/.prefect of whoever tests
         run = f"{{python: '{python}', environment: {own_home}}}"
@@ -134,17 +136,22 @@ class Host:
         return [sys.executable, "-m", "runnerd", *(w for f, n in names.items() for w in (f, str(self.root / n)))]
 
     def start(self, *extra: str) -> None:
+        self.launch(*extra)
+        eventually(self._serves, f"runnerd to be ready; its log:\n{self.said()}")
+
+    def launch(self, *extra: str) -> None:
+        """Start the daemon, and wait for nothing."""
+        self._ready_before = self.said().count(_READY)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [*self.argv, *extra], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ,
                 start_new_session=True,
             )  # fmt: skip
-        eventually(self._serves, f"runnerd to be ready; its log:\n{self.said()}")
 
     def _serves(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"runnerd ended with {self.process.returncode}:\n{self.said()}"
-        return " ready " in self.said() and self.ctl("health").returncode in (0, 1)
+        return self.said().count(_READY) > self._ready_before and self.ctl("health").returncode in (0, 1)
 
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -148,12 +148,12 @@ def test_a_backup(prefect3: PrefectServer, make: Make, tmp_path: Path) -> None:
     host = make("shell-backup", prefect3)
     log, saved = tmp_path / "log", tmp_path / "saved"
     saved.mkdir()
-    (logger := tmp_path / "logger").write_text(f'#!/bin/sh\necho "$3" >> {log}\n')
+    (logger := tmp_path / "logger").write_text(f'#!/bin/sh\necho "$4" >> {log}\n')
     logger.chmod(0o755)
     path = host.config / "conf.d" / "20-backup.yaml"
     text = path.read_text().replace("user: root", f"user: {getpass.getuser()}").replace("[logger,", f"[{logger},")
     text = text.replace("[mountpoint, --quiet, /var/backups]", f"[test, -d, {saved}]")
-    text = text.replace("/var/backups", str(saved))
+    text = text.replace("/var/backups", str(saved)).replace("/mnt/backups", str(tmp_path / "none"))
     path.write_text(text.replace("/etc/runnerd]", f"{host.config}]").replace("10min", "1s"))
     settled(host, "backup")
     run = host.ended(host.run_now("backup"))

@@ -36,6 +36,13 @@ deployments:
       before: [/bin/sh, -c, "cat > {root}/before; pwd >> {root}/before"]
       after: [/bin/sh, -c, "cat > {root}/after; exit 5"]
 """
+LATE = """
+deployments:
+  - name: noticed-often
+    entrypoint: "flows.py:greet"
+    schedules: [{{interval: 5s}}]
+    run: {{limit: 1, before: [sleep, "600"], before_timeout: 10m}}
+"""
 
 
 @pytest.fixture
@@ -118,3 +125,18 @@ def test_commands_around_a_run_and_over_a_restart_of_the_daemon(host: Host, rece
     eventually(lambda: host.document(slow)["waiting"] == "run.before: sleep", "it to go on", log=host.said)
     host.ctl("cancel", slow, "--wait")
     assert host.api.state(slow) == "CANCELLED"
+
+
+def test_a_run_that_waits_is_late(host: Host, receiver: Receiver) -> None:
+    main = (host.config / "runnerd.yaml").read_text()
+    host.write_main(main.replace("{on_crash:", f"{{on_late: [{{post: '{receiver.url}/late'}}], on_crash:"))
+    host.drop_in("20-late.yaml", "late: {after: 2s}\n")
+    start(host, receiver, LATE, "noticed-often")
+
+    def late() -> Any:
+        return next((one for one in list(receiver.received) if one.path == "/late"), None)
+
+    document = eventually(late, "a run that waits for the first to be late", log=host.said).json
+    assert (document["event"], document["deployment"]) == ("on_late", "noticed-often")
+    assert document["words"].startswith("has not begun; it fell due at ")
+    assert host.api.state(document["id"]) == "SCHEDULED"

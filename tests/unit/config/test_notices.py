@@ -39,29 +39,34 @@ def test_every_key_is_read(etc: ConfigDir) -> None:
     }
 
 
-ONE = "4:25: notices.on_crash: [0] "
+ONE = "4:25: notices.on_crash: [0]"
 
 
 @pytest.mark.parametrize(("items", "words"), [
     ("on_cancelled: []", "4:15: unknown key 'on_cancelled' in notices; did you mean 'on_cancel'?"),
     ("on_crash: {command: [a]}", "4:25: notices.on_crash must be a list, not a map"),
-    ("on_crash: [{}]", f"{ONE}needs exactly one of command, post, post_file, and has none of them"),
+    ("on_crash: [{}]", f"{ONE} needs exactly one of command, post, post_file, and has none of them"),
     ("on_crash: [{command: [a], post: 'http://hush/'}]",
-     f"{ONE}needs exactly one of command, post, post_file, and has command and post"),
-    ("on_crash: [{command: [a], template: slack}]", f"{ONE}has template, which only a post has; remove it"),
+     f"{ONE} needs exactly one of command, post, post_file, and has command and post"),
+    ("on_crash: [{command: [a], template: slack}]", f"{ONE} has template, which only a post has; remove it"),
     ("on_crash: [{command: []}]",
      "4:36: notices.on_crash[0].command must not be an empty list; name one, or remove the key"),
     ("on_crash: [{command: [bin/x]}]",
-     f"{ONE}must begin with an absolute path, or a name without '/' to look up in PATH, not 'bin/x'"),
+     f"{ONE}.command must begin with an absolute path, or a name without '/' to look up in PATH, not 'bin/x'"),
     ("on_crash: [{command: ['{{ run.name }}']}]",
-     f"{ONE}must begin with a program: a placeholder can be in its arguments only"),
+     f"{ONE}.command must begin with a program: a placeholder can be in its arguments only"),
     ("on_crash: [{post: 'hush.test/x'}]",
-     f"{ONE}the URL of a post must be an http or https URL in ASCII, as in https://HOST/PATH"),
+     f"{ONE}.post must be an http or https URL in ASCII, as in https://HOST/PATH"),
     ("on_crash: [{post: 'http://h/', template: slak}]",
-     f"{ONE}the template 'slak' is none of raw, slack, ntfy, alertmanager, and has no {{{{ run.name }}}}"),
+     f"{ONE}.template: 'slak' is none of raw, slack, ntfy, alertmanager, and has no {{{{ run.name }}}}"),
     ("on_crash: [{post: 'http://h/', template: '{\"a: \"{{ run.id }}\"}'}]",
-     f"{ONE}the template begins like JSON and is none; correct it"),
-    ("on_crash: [{post: 'http://h/', timeout: 2h}]", f"{ONE}must be at most 1h, not '2h'"),
+     f"{ONE}.template: begins like JSON and is none; in JSON, a placeholder stands between quotes"),
+    ("on_crash: [{post_file: 'https://h.test/hush'}]",
+     f"{ONE}.post_file must be the path of a file that holds the URL; a URL itself is written as post"),
+    ("on_crash: ['https://h.test/hush']", "4:26: notices.on_crash[0] must be a map, not text"),
+    ("on_crash: 'https://h.test/hush'", "4:25: notices.on_crash must be a list, not text"),
+    ("on_crash: 5", "4:25: notices.on_crash must be a list, not 5"),
+    ("on_crash: [{post: 'http://h/', timeout: 2h}]", f"{ONE}.timeout must be at most 1h, not '2h'"),
 ])  # fmt: skip
 def test_what_is_wrong(etc: ConfigDir, items: str, words: str) -> None:
     etc.write("conf.d/a.yaml", f"{RIGHT}    notices: {{{items}}}\n")
@@ -151,3 +156,13 @@ def test_those_of_a_broken_drop_in_stay_in_force(etc: ConfigDir) -> None:
 def test_what_is_wrong_with_commands(etc: ConfigDir, said: str, words: str) -> None:
     etc.write("conf.d/a.yaml", f"{RIGHT}    run: {{{said}}}\n")
     assert etc.problems() == [f"conf.d/a.yaml:{words}"]
+
+
+def test_a_command_of_a_notice_that_is_not_there_is_warned_of(etc: ConfigDir) -> None:
+    notices = "notices: {on_crash: [{command: [page]}, {command: [/none/page, x]}, {command: [/bin/sh]}]}\n"
+    etc.one(f"{RIGHT}    {notices}", main=MAIN + notices.replace("/none/page", "/etc/passwd"))
+    warnings = [str(one).removeprefix(f"{etc.etc}/") for one in etc.load().warnings]
+    assert sorted(warnings) == [
+        "conf.d/10-a.yaml:4:55: notices.on_crash[1].command /none/page: no such file",
+        "runnerd.yaml:2:51: notices.on_crash[1].command /etc/passwd: is not executable",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,22 @@ async def test_nothing_that_goes_wrong_in_a_notice_holds_up_a_run(tmp_path: Path
         run_id = await start(engine)
         spawner.exit(run_id, code=1)
         assert (await engine.until_done(run_id)).api_state is StateType.CRASHED
+
+
+async def test_whom_a_notice_is_for_by_the_files_as_they_are_now(tmp_path: Path) -> None:
+    a, b, c = (NoticeTarget(post=f"http://{name}.test/") for name in "abc")
+    async with fake_engine(tmp_path, notices={"on_crash": (a, b)}) as (engine, spawner):
+        run_id = await start(engine, engine.deploy(notices={"on_crash": (c,)}))
+        spawner.exit(run_id, code=1)
+        await engine.until_done(run_id)
+        by_target = {one.target: one for one in engine.journal.notices.pending()}
+        in_force = engine.notices.maker.target_in_force
+        assert [in_force(by_target[one]) for one in (a, b, c)] == [a, b, c]
+
+        settings = engine.config.settings()
+        engine.config.replace(replace(engine.config.current, settings=replace(settings, notices={"on_crash": (b,)})))
+        assert [in_force(by_target[one]) for one in (a, b, c)] == [b, b, c], "b is what now stands where a was"
+        engine.config.replace(replace(engine.config.current, settings=replace(settings, notices={})))
+        assert [in_force(by_target[one]) for one in (a, b, c)] == [None, None, c]
+        assert in_force(replace(by_target[c], deployment_id="not registered yet")) == c
+        assert in_force(replace(by_target[a], place="")) == a

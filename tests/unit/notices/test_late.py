@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,16 @@ async def test_a_run_that_waits_for_a_slot_and_once_over_all_polls_and_daemons(t
         engine.notices.late._known.clear()  # as the next daemon
         await asyncio.sleep(100)
         assert late_runs(engine) == [second]
+
+
+async def test_a_run_that_is_late_again_for_another_time(tmp_path: Path) -> None:
+    async with polling(tmp_path, notices=NOTICES) as (engine, _):
+        run = await engine.api.read_run(engine.add_run(engine.deploy(), in_s=3600.0))
+        assert run is not None and run.next_scheduled_start_time is not None
+        later = replace(run, next_scheduled_start_time=run.next_scheduled_start_time + timedelta(hours=1))
+        for one in (run, run, later, later):
+            engine.notices.late.note(one)
+        assert late_runs(engine) == [run.id, run.id]
 
 
 async def test_a_run_that_a_user_requested_is_never_late(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 
-from runnerd.core.notices import Notice
+from runnerd.core.notices import Notice, NoticeTarget
 from runnerd.notices.commands import NoticeCommands
 from runnerd.notices.queue import AT_ONCE_MAX, AT_ONCE_PER_TARGET, PENDING_MAX, NoticeQueue
 from tests.kits.engine import Engine, fake_engine
@@ -19,13 +20,24 @@ from tests.kits.nouns import Json
 
 @asynccontextmanager
 async def sending(
-    folder: Path, posts: SenderDouble, *, spawner: FakeSpawner | None = None, **settings: Json
+    folder: Path,
+    posts: SenderDouble,
+    *,
+    spawner: FakeSpawner | None = None,
+    target_in_force: Callable[[Notice], NoticeTarget | None] = attrgetter("target"),
+    **settings: Json,
 ) -> AsyncIterator[tuple[Engine, NoticeQueue]]:
     """A queue that sends POSTs by `posts`, and commands by a FakeSpawner; ended in the end, as with its daemon."""
     async with fake_engine(folder, spawner=spawner, **settings) as (engine, _):
         commands = engine.notices.queue._commands
         assert isinstance(commands, NoticeCommands)
-        queue = NoticeQueue(journal=engine.journal, commands=commands, posts=posts, ambient=engine.ambient)
+        queue = NoticeQueue(
+            journal=engine.journal,
+            commands=commands,
+            posts=posts,
+            target_in_force=target_in_force,
+            ambient=engine.ambient,
+        )
         task = asyncio.create_task(queue.run())
         try:
             yield engine, queue
@@ -84,6 +96,32 @@ async def test_the_next_daemon_sends_what_this_one_could_not(tmp_path: Path) -> 
         await asyncio.sleep(5)
         assert [(one.id, one.tries) for one in posts.sent] == [("a", 2)]
         assert left(engine) == []
+
+
+async def test_one_that_fails_goes_where_the_files_send_it_by_now(tmp_path: Path) -> None:
+    posts, files = SenderDouble(answers=["HTTP 404"] * 2), {"a": a_target(), "b": a_target(), "c": a_target()}
+    async with sending(tmp_path, posts, target_in_force=lambda one: files.get(one.id)) as (engine, queue):
+        put(engine, queue, "a", "b")
+        await queue.settle(30)
+        assert len(queue.problems()) == 1
+        files["a"] = a_target(post="http://right.test/")
+        del files["b"]
+        queue.wake()
+        await asyncio.sleep(2)
+        assert [(one.id, one.target.shown) for one in posts.sent[2:]] == [("a", "POST to http://right.test")]
+        assert (queue.problems(), left(engine)) == ([], [])
+        assert "a notice is dropped: its target is not in the files any more" in engine.lines.events("info")
+
+
+async def test_one_that_was_to_be_tried_before_the_clock_was_set_back(tmp_path: Path) -> None:
+    posts = SenderDouble()
+    async with sending(tmp_path, posts) as (engine, queue):
+        put(engine, queue, "a", next_at=engine.now() + timedelta(days=300))
+        put(engine, queue, "b", next_at=engine.now() + timedelta(seconds=60))
+        await asyncio.sleep(5)
+        assert [one.id for one in posts.sent] == ["a"]
+        await asyncio.sleep(60)
+        assert [one.id for one in posts.sent] == ["a", "b"]
 
 
 async def test_it_is_given_up_after_a_day_and_shown_for_another(tmp_path: Path) -> None:
