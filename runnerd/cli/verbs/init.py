@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="URL",
         help="the API's URL, or embedded (default: PREFECT_API_URL, else your Prefect profile's, else a server here)",
     )
-    parser.add_argument("--force", action="store_true", help="replace a runnerd.yaml with settings, and keep it as .old")
+    parser.add_argument("--force", action="store_true", help="replace a file with settings, and keep it as .old")
 
 
 def run(call: Call) -> int:
@@ -248,7 +249,8 @@ def _remarks(found: Found) -> list[str]:
 
 def _report(call: Call, path: str, found: Found, problems: list[Problem], kept: list[str]) -> int:
     console, remarks = call.console, _remarks(found)
-    following = ["runnerctl add FILE.py:FLOW"]
+    named = f"--config {shlex.quote(os.path.dirname(path))} " if call.args.config is not None else ""
+    following = [f"runnerctl add {named}FILE.py:FLOW"]
     if console.json:
         document = {
             "ok": not problems,
@@ -284,5 +286,5 @@ def _report(call: Call, path: str, found: Found, problems: list[Problem], kept: 
     )
     for remark in remarks:
         console.print_remark(f"runnerctl: {remark}")
-    console.print_line(f"next: {following[0]}")
+    console.print_line(f"next: {clean(following[0])}")
     return DONE

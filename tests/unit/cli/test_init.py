@@ -40,7 +40,7 @@ def test_init_writes_what_it_finds(
     written = yaml.safe_load(file.read_text())
     assert written == {"api": {"url": URL}, "run": {"python": str(python)}}
     assert f"{python} (Prefect 3.9.1)" in out
-    assert "next: runnerctl add FILE.py:FLOW" in out
+    assert f"next: runnerctl add --config {tmp_path}/etc FILE.py:FLOW" in out
     config, problems = check(str(tmp_path / "etc"), defaults=DEFAULTS)
     assert config is not None and problems == []
     assert (tmp_path / "etc" / "conf.d").is_dir()
