@@ -1,7 +1,7 @@
 """Schedules ended runs again, with the same ids, as `prefect flow-run retry` of newer versions does; on 2.20 too.
 
 Invariants: only a run that has ended and that this host would be offered again is retried; the server's rules are asked
-first, and overridden only where a Completed run has a result that they keep.
+first, and overridden only where they keep a Completed run for its result, or a Cancelled one as 2.20 does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from runnerd.prefect_api.answers import Answer
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
 
+# States that a server may keep whatever is proposed: a result that is persisted, and on 2.20 each cancellation.
+_KEPT = (StateType.COMPLETED, StateType.CANCELLED)
 MESSAGE = "Retried by runnerctl"  # as Prefect's own command says "Retried via CLI"
 
 
@@ -98,8 +100,8 @@ class Retries:
             if run.retries_in_process:  # reserved for the process that has ended
                 await self._api.release_retry(run)
             answer = await propose(force=False)
-            keeps_result = not answer.accepted and run.state.type is StateType.COMPLETED and not answer.gone
-            return await propose(force=True) if keeps_result else answer
+            is_kept = not answer.accepted and run.state.type in _KEPT and not answer.gone
+            return await propose(force=True) if is_kept else answer
 
         return await self._call_api(schedule)
 
