@@ -26,6 +26,7 @@ from runnerd.runs.supervisor import Supervisor
 
 # States that a server may keep whatever is proposed: a result that is persisted, and on 2.20 each cancellation.
 _KEPT = (StateType.COMPLETED, StateType.CANCELLED)
+_NAMED_CODE = " --entrypoint FILE.py:FLOW"
 MESSAGE = "Retried by runnerctl"  # as Prefect's own command says "Retried via CLI"
 
 
@@ -83,10 +84,9 @@ class Retries:
         if run.state.type not in ENDED:
             return f"the run is {run.state.name}; only one that is Completed, Failed, Crashed or Cancelled is retried"
         if run.deployment_id is None:
-            by_hand = f"runnerctl execute {run.id} --entrypoint FILE.py:FLOW starts it here"
-            return f"it has no deployment, so that no host would be offered it; {by_hand}"
+            return f"it has no deployment, so that no host would be offered it{_by_hand(run, _NAMED_CODE)}"
         if not self._poller.serves(run):
-            return f"{NOT_SERVED}; runnerctl execute {run.id} starts it here, by the host's own run:"
+            return f"{NOT_SERVED}{_by_hand(run, '')}"
         return None
 
     async def _schedule(self, run: FlowRun) -> Answer | Refused:
@@ -120,3 +120,11 @@ class Retries:
         run, names = again
         self._poller.put_on_offer(run)
         return {**offered_document(run, self._registry.by_id(run.deployment_id)), **names}
+
+
+def _by_hand(run: FlowRun, named: str) -> str:
+    """Advise to execute the run, which takes a word where it is Completed and is not done where it is Cancelled."""
+    if run.state.type is StateType.CANCELLED:
+        return ""
+    again = " --again" if run.state.type is StateType.COMPLETED else ""
+    return f"; runnerctl execute {run.id}{named}{again} starts it here, by the host's own run:"
