@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import pwd
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from runnerd.core.errors import RunnerdError
 
@@ -79,15 +78,24 @@ def finish(draft: str, path: str, *, replace: bool = False) -> None:
         raise RunnerdError(f"cannot write {path}: {error.strerror}") from None
 
 
-def keep_old(path: str) -> None:
-    """Keep the file that is about to be replaced under its name with .old. Raises RunnerdError."""
+def keep_old(path: str) -> list[str]:
+    """Give the file that is about to be replaced a second name with .old; return that, nothing without a file.
+
+    A link and no copy: it has the access of the file at any moment. Raises RunnerdError.
+    """
     old = f"{path}.old"
     try:
-        if os.path.lexists(path):
-            shutil.copy2(path, f"{old}.new", follow_symlinks=False)
-            os.replace(f"{old}.new", old)
+        if not os.path.lexists(path):
+            return []
+        with suppress(FileNotFoundError):
+            os.unlink(f"{old}.new")  # of one that was killed
+        os.link(path, f"{old}.new", follow_symlinks=False)
+        os.replace(f"{old}.new", old)
+        with suppress(FileNotFoundError):  # both are names of one file: then rename(2) does nothing
+            os.unlink(f"{old}.new")
     except OSError as error:
         raise RunnerdError(f"cannot keep {path} as {old}: {error.strerror}; nothing was replaced") from None
+    return [old]
 
 
 def _set_access(descriptor: int, folder: os.stat_result, *, secret: bool) -> None:

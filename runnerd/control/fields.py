@@ -100,7 +100,7 @@ OFFER_FIELDS: Final = frozenset(
     "id name pool queue deployment deployment_id tags due_at late waiting api_state api_state_name".split()
 )
 PLAN_FIELDS: Final = frozenset(
-    "kind id name deployment flow pool queue served user group command directory scratch source before after"
+    "kind id name deployment flow pool queue served user group command directory entrypoint scratch source before after"
     " environment limits start due_at next problem held_by".split()
 )
 PROBLEM_FIELDS: Final = frozenset("message file line column deployment".split())

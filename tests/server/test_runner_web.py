@@ -113,7 +113,7 @@ def answers(api: Api, port: int, name: str, *, token: str | None, major: int) ->
         found["run"] = made
         found["no body"] = answered(port, "POST", path, token=token)
         found["wrong"] = answered(port, "POST", path, b'{"x": "many"}', token=token)
-        found["no object"] = answered(port, "POST", path, b"[]", token=token)
+        found["no object"] = answered(port, "POST", path, b"[1]", token=token)
     return {what: shape(*one) for what, one in found.items()}
 
 

@@ -127,6 +127,17 @@ def test_a_completed_run_with_a_result_is_retried(host: Host, tmp_path: Path) ->
     eventually(lambda: host.api.state(run_id) == "COMPLETED", "its end", log=host.said)
 
 
+def test_a_cancelled_run_is_retried(host: Host) -> None:
+    deployment = host.api.deployment("greet", "greet")
+    at = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2099-01-01T00:00:00+00:00"}}
+    made = host.api.call("POST", f"/deployments/{deployment['id']}/create_flow_run", {"state": at})
+    host.api.cancel(made["id"])
+    assert host.api.state(made["id"]) == "CANCELLED"
+    asked = host.ctl("retry", made["id"])
+    assert asked.returncode == 0, asked.stderr
+    eventually(lambda: host.api.state(made["id"]) == "COMPLETED", "its end", log=host.said)
+
+
 def test_a_run_that_has_not_ended_is_not_retried(host: Host) -> None:
     deployment = host.api.deployment("greet", "greet")
     at = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2099-01-01T00:00:00+00:00"}}

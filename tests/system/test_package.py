@@ -24,6 +24,8 @@ def test_from_installation_to_purge(bare: MachineHost) -> None:
         assert bare.sh(f"man -w {page}")
     assert bare.sh("dpkg -V runnerd") == ""
     assert bare.sh("systemd-analyze verify /usr/lib/systemd/system/runnerd* 2>&1 || true") == ""
+    assert "/etc/runnerd/runnerd.yaml.old" in bare.runnerctl("init", "--api-url", "http://127.0.0.1:9/api").out
+    assert bare.runnerctl("config", "check").status == 0
 
     bare.sh("apt-get -qq remove -y runnerd")
     assert bare.sh("pgrep -u runnerd || true") == ""

@@ -33,10 +33,11 @@ class Added(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """What became of the registration; `state` None: no daemon has read the file, and `why` says so."""
+    """What became of the registration; `state` None: no daemon has read the file, `why` says so, `start` starts one."""
 
     state: str | None
     why: str | None
+    start: str | None = None
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -158,7 +159,8 @@ def register(call: Call, directory: str, added: Added) -> Registered:
     """Have the running daemon read its files, and say what became of the deployment."""
     served = find_daemons_directory(call)
     if served is None:
-        return Registered(None, "no runnerd is running; it registers the deployment when it starts")
+        start = _choose_start(directory)
+        return Registered(None, "no runnerd is running; it registers the deployment when it starts", start)
     if os.path.realpath(served) != os.path.realpath(directory):
         return Registered(None, f"the running runnerd reads {served}, and not this directory")
     try:
@@ -171,6 +173,14 @@ def register(call: Call, directory: str, added: Added) -> Registered:
         others = [one["message"] for one in result["problems"]]
         problem = others[0] if others else "it is still being registered; see runnerctl status"
     return Registered(its["state"], problem)
+
+
+def _choose_start(directory: str) -> str:
+    """Choose the command that starts the daemon which reads this directory."""
+    root = os.geteuid() == 0
+    if os.path.realpath(directory) != os.path.realpath(find_config(os.environ, root=root)):
+        return f"runnerd --config {shlex.quote(directory)}"
+    return "systemctl start runnerd" if root and os.path.isdir("/run/systemd/system") else "runnerd"
 
 
 # --- what is printed ----------------------------------------------------------------------------------------------
@@ -232,5 +242,5 @@ def _list_next(added: Added, registered: Registered) -> list[str]:
     if registered.state in ("ready", "paused"):
         return [f"runnerctl run {name} --watch", f"runnerctl plan {name}"]
     if registered.state is None:
-        return ["systemctl start runnerd" if os.path.isdir("/run/systemd/system") else "runnerd"]
+        return [registered.start] if registered.start is not None else []
     return [f"runnerctl status {name}", "runnerctl reload"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -18,8 +19,11 @@ from runnerd.cli.verbs.config import find_config
 from runnerd.control.client import Json
 from runnerd.core.errors import RunnerdError
 from runnerd.core.place import Problem, problem_document
+from runnerd.files.regular import read_regular
 
+PACKAGED = "/usr/share/runnerd/runnerd.yaml"  # what the package installs as /etc/runnerd/runnerd.yaml
 _MAIN, _KEY, _AUTH = "runnerd.yaml", "api-key", "api-auth"
+_MAX_BYTES = 2**20
 _FLOW_USER = "runnerd-flow"  # of the package
 _NO_API = (
     "cannot find the URL of Prefect's API: PREFECT_API_URL is not set, no Prefect profile of yours has it, and no"
@@ -46,22 +50,56 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="URL",
         help="the API's URL, or embedded (default: PREFECT_API_URL, else your Prefect profile's, else a server here)",
     )
-    parser.add_argument("--force", action="store_true", help="replace runnerd.yaml, and keep the old one as .old")
+    parser.add_argument("--force", action="store_true", help="replace a file with settings, and keep it as .old")
 
 
 def run(call: Call) -> int:
     directory = choose_directory(call, os.environ)
     path = os.path.join(directory, _MAIN)
-    if os.path.lexists(path) and not call.args.force:
+    is_there = os.path.lexists(path)
+    if is_there and not (call.args.force or has_no_settings(path)):
         raise Exists(_describe_existing(path))
     found = find_all(call, os.environ, directory)
+    if not call.args.force:
+        _require_no_other_key(directory, found)
     make_directory(directory)
     make_directory(os.path.join(directory, "conf.d"))
     text = make_text(directory, found)
     problems = _check_text(call, text, path)
-    if not problems:
-        _write(directory, text, found, replace=call.args.force)
-    return _report(call, path, found, problems)
+    kept = [] if problems else _write(directory, text, found, replace=is_there)
+    return _report(call, path, found, problems, kept)
+
+
+def has_no_settings(path: str, *, packaged: str = PACKAGED) -> bool:
+    """Return whether this is the package's own file still, or one of comments only: nothing of anybody is lost."""
+    import yaml  # not at the top, because it is slow to load
+
+    if os.path.islink(path):
+        return False
+    try:
+        content = read_regular(path, max_bytes=_MAX_BYTES)
+        return content == _read(packaged) or yaml.safe_load(content) in (None, {})
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return False
+
+
+def _read(path: str) -> bytes | None:
+    """Read a file; None where there is none that can be read."""
+    try:
+        return read_regular(path, max_bytes=_MAX_BYTES)
+    except OSError:
+        return None
+
+
+def _require_no_other_key(directory: str, found: Found) -> None:
+    """Raise Exists where the file that the key would be written to has another."""
+    secret = _secret_of(found.api)
+    path = os.path.join(directory, secret[0]) if secret is not None else ""
+    if secret is not None and os.path.lexists(path) and _read(path) != f"{secret[1]}\n".encode():
+        raise Exists(
+            f"cannot write {path}: it exists already, with another content than that of {found.api.source};"
+            f" runnerctl init --force replaces it, and keeps it as {path}.old"
+        )
 
 
 def choose_directory(call: Call, environ: Mapping[str, str]) -> str:
@@ -143,20 +181,25 @@ def _secret_of(api: Api) -> tuple[str, str] | None:
     return (_AUTH, api.auth_string) if api.auth_string is not None else None
 
 
-def _write(directory: str, text: str, found: Found, *, replace: bool) -> None:
-    """Write the file of the key, then the configuration. Raises RunnerdError."""
+def _write(directory: str, text: str, found: Found, *, replace: bool) -> list[str]:
+    """Write the file of the key, then the configuration; return the names under which what they replace is kept.
+
+    Raises RunnerdError.
+    """
     path, secret = os.path.join(directory, _MAIN), _secret_of(found.api)
+    kept = []
     if secret is not None:
-        of_key = os.path.join(directory, secret[0])
-        with beginning(of_key, f"{secret[1]}\n", secret=True) as draft:
+        of_key, content = os.path.join(directory, secret[0]), f"{secret[1]}\n"
+        with beginning(of_key, content, secret=True) as draft:
+            kept += keep_old(of_key) if _read(of_key) != content.encode() else []
             finish(draft, of_key, replace=True)
     with beginning(path, text) as draft:
-        if replace:
-            keep_old(path)
+        replaced = keep_old(path) if replace else []
         try:
             finish(draft, path, replace=replace)
         except Exists:
             raise Exists(_describe_existing(path)) from None
+    return [*kept, *replaced]
 
 
 def _check_text(call: Call, text: str, path: str) -> list[Problem]:
@@ -204,14 +247,16 @@ def _remarks(found: Found) -> list[str]:
     return remarks
 
 
-def _report(call: Call, path: str, found: Found, problems: list[Problem]) -> int:
+def _report(call: Call, path: str, found: Found, problems: list[Problem], kept: list[str]) -> int:
     console, remarks = call.console, _remarks(found)
-    following = ["runnerctl add FILE.py:FLOW"]
+    named = f"--config {shlex.quote(os.path.dirname(path))} " if call.args.config is not None else ""
+    following = [f"runnerctl add {named}FILE.py:FLOW"]
     if console.json:
         document = {
             "ok": not problems,
             "file": path,
             "written": not problems,
+            "kept": kept,
             "api_url": found.api.url,
             "api_url_from": found.api.source,
             "user": found.user,
@@ -229,6 +274,8 @@ def _report(call: Call, path: str, found: Found, problems: list[Problem]) -> int
         console.print_remark(f"runnerctl: found {format_count(len(problems), 'problem')}; {path} was not written")
         return FAILED
     console.print_line(f"wrote {clean(path)}")
+    for old in kept:
+        console.print_line(f"kept the file that was there as {clean(old)}")
     chosen = f"{found.chosen.python} (Prefect {found.chosen.version or 'unknown'})" if found.chosen else None
     console.print_fields(
         [
@@ -239,5 +286,5 @@ def _report(call: Call, path: str, found: Found, problems: list[Problem]) -> int
     )
     for remark in remarks:
         console.print_remark(f"runnerctl: {remark}")
-    console.print_line(f"next: {following[0]}")
+    console.print_line(f"next: {clean(following[0])}")
     return DONE

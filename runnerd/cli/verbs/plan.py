@@ -72,7 +72,7 @@ def _subject(console: Console, plan: Json) -> list[tuple[str, str | Cell | None]
     problem = plan["problem"]
     return [
         ("Run", run),
-        ("Deployment", clean(deployment or "-")),
+        ("Deployment" if plan["deployment"] or not deployment else "Flow", clean(deployment or "-")),
         ("Pool", clean(pool)),
         ("Started by", Cell(by, None if plan["served"] else "yellow")),
         ("Problem", Cell(clean(problem), "red") if problem else None),
@@ -88,6 +88,7 @@ def _start(plan: Json) -> list[tuple[str, str | Cell | None]]:
     return [
         ("User", f"{clean(plan['user'] or '-')}{group}"),
         ("Command", clean(shlex.join(plan["command"]))),
+        ("Entrypoint", clean(plan.get("entrypoint") or "")),  # an older daemon has none
         ("Directory", f"a new one below {directory}" if plan["scratch"] else directory),
         ("Source", format_source(plan.get("source"))),
         *((name.title(), clean(shlex.join(words))) for name in ("before", "after") for words in plan.get(name) or ()),

@@ -7,6 +7,7 @@ sounds secret, is hidden.
   served       whether this host starts such a run by itself. Where it does not, the plan is that of runnerctl execute.
   user, group  as whom: null for the group means the user's own.
   command      the words of the command, without the texts of programs, which are passed in the environment.
+  entrypoint   the flow that the command imports; null where its deployment in Prefect names it, and for commands.
   directory    in which; with `scratch` a new directory below this one, which is removed after the run.
   environment  `name` and `source` of each variable.
   source       what its code is of; null for a directory of the host.
@@ -31,6 +32,7 @@ from runnerd.core.process import LaunchSpec
 from runnerd.core.settings import RunSettings
 from runnerd.deployments.sources.documents import run_source_document
 from runnerd.launch.client_defaults import CERTIFICATE_FILE, VERSION_CHECK
+from runnerd.launch.guests import ENTRYPOINT
 from runnerd.launch.prepared import Prepared
 
 _ACCOUNT = frozenset(("HOME", "LOGNAME", "SHELL", "USER"))
@@ -60,14 +62,18 @@ def launch_fields(prepared: Prepared, settings: Settings | None, *, start: Json)
     """Return the fields that say what is started; all null, and the problem, where nothing can be."""
     spec = prepared.start
     if not isinstance(spec, LaunchSpec) or settings is None:
-        absent = dict.fromkeys(("user", "group", "command", "directory", "environment", "start", "source"))
+        absent = dict.fromkeys(
+            ("user", "group", "command", "entrypoint", "directory", "environment", "start", "source")
+        )
         return {**absent, "scratch": False, "before": [], "after": [], "limits": {}, "problem": str(spec)}
     hide = _Hiding(spec, prepared.secrets)
+    entrypoint = spec.environment.get(ENTRYPOINT)
     directory = spec.working_directory.rpartition("/")[0] or "/" if spec.make_directory else spec.working_directory
     return {
         "user": prepared.user,
         "group": spec.group,
         "command": [hide(word) for word in spec.argv],
+        "entrypoint": hide(entrypoint) if entrypoint is not None else None,
         "directory": hide(directory),
         "scratch": spec.make_directory,
         "source": run_source_document(prepared.record_fields.get("source")),

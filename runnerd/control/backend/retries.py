@@ -1,7 +1,7 @@
 """Schedules ended runs again, with the same ids, as `prefect flow-run retry` of newer versions does; on 2.20 too.
 
 Invariants: only a run that has ended and that this host would be offered again is retried; the server's rules are asked
-first, and overridden only where a Completed run has a result that they keep.
+first, and overridden only where they keep a Completed run for its result, or a Cancelled one as 2.20 does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from runnerd.prefect_api.answers import Answer
 from runnerd.prefect_api.client import PrefectApi
 from runnerd.runs.supervisor import Supervisor
 
+# States that a server may keep whatever is proposed: a result that is persisted, and on 2.20 each cancellation.
+_KEPT = (StateType.COMPLETED, StateType.CANCELLED)
+_NAMED_CODE = " --entrypoint FILE.py:FLOW"
 MESSAGE = "Retried by runnerctl"  # as Prefect's own command says "Retried via CLI"
 
 
@@ -81,10 +84,9 @@ class Retries:
         if run.state.type not in ENDED:
             return f"the run is {run.state.name}; only one that is Completed, Failed, Crashed or Cancelled is retried"
         if run.deployment_id is None:
-            by_hand = f"runnerctl execute {run.id} --entrypoint FILE.py:FLOW starts it here"
-            return f"it has no deployment, so that no host would be offered it; {by_hand}"
+            return f"it has no deployment, so that no host would be offered it{_by_hand(run, _NAMED_CODE)}"
         if not self._poller.serves(run):
-            return f"{NOT_SERVED}; runnerctl execute {run.id} starts it here, by the host's own run:"
+            return f"{NOT_SERVED}{_by_hand(run, '')}"
         return None
 
     async def _schedule(self, run: FlowRun) -> Answer | Refused:
@@ -98,8 +100,8 @@ class Retries:
             if run.retries_in_process:  # reserved for the process that has ended
                 await self._api.release_retry(run)
             answer = await propose(force=False)
-            keeps_result = not answer.accepted and run.state.type is StateType.COMPLETED and not answer.gone
-            return await propose(force=True) if keeps_result else answer
+            is_kept = not answer.accepted and run.state.type in _KEPT and not answer.gone
+            return await propose(force=True) if is_kept else answer
 
         return await self._call_api(schedule)
 
@@ -118,3 +120,11 @@ class Retries:
         run, names = again
         self._poller.put_on_offer(run)
         return {**offered_document(run, self._registry.by_id(run.deployment_id)), **names}
+
+
+def _by_hand(run: FlowRun, named: str) -> str:
+    """Advise to execute the run, which takes a word where it is Completed and is not done where it is Cancelled."""
+    if run.state.type is StateType.CANCELLED:
+        return ""
+    again = " --again" if run.state.type is StateType.COMPLETED else ""
+    return f"; runnerctl execute {run.id}{named}{again} starts it here, by the host's own run:"

@@ -14,6 +14,7 @@ from runnerd.control.http.guard import Guard, Level
 from runnerd.control.http.problem import HttpProblem
 from runnerd.core.json_words import shorten, show_value
 
+_EXAMPLE = "/v1/status"  # on the control socket; over TCP there is none
 Handler = Callable[..., Awaitable[Reply | StreamReply]]
 
 
@@ -83,4 +84,9 @@ class Router:
         if matches:
             allow = ", ".join(sorted({route.method for route, _ in matches}))
             raise HttpProblem(405, f"{path} allows only {allow}", headers={"Allow": allow})
-        raise HttpProblem(404, f"there is no path {path}; /v1/status is one", kind="no-such-path")
+        raise HttpProblem(404, f"there is no path {path}; {self._example()} is one", kind="no-such-path")
+
+    def _example(self) -> str:
+        """Return a path that anybody can try here."""
+        paths = [route.path for route in self._routes if route.method == "GET" and "*" not in route.path]
+        return _EXAMPLE if _EXAMPLE in paths or not paths else paths[0]

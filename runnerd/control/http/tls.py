@@ -14,6 +14,8 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
+from runnerd.files.regular import open_regular
+
 HANDSHAKE_S = 10.0
 SHUTDOWN_S = 5.0  # how long a peer may take to answer the end of the connection
 _NO_ROOM_S = 1.0  # until the next try after accept() found no descriptor or no memory
@@ -33,7 +35,7 @@ class CertificateFiles:
     def refresh(self) -> None:
         """Load the files if they have changed. Raises OSError with what is wrong; the last good context stays."""
         certificate, key = self.names
-        stamp = tuple(_stamp_of(name) for name in self.names if name is not None)
+        stamp = (_stamp_of(certificate), *(() if key is None else (_stamp_of_key(key),)))
         if stamp == self._stamp:
             return
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -51,8 +53,20 @@ def _no_password() -> str:
 
 
 def _stamp_of(path: str) -> tuple[int, int, int]:
-    about = os.stat(path)
+    """Return what changes with the file. Raises OSError, with words where OpenSSL would not say which file it is."""
+    descriptor = open_regular(path)
+    try:
+        about = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
     return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _stamp_of_key(path: str) -> tuple[int, int, int]:
+    try:
+        return _stamp_of(path)
+    except OSError as error:
+        raise OSError(error.errno, f"its key {path}: {error.strerror}") from None
 
 
 class TlsServer:

@@ -220,6 +220,12 @@ def _cancelled_to_pending(proposed: Json, major: int) -> Ruling:
     return _ruling("REJECT" if major == 2 else "ABORT", "This run was cancelled.")
 
 
+def _cancelled_to_scheduled(proposed: Json, major: int) -> Ruling:
+    if major == 3:
+        return _ruling("ACCEPT", enter=proposed)
+    return _ruling("REJECT", "Cannot transition flows that are cancelling to a state other than Cancelled.")
+
+
 def _cancel_paused(proposed: Json, major: int) -> Ruling:
     if major == 3:
         return _ruling("ACCEPT", enter=proposed)
@@ -229,5 +235,6 @@ def _cancel_paused(proposed: Json, major: int) -> Ruling:
 _SPECIAL = {
     ("SCHEDULED", "CANCELLING"): _cancel_scheduled,
     ("CANCELLED", "PENDING"): _cancelled_to_pending,
+    ("CANCELLED", "SCHEDULED"): _cancelled_to_scheduled,
     ("PAUSED", "CANCELLING"): _cancel_paused,
 }

@@ -42,6 +42,7 @@ def test_add_takes_the_venv_of_the_project(tmp_path: Path, capsys: pytest.Captur
         "run": {"python": f"{tmp_path}/etl/.venv/bin/python", "working_directory": f"{tmp_path}/etl"},
     }
     assert "no runnerd is running" in err
+    assert f"next: runnerd --config {tmp_path}/etc\n" in out
     config, problems = check(str(tmp_path / "etc"), defaults=DEFAULTS)
     assert config is not None and problems == []
     assert [one.name for one in config.deployments] == ["nightly"]

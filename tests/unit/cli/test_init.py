@@ -12,6 +12,7 @@ import yaml
 
 from runnerd.cli.host_facts import can_reach, find_api, find_interpreters, find_local_server, read_profile
 from runnerd.cli.new_files import beginning, finish
+from runnerd.cli.verbs.init import has_no_settings
 from runnerd.config import check
 from runnerd.core.errors import RunnerdError
 from tests.kits.fakes.fake_prefect import FakePrefect
@@ -39,7 +40,7 @@ def test_init_writes_what_it_finds(
     written = yaml.safe_load(file.read_text())
     assert written == {"api": {"url": URL}, "run": {"python": str(python)}}
     assert f"{python} (Prefect 3.9.1)" in out
-    assert "next: runnerctl add FILE.py:FLOW" in out
+    assert f"next: runnerctl add --config {tmp_path}/etc FILE.py:FLOW" in out
     config, problems = check(str(tmp_path / "etc"), defaults=DEFAULTS)
     assert config is not None and problems == []
     assert (tmp_path / "etc" / "conf.d").is_dir()
@@ -60,6 +61,58 @@ def test_init_replaces_nothing_by_itself(tmp_path: Path, capsys: pytest.CaptureF
     assert init(tmp_path, capsys, "--force")[0] == 0
     assert yaml.safe_load(file.read_text())["api"]["url"] == URL
     assert "http://old" in Path(f"{file}.old").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "# comments\n\n# run:\n", "---\n", "{}\n"])
+def test_init_replaces_a_file_without_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    file = etc(tmp_path) / "runnerd.yaml"
+    file.write_text(text)
+    status, out, err = init(tmp_path, capsys)
+    assert status == 0, err
+    assert yaml.safe_load(file.read_text())["api"]["url"] == URL
+    assert f"kept the file that was there as {file}.old" in out
+    assert Path(f"{file}.old").read_text() == text
+
+
+def test_init_replaces_the_file_of_the_package_as_it_was_installed(tmp_path: Path) -> None:
+    ours, packaged = tmp_path / "runnerd.yaml", tmp_path / "packaged"
+    packaged.write_text("api: {url: 'http://127.0.0.1:4200/api'}\n")
+    ours.write_text(packaged.read_text())
+    assert has_no_settings(str(ours), packaged=str(packaged))
+    assert not has_no_settings(str(ours), packaged=str(tmp_path / "none")), "then nobody knows whose it is"
+    ours.write_text(packaged.read_text() + "limits: {runs: 3}\n")
+    assert not has_no_settings(str(ours), packaged=str(packaged))
+
+
+@pytest.mark.parametrize("text", ["api: [", "\udcff", "- a\n", "name: x\n"])
+def test_a_file_that_somebody_wrote_has_settings(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "runnerd.yaml"
+    file.write_text(text, errors="surrogateescape")
+    assert not has_no_settings(str(file))
+    file.unlink()
+    (tmp_path / "empty").touch()
+    file.symlink_to("empty")
+    assert not has_no_settings(str(file)), "who made the link wants it"
+
+
+def test_init_replaces_no_other_key_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_KEY", "hush")
+    key = etc(tmp_path) / "api-key"
+    key.write_text("of the administrator\n")
+    key.chmod(0o600)
+    status, out, err = init(tmp_path, capsys)
+    assert (status, out) == (1, "")
+    assert f"cannot write {key}: it exists already" in err and "hush" not in err
+    assert not (tmp_path / "etc" / "runnerd.yaml").exists()
+    status, out, _ = init(tmp_path, capsys, "--force", "--json")
+    assert json.loads(out)["kept"] == [f"{key}.old"]
+    old = Path(f"{key}.old")
+    assert (key.read_text(), old.read_text()) == ("hush\n", "of the administrator\n")
+    assert stat.S_IMODE(old.stat().st_mode) == 0o600
+    status, out, _ = init(tmp_path, capsys, "--force", "--json")
+    assert json.loads(out)["kept"] == [str(tmp_path / "etc" / "runnerd.yaml.old")], "the same key is no other"
 
 
 def test_init_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ PLAN: Json = {
     "user": "etl",
     "group": None,
     "command": ["/opt/a b/python", "-m", "prefect.engine"],
+    "entrypoint": "/opt/etl/flow.py:etl",
     "directory": "/opt/etl",
     "scratch": False,
     "environment": [{"name": "HOME", "source": "account etl"}, {"name": "USER", "source": "account etl"}],
@@ -48,6 +49,7 @@ def test_what_would_be_started(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys)
     fields = dict(line.split(maxsplit=1) for line in out.splitlines() if ":  " in line or ": " in line)
     assert fields["Command:"] == "'/opt/a b/python' -m prefect.engine"
+    assert (fields["Deployment:"], fields["Entrypoint:"]) == ("etl/nightly", "/opt/etl/flow.py:etl")
     assert (fields["User:"], fields["Directory:"], fields["Start:"]) == ("etl", "/opt/etl", "cold: run.start is cold")
     assert fields["Limits:"] == "runtime_max 2h, memory_max 2G, stop_signal 15, nofile 10:20"
     assert "limits.runs 1 of 10" in out
@@ -61,6 +63,11 @@ def test_what_holds_it_up_and_a_scratch_directory(capsys: pytest.CaptureFixture[
     assert "a new one below /tmp" in out
     assert "not this host; runnerctl execute would start it like this" in out
     assert "none scheduled" in out
+
+
+def test_a_run_of_no_deployment_has_a_flow(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, deployment=None, entrypoint=None)
+    assert "Flow:" in out and "Deployment:" not in out and "Entrypoint:" not in out
 
 
 def test_why_it_could_not_be_started(capsys: pytest.CaptureFixture[str]) -> None:

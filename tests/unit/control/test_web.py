@@ -228,6 +228,23 @@ async def test_silent_peers_take_no_more_than_their_places(tmp_path: Path, tls: 
         assert (await it.ask("GET /health", context=context))[0] == 200
 
 
+async def test_a_key_that_is_absent_is_told_by_its_name(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    key.unlink()
+    async with web(tmp_path, certificate=str(certificate), key=str(key)) as it:
+        await it.until(lambda: it.problems.all())
+        (problem,) = it.problems.all()
+        words = f"cannot use {certificate} (http.certificate): its key {key}: No such file or directory"
+        assert problem.message == words
+
+
+async def test_a_path_that_there_is_none_of_is_answered_with_one_of_this_port(tmp_path: Path) -> None:
+    async with web(tmp_path) as it:
+        status, document = await it.ask("GET /v1/status")
+        assert (status, document["detail"]) == (404, "there is no path /v1/status; /v1/health is one")
+        assert (await it.ask("GET /v1/health"))[0] == 200
+
+
 @pytest.mark.parametrize("flaw", ["absent", "no key", "encrypted"])
 async def test_a_certificate_that_cannot_be_used_is_told_and_nothing_listens(tmp_path: Path, flaw: str) -> None:
     certificate, key = make_certificate(tmp_path)

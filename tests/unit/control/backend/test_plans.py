@@ -53,6 +53,7 @@ async def test_an_own_deployment(tmp_path: Path) -> None:
             "nobody", None, "/srv/flows", False,
         )  # fmt: skip
         assert found["command"][-1] == "prefect.engine"
+        assert found["entrypoint"] == "/srv/flows/nightly.py:flow"
         assert (found["limits"]["memory_max"], found["limits"]["umask"]) == (2**30, "0027")
         assert found["limits"]["concurrency"] == [{"name": "limits.runs", "used": 0, "max": 10}]
         assert (found["problem"], found["held_by"], found["due_at"], found["next"]) == (None, [], None, [])

@@ -118,7 +118,12 @@ async def test_runs_that_nobody_here_would_be_offered(tmp_path: Path) -> None:
         one.engine.prefect.runs[run_id]["deployment_id"] = None
         status, words = refusal(await retry(one, run_id))
         assert (status, "it has no deployment" in words) == (409, True)
+        assert f"; runnerctl execute {run_id} --entrypoint FILE.py:FLOW starts it here" in words
         assert one.engine.prefect.state_of(run_id) == "FAILED"
+        one.engine.prefect.set_state(run_id, "COMPLETED", force=True)
+        assert f"{run_id} --entrypoint FILE.py:FLOW --again starts it" in refusal(await retry(one, run_id))[1]
+        one.engine.prefect.set_state(run_id, "CANCELLED", force=True)
+        assert "runnerctl execute" not in refusal(await retry(one, run_id))[1], "which is refused"
         assert refusal(await retry(one, "00000000-0000-4000-8000-000000000009"))[0] == 404
 
 
