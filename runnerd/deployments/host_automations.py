@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from runnerd.config.in_force import ConfigInForce
-from runnerd.core.errors import ApiAway, ApiError
+from runnerd.core.errors import ApiAway, ApiError, ApiRejected
 from runnerd.core.place import Json, Problem
 from runnerd.core.problems import Problems
 from runnerd.journal.journal import Journal
@@ -23,7 +23,7 @@ from runnerd.prefect_api.client import PrefectApi
 from runnerd.system.ambient import Ambient
 from runnerd.system.containment import Containment
 
-AGAIN_S = 300.0  # until a server that has refused them is asked again
+AGAIN_S = 300.0  # until a server that has no automations, or fails at these, is asked again
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class HostAutomations:
         self._contained = Containment(log=ambient.log, loop="automations", passing=())
         self._note = f"automations at {api.url}"
         self._why: str | None = None
+        self._again = False  # not where one is refused: the others, which are made anew with it, may be paused by now
         self._changed = asyncio.Event()
         config.subscribe(self._changed.set)
         problems.register(self.problems)
@@ -58,9 +59,10 @@ class HostAutomations:
             self._changed.clear()
             with self._contained.item("automations") as item:
                 await persist(self._match, backoff=self._backoff())
-            self._why = item.why or self._why
+            if item.why is not None:
+                self._why, self._again = item.why, True
             with suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN_S if self._why is not None else None):
+                async with asyncio.timeout(AGAIN_S if self._again else None):
                     await self._changed.wait()
 
     def problems(self) -> list[Problem]:
@@ -87,17 +89,17 @@ class HostAutomations:
         except ApiError as error:
             if not error.may_be_own or (isinstance(error, ApiAway) and error.later):
                 raise
-            self._set(str(error))
+            self._set(str(error), again=not isinstance(error, ApiRejected))
             return
-        self._set(refusal.reason if refusal is not None else None)
+        self._set(refusal.reason if refusal is not None else None, again=refusal is not None and refusal.absent)
         if refusal is None:
             self._journal.save_note(self._note, wanted if bodies else HostAutomationsMade())
             self._log.info("automations made", count=len(bodies))
 
-    def _set(self, why: str | None) -> None:
+    def _set(self, why: str | None, *, again: bool = False) -> None:
         if why is not None and why != self._why:
             self._log.warning("cannot make the automations of the files", why=why)
-        self._why = why
+        self._why, self._again = why, again
 
 
 def _digest(bodies: Sequence[Json]) -> str:

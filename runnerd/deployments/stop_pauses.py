@@ -26,6 +26,7 @@ from runnerd.system.containment import Containment
 
 PAUSE_LIMIT_S = 10.0  # for all deployments of a stop together
 _AT_ONCE = 4
+_AGAIN_S = 15.0  # until what a stop paused is looked for among deployments that could not be registered
 _BUSY_S = 1.0  # the longest wait for a server on SQLite, which refuses one of two writes at a time
 
 
@@ -149,17 +150,20 @@ class StopPauses:
     async def resume(self) -> None:
         """Resume what the last stop has paused, as soon as the API answers.
 
-        What is not registered yet, because its file has changed, is resumed when it is.
+        What is not registered yet, because its file has changed or its code fails, is resumed when it is.
         """
         with self._contained.item("the deployments to resume"):
             if not self._known():
                 return
             await persist(self._resume_known, backoff=self._backoff())
-            if self._known():
+            while self._known() and not self._stopping:
                 await self._settled.wait()
                 await persist(self._resume_known, backoff=self._backoff())
-                if not self._stopping:
-                    self._save(())  # what has left the files is paused for that
+                if all(entry.deployment_id is not None for entry in self._registry.entries()):
+                    break
+                await asyncio.sleep(_AGAIN_S)  # what failed is tried again by itself, and `settled` stays set meanwhile
+            if not self._stopping:
+                self._save(())  # what has left the files is paused for that
 
     async def _resume_known(self) -> None:
         left = [one for one in self._known() if self._registry.own(one) is None]

@@ -120,6 +120,20 @@ async def test_what_is_refused_is_a_problem_until_it_is_not(tmp_path: Path) -> N
         await it.until(lambda: not it.problems.all())
 
 
+async def test_one_that_is_refused_makes_no_other_anew_by_itself(tmp_path: Path) -> None:
+    """Somebody may have paused those, and they count events."""
+    prefect, odd = FakePrefect(major=3), an_automation("odd", trigger={"type": "metric"})
+    async with life(tmp_path, prefect, odd, ONE) as it:
+        await it.until(it.problems.all)
+        assert "the API refuses 'odd'" in it.problems.all()[0].message
+        (before,) = prefect.automations.made
+        await asyncio.sleep(3600)
+        assert list(prefect.automations.made) == [before]
+        it.want(TWO, ONE)
+        await it.until(lambda: not it.problems.all())
+        assert it.made() == [("one", OURS), ("two", OURS)]
+
+
 async def test_without_any_nothing_is_asked(tmp_path: Path) -> None:
     prefect = FakePrefect(major=3)
     async with life(tmp_path, prefect):

@@ -17,7 +17,7 @@ from runnerd.deployments.stop_pauses import PAUSE_LIMIT_S, StopPauses
 from tests.kits.engine import an_ambient
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.nouns import NOON, LogLines, a_deployment, copied
-from tests.kits.registrar import FakeInspector, Host, a_host
+from tests.kits.registrar import BROKEN, FakeInspector, Host, a_host, flow
 
 A, B = a_deployment("a"), a_deployment("b")
 
@@ -141,6 +141,25 @@ async def test_a_declaration_that_has_changed_is_resumed_once_it_is_registered(
         resuming = asyncio.create_task(one.pauses.resume())
         await asyncio.sleep(0)
         await host.want(moved, B)
+        await resuming
+        assert one.paused() == {"a": False, "b": False}
+
+
+async def test_one_that_cannot_be_registered_at_the_start_is_resumed_when_it_is(
+    tmp_path: Path, prefect: FakePrefect
+) -> None:
+    """Its file was changed while the host was down, and its code fails: a disk that is not mounted yet, say."""
+    async with life(tmp_path, prefect) as one:
+        await one.pauses.pause()
+    moved = a_deployment("a", entrypoint="moved.py:flow")
+    inspector = FakeInspector(answers={moved.entrypoint: BROKEN})
+    async with a_host(tmp_path, prefect, inspector) as host:
+        one = Life(host)
+        await host.want(moved, B)
+        resuming = asyncio.create_task(one.pauses.resume())
+        await asyncio.sleep(60)
+        assert (host.entry(moved).deployment_id, one.paused()) == (None, {"a": True, "b": False})
+        inspector.change(moved.entrypoint, flow("etl"))
         await resuming
         assert one.paused() == {"a": False, "b": False}
 
