@@ -26,10 +26,11 @@ Documents. Keys may be added; the keys listed here stay. Times are RFC 3339 in U
               the flow, known once the process has ended. Else null.
               `phase`: null before the claim, "done" after the end was reported to Prefect. `intent`: null,
               or why runnerd ends the run. `api_state`: Prefect's state type (COMPLETED). `api_state_name`: the name of
-              that state (TimedOut). `exit`: null, or code, signal, oom, words. `output_removed`: null, or the setting
-              for which the stored output was removed. `waiting`: null, or the limit that delays the claim, or what
-              keeps a claimed run from being started or reported, such as a command of run.before. `pid`, `pgid`: of its
-              process, also once that has ended (`ended_at`), and another may have the number.
+              that state (TimedOut). `api_state_message`: what the flow's process said of that state; null where runnerd
+              has reported it, in the words of `exit`. `exit`: null, or code, signal, oom, words. `output_removed`:
+              null, or the setting for which the stored output was removed. `waiting`: null, or the limit that delays
+              the claim, or what keeps a claimed run from being started or reported, such as a command of run.before.
+              `pid`, `pgid`: of its process, also once that has ended (`ended_at`), and another may have the number.
               `start`: cold, or warm (forked from a warm interpreter). `start_problem`: null, or why not warm.
               `here`: false for a run that this host does not have, which is read from Prefect where its full id is
               given; such a run has no phase. `entrypoint`: the code that was named for this run alone, null mostly.

@@ -6,8 +6,9 @@ import signal
 from datetime import UTC, datetime
 
 from runnerd.core.machine import EXIT_UNKNOWN, Intent
-from runnerd.core.prefect import StateType
+from runnerd.core.prefect import ApiState, StateType
 from runnerd.core.process import Exit, Receipt
+from runnerd.core.run_placeholders import one_line
 from runnerd.core.units import format_duration, format_size
 
 HOST_RESTARTED = "the host restarted"
@@ -107,6 +108,11 @@ def words_in_state(words: str | None, *, intent: Intent | None, state: StateType
     if intent is not Intent.CANCEL or state is not StateType.COMPLETED or not words:
         return words
     return f"{_COMPLETED_FIRST}{words.removeprefix(_CANCELLED)}" if words.startswith(_CANCELLED) else words
+
+
+def message_of(state: ApiState | None) -> str | None:
+    """Return what was said with a state, in one line of bounded length: anybody may have reported it."""
+    return (one_line(state.message) or None) if state is not None else None
 
 
 def time_text(at: datetime | None) -> str | None:

@@ -128,6 +128,7 @@ class RunRecord:
     verdict_id: str | None = None
     api_state: StateType | None = None
     api_state_name: str | None = None
+    api_state_message: str | None = None  # of that state; None where it is our own verdict, whose words are `words`
     hook: Hook | None = None
     hook_of_child: bool = False  # the flow's process reported that state itself
     hook_boot: str | None = None  # the boot in which the hooks were begun

@@ -15,7 +15,7 @@ from runnerd.core.placeholders import replace_placeholders
 
 FIELDS = (
     *("id", "name", "deployment", "flow", "attempt", "pool", "queue", "user", "event", "host", "words"),
-    *("api_state", "api_state_name", "created_at", "due_at", "started_at", "ended_at"),
+    *("api_state", "api_state_name", "api_state_message", "created_at", "due_at", "started_at", "ended_at"),
 )
 _ANYTHING = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}", re.ASCII)  # what may be meant as a placeholder
 _VALUE_MAX = 1000  # characters

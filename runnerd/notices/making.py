@@ -60,8 +60,12 @@ class NoticeMaker:
         self._contained = Containment(log=log, loop="notices", passing=())
 
     def document(self, record: RunRecord, event: str | None = None) -> Json:
-        """Return the document of a run for commands: that of `runnerctl runs --json`, and `words`, `event`, `host`."""
-        return {**self._ended(record), "words": record.words, "event": event, "host": self._config.settings().name}
+        """Return the document of a run for commands: that of `runnerctl runs --json`, and `words`, `event`, `host`.
+
+        Of a state that the flow itself has reported, its own words say why it failed; "exited 0" does not.
+        """
+        words = record.api_state_message or record.words
+        return {**self._ended(record), "words": words, "event": event, "host": self._config.settings().name}
 
     def of_end(self, record: RunRecord) -> tuple[Notice, ...]:
         """Make the notices of a run that is done; none where its state in the API is no end, or was not read."""

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import replace
 
 from runnerd.core.errors import ApiAway, ApiDenied, ApiError, ApiRejected, JournalError
+from runnerd.core.exit_words import message_of
 from runnerd.core.machine import Phase, RunRecord
 from runnerd.core.prefect import ApiState, StateType
 from runnerd.core.verdicts import settle
@@ -82,10 +83,17 @@ class ReceiptChecks:
         if state is None or not ours:  # the API has no such end, and nobody is notified of one
             return self._journal.save(replace(record, unread=False), "read after the outage")
         if state.type is record.api_state:
-            return self._save_end(replace(record, unread=False))
+            return self._save_end(replace(record, unread=False, api_state_message=message_of(state)))
         fields = {"run": run_id, "process": record.api_state_name, "api": state.name, "about": about(record)}
         self._ambient.log.warning("a run has not ended as its process says", **fields)
-        known = replace(record, unread=False, receipt=None, api_state=state.type, api_state_name=state.name)
+        known = replace(
+            record,
+            unread=False,
+            receipt=None,
+            api_state=state.type,
+            api_state_name=state.name,
+            api_state_message=message_of(state),
+        )
         then, now = self._config.settings().stop.then, self._ambient.now()
         if settle(known, state, then=then, now=now).verdict is None:
             return self._save_end(known)

@@ -13,7 +13,7 @@ import uuid
 from dataclasses import replace
 
 from runnerd.core.errors import ApiAway, ApiError
-from runnerd.core.exit_words import words_in_state
+from runnerd.core.exit_words import message_of, words_in_state
 from runnerd.core.machine import Event, RunRecord, advance
 from runnerd.core.prefect import ApiState, FlowRun, StateType, Verdict
 from runnerd.core.verdicts import Decision, Settlement, hook_due, settle, state_by_receipt
@@ -143,7 +143,10 @@ class Reporter:
         hook, of_child = hook_due(self._record, state) if state else (None, False)
         wanted = hook is not None and await self._context.hooked(self._record, hook)
         reported = replace(  # after the await: the record may have changed meanwhile
-            self._record, api_state=state.type if state else None, api_state_name=state.name if state else None
+            self._record,
+            api_state=state.type if state else None,
+            api_state_name=state.name if state else None,
+            api_state_message=message_of(state),
         )
         if state is not None:
             words = words_in_state(reported.words, intent=reported.intent, state=state.type)

@@ -65,6 +65,7 @@ def run_document(record: RunRecord, usage: Usage | None = None, *, now: datetime
         "ended_at": time_text(record.ended_at),
         "api_state": record.api_state.value if record.api_state else None,
         "api_state_name": record.api_state_name,
+        "api_state_message": record.api_state_message,
         "exit": exit_document,
         "memory_bytes": usage.memory_bytes if usage else (ended.max_rss_bytes if ended else None),
         "cpu_seconds": cpu_s,
@@ -96,7 +97,7 @@ def offered_document(run: FlowRun, entry: Entry | None, *, waiting: str | None =
     }
     absent = (
         "phase intent pid pgid user start start_problem process_name labels source entrypoint output_removed due_at"
-        " ready_seconds started_at ended_at exit memory_bytes cpu_seconds".split()
+        " ready_seconds started_at ended_at api_state_message exit memory_bytes cpu_seconds".split()
     )
     return {**dict.fromkeys(absent), **document}
 

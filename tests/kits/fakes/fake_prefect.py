@@ -106,9 +106,12 @@ class FakePrefect(PrefectTables):
         """Add a Trouble."""
         self.troubles.append(Trouble(match=match, **more))
 
-    def set_state(self, run_id: str, kind: str, name: str | None = None, *, force: bool = False) -> Json:
+    def set_state(
+        self, run_id: str, kind: str, name: str | None = None, *, message: str | None = None, force: bool = False
+    ) -> Json:
         """Propose a state as the UI or a flow process does."""
-        return self._set_state(run_id, {"state": {"type": kind, "name": name}, "force": force})[1]
+        state = {"type": kind, "name": name, "message": message}
+        return self._set_state(run_id, {"state": state, "force": force})[1]
 
     @property
     def history(self) -> dict[str, list[str]]:

@@ -49,6 +49,7 @@ FULL = a_record(
     words="killed: out of memory",
     api_state=StateType.CRASHED,
     api_state_name="Crashed",
+    api_state_message="Flow run infrastructure exited",
     boot_id="b",
     memory_max_bytes=2 * 2**30,
     verdict_id="v",

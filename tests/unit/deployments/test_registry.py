@@ -181,6 +181,7 @@ def test_a_run_under_way() -> None:
         "ended_at": None,
         "api_state": None,
         "api_state_name": None,
+        "api_state_message": None,
         "exit": None,
         "memory_bytes": 100,
         "cpu_seconds": 1.5,

@@ -55,6 +55,20 @@ async def test_each_end_is_notified_as_the_api_has_it(
         assert events(engine) == [event]
 
 
+async def test_a_flow_that_failed_says_why(tmp_path: Path) -> None:
+    async with fake_engine(tmp_path, notices=OF_HOST) as (engine, spawner):
+        run_id = await start(engine)
+        engine.prefect.set_state(
+            run_id, "FAILED", message="Flow run encountered an exception:\nValueError: no such region"
+        )
+        spawner.exit(run_id, code=0)
+        record = await engine.until_done(run_id)
+        (notice,) = engine.journal.notices.pending()
+        said = "Flow run encountered an exception: ValueError: no such region"
+        assert (notice.document["words"], notice.document["api_state_message"]) == (said, said)
+        assert record.words == notice.document["exit"]["words"] == "exited 0"
+
+
 async def test_what_is_no_end_is_not_notified(tmp_path: Path) -> None:
     async with fake_engine(tmp_path, notices=OF_HOST, then="reschedule") as (engine, _):
         run_id = await start(engine)
