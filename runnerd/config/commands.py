@@ -147,12 +147,12 @@ def _refuse_placeholders(node: Map, *, shell: bool, flaws: Flaws) -> None:
     known = [name for _, names in _declared(node) for name in names]
     for path, text in _texts(node):
         place = find_value_place(node, path)
-        for name, _ in list_names(text):
+        for name, offset in list_names(text):
             if name not in known:
                 hint = suggest_near_match(name, known)
                 words = f"{{{{ {name} }}}} is in neither parameters nor parameter_schema{hint}"
                 flaws.add(path, f"{dotted(path)}: {words}", place)
-            elif path == ("command", 0):
+            elif path == ("command", 0) or (shell and not text[:offset].strip()):
                 words = "a parameter cannot choose the program; name the program"
                 flaws.add(path, f"{dotted(path)}: {words}", place)
         for name, _, where in find_unsafe(text) if shell else ():

@@ -21,8 +21,10 @@ deployments:
   - {name: unread, command: [sleep, "0.1"], stdin: parameters, parameters: {text: ""}}
   - {name: binary, command: [head, -c, "100000", /dev/urandom]}
   - {name: counting, shell: true, command: "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; sleep 0.03; done"}
+  - {name: around, command: [/bin/sh, -c, "echo on $PARAM_DISK"], parameters: {disk: /mnt/a},
+     run: {before: [/bin/sh, -c, "echo before $PARAM_DISK"], after: [/bin/sh, -c, "sleep 5; echo after $PARAM_DISK"]}}
 """
-NAMES = ("flood", "unread", "binary", "counting")
+NAMES = ("flood", "unread", "binary", "counting", "around")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,12 @@ def test_a_lost_answer_repeats_no_line(host: Host, prefect: FakePrefect) -> None
     run_id = host.run_now("counting")
     assert host.ended(run_id)["exit"]["words"] == "exited 0"
     assert settled(host, prefect, run_id) == [str(number) for number in range(1, 301)]
+
+
+def test_what_is_around_it_has_its_parameters_and_is_in_its_log(host: Host, prefect: FakePrefect) -> None:
+    run_id = host.run_now("around")
+    assert host.ended(run_id)["exit"]["words"] == "exited 0"
+    assert settled(host, prefect, run_id) == ["before /mnt/a", "on /mnt/a", "after /mnt/a"]
 
 
 def test_a_cancel_ends_all_of_its_processes(host: Host) -> None:

@@ -122,6 +122,10 @@ def test_with_a_flow_of_that_name_too(etc: ConfigDir) -> None:
             "1:35: command[0]: a parameter cannot choose the program; name the program",
         ),
         (
+            "command: ' {{ p }}/x y', shell: true, parameters: {p: 1}",
+            "1:34: command: a parameter cannot choose the program; name the program",
+        ),
+        (
             "command: 'echo \"{{ p }}\"', shell: true, parameters: {p: 1}",
             UNSAFE,
         ),
