@@ -41,5 +41,5 @@ def run(call: Call) -> int:
 
 
 def _describe(source: Json, name: str) -> str:
-    commit = clean(source["commit"][:SHORT])
+    commit = clean((source["commit"] or "-")[:SHORT])
     return f"{commit}, held until: runnerctl revert {clean(name)} --release" if source["held"] else commit
