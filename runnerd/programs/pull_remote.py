@@ -12,6 +12,7 @@ the same, nothing is downloaded.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import importlib
@@ -109,7 +110,7 @@ def download(work: dict[str, Any], folder: str, trees: str) -> str:
         fetch(system, files, new, work["size_max"])
         name = f"{version(new, sorted(path for path, _ in files.values()))}-remote"
         if not os.path.isdir(os.path.join(trees, name)):
-            os.sync()  # before the name: a tree with its name is whole also after a power failure
+            sync(new)  # before the name: a tree with its name is whole also after a power failure
             os.rename(new, os.path.join(trees, name))
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -175,6 +176,13 @@ def tidy(trees: str, kept: set[str]) -> None:
             gone = tempfile.mkdtemp(prefix=".new-", dir=trees)
             os.rename(os.path.join(trees, name), gone)  # no part of it is left with its name
             remove(gone)
+
+
+def sync(folder: str) -> None:
+    """Have the disk of this directory written; os.sync() would wait for every disk of the host, and one may hang."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    ctypes.CDLL(None).syncfs(descriptor)
+    os.close(descriptor)
 
 
 def remove(folder: str) -> None:

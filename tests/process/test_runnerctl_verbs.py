@@ -263,7 +263,7 @@ def test_pull_and_revert(served: Serving) -> None:
     assert "0123456789ab" in runnerctl(served, "deployments").out
     assert commit in runnerctl(served, "status", "sourced").out
     served.call(served.host.deployments.put, "d-3", "sourced", source={**source, "held": commit})
-    held = "sourced is at 0123456789ab, held until: runnerctl revert --release\n"
+    held = "sourced is at 0123456789ab, held until: runnerctl revert sourced --release\n"
     assert runnerctl(served, "revert", "sourced").out == held
     assert runnerctl(served, "revert", "sourced", "0123").out == held
     assert "0123456789ab (held)" in runnerctl(served, "deployments").out

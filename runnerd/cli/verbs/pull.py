@@ -36,10 +36,10 @@ def run(call: Call) -> int:
     if call.console.json:
         call.console.print_document(its)
     else:
-        call.console.print_line(f"{clean(its['name'])} is at {_describe(its['source'])}")
+        call.console.print_line(f"{clean(its['name'])} is at {_describe(its['source'], its['name'])}")
     return DONE
 
 
-def _describe(source: Json) -> str:
-    commit = clean(source["commit"][:SHORT])
-    return f"{commit}, held until: runnerctl revert --release" if source["held"] else commit
+def _describe(source: Json, name: str) -> str:
+    commit = clean((source["commit"] or "-")[:SHORT])
+    return f"{commit}, held until: runnerctl revert {clean(name)} --release" if source["held"] else commit

@@ -72,7 +72,10 @@ class DeploymentsBackend:
         if not found:
             return Refused(status=409, detail=f"cannot {change.verb} {ref}: it is not valid; see runnerctl deployments")
         refused = await self._source_changes.carry_out(found[0].deployment, change)
-        return refused or self._documents(self._registry.find(ref) or found)[0]
+        # Located here: the registry has the tree of a pull a moment later (deployments/relocating.py).
+        locate = self._source_changes.locate
+        entries = [replace(one, deployment=locate(one.deployment)) for one in self._registry.find(ref) or found]
+        return refused or self._documents(entries)[0]
 
     async def set_paused(self, deployment_id: str, paused: bool, *, peer: Peer) -> Json | Refused:
         if not deployment_id:

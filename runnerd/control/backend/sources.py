@@ -38,7 +38,12 @@ class SourceChanges:
                 why = await asyncio.shield(task)
         except TimeoutError:
             return Refused(status=503, detail=f"pulling {what} takes long and goes on; see runnerctl status")
+        why = why or self._sources.why_not(deployment)  # pulled, but its entrypoint leads out of the tree
         return None if why is None else Refused(status=409, detail=f"cannot pull {what}: {why}")
+
+    def locate(self, deployment: Deployment) -> Deployment:
+        """Return the deployment with the tree in force."""
+        return self._sources.locate(deployment)
 
 
 def _work(
