@@ -75,9 +75,12 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening, cancel the task of every connection, and wait for these tasks."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        servers, self._servers = self._servers, []
+        for server in servers:
+            if isinstance(server, TlsServer):
+                await server.close()
+            else:
+                server.close()
         for task in self._tasks:
             task.cancel()
         while self._tasks:

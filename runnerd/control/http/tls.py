@@ -87,10 +87,17 @@ class TlsServer:
         self._context = context
         self._accepting = asyncio.create_task(self._accept(connected), name="accept TLS")
 
-    def close(self) -> None:
-        """Accept no more connections."""
+    async def close(self) -> None:
+        """Accept no more connections.
+
+        The socket is closed last: the next one could have its number while the event loop still waits for this one, and
+        would then never be watched.
+        """
         self._accepting.cancel()
-        self._listening.close()
+        try:
+            await asyncio.wait({self._accepting})
+        finally:
+            self._listening.close()
 
     async def _accept(self, connected: Callable[[socket.socket], None]) -> None:
         loop = asyncio.get_running_loop()

@@ -228,6 +228,20 @@ async def test_silent_peers_take_no_more_than_their_places(tmp_path: Path, tls: 
         assert (await it.ask("GET /health", context=context))[0] == 200
 
 
+async def test_from_tls_to_none_and_back_at_the_same_address(tmp_path: Path) -> None:
+    """The next socket mostly has the number of the last one."""
+    certificate, key = make_certificate(tmp_path)
+    files: dict[str, Any] = {"certificate": str(certificate), "key": str(key)}
+    async with web(tmp_path, **files) as it, asyncio.timeout(60):
+        for _ in range(2):
+            assert (await it.ask("GET /health", context=trusting(certificate)))[0] == 200
+            it.want(certificate=None, key=None)
+            await it.until(lambda: it.port._at == (it.http.listen, False))
+            assert (await it.ask("GET /health"))[0] == 200
+            it.want(**files)
+            await it.until(lambda: it.port._at == (it.http.listen, True))
+
+
 async def test_a_key_that_is_absent_is_told_by_its_name(tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     key.unlink()
