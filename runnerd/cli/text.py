@@ -93,9 +93,11 @@ def format_phase(run: Json) -> str:
 
 
 def format_verdict(run: Json, now: float) -> str:
-    """Describe how a run ended: Completed after 12s; Crashed after 3s: killed by SIGSEGV."""
+    """Describe how a run ended: Completed after 12s; Crashed after 3s: killed by SIGSEGV; for a flow, its error."""
     ending = (run["exit"] or {}).get("words")
-    if ending == "exited 0" and run["api_state"] == "FAILED":
+    if run["api_state"] == "FAILED" and run.get("api_state_message"):
+        ending = run["api_state_message"]
+    elif ending == "exited 0" and run["api_state"] == "FAILED":
         ending = "the flow failed, and its process exited 0"
     if not run["api_state"] and not run["started_at"] and ending:
         return f"Not started here: {clean(ending)}"

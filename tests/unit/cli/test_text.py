@@ -87,6 +87,9 @@ def test_verdicts_in_words() -> None:
     failed = ended(api_state="FAILED", api_state_name="Failed")
     words = "Failed after 12s: the flow failed, and its process exited 0"
     assert format_verdict(a_run("x", **failed), NOON) == words
+    said = failed | {"api_state_message": "Flow run encountered an exception: ValueError: no such region"}
+    words = "Failed after 12s: Flow run encountered an exception: ValueError: no such region"
+    assert format_verdict(a_run("x", **said), NOON) == words
     lost = gone | {"exit": {"words": "the run is Running already"}}
     assert format_verdict(a_run("x", **lost), NOON) == "Not started here: the run is Running already"
 
