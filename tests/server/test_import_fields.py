@@ -71,7 +71,8 @@ def registered(host: Host, names: Iterable[str]) -> None:
         states = {one["name"]: one["state"] for one in host.json("deployments")}
         return all(states.get(name) == "ready" for name in names)
 
-    eventually(look, f"{', '.join(names)} to be registered", ANSWER_S, log=host.said)
+    # Two dozen inspections, each the start of an interpreter that imports Prefect.
+    eventually(look, f"{', '.join(names)} to be registered", 3 * ANSWER_S, log=host.said)
 
 
 def test_an_import_registers_what_the_script_does(prefect: PrefectServer, tmp_path: Path) -> None:
