@@ -48,6 +48,7 @@ def make_run_table(base: str) -> Table:
         "environment": ("environment", read_text_map),
         "environment_file": ("environment_file", path),
         "limit": ("limit", read_whole),
+        "limit_group": ("limit_group", read_line),
         "runtime_max": ("runtime_max_s", finite_or_none(make_duration_reader(least_s=1))),
         "memory_max": ("memory_max_bytes", _size(least=2**20)),
         "cpu_quota": ("cpu_quota_percent", _quota),

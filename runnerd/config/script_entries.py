@@ -41,7 +41,7 @@ _PERMITTED: Mapping[str, frozenset[str]] = {
         "name entrypoint flow_name description version tags parameters schedules paused pause_on_shutdown"
         " concurrency_limit enforce_parameter_schema triggers sla work_pool run source".split()
     ),
-    "run": frozenset(("limit", "environment", "working_directory")),
+    "run": frozenset(("limit", "limit_group", "environment", "working_directory")),
     "work_pool": frozenset(("name", "work_queue_name", "job_variables")),
     "source": frozenset(("git", "remote", "pull_interval")),
     "source.git": frozenset(("url", "branch", "tag", "commit", "include_submodules", "directories")),
@@ -178,6 +178,7 @@ class _Entries:
         """Read one entry, without the keys that are refused as long as it can be without them."""
         refused: list[str] = []
         entry = leave_permitted(served.entry, refused)
+        _keep_group_apart(entry, script)
         place = Place(script.file, served.line)
         warnings += [
             Problem(message=f"{key} is not carried over: unknown key in what a script says", place=place)
@@ -194,6 +195,14 @@ class _Entries:
                 for one in removed
             ]
         return item
+
+
+def _keep_group_apart(entry: dict[str, Json], script: ScriptSettings) -> None:
+    """Have a script name groups of its own only: it could use up a limit of deployments that are not its."""
+    run = entry.get("run")
+    group = run.get("limit_group") if isinstance(run, dict) else None
+    if isinstance(run, dict) and isinstance(group, str) and not group.startswith(f"{script.path}:"):
+        entry["run"] = {**run, "limit_group": f"{script.path}: {group}"}
 
 
 def _make_node(value: Json, place: Place, depth: int = 0) -> Json:

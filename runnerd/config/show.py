@@ -219,6 +219,7 @@ def _run(run: RunSettings) -> dict[str, Json]:
         "environment": _masked(run.environment),
         "environment_file": run.environment_file,
         "limit": run.limit,
+        "limit_group": run.limit_group,
         "runtime_max": _duration(FOREVER_S if run.runtime_max_s is None else run.runtime_max_s),
         "memory_max": format_size(run.memory_max_bytes),
         "cpu_quota": None if run.cpu_quota_percent is None else format_percent(run.cpu_quota_percent),

@@ -33,10 +33,19 @@ class PoolCaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Names the group that a deployment shares its limit with; `runs` is None for a member without a limit."""
+
+    name: str
+    runs: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
     """Holds the concurrency limits in force: of the host, by tag, by deployment id, and by name of the work pool.
 
-    `cancelling`: by deployment id, the limits that cancel further runs instead of delaying them.
+    `cancelling`: by deployment id, the limits that cancel further runs instead of delaying them. `groups`: by
+    deployment id, the limits that count the runs of all members of a group.
     """
 
     runs: int
@@ -44,6 +53,12 @@ class Caps:
     deployments: Mapping[str, int] = field(default_factory=dict)
     pools: Mapping[str, PoolCaps] = field(default_factory=dict)
     cancelling: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+
+    def group_of(self, run: Claimant) -> str | None:
+        """Return the name of the group that the run counts in."""
+        group = self.groups.get(run.deployment_id or "")
+        return group.name if group is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +79,10 @@ class Admission:
 class _Used:
     """Counts the slots in use of every limit."""
 
-    def __init__(self, live: Iterable[Claimant]) -> None:
+    def __init__(self, live: Iterable[Claimant], caps: Caps) -> None:
+        self._caps = caps
         self.runs = 0
+        self.groups: Counter[str | None] = Counter()
         self.deployments: Counter[str | None] = Counter()
         self.tags: Counter[str] = Counter()
         self.pools: Counter[str | None] = Counter()
@@ -77,6 +94,7 @@ class _Used:
         """Count one more run."""
         self.runs += 1
         self.deployments[run.deployment_id] += 1
+        self.groups[self._caps.group_of(run)] += 1
         self.tags.update(set(run.tags))
         self.pools[run.pool] += 1
         self.queues[(run.pool, run.queue)] += 1
@@ -84,7 +102,7 @@ class _Used:
 
 def admit(offers: Iterable[Claimant], live: Iterable[Claimant], caps: Caps) -> Admission:
     """Admit offers in order as long as each limit that concerns them has a slot."""
-    used = _Used(live)
+    used = _Used(live, caps)
     admitted: list[str] = []
     skipped: dict[str, str] = {}
     surplus: list[str] = []
@@ -112,7 +130,7 @@ def _is_full(used: int, pool: PoolCaps) -> bool:
 
 def find_holders(offer: Claimant, live: Sequence[Claimant], caps: Caps) -> tuple[str, ...]:
     """Return the ids of the live runs that hold the slots of the limit that keeps this offer out; empty for none."""
-    reached = _reached_limit(offer, _Used(live), caps)
+    reached = _reached_limit(offer, _Used(live, caps), caps)
     return () if reached is None else tuple(run.run_id for run in live if reached.counts(run))
 
 
@@ -130,6 +148,10 @@ def _reached_limit(offer: Claimant, used: _Used, caps: Caps) -> _Reached | None:
     most = caps.deployments.get(offer.deployment_id or "")
     if most is not None and used.deployments[offer.deployment_id] >= most:
         return _Reached(f"the deployment's limit {most} is reached", _of_deployment(offer))
+    group = caps.groups.get(offer.deployment_id or "")
+    if group is not None and group.runs is not None and used.groups[group.name] >= group.runs:
+        words = f"run.limit {group.runs} of the group {group.name} is reached"
+        return _Reached(words, lambda run: caps.group_of(run) == group.name)
     for tag in offer.tags:
         if tag in caps.tags and used.tags[tag] >= caps.tags[tag]:
             words = f"limits.tags {tag} {caps.tags[tag]} is reached"

@@ -1,7 +1,4 @@
-"""Holds the configuration after it is checked and merged.
-
-Units are in the names: `_s` is seconds, `_bytes` is bytes.
-"""
+"""Holds the configuration after it is checked and merged. Units are in the names: `_s` seconds, `_bytes` bytes."""
 
 from __future__ import annotations
 
@@ -49,6 +46,7 @@ class RunSettings:
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_file: str | None = None
     limit: int | None = None  # concurrent runs of this deployment on this host
+    limit_group: str | None = None  # `limit` counts the runs of all deployments of this group
     runtime_max_s: float | None = None
     memory_max_bytes: int | None = None
     cpu_quota_percent: float | None = None

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from runnerd.core.commands import CommandRules
-from runnerd.core.limits import Caps, PoolCaps
+from runnerd.core.limits import Caps, Group, PoolCaps
 from runnerd.core.place import Problem
 from runnerd.core.settings import DeclaredKey, Deployment, LimitSettings, key_of
 
@@ -66,8 +66,10 @@ class Entry:
 
     @property
     def waiting_limit(self) -> int | None:
-        """The concurrent runs from which on others wait here: `limit`, without a limit that cancels them instead."""
-        return _lowest(self.deployment.run.limit, None if self._cancels_new else self.deployment.concurrency_limit)
+        """The concurrent runs from which on others wait here: `limit`, without those of `groups` and `cancelling`."""
+        run = self.deployment.run
+        own = run.limit if run.limit_group is None else None
+        return _lowest(own, None if self._cancels_new else self.deployment.concurrency_limit)
 
     @property
     def cancelling_limit(self) -> int | None:
@@ -186,10 +188,16 @@ class Registry:
         own = {key: self._entries[of] for key, of in self._by_id.items()}
         waiting = {key: e.waiting_limit for key, e in own.items() if e.waiting_limit is not None}
         cancelling = {key: e.cancelling_limit for key, e in own.items() if e.cancelling_limit is not None}
+        groups = {
+            key: Group(name=entry.deployment.run.limit_group, runs=entry.deployment.run.limit)
+            for key, entry in own.items()
+            if entry.deployment.run.limit_group is not None
+        }
         return Caps(
             runs=limits.runs,
             tags=limits.tags,
             deployments=waiting,
             pools=pools,
             cancelling={} if server_cancels else cancelling,
+            groups=groups,
         )

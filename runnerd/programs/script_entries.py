@@ -130,8 +130,7 @@ class Writer:
         if isinstance(limit, int):
             said["limit"] = limit
             if self.together(start.runner) > 1:
-                self.note(f"limit={limit} counts the runs of all deployments of this Runner together; run.limit counts"
-                          " those of each deployment, and limits.runs those of the host", start)  # fmt: skip
+                said["limit_group"] = ":".join([self.script, *map(str, start.lines[:1])])
         beat = start.arguments.get("heartbeat_seconds")
         if beat is not None:
             said["environment"] = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{beat:g}"}

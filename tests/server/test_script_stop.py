@@ -1,4 +1,4 @@
-"""pause_on_shutdown of a script: what is recorded of it, and that a stop pauses its deployments and no others."""
+"""pause_on_shutdown and limit of a script: what is recorded of them, and that a stop pauses its deployments alone."""
 
 from __future__ import annotations
 
@@ -55,6 +55,20 @@ def test_only_what_a_script_says_is_recorded(major: int, tmp_path: Path) -> None
     assert pooled["deployments"][0]["entry"].get("pause_on_shutdown") is (True if major == 3 else None)
     notes = [one["message"] for one in pooled["left_out"]]
     assert notes == ([] if major == 3 else ["pause_on_shutdown=True: a deployment in a work pool is never paused"])
+
+
+@pytest.mark.parametrize("major", [2, 3])
+def test_the_limit_of_several_counts_them_together(major: int, tmp_path: Path) -> None:
+    several = "serve(one.to_deployment('a'), one.to_deployment('b'), limit=3)"
+    calls = {"several": several, "single": "one.serve('a', limit=2)"}
+    for name, call in calls.items():
+        (tmp_path / f"{name}.py").write_text(f"{HEAD}{call}\n")
+    answers = read_scripts(tmp_path, major, {f"{name}.py": 120.0 for name in calls})
+    found = {name: [one["entry"]["run"] for one in answers[f"{name}.py"]["ok"]["deployments"]] for name in calls}
+    line = HEAD.count("\n") + 1
+    assert found["several"] == [{"limit": 3, "limit_group": f"several.py:{line}"}] * 2
+    assert found["single"] == [{"limit": 2}]
+    assert answers["several.py"]["ok"]["left_out"] == []
 
 
 def write_script(host: Host, name: str, options: str) -> str:

@@ -157,6 +157,12 @@ def test_a_script_decides_neither_as_whom_it_runs_nor_what_the_daemon_reads(
     assert all(word.isprintable() for word in words)
 
 
+@pytest.mark.parametrize(("said", "group"), [("flows/serve.py:3", "flows/serve.py:3"), ("db", "flows/serve.py: db")])
+def test_a_script_uses_up_no_limit_of_others(etc: ConfigDir, said: str, group: str) -> None:
+    (one,) = entered(etc, recorded(entry("a", run={"limit": 3, "limit_group": said}))).deployments
+    assert (one.run.limit, one.run.limit_group) == (3, group)
+
+
 def test_a_script_that_fails_keeps_its_last_good_deployments(etc: ConfigDir) -> None:
     good = entered(etc, recorded(entry("a"), entry("b")))
     failure = RecordingFailure(said=Said("flows/serve.py: KeyError: 'REGION'", 4))

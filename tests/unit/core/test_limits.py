@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerd.core.limits import Admission, Bucket, Caps, Claimant, PoolCaps, admit, find_holders
+from runnerd.core.limits import Admission, Bucket, Caps, Claimant, Group, PoolCaps, admit, find_holders
 from runnerd.core.prefect import ApiState, FlowRun, StateType, due
 from runnerd.core.settings import LatePolicy
 from runnerd.polling.lateness import Lateness, judge_late
@@ -38,6 +38,18 @@ def test_a_full_deployment_does_not_hold_up_the_next() -> None:
     got = admitted(offers, Caps(runs=10, deployments={"A": 1, "B": 1}))
     assert got.admitted == ("a1", "b1", "c1")
     assert got.skipped == dict.fromkeys(("a2", "a3"), "the deployment's limit 1 is reached")
+
+
+def test_the_members_of_a_group_share_a_limit() -> None:
+    groups = {"A": Group(name="etl", runs=2), "B": Group(name="etl", runs=3), "C": Group(name="etl", runs=None)}
+    caps = Caps(runs=10, groups=groups | {"X": Group(name="other", runs=1)})
+    offers = [claimant("a", "A"), claimant("x", "X"), claimant("b1", "B"), claimant("b2", "B"), claimant("c", "C")]
+    got = admitted(offers, caps, live=[claimant("before", "C")])
+    assert got.admitted == ("a", "x", "b1", "c")
+    assert got.skipped == {"b2": "run.limit 3 of the group etl is reached"}
+    live = [claimant("y", "B"), claimant("z", "C"), claimant("other", "X"), claimant("none")]
+    assert find_holders(claimant("a", "A"), live, caps) == ("y", "z")
+    assert find_holders(claimant("b", "B"), live, caps) == ()
 
 
 def test_a_full_tag_does_not_hold_up_the_next() -> None:

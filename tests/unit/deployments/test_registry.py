@@ -14,7 +14,7 @@ from runnerd.control.backend.documents import (
     run_document,
 )
 from runnerd.core.exit_words import time_text
-from runnerd.core.limits import Caps
+from runnerd.core.limits import Caps, Group
 from runnerd.core.machine import Intent, Phase
 from runnerd.core.place import Place, Problem, problem_document
 from runnerd.core.prefect import ApiCondition, ApiHealth, ApiState, FlowRun, StateType
@@ -118,6 +118,12 @@ def test_the_lower_limit_holds(host: int | None, server: int | None, lower: int 
     assert one.limit == lower
     caps = registry(one).caps(LimitSettings(runs=4, tags={"gpu": 1}), pools={})
     assert caps == Caps(runs=4, tags={"gpu": 1}, deployments={} if lower is None else {"id": lower})
+
+
+def test_a_limit_of_a_group_is_none_of_the_deployment_alone() -> None:
+    deployment = a_deployment("a", run={"limit": 2, "limit_group": "etl"}, concurrency_limit=3)
+    caps = registry(Entry(deployment=deployment, flow="etl", deployment_id="id")).caps(LimitSettings(runs=4), pools={})
+    assert caps == Caps(runs=4, deployments={"id": 3}, groups={"id": Group(name="etl", runs=2)})
 
 
 # --- documents --------------------------------------------------------------------------------------------------
