@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,11 @@ def etc(tmp_path: Path) -> Path:
 
 def called(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
     """The exit status of runnerctl, and what it printed."""
-    status = main([str(word) for word in argv])
+    before = signal.getsignal(signal.SIGPIPE)
+    try:
+        status = main([str(word) for word in argv])
+    finally:
+        signal.signal(signal.SIGPIPE, before)  # or a closed connection of a later test would end all of them
     shown = capsys.readouterr()
     return status, shown.out, shown.err
 
