@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.kits.bench import Budget, busy
 from tests.kits.daemon import Host, eventually, serving
@@ -45,15 +46,21 @@ class Begun:
     ready: bool
 
 
-def run_at(host: Host, deployment_id: str, mark: Path, due: float) -> Begun:
-    """Have a run begin at this time, and end."""
+def run_due(host: Host, deployment_id: str, due: float, **parameters: str) -> dict[str, Any]:
+    """Have a run begin at this time, and end; its document."""
     state = {"scheduled_time": datetime.fromtimestamp(due, UTC).isoformat()}
-    body = {"parameters": {"mark": str(mark)}, "state": {"type": "SCHEDULED", "state_details": state}}
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED", "state_details": state}}
     run_id = host.api.call("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"]
     time.sleep(max(0.0, due - time.time()))
     eventually(lambda: host.api.state(run_id) == "COMPLETED", f"{run_id} to complete", log=host.said)
     eventually(lambda: host.document(run_id)["phase"] == "done", f"{run_id} to end", log=host.said)
-    document = host.document(run_id)
+    document: dict[str, Any] = host.document(run_id)
+    return document
+
+
+def run_at(host: Host, deployment_id: str, mark: Path, due: float) -> Begun:
+    """Have a flow begin at this time, and end."""
+    document = run_due(host, deployment_id, due, mark=str(mark))
     claimed = datetime.fromisoformat(document["created_at"]).timestamp()
     late_ms = (float(mark.read_text().splitlines()[-1]) - due) * 1000
     return Begun(late_ms, claimed + (document["ready_seconds"] or math.inf) < due)
