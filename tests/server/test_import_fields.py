@@ -67,12 +67,13 @@ def differences(
 
 
 def registered(host: Host, names: Iterable[str]) -> None:
-    def look() -> bool:
+    def others() -> dict[str, str]:
         states = {one["name"]: one["state"] for one in host.json("deployments")}
-        return all(states.get(name) == "ready" for name in names)
+        return {name: states.get(name, "absent") for name in names if states.get(name) not in ("ready", "paused")}
 
     # Two dozen inspections, each the start of an interpreter that imports Prefect.
-    eventually(look, f"{', '.join(names)} to be registered", 3 * ANSWER_S, log=host.said)
+    what = f"{', '.join(names)} to be registered"
+    eventually(lambda: not others(), what, 3 * ANSWER_S, log=lambda: f"{others()}\n{host.said()}")
 
 
 def test_an_import_registers_what_the_script_does(prefect: PrefectServer, tmp_path: Path) -> None:
