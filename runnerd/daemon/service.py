@@ -31,6 +31,7 @@ EX_TEMPFAIL = 75  # runnerd.service: RestartForceExitStatus=
 _SPAWNER_START_S = 60.0
 _STOP_SLICE_S = 30.0
 _NOTICES_S = 30.0  # that --once gives to the first attempts of notices; the next daemon sends the rest
+_CANCEL_AGAIN_S = 5.0  # more than what any task does in its end takes
 
 
 class Service:
@@ -99,8 +100,18 @@ class Service:
         await self._stop()
         daemon.supervisor.detach()
         daemon.warm.table.detach()
-        for task in self._background:
-            task.cancel()
+        await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        """Cancel the tasks until all have ended: where a library loses a cancel, a stopped daemon would run on."""
+        running = set(self._background)
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
+            if running:
+                names = ", ".join(sorted(task.get_name() for task in running))
+                self._daemon.ambient.log.warning("tasks have not ended; they are cancelled again", of=names)
 
     def _announce_ready(self) -> None:
         daemon = self._daemon
