@@ -57,13 +57,12 @@ class Lineage:
         unchanged = 0
         for _ in range(_STOP_ROUNDS):
             before = self._seen
-            members = self._scan_members(scan_processes())
-            unchanged = unchanged + 1 if self._seen == before else 0
-            for process in members:
-                if process.alive and stopped.get(process.pid) != process.ticks:
-                    process.send_signal(signal.SIGSTOP)
-                    stopped[process.pid] = process.ticks
-                    unchanged = 0
+            members = [process for process in self._scan_members(scan_processes()) if process.alive]
+            fresh = [process for process in members if stopped.get(process.pid) != process.ticks]
+            for process in fresh:
+                process.send_signal(signal.SIGSTOP)
+                stopped[process.pid] = process.ticks
+            unchanged = 0 if fresh or self._seen != before else unchanged + 1
             if unchanged == _UNCHANGED_SCANS:
                 break
         for process in members:
