@@ -122,7 +122,11 @@ class Interpreter:
             return self._failure  # by itself: its spawner has ended, and another one has the record
         if record.warm is not None and record.warm.problem:
             return record.warm.problem
-        return record.error.message if record.error is not None else f"its process ended: {describe_end(record)}"
+        if record.error is not None:
+            return record.error.message
+        if ended is None or (ended.code is None and ended.signal is None):
+            return self._failure  # only its parent learns how it ended: it lost its spawner while it imported
+        return f"its process ended: {describe_end(record)}"
 
 
 def one_line(words: str) -> str:

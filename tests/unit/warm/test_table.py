@@ -253,6 +253,19 @@ async def test_one_that_ends_with_its_spawner_has_not_failed(tmp_path: Path) -> 
         assert await host.starts(1) == ["warm"]
 
 
+async def test_one_that_loses_its_spawner_while_it_imports_has_not_failed(tmp_path: Path) -> None:
+    spawner = FakeSpawner()
+    spawner.imports_for_ever = True
+    async with warm_host(tmp_path, spawner=spawner) as host:
+        assert await host.starts(1) == ["cold"]
+        spawner.exit(host.started()[0].key, code=None)  # adopted by the next spawner: nobody learns how it ended
+        await asyncio.sleep(1)
+        assert host.table.all() == []
+        assert host.engine.problems.all() == []
+        spawner.imports_for_ever = False
+        assert await host.starts(1) == ["warm"]
+
+
 async def test_a_spawner_that_is_lost_takes_them_along(tmp_path: Path) -> None:
     async with warm_host(tmp_path) as host:
         await host.start()
