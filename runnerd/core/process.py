@@ -85,6 +85,7 @@ class LaunchSpec:
     result: str | None = None  # file opened as descriptor 3, for helpers that answer
     user: str | None = None
     group: str | None = None
+    execute_at_s: float | None = None  # Unix time: a cold process that is started before waits for it, up to 1 s
     own: bool = False  # a process of the daemon's own, not of a flow: runs as the daemon's user, which a list may lack
     umask: int | None = None
     nice: int | None = None

@@ -1,7 +1,8 @@
 """Has a process that is started ahead begin its flow when the run is due, and names the file with when it was ready.
 
-The process is prefect.engine inside programs/run_engine.py, of own deployments and of pools alike; any other command,
-which only a pool's job can name, waits as the server says. Pure.
+The process is prefect.engine inside programs/run_engine.py, of own deployments and of pools alike, or a child of the
+spawner that executes the command of a deployment then. Any other, which only a pool's job can name, waits as the
+server says. Pure.
 """
 
 from __future__ import annotations
@@ -20,22 +21,32 @@ READY_MAX_S = 86400.0  # the bound of prefetch
 _ENGINE = ("-m", "prefect.engine")
 
 
-def hold_until_due(spec: LaunchSpec, record: RunRecord, *, now: datetime) -> LaunchSpec:
+def hold_until_due(spec: LaunchSpec, record: RunRecord, *, now: datetime, executes_then: bool = False) -> LaunchSpec:
     """Return the spec with which the flow of this run begins when the run is due; unchanged where that is now.
 
-    The process has the wait in addition to its `runtime_max`, whoever does the waiting.
+    The process has the wait in addition to its `runtime_max`, whoever does the waiting. `executes_then`: that
+    of a command waits, before it executes that.
     """
     if record.due_at is None:
         return spec
     ahead_s = min((record.due_at - now).total_seconds(), READY_MAX_S)  # a clock that was set back may say years
     if spec.runtime_max_s is not None and ahead_s > 0:
         spec = replace(spec, runtime_max_s=spec.runtime_max_s + ahead_s)
+    if executes_then:
+        return replace(spec, execute_at_s=record.due_at.timestamp())
     program = program_text("run_engine")
     if not (spec.argv[1:] == _ENGINE or spec.environment.get(PROGRAM) == program):
         return spec
     environment = {**spec.environment, PROGRAM: program, START_AT: f"{record.due_at.timestamp():.6f}"}
     argv = program_argv(spec.argv[0], _ENGINE[-1])
     return replace(spec, argv=argv, environment=environment, result=ready_file(record, spec.output))
+
+
+def begun_at(record: RunRecord, started_at: datetime, *, now: datetime) -> datetime:
+    """Return when the run began of whose process the spawner says this: that of a command may have waited."""
+    if record.command is None or record.due_at is None:
+        return started_at
+    return max(started_at, min(record.due_at, now))
 
 
 def ready_file(record: RunRecord, output: str | None) -> str | None:

@@ -34,8 +34,8 @@ class Hello:
     limits are enforced by cgroup, None where they are. `boot_id` is the boot id that the spawner sees, None from an
     older spawner. `users` are those as whom it starts processes, `build` is that of its code, both None from an older
     spawner. `forks`: it can start warm interpreters and fork runs of these; an older spawner ignores both fields of a
-    launch spec, and starts each process cold. `stdin`: it gives a process a file as its standard input; an older
-    spawner ignores that field too.
+    launch spec, and starts each process cold. `stdin`: it gives a process a file as its standard input; `waits`:
+    it executes a program when its launch spec says; an older spawner ignores these fields too.
     """
 
     version: str
@@ -47,6 +47,7 @@ class Hello:
     build: str | None = None
     forks: bool = False
     stdin: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def spec_to_json(spec: LaunchSpec) -> dict[str, Json]:
         "tasks_max": spec.tasks_max,
         "output_max_bytes": spec.output_max_bytes,
         "runtime_max_s": spec.runtime_max_s,
+        "execute_at_s": spec.execute_at_s,
         "intents": spec.intents,
         "forks": spec.forks,
         "fork_of": None if spec.fork_of is None else {"key": spec.fork_of.key, "attempt": spec.fork_of.attempt},
@@ -136,6 +138,7 @@ def hello_from_json(value: Json) -> Hello:
             build=None if value.get("build") is None else str(value["build"]),
             forks=bool(value.get("forks")),
             stdin=bool(value.get("stdin")),
+            waits=bool(value.get("waits")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"cannot read the spawner's hello: {type(error).__name__}: {error}"

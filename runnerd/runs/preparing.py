@@ -24,6 +24,7 @@ from runnerd.runs.record_store import RunContext, RunRecordStore
 
 T = TypeVar("T")
 RETRY_S = 10.0
+EXECUTE_AHEAD_S = 0.25  # the start of a process on a busy machine
 RECORDED_AHEAD_S = 0.05
 UNANSWERED_MAX_S = 300.0  # then the run ends as one that could not start
 
@@ -99,7 +100,7 @@ class Preparing:
         if record.command is None or record.due_at is None:
             return record.intent is None
         if record.ready_s is None:
-            self._store.update(ready_s=max((now - record.created_at).total_seconds(), 0.001))
+            self._store.update(ready_s=max((now - record.created_at).total_seconds(), 0.001) + early_s)
         # At most as long as from the claim: a clock that was set back may say years.
         most_s = (record.due_at - record.created_at).total_seconds()
         until = self._context.ambient.clock() + min((record.due_at - now).total_seconds(), most_s) - early_s
@@ -109,6 +110,13 @@ class Preparing:
                 async with asyncio.timeout(left_s):
                     await self._wake.wait()
         return self._store.record.intent is None
+
+    @property
+    def ahead_s(self) -> float:
+        """How long before the run is due its process is started: that of a command waits before it executes that."""
+        hello = self._context.link.hello
+        waits = self._store.record.command is not None and hello is not None and hello.waits
+        return EXECUTE_AHEAD_S if waits else 0.0
 
     async def wait_for_room(self, why: str) -> None:
         """Wait before the next attempt to start: the run is ours, and a full disk is no fault of the run."""

@@ -21,7 +21,7 @@ from runnerd.files.bounded_calls import Unanswered
 from runnerd.launch.prepared import Prepared
 from runnerd.launch.scratch import tidy_spec
 from runnerd.launch.spec import hooks_key
-from runnerd.launch.start_time import hold_until_due
+from runnerd.launch.start_time import begun_at, hold_until_due
 from runnerd.log.log import about
 from runnerd.prefect_api.answers import Claim, ClaimOutcome
 from runnerd.processes.protocol import Record
@@ -147,7 +147,7 @@ class Run:
         spec = prepared.start
         if isinstance(spec, LaunchSpec) and not self._before_commands.due(prepared):
             # The record of a command that was claimed ahead of its time is written in what is left then.
-            await self._preparing.wait_until_due(early_s=RECORDED_AHEAD_S)
+            await self._preparing.wait_until_due(early_s=RECORDED_AHEAD_S + self._preparing.ahead_s)
         if self.record.intent is not None:  # also set while the launch was prepared
             return await self._finish_unstarted(why=None)
         if isinstance(spec, Unanswered):
@@ -166,7 +166,7 @@ class Run:
                 why = await self._before_commands.run(spec, prepared, now=lambda: self._kill)
                 # Prepared anew: the commands may have taken long, and have changed what a start depends on.
                 return self._finish(None, failure=why) if why is not None else None
-            if not await self._preparing.wait_until_due():
+            if not await self._preparing.wait_until_due(early_s=self._preparing.ahead_s):
                 return await self._finish_unstarted(why=None)
             await self._spawn(spec, prepared)
         except NotRecorded as error:
@@ -178,7 +178,8 @@ class Run:
         if prepared.before:
             spec = replace(spec, make_directory=False)  # the first command has made it
         now = self._context.ambient.now()
-        return self._note_started(await self._context.link.spawn(hold_until_due(spec, self.record, now=now)))
+        spec = hold_until_due(spec, self.record, now=now, executes_then=self._preparing.ahead_s > 0)
+        return self._note_started(await self._context.link.spawn(spec))
 
     async def _wait_for_answer(self, what: Unanswered) -> None:
         seen = self._context.link.record(self.record.id, self.record.attempt)
@@ -211,7 +212,7 @@ class Run:
             user=user,
             start=seen.start,
             start_problem=seen.start_problem or (self.record.start_problem if seen.start == "cold" else None),
-            started_at=seen.started_at,
+            started_at=begun_at(self.record, seen.started_at, now=self._context.ambient.now()),
             waiting=None,
         )
         return self._store.save(advance(known, Event.STARTED), "started")

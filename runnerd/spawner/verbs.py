@@ -59,7 +59,7 @@ class Verbs:
 
     def make_hello(self) -> dict[str, object]:
         """Make the first message for a new client: version, build, limits, users and all records."""
-        can = {"forks": True, "stdin": True}
+        can = {"forks": True, "stdin": True, "waits": True}
         about = {"event": "hello", "version": __version__, "pid": os.getpid(), **can, **self._describe()}
         return {**about, "boot_id": self._boot_id, "records": self._records()}
 

@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import signal
+import time
 
 from runnerd.spawner.cgroups.limits import make_rlimits
 from runnerd.spawner.child.account import Privileges, SetupFailed, find_account, switch_to
@@ -23,6 +24,8 @@ from runnerd.spawner.proc.processes import become_subreaper
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+EXECUTE_AHEAD_MAX_S = 1.0
 
 
 def run_child(
@@ -41,6 +44,7 @@ def run_child(
             os.dup2(fd, RESULT_FD)  # inheritable, as the one in `keep` is not
         if not os.read(release_fd, 1):
             os._exit(0)  # the spawner is gone, and may not have written our identity to disk: no program may run
+        _wait_until(launch.execute_at_s)
         _execute_program(launch)
     except SetupFailed as failure:
         _report(status_fd, failure)
@@ -48,6 +52,15 @@ def run_child(
         _report(status_fd, SetupFailed("setup", f"cannot start: {type(error).__name__}: {error}"))
     finally:
         os._exit(127)
+
+
+def _wait_until(at_s: float | None) -> None:
+    """Wait until this Unix time, for EXECUTE_AHEAD_MAX_S at most: a clock that was set back may say years."""
+    if at_s is None:
+        return
+    last_s = time.monotonic() + EXECUTE_AHEAD_MAX_S
+    while (left_s := min(at_s - time.time(), last_s - time.monotonic())) > 0:
+        time.sleep(left_s)
 
 
 def _report(status_fd: int, failure: SetupFailed) -> None:

@@ -206,6 +206,7 @@ class Launch:
         "attempt",
         "cpu_quota_percent",
         "environment",
+        "execute_at_s",
         "fork_of",
         "forks",
         "group",
@@ -246,6 +247,7 @@ class Launch:
                 "a process that forks has its socket as descriptor 3, and cannot have a result file there"
             )
         self.fork_of = _fork_of(spec)
+        self.execute_at_s = spec.seconds("execute_at_s", 1e11)
         self.user = spec.name("user")
         self.group = spec.name("group")
         self.own = spec.boolean("own")

@@ -13,6 +13,7 @@ import pytest
 from runnerd.core.commands import Command, CommandRules
 from runnerd.core.machine import Phase
 from runnerd.core.prefect import StateType
+from runnerd.runs.preparing import EXECUTE_AHEAD_S
 from tests.kits.engine import Engine, fake_engine, polling, running
 from tests.kits.fakes.fake_prefect import FakePrefect
 from tests.kits.fakes.fake_spawner import BOOT, FakeSpawner
@@ -275,6 +276,18 @@ async def test_it_is_claimed_ahead_and_started_when_it_is_due(tmp_path: Path) ->
             record = await engine.until_done(run_id)
             assert record.ready_s is not None and record.ready_s < 1
         assert due - claimed < timedelta(seconds=2), "the second one is claimed as late as the first one allows"
+
+
+async def test_its_process_is_started_ahead_where_that_can_wait(tmp_path: Path) -> None:
+    async with polling(tmp_path) as (engine, spawner):
+        spawner.hello = replace(spawner.hello, waits=True)
+        spawner.lose()  # the next connection says hello again
+        run_id = engine.add_run(deploy(engine), in_s=30)
+        due = engine.now() + timedelta(seconds=30)
+        await engine.until(lambda: spawner.runs_of(run_id))
+        assert timedelta(0) < due - engine.now() <= timedelta(seconds=EXECUTE_AHEAD_S)
+        spec = spawner.runs_of(run_id)[0]
+        assert spec.execute_at_s == pytest.approx(due.timestamp(), abs=0.001)
 
 
 async def test_a_cancel_while_it_waits_starts_nothing(tmp_path: Path) -> None:
