@@ -21,18 +21,18 @@ READY_MAX_S = 86400.0  # the bound of prefetch
 _ENGINE = ("-m", "prefect.engine")
 
 
-def hold_until_due(spec: LaunchSpec, record: RunRecord, *, now: datetime, executes_then: bool = False) -> LaunchSpec:
+def hold_until_due(spec: LaunchSpec, record: RunRecord, *, now: datetime) -> LaunchSpec:
     """Return the spec with which the flow of this run begins when the run is due; unchanged where that is now.
 
-    The process has the wait in addition to its `runtime_max`, whoever does the waiting. `executes_then`: that
-    of a command waits, before it executes that.
+    The wait is added to `runtime_max`. Where the spawner is older than `execute_at_s`, a command is started when it is
+    due, and nothing waits.
     """
     if record.due_at is None:
         return spec
     ahead_s = min((record.due_at - now).total_seconds(), READY_MAX_S)  # a clock that was set back may say years
     if spec.runtime_max_s is not None and ahead_s > 0:
         spec = replace(spec, runtime_max_s=spec.runtime_max_s + ahead_s)
-    if executes_then:
+    if record.command is not None:
         return replace(spec, execute_at_s=record.due_at.timestamp())
     program = program_text("run_engine")
     if not (spec.argv[1:] == _ENGINE or spec.environment.get(PROGRAM) == program):

@@ -24,7 +24,7 @@ from runnerd.runs.record_store import RunContext, RunRecordStore
 
 T = TypeVar("T")
 RETRY_S = 10.0
-EXECUTE_AHEAD_S = 0.25  # the start of a process on a busy machine
+EXECUTE_AHEAD_S = 0.25  # the start of a process on a busy machine; the spawner permits EXECUTE_AHEAD_MAX_S
 RECORDED_AHEAD_S = 0.05
 UNANSWERED_MAX_S = 300.0  # then the run ends as one that could not start
 
@@ -113,7 +113,7 @@ class Preparing:
 
     @property
     def ahead_s(self) -> float:
-        """How long before the run is due its process is started: that of a command waits before it executes that."""
+        """How long before the run is due its process is started, which then waits before it executes the command."""
         hello = self._context.link.hello
         waits = self._store.record.command is not None and hello is not None and hello.waits
         return EXECUTE_AHEAD_S if waits else 0.0

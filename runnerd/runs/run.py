@@ -178,8 +178,7 @@ class Run:
         if prepared.before:
             spec = replace(spec, make_directory=False)  # the first command has made it
         now = self._context.ambient.now()
-        spec = hold_until_due(spec, self.record, now=now, executes_then=self._preparing.ahead_s > 0)
-        return self._note_started(await self._context.link.spawn(spec))
+        return self._note_started(await self._context.link.spawn(hold_until_due(spec, self.record, now=now)))
 
     async def _wait_for_answer(self, what: Unanswered) -> None:
         seen = self._context.link.record(self.record.id, self.record.attempt)

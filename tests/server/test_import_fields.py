@@ -31,16 +31,16 @@ def write_scripts(folder: Path, scripts: dict[str, Script]) -> None:
 
 
 def stored(api: Api) -> dict[str, Any]:
-    """Every deployment of the API by its name."""
+    """Deployments of the API by their names, as many as one answer has."""
     return {one["name"]: one for one in api.call("POST", "/deployments/filter", {"limit": 200})}
 
 
 def take_originals(api: Api) -> dict[str, dict[str, Any]]:
     """Read what is registered, and delete it; after many other tests that is more than an answer has."""
     taken: dict[str, dict[str, Any]] = {}
-    while found := api.call("POST", "/deployments/filter", {"limit": 200}):
-        for one in found:
-            taken[one["name"]] = dict(fields_of(one))
+    while found := stored(api):
+        for name, one in found.items():
+            taken[name] = dict(fields_of(one))
             api.call("DELETE", f"/deployments/{one['id']}")
     return taken
 
